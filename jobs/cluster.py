@@ -1,0 +1,44 @@
+"""The Ray cluster a job runs on: the one it is told of, the one already up, or a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+from raymtr.errors import UnusableError
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+def start_ray() -> None:
+    """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
+    if ray.is_initialized():
+        return
+    for key, value in QUIET.items():
+        os.environ.setdefault(key, value)
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level=logging.WARNING)
+        return
+    ray.init(
+        include_dashboard=False,
+        object_store_memory=512 << 20,
+        logging_level=logging.WARNING,
+        configure_logging=False,
+    )
+
+
+def require_gpus(count: int) -> None:
+    """Refuse, in words, to wait for GPUs this cluster does not have. Raises UnusableError."""
+    found = int(ray.cluster_resources().get("GPU", 0))
+    if found < count:
+        raise UnusableError(
+            f"{count} GPU asked for, {found} in this Ray cluster; add GPU nodes, "
+            "or set use_gpu=false to run on CPUs"
+        )

@@ -1,0 +1,1 @@
+"""Raw datasets and folders become one catalog of tracks."""

@@ -1,0 +1,1 @@
+"""Vectors of a catalog: making, keeping and publishing them."""

@@ -1,0 +1,1 @@
+"""The two towers: what turns audio and words into vectors of one space."""

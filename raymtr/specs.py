@@ -1,0 +1,193 @@
+"""Frozen facts: what a model hears, what it is made of, how it was trained.
+
+One home for every number that must travel with the weights. Each spec is a frozen, keyword-only
+dataclass of plain values, so it imports nothing, prints itself, and goes to and from JSON without
+a framework; `from_dict` is strict, because a silently ignored key is a wrong experiment.
+
+The audio numbers of the defaults are TTMR++'s (Doh et al., ICASSP 2024, arXiv 2410.03264).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from raymtr.errors import InputError
+
+T = TypeVar("T")
+
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioSpec:
+    """How audio becomes the log-mel picture a tower sees."""
+
+    sample_rate: int = 22_050  # Hz, mono
+    window_s: float = 10.0  # seconds in one window or clip
+    n_fft: int = 1024  # samples
+    hop: int = 220  # samples between frames
+    n_mels: int = 128  # Slaney mel bands
+    min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
+
+    @property
+    def window_samples(self) -> int:
+        """Samples in one window."""
+        return round(self.window_s * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Frames of one window: centred STFT with its last frame dropped (Doh et al.)."""
+        return self.window_samples // self.hop
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioTowerSpec:
+    """CLIP's ModifiedResNet with attention pooling (Radford et al. 2021, as in TTMR++)."""
+
+    layers: tuple[int, int, int, int] = (3, 4, 6, 3)  # bottleneck blocks per stage
+    width: int = 64  # channels of the first stage
+    heads: int = 8  # of the attention pooling
+    dim: int = 768  # output of the pooling
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTowerSpec:
+    """Any `transformers` encoder, by hub name or folder."""
+
+    source: str = "roberta-base"
+    max_tokens: int = 128
+    pooling: Literal["first", "mean"] = "first"  # first token, or mean over real tokens
+    trainable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersSpec:
+    """Two towers and their heads: everything needed to rebuild the model but its weights."""
+
+    audio: AudioSpec = field(default_factory=AudioSpec)
+    audio_tower: AudioTowerSpec = field(default_factory=AudioTowerSpec)
+    text_tower: TextTowerSpec = field(default_factory=TextTowerSpec)
+    dim: int = 128  # of the joint space
+    temperature: float = 0.1  # start of the learned logit scale, ln(1 / temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """Contrastive training. `global_batch` is over all workers; a step is one global batch."""
+
+    steps: int = 32_768
+    global_batch: int = 768  # sentences and clips, over all workers
+    learning_rate: float = 5e-5
+    min_learning_rate: float = 1e-9
+    warmup_steps: int = 5_000
+    weight_decay: float = 0.01
+    seed: int = 0
+    precision: Precision = "fp32"  # of the towers' forward; weights and loss stay fp32
+    batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: two workers != one
+    mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: all alike
+    workers: int = 1
+    threads: int = 1  # torch threads of a worker; part of the settings, for it changes the weights
+    use_gpu: bool = False
+    checkpoint_every: int = 500  # steps
+    validate_every: int = 500  # steps
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSpec:
+    """The embedding job: how wide it runs and what it refuses."""
+
+    actors: int = 1  # model replicas
+    threads: int = 1  # torch threads of one replica
+    use_gpu: bool = False
+    precision: Precision = "fp32"
+    tracks_per_block: int = 16  # unit of retry and of memory
+    max_track_s: float = 3_600.0  # a longer track becomes an error row
+    max_file_mb: float = 2_000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpec:
+    """How a table is indexed and searched."""
+
+    exact_below: int = 200_000  # vectors; up to here an in-memory matrix is exact and faster
+    keep_versions: int = 2  # published builds kept for rollback, the live one included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All of one recipe, and the root of every `--set key=value`."""
+
+    recipe: str
+    towers: TowersSpec = field(default_factory=TowersSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    embed: EmbedSpec = field(default_factory=EmbedSpec)
+    search: SearchSpec = field(default_factory=SearchSpec)
+
+
+def to_dict(spec: Any) -> dict[str, Any]:
+    """A spec as plain JSON values; the inverse of `from_dict`."""
+    return typing.cast(dict[str, Any], _plain(spec))
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
+    """Build a spec from plain values; absent keys keep their defaults.
+
+    Raises InputError, naming the key and the accepted ones, on an unknown key or a wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in known:
+            raise InputError(f"unknown setting {name!r}; accepted here: {', '.join(known)}")
+        built[key] = _typed(hints[key], value, name)
+    for key, item in known.items():
+        required = (
+            item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        )
+        if required and key not in built:
+            raise InputError(f"setting {where}{key!r} is missing")
+    return cls(**built)
+
+
+def _typed(hint: Any, value: Any, name: str) -> Any:
+    """`value` checked against (and, from JSON, turned into) the type `hint`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise InputError(f"setting {name!r} is a group of settings, got {value!r}")
+        return from_dict(typing.cast(type, hint), value, where=f"{name}.")
+    if origin is Literal:
+        if value not in arguments:
+            raise InputError(f"setting {name!r} accepts {', '.join(arguments)}; got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
+            raise InputError(f"setting {name!r} is a list of {len(arguments)}, got {value!r}")
+        return tuple(_typed(a, v, name) for a, v in zip(arguments, value, strict=True))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise InputError(f"setting {name!r} is a mapping, got {value!r}")
+        return {str(k): _typed(arguments[1], v, f"{name}.{k}") for k, v in value.items()}
+    if origin is types.UnionType:
+        return None if value is None else _typed(arguments[0], value, name)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise InputError(f"setting {name!r} is a {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,138 @@
+"""Reading and writing under a URI, local folder or object store alike, atomically.
+
+Every artefact of the system is a table or a small JSON document, so this file knows just those
+two and a listing. A write is either whole or absent: locally through a renamed temporary file,
+in an object store because a put is atomic there. Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from raymtr.errors import InputError, UnusableError
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` lies in an object store rather than on a local file system."""
+    return "://" in uri and not uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """The local path of a path or `file://` URI (percent-encoded, so any file name fits)."""
+    return os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))) if "://" in uri else uri
+
+
+def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
+    """The pyarrow file system of `uri`, and the path of `uri` within it."""
+    if not is_remote(uri):
+        return fs.LocalFileSystem(), os.path.abspath(local_path(uri))
+    try:
+        filesystem, path = fs.FileSystem.from_uri(uri)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise InputError(f"{uri!r} is no folder or object store known here: {error}") from error
+    return filesystem, path
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or folder stands at `uri`."""
+    filesystem, path = open_filesystem(uri)
+    return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
+
+
+def list_files(uri: str, *, suffix: str = "") -> list[str]:
+    """Sorted names directly under the folder `uri` that end in `suffix`; [] where absent."""
+    return [name for name, is_file in _entries(uri) if is_file and name.endswith(suffix)]
+
+
+def list_folders(uri: str) -> list[str]:
+    """Sorted names of the folders directly under `uri`; [] where absent."""
+    return [name for name, is_file in _entries(uri) if not is_file]
+
+
+def _entries(uri: str) -> list[tuple[str, bool]]:
+    filesystem, path = open_filesystem(uri)
+    found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted((info.base_name, info.is_file) for info in found)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole file at `uri`. Raises OSError where it cannot be read."""
+    filesystem, path = open_filesystem(uri)
+    with filesystem.open_input_stream(path, compression=None) as stream:
+        return bytes(stream.read())
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write `data` whole or not at all, making folders as needed."""
+    filesystem, path = open_filesystem(uri)
+    if not isinstance(filesystem, fs.LocalFileSystem):
+        with filesystem.open_output_stream(path, compression=None) as stream:
+            stream.write(data)
+        return
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise UnusableError(
+            f"cannot write {path}: {error.strerror}; free space or rights"
+        ) from error
+
+
+def read_json(uri: str) -> Any:
+    """The JSON document at `uri`."""
+    return json.loads(read_bytes(uri))
+
+
+def write_json(uri: str, document: Any) -> None:
+    """Write `document` as readable JSON, atomically."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(uri, text.encode() + b"\n")
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write one Parquet file, atomically."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+    """All Parquet files directly under the folder `uri` as one table; None where there are none.
+
+    Files may carry different extra columns; a column one of them lacks is null there.
+    """
+    filesystem, path = open_filesystem(uri)
+    parts = [
+        pq.read_table(f"{path}/{name}", columns=None, filesystem=filesystem)
+        for name in list_files(uri, suffix=".parquet")
+    ]
+    if not parts:
+        return None
+    table = pa.concat_tables(parts, promote_options="default")
+    return table.select([c for c in columns if c in table.column_names]) if columns else table
+
+
+def delete(uri: str) -> None:
+    """Remove the file or folder at `uri`, if there is one."""
+    filesystem, path = open_filesystem(uri)
+    kind = filesystem.get_file_info(path).type
+    if kind == fs.FileType.Directory:
+        filesystem.delete_dir(path)
+    elif kind != fs.FileType.NotFound:
+        filesystem.delete_file(path)

@@ -1,0 +1,63 @@
+"""Track -> the sentence a text tower reads.
+
+The sentences are TTMR++'s (Doh et al., ICASSP 2024): one string per text type a track has, a
+random number of them in random order, joined with ". ". Nothing is drawn from global state: the
+caller passes the rng, so a training step can be repeated exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists")
+MOST_SIMILAR_ARTISTS = 5  # names in one similarity sentence; the paper draws one to five
+
+
+def metadata_sentence(title: str | None, artist: str | None, album: str | None) -> str:
+    """`music track {title} by {artist} from {album}`, absent parts left out."""
+    parts = ["music track"]
+    for word, value in (("", title), ("by ", artist), ("from ", album)):
+        if value:
+            parts.append(f"{word}{value}")
+    return " ".join(parts)
+
+
+def similar_artists_sentence(artists: Sequence[str]) -> str:
+    """`similar with artist {A, B}`."""
+    return "similar with artist " + ", ".join(artists)
+
+
+def tags_sentence(tags: Sequence[str]) -> str:
+    """Tags joined with commas."""
+    return ", ".join(tags)
+
+
+def draw_sentence(
+    track: Mapping[str, Any], captions: Sequence[str], rng: np.random.Generator
+) -> str | None:
+    """One random sentence about `track`, or None for a track without any words.
+
+    Tags come as a random non-empty subset, captions one at random, similar artists one to five
+    drawn anew; then a random number of the types, in random order (Doh et al. 2024).
+    """
+    parts: list[str] = []
+    tags = list(track.get("tags") or ())
+    if tags:
+        chosen = rng.permutation(len(tags))[: rng.integers(1, len(tags) + 1)]
+        parts.append(tags_sentence([tags[i] for i in chosen]))
+    if captions:
+        parts.append(captions[int(rng.integers(len(captions)))])
+    if track.get("title") or track.get("artist"):
+        parts.append(metadata_sentence(track.get("title"), track.get("artist"), track.get("album")))
+    similar = list(track.get("similar_artists") or ())
+    if similar:
+        count = rng.integers(1, min(MOST_SIMILAR_ARTISTS, len(similar)) + 1)
+        chosen = rng.permutation(len(similar))[:count]
+        parts.append(similar_artists_sentence([similar[i] for i in chosen]))
+    if not parts:
+        return None
+    order = rng.permutation(len(parts))[: rng.integers(1, len(parts) + 1)]
+    return ". ".join(parts[i] for i in order)

@@ -1,0 +1,96 @@
+"""Where each artefact lives under one root URI: the only place jobs meet.
+
+A workspace is a folder or an object-store prefix. It carries `workspace.json`, so that a
+workspace of another layout is refused with a sentence instead of being half understood.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+
+LAYOUT = 1  # raised whenever a path or a schema below changes meaning
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths under `root`; opening checks the layout, `create` makes a new one."""
+
+    root: str
+
+    @classmethod
+    def open(cls, root: str, *, create: bool = False) -> Workspace:
+        """The workspace at `root`.
+
+        Raises InputError where there is none (and `create` is false), UnusableError where its
+        layout is another version's.
+        """
+        root = root.rstrip("/") if storage.is_remote(root) else os.path.abspath(root)
+        here = cls(root)
+        if storage.exists(here.marker):
+            try:
+                layout = storage.read_json(here.marker)["layout"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UnusableError(f"{here.marker} is damaged; use another folder") from error
+            if layout != LAYOUT:
+                raise UnusableError(
+                    f"workspace {root} has layout {layout}, this raymtr reads layout {LAYOUT}; "
+                    "use the raymtr that made it, or another --workspace"
+                )
+        elif create:
+            storage.write_json(here.marker, {"layout": LAYOUT})
+        else:
+            raise InputError(f"no workspace at {root}; `raymtr scan` makes one")
+        return here
+
+    def path(self, *parts: str) -> str:
+        """A URI under the root."""
+        return "/".join((self.root, *parts))
+
+    @property
+    def marker(self) -> str:
+        """The document that says which layout this is."""
+        return self.path("workspace.json")
+
+    @property
+    def catalog(self) -> str:
+        """Folder of `tracks/`, `dead_letter/` and `summary.json`."""
+        return self.path("catalog")
+
+    @property
+    def tracks(self) -> str:
+        """Folder of the catalog's Parquet files, a row a track."""
+        return self.path("catalog", "tracks")
+
+    @property
+    def captions(self) -> str:
+        """Folder of the captions' Parquet files, a row a caption."""
+        return self.path("captions")
+
+    @property
+    def towers(self) -> str:
+        """Folder of training runs."""
+        return self.path("towers")
+
+    def run(self, name: str) -> str:
+        """Folder of one training run: `model/` once finished, checkpoints, metrics."""
+        if not name or "/" in name or name.startswith("."):
+            raise InputError(f"a run's name is one folder name, got {name!r}")
+        return self.path("towers", name)
+
+    def embeddings(self, fingerprint: str) -> str:
+        """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""
+        return self.path("embeddings", fingerprint)
+
+    @property
+    def db(self) -> str:
+        """The LanceDB database; `live.json` in it points at the tables that serve."""
+        return self.path("db")
+
+    @property
+    def audio_cache(self) -> str:
+        """Decoded audio, for what is read more than once."""
+        return self.path("cache", "audio")
