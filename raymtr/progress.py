@@ -22,11 +22,12 @@ class Progress:
         total: int,
         *,
         unit: str,
+        done: int = 0,
         every_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self.done = 0
+        self.done = self._found_done = done  # a resumed piece of work's rate is its own
         self._every_s, self._clock = every_s, clock
         self._started = self._spoken = clock()
 
@@ -41,6 +42,6 @@ class Progress:
     def line(self, now: float) -> str:
         """`embed 120/600 tracks, 14.2 tracks/s, 34 s left`."""
         elapsed = max(now - self._started, 1e-9)
-        rate = self.done / elapsed
+        rate = (self.done - self._found_done) / elapsed
         left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "no rate yet"
         return f"{self.what} {self.done}/{self.total} {self.unit}, {rate:.3g} {self.unit}/s, {left}"

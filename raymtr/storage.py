@@ -48,6 +48,12 @@ def exists(uri: str) -> bool:
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
+def modified_s(uri: str) -> float:
+    """When the file at `uri` was last written, in seconds since 1970."""
+    filesystem, path = open_filesystem(uri)
+    return float(filesystem.get_file_info(path).mtime_ns or 0) / 1e9
+
+
 def list_files(uri: str, *, suffix: str = "") -> list[str]:
     """Sorted names directly under the folder `uri` that end in `suffix`; [] where absent."""
     return [name for name, is_file in _entries(uri) if is_file and name.endswith(suffix)]
@@ -112,6 +118,12 @@ def write_table(uri: str, table: pa.Table) -> None:
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 
+def read_table(uri: str) -> pa.Table:
+    """One Parquet file."""
+    filesystem, path = open_filesystem(uri)
+    return pq.read_table(path, filesystem=filesystem)
+
+
 def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
     """All Parquet files directly under the folder `uri` as one table; None where there are none.
 
@@ -126,6 +138,23 @@ def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | No
         return None
     table = pa.concat_tables(parts, promote_options="default")
     return table.select([c for c in columns if c in table.column_names]) if columns else table
+
+
+def replace_files(new: str, folder: str) -> None:
+    """Move the files of the folder `new` into `folder`, whose other files go; `new` goes too.
+
+    Each file is replaced atomically, one after another; before the first, nothing has changed.
+    """
+    filesystem, source = open_filesystem(new)
+    target = open_filesystem(folder)[1]
+    filesystem.create_dir(target, recursive=True)
+    names = list_files(new)
+    for name in names:
+        filesystem.move(f"{source}/{name}", f"{target}/{name}")
+    for name in list_files(folder):
+        if name not in names:
+            filesystem.delete_file(f"{target}/{name}")
+    delete(new)
 
 
 def delete(uri: str) -> None:

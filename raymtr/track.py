@@ -1,16 +1,22 @@
 """Track, the one record of the system, and its Arrow schema.
 
 Jobs pass tracks as Arrow tables and rows as plain dicts (that is what Ray Data hands out), so
-this file holds the schema, the rule that turns any row into it, and nothing about where rows come
-from. Columns a source has beyond these are kept as extras: they stay in the table under their own
-names, typed as they came, and can be filtered on.
+this file holds the schema, the rule that turns any table into it, and nothing about where rows
+come from. Columns a source has beyond these are kept as extras: they stay in the table under
+their own names, typed as they came, and can be filtered on.
+
+Checks run on whole Arrow columns, because a catalog has up to 10^8 rows; only when one fails is
+the offending row looked for, so that the message can name it.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+import unicodedata
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymtr.errors import InputError
 
@@ -59,51 +65,162 @@ DEAD_LETTER = pa.schema(
     ]
 )
 
+ID_RULE = "1 to 128 of the characters A-Z a-z 0-9 . _ ~ -"
+_ID_PATTERN = "^[A-Za-z0-9._~-]{1,128}$"
+_EXPECTED = {
+    pa.string(): "text",
+    pa.int32(): "a whole number such as 1999",
+    pa.float64(): "a number (a duration is in seconds)",
+    pa.list_(pa.string()): "a list of texts",
+}
+_MISFIT = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
+_LETTERS = str.maketrans(  # letters that Unicode does not take apart, and typographic signs
+    {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
+    | dict.fromkeys("‘’ʼ´`", "'")
+    | dict.fromkeys("“”", '"')
+    | dict.fromkeys("‐‑‒–—", "-")
+)
+
 
 def extras_of(table: pa.Table) -> list[str]:
     """Names of the columns beyond the known ones."""
     return [name for name in table.column_names if name not in KNOWN]
 
 
-def check_tracks(table: pa.Table) -> pa.Table:
+def artist_key(name: str) -> str:
+    """The form in which two spellings of one artist are equal: `The Beyoncés` -> `beyonces`.
+
+    Case, accents, width, typographic signs, runs of white space and a leading "The" are gone.
+    Only the marks of Latin, Greek and Cyrillic count as accents: in other scripts they are letters.
+    """
+    parts = unicodedata.normalize("NFKD", name.casefold())
+    bare = "".join(c for c in parts if not "\u0300" <= c <= "\u036f")
+    key = " ".join(unicodedata.normalize("NFKC", bare.translate(_LETTERS)).split())
+    return key.removeprefix("the ") or key
+
+
+def _nth_row(index: int) -> str:
+    return f"row {index + 1}"
+
+
+def check_tracks(table: pa.Table, *, place: Callable[[int], str] = _nth_row) -> pa.Table:
     """`table` in the catalog's form: known columns first and typed, extras after, sorted by id.
 
-    Raises InputError on a missing, empty or repeated track_id, a column that does not fit its
-    type, an unknown split, or an extra with a reserved name.
+    `place` says where a row of `table` came from, for messages. Raises InputError on a missing,
+    empty, repeated or not URL-safe track_id, a value that does not fit its column, a duration
+    that is no time, an unknown split, or a column name that cannot be kept.
     """
-    if "track_id" not in table.column_names:
-        raise InputError(f"no track_id column; seen: {', '.join(table.column_names)}")
-    clash = [n for n in extras_of(table) if n in RESERVED or n.startswith("_")]
-    if clash:
-        raise InputError(f"columns {', '.join(clash)} have reserved names; rename them")
-    columns = {}
+    _check_names(table.column_names)
+    columns: dict[str, pa.ChunkedArray] = {}
     for field in SCHEMA:
-        if field.name not in table.column_names:
-            columns[field.name] = pa.nulls(len(table), field.type)
-            continue
-        try:
-            columns[field.name] = table[field.name].cast(field.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            seen = table[field.name].type
-            raise InputError(
-                f"column {field.name!r} must be {field.type}, is {seen}: {error}"
-            ) from error
+        if field.name in table.column_names:
+            columns[field.name] = fit_column(table[field.name], field, place=place)
+        else:
+            columns[field.name] = pa.chunked_array([pa.nulls(len(table), field.type)])
     for name in extras_of(table):
         columns[name] = table[name]
-    _check_ids(columns["track_id"])
-    splits = set(pa.chunked_array(columns["split"]).unique().to_pylist()) - {None, *SPLITS}
-    if splits:
-        raise InputError(f"split is one of {', '.join(SPLITS)}, got {', '.join(sorted(splits))}")
+    _check_ids(columns["track_id"], place)
+    seconds = columns["duration"]
+    _refuse(
+        pc.or_(pc.less(seconds, 0.0), pc.invert(pc.is_finite(seconds))),
+        seconds,
+        place,
+        "duration {value} in {row}: expected seconds, 0 or more; leave it empty where unknown",
+    )
+    _refuse(
+        pc.invert(pc.is_in(columns["split"], value_set=pa.array([*SPLITS, None], pa.string()))),
+        columns["split"],
+        place,
+        f"split {{value}} in {{row}}: expected one of {', '.join(SPLITS)}, or nothing",
+    )
     return pa.table(columns).sort_by("track_id")
 
 
-def _check_ids(ids: pa.ChunkedArray) -> None:
-    values = ids.to_pylist()
-    if any(not value for value in values):
-        raise InputError("track_id is empty in some rows; each track needs an id of its own")
-    if len(set(values)) != len(values):
-        seen: set[str] = set()
-        twice = sorted({v for v in values if v in seen or seen.add(v)})  # type: ignore[func-returns-value]
+def _check_names(names: list[str]) -> None:
+    if "track_id" not in names:
+        raise InputError(f"no track_id column; columns seen: {', '.join(names) or 'none'}")
+    taken: set[str] = set(KNOWN)  # filters do not tell case apart, so neither may names
+    for position, name in enumerate(names, start=1):
+        if not name:
+            raise InputError(f"column {position} has no name; name it or leave it out")
+        if name in RESERVED or name.startswith("_") or "." in name:
+            raise InputError(
+                f"column {name!r} has a reserved name ({', '.join(sorted(RESERVED))}, a leading _ "
+                "or a dot); rename it"
+            )
+        if name not in KNOWN and name.lower() in taken:
+            raise InputError(f"column {name!r} has the name of another but for case; rename it")
+        if names.count(name) > 1:
+            raise InputError(f"column {name!r} stands more than once; rename or drop one")
+        taken.add(name.lower())
+
+
+def fit_column(
+    column: pa.ChunkedArray, field: pa.Field, *, place: Callable[[int], str]
+) -> pa.ChunkedArray:
+    """`column` as `field.type`. Raises InputError naming the first value that does not fit."""
+    numeric = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+
+    def cast(part: pa.ChunkedArray) -> pa.ChunkedArray:
+        if numeric and pa.types.is_boolean(part.type):
+            raise pa.ArrowTypeError("a truth value is no number")
+        if field.name == "track_id" and pa.types.is_floating(part.type):
+            raise pa.ArrowTypeError("an id is no fraction")
+        if pa.types.is_integer(field.type):  # "1999.0" and 1999.0 are whole numbers too
+            part = part.cast(pa.float64())
+        return part.cast(field.type)
+
+    try:
+        return cast(column)
+    except _MISFIT as error:
+        row = _first_misfit(column, cast)
         raise InputError(
-            f"{len(twice)} track_id stand more than once, among them {', '.join(twice[:3])}"
-        )
+            f"column {field.name!r}, {place(row)}: {column[row].as_py()!r} does not fit; "
+            f"expected {_EXPECTED[field.type]}"
+        ) from error
+
+
+def _first_misfit(
+    column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]
+) -> int:
+    """Index of the first value that `cast` refuses, by halving; there is one."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            cast(column.slice(low, middle - low))
+            low = middle
+        except _MISFIT:
+            high = middle
+    return low
+
+
+def _check_ids(ids: pa.ChunkedArray, place: Callable[[int], str]) -> None:
+    safe = pc.match_substring_regex(pc.fill_null(ids, ""), _ID_PATTERN)
+    dots = pc.is_in(ids, value_set=pa.array([".", ".."]))  # a URL would walk up
+    _refuse(
+        pc.or_(pc.invert(safe), dots),
+        ids,
+        place,
+        f"track_id {{value}} in {{row}} is not URL-safe: expected {ID_RULE}; every track needs one",
+    )
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    counts = pc.value_counts(ids)
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    first = pc.index(ids, twice[0]).as_py()
+    second = first + 1 + pc.index(ids.slice(first + 1), twice[0]).as_py()
+    raise InputError(
+        f"{len(twice)} track_id stand more than once, among them "
+        f"{', '.join(twice[:3].to_pylist())} ({place(first)} and {place(second)}); "
+        "each track needs an id of its own"
+    )
+
+
+def _refuse(
+    bad: pa.ChunkedArray, column: pa.ChunkedArray, place: Callable[[int], str], message: str
+) -> None:
+    """Raise InputError with the first row where `bad` is true, if there is one."""
+    row: Any = pc.index(bad, True).as_py()
+    if row >= 0:
+        raise InputError(message.format(value=repr(column[row].as_py()), row=place(row)))

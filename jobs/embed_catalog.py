@@ -1,0 +1,263 @@
+"""`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
+
+The pipeline is the four lines of `embed_pipeline`: decode on CPUs, embed in actors that keep the
+model, and bring the small result back to this driver, which alone writes it (raymtr.index.shards
+says why). Killed at any moment and run again, the job goes on with what no committed shard holds.
+
+Ray's own checkpoint is not used: it guards one `write_parquet`, and a track here becomes rows of
+three tables that must appear together. Given up with it: the ids and URIs of the catalog pass
+through the driver, some hundred bytes a track.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.cluster import require_gpus, start_ray
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
+from raymtr.index.shards import MadeBy, Shards
+from raymtr.progress import Progress
+from raymtr.specs import AudioSpec, EmbedSpec, Settings
+from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    import ray.data
+
+    from raymtr.model.model import Model
+
+HELP = "turn the catalog's audio into vectors, one per track and one per window"
+EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
+
+SHARD_TRACKS = 2048  # a shard closes at this many tracks,
+SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
+MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
+DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog does not know
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `embed` alone."""
+    parser.add_argument(
+        "--model", help="a model folder, or a name; else the newest finished training run"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="try the tracks of the dead letter again"
+    )
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    if arguments.dry_run:
+        return plan_embedding(workspace, settings, model=arguments.model)
+    return embed_catalog(
+        workspace, settings, model=arguments.model, retry_failed=arguments.retry_failed
+    )
+
+
+def embed_catalog(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    retry_failed: bool = False,
+) -> dict[str, Any]:
+    """Embed every track of the catalog that has audio and no vector of this model yet.
+
+    Raises InputError where there is no catalog or no model, UnusableError where GPUs are asked
+    for and absent.
+    """
+    from raymtr.model.pretrained import load_model
+
+    started = time.monotonic()
+    catalog = read_catalog(workspace)
+    loaded = load_model(model or newest_model(workspace), precision=settings.embed.precision)
+    shards = open_shards(workspace, loaded)
+    shards.take()
+    if not storage.exists(f"{shards.model_folder}/config.json"):
+        loaded.save(shards.model_folder)
+    if retry_failed:
+        shards.forget_failures()
+    left = remaining(catalog, shards.done())
+    if len(left):
+        start_ray()
+        pipeline = embed_pipeline(left, shards.model_folder, loaded.spec.audio, settings.embed)
+        commit_results(pipeline, shards, total=len(left))
+    shards.release()
+    answer = account(catalog, shards) | {"new": len(left), "fingerprint": loaded.fingerprint}
+    return answer | {"model": shards.model_folder, "seconds": round(time.monotonic() - started, 3)}
+
+
+def embed_pipeline(
+    tracks: pa.Table, model_folder: str, spec: AudioSpec, embed: EmbedSpec
+) -> ray.data.Dataset:
+    """Rows of `track_id, uri` -> EMBEDDED rows, streaming through the cluster."""
+    import ray.data
+
+    device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
+    require_gpus(embed.actors * gpus)
+    dataset = ray.data.from_arrow(tracks)
+    dataset.context.target_max_block_size = MOST_BLOCK_BYTES
+    dataset.context.execution_options.preserve_order = False
+    return (
+        dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
+        .map_batches(
+            decode_tracks,
+            fn_kwargs={"spec": spec, "max_s": embed.max_track_s, "max_mb": embed.max_file_mb},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        .map_batches(
+            EmbedTracks,
+            fn_constructor_args=(model_folder,),
+            fn_constructor_kwargs={
+                "precision": embed.precision,
+                "device": device,
+                "threads": embed.threads,
+            },
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=embed.actors),
+            num_cpus=actor_cpus(embed),
+            num_gpus=gpus,
+        )
+    )
+
+
+def actor_cpus(embed: EmbedSpec) -> float:
+    """Cores one actor reserves: its threads, but one core of the cluster is left to decoding."""
+    import ray
+
+    cores = ray.cluster_resources().get("CPU", 0)
+    if cores < 1:  # nothing has joined yet; an autoscaler will see what is asked for
+        return embed.threads
+    return float(min(embed.threads, (cores - 1) / embed.actors))
+
+
+def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) -> None:
+    """Write what the cluster made, shard by shard, and say how it goes."""
+    progress = Progress("embed", total, unit="tracks")
+    failed = 0
+    for shard in gather_shards(pipeline):
+        shards.commit(shard)
+        failed += len(shard) - shard["code"].null_count
+        progress.advance(len(shard), note=f"{failed} failed" if failed else "")
+
+
+def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Results as they come, joined to shards of at most a size and an age."""
+    waiting: list[pa.Table] = []
+    closed = float("-inf")
+    for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
+        waiting.append(batch)
+        now = time.monotonic()
+        if now - closed >= SHARD_EVERY_S or sum(map(len, waiting)) >= SHARD_TRACKS:
+            yield pa.concat_tables(waiting)
+            waiting, closed = [], now
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def read_catalog(workspace: Workspace) -> pa.Table:
+    """`track_id, uri, duration` of the catalog. Raises InputError where there is none."""
+    catalog = storage.read_tables(workspace.tracks, ["track_id", "uri", "duration"])
+    if catalog is None or not len(catalog):
+        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+    return catalog
+
+
+def newest_model(workspace: Workspace) -> str:
+    """Folder of the newest finished training run's model. Raises InputError where none is."""
+    finished = []
+    for name in storage.list_folders(workspace.towers):
+        folder = f"{workspace.run(name)}/model"
+        if storage.exists(f"{folder}/config.json"):
+            finished.append((storage.modified_s(f"{folder}/config.json"), folder))
+    if not finished:
+        raise InputError(
+            f"no finished training run in {workspace.towers}; run `raymtr train`, or give --model"
+        )
+    return max(finished)[1]
+
+
+def open_shards(workspace: Workspace, model: Model) -> Shards:
+    """The folder of this model's vectors; it need not exist yet."""
+    made_by = MadeBy(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
+    return Shards(workspace.embeddings(model.fingerprint), made_by)
+
+
+def remaining(catalog: pa.Table, done: pa.ChunkedArray) -> pa.Table:
+    """The rows of `catalog` that have a uri and whose id is not in `done`."""
+    wanted = pc.and_(
+        pc.is_valid(catalog["uri"]), pc.invert(pc.is_in(catalog["track_id"], value_set=done))
+    )
+    return catalog.filter(wanted).select(["track_id", "uri"])
+
+
+def account(catalog: pa.Table, shards: Shards) -> dict[str, Any]:
+    """What became of the catalog's tracks, over all runs: embedded, failed by code, skipped."""
+    ids = catalog["track_id"]
+    letters = shards.read_dead_letters()
+    letters = letters.filter(pc.is_in(letters["track_id"], value_set=ids))
+    skipped = catalog["uri"].null_count
+    tried = len(catalog) - skipped
+    return {
+        "embedded": tried - len(letters),
+        "failed": len(letters),
+        "skipped": skipped,
+        "error_rate": len(letters) / tried if tried else 0.0,
+        "errors": dict(Counter(letters["code"].to_pylist()).most_common()),
+    }
+
+
+def plan_embedding(
+    workspace: Workspace, settings: Settings, *, model: str | None = None
+) -> dict[str, Any]:
+    """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
+    from raymtr.model.pretrained import load_model
+
+    catalog = read_catalog(workspace)
+    loaded = load_model(model or newest_model(workspace), precision=settings.embed.precision)
+    spec = loaded.spec
+    done = open_shards(workspace, loaded).done()
+    left = catalog.filter(pc.is_in(catalog["track_id"], remaining(catalog, done)["track_id"]))
+    unknown = left["duration"].null_count
+    seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * DRY_RUN_TRACK_S
+    windows = seconds / spec.audio.window_s + len(left)
+    return {
+        "tracks": len(left),
+        "done": len(catalog) - len(left) - catalog["uri"].null_count,
+        "skipped": catalog["uri"].null_count,
+        "hours": round(seconds / 3600, 2),
+        "tracks_of_unknown_length": unknown,
+        "disk_mb": round((windows + len(left)) * spec.dim * 4 / 1e6, 1),
+        "fingerprint": loaded.fingerprint,
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The answer in words."""
+    if "hours" in answer:
+        guess = answer["tracks_of_unknown_length"]
+        return (
+            f"to embed: {answer['tracks']} tracks, {answer['hours']} hours"
+            + (f" ({guess} of unknown length, taken as {DRY_RUN_TRACK_S:.0f} s)" if guess else "")
+            + f", {answer['disk_mb']} MB; done: {answer['done']}, without audio: "
+            f"{answer['skipped']}; model {answer['fingerprint']}"
+        )
+    lines = [
+        f"{answer['embedded']} tracks embedded ({answer['new']} tried now), {answer['failed']} "
+        f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s; model "
+        f"{answer['fingerprint']}"
+    ]
+    lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
+    return "\n".join(lines)

@@ -1,0 +1,205 @@
+"""`raymtr evaluate`: a benchmark, asked of the live towers and of search -> figures and TREC files.
+
+Two columns over the same queries and the same pool. *towers*: the text tower's vector against
+each track's, nothing else. *search*: what a user of `raymtr search` gets, names, words and artist
+graph included. This file makes ranked lists; what they are worth is raymtr.evaluation's business.
+
+No Ray: it is seconds of work on vectors that are already there. Written to `evaluation/`:
+`metrics.json`, a TREC run a column, and the benchmark itself, so that others can recompute the
+figures or ask the same again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.evaluation import trec
+from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchmark, save_benchmark
+from raymtr.evaluation.catalog_benchmark import catalog_benchmark
+from raymtr.evaluation.quality import Run, chance, measure, rank_pool
+from raymtr.index.shards import Shards, matrix_of
+from raymtr.progress import Progress
+from raymtr.search.searcher import Searcher
+from raymtr.specs import Settings
+from raymtr.track import SPLITS
+from raymtr.workspace import Workspace
+
+HELP = "measure how well the towers and the search find the right tracks"
+EXAMPLE = "raymtr evaluate --workspace w --split test"
+
+SYSTEMS = ("towers", "search", "both")
+# Of the queries drawn and of the intervals. Not train.seed: runs of other seeds must meet the same
+# queries to be compared.
+SEED = 0
+QUERIES_AT_ONCE = 64  # rows of the score matrix held at a time
+BELOW_EVERY_COSINE = -2.0  # the score of a track without a vector
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate` alone."""
+    parser.add_argument(
+        "--split", choices=SPLITS, default="test", help="whose tracks are the pool (default: test)"
+    )
+    parser.add_argument(
+        "--benchmark",
+        metavar="FOLDER",
+        help="your own: queries.jsonl, qrels.txt and, if not the whole catalog, pool.txt",
+    )
+    parser.add_argument("--system", choices=SYSTEMS, default="both", help="default: both")
+    parser.add_argument("--out", metavar="FOLDER", help="default: evaluation/ in the workspace")
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    return evaluate(
+        workspace,
+        settings,
+        split=arguments.split,
+        benchmark=arguments.benchmark,
+        system=arguments.system,
+        out=arguments.out,
+    )
+
+
+def evaluate(
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    split: str = "test",
+    benchmark: str | None = None,
+    system: str = "both",
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Figures of the live tables by kind of query, beside the chance level.
+
+    The benchmark is drawn from the catalog's `split`, or read from the folder `benchmark`.
+    Raises InputError where there is no catalog, no live table or nothing to ask.
+    """
+    if system not in SYSTEMS:
+        raise InputError(f"system is one of {', '.join(SYSTEMS)}; got {system!r}")
+    catalog = storage.read_tables(workspace.tracks)
+    if catalog is None:
+        raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
+    if benchmark is None:
+        asked = catalog_benchmark(catalog, seed=SEED, split=split)
+    else:
+        asked = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
+    searcher = Searcher(workspace)
+    rng = np.random.default_rng(SEED)
+    runs: dict[str, Run] = {}
+    notes = list(asked.notes)
+    if system in ("towers", "both"):
+        runs["towers"], missing = rank_by_towers(searcher, asked)
+        if missing:
+            notes.append(f"{missing} tracks of the pool have no vector: no tower finds them")
+    if system in ("search", "both"):
+        runs["search"] = rank_by_search(searcher, asked, catalog)
+    answer: dict[str, Any] = {
+        "pool": len(asked.pool),
+        "seed": SEED,
+        "split": None if benchmark else split,
+        "benchmark": benchmark,
+        "chance": chance(asked, rng),
+        "intervals": {},
+        "notes": notes,
+    }
+    for name, ranked in runs.items():
+        answer[name], answer["intervals"][name] = measure(asked, ranked, rng)
+    answer["files"] = write_files(out or workspace.path("evaluation"), asked, runs, answer)
+    return answer
+
+
+def rank_by_towers(searcher: Searcher, benchmark: Benchmark) -> tuple[Run, int]:
+    """The pool ranked by cosine for every query, and how many of its tracks have no vector."""
+    fingerprint = searcher.build.fingerprint
+    if fingerprint is None:
+        raise InputError(
+            "this catalog was indexed by its words alone, no model made vectors for it; "
+            "`--system search` can be measured"
+        )
+    vectors = Shards.open(searcher.workspace.embeddings(fingerprint)).read_tracks()
+    place = pc.index_in(pa.array(benchmark.pool), value_set=vectors["track_id"])
+    embedded = np.asarray(place.is_valid())
+    tracks = matrix_of(vectors["vector"].take(place.drop_null()))  # [embedded, D]
+    texts = searcher.model.encode_text([query.sentence for query in benchmark.queries])  # [Q, D]
+    run: dict[str, Sequence[str]] = {}
+    for first in range(0, len(texts), QUERIES_AT_ONCE):
+        chunk = slice(first, first + QUERIES_AT_ONCE)
+        scores = np.full((len(texts[chunk]), len(embedded)), BELOW_EVERY_COSINE)
+        scores[:, embedded] = texts[chunk] @ tracks.T
+        run.update(rank_pool(benchmark, benchmark.queries[chunk], scores))
+    return run, int((~embedded).sum())
+
+
+def rank_by_search(searcher: Searcher, benchmark: Benchmark, catalog: pa.Table) -> Run:
+    """All that search finds in the pool for every query, best first."""
+    where = pool_filter(benchmark.pool, catalog)
+    pool = set(benchmark.pool)
+    progress = Progress("search", len(benchmark.queries), unit="queries")
+    run: dict[str, Sequence[str]] = {}
+    for query in benchmark.queries:
+        ranked = searcher.rank(query.text, where=where)
+        run[query.query_id] = [track_id for track_id, _ in ranked if track_id in pool]
+        progress.advance(1)
+    return run
+
+
+def pool_filter(pool: Sequence[str], catalog: pa.Table) -> str | None:
+    """The filter that lets the pool through, where a split is the pool.
+
+    Any other pool is searched within the whole catalog, and what is not in it is skipped.
+    """
+    for split in SPLITS:
+        ids = catalog.filter(pc.equal(catalog["split"], split))["track_id"].to_pylist()
+        if set(ids) == set(pool):
+            return f"split = '{split}'"
+    return None
+
+
+def write_files(
+    folder: str, benchmark: Benchmark, runs: dict[str, Run], answer: dict[str, Any]
+) -> dict[str, str]:
+    """The benchmark, a TREC run a system, and the figures; the URIs written."""
+    save_benchmark(benchmark, folder)
+    files = {"queries": f"{folder}/{QUERIES}", "qrels": f"{folder}/{QRELS}"}
+    for name, run in runs.items():
+        files[f"run_{name}"] = f"{folder}/run.{name}.txt"
+        lines = trec.run_lines(run, tag=f"raymtr-{name}")
+        storage.write_bytes(files[f"run_{name}"], "".join(f"{n}\n" for n in lines).encode())
+    files["metrics"] = f"{folder}/metrics.json"
+    storage.write_json(files["metrics"], answer)
+    return files
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """A line a system and kind, the chance level under them."""
+    systems = [name for name in ("towers", "search") if name in answer]
+    source = answer["benchmark"] or f"split {answer['split']}"
+    lines = [
+        f"{answer['pool']} tracks in the pool ({source}); R@10 with its 95 % interval, "
+        "ranks from 1",
+        "",
+        f"{'kind':15}{'queries':>8}  {'':8}{'R@1':>6}{'R@5':>7}{'R@10':>7}{'':14}{'MedR':>6}"
+        f"{'nDCG@10':>9}",
+    ]
+    for kind in answer["chance"]:
+        for name in [*systems, "chance"]:
+            figures = answer[name][kind]
+            head = f"{kind:15}{figures['queries']:>8}" if name == systems[0] else " " * 23
+            interval = answer["intervals"].get(name, {}).get(kind, {}).get("r_at_10")
+            shown = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
+            lines.append(
+                f"{head}  {name:8}{figures['r_at_1']:6.3f}{figures['r_at_5']:7.3f}"
+                f"{figures['r_at_10']:7.3f}{shown:14}{figures['median_rank']:6g}"
+                f"{figures['ndcg_at_10']:9.3f}"
+            )
+    lines += [""] + [f"note: {note}" for note in answer["notes"]]
+    return "\n".join([*lines, f"written to {answer['files']['metrics']}"])

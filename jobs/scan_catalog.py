@@ -1,0 +1,217 @@
+"""`raymtr scan`: a folder of audio, or a manifest, becomes the catalog all other jobs read.
+
+A folder is listed here, then its files are opened for their tags: a tenth of a millisecond each
+(ten for a long Ogg file), so a small folder is read by threads in this process and is done before
+Ray would be up; from RAY_FROM files on, the listing is spread over the cluster, whose nodes must
+see the files under the same paths, as embedding needs anyway.
+
+The new catalog is written beside the old one, then moved over it: a scan that is killed or fails
+leaves the old one as it was. Up to 100,000 tracks that move is one atomic step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from raymtr import storage
+from raymtr.catalog.file_tags import read_tags
+from raymtr.catalog.folder import AUDIO_SUFFIXES, Listing, is_audio, list_audio, one_file
+from raymtr.catalog.manifest import read_manifest
+from raymtr.catalog.similar_artists import join_similar_artists, read_graph
+from raymtr.catalog.splits import assign_splits
+from raymtr.catalog.summary import missing_audio, summarize
+from raymtr.catalog.tabular import SUFFIXES
+from raymtr.errors import InputError, UnusableError
+from raymtr.progress import Progress
+from raymtr.specs import Settings
+from raymtr.track import DEAD_LETTER, SCHEMA, check_tracks
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+
+HELP = "a folder of audio or a manifest becomes the catalog"
+EXAMPLE = "raymtr scan ~/Music --workspace w"
+
+PART_ROWS = 100_000  # tracks in one Parquet file of the catalog
+BATCH_FILES = 1_000  # files whose tags are read between two looks at the clock, or by one Ray task
+RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
+
+
+@dataclass
+class Found:
+    """What a source gave."""
+
+    kind: str  # folder, file or manifest
+    tracks: pa.Table
+    errors: pa.Table = field(default_factory=DEAD_LETTER.empty_table)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `scan` alone."""
+    parser.add_argument(
+        "source",
+        help="a folder of audio files, one audio file, or a manifest: Parquet, CSV, TSV or JSON "
+        "lines with track_id, uri, title, artist, album, year, duration, tags ...",
+    )
+    parser.add_argument(
+        "--artists",
+        metavar="TSV",
+        help="artist graph: artist, similar_artist and, if there is one, score",
+    )
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    return scan_catalog(workspace, settings, arguments.source, artists=arguments.artists)
+
+
+def scan_catalog(
+    workspace: Workspace, settings: Settings, source: str, *, artists: str | None = None
+) -> dict[str, Any]:
+    """Write the catalog of `source`, with the artist graph `artists` joined; say what it holds.
+
+    Raises InputError where the source or the graph is wrong, UnusableError where it holds nothing.
+    """
+    graph = read_graph(artists) if artists else None  # first: a slip here must not cost the scan
+    found = read_source(source)
+    tracks = assign_splits(found.tracks)
+    similar = None
+    if graph is not None:
+        tracks, matched = join_similar_artists(tracks, graph)
+        similar = {"artists": matched.artists, "matched": matched.found}
+        if not matched.found:
+            LOG.warning("none of the catalog's %d artists is in %s", matched.artists, artists)
+    answer = {
+        "source": source,
+        "kind": found.kind,
+        **summarize(tracks, errors=len(found.errors)),
+        "similar_artists": similar,
+        "skipped": found.skipped,
+        "missing": missing_audio(tracks) if found.kind == "manifest" else None,
+    }
+    write_catalog(workspace, tracks, found.errors)
+    storage.write_json(f"{workspace.catalog}/summary.json", answer)
+    return answer
+
+
+def read_source(source: str) -> Found:
+    """The tracks of a folder, a file or a manifest."""
+    if not storage.exists(source):
+        raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
+    filesystem, path = storage.open_filesystem(source)
+    if filesystem.get_file_info(path).is_file:
+        if is_audio(source):
+            return read_files(one_file(source), kind="file")
+        if source.lower().endswith(SUFFIXES):
+            return Found("manifest", read_manifest(source))
+        raise InputError(
+            f"{source} is neither audio ({_listed(AUDIO_SUFFIXES)}) nor a manifest "
+            f"({_listed(SUFFIXES)})"
+        )
+    listing = list_audio(source)
+    if len(listing.files):
+        return read_files(listing, kind="folder")
+    if storage.list_files(source, suffix=".parquet"):
+        return Found("manifest", read_manifest(source))
+    seen = _counts(dict(listing.skipped)) or "nothing at all"
+    closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""
+    raise UnusableError(
+        f"no audio files in {source}: it holds {seen}{closed}; audio is {_listed(AUDIO_SUFFIXES)}"
+    )
+
+
+def read_files(listing: Listing, *, kind: str) -> Found:
+    """The listed files' tags, and dead letters for those that have none to give."""
+    files = listing.files
+    progress = Progress("scan", len(files), unit="files")
+    parts = []
+    for part in on_cluster(files) if len(files) >= RAY_FROM else in_process(files):
+        parts.append(part)
+        progress.advance(len(part))
+    read = pa.concat_tables(parts)
+    failed = read.filter(read["code"].is_valid()).select(DEAD_LETTER.names)
+    folders = pa.Table.from_pylist(listing.unreadable, schema=DEAD_LETTER)
+    return Found(
+        kind,
+        check_tracks(read.filter(read["code"].is_null()).select(SCHEMA.names)),
+        errors=pa.concat_tables([failed.cast(DEAD_LETTER), folders]),
+        skipped=dict(listing.skipped.most_common()),
+    )
+
+
+def in_process(files: pa.Table) -> Iterator[pa.Table]:
+    """`read_tags` here, a batch at a time."""
+    for start in range(0, len(files), BATCH_FILES):
+        yield read_tags(files.slice(start, BATCH_FILES))
+
+
+def on_cluster(files: pa.Table) -> Iterator[pa.Table]:
+    """`read_tags` on all the cores of the cluster; batches come in any order."""
+    import ray.data
+
+    from jobs.cluster import start_ray
+
+    start_ray()
+    pipeline = (
+        ray.data.from_arrow(files)
+        .repartition(target_num_rows_per_block=BATCH_FILES)
+        .map_batches(read_tags, batch_size=None, batch_format="pyarrow", num_cpus=1)
+    )
+    yield from pipeline.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def write_catalog(workspace: Workspace, tracks: pa.Table, errors: pa.Table) -> None:
+    """Put the new catalog in the place of the old one."""
+    new = f"{workspace.tracks}.new"
+    storage.delete(new)  # of a scan that was killed
+    for part, start in enumerate(range(0, max(len(tracks), 1), PART_ROWS)):
+        storage.write_table(f"{new}/part-{part:05}.parquet", tracks.slice(start, PART_ROWS))
+    storage.replace_files(new, workspace.tracks)
+    letters = f"{workspace.catalog}/dead_letter"
+    if len(errors):
+        storage.write_table(f"{letters}/part-00000.parquet", errors)
+    else:
+        storage.delete(letters)
+
+
+def _listed(suffixes: frozenset[str] | tuple[str, ...]) -> str:
+    return " ".join(sorted(suffixes))
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The answer in a few lines."""
+    lines = [
+        f"catalog of {answer['tracks']:,} tracks by {answer['artists']:,} artists, "
+        f"{answer['with_audio']:,} with audio, {answer['hours']:,.1f} hours known",
+        f"splits    {_counts(answer['splits'])}",
+    ]
+    if answer["tags"]:
+        lines.append(
+            f"tags      {', '.join(f'{tag} ({n:,})' for tag, n in answer['tags'].items())}"
+        )
+    if answer["extras"]:
+        extras = ", ".join(f"{name} ({kind})" for name, kind in answer["extras"].items())
+        lines.append(f"extras    {extras}")
+    if answer["similar_artists"]:
+        similar = answer["similar_artists"]
+        lines.append(f"graph     knows {similar['matched']:,} of {similar['artists']:,} artists")
+    if answer["skipped"]:
+        lines.append(f"skipped   {_counts(answer['skipped'])}")
+    if answer["missing"] and answer["missing"]["absent"]:
+        lines.append(
+            "absent    {absent:,} of {looked_for:,} files, as {example}".format(**answer["missing"])
+        )
+    if answer["errors"]:
+        lines.append(f"errors    {answer['errors']:,}; catalog/dead_letter says which and why")
+    return "\n".join(lines)

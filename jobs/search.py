@@ -1,0 +1,79 @@
+"""`raymtr search`: the library's Searcher, asked once from the command line."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from raymtr.search.searcher import Searcher
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+HELP = "find tracks by words, by example tracks, or by a recording"
+EXAMPLE = 'raymtr search "rainy piano, no vocals" --where "year > 1990" --workspace w'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `search` alone."""
+    parser.add_argument("text", nargs="?", help="a title, an artist, a description, similar to ...")
+    parser.add_argument("--like", action="append", metavar="ID", help="a track to be near to")
+    parser.add_argument("--unlike", action="append", metavar="ID", help="a track to be far from")
+    parser.add_argument(
+        "--exclude", action="append", metavar="TERM", help="what hits must not have"
+    )
+    parser.add_argument(
+        "--where", metavar="FILTER", help="such as: year > 1990 and tags has 'jazz'"
+    )
+    parser.add_argument("--audio", metavar="FILE", help="a recording to search by")
+    parser.add_argument("--mode", default="auto", help="auto, semantic, keyword or hybrid")
+    parser.add_argument("-k", type=int, default=10, help="hits wanted, 1 to 100")
+    parser.add_argument("--per-artist", type=int, metavar="N", help="most hits of one artist")
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    names = ("like", "unlike", "exclude", "where", "audio", "mode", "k", "per_artist")
+    asked = {name: getattr(arguments, name) for name in names}
+    return Searcher(workspace).search(arguments.text, **asked)
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The hits as a table."""
+    query = answer["query"]
+    lines = [_understood(query)]
+    for place, hit in enumerate(answer["hits"], start=1):
+        segment = hit["segment"]
+        where = f"{_clock(segment['start_s'])}-{_clock(segment['end_s'])}" if segment else "-"
+        name = " - ".join(part for part in (hit["artist"], hit["title"]) if part)
+        why = ", ".join(_reason(reason) for reason in hit["why"])
+        lines.append(
+            f"{place:3}  {hit['score']:.3f}  {where:>11}  {name or '(untitled)'}  "
+            f"[{hit['track_id']}]  {why}"
+        )
+    if not answer["hits"]:
+        lines.append("no track matches; loosen --where or --exclude")
+    lines.append(f"{answer['took_ms']['total']:.0f} ms, build {answer['table_version']}")
+    return "\n".join(lines)
+
+
+def _understood(query: dict[str, Any]) -> str:
+    kind: str = query["kind"]
+    names = " by ".join(part for part in (query["title"], query["artist"]) if part)
+    excluded = [*query["exclude"], *query["understood_exclude"]]
+    return (
+        kind
+        + (f": {names}" if names else "")
+        + (f"; {query['description']}" if query["description"] and not names else "")
+        + (f"; without {', '.join(excluded)}" if excluded else "")
+        + (f"; where {query['where']}" if query["where"] else "")
+    )
+
+
+def _reason(reason: dict[str, Any]) -> str:
+    if "matched" in reason:
+        return f"{reason['by']}: {', '.join(reason['matched'])}"
+    return f"{reason['by']} #{reason['rank']}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"

@@ -1,0 +1,212 @@
+"""The true length of MP3, MP2 and ADTS AAC files, by counting their frames.
+
+These files are bare rows of frames: no container states a length, and decoders guess one from the
+first frames or stop at the first damage. Walking from header to header (0.4 microseconds a frame,
+a fiftieth of its decoding) tells how many frames there are and how many bytes between them are
+none. Given up: layer I and free-format files, which are no audio here.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
+
+_SEARCH = 1 << 16  # bytes in which the first frame must begin
+_CHAIN = 4  # frames that must follow one another to be believed
+_ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
+
+
+class _Frames(NamedTuple):
+    """How one stream is cut: `size_at(p)` is the length in bytes of the frame at p, or 0."""
+
+    form: str
+    size_at: Callable[[int], int]
+    samples: int  # in a frame
+    rate: int  # Hz
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """What a walk over all frames found."""
+
+    form: str  # "mp3" or "aac"
+    seconds: float  # of the whole recording, gaps included
+    missing_s: float  # of it, seconds whose frames are gone
+    frame_s: float  # seconds in one frame
+
+
+def begins(head: bytes) -> bool:
+    """Whether frames follow one another somewhere early in `head`."""
+    return _first_frame(head) is not None
+
+
+def count_frames(data: bytes) -> Counted | None:
+    """Walk the frames of a whole file, ID3v2 tags before them cut off; None where there are none.
+
+    A gap counts as the audio its bytes would have held. Where a Xing, Info or VBRI header counts
+    the frames too, the larger count is the recording's.
+    """
+    found = _first_frame(data)
+    if found is None:
+        return None
+    first, (form, size_at, samples, rate) = found
+    end = _end_before_tags(data)
+    count, gap_bytes, p = 0, 0, first
+    while p < end - 6:
+        size = size_at(p)
+        if size and p + size > end:
+            break  # the last frame is cut off
+        if size:
+            count += 1
+            p += size
+        else:
+            after = _resync(data, p, end, size_at)
+            gap_bytes += 0 if data[p : p + 3] in (b"ID3", b"TAG") else after - p
+            p = after
+    stated, trim = _xing(data[first : first + 256]) if form == "mp3" else (0, 0)
+    if stated:
+        count -= 1  # the frame that holds the header is silent
+        expected = float(max(count, stated))
+    else:
+        expected = count + gap_bytes * count / max(1, p - first - gap_bytes)
+    return Counted(
+        form=form,
+        seconds=max(0.0, expected * samples - trim) / rate,
+        missing_s=(expected - count) * samples / rate,
+        frame_s=samples / rate,
+    )
+
+
+def id3_length(head: bytes) -> int:
+    """Bytes of the ID3v2 tag that begins with `head`; 0 where none does (ID3v2.4, 3.1)."""
+    if len(head) < 10 or head[:3] != b"ID3":
+        return 0
+    a, b, c, d = head[6:10]
+    return 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 0x10 else 0)
+
+
+def _first_frame(data: bytes) -> tuple[int, _Frames] | None:
+    """The first place from which whole frames follow one another."""
+    p, end = data.find(b"\xff"), len(data) - 6
+    while 0 <= p < min(end, _SEARCH):
+        frames = _layer_frames(data, p) or _adts_frames(data, p)
+        if frames and _chain_holds(frames, p, end):
+            return p, frames
+        p = data.find(b"\xff", p + 1)
+    return None
+
+
+def _chain_holds(frames: _Frames, p: int, end: int) -> bool:
+    for _ in range(_CHAIN):
+        size = frames.size_at(p) if p < end else 0
+        if not size:
+            return p >= end
+        p += size
+    return True
+
+
+def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int:
+    """Where the next two frames follow one another after `p`, or where a tag at `p` ends."""
+    if length := id3_length(data[p : p + 10]):
+        return min(end, p + length)
+    if data[p : p + 3] == b"TAG":
+        return min(end, p + 128)
+    while 0 <= (p := data.find(b"\xff", p + 1)) < end - 6:
+        after = p + size_at(p)
+        if after > p and (after >= end - 6 or size_at(after)):
+            return p
+    return end
+
+
+def _end_before_tags(data: bytes) -> int:
+    """The end of the audio: before ID3v1, APEv2 and Lyrics3 tags at the end of the file."""
+    end = len(data)
+    while end > 0:
+        if data[end - 128 : end - 125] == b"TAG":
+            end -= 128
+        elif data[end - 32 : end - 24] == b"APETAGEX":
+            size, _, flags = struct.unpack_from("<III", data, end - 20)
+            end -= size + (32 if flags >> 31 else 0)
+        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
+            end -= int(data[end - 15 : end - 9]) + 15
+        else:
+            break
+    return max(end, 0)
+
+
+def _xing(frame: bytes) -> tuple[int, int]:
+    """(frames, samples to trim) that the first frame of an MP3 states; zeros where it does not.
+
+    Xing and Info: flags, then frames, bytes, a table and a quality, each only if flagged; behind
+    them a LAME tag may hold delay and padding in 12 bits each.
+    """
+    if frame[36:40] == b"VBRI" and len(frame) >= 54:
+        return struct.unpack_from(">I", frame, 50)[0], 0
+    p = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if not 0 < p <= 48 or len(frame) < p + 200 or not frame[p + 7] & 1:
+        return 0, 0
+    flags = frame[p + 7]
+    lame = p + 12 + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
+    stated: int = struct.unpack_from(">I", frame, p + 8)[0]
+    if frame[lame : lame + 3] not in (b"LAM", b"Lav"):
+        return stated, 0
+    packed = int.from_bytes(frame[lame + 21 : lame + 24], "big")
+    return stated, (packed >> 12) + (packed & 0xFFF)
+
+
+@functools.cache
+def _layer_sizes(kind: int) -> tuple[dict[int, int], int, int]:
+    """Frame sizes of one MPEG kind by its second and third header byte; samples; rate.
+
+    `kind` is those two bytes less the bits that may change from frame to frame: protection,
+    bitrate, padding, private (ISO 11172-3 2.4.1.3, 13818-3). No sizes where there is no such kind.
+    """
+    version, layer, rate_index = kind >> 11 & 3, kind >> 9 & 3, kind >> 2 & 3
+    if kind >> 13 != 7 or version == 1 or layer not in (1, 2) or rate_index == 3:
+        return {}, 0, 0
+    rate = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    steps = {
+        (3, 1): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+        (3, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    }.get((version, layer), (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160))
+    samples = 1152 if version == 3 or layer == 2 else 576
+    sizes = {}
+    for step, kilobits in enumerate(steps, start=1):
+        for free in range(8):  # protection, padding, private
+            padding = free >> 1 & 1
+            key = kind | (free & 1) << 8 | step << 4 | padding << 1 | free >> 2
+            sizes[key] = samples // 8 * kilobits * 1000 // rate + padding
+    return sizes, samples, rate
+
+
+def _layer_frames(data: bytes, p: int) -> _Frames | None:
+    """MPEG audio of layer II or III, cut as the frame at `p` says."""
+    sizes, samples, rate = _layer_sizes((data[p + 1] << 8 | data[p + 2]) & 0xFE0C)
+    if not sizes:
+        return None
+    get = sizes.get
+
+    def size_at(p: int) -> int:
+        return get(data[p + 1] << 8 | data[p + 2], 0) if data[p] == 0xFF else 0
+
+    return _Frames("mp3", size_at, samples, rate)
+
+
+def _adts_frames(data: bytes, p: int) -> _Frames | None:
+    """AAC in ADTS, cut as the frame at `p` says (ISO 13818-7, 6.2)."""
+    kind, rate_index = data[p + 2] & 0xFC, data[p + 2] >> 2 & 15
+    if data[p + 1] & 0xF6 != 0xF0 or rate_index >= len(_ADTS_RATES):
+        return None
+
+    def size_at(p: int) -> int:
+        if data[p] != 0xFF or data[p + 1] & 0xF6 != 0xF0 or data[p + 2] & 0xFC != kind:
+            return 0
+        size = (data[p + 3] & 3) << 11 | data[p + 4] << 3 | data[p + 5] >> 5
+        return size if size > 7 else 0
+
+    return _Frames("aac", size_at, 1024, _ADTS_RATES[rate_index])

@@ -1,0 +1,172 @@
+"""Tags become a sentence by template: the caption of a track nobody has written about.
+
+A template is one readable string: `[...]` is left out when the slot in it is empty, `a(n)` becomes
+the right article. Tags are sorted by the part they can play in English (a quality, a kind of
+music, something one hears, a key) from short word lists; an unknown tag is a kind, which reads
+well in front of a noun. So any tags work, with no grammar and no model, and every tag stands in the
+caption word for word. Given up: style. A language model writes better and may leave tags out.
+
+Two sets share no wording: what towers are trained on, and what they are asked in evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
+
+SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),  # JSON; `source` says who wrote it
+    ]
+)
+
+TRAIN_TEMPLATES = (
+    "a(n) [{what} ]track[ featuring {sounds}][, in {key}].",
+    "this is a(n) [{what} ]piece[ with {sounds}][ in {key}].",
+    "[{what} ]music[ made with {sounds}][, set in {key}].",
+    "[{sounds} can be heard in ]a(n) [{what} ]song[ in {key}].",
+    "[in {key}, ]a(n) [{what} ]tune[ built on {sounds}].",
+    "the listener hears a(n) [{what} ]number[ full of {sounds}][, based on {key}].",
+    "we are given [{sounds} within ]a(n) [{what} ]theme[ centred on {key}].",
+    "[{what} ]sounds[ carried by {sounds}][, staying in {key}].",
+)
+HELD_OUT_TEMPLATES = (
+    "i am looking for a(n) [{what} ]recording[ that brings out {sounds}][, harmonised in {key}].",
+    "[mixing {sounds}, ]here comes a(n) [{what} ]composition[ written in {key}].",
+    "someone performs a(n) [{what} ]work[ using {sounds}][; its scale is {key}].",
+    "play me some [{what} ]material[ that has {sounds}][ over {key}].",
+)
+
+# Adjectives: they come before the kind of music.
+QUALITIES = frozenset(
+    "acoustic aggressive angry atmospheric beautiful bright calm catchy cheerful chill cold "
+    "cool dark deep dense downtempo dramatic dreamy dynamic eerie emotional energetic epic exciting "
+    "fast fun gentle gloomy groovy happy hard heavy hopeful hypnotic intense intimate legato light "
+    "live lively lo-fi loud low medium meditative melancholic melancholy mellow melodic mid-tempo "
+    "minimal modern moody mysterious nostalgic peaceful playful powerful quiet raw relaxed relaxing "
+    "repetitive rhythmic romantic sad sentimental serious slow smooth soft soothing sparse staccato "
+    "sweet tense traditional uplifting upbeat uptempo warm weird".split()
+)
+# Last words of what one hears in the music.
+HEARD = frozenset(
+    "accordion arpeggio bagpipe banjo bass bassline beat bell box bongo brass cello chant chimes "
+    "choir chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica "
+    "harmony harp harpsichord horn kalimba keyboard lead lute machine mandolin marimba melody noise "
+    "note oboe orchestra organ pad percussion piano recorder reverb rhythm riff run sample "
+    "sax saxophone scream singer singing sitar solo steelpan string synth synthesizer tabla "
+    "tambourine theremin trill trombone trumpet tuba ukulele vibraphone viola violin vocal voice "
+    "vocalist whistle xylophone".split()
+)
+
+
+def template_caption(
+    tags: Sequence[str], rng: np.random.Generator, *, held_out: bool = False
+) -> str | None:
+    """One sentence that holds the tags (the first `MAX_TAGS`); None where there are none.
+
+    `held_out` takes the wording kept for evaluation.
+    """
+    templates = HELD_OUT_TEMPLATES if held_out else TRAIN_TEMPLATES
+    cleaned = clean_tags(tags)
+    return fill(templates[int(rng.integers(len(templates)))], cleaned, rng) if cleaned else None
+
+
+def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
+    """Up to `per_track` different captions for each of `tracks` (`track_id, tags`).
+
+    Returns rows of `track_id, caption, provenance`; a track without tags has none. A track's
+    captions depend on its id, its tags and the seed alone, never on the rows around it.
+    """
+    rows: list[dict[str, str]] = []
+    for track in tracks.select(["track_id", "tags"]).to_pylist():
+        tags = clean_tags(track["tags"] or ())
+        rng = np.random.default_rng([seed, _number(track["track_id"])])
+        order = rng.permutation(len(TRAIN_TEMPLATES))
+        written: set[str] = set()
+        for turn in range(per_track if tags else 0):
+            template = TRAIN_TEMPLATES[order[turn % len(order)]]
+            caption = fill(template, tags, rng)
+            if caption in written:
+                continue
+            written.add(caption)
+            provenance = {"source": "template", "tags": tags, "template": template, "seed": seed}
+            rows.append(
+                {
+                    "track_id": track["track_id"],
+                    "caption": caption,
+                    "provenance": json.dumps(provenance, ensure_ascii=False),
+                }
+            )
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def _number(track_id: str) -> int:
+    """A number for a seed, the same in every process."""
+    return int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "big")
+
+
+def clean_tags(tags: Iterable[str | None]) -> list[str]:
+    """Tags without blanks and repetitions, at most `MAX_TAGS`, otherwise as they came."""
+    kept: dict[str, str] = {}
+    for tag in tags:
+        text = " ".join(tag.split()) if tag else ""
+        if text:
+            kept.setdefault(text.casefold(), text)
+    return list(kept.values())[:MAX_TAGS]
+
+
+def role_of(tag: str) -> str:
+    """The part `tag` plays in a sentence: `key`, `quality`, `sound`, or else `kind`."""
+    words = tag.casefold().split()
+    if words[-1] in ("key", "mode"):
+        return "key"
+    if tag.casefold() in QUALITIES:
+        return "quality"
+    if "and" not in words and {words[-1], words[-1].removesuffix("s")} & HEARD:
+        return "sound"
+    return "kind"
+
+
+def fill(template: str, tags: Sequence[str], rng: np.random.Generator) -> str:
+    """`template` with `tags` (one at least) in its slots, each group in random order."""
+    groups: dict[str, list[str]] = {"quality": [], "kind": [], "sound": [], "key": []}
+    for i in rng.permutation(len(tags)):
+        groups[role_of(tags[i])].append(tags[i])
+    what = (", ".join(groups["quality"]), ", ".join(groups["kind"]))
+    slots = {
+        "what": " ".join(part for part in what if part),
+        "sounds": _listed(groups["sound"]),
+        "key": _listed([f"{_article(tag)} {tag}" for tag in groups["key"]]),
+    }
+
+    def clause(match: re.Match[str]) -> str:
+        name = re.search(r"{(\w+)}", match[1])
+        return match[1] if name and slots[name[1]] else ""
+
+    text = re.sub(r"\[(.*?)\]", clause, template)
+    text = re.sub(r"{(\w+)}", lambda match: slots[match[1]], text)
+    text = re.sub(r"a\(n\) (\S+)", lambda match: f"{_article(match[1])} {match[1]}", text)
+    return text[0].upper() + text[1:]
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _article(word: str) -> str:
+    """`an` before what sounds like a vowel, as far as spelling tells."""
+    word = word.casefold()
+    is_open = re.match(r"[aeiou8]|11|18", word) and not re.match(r"uk|uni|use|eu|one", word)
+    return "an" if is_open else "a"

@@ -1,0 +1,213 @@
+"""A folder of audio files -> the list of its tracks-to-be, each with an id and a title.
+
+An id is a hash of the path below the root, so it survives a move of the root; it is never made
+from content, so two copies are two tracks. Only names are looked at here, which keeps a listing
+of 10^6 files in seconds; the files are opened by `file_tags`, where a job may spread the work.
+
+Links are followed, git-annex and shared album folders being made of them, but only to places not
+walked yet, so that neither a loop nor a link beside its target gives anything twice. Names that
+begin with one dot are hidden; "...Baby One More Time" begins with three.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from urllib.parse import quote_from_bytes
+
+import pyarrow as pa
+from pyarrow import fs
+
+from raymtr import storage
+from raymtr.errors import UnusableError
+
+_SUFFIXES = """
+    .wav .wave .w64 .flac .mp3 .mp2 .mpga .ogg .oga .opus .spx .m4a .m4b .mp4 .aac .aif .aiff .aifc
+    .wma .asf .mka .webm .weba .caf .au .snd .ac3 .ape .wv .tta .mpc .dsf .amr
+"""
+AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
+# "01 Title", "1-01 Title", "7. Title", "12 - Title"; but "99 Luftballons", "24-7", "1999" stay.
+_TRACK_NUMBER = re.compile(r"^(?:\d{1,2}-\d{2}\s+|\d{1,3}\s*[-.)]+\s*(?=\D)|0\d{1,2}\s+)(?=\S)")
+
+
+@dataclass
+class Listing:
+    """What a folder holds."""
+
+    files: pa.Table  # track_id, uri, title by the name; in the order of the paths
+    skipped: Counter[str] = field(default_factory=Counter)  # files left out, by suffix
+    unreadable: list[dict[str, str | None]] = field(default_factory=list)  # folders: dead letters
+
+
+def list_audio(source: str) -> Listing:
+    """The audio files below the folder `source`, local or in an object store.
+
+    Raises UnusableError where the folder itself cannot be read.
+    """
+    listing = Listing(files=pa.table({}))
+    if storage.is_remote(source):
+        filesystem, path = storage.open_filesystem(source.rstrip("/"))
+        root, below = source.rstrip("/"), _walk_store(filesystem, path, listing)
+        uris = [f"{root}/{path}" for path in below]
+    else:
+        root = os.path.abspath(storage.local_path(source))
+        below = _walk(root, listing)
+        uris = [local_uri(os.path.join(root, path)) for path in below]
+    listing.files = _files(below, uris)
+    return listing
+
+
+def one_file(source: str) -> Listing:
+    """One audio file; its id is the one a listing of its folder gives it."""
+    path = source if storage.is_remote(source) else os.path.abspath(storage.local_path(source))
+    uri = path if storage.is_remote(source) else local_uri(path)
+    return Listing(files=_files([os.path.basename(path)], [uri]))
+
+
+def _files(below: list[str], uris: list[str]) -> pa.Table:
+    titles = [title_of(path) for path in below]
+    columns = {"track_id": path_ids(below), "uri": uris, "title": titles}
+    return pa.table(columns, schema=pa.schema([(name, pa.string()) for name in columns]))
+
+
+def is_audio(name: str) -> bool:
+    """Whether a file's name promises audio."""
+    return _suffix(name) in AUDIO_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") and not name.startswith("..")
+
+
+def _walk(root: str, listing: Listing) -> list[str]:
+    """Paths below `root` of its audio files, sorted by their bytes."""
+    walked, folders, found = [os.path.realpath(root)], [""], list[str]()
+    links: list[str] = []
+    while folders or links:
+        if folders:
+            _look(root, folders.pop(), listing, folders=folders, links=links, found=found)
+            continue
+        links.sort(reverse=True)  # real folders come first, so a link never names what they hold
+        link = links.pop()
+        target = os.path.realpath(os.path.join(root, link))
+        if os.path.isdir(target):
+            if not _held(walked, target) and not any(_inside(top, target) for top in walked):
+                walked.append(target)
+                folders.append(link)
+        elif not is_audio(link):
+            listing.skipped[_readable(_suffix(link)) or "no suffix"] += 1
+        elif not (os.path.exists(target) and is_audio(target) and _held(walked, target)):
+            found.append(link)
+    return sorted(found, key=os.fsencode)
+
+
+def _look(
+    root: str,
+    below: str,
+    listing: Listing,
+    *,
+    folders: list[str],
+    links: list[str],
+    found: list[str],
+) -> None:
+    """Sort what stands in the folder `below` into further folders, links and audio files."""
+    place = os.path.join(root, below)
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                path = os.path.join(below, entry.name)
+                if _hidden(entry.name):
+                    listing.skipped["hidden"] += 1
+                elif entry.is_symlink():
+                    links.append(path)
+                elif entry.is_dir():
+                    folders.append(path)
+                elif is_audio(entry.name):
+                    found.append(path)
+                else:
+                    listing.skipped[_readable(_suffix(entry.name)) or "no suffix"] += 1
+    except OSError as error:
+        if not below:
+            raise UnusableError(f"{root} cannot be read: {error.strerror}") from error
+        reason = f"the folder cannot be read: {error.strerror}"
+        row = {"track_id": None, "uri": local_uri(place), "code": "unreadable", "reason": reason}
+        listing.unreadable.append(row)
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _held(walked: list[str], path: str) -> bool:
+    """Whether a walk came to `path`: it lies inside one, and nothing on the way is hidden."""
+    return any(
+        _inside(path, top) and not any(map(_hidden, os.path.relpath(path, top).split("/")))
+        for top in walked
+    )
+
+
+def _walk_store(filesystem: fs.FileSystem, root: str, listing: Listing) -> list[str]:
+    """The same of an object store's prefix, which knows no links."""
+    found = []
+    for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
+        path = info.path[len(root) :].lstrip("/")
+        if any(map(_hidden, path.split("/"))):
+            listing.skipped["hidden"] += info.is_file
+        elif info.is_file and is_audio(path):
+            found.append(path)
+        elif info.is_file:
+            listing.skipped[_suffix(path) or "no suffix"] += 1
+    return sorted(found, key=os.fsencode)
+
+
+def path_ids(paths: Sequence[str]) -> list[str]:
+    """A URL-safe id for each path below a root.
+
+    File systems disagree on how an accent is written, so ids are of the NFC form; where two files
+    differ in nothing else, the one whose name is not NFC gets the id of its very bytes.
+    """
+    composed = [unicodedata.normalize("NFC", path) for path in paths]
+    clash = {path for path, count in Counter(composed).items() if count > 1}
+    return [
+        _hash(path if same in clash else same) for path, same in zip(paths, composed, strict=True)
+    ]
+
+
+def _hash(path: str) -> str:
+    return hashlib.blake2b(os.fsencode(path), digest_size=10).hexdigest()
+
+
+def local_uri(path: str) -> str:
+    """An absolute path as it is; a `file://` URI where its bytes are not UTF-8."""
+    if _is_text(path):
+        return path
+    return "file://" + quote_from_bytes(os.fsencode(path))
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _readable(name: str) -> str:
+    """A file name as text; old names that are not UTF-8 are nearly always Windows-1252."""
+    return name if _is_text(name) else os.fsencode(name).decode("cp1252", "replace")
+
+
+def title_of(path: str) -> str:
+    """The title a file's name gives: without suffix, underscores and track number."""
+    stem = _readable(os.path.splitext(os.path.basename(path))[0])
+    title = " ".join(unicodedata.normalize("NFC", stem).replace("_", " ").split())
+    return _TRACK_NUMBER.sub("", title).strip() or title or stem

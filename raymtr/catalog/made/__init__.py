@@ -1,0 +1,1 @@
+"""The made catalog's parts: musical material, composition, sound, and invented people."""

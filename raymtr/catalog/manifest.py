@@ -1,0 +1,156 @@
+"""A manifest, somebody's own table of tracks -> tracks.
+
+Known columns are strictly typed, and a value that does not fit is named with its row; everything
+else is kept as an extra. Text formats have no types, so a CSV extra becomes numbers or truth
+values only where each of its cells is one, and never where a leading zero would be lost: such a
+column is a code. Lists in text (tags, similar artists) are split on , ; and |, unless the cell
+is a list as JSON or Python writes it.
+
+Relative URIs are taken from the manifest's folder, so that a manifest beside its audio can move
+with it. Whether the audio is there is not asked: a missing file is an error row of embedding.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.catalog.tabular import read_rows
+from raymtr.errors import InputError, UnusableError
+from raymtr.track import KNOWN, SCHEMA, check_tracks
+
+LIST_SEPARATORS = r"[,;|]"
+_CODE = r"^[+-]?(0[0-9]|[0-9]{19})"  # 007 and numbers too long to be kept exactly
+
+
+def read_manifest(uri: str) -> pa.Table:
+    """The tracks of the Parquet, CSV, TSV or JSON lines file (or folder of Parquet) at `uri`.
+
+    Raises InputError naming row, column, value and what was expected; UnusableError where there
+    are columns but no rows.
+    """
+    rows = read_rows(uri)
+    table = rows.table
+    if "track_id" not in table.column_names:
+        raise InputError(
+            f"{uri} has no track_id column; columns seen: {', '.join(table.column_names) or 'none'}"
+        )
+    if len(table) == 0:
+        raise UnusableError(f"{uri} has columns but no rows; nothing to scan")
+    for position, name in enumerate(table.column_names):
+        column = table.column(position)
+        if name in KNOWN:
+            column = known_column(column, SCHEMA.field(name).type, name, rows.place)
+        elif not rows.typed:
+            column = inferred(column)
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.string())
+        table = table.set_column(position, name, column)
+    if "uri" in table.column_names:
+        at = table.column_names.index("uri")
+        table = table.set_column(at, "uri", absolute(table["uri"], folder=parent(uri)))
+    try:
+        return check_tracks(table, place=rows.place)
+    except InputError as error:
+        raise InputError(f"{uri}: {error}") from error
+
+
+def known_column(
+    column: pa.ChunkedArray, wanted: pa.DataType, name: str, place: Callable[[int], str]
+) -> pa.ChunkedArray:
+    """Text trimmed, empty text null, text taken apart where a list is wanted; types follow."""
+    if pa.types.is_string(column.type):
+        column = trimmed(column)
+        if pa.types.is_list(wanted):
+            return split_texts(column, name, place)
+    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+    if pa.types.is_list(wanted) and is_list and not pa.types.is_nested(column.type.value_type):
+        return without_empty(column.cast(wanted))
+    return column
+
+
+def trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Texts without outer white space; empty ones null."""
+    texts = pc.utf8_trim_whitespace(texts)
+    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+
+
+def split_texts(cells: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> pa.ChunkedArray:
+    """Cells of text as lists of texts: JSON where a cell begins with [, else split."""
+    lists = pc.split_pattern_regex(cells, pattern=LIST_SEPARATORS)
+    begins_json = pc.fill_null(pc.starts_with(cells, "["), False)
+    if not pc.any(begins_json).as_py():
+        return without_empty(lists)
+    rows = lists.to_pylist()
+    for row in np.flatnonzero(begins_json.to_numpy()):
+        rows[row] = _written_list(cells[int(row)].as_py(), name, place(int(row)))
+    return without_empty(pa.chunked_array([pa.array(rows, pa.list_(pa.string()))]))
+
+
+def _written_list(cell: str, name: str, where: str) -> list[str]:
+    try:
+        values = json.loads(cell)
+    except ValueError:
+        try:
+            values = ast.literal_eval(cell)  # what pandas writes: ['rock', "rock 'n' roll"]
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise InputError(
+                f"column {name!r}, {where}: {cell!r} begins like a list and is none; "
+                'expected ["a", "b"], or: a, b'
+            ) from error
+    return [str(value) for value in values if value is not None]
+
+
+def without_empty(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists whose texts are trimmed and not empty; a list left with none is null."""
+    chunks = [_without_empty(chunk) for chunk in lists.chunks]
+    return pa.chunked_array(chunks, pa.list_(pa.string()))
+
+
+def _without_empty(lists: pa.Array) -> pa.Array:
+    texts = pc.utf8_trim_whitespace(pc.list_flatten(lists))
+    kept = pc.fill_null(pc.not_equal(texts, ""), False)
+    parents = pc.list_parent_indices(lists).filter(kept).to_numpy()
+    counts = np.bincount(parents, minlength=len(lists))
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), texts.filter(kept), mask=pa.array(counts == 0)
+    )
+
+
+def inferred(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+    """An extra column of text as whole numbers, numbers or truth values where all cells are."""
+    texts = trimmed(cells)
+    code = pc.any(pc.match_substring_regex(texts, _CODE)).as_py()
+    if texts.null_count == len(texts) or code:
+        return texts
+    for kind in (pa.int64(), pa.float64(), pa.bool_()):
+        try:
+            return texts.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return texts
+
+
+def parent(uri: str) -> str:
+    """The folder of the manifest at `uri`; a folder of Parquet files is its own."""
+    filesystem, path = storage.open_filesystem(uri)
+    folder = uri if storage.is_remote(uri) else path
+    if filesystem.get_file_info(path).is_file:
+        folder = folder.rpartition("/")[0]
+    return folder.rstrip("/")
+
+
+def absolute(uris: pa.ChunkedArray, *, folder: str) -> pa.ChunkedArray:
+    """URIs and absolute paths as they are; relative paths below `folder`."""
+    if not pa.types.is_string(uris.type):
+        return uris  # the checks refuse it
+    fixed = pc.match_substring_regex(uris, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)")
+    below = pc.replace_substring_regex(uris, r"^(\./)+", "")
+    return pc.if_else(fixed, uris, pc.binary_join_element_wise(folder, below, "/"))

@@ -1,0 +1,138 @@
+"""The artist graph joined onto tracks: who sounds like whom, most similar first.
+
+A graph is a table `artist, similar_artist` and, where there is one, a score. Published graphs list
+each artist's nearest few; the relation itself has no direction (Last.fm's score is the same both
+ways, and OLGA's graph is undirected), so every pair counts for both of its artists: a popular
+artist is then near those who name it. Pairs are ordered by score; without scores an artist's own
+list comes first, in its order.
+
+Names meet in the form of `artist_key` and keep the graph's spelling. Python sees each distinct
+name once; edges and tracks, up to 10^7 of them, are joined, grouped and sorted by Arrow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr.catalog.manifest import trimmed
+from raymtr.catalog.tabular import read_rows
+from raymtr.errors import InputError
+from raymtr.track import artist_key, fit_column
+
+SCORES = ("score", "cosine", "similarity", "weight")  # names a graph's score goes by
+MOST = 50  # similar artists of one track
+TAKE_ROWS = 100_000  # tracks given their lists at once: an Arrow list of texts ends at 2 GiB
+
+
+@dataclass(frozen=True)
+class Matched:
+    """How far a graph reached."""
+
+    artists: int  # of the catalog
+    found: int  # of them, those the graph gives a similar artist
+
+
+def read_graph(uri: str) -> pa.Table:
+    """The edges in a TSV, CSV, JSON lines or Parquet file: artist, similar_artist, score.
+
+    Without a score column all scores are 0. Raises InputError on missing columns, scores that are
+    no numbers, and a graph without edges.
+    """
+    rows = read_rows(uri)
+    missing = {"artist", "similar_artist"} - set(rows.table.column_names)
+    if missing:
+        raise InputError(
+            f"artist graph {uri} has no column {' and no '.join(sorted(missing))}; expected "
+            f"artist, similar_artist; columns seen: {', '.join(rows.table.column_names)}"
+        )
+    score = next((name for name in SCORES if name in rows.table.column_names), None)
+    columns = {
+        name: trimmed(fit_column(rows.table[name], pa.field(name, pa.string()), place=rows.place))
+        for name in ("artist", "similar_artist")
+    }
+    columns["score"] = pa.chunked_array([np.zeros(len(rows.table))])
+    if score:
+        cells = rows.table[score] if rows.typed else trimmed(rows.table[score])
+        numbers = fit_column(cells, pa.field(score, pa.float64()), place=rows.place)
+        unknown = pc.is_null(numbers, nan_is_null=True)
+        columns["score"] = pc.if_else(unknown, -np.inf, numbers)  # an edge, but the last one
+    edges = pa.table(columns).drop_null()
+    if len(edges) == 0:
+        raise InputError(f"artist graph {uri} has no edges; expected a row for each pair")
+    return edges
+
+
+def join_similar_artists(tracks: pa.Table, graph: pa.Table) -> tuple[pa.Table, Matched]:
+    """`tracks` with `similar_artists` of the graph; artists it does not know keep what they had."""
+    keys, spelled, pairs = _keyed(graph)
+    artists = tracks["artist"].combine_chunks().dictionary_encode()
+    catalog = pa.array([artist_key(name) for name in artists.dictionary.to_pylist()], pa.string())
+    known = pc.index_in(catalog, keys)  # a catalog's artist -> its place in `keys`, or null
+    nearest = _nearest(pairs.filter(pc.is_in(pairs["artist"], value_set=known)))
+    lists = _lists(nearest, spelled)
+    rows = known.take(artists.indices)
+    column, chunks = tracks["similar_artists"], []
+    for start in range(0, len(tracks), TAKE_ROWS):
+        had = pa.concat_arrays(column.slice(start, TAKE_ROWS).chunks)
+        chunks.append(pc.coalesce(lists.take(rows.slice(start, TAKE_ROWS)), had))
+    at = tracks.column_names.index("similar_artists")
+    joined = tracks.set_column(at, "similar_artists", pa.chunked_array(chunks, column.type))
+    found = pc.sum(lists.is_valid().take(pc.unique(known.drop_null()))).as_py() or 0
+    return joined, Matched(artists=pc.count_distinct(catalog).as_py(), found=found)
+
+
+def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
+    """The graph's names by key, one spelling for each key, and its pairs both ways, as places.
+
+    Pairs: artist and similar (places in the keys), score, reverse (0 as listed, 1 turned round),
+    line (its place in the graph).
+    """
+    both = pa.chunked_array([*graph["artist"].chunks, *graph["similar_artist"].chunks])
+    names = both.combine_chunks().dictionary_encode()
+    keys = pa.array([artist_key(name) for name in names.dictionary.to_pylist()]).dictionary_encode()
+    _, first = np.unique(keys.indices.to_numpy(), return_index=True)  # spelling seen first
+    places = keys.indices.take(names.indices).to_numpy()
+    left, right = places[: len(graph)], places[len(graph) :]
+    pairs = pa.table(
+        {
+            "artist": np.concatenate([left, right]),
+            "similar": np.concatenate([right, left]),
+            "score": np.tile(graph["score"].to_numpy(), 2),
+            "reverse": np.repeat(np.array([0, 1], np.int8), len(graph)),
+            "line": np.tile(np.arange(len(graph)), 2),
+        }
+    )
+    pairs = pairs.filter(pc.not_equal(pairs["artist"], pairs["similar"]))
+    return keys.dictionary, names.dictionary.take(pa.array(first)), pairs
+
+
+def _nearest(pairs: pa.Table) -> pa.Table:
+    """Each pair once, an artist's pairs together, the most similar first."""
+    once = pairs.group_by(["artist", "similar"], use_threads=False).aggregate(
+        [("score", "max"), ("reverse", "min"), ("line", "min")]
+    )
+    return once.sort_by(
+        [
+            ("artist", "ascending"),
+            ("score_max", "descending"),
+            ("reverse_min", "ascending"),
+            ("line_min", "ascending"),
+        ]
+    )
+
+
+def _lists(nearest: pa.Table, spelled: pa.Array) -> pa.Array:
+    """For each key the spellings of its at most MOST nearest; null where it has none."""
+    artist = nearest["artist"].to_numpy()
+    counts = np.bincount(artist, minlength=len(spelled))
+    rank = np.arange(len(artist)) - (np.cumsum(counts) - counts)[artist]
+    similar = nearest["similar"].filter(pa.array(rank < MOST)).combine_chunks()
+    counts = np.minimum(counts, MOST)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), spelled.take(similar), mask=pa.array(counts == 0)
+    )

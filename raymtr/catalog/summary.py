@@ -1,0 +1,47 @@
+"""What a catalog holds, in figures: for people, for scripts, for the report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.track import extras_of
+
+LOG = logging.getLogger("raymtr")
+
+TOP_TAGS = 10
+LOOK_FOR = 1_000  # files of a manifest that are looked for, to warn early of a wrong root
+
+
+def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
+    """Counts of checked `tracks`, and of the `errors` that came to no track."""
+    tags = pc.value_counts(pc.list_flatten(tracks["tags"])).to_pylist()
+    tags = sorted(tags, key=lambda tag: (-tag["counts"], tag["values"]))[:TOP_TAGS]
+    splits = pc.value_counts(tracks["split"]).to_pylist()
+    seconds = pc.sum(tracks["duration"]).as_py() or 0.0
+    return {
+        "tracks": len(tracks),
+        "with_audio": pc.count(tracks["uri"]).as_py(),
+        "artists": pc.count_distinct(tracks["artist"]).as_py(),
+        "hours": round(seconds / 3600, 3),  # of the tracks whose duration is known
+        "tags": {tag["values"]: tag["counts"] for tag in tags},
+        "extras": {name: str(tracks.schema.field(name).type) for name in extras_of(tracks)},
+        "splits": {split["values"]: split["counts"] for split in splits},
+        "errors": errors,
+        "error_rate": errors / max(len(tracks) + errors, 1),
+    }
+
+
+def missing_audio(tracks: pa.Table) -> dict[str, Any]:
+    """How many of the catalog's first local files are absent. Embedding judges all of them."""
+    uris = tracks["uri"].drop_null().slice(0, LOOK_FOR).to_pylist()
+    local = [uri for uri in uris if not storage.is_remote(uri)]
+    absent = [uri for uri in local if not os.path.exists(storage.local_path(uri))]
+    if absent:
+        LOG.warning("%d of %d audio files are absent, as %s", len(absent), len(local), absent[0])
+    return {"looked_for": len(local), "absent": len(absent), "example": next(iter(absent), None)}

@@ -1,0 +1,46 @@
+"""TREC's run and qrels lines, so that others can recompute every figure with their own tool.
+
+trec_eval sorts a run by its score column and ignores the rank, so the score written here counts
+down from the number of places: whatever made the ranking, its order is what gets recomputed. Of
+the figures, `ndcg_cut` equals ours; `success` is our recall (any right answer within k places).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from raymtr.errors import InputError
+
+DEPTH = 1000  # places of a ranking kept in a run file, as TREC does
+
+
+def qrels_lines(right: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """`query_id 0 track_id grade`, a line a right answer."""
+    return [
+        f"{query_id} 0 {track_id} {grade}"
+        for query_id, answers in right.items()
+        for track_id, grade in answers.items()
+    ]
+
+
+def run_lines(run: Mapping[str, Sequence[str]], *, tag: str) -> Iterator[str]:
+    """`query_id Q0 track_id rank score tag` of ranked lists, best first, ranks from 1."""
+    for query_id, ranked in run.items():
+        kept = ranked[:DEPTH]
+        for rank, track_id in enumerate(kept, start=1):
+            yield f"{query_id} Q0 {track_id} {rank} {len(kept) + 1 - rank} {tag}"
+
+
+def parse_qrel(line: str, where: str) -> tuple[str, str, int]:
+    """Query, track and grade of one qrels line. Raises InputError, naming the place."""
+    fields = line.split()
+    try:
+        query_id, _, track_id, grade = fields
+        number = int(grade)
+    except ValueError as error:
+        raise InputError(
+            f"{where}: expected `query_id 0 track_id grade`, got {line[:60]!r}"
+        ) from error
+    if number < 0:
+        raise InputError(f"{where}: a grade is 0 (wrong) or more, got {number}")
+    return query_id, track_id, number

@@ -1,0 +1,123 @@
+"""The two steps of the embedding job: files -> windows of samples -> vectors.
+
+They are two because a GPU waits for decoding: `decode_tracks` runs as CPU tasks wherever there is
+a core, `EmbedTracks` as actors that keep the model. Between them a track is one row whose samples
+are the bytes of its windows, float32 [W, S], written and read without a copy.
+
+A bad file is a row with `code` and `reason` and without samples; it passes the model untouched.
+A window's vector depends on nothing but its own samples (raymtr.model.audio_forward), so the
+windows of all tracks of a batch go through the model together, and a track gets the same vector
+whatever an earlier, killed run left to do beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from raymtr import audio
+from raymtr.index.shards import EMBEDDED
+from raymtr.specs import AudioSpec, Precision
+
+if TYPE_CHECKING:
+    from raymtr.model.model import Model
+
+DECODED = pa.schema(
+    [
+        pa.field("track_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("seconds", pa.float64()),
+        pa.field("starts_s", pa.list_(pa.float64())),
+        pa.field("samples", pa.large_binary()),  # float32 [W, S]
+        pa.field("code", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+def decode_tracks(
+    batch: pa.Table, *, spec: AudioSpec, max_s: float, max_mb: float
+) -> Iterator[pa.Table]:
+    """`track_id, uri` -> a DECODED row each, one at a time, so that memory holds one track."""
+    for row in batch.select(["track_id", "uri"]).to_pylist():
+        try:
+            decoded = audio.decode(row["uri"], spec, max_s=max_s, max_mb=max_mb)
+            starts_s, windows = audio.windows(decoded.samples, spec)
+            row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
+        except audio.AudioError as error:
+            row |= {"code": error.code, "reason": error.reason}
+        yield _one_row(DECODED, row)
+
+
+class EmbedTracks:
+    """DECODED rows -> EMBEDDED rows; the model is loaded and checked once per actor."""
+
+    def __init__(self, model_folder: str, *, precision: Precision, device: str, threads: int):
+        import torch  # here, for the decoding tasks import this file too
+
+        from raymtr.model.pretrained import load_model
+
+        torch.set_num_threads(threads)
+        self._model = load_model(model_folder, precision=precision, device=device)
+        self._model.check_golden()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One row out for each row in, in order."""
+        return embed_tracks(self._model, batch)
+
+
+def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
+    """DECODED rows as EMBEDDED rows, all windows in one call of the model."""
+    rows = decoded.drop_columns("samples").to_pylist()
+    waves = [
+        np.frombuffer(samples.as_buffer(), np.float32).reshape(len(row["starts_s"]), -1)
+        for row, samples in zip(rows, decoded["samples"], strict=True)
+        if row["code"] is None
+    ]
+    # Concatenated is also copied: rows lie in Ray's read-only store, and torch wants its own.
+    vectors = model.embed_windows(np.concatenate(waves)) if waves else np.empty((0, model.spec.dim))
+    embedded, first = [], 0
+    for row in rows:
+        if row["code"] is None:
+            count = len(row["starts_s"])
+            row |= _vectors_of_track(vectors[first : first + count])
+            row["ends_s"] = np.minimum(
+                np.array(row["starts_s"]) + model.spec.audio.window_s, row["seconds"]
+            )
+            first += count
+        embedded.append(_one_row(EMBEDDED, row))
+    return pa.concat_tables(embedded or [EMBEDDED.empty_table()])
+
+
+def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
+    """Un-normalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
+    vector, units = unit(windows.mean(axis=0)), unit(windows)
+    if np.isfinite(units).all() and np.isfinite(vector).all():
+        return {"vector": vector, "windows": units}
+    return {"code": "bad_vector", "reason": "the model gave a vector that is zero or not finite"}
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows [..., D] scaled to length 1 in float32; a zero row becomes NaN, to be caught."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
+
+
+def _one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
+    """A table of one row; arrays become lists, or bytes, around their own memory."""
+    columns = [_one_value(field.type, values.get(field.name)) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _one_value(kind: pa.DataType, value: Any) -> pa.Array:
+    if not isinstance(value, np.ndarray):
+        return pa.array([value], kind)
+    flat = np.ascontiguousarray(value).reshape(-1)
+    if pa.types.is_large_binary(kind):
+        offsets = pa.py_buffer(np.array([0, flat.nbytes], np.int64))
+        return pa.LargeBinaryArray.from_buffers(kind, 1, [None, offsets, pa.py_buffer(flat)])
+    values = pa.array(flat, kind.value_type)
+    return pa.ListArray.from_arrays(pa.array([0, len(flat)], pa.int32()), values)

@@ -1,0 +1,223 @@
+"""The vectors of one model on storage: whole shards, each committed once, by one owner.
+
+A shard is up to three Parquet files of one name, the hash of its track ids:
+
+    windows/<shard>.parquet       written first
+    dead_letter/<shard>.parquet   then, where a track of the shard failed
+    tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
+
+A run killed between two of these leaves files without their commit; the next owner removes them,
+so every track stands once in `tracks/` or in `dead_letter/`. Only the driver of a run writes, so
+no worker can outlive its driver and commit late. Should two drivers live at once, the token in
+`run.json` decides: whoever wrote it last owns the folder, the other stops at its next commit.
+
+Given up: the driver's disk or network bounds the vectors written per second. At 512 bytes a
+window that is some hundred thousand windows a second, more than sixteen GPUs make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.specs import Precision, from_dict, to_dict
+from raymtr.track import DEAD_LETTER
+from raymtr.workspace import Workspace
+
+RUN = "run.json"
+TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
+
+
+EMBEDDED = pa.schema(  # what the model made of one track: vectors, or the reason there are none
+    [
+        pa.field("track_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("starts_s", pa.list_(pa.float64())),  # [W]
+        pa.field("ends_s", pa.list_(pa.float64())),  # [W]
+        pa.field("vector", pa.list_(pa.float32())),  # [D], unit
+        pa.field("windows", pa.list_(pa.float32())),  # [W * D], unit rows
+        pa.field("code", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeBy:
+    """What a folder's vectors were made with; enough to load the same model again."""
+
+    fingerprint: str
+    precision: Precision
+    dim: int
+
+
+class Shards:
+    """The shards under one `embeddings/<fingerprint>` folder."""
+
+    def __init__(self, folder: str, made_by: MadeBy) -> None:
+        self.folder, self.made_by = folder, made_by
+        self._token: str | None = None
+
+    @classmethod
+    def open(cls, folder: str) -> Shards:
+        """The shards an earlier run left in `folder`."""
+        return cls(folder, from_dict(MadeBy, storage.read_json(f"{folder}/{RUN}")["made_by"]))
+
+    @property
+    def model_folder(self) -> str:
+        """Where the model that made the vectors is kept."""
+        return f"{self.folder}/model"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last run came to its end."""
+        return storage.exists(self._run_file) and not storage.read_json(self._run_file)["running"]
+
+    def take(self) -> None:
+        """Become the owner, and remove what an earlier owner left uncommitted."""
+        left_behind = storage.exists(self._run_file) and not self.complete
+        self._token = uuid.uuid4().hex
+        self._write_run(running=True)
+        if left_behind:
+            time.sleep(TAKEOVER_S)
+        self._sweep()
+
+    def release(self) -> None:
+        """The run is complete: the next owner need not wait for this one."""
+        self._check_owner()
+        self._sweep()
+        self._write_run(running=False)
+
+    def commit(self, embedded: pa.Table) -> None:
+        """Write one shard of EMBEDDED rows.
+
+        Raises UnusableError where another run has become the owner.
+        """
+        name = _shard_name(embedded["track_id"].to_pylist())
+        failed = embedded.filter(pc.is_valid(embedded["code"]))
+        good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
+        storage.write_table(self._file("windows", name), self._windows_of(good))
+        if len(failed):
+            letters = failed.select(DEAD_LETTER.names).cast(DEAD_LETTER)
+            storage.write_table(self._file("dead_letter", name), letters)
+        self._check_owner()
+        storage.write_table(self._file("tracks", name), self._tracks_of(good))
+
+    def done(self) -> pa.ChunkedArray:
+        """Ids of every committed track, embedded or failed, in no order."""
+        chunks: list[pa.Array] = []
+        for table in (self._read("tracks", ["track_id"]), self.read_dead_letters()):
+            if table is not None:
+                chunks += table["track_id"].chunks
+        return pa.chunked_array(chunks, pa.string())
+
+    def read_tracks(self) -> pa.Table:
+        """`track_id, vector` of every embedded track."""
+        table = self._read("tracks", ["track_id", "vector"])
+        return self._tracks_of(EMBEDDED.empty_table()) if table is None else table
+
+    def window_tables(self) -> Iterator[pa.Table]:
+        """`track_id, start_s, end_s, vector` of every window, a committed shard at a time."""
+        for name in sorted(self._names("windows") & self._names("tracks")):
+            yield storage.read_table(self._file("windows", name))
+
+    def read_dead_letters(self) -> pa.Table:
+        """`track_id, uri, code, reason` of every track that failed."""
+        table = self._read("dead_letter", list(DEAD_LETTER.names))
+        return DEAD_LETTER.empty_table() if table is None else table
+
+    def forget_failures(self) -> int:
+        """Drop the dead letters, so that their tracks are tried again; how many there were."""
+        count = len(self.read_dead_letters())
+        storage.delete(f"{self.folder}/dead_letter")
+        return count
+
+    @property
+    def _run_file(self) -> str:
+        return f"{self.folder}/{RUN}"
+
+    def _write_run(self, *, running: bool) -> None:
+        run = {"run": self._token, "running": running, "made_by": to_dict(self.made_by)}
+        storage.write_json(self._run_file, run)
+
+    def _file(self, kind: str, name: str) -> str:
+        return f"{self.folder}/{kind}/{name}.parquet"
+
+    def _names(self, kind: str) -> set[str]:
+        files = storage.list_files(f"{self.folder}/{kind}", suffix=".parquet")
+        return {name.removesuffix(".parquet") for name in files}
+
+    def _read(self, kind: str, columns: list[str]) -> pa.Table | None:
+        return storage.read_tables(f"{self.folder}/{kind}", columns)
+
+    def _sweep(self) -> None:
+        committed = self._names("tracks")
+        for kind in ("windows", "dead_letter"):
+            for name in self._names(kind) - committed:
+                storage.delete(self._file(kind, name))
+
+    def _check_owner(self) -> None:
+        if storage.read_json(self._run_file)["run"] != self._token:
+            raise UnusableError(
+                f"another embed job has taken over {self.folder}; let one of them finish alone"
+            )
+
+    def _tracks_of(self, good: pa.Table) -> pa.Table:
+        vectors = self._vectors(good["vector"])
+        return pa.table({"track_id": good["track_id"], "vector": vectors})
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        starts = good["starts_s"].combine_chunks()
+        return pa.table(
+            {
+                "track_id": good["track_id"].take(pc.list_parent_indices(starts)),
+                "start_s": pc.list_flatten(starts),
+                "end_s": pc.list_flatten(good["ends_s"].combine_chunks()),
+                "vector": self._vectors(good["windows"]),
+            }
+        )
+
+    def _vectors(self, lists: pa.ChunkedArray) -> pa.FixedSizeListArray:
+        flat = pc.list_flatten(lists.combine_chunks())
+        return pa.FixedSizeListArray.from_arrays(flat, self.made_by.dim)
+
+
+def find_shards(workspace: Workspace, fingerprint: str | None = None) -> Shards:
+    """The shards of a model: the one named, else the one whose embedding finished last.
+
+    Raises InputError where there is none, or none that finished.
+    """
+    folders = storage.list_folders(workspace.path("embeddings"))
+    found = [Shards.open(workspace.embeddings(name)) for name in folders]
+    seen = ", ".join(folders) or "none"
+    if fingerprint is not None:
+        found = [shards for shards in found if shards.made_by.fingerprint == fingerprint]
+        if not found:
+            raise InputError(f"no embeddings of model {fingerprint!r} here; there are: {seen}")
+        return found[0]
+    finished = [shards for shards in found if shards.complete]
+    if not finished:
+        raise InputError(
+            f"no finished embeddings in {workspace.root} (there are: {seen}); run `raymtr embed`"
+        )
+    return max(finished, key=lambda shards: storage.modified_s(f"{shards.folder}/{RUN}"))
+
+
+def matrix_of(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of fixed-size vectors as an array [N, D]."""
+    dim = column.type.list_size
+    flat = pc.list_flatten(column.combine_chunks()).to_numpy(zero_copy_only=False)
+    return np.asarray(flat).reshape(-1, dim)
+
+
+def _shard_name(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

@@ -1,0 +1,220 @@
+"""Retrieval figures: pure functions of a score matrix and its relevance.
+
+Rows are queries and columns are the pool, always: `scores` [Q, N], higher is better, beside
+`relevance` [Q, N], bool or graded (0: wrong). So text searching audio is texts by tracks; the
+other direction is the transpose, and where both would have the same shape the direction stands
+in the function's name.
+
+Ties are counted pessimistically: a wrong answer stands before a right one of the same score, a
+lower grade before a higher. A model that gives everything one score thereby earns the worst rank
+and not a lucky one. Only `roc_aucs` gives a tie half, because its definition does.
+
+Every function that looks for right answers refuses a query without one, and scores that are NaN:
+both would move an average in silence.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def _checked(scores: ArrayLike, relevance: ArrayLike) -> tuple[Floats, Floats]:
+    """Both as float64 [Q, N]. Raises ValueError on shapes, NaN, or a query without an answer."""
+    score, grade = np.asarray(scores, np.float64), _grades(relevance)
+    if score.shape != grade.shape:
+        raise ValueError(f"scores are {score.shape}, relevance is {grade.shape}: they must agree")
+    if np.isnan(score).any():
+        raise ValueError(f"{int(np.isnan(score).any(axis=1).sum())} queries have scores of NaN")
+    return score, grade
+
+
+def _grades(relevance: ArrayLike) -> Floats:
+    grade = np.asarray(relevance, np.float64)
+    if grade.ndim != 2 or not grade.size:
+        raise ValueError(f"relevance is [queries, pool] and not empty, got {grade.shape}")
+    if not np.all(grade >= 0):  # NaN fails too
+        raise ValueError("relevance holds grades of 0 or more")
+    lost = np.flatnonzero(~(grade > 0).any(axis=1))
+    if lost.size:
+        raise ValueError(f"{lost.size} queries have no right answer; the first is row {lost[0]}")
+    return grade
+
+
+def pessimistic_order(scores: ArrayLike, relevance: ArrayLike) -> Ints:
+    """Columns best first, [Q, N]; of equal scores, the lower grade first."""
+    return _order(*_checked(scores, relevance))
+
+
+def first_right_ranks(scores: ArrayLike, relevance: ArrayLike) -> Ints:
+    """Rank of each query's first right answer, [Q]; the best rank is 1."""
+    score, grade = _checked(scores, relevance)
+    best = np.where(grade > 0, score, -np.inf).max(axis=1, keepdims=True)
+    before = (score >= best) & (grade == 0)
+    return np.asarray(before.sum(axis=1) + 1)
+
+
+def text_to_audio_recall_at(scores: ArrayLike, relevance: ArrayLike, *, k: int) -> float:
+    """Share of texts with any right track among the first `k`; rows are texts.
+
+    With one right answer a query, as captions have, this is the usual R@k.
+    """
+    _check_k(k)
+    return float((first_right_ranks(scores, relevance) <= k).mean())
+
+
+def median_rank(scores: ArrayLike, relevance: ArrayLike) -> float:
+    """Median over queries of the first right answer's rank, counted from 1.
+
+    TTMR++ counts from 0: its MedR is one less.
+    """
+    return float(np.median(first_right_ranks(scores, relevance)))
+
+
+def mean_reciprocal_rank(scores: ArrayLike, relevance: ArrayLike) -> float:
+    """Mean over queries of 1 / rank of the first right answer."""
+    return float((1.0 / first_right_ranks(scores, relevance)).mean())
+
+
+def average_precisions(scores: ArrayLike, relevance: ArrayLike, *, k: int | None = None) -> Floats:
+    """AP of each query, [Q], of the first `k` places (None: all); their mean is mAP@k.
+
+    Precision at each right answer within `k`, summed, over min(right answers, k): a perfect
+    ranking has 1 at any `k`. (trec_eval's `map_cut` divides by all right answers.)
+    """
+    score, grade = _checked(scores, relevance)
+    depth = score.shape[1] if k is None else min(_check_k(k), score.shape[1])
+    hit = _in_order(score, grade)[:, :depth] > 0
+    precision = hit.cumsum(axis=1) / np.arange(1, depth + 1)
+    possible = np.minimum((grade > 0).sum(axis=1), depth)
+    return np.asarray((precision * hit).sum(axis=1) / possible)
+
+
+def ndcgs_at(scores: ArrayLike, relevance: ArrayLike, *, k: int) -> Floats:
+    """nDCG of each query's first `k` places, [Q].
+
+    The gain is the grade itself and the discount log2(rank + 1), as trec_eval's `ndcg_cut` has
+    them (Järvelin and Kekäläinen 2002).
+    """
+    score, grade = _checked(scores, relevance)
+    return _dcg(_in_order(score, grade)[:, : _check_k(k)]) / _ideal_dcg(grade, k)
+
+
+def roc_aucs(scores: ArrayLike, relevance: ArrayLike) -> Floats:
+    """Area under each query's ROC curve, [Q]; a tie counts half (Mann-Whitney U).
+
+    Raises ValueError also where every track is right, for then there is no curve.
+    """
+    score, grade = _checked(scores, relevance)
+    right = grade > 0
+    positives, negatives = right.sum(axis=1), (~right).sum(axis=1)
+    if not negatives.all():
+        raise ValueError(f"{int((negatives == 0).sum())} queries have no wrong answer")
+    areas = np.empty(len(score))
+    for row, (values, mine) in enumerate(zip(score, right, strict=True)):
+        wrong = np.sort(values[~mine])
+        below = np.searchsorted(wrong, values[mine], side="left")
+        at_most = np.searchsorted(wrong, values[mine], side="right")
+        areas[row] = (below + at_most).sum() / 2
+    return np.asarray(areas / (positives * negatives))
+
+
+def bootstrap_interval(
+    values: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, draws: int = 1000
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `values` [Q], queries drawn with replacement.
+
+    It says how far the figure would move with other queries of this kind; a pool of other tracks
+    is not in it.
+    """
+    sample = np.asarray(values, np.float64)
+    if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
+        raise ValueError("a bootstrap wants one number a query, none of them NaN")
+    size = sample.size
+    means = np.array([sample[rng.integers(size, size=size)].mean() for _ in range(draws)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def chance_recall_at(pool: int, right: ArrayLike, *, k: int) -> Floats:
+    """R@k of a random ranking of `pool` tracks with `right` [Q] right answers, in closed form.
+
+    One minus the hypergeometric chance of none: 1 - C(pool - right, k) / C(pool, k).
+    """
+    _check_k(k)
+    answers = np.asarray(right, np.float64)
+    if np.any(answers < 1) or np.any(answers > pool):
+        raise ValueError(f"right answers are between 1 and the pool's {pool}")
+    places = np.arange(min(k, pool))
+    missed = np.clip(pool - answers[..., None] - places, 0, None) / (pool - places)
+    return np.asarray(1.0 - missed.prod(axis=-1))
+
+
+def chance_median_rank(pool: int, right: ArrayLike) -> int:
+    """The smallest k at which half of these queries are answered by chance."""
+    low, high = 1, pool
+    while low < high:
+        middle = (low + high) // 2
+        if chance_recall_at(pool, right, k=middle).mean() >= 0.5:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def random_ndcgs_at(
+    relevance: ArrayLike, *, k: int, rng: np.random.Generator, draws: int = 1000
+) -> Floats:
+    """Mean nDCG@k of `draws` random rankings of all queries, [draws].
+
+    Its 95th percentile is what a figure must exceed before it says more than luck.
+    """
+    grade = _grades(relevance)
+    depth = min(_check_k(k), grade.shape[1])
+    ideal = _ideal_dcg(grade, k)
+    total = np.zeros(draws)
+    for row, best in zip(grade, ideal, strict=True):
+        total += _dcg(row[_random_places(len(row), depth, rng, draws)]) / best
+    return total / len(grade)
+
+
+def _random_places(size: int, count: int, rng: np.random.Generator, draws: int) -> Ints:
+    """`count` different places below `size` in random order, [draws, count].
+
+    Each is drawn among the places left, then moved past those taken: cheaper than `draws`
+    shuffles of the whole pool, and exactly as random.
+    """
+    chosen = np.empty((draws, count), np.int64)
+    for nth in range(count):
+        place = rng.integers(size - nth, size=draws)
+        for taken in np.sort(chosen[:, :nth], axis=1).T:
+            place += place >= taken
+        chosen[:, nth] = place
+    return chosen
+
+
+def _order(score: Floats, grade: Floats) -> Ints:
+    return np.asarray(np.lexsort((grade, -score), axis=-1))
+
+
+def _in_order(score: Floats, grade: Floats) -> Floats:
+    """Grades best score first, [Q, N]."""
+    return np.take_along_axis(grade, _order(score, grade), axis=1)
+
+
+def _dcg(gains: Floats) -> Floats:
+    """Discounted gains of the last axis."""
+    return np.asarray((gains / np.log2(np.arange(2, gains.shape[-1] + 2))).sum(axis=-1))
+
+
+def _ideal_dcg(grade: Floats, k: int) -> Floats:
+    return _dcg(-np.sort(-grade, axis=1)[:, :k])
+
+
+def _check_k(k: int) -> int:
+    if k < 1:
+        raise ValueError(f"k counts places from 1, got {k}")
+    return k

@@ -1,0 +1,199 @@
+"""Windows -> vectors as fast as this machine can, and always in one shape.
+
+`two_towers` is written to be trained and read; this is the same sum arranged for inference. Batch
+norms are folded into the convolutions before them. On a CPU each convolution is one oneDNN call
+that also adds the shortcut and rectifies; or, where the extra `fast` is installed, all of them are
+one OpenVINO graph. A forward always has the device's fixed batch (the last one is padded), so a
+window's vector is byte-equal whatever stands beside it. Pooling and head stay float32.
+
+`bf16` means bfloat16 convolutions where the machine has instructions for them. On a CPU without,
+torch would imitate them at a third of float32's speed, so float32 is used and a log line says so.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from raymtr.model.resnet import Bottleneck, ModifiedResNet
+from raymtr.model.two_towers import TwoTowers
+from raymtr.specs import Precision
+
+LOG = logging.getLogger("raymtr")
+# A CPU core gains nothing from a second window, and its caches lose; a GPU needs many.
+WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 64}
+
+
+class Convolutions(Protocol):
+    """The tower up to its pooling: float32 log-mel [B, n_mels, frames] -> map [B, C, H, W]."""
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        """The last stage's map."""
+
+
+class AudioForward:
+    """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Threads may share it."""
+
+    def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
+        self.device = device
+        self.dim = towers.spec.dim
+        self.batch = WINDOWS_AT_ONCE[device.type]
+        self._convolutions = choose_convolutions(towers, precision=precision, device=device)
+        self._log_mel = copy.deepcopy(towers.log_mel).to(device)
+        self._pool = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
+        self._head = copy.deepcopy(towers.audio_projector).to(device)
+        self._busy = threading.Lock()
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Vectors of all windows, in order."""
+        vectors = np.empty((len(windows), self.dim), dtype=np.float32)
+        for start in range(0, len(windows), self.batch):
+            part = windows[start : start + self.batch]
+            waves = torch.zeros(self.batch, windows.shape[1])
+            waves[: len(part)] = torch.tensor(part)
+            with self._busy:
+                made = self._forward(waves)
+            vectors[start : start + len(part)] = made[: len(part)].cpu().numpy()
+        return vectors
+
+    @torch.inference_mode()
+    def _forward(self, waves: Tensor) -> Tensor:
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        with exact:
+            picture = self._convolutions(self._log_mel(waves.to(self.device)))
+            vectors: Tensor = self._head(self._pool(picture.float()))
+        return vectors
+
+
+def choose_convolutions(
+    towers: TwoTowers, *, precision: Precision, device: torch.device
+) -> Convolutions:
+    """The fastest way this machine has, said in the log."""
+    dtype = compute_dtype(precision, device)
+    tower = folded(towers.audio_tower)
+    if device.type == "cpu" and find_spec("openvino") is not None:
+        from raymtr.model.openvino_convolutions import OpenVinoConvolutions
+
+        chosen: Convolutions = OpenVinoConvolutions(tower, towers.spec.audio, dtype)
+    else:
+        chosen = TorchConvolutions(tower, device, dtype)
+    LOG.info(
+        "audio tower: %s on %s, %s, %d threads",
+        type(chosen).__name__,
+        device,
+        str(dtype).removeprefix("torch."),
+        torch.get_num_threads(),
+    )
+    return chosen
+
+
+def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """What `precision` is computed in on `device`: bfloat16 only where there is hardware for it."""
+    if precision == "fp32":
+        return torch.float32
+    if device.type == "cpu":
+        has = getattr(torch.cpu, "get_capabilities", dict)()
+        if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")):
+            LOG.info("this CPU has no bfloat16 instructions: bf16 is computed in float32")
+            return torch.float32
+    return torch.bfloat16
+
+
+class TorchConvolutions:
+    """A folded tower's convolutions, each one call with what follows it."""
+
+    def __init__(self, tower: ModifiedResNet, device: torch.device, dtype: torch.dtype) -> None:
+        def convolution(module: Any) -> _Convolution:
+            return _Convolution(module, device, dtype)
+
+        self._device, self._dtype = device, dtype
+        self._stem = [convolution(c) for c in (tower.conv1, tower.conv2, tower.conv3)]
+        self._pool = tower.avgpool
+        self._blocks = [
+            (
+                [convolution(block.conv1), convolution(block.conv2), convolution(block.conv3)],
+                block.avgpool,
+                convolution(block.downsample[1]) if block.downsample is not None else None,
+            )
+            for block in blocks_of(tower)
+        ]
+
+    def __call__(self, mel: Tensor) -> Tensor:
+        """The last stage's map."""
+        x = mel.to(self._dtype).unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        for convolution in self._stem:
+            x = convolution(x)
+        x = self._pool(x)
+        for (first, second, third), pool, shortcut in self._blocks:
+            y = pool(second(first(x)))
+            # The sum goes into `x` itself, which nobody else reads.
+            x = third(y, onto=x if shortcut is None else shortcut(pool(x), rectify=False))
+        return x
+
+
+class _Convolution:
+    """Convolution, bias, sum, ReLU: one oneDNN call on a CPU, torch's own calls elsewhere."""
+
+    def __init__(self, module: nn.Conv2d, device: torch.device, dtype: torch.dtype) -> None:
+        self._stride, self._padding = list(module.stride), [int(p) for p in module.padding]
+        weight = module.weight.detach().to(device, dtype)
+        self._weight = weight.contiguous(memory_format=torch.channels_last)
+        assert module.bias is not None  # folding gave it one
+        self._bias = module.bias.detach().to(device, dtype)
+        self._packed: Tensor | None = None
+        self._onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+
+    def __call__(self, x: Tensor, *, onto: Tensor | None = None, rectify: bool = True) -> Tensor:
+        """[B, C, H, W] -> [B, C', H', W'], added onto `onto` in place where there is one."""
+        if self._onednn:
+            return self._call_onednn(x, onto, "relu" if rectify else "none")
+        y = functional.conv2d(x, self._weight, self._bias, self._stride, self._padding)
+        y = y if onto is None else onto.add_(y)
+        return y.relu_() if rectify else y
+
+    def _call_onednn(self, x: Tensor, onto: Tensor | None, then: str) -> Tensor:
+        """The calls TorchInductor emits for a frozen convolution."""
+        onednn: Any = torch.ops.mkldnn
+        where = (self._padding, self._stride, [1, 1], 1)
+        if self._packed is None:  # the best layout depends on the input's shape
+            self._packed = onednn._reorder_convolution_weight(self._weight, *where, list(x.shape))
+            self._weight = torch.empty(0)
+        arguments = (x, self._packed, self._bias, *where)
+        if onto is None:
+            y: Tensor = onednn._convolution_pointwise(*arguments, then, [], "")
+        else:
+            y = onednn._convolution_pointwise_.binary(onto, *arguments, "add", None, then, [], "")
+        return y
+
+
+def blocks_of(tower: ModifiedResNet) -> list[Bottleneck]:
+    """All bottlenecks, in order."""
+    return [module for module in tower.modules() if isinstance(module, Bottleneck)]
+
+
+def folded(tower: ModifiedResNet) -> ModifiedResNet:
+    """A copy of `tower` whose convolutions carry their batch norms' scale and shift."""
+    tower = copy.deepcopy(tower).eval()
+    for module in (tower, *blocks_of(tower)):
+        for number in "123":
+            _fold(module, f"conv{number}", f"bn{number}")
+        if isinstance(module, Bottleneck) and module.downsample is not None:
+            _fold(module.downsample, "0", "1")
+    return tower
+
+
+def _fold(module: nn.Module, convolution: str, norm: str) -> None:
+    fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+    setattr(module, convolution, fused)
+    setattr(module, norm, nn.Identity())

@@ -1,0 +1,117 @@
+"""Waveform -> log-mel picture, the one in the system.
+
+The formula is TTMR++'s (Doh et al., ICASSP 2024), which is Whisper's at other sizes: power
+spectrum, Slaney mel bands, log10, a floor 8 decades (80 dB) under the loudest point, a shift into
+about [-1, 1]. The loudest point is taken **per clip**; the authors take it over the whole batch,
+and a quiet track's vector then depends on its neighbours.
+
+It is arranged for a CPU: the spectrum is squared in place and goes into the filters with real and
+imaginary parts side by side, each group of bands reads only the bins it covers, and clips go
+through one at a time, because a second clip's spectrum only pushes the first out of the cache.
+That also makes a clip byte-equal in every batch. A GPU takes the whole batch at once. Nothing here
+is learned, and no gradient passes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymtr.errors import InputError
+from raymtr.specs import AudioSpec
+
+MEL_VERSION = "slaney-log10-1"  # part of the fingerprint: change it with any number below
+TINIEST_POWER = 1e-10
+DECADES = 8.0  # kept below the clip's loudest point
+BAND_GROUPS = 8  # more would be smaller products than a core likes
+
+
+class LogMel(nn.Module):
+    """float32 waves [B, S] -> float32 log-mel [B, n_mels, S // hop]."""
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, spec: AudioSpec) -> None:
+        super().__init__()
+        if spec.window_samples <= spec.n_fft // 2:
+            raise InputError(
+                f"audio.window_s must be longer than half of n_fft ({spec.n_fft} samples), "
+                f"got {spec.window_s} s"
+            )
+        self.spec = spec
+        bank = mel_filters(spec)  # [n_mels, bins]
+        self.groups = [_reach(bank, bands) for bands in _split(spec.n_mels)]
+        twice = torch.from_numpy(bank.T.astype(np.float32)).repeat_interleave(2, dim=0)
+        self.register_buffer("filters", twice.contiguous(), persistent=False)  # [2 bins, n_mels]
+        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, waves: Tensor) -> Tensor:
+        """Log-mel of each clip, in float32 whatever autocast says: the logarithm needs it."""
+        waves = waves.float()
+        frames = waves.shape[1] // self.spec.hop  # the last one is dropped, as in the paper's code
+        mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
+        at_once = 1 if waves.device.type == "cpu" else max(1, len(waves))
+        with torch.autocast(waves.device.type, enabled=False):
+            for clips, pictures in zip(waves.split(at_once), mel.split(at_once), strict=True):
+                self._write(clips, pictures)
+        return mel.transpose(1, 2)
+
+    def _write(self, waves: Tensor, mel: Tensor) -> None:
+        """Fill `mel` [B, frames, n_mels] with the log-mel of `waves` [B, S]."""
+        size = self.spec.n_fft
+        centred = functional.pad(waves[:, None], (size // 2, size // 2), mode="reflect")[:, 0]
+        frames = centred.unfold(1, size, self.spec.hop)[:, : mel.shape[1]]  # [B, frames, n_fft]
+        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window))
+        power = spectrum.square_().view(-1, len(self.filters))  # [B frames, 2 bins]: re^2, im^2, ..
+        rows = mel.view(-1, self.spec.n_mels)
+        for bands, bins in self.groups:
+            torch.mm(power[:, bins], self.filters[bins, bands], out=rows[:, bands])
+        mel.clamp_(min=TINIEST_POWER).log10_()
+        floor = mel.amax(dim=(1, 2), keepdim=True) - DECADES  # of each clip, never of the batch
+        torch.maximum(mel, floor, out=mel).add_(4.0).div_(4.0)
+
+
+def _split(bands: int) -> list[slice]:
+    groups = [group for group in np.array_split(np.arange(bands), BAND_GROUPS) if len(group)]
+    return [slice(int(group[0]), int(group[-1]) + 1) for group in groups]
+
+
+def _reach(bank: np.ndarray, bands: slice) -> tuple[slice, slice]:
+    """The `bands` and the columns of the doubled spectrum in which they are not all zero."""
+    bins = np.flatnonzero(bank[bands].any(axis=0))
+    return bands, slice(2 * int(bins[0]), 2 * int(bins[-1]) + 2) if len(bins) else slice(0, 0)
+
+
+def mel_filters(spec: AudioSpec) -> np.ndarray:
+    """Slaney's mel filterbank [n_mels, 1 + n_fft / 2]: triangles of equal area, 0 Hz to Nyquist.
+
+    Slaney, Auditory Toolbox, 1998 (also librosa's default): the mel scale is linear to 1 kHz and
+    logarithmic above, 27 mels to a factor of 6.4.
+    """
+    top = spec.sample_rate / 2
+    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(top), spec.n_mels + 2))
+    bins = np.linspace(0.0, top, 1 + spec.n_fft // 2)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = np.maximum(0.0, np.minimum(rising, falling))
+    return np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None])
+
+
+HZ_PER_MEL = 200.0 / 3  # of the linear part
+KNEE_HZ, KNEE_MEL = 1000.0, 15.0
+MELS_PER_E = 27.0 / np.log(6.4)  # of the logarithmic part
+
+
+def _hz_to_mel(hz: float) -> float:
+    if hz < KNEE_HZ:
+        return hz / HZ_PER_MEL
+    return float(KNEE_MEL + np.log(hz / KNEE_HZ) * MELS_PER_E)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = KNEE_HZ * np.exp((mel - KNEE_MEL) / MELS_PER_E)
+    return np.where(mel < KNEE_MEL, mel * HZ_PER_MEL, above)

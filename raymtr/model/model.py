@@ -1,0 +1,248 @@
+"""Model: words and recordings to vectors; what every job, the service and a notebook hold.
+
+Twin verbs with twin shapes, `encode_text` and `encode_audio`; under them `embed_windows`, the hot
+path of the embedding job. A vector never depends on its neighbours: a forward always runs in one
+shape (the device's batch of windows, the last one padded), and texts run with others of their own
+length, so no padding is computed. What the Model does not know: files on disk, tables, Ray.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raymtr import audio
+from raymtr.errors import InputError, UnusableError
+from raymtr.model.audio_forward import AudioForward, compute_dtype
+from raymtr.model.log_mel import MEL_VERSION
+from raymtr.model.model_folder import golden_wave, save_towers
+from raymtr.model.two_towers import AUDIO_SIDE, TwoTowers
+from raymtr.specs import Precision, TowersSpec, to_dict
+
+# How a track is cut (audio.windows) and put together again: part of every fingerprint.
+WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
+TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
+LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}  # of a golden vector made anew
+Sound = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
+
+
+class Model:
+    """Two towers ready to embed, on one device, in one precision.
+
+    `normalize=False` makes every verb return un-normalised vectors, as TTMR++ publishes them.
+    `towers` stay float32 on the CPU: they are what `save` writes and the fingerprint names.
+    """
+
+    def __init__(
+        self,
+        towers: TwoTowers,
+        *,
+        precision: Precision = "fp32",
+        normalize: bool = True,
+        device: str = "cpu",
+        provenance: Mapping[str, Any] | None = None,
+        golden: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.towers = towers.eval()
+        self.precision = precision
+        self.normalize = normalize
+        self.device = open_device(device)
+        self.provenance = dict(provenance or {})
+        self._golden = golden
+        self._tokenizing = threading.Lock()  # a fast tokenizer holds its padding as state
+
+    @property
+    def spec(self) -> TowersSpec:
+        """What the towers are made of and what they hear."""
+        return self.towers.spec
+
+    def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
+        """One row for each sentence, float32 [N, D]; what exceeds max_tokens is cut off.
+
+        Raises InputError on a bare string or anything in the list that is no string.
+        """
+        sentences = _listed(sentences, "encode_text", "sentences")
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                raise InputError(
+                    f"encode_text takes strings, got {type(sentence).__name__}: {sentence!r:.80}"
+                )
+        vectors = np.empty((len(sentences), self.spec.dim), dtype=np.float32)
+        with self._tokenizing:
+            tokens = self.towers.text_tower.token_ids(sentences)
+        for rows in _alike([len(ids) for ids in tokens], TEXTS_AT_ONCE[self.device.type]):
+            vectors[rows] = self._embed_tokens(torch.tensor([tokens[row] for row in rows]))
+        return self._finish(vectors)
+
+    def encode_audio(self, sources: Sequence[Sound]) -> np.ndarray:
+        """One row for each recording, float32 [N, D]: the mean of its windows' vectors.
+
+        A source is a path, a URI, the bytes of a file, or `(samples, rate)`. Raises
+        `audio.AudioError`, naming the source, on what cannot be decoded.
+        """
+        sources = _listed(sources, "encode_audio", "recordings")
+        vectors = np.empty((len(sources), self.spec.dim), dtype=np.float32)
+        for row, source in enumerate(sources):
+            vectors[row] = self.embed_windows(self._windows(source)[1]).mean(axis=0)
+        return self._finish(vectors)
+
+    def audio_windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
+        """`(start_s float64 [W], embeddings float32 [W, D])` of one recording's windows."""
+        starts, windows = self._windows(source)
+        return starts, self._finish(self.embed_windows(windows))
+
+    def embed_windows(self, windows: np.ndarray) -> np.ndarray:
+        """float32 windows [W, window_samples] -> float32 **un-normalised** [W, D].
+
+        A row is byte-equal whatever the other windows are.
+        """
+        wanted = self.spec.audio.window_samples
+        if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != "f":
+            raise InputError(
+                f"windows are float [W, {wanted}], got {windows.dtype} {list(windows.shape)}"
+            )
+        return self._audio_forward(np.asarray(windows, dtype=np.float32))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits that name what an audio vector was made with, and nothing else.
+
+        Decoding, audio numbers, mel, windows, pooling, precision and the audio side's weights; not
+        the text side, nor where the model lies.
+        """
+        rules = {
+            "decoding": audio.DECODING,
+            "audio": to_dict(self.spec.audio),
+            "mel": MEL_VERSION,
+            "windows": WINDOWS_AND_POOLING,
+            "precision": self.precision,
+            "heads": self.spec.audio_tower.heads,
+        }
+        digest = hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=6)
+        for name, tensor in sorted(self.towers.state_dict().items()):
+            if name.startswith(AUDIO_SIDE) and not name.endswith("num_batches_tracked"):
+                digest.update(f"{name}{list(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().float().contiguous().numpy())
+        return digest.hexdigest()
+
+    def save(self, folder: str) -> None:
+        """Write the model to `folder`, whole or not at all; `load_model(folder)` reads it."""
+        save_towers(self.towers, folder, provenance=self.provenance)
+
+    def check_golden(self) -> float | None:
+        """Embed the pinned inputs again; the lowest cosine to the vectors pinned at save.
+
+        None for a model that was never saved and has nothing pinned. Raises UnusableError where
+        the vectors differ: damaged weights, or a machine or library that computes otherwise.
+        """
+        if self._golden is None:
+            return None
+        pinned = np.array([self._golden["audio"], *self._golden["text"]], dtype=np.float64)
+        wave = golden_wave(self.spec.audio)
+        made = [self.embed_windows(wave[None])[0], *self.encode_text(self._golden["texts"])]
+        cosines = (_unit(pinned) * _unit(np.array(made, dtype=np.float64))).sum(axis=1)
+        lowest = float(cosines.min())
+        if not lowest >= LEAST_COSINE[self.precision]:
+            side = "audio" if cosines.argmin() == 0 else "text"
+            raise UnusableError(
+                f"the model's pinned {side} vector comes out with cosine {lowest:.6f}, at least "
+                f"{LEAST_COSINE[self.precision]} expected: its files are damaged, or this machine "
+                "computes otherwise; do not use its vectors"
+            )
+        return lowest
+
+    @cached_property
+    def _audio_forward(self) -> AudioForward:
+        return AudioForward(self.towers, precision=self.precision, device=self.device)
+
+    @cached_property
+    def _text_side(self) -> tuple[nn.Module, nn.Module]:
+        """Text tower and head as they run here; the towers' own where that is the same thing."""
+        tower, head = self.towers.text_tower, self.towers.text_projector
+        dtype = compute_dtype(self.precision, self.device)
+        if self.device.type == "cpu" and dtype == torch.float32:
+            return tower, head
+        return copy.deepcopy(tower).to(self.device, dtype), copy.deepcopy(head).to(self.device)
+
+    @torch.inference_mode()
+    def _embed_tokens(self, input_ids: Tensor) -> np.ndarray:
+        """Sentences of one length, int64 [B, T] -> float32 [B, D]."""
+        tower, head = self._text_side
+        input_ids = input_ids.to(self.device)
+        states = tower(input_ids, torch.ones_like(input_ids))
+        vectors: np.ndarray = head(states).cpu().numpy()
+        return vectors
+
+    def _windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
+        """Starts and windows of one recording; an AudioError says which."""
+        spec = self.spec.audio
+        if isinstance(source, tuple):
+            if len(source) != 2:
+                raise InputError(f"audio in memory is (samples, rate), got {len(source)} values")
+            name = "the samples given"
+        else:
+            source = source if isinstance(source, bytes) else os.fspath(source)
+            name = "the bytes given" if isinstance(source, bytes) else source
+        try:
+            if isinstance(source, tuple):
+                samples = audio.to_mono(*source, spec)
+            else:
+                samples = audio.decode(source, spec).samples
+            return audio.windows(samples, spec)
+        except audio.AudioError as error:
+            raise audio.AudioError(error.code, f"{name}: {error.reason}") from error
+
+    def _finish(self, vectors: np.ndarray) -> np.ndarray:
+        return _unit(vectors) if self.normalize else vectors
+
+
+def open_device(name: str) -> torch.device:
+    """The device called `cpu`, `cuda` or `cuda:1`.
+
+    Raises InputError on any other name, UnusableError where this machine has no such device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in TEXTS_AT_ONCE:
+        raise InputError(f"device is cpu, cuda or cuda:<number>, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnusableError(
+            f"device {name!r} asked for, this machine shows {torch.cuda.device_count()} GPUs to "
+            "torch; use device='cpu', or a machine and a torch build with CUDA"
+        )
+    return device
+
+
+def _listed(items: Any, verb: str, what: str) -> list[Any]:
+    if isinstance(items, (str, bytes, os.PathLike)) or not isinstance(items, Iterable):
+        raise InputError(
+            f"{verb} takes a list of {what}, got {type(items).__name__}: {items!r:.80}"
+        )
+    return list(items)
+
+
+def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:
+    """Row numbers in groups of one length, at most `most` in a group."""
+    by_length: dict[int, list[int]] = {}
+    for row, length in enumerate(lengths):
+        by_length.setdefault(length, []).append(row)
+    for rows in by_length.values():
+        for start in range(0, len(rows), most):
+            yield rows[start : start + most]
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=vectors.dtype)

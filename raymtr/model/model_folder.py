@@ -1,0 +1,182 @@
+"""A raymtr model on disk: one folder that needs no hub, no package and no other folder.
+
+    config.json         format number, TowersSpec, provenance (source, licence)
+    model.safetensors   float32 weights of both towers, heads and scale, a frozen tower included
+    text_tower/         the text encoder's config and tokenizer
+    golden.json         vectors of a few fixed inputs, computed in float32 when it was saved
+
+The folder is written beside its place and renamed into it, so a reader sees all of it or none.
+The golden vectors guard mel, towers, pooling and tokenizer at once: other hardware or another
+library version that changes the meaning of a vector shows there first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pyarrow import fs
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.model.two_towers import TwoTowers, blank_towers
+from raymtr.specs import AudioSpec, TowersSpec, from_dict, to_dict
+
+FORMAT = 1  # raised whenever an older raymtr could misread what is written
+CONFIG, WEIGHTS, TEXT_TOWER, GOLDEN = (
+    "config.json",
+    "model.safetensors",
+    "text_tower",
+    "golden.json",
+)
+GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
+
+
+def save_towers(
+    towers: TwoTowers, folder: str, *, provenance: Mapping[str, Any] | None = None
+) -> None:
+    """Write `towers` as a raymtr model at `folder`, a path or URI, whole or not at all.
+
+    A model that lies there already is replaced. Raises InputError where something else does, and
+    UnusableError where the disk refuses.
+    """
+    if storage.exists(folder) and not storage.exists(f"{folder}/{CONFIG}"):
+        filesystem, path = storage.open_filesystem(folder)
+        if filesystem.get_file_info(fs.FileSelector(path)):
+            raise InputError(f"{folder} exists and is no raymtr model; save to another folder")
+    try:
+        if storage.is_remote(folder):
+            with tempfile.TemporaryDirectory() as partial:
+                _write(towers, Path(partial), provenance or {})
+                _upload(Path(partial), folder)
+        else:
+            _replace(towers, Path(storage.local_path(folder)).absolute(), provenance or {})
+    except OSError as error:
+        raise UnusableError(f"cannot save a model to {folder}: {error}") from error
+
+
+def _replace(towers: TwoTowers, place: Path, provenance: Mapping[str, Any]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    try:
+        (partial / "new").mkdir()
+        _write(towers, partial / "new", provenance)
+        if place.exists():
+            place.rename(partial / "old")
+        (partial / "new").rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _upload(source: Path, uri: str) -> None:
+    """Copy to an object store, config.json last: without it the folder is no model."""
+    filesystem, path = storage.open_filesystem(uri)
+    config = (source / CONFIG).read_bytes()
+    (source / CONFIG).unlink()
+    storage.delete(f"{uri}/{CONFIG}")
+    fs.copy_files(str(source), path, fs.LocalFileSystem(), filesystem)
+    storage.write_bytes(f"{uri}/{CONFIG}", config)
+
+
+def _write(towers: TwoTowers, folder: Path, provenance: Mapping[str, Any]) -> None:
+    weights = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in towers.state_dict().items()
+    }
+    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
+    towers.text_tower.config.save_pretrained(folder / TEXT_TOWER)
+    towers.text_tower.tokenizer.save_pretrained(folder / TEXT_TOWER)
+    config = {"format": FORMAT, "model": to_dict(towers.spec), "provenance": dict(provenance)}
+    for name, document in ((CONFIG, config), (GOLDEN, golden_vectors(towers))):
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def read_towers(folder: Path) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]]:
+    """The towers in a raymtr model folder, their provenance, and their golden vectors.
+
+    Raises UnusableError where the folder is damaged or was written by a newer raymtr.
+    """
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        _check_format(folder, config)
+        golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
+        spec = from_dict(TowersSpec, config["model"])
+        towers = blank_towers(spec, str(folder / TEXT_TOWER))
+        load_weights(towers, load_file(folder / WEIGHTS))
+        return towers, config["provenance"], golden
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UnusableError(
+            f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
+        ) from error
+
+
+def _check_format(folder: Path, config: Any) -> None:
+    written = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(written, int):
+        raise UnusableError(f"{folder / CONFIG} is no raymtr model's: it states no format")
+    if written > FORMAT:
+        raise UnusableError(
+            f"model {folder} has format {written}, this raymtr reads up to {FORMAT}; "
+            "use the raymtr that wrote it, or a newer one"
+        )
+
+
+def load_weights(towers: TwoTowers, weights: Mapping[str, Tensor]) -> None:
+    """Load all weights, none missing, none left over, every shape right.
+
+    Raises ValueError that names the first few keys at fault.
+    """
+    wanted = towers.state_dict()
+    faults = [f"{name} is missing" for name in wanted if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in wanted]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in weights and weights[name].shape != tensor.shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise ValueError(f"weights do not fit the spec: {'; '.join(faults[:3])}{more}")
+    towers.load_state_dict(dict(weights))
+
+
+def golden_wave(spec: AudioSpec) -> np.ndarray:
+    """The fixed waveform float32 [window_samples] behind a golden vector: a chord and a sweep."""
+    seconds = np.arange(spec.window_samples) / spec.sample_rate
+    chord = sum(np.sin(2 * math.pi * hz * seconds) for hz in (220.0, 277.18, 329.63))
+    sweep = np.sin(2 * math.pi * (100.0 + 150.0 * seconds) * seconds)
+    beat = 0.5 + 0.5 * np.cos(2 * math.pi * 2.0 * seconds)
+    return np.asarray(0.1 * chord * beat + 0.2 * sweep, dtype=np.float32)
+
+
+def golden_vectors(towers: TwoTowers) -> dict[str, Any]:
+    """Un-normalised vectors of the golden inputs, by the plain float32 forward."""
+    device = towers.logit_scale.device
+    training = {module: module.training for module in towers.modules()}
+    towers.eval()
+    try:
+        with torch.inference_mode():
+            wave = torch.from_numpy(golden_wave(towers.spec.audio)).to(device)
+            audio = towers.embed_audio(wave[None])[0]
+            tokens = [towers.tokenize([text]) for text in GOLDEN_TEXTS]
+            text = [towers.embed_text(**{k: v.to(device) for k, v in t.items()})[0] for t in tokens]
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return {
+        "texts": list(GOLDEN_TEXTS),
+        "text": [vector.float().tolist() for vector in text],
+        "audio": audio.float().tolist(),
+    }

@@ -1,0 +1,181 @@
+"""A path or a name -> a Model: raymtr's own folders and TTMR++'s release, behind the same verbs.
+
+The release (Doh et al., ICASSP 2024; hub repo seungheondoh/ttmr-pp) is a flat yaml of numbers and a
+torch checkpoint. Its parameters carry CLIP's and RoBERTa's names, so loading is a change of four
+prefixes; every key must find its place, and no pickle is ever run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import yaml
+from pyarrow import fs
+from torch import Tensor
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.model.hub import require_hub
+from raymtr.model.model import Model
+from raymtr.model.model_folder import CONFIG, load_weights, read_towers
+from raymtr.model.two_towers import TwoTowers, blank_towers
+from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
+
+LOG = logging.getLogger("raymtr")
+RELEASE_NAME, RELEASE_REPO = "ttmrpp", "seungheondoh/ttmr-pp"
+RELEASE_FILES = ["ttmrpp_resnet_roberta.pth", "ttmrpp_resnet_roberta.yaml"]
+RELEASE_LICENCE = "CC-BY-NC-4.0"
+RELEASE_PREFIXES = {"audio_encoder.": "audio_tower.", "text_encoder.": "text_tower.encoder."}
+ACCEPTED = f"a raymtr model folder, a TTMR++ release folder (.yaml and .pth), or {RELEASE_NAME!r}"
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    precision: Precision = "fp32",
+    normalize: bool = True,
+    device: str = "cpu",
+) -> Model:
+    """The model at `path`: a raymtr folder (or its URI), a TTMR++ release folder, or `ttmrpp`.
+
+    Raises InputError where the path or an argument is wrong, UnusableError where the model is
+    damaged, no hub answers, or the device is not there.
+    """
+    name = os.fspath(path)
+    if precision not in get_args(Precision):
+        raise InputError(f"precision is {' or '.join(get_args(Precision))}, got {precision!r}")
+    golden: dict[str, Any] | None = None
+    if storage.is_remote(name):
+        with tempfile.TemporaryDirectory() as copied:
+            towers, provenance, golden = read_towers(_download(name, Path(copied)))
+    else:
+        folder = _fetch_release() if name == RELEASE_NAME else Path(storage.local_path(name))
+        if name and (folder / CONFIG).is_file():
+            towers, provenance, golden = read_towers(folder)
+        elif name and list(folder.glob("*.pth")):
+            towers = read_release(folder)
+            provenance = {"source": RELEASE_REPO, "licence": RELEASE_LICENCE}
+        else:
+            raise InputError(f"no model {name!r}; accepted: {ACCEPTED}")
+    if provenance.get("licence"):
+        LOG.warning("model %s: licence %s", provenance.get("source"), provenance["licence"])
+    return Model(
+        towers,
+        precision=precision,
+        normalize=normalize,
+        device=device,
+        provenance=provenance,
+        golden=golden,
+    )
+
+
+def read_release(folder: Path) -> TwoTowers:
+    """The towers of a TTMR++ release folder: one yaml beside one checkpoint.
+
+    Raises UnusableError where a file is missing or damaged, or a weight has no place.
+    """
+    found = [sorted(folder.glob(pattern)) for pattern in ("*.yaml", "*.pth")]
+    if [len(files) for files in found] != [1, 1]:
+        seen = ", ".join(sorted(file.name for file in folder.iterdir()))
+        raise UnusableError(f"a TTMR++ release is one .yaml and one .pth; {folder} holds {seen}")
+    (settings,), (checkpoint,) = found
+    spec = read_release_spec(settings)
+    text_folder = folder / spec.text_tower.source  # `text_arch` may be a folder beside the yaml
+    towers = blank_towers(spec, str(text_folder) if text_folder.is_dir() else None)
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        load_weights(towers, release_weights(state))
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UnusableError(
+            f"{checkpoint} is damaged or no TTMR++ checkpoint ({type(error).__name__}: {reason}); "
+            "fetch it anew"
+        ) from error
+    return towers
+
+
+def read_release_spec(file: Path) -> TowersSpec:
+    """The release's flat yaml as a TowersSpec; its `hop_size` is in seconds, cut to samples."""
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))
+        rate = int(given["sr"])
+        return TowersSpec(
+            audio=AudioSpec(
+                sample_rate=rate,
+                window_s=float(given["duration"]),
+                n_fft=int(given["n_fft"]),
+                hop=int(float(given["hop_size"]) * rate),  # 220.5 -> 220
+                n_mels=int(given["n_mels"]),
+            ),
+            audio_tower=AudioTowerSpec(
+                width=int(given["width"]),
+                heads=int(given["n_heads"]),
+                dim=int(given["audio_dim"]),
+            ),
+            text_tower=TextTowerSpec(
+                source=str(given["text_arch"]), max_tokens=int(given["max_length"])
+            ),
+            dim=int(given["mlp_dim"]),
+            temperature=float(given["temperature"]),
+        )
+    except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
+        raise UnusableError(
+            f"{file} is no TTMR++ settings file ({type(error).__name__}: {error})"
+        ) from error
+
+
+def release_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The release's weights under our names.
+
+    The scale stands twice there, float64 [1]; one is kept. Raises ValueError where they differ.
+    """
+    weights: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        prefix = next((p for p in RELEASE_PREFIXES if key.startswith(p)), "")
+        weights[RELEASE_PREFIXES.get(prefix, "") + key.removeprefix(prefix)] = tensor
+    twin = weights.pop("loss_fct.logit_scale", None)
+    scale = weights.get("logit_scale")
+    if scale is not None:
+        if twin is not None and not torch.equal(twin, scale):
+            raise ValueError("logit_scale and loss_fct.logit_scale differ")
+        weights["logit_scale"] = scale.reshape(()).float()
+    return weights
+
+
+def _fetch_release() -> Path:
+    """The released files, from the hub's cache on this machine or from the hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {"repo_id": RELEASE_REPO, "allow_patterns": RELEASE_FILES}
+    try:
+        folder = Path(snapshot_download(**wanted, local_files_only=True))
+        if all((folder / name).is_file() for name in RELEASE_FILES):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    require_hub(RELEASE_NAME, cure=f"connect once, or give a folder with {RELEASE_REPO}'s files")
+    LOG.info("fetching %s (%s) from the hub", RELEASE_REPO, RELEASE_LICENCE)
+    try:
+        return Path(snapshot_download(**wanted))
+    except OSError as error:
+        raise UnusableError(f"cannot fetch {RELEASE_REPO} from the hub: {error}") from error
+
+
+def _download(uri: str, folder: Path) -> Path:
+    """The model folder at an object-store `uri`, copied to `folder`."""
+    if not storage.exists(f"{uri}/{CONFIG}"):
+        raise InputError(f"no model {uri!r}; accepted: {ACCEPTED}")
+    filesystem, path = storage.open_filesystem(uri)
+    try:
+        fs.copy_files(path, str(folder), filesystem, fs.LocalFileSystem())
+    except OSError as error:
+        raise UnusableError(f"cannot read model {uri}: {error}") from error
+    return folder

@@ -1,0 +1,142 @@
+"""The audio tower: CLIP's ModifiedResNet with attention pooling, over a log-mel picture.
+
+Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
+channel, a stem of three convolutions, every stride an average pool before the convolution, and a
+pooling whose query is the mean of the map. Parameters carry CLIP's names, so the released weights
+load as they are. Batch norms are plain `nn.BatchNorm2d`: whoever trains over several workers swaps
+those modules. What this file does not know: log-mel, projection heads, precision.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymtr.errors import InputError
+from raymtr.specs import AudioTowerSpec
+
+EXPANSION = 4  # channels a bottleneck puts out, over those it works in
+STRIDE = 32  # of the whole tower, in bands and in frames: a smaller picture leaves nothing
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions around a residual; [B, C, H, W] -> [B, 4 width, H/s, W/s]."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = width * EXPANSION
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+        self.conv3 = nn.Conv2d(width, out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out)
+        self.downsample: nn.Sequential | None = None
+        if stride > 1 or channels != out:
+            self.downsample = nn.Sequential(
+                OrderedDict(
+                    [
+                        ("-1", nn.AvgPool2d(stride) if stride > 1 else nn.Identity()),
+                        ("0", nn.Conv2d(channels, out, 1, bias=False)),
+                        ("1", nn.BatchNorm2d(out)),
+                    ]
+                )
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output, rectified after the sum."""
+        y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = functional.relu(self.bn2(self.conv2(y)), inplace=True)
+        y = self.bn3(self.conv3(self.avgpool(y)))
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return functional.relu(y, inplace=True)
+
+
+class AttentionPool(nn.Module):
+    """[B, C, H, W] -> [B, dim]: the map's mean asks, the mean and every place answer.
+
+    CLIP's table has a position for every place; TTMR++'s has one row, added to all alike. There is
+    one query, so keys and values of the places are never formed: q.(W_k x) = (W_k' q).x, and the
+    weighted mean of W_v x is W_v of the weighted mean. Same result, two matrix products per place
+    less (a twelfth of the tower's work).
+    """
+
+    def __init__(self, channels: int, heads: int, dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.positional_embedding = nn.Parameter(torch.randn(1, channels) / channels**0.5)
+        self.k_proj = nn.Linear(channels, channels)
+        self.q_proj = nn.Linear(channels, channels)
+        self.v_proj = nn.Linear(channels, channels)
+        self.c_proj = nn.Linear(channels, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool the map to one vector."""
+        batch, channels = x.shape[:2]
+        size = channels // self.heads  # of one head
+        tokens = x.flatten(2).transpose(1, 2)  # [B, HW, C]
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding
+        query = self.q_proj(tokens[:, 0]).view(batch, self.heads, size) * size**-0.5
+        keys = self.k_proj.weight.view(self.heads, size, channels)
+        asked = torch.einsum("bhs,hsc->bhc", query, keys)
+        # The key bias moves all scores of a head alike; it stays so that every weight has a place.
+        shift = (query * self.k_proj.bias.view(self.heads, size)).sum(-1, keepdim=True)
+        attention = torch.softmax(asked @ tokens.transpose(1, 2) + shift, dim=-1)  # [B, h, 1 + HW]
+        values = self.v_proj.weight.view(self.heads, size, channels)
+        heard = torch.einsum("bhc,hsc->bhs", attention @ tokens, values)
+        pooled: Tensor = self.c_proj(heard.reshape(batch, channels) + self.v_proj.bias)
+        return pooled
+
+
+class ModifiedResNet(nn.Module):
+    """log-mel [B, n_mels, frames] -> [B, dim]."""
+
+    def __init__(self, spec: AudioTowerSpec) -> None:
+        super().__init__()
+        width = spec.width
+        self.conv1 = nn.Conv2d(1, width // 2, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width // 2)
+        self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width // 2)
+        self.conv3 = nn.Conv2d(width // 2, width, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.avgpool = nn.AvgPool2d(2)
+        stages, channels = [], width
+        for depth, blocks in enumerate(spec.layers):
+            inner = width * 2**depth
+            stage = [Bottleneck(channels, inner, stride=1 if depth == 0 else 2)]
+            channels = inner * EXPANSION
+            stage += [Bottleneck(channels, inner, stride=1) for _ in range(blocks - 1)]
+            stages.append(nn.Sequential(*stage))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        if channels % spec.heads:
+            raise InputError(
+                f"audio_tower.heads must divide the last stage's {channels} channels, "
+                f"got {spec.heads}"
+            )
+        self.attn_pool = AttentionPool(channels, spec.heads, spec.dim)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """CLIP's start: each block begins as its shortcut, projections at 1 / sqrt(channels)."""
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.bn3.weight)
+            elif isinstance(module, AttentionPool):
+                for linear in (module.k_proj, module.q_proj, module.v_proj, module.c_proj):
+                    nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """One vector for each picture."""
+        x = mel.unsqueeze(1)  # [B, 1, n_mels, frames]
+        x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = functional.relu(self.bn3(self.conv3(x)), inplace=True)
+        x = self.avgpool(x)  # [B, width, n_mels / 4, frames / 4]
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        pooled: Tensor = self.attn_pool(x)
+        return pooled

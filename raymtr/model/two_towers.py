@@ -1,0 +1,100 @@
+"""Two towers, two heads, one scale: TTMR++ as a module (Doh et al., ICASSP 2024).
+
+Both sides end in a vector of the joint space, **un-normalised**: the loss and the index normalise,
+and a track's vector is the mean of its windows' un-normalised ones. The log-mel is inside, so
+nobody who holds a waveform needs to know its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from raymtr.errors import InputError
+from raymtr.model.log_mel import LogMel
+from raymtr.model.resnet import STRIDE, ModifiedResNet
+from raymtr.model.text_tower import TextTower, load_text_tower, read_text_tower
+from raymtr.specs import TowersSpec
+
+AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # what an audio vector is made with
+
+
+class TwoTowers(nn.Module):
+    """Audio and text to [B, dim], un-normalised; `logit_scale` is the logarithm of the scale."""
+
+    def __init__(self, spec: TowersSpec, text_tower: TextTower) -> None:
+        super().__init__()
+        if min(spec.audio.n_mels, spec.audio.frames) < STRIDE:
+            raise InputError(
+                f"a window of {spec.audio.n_mels} mel bands by {spec.audio.frames} frames is too "
+                f"small: the audio tower needs {STRIDE} of each; raise audio.window_s or n_mels"
+            )
+        self.spec = spec
+        self.log_mel = LogMel(spec.audio)
+        self.audio_tower = ModifiedResNet(spec.audio_tower)
+        self.text_tower = text_tower
+        self.audio_projector = _head(spec.audio_tower.dim, spec.dim)
+        self.text_projector = _head(text_tower.hidden, spec.dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1.0 / spec.temperature)))
+
+    def embed_audio(self, waves: Tensor) -> Tensor:
+        """float32 waves [B, window_samples] -> [B, dim]."""
+        vectors: Tensor = self.audio_projector(self.audio_tower(self.log_mel(waves)))
+        return vectors
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Tokens [B, T] -> [B, dim]."""
+        vectors: Tensor = self.text_projector(self.text_tower(input_ids, attention_mask))
+        return vectors
+
+    def tokenize(self, sentences: list[str]) -> dict[str, Tensor]:
+        """The text tower's `input_ids` and `attention_mask`, int64 [B, T], on the CPU."""
+        return self.text_tower.tokenize(sentences)
+
+
+def build_towers(spec: TowersSpec, *, seed: int) -> TwoTowers:
+    """A random audio tower beside the pretrained text tower that the spec names.
+
+    The same spec and seed give the same weights; the global random state is left alone.
+    """
+    text_tower = load_text_tower(spec.text_tower)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TwoTowers(spec, text_tower)
+
+
+def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:
+    """Towers whose weights hold whatever memory held: for a checkpoint that fills every one.
+
+    The text tower's config and tokenizer come from `text_folder`, or as `spec` names them.
+    """
+    with _UnfilledWeights():
+        return TwoTowers(spec, read_text_tower(spec.text_tower, text_folder))
+
+
+class _UnfilledWeights(TorchFunctionMode):
+    """Random fills do nothing: six seconds saved where RoBERTa's are overwritten at once."""
+
+    FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """`func`, or its target untouched where `func` only fills it."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.FILLS:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def _head(channels: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, dim, bias=False))

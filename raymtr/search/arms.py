@@ -1,0 +1,140 @@
+"""What is looked up for a request: the arms of each kind of query, with their weights.
+
+A title or an artist is certain, so it is a sure arm and the others only fill the page. "Similar to"
+asks three witnesses: the artist's own sound, the artist graph, and the text tower, which was
+trained on the sentence `similar with artist ...`. A description asks the text tower first and the
+words of tags and captions second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymtr import text as sentences
+from raymtr.index.filters import Condition, Filter, Joined
+from raymtr.index.names import name_key
+from raymtr.index.track_table import Ranked, TrackTable
+from raymtr.search.ranking import Arm
+from raymtr.search.request import SearchRequest
+from raymtr.search.understand import Understood
+
+UNLIKE = 0.5  # how much of the unlike tracks' vector is taken away
+WEIGHTS = {
+    "sound": 1.0,  # near an example
+    "text": 1.0,  # near the text tower's vector
+    "words": 0.5,  # tags and captions that share words
+    "names": 0.5,  # titles, artists and albums that hold all the words
+    "artist graph": 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit vector [D] to search along, and which arm it makes."""
+
+    by: str
+    vector: np.ndarray
+
+
+def sentences_of(understood: Understood) -> list[str]:
+    """What the text tower is to read for a query."""
+    if understood.kind == "similar":
+        artist = [] if understood.title else [understood.artist or ""]
+        about = [sentences.similar_artists_sentence(artist)] if artist else []
+        return about + ([understood.text] if understood.text else [])
+    return [understood.text] if understood.text else []
+
+
+def example_vector(
+    table: TrackTable, request: SearchRequest, understood: Understood
+) -> np.ndarray | None:
+    """The sound of the liked tracks, or of what "similar to" names, less part of the unliked."""
+    liked = dict(request.like)
+    if understood.kind == "similar":
+        liked |= dict.fromkeys(understood.tracks, 1.0)
+    toward = _weighted_mean(table.vectors(list(liked)), liked)
+    if toward is None:
+        return None
+    away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
+    return _unit(toward if away is None else toward - UNLIKE * away)
+
+
+def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
+    """A text's or recording's vector less part of the unliked tracks'."""
+    away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
+    return vector if away is None else _unit(vector - UNLIKE * away)
+
+
+def run_arms(
+    table: TrackTable,
+    request: SearchRequest,
+    understood: Understood,
+    directions: Iterable[Direction],
+    *,
+    limit: int,
+) -> list[Arm]:
+    """Every arm that has something to say, with up to `limit` tracks each."""
+    arms = []
+    for direction in directions:
+        ranked = table.nearest(direction.vector, limit=limit, where=request.where)
+        arms.append(Arm(by=direction.by, ranked=ranked, weight=WEIGHTS[direction.by]))
+    if understood.kind in ("title", "artist"):
+        arms.insert(
+            0, Arm(by=understood.kind, ranked=_named(table, request, understood), sure=True)
+        )
+    if understood.kind == "similar" and understood.artist and not understood.title:
+        ranked = _artist_graph(table, request, understood)
+        arms.insert(0, Arm(by="artist graph", ranked=ranked, weight=WEIGHTS["artist graph"]))
+    if understood.text and request.mode != "semantic":
+        text, where = understood.text, request.where
+        words = table.match(text, "words", limit=limit, where=where)
+        names = table.match(text, "names", limit=limit, where=where, all_words=True)
+        arms.append(Arm(by="words", ranked=words, weight=WEIGHTS["words"]))
+        arms.append(Arm(by="names", ranked=names, weight=WEIGHTS["names"]))
+    return [arm for arm in arms if arm.ranked]
+
+
+def _named(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:
+    """The tracks a name stands for, the most typical of them first."""
+    where = _and(Condition("track_id", "in", understood.tracks), request.where)
+    allowed = table.matching(where)
+    vectors = table.vectors(sorted(allowed))
+    centre = _weighted_mean(vectors, dict.fromkeys(vectors, 1.0))
+    ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=where)
+    silent = allowed - {track_id for track_id, _ in ranked}
+    return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
+
+
+def _artist_graph(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:
+    """Tracks whose artist names this one as similar, or is named by it; near neighbours first."""
+    places = dict(table.similar_to(name_key(understood.artist) or ""))
+    own = table.rows(understood.tracks[:1], ["similar_artists"])
+    named = [name for row in own.values() for name in row["similar_artists"] or ()]
+    rank = {name_key(name): place for place, name in reversed(list(enumerate(named)))}
+    for row in table.named([key for key in rank if key]):
+        place = rank.get(name_key(row["artist"]))
+        if place is not None:
+            places[row["track_id"]] = min(place, places.get(row["track_id"], place))
+    allowed = places.keys() & table.matching(request.where) if request.where else places.keys()
+    ordered = sorted(allowed, key=lambda track_id: (places[track_id], track_id))
+    return [(track_id, 1.0 / (1 + places[track_id])) for track_id in ordered]
+
+
+def _and(first: Filter, second: Filter | None) -> Filter:
+    return first if second is None else Joined("and", (first, second))
+
+
+def _weighted_mean(
+    vectors: Mapping[str, np.ndarray], weights: Mapping[str, float]
+) -> np.ndarray | None:
+    if not vectors:
+        return None
+    total = sum(weights[track_id] * vector for track_id, vector in vectors.items())
+    return _unit(np.asarray(total, np.float32))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)

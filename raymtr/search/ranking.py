@@ -1,0 +1,81 @@
+"""Several ranked lists -> one: weighted reciprocal ranks, exact names first.
+
+Reciprocal rank fusion (Cormack et al. 2009) needs no common scale of scores, which cosines, BM25
+and places in an artist graph do not have. Each list is an *arm*; an arm that is `sure` (a title
+the user typed) goes before everything else instead of being averaged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymtr.index.track_table import Ranked
+
+RRF_K = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One ranked list of track ids with scores, and what it stands for."""
+
+    by: str  # title, artist, sound, words, names, artist graph ...
+    ranked: Ranked
+    weight: float = 1.0
+    sure: bool = False
+
+
+@dataclass(kw_only=True)
+class Candidate:
+    """A track with its fused score, in (0, 1], and its place in each arm."""
+
+    track_id: str
+    score: float = 0.0
+    sure: bool = False
+    why: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fuse(arms: Sequence[Arm]) -> list[Candidate]:
+    """Candidates of all arms, best first; 1 is the first place in every arm, or a sure hit.
+
+    Ties keep the order of the first arm, then of ids, so the same search gives the same list.
+    """
+    candidates: dict[str, Candidate] = {}
+    best = sum(arm.weight for arm in arms if not arm.sure) / (RRF_K + 1)
+    for arm in arms:
+        for place, (track_id, score) in enumerate(arm.ranked, start=1):
+            here = candidates.setdefault(track_id, Candidate(track_id=track_id))
+            here.sure |= arm.sure
+            if not arm.sure:
+                here.score += arm.weight / (RRF_K + place) / best
+            here.why.append({"by": arm.by, "rank": place, "score": round(score, 4)})
+    sure_order = {
+        track_id: place
+        for arm in reversed(arms)
+        if arm.sure
+        for place, (track_id, _) in enumerate(arm.ranked)
+    }
+    for here in candidates.values():
+        if here.sure:
+            here.score = 1.0
+    last = len(sure_order)
+    return sorted(
+        candidates.values(),
+        key=lambda c: (not c.sure, sure_order.get(c.track_id, last), -c.score, c.track_id),
+    )
+
+
+def cap_per_artist(
+    candidates: Sequence[Candidate], artist_of: Callable[[str], str | None], most: int
+) -> list[Candidate]:
+    """At most `most` candidates of one artist, best first; tracks of no known artist all stay."""
+    seen: dict[str, int] = {}
+    kept = []
+    for candidate in candidates:
+        artist = artist_of(candidate.track_id)
+        if artist is None or seen.get(artist, 0) < most:
+            kept.append(candidate)
+        if artist is not None:
+            seen[artist] = seen.get(artist, 0) + 1
+    return kept

@@ -1,0 +1,66 @@
+"""Step number -> one worker's part of that step's batch.
+
+Everything is drawn from (seed, step, place in the global batch), so a batch can be made again on
+any number of workers, and the next one can be made in a thread while the step runs. Audio comes
+from the decoded cache: a crop and a cast, some hundredth of what decoding costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raymtr.audio_cache import AudioCache
+from raymtr.specs import TrainSpec
+from raymtr.text import draw_sentence
+from raymtr.training.mixture import Mixture
+from raymtr.training.step import Batch
+
+Tokenize = Callable[[list[str]], dict[str, Tensor]]
+
+
+class Batches:
+    """Makes batches from a table of training tracks (training.tracks) and the audio cache."""
+
+    def __init__(
+        self,
+        tracks: pa.Table,
+        cache: AudioCache,
+        tokenize: Tokenize,
+        spec: TrainSpec,
+        *,
+        rank: int = 0,
+    ) -> None:
+        """`rank` is this worker's place among `spec.workers`, which divide the global batch."""
+        self.tracks, self.cache, self.tokenize, self.spec = tracks, cache, tokenize, spec
+        self.mixture = Mixture(tracks["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
+        share = spec.global_batch // spec.workers
+        self.places = np.arange(rank * share, (rank + 1) * share)
+
+    def make(self, step: int) -> Batch:
+        """This worker's rows of batch `step`."""
+        draws = step * self.spec.global_batch + self.places
+        rows = self.tracks.take(self.mixture.rows(draws)).to_pylist()
+        waves, sentences = [], []
+        for place, track in zip(self.places.tolist(), rows, strict=True):
+            rng = np.random.default_rng([self.spec.seed, step, place])
+            sentence = draw_sentence(track, track["captions"] or (), rng)
+            assert sentence is not None, "tracks without words are no training tracks"
+            sentences.append(sentence)
+            waves.append(self.cache.clip(track["track_id"], track["uri"], rng))
+        return Batch(waves=torch.from_numpy(np.stack(waves)), **self.tokenize(sentences))
+
+    def ahead(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+        """Steps `first` to `last` - 1 with their batches, the next one always in the making."""
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            waiting = thread.submit(self.make, first)
+            for step in range(first, last):
+                batch = waiting.result()
+                if step + 1 < last:
+                    waiting = thread.submit(self.make, step + 1)
+                yield step, batch

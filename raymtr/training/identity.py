@@ -1,0 +1,66 @@
+"""What makes two trainings the same: settings, data, library. Only the same may be resumed.
+
+A run's folder keeps this in `run.json`. Going on under other settings would give weights that no
+settings describe, so it is refused, naming what differs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.specs import Settings, to_dict
+from raymtr.training.tracks import content_hash
+
+CHECKPOINT = "checkpoint_"  # start of a checkpoint folder's name; the number of steps done follows
+
+
+def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
+    """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
+    facts = {
+        **_flat("towers", to_dict(settings.towers)),
+        **_flat("train", to_dict(settings.train)),
+        "tracks": content_hash(tracks),
+        "torch": torch.__version__,
+    }
+    return facts
+
+
+def may_resume(folder: str, identity: dict[str, Any]) -> bool:
+    """Whether the run in `folder` is to be gone on with; False where there is nothing yet.
+
+    A run of another identity that never came to a checkpoint is removed: it holds nothing to
+    lose. Raises InputError, naming what differs, where it holds more.
+    """
+    if not storage.exists(f"{folder}/run.json"):
+        return False
+    before = storage.read_json(f"{folder}/run.json")
+    differing = [
+        f"{key} was {before.get(key)!r} and is {identity.get(key)!r}"
+        for key in sorted({*before, *identity})
+        if before.get(key) != identity.get(key)
+    ]
+    if not differing:
+        return True
+    if any(name.startswith(CHECKPOINT) for name in storage.list_folders(folder)):
+        raise InputError(
+            f"run {folder} is another training: {'; '.join(differing)}. "
+            "Give another --run, or the same settings and catalog to go on with this one"
+        )
+    storage.delete(folder)
+    return False
+
+
+def _flat(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted path; the mixture's free keys stay one value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}.{key}"
+        flat.update(
+            _flat(name, value) if isinstance(value, dict) and key != "mixture" else {name: value}
+        )
+    return flat

@@ -1,0 +1,150 @@
+"""One training step: embed, compare with everyone, average gradients, update.
+
+Torch alone, so that it runs on a bare GPU machine, and a function of its arguments alone: the
+learning rate follows from the step's number, dropout from (seed, step, rank). Whoever restores
+`state` and calls with the next step gets the weights an uninterrupted run would have had.
+
+Gradients are averaged in one flat message and not by DistributedDataParallel: the towers have no
+one `forward` to wrap, DDP regroups its messages after the first step, so that a resumed run would
+add floats in another order, and the loss rides along for nothing. Given up: sending gradients
+while others are still being computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raymtr.errors import UnusableError
+from raymtr.specs import TrainSpec
+from raymtr.training.batch_norm import training_mode, use_batch_norm
+from raymtr.training.contrastive_loss import contrastive_loss, workers
+
+
+class Towers(Protocol):
+    """What a step asks of a model; it is an `nn.Module` too."""
+
+    logit_scale: nn.Parameter
+
+    def embed_audio(self, waves: Tensor) -> Tensor:
+        """float32 [B, samples] -> [B, dim]."""
+
+    def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """int64 [B, T] each -> [B, dim]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's part of a global batch: row i of each tensor is one track."""
+
+    waves: Tensor  # float32 [b, samples]
+    input_ids: Tensor  # int64 [b, T]
+    attention_mask: Tensor  # int64 [b, T]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            waves=self.waves.to(device, non_blocking=True),
+            input_ids=self.input_ids.to(device, non_blocking=True),
+            attention_mask=self.attention_mask.to(device, non_blocking=True),
+        )
+
+
+class TrainStep:
+    """The towers with their optimizer; call it once a step, on every worker."""
+
+    def __init__(self, towers: nn.Module, spec: TrainSpec, device: torch.device) -> None:
+        """Moves `towers` to `device` and makes their batch norms `spec.batch_norm`."""
+        use_batch_norm(towers, spec.batch_norm)
+        self.towers: Any = towers.to(device)  # an nn.Module that keeps the Towers protocol
+        self.spec, self.device = spec, device
+        self.learned = [p for p in towers.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.learned, lr=spec.learning_rate, weight_decay=spec.weight_decay
+        )
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, float]:
+        """Take step number `step` (from 0); the metrics are of the whole global batch.
+
+        Raises UnusableError, on all workers alike, when the loss is no longer finite.
+        """
+        spec, rate = self.spec, learning_rate(step, self.spec)
+        training_mode(self.towers, spec.batch_norm)
+        torch.manual_seed(_dropout_seed(spec.seed, step))
+        self.optimizer.zero_grad(set_to_none=True)
+        own_loss = self.loss(batch.to(self.device))
+        own_loss.backward()  # type: ignore[no-untyped-call]
+        loss = float(average_gradients(self.learned, own_loss.detach()))
+        if not math.isfinite(loss):
+            raise UnusableError(
+                f"the loss became {loss} at step {step}, learning rate {rate:.3g}; train under "
+                "another --run with a lower train.learning_rate or more train.warmup_steps"
+            )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        scale = float(self.towers.logit_scale.detach())
+        return {"loss": loss, "learning_rate": rate, "temperature": math.exp(-scale)}
+
+    def loss(self, batch: Batch) -> Tensor:
+        """This worker's share of the loss; the towers run in `spec.precision`, the loss in fp32."""
+        return contrastive_loss(*self._forward(batch), self.towers.logit_scale)
+
+    @torch.no_grad()
+    def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Audio and text of `batch`, [b, dim] each, un-normalised, as a finished model has them."""
+        self.towers.eval()
+        return self._forward(batch.to(self.device))
+
+    def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        bf16 = self.spec.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            audio = self.towers.embed_audio(batch.waves)
+            text = self.towers.embed_text(batch.input_ids, batch.attention_mask)
+        return audio, text
+
+    def state(self) -> dict[str, Any]:
+        """All that training changes: frozen weights are not among it."""
+        frozen = {name for name, p in self.towers.named_parameters() if not p.requires_grad}
+        towers = {k: v for k, v in self.towers.state_dict().items() if k not in frozen}
+        return {"towers": towers, "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a `state` of towers built from the same spec."""
+        self.towers.load_state_dict(state["towers"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def learning_rate(step: int, spec: TrainSpec) -> float:
+    """Linear warm-up, then half a cosine down to the minimum (Doh et al., ICASSP 2024)."""
+    if step < spec.warmup_steps:
+        return spec.learning_rate * (step + 1) / spec.warmup_steps
+    done = (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
+    height = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    return spec.min_learning_rate + (spec.learning_rate - spec.min_learning_rate) * height
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
+    """Make every gradient the mean over workers, in place; returns the mean of `loss`."""
+    if workers() == 1:
+        return loss
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+    dist.all_reduce(flat)
+    flat /= workers()
+    mean, *parts = flat.split([1, *(gradient.numel() for gradient in gradients)])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+    return mean.squeeze(0)
+
+
+def _dropout_seed(seed: int, step: int) -> int:
+    rank = dist.get_rank() if workers() > 1 else 0
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

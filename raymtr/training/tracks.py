@@ -1,0 +1,124 @@
+"""What a run trains and validates on: tracks with audio and words, their captions beside them.
+
+The list is settled once, before the first step, and kept with the run: a file that failed on that
+day stays out when the run is resumed, or the resumed weights would be others. A worker reads the
+list from storage, so that starting workers stays cheap at a million tracks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.audio import AudioError
+from raymtr.audio_cache import AudioCache
+from raymtr.errors import InputError, UnusableError
+from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.track import DEAD_LETTER
+from raymtr.training.mixture import Mixture
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+
+COLUMNS = ["track_id", "uri", "title", "artist", "album", "tags", "similar_artists", "dataset"]
+FEWEST_TRACKS = 2  # one track has nothing to be told apart from
+MOST_VALID_TRACKS = 200  # validation is a glance, not the evaluation
+WORDS = ("title", "artist", "tags", "similar_artists", "captions")
+
+
+def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
+    """Rows of COLUMNS, `split` (train or valid) and `captions` (list), sorted by id.
+
+    Raises InputError where there is no catalog or none of a dataset that `spec.mixture` names,
+    UnusableError where too few tracks have split `train`, audio and words.
+    """
+    catalog = storage.read_tables(workspace.tracks, [*COLUMNS, "split"])
+    if catalog is None or not len(catalog):
+        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+    tracks = _with_captions(catalog.sort_by("track_id"), workspace)
+    tracks = tracks.append_column("has_words", _has_words(tracks))
+    train, valid = (tracks.filter(pc.field("split") == name) for name in ("train", "valid"))
+    usable = pc.field("has_words") & pc.field("uri").is_valid()
+    if len(train.filter(usable)) < FEWEST_TRACKS:
+        raise UnusableError(
+            f"training needs at least {FEWEST_TRACKS} tracks of split 'train' with audio and "
+            f"words; of the catalog's {len(tracks)} tracks {len(train)} are in that split, "
+            f"{len(train) - train['uri'].null_count} of them with audio, "
+            f"{pc.sum(train['has_words']).as_py() or 0} with words; scan more music"
+        )
+    train, valid = (part.filter(usable).drop_columns("has_words") for part in (train, valid))
+    spread = np.linspace(0, len(valid) - 1, min(len(valid), MOST_VALID_TRACKS)).astype(np.int64)
+    Mixture(train["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
+    return pa.concat_tables([train, valid.take(spread)]).combine_chunks()
+
+
+def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> None:
+    """After decoding: raises where what is left cannot be trained on, saying what was lost."""
+    train = tracks.filter(pc.equal(tracks["split"], "train"))
+    if len(train) < FEWEST_TRACKS:
+        raise UnusableError(
+            f"{len(failures)} tracks could not be decoded and {len(train)} to train on are left; "
+            f"the first: {failures['uri'][0]}: {failures['reason'][0]}"
+        )
+    if len(train) < spec.global_batch:
+        LOG.warning(
+            "%d tracks to train on are fewer than train.global_batch %d: batches hold some twice",
+            len(train),
+            spec.global_batch,
+        )
+    Mixture(train["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
+
+
+def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
+    """`tracks` with their captions as one more column, in an order of no chance."""
+    kind = pa.list_(pa.string())
+    captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
+    if captions is None:
+        return tracks.append_column("captions", pa.nulls(len(tracks), kind))
+    captions = captions.sort_by([("track_id", "ascending"), ("caption", "ascending")])
+    grouped = captions.group_by("track_id", use_threads=False).aggregate([("caption", "list")])
+    places = pc.index_in(tracks["track_id"], value_set=grouped["track_id"].combine_chunks())
+    return tracks.append_column("captions", grouped["caption_list"].take(places).cast(kind))
+
+
+def _has_words(tracks: pa.Table) -> pa.ChunkedArray:
+    """Whether `text.draw_sentence` has anything to say about each track."""
+    said = pa.chunked_array([pa.array(np.zeros(len(tracks), bool))])
+    for name in WORDS:
+        column = tracks[name]
+        size = pc.list_value_length if pa.types.is_list(column.type) else pc.utf8_length
+        said = pc.or_(said, pc.fill_null(pc.greater(size(column), 0), False))
+    return said
+
+
+def content_hash(table: pa.Table) -> str:
+    """A name for what a table holds, whatever files it was read from."""
+    digest = hashlib.sha256()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+        writer.write_table(table.combine_chunks())
+    digest.update(sink.getvalue())
+    return digest.hexdigest()[:16]
+
+
+def fill_audio_cache(tracks: pa.Table, folder: str, spec: AudioSpec, *, max_s: float) -> pa.Table:
+    """A Ray Data step: decode each track of `track_id, uri` into the cache.
+
+    Gives DEAD_LETTER's columns a row a track; `code` is null where all went well.
+    """
+    cache = AudioCache(folder, spec)
+    rows: list[dict[str, Any]] = []
+    for track in tracks.select(["track_id", "uri"]).to_pylist():
+        row: dict[str, Any] = dict(track, code=None, reason=None)
+        try:
+            cache.fill(track["track_id"], track["uri"], max_s=max_s)
+        except AudioError as error:
+            row.update(code=error.code, reason=error.reason)
+        rows.append(row)
+    return pa.Table.from_pylist(rows, pa.schema([f.with_nullable(True) for f in DEAD_LETTER]))

@@ -1,0 +1,74 @@
+"""A glance at retrieval while training goes on: one fixed sentence and clip for each valid track.
+
+The evaluation job gives the figures to report; these only say whether a run is learning. Nothing
+is drawn, so two runs, or one run and its resumed self, are compared on the same questions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+
+from raymtr import metrics
+from raymtr.audio import decode_span, windows
+from raymtr.specs import AudioSpec
+from raymtr.text import metadata_sentence, similar_artists_sentence, tags_sentence
+from raymtr.training.batches import Tokenize
+from raymtr.training.step import Batch, TrainStep
+
+ROWS_AT_ONCE = 32
+K = 10
+
+
+class Validation:
+    """Holds the questions: a batch list of first windows and sentences, made once."""
+
+    def __init__(self, tracks: pa.Table, tokenize: Tokenize, spec: AudioSpec) -> None:
+        rows = tracks.to_pylist()
+        self.pool = len(rows)
+        self._batches = [
+            _questions(rows[first : first + ROWS_AT_ONCE], tokenize, spec)
+            for first in range(0, len(rows), ROWS_AT_ONCE)
+        ]
+
+    def __call__(self, step: TrainStep) -> dict[str, float]:
+        """Figures of the towers as they are; {} where no ranking is to be had."""
+        if self.pool < 2:
+            return {}
+        audio, text = zip(*(step.embed(batch) for batch in self._batches), strict=True)
+        unit = [
+            functional.normalize(torch.cat(side).float(), dim=-1).cpu() for side in (audio, text)
+        ]
+        scores = (unit[1] @ unit[0].T).numpy()  # [sentences, tracks]
+        right = np.eye(self.pool, dtype=bool)
+        return {
+            "valid_text_to_audio_r_at_10": metrics.text_to_audio_recall_at(scores, right, k=K),
+            "valid_chance_r_at_10": float(metrics.chance_recall_at(self.pool, [1], k=K)[0]),
+            "valid_median_rank": metrics.median_rank(scores, right),
+            "valid_pool": self.pool,
+        }
+
+
+def fixed_sentence(track: dict[str, Any]) -> str:
+    """The first caption, or all tags, or who made it."""
+    if track["captions"]:
+        return str(track["captions"][0])
+    if track["tags"]:
+        return tags_sentence(track["tags"])
+    if track["title"] or track["artist"]:
+        return metadata_sentence(track["title"], track["artist"], track["album"])
+    return similar_artists_sentence(track["similar_artists"])
+
+
+def _questions(rows: list[dict[str, Any]], tokenize: Tokenize, spec: AudioSpec) -> Batch:
+    first = [
+        windows(decode_span(row["uri"], spec, start_s=0.0, length_s=spec.window_s), spec)[1][0]
+        for row in rows
+    ]
+    return Batch(
+        waves=torch.from_numpy(np.stack(first)), **tokenize([fixed_sentence(row) for row in rows])
+    )

@@ -1,0 +1,220 @@
+"""`raymtr evaluate` over real tables whose truth is known, without audio.
+
+A track's vector is the text tower's own vector of its title sentence. So the towers must find
+every title first, and the figures of the other kinds are whatever a random joint space gives.
+"""
+
+import argparse
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import evaluate as job
+from jobs.evaluate import describe, evaluate, pool_filter
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.evaluation.catalog_benchmark import catalog_benchmark
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.publish import publish
+from raymtr.index.shards import EMBEDDED, MadeBy, Shards
+from raymtr.model.model_folder import save_towers
+from raymtr.model.pretrained import load_model
+from raymtr.model.two_towers import build_towers
+from raymtr.recipes import tiny
+from raymtr.specs import SearchSpec
+from raymtr.text import metadata_sentence
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+SETTINGS = tiny()
+HELD_OUT = 12
+UNHEARD = "t05"  # a track of the pool that has no vector
+WORDS = (
+    "amber lantern harbour velvet copper thistle marble ember willow saffron quartz juniper "
+    "meadow cinder orchid granite"
+).split()
+
+
+def catalog():
+    """Twelve held-out songs by four artists, four train artists each similar to one of them."""
+    rows = []
+    for n in range(16):
+        artist = f"Artist {'ABCDEFGH'[n % 4 + 4 * (n >= HELD_OUT)]}"
+        rows.append(
+            {
+                "track_id": f"t{n:02d}",
+                "uri": f"/nowhere/{n}.flac",
+                "title": f"{WORDS[n]} {WORDS[(n * 7 + 3) % 16]}".title(),
+                "artist": artist,
+                "tags": [["piano", "calm"], ["guitar", "fast"], ["violin", "sad"]][n % 3],
+                "similar_artists": [f"Artist {'EFGH'[n % 4]}"] if n < HELD_OUT else None,
+                "split": "test" if n < HELD_OUT else "train",
+            }
+        )
+    return check_tracks(pa.Table.from_pylist(rows))
+
+
+def embedded(table, model):
+    """EMBEDDED rows: one window a track, the vector of its title's sentence."""
+    rows = table.to_pylist()
+    vectors = model.encode_text([metadata_sentence(row["title"], None, None) for row in rows])
+    return pa.Table.from_pylist(
+        [
+            {
+                "track_id": row["track_id"],
+                "uri": row["uri"],
+                "starts_s": [0.0],
+                "ends_s": [10.0],
+                "vector": vector.tolist(),
+                "windows": vector.tolist(),
+                "code": None,
+                "reason": None,
+            }
+            for row, vector in zip(rows, vectors, strict=True)
+            if row["track_id"] != UNHEARD
+        ],
+        schema=EMBEDDED,
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    here = Workspace.open(str(tmp_path_factory.mktemp("evaluated")), create=True)
+    table = catalog()
+    storage.write_table(f"{here.tracks}/part.parquet", table)
+    scratch = str(tmp_path_factory.mktemp("model") / "model")
+    save_towers(build_towers(SETTINGS.towers, seed=0), scratch)
+    model = load_model(scratch)
+    folder = here.embeddings(model.fingerprint)
+    model.save(f"{folder}/model")
+    made_by = MadeBy(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
+    shards = Shards(folder, made_by)
+    shards.take()
+    shards.commit(embedded(table, model))
+    shards.release()
+    publish(here, tracks_table(table, None), shards, search=SearchSpec())
+    return here
+
+
+@pytest.fixture(scope="module")
+def answer(workspace):
+    return evaluate(workspace, SETTINGS)
+
+
+def test_the_towers_find_what_their_vectors_say(answer):
+    titles = answer["towers"]["title"]
+    # Odd titles are asked as `T by A`, which is another sentence; even ones are the vector itself.
+    assert titles["queries"] == HELD_OUT and titles["r_at_1"] >= 0.5
+    assert titles["median_rank"] <= 2
+    assert answer["notes"][-1] == "1 tracks of the pool have no vector: no tower finds them"
+
+
+def test_search_knows_names_that_no_tower_knows(answer):
+    assert answer["search"]["title"]["r_at_1"] == 1.0
+    assert answer["search"]["artist"]["r_at_1"] == 1.0
+    assert answer["search"]["artist"]["ndcg_at_10"] > answer["towers"]["artist"]["ndcg_at_10"]
+
+
+def test_the_answer_has_the_shape_scripts_rely_on(answer):
+    kinds = {"caption", "tag", "title", "artist", "similar_artist"}
+    names = {"queries", "r_at_1", "r_at_5", "r_at_10", "median_rank", "ndcg_at_10"}
+    assert answer["pool"] == HELD_OUT and answer["seed"] == 0
+    for column in ("chance", "towers", "search"):
+        assert set(answer[column]) == kinds
+        assert all(names <= set(figures) for figures in answer[column].values())
+    assert answer["chance"]["title"]["r_at_1"] == pytest.approx(1 / HELD_OUT)
+    low, high = answer["intervals"]["towers"]["title"]["r_at_1"]
+    assert low <= answer["towers"]["title"]["r_at_1"] <= high
+    json.dumps(answer, allow_nan=False)
+
+
+def test_the_files_let_others_recompute_the_figures(answer):
+    """R@1 of the run file against the qrels, by its score column as trec_eval sorts."""
+    right = [line.split() for line in open(answer["files"]["qrels"])]
+    wanted = {(query, track) for query, _, track, grade in right if int(grade) > 0}
+    for system in ("towers", "search"):
+        best: dict[str, tuple[float, str]] = {}
+        for line in open(answer["files"][f"run_{system}"]):
+            query, _, track, _, score, _ = line.split()
+            best[query] = max(best.get(query, (0.0, "")), (float(score), track))
+        titles = [query for query, _ in wanted if query.startswith("title")]
+        found = [(query, best[query][1]) in wanted for query in titles]
+        assert np.mean(found) == pytest.approx(answer[system]["title"]["r_at_1"])
+    assert storage.read_json(answer["files"]["metrics"])["towers"] == answer["towers"]
+
+
+def test_what_was_written_can_be_asked_again(workspace, answer, tmp_path):
+    again = evaluate(
+        workspace,
+        SETTINGS,
+        benchmark=workspace.path("evaluation"),
+        system="towers",
+        out=str(tmp_path),
+    )
+    assert again["towers"] == answer["towers"] and "search" not in again
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.json",
+        "pool.txt",
+        "qrels.txt",
+        "queries.jsonl",
+        "run.towers.txt",
+    ]
+
+
+def test_a_benchmark_of_ones_own_over_the_whole_catalog(workspace, tmp_path):
+    (tmp_path / "queries.jsonl").write_text('{"query_id": "mine", "text": "Artist E"}\n')
+    (tmp_path / "qrels.txt").write_text("mine 0 t12 2\n")
+    own = evaluate(
+        workspace, SETTINGS, benchmark=str(tmp_path), system="search", out=str(tmp_path / "out")
+    )
+    assert own["pool"] == 16 and own["search"]["query"]["r_at_1"] == 1.0
+
+
+def test_the_pool_is_searched_alone(workspace):
+    table = storage.read_tables(workspace.tracks)
+    benchmark = catalog_benchmark(table, seed=0)
+    assert pool_filter(benchmark.pool, table) == "split = 'test'"
+    assert pool_filter(benchmark.pool[1:], table) is None
+    assert pool_filter(table["track_id"].to_pylist(), table) is None
+
+
+def test_the_table_names_every_kind_and_system(answer):
+    shown = describe(answer).splitlines()
+    assert shown[0].startswith("12 tracks in the pool (split test)")
+    assert [line.split()[0] for line in shown[3:18:3]] == list(answer["chance"])
+    assert [line.split()[0] for line in shown[4:6]] == ["search", "chance"]
+    assert "note: 1 tracks of the pool have no vector" in describe(answer)
+    assert len({len(line) for line in shown[3:18]}) == 1  # columns stand under one another
+
+
+def test_the_command_line_reaches_the_job(workspace, tmp_path):
+    parser = argparse.ArgumentParser()
+    job.add_arguments(parser)
+    arguments = parser.parse_args(["--system", "towers", "--out", str(tmp_path)])
+    assert "title" in job.run(arguments, workspace, SETTINGS)["towers"]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--system", "everything"])
+
+
+def test_wrong_use_is_said(workspace, tmp_path):
+    with pytest.raises(
+        InputError, match="no tracks in split 'valid'; seen: 4 in train, 12 in test"
+    ):
+        evaluate(workspace, SETTINGS, split="valid")
+    with pytest.raises(InputError, match="system is one of"):
+        evaluate(workspace, SETTINGS, system="ears")
+    with pytest.raises(InputError, match="run `raymtr scan`"):
+        evaluate(Workspace.open(str(tmp_path), create=True), SETTINGS)
+
+
+def test_a_catalog_of_words_can_measure_its_search(tmp_path):
+    here = Workspace.open(str(tmp_path), create=True)
+    table = catalog()
+    table = table.set_column(1, table.schema.field("uri"), pa.nulls(len(table), pa.string()))
+    storage.write_table(f"{here.tracks}/part.parquet", table)
+    publish(here, tracks_table(table, None), None, search=SearchSpec())
+    assert evaluate(here, SETTINGS, system="search")["search"]["title"]["r_at_1"] == 1.0
+    with pytest.raises(InputError, match="words alone"):
+        evaluate(here, SETTINGS, system="towers")

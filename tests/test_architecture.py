@@ -1,0 +1,130 @@
+"""The rules of the architecture: who may import whom, and where Ray may stand.
+
+A line of LAYERS may import only lines below it. Names on one line are strangers, except on the
+last one, whose names may know each other.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LAYERS = (
+    ("jobs", "serve"),
+    ("search", "training", "evaluation"),
+    ("index", "captions", "catalog"),
+    ("model",),
+    ("audio", "audio_cache", "text"),
+    (
+        "errors",
+        "specs",
+        "recipes",
+        "settings",
+        "storage",
+        "track",
+        "workspace",
+        "metrics",
+        "progress",
+    ),
+)
+NEIGHBOURS = {("audio_cache", "audio")}
+MAY_IMPORT_RAY = {"jobs", "serve", "raymtr/training/loop.py"}
+LEVEL = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def room_of(module: str) -> str | None:
+    """`raymtr.model.resnet` -> `model`; `jobs.demo` -> `jobs`; others -> None."""
+    parts = module.split(".")
+    if parts[0] in ("jobs", "serve"):
+        return parts[0]
+    return parts[1] if parts[0] == "raymtr" and len(parts) > 1 else None
+
+
+def imports_of(source: str) -> list[tuple[int, str]]:
+    """(line, module) of every import; a name taken from a package counts as a module of it."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == "raymtr":
+                found += [(node.lineno, f"raymtr.{alias.name}") for alias in node.names]
+            else:
+                found.append((node.lineno, node.module))
+    return found
+
+
+def offences(module: str, source: str) -> list[str]:
+    """Each import of `source` that the layers forbid, as `module:line imports other`."""
+    here = room_of(module)
+    bad = []
+    for line, other in imports_of(source):
+        there = room_of(other)
+        if here is None or there not in LEVEL or here == there or (here, there) in NEIGHBOURS:
+            continue
+        below = LEVEL[there] > LEVEL[here]
+        both_last = LEVEL[there] == LEVEL[here] == len(LAYERS) - 1
+        if not below and not both_last:
+            bad.append(f"{module}:{line} imports {other}")
+    return bad
+
+
+def modules() -> list[tuple[str, Path]]:
+    files = [p for top in ("raymtr", "jobs", "serve") for p in sorted((ROOT / top).rglob("*.py"))]
+    return [(".".join(p.relative_to(ROOT).with_suffix("").parts), p) for p in files]
+
+
+def test_every_room_has_a_layer() -> None:
+    rooms = {room_of(name.removesuffix(".__init__")) for name, _ in modules()} - {None}
+    assert rooms == set(LEVEL) & rooms, f"rooms without a layer: {sorted(rooms - set(LEVEL))}"
+
+
+def test_nobody_imports_upwards() -> None:
+    bad = [line for name, path in modules() for line in offences(name, path.read_text())]
+    assert not bad, "\n".join(bad)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("raymtr.model.resnet", "from raymtr.search import searcher"),
+        ("raymtr.search.searcher", "import raymtr.training.loop"),
+        ("raymtr.audio", "def f():\n    from raymtr.model.log_mel import log_mel"),
+        ("raymtr.track", "from raymtr import audio"),
+        ("serve.app", "import jobs.demo"),
+    ],
+)
+def test_the_rule_catches_an_offender(module: str, source: str) -> None:
+    assert offences(module, source)
+
+
+def test_ray_stays_at_the_edge() -> None:
+    bad = []
+    for _, path in modules():
+        where = path.relative_to(ROOT).as_posix()
+        allowed = where.split("/")[0] in MAY_IMPORT_RAY or where in MAY_IMPORT_RAY
+        if not allowed and any(m.split(".")[0] == "ray" for _, m in imports_of(path.read_text())):
+            bad.append(where)
+    assert not bad, f"these import ray: {bad}"
+
+
+def test_jobs_do_not_import_each_other() -> None:
+    shared = {"jobs.cluster", "jobs.__main__"}
+    bad = [
+        f"{name}:{line} imports {other}"
+        for name, path in modules()
+        if name.startswith("jobs.") and name not in ("jobs.demo", "jobs.__main__")
+        for line, other in imports_of(path.read_text())
+        if other.startswith("jobs.") and other not in shared
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def test_importing_raymtr_is_light() -> None:
+    code = "import sys, raymtr; print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,59 @@
+"""The loss against closed forms; what several workers make of it is in test_workers_agree.py."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from raymtr.training.contrastive_loss import contrastive_loss
+
+ONE = torch.zeros(())  # logit scale 0: similarities count as they are
+
+
+@pytest.mark.parametrize("batch", [2, 7])
+def test_equal_rows_cost_log_b(batch: int) -> None:
+    row = torch.tensor([0.3, -2.0, 1.0]).expand(batch, 3)
+    assert float(contrastive_loss(row, row, ONE)) == pytest.approx(math.log(batch), abs=1e-6)
+
+
+def test_orthogonal_pairs_at_scale_one() -> None:
+    eye = torch.eye(2)  # -log(e / (e + 1))
+    assert float(contrastive_loss(eye, eye, ONE)) == pytest.approx(math.log1p(math.exp(-1)))
+
+
+def test_length_of_a_vector_is_no_evidence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    audio, text = torch.randn(2, 5, 8, generator=generator)
+    scaled = audio * torch.arange(1.0, 6.0)[:, None]
+    torch.testing.assert_close(
+        contrastive_loss(scaled, text * 9, ONE), contrastive_loss(audio, text, ONE)
+    )
+
+
+def test_both_directions_are_averaged() -> None:
+    generator = torch.Generator().manual_seed(1)
+    audio, text = functional.normalize(torch.randn(2, 4, 6, generator=generator), dim=-1)
+    logits = 10.0 * audio @ text.T
+    own = torch.arange(4)
+    forth, back = functional.cross_entropy(logits, own), functional.cross_entropy(logits.T, own)
+    assert abs(float(forth - back)) > 1e-3, "the example must tell the directions apart"
+    got = contrastive_loss(audio, text, torch.tensor(math.log(10.0)))
+    torch.testing.assert_close(got, (forth + back) / 2)
+
+
+def test_scale_is_clamped_at_one_hundred() -> None:
+    generator = torch.Generator().manual_seed(2)
+    audio, text = torch.randn(2, 4, 6, generator=generator)
+    at, above = torch.tensor(math.log(100.0)), torch.tensor(8.0, requires_grad=True)
+    loss = contrastive_loss(audio, text, above)
+    torch.testing.assert_close(loss, contrastive_loss(audio, text, at))
+    loss.backward()
+    assert above.grad == 0
+
+
+def test_bf16_embeddings_give_a_float32_loss() -> None:
+    loss = contrastive_loss(torch.eye(3).bfloat16(), torch.eye(3).bfloat16(), ONE)
+    assert loss.dtype == torch.float32
