@@ -21,6 +21,8 @@ def start_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
     if ray.is_initialized():
         return
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of each setting below
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if os.environ.get("RAY_ADDRESS"):

@@ -93,7 +93,7 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=trained["model"])
         with stages.timed("index"):
-            built = build_index(workspace, settings)
+            built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("evaluate"):
             quality = evaluate(workspace, settings, split="test", system="both")
         with stages.timed("search"):
@@ -166,7 +166,7 @@ def demo_on_music(
         if not embedded["embedded"]:
             return answer | {"error_rate": 1.0, "failures": dead_letters(embedded, workspace)}
         with stages.timed("index"):
-            built = build_index(workspace, settings)
+            built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("search"):
             examples = ask(workspace, own_queries(workspace))
     errors = dead_letters(embedded, workspace)
@@ -268,7 +268,7 @@ def training_curve(workspace: Workspace) -> list[tuple[int, float | None, float 
     """(step, loss, validation R@10) of the demo's run."""
     lines = storage.read_bytes(f"{workspace.run(RUN)}/metrics.jsonl").decode().splitlines()
     rows = [storage.json.loads(line) for line in lines]
-    return [(row["step"], row.get("loss"), row.get("valid_r_at_10")) for row in rows]
+    return [(row["step"], row.get("loss"), row.get("valid_text_to_audio_r_at_10")) for row in rows]
 
 
 def facts_of(
@@ -286,7 +286,7 @@ def facts_of(
             "recipe": settings.recipe,
             "tracks embedded": embedded["embedded"],
             "model fingerprint": embedded["fingerprint"],
-            "index": built.get("index", ""),
+            "index": f"{built['index']['kind']}: {built['index']['why']}",
         },
         versions={"raymtr": raymtr.__version__, "Python": platform.python_version()},
     )

@@ -1,7 +1,7 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
-The pipeline is the four lines of `embed_pipeline`: decode on CPUs, embed in actors that keep the
-model, and bring the small result back to this driver, which alone writes it (raymtr.index.shards
+The pipeline stands in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and
+bring the small result back to this driver, which alone writes it (raymtr.index.shards
 says why). Killed at any moment and run again, the job goes on with what no committed shard holds.
 
 Ray's own checkpoint is not used: it guards one `write_parquet`, and a track here becomes rows of
@@ -99,11 +99,16 @@ def embed_catalog(
 def embed_pipeline(
     tracks: pa.Table, model_folder: str, spec: AudioSpec, embed: EmbedSpec
 ) -> ray.data.Dataset:
-    """Rows of `track_id, uri` -> EMBEDDED rows, streaming through the cluster."""
+    """Rows of `track_id, uri` -> EMBEDDED rows, streaming through the cluster.
+
+    Without GPUs both steps ask for the same, so Ray fuses them: a decoded track never leaves its
+    actor. With GPUs decoding is a stage of its own, which Ray spreads over all free cores.
+    """
     import ray.data
 
     device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
     require_gpus(embed.actors * gpus)
+    cores = actor_cores(embed)
     dataset = ray.data.from_arrow(tracks)
     dataset.context.target_max_block_size = MOST_BLOCK_BYTES
     dataset.context.execution_options.preserve_order = False
@@ -114,7 +119,7 @@ def embed_pipeline(
             fn_kwargs={"spec": spec, "max_s": embed.max_track_s, "max_mb": embed.max_file_mb},
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=1 if embed.use_gpu else cores,
         )
         .map_batches(
             EmbedTracks,
@@ -127,14 +132,14 @@ def embed_pipeline(
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=actor_cpus(embed),
+            num_cpus=cores,
             num_gpus=gpus,
         )
     )
 
 
-def actor_cpus(embed: EmbedSpec) -> float:
-    """Cores one actor reserves: its threads, but one core of the cluster is left to decoding."""
+def actor_cores(embed: EmbedSpec) -> float:
+    """Cores one actor reserves: its threads, but one core of the cluster stays free for tasks."""
     import ray
 
     cores = ray.cluster_resources().get("CPU", 0)

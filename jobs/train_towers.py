@@ -9,6 +9,9 @@ checkpoint to the very weights an uninterrupted run has; finished, it answers at
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
+import tempfile
 import time
 from functools import partial
 from typing import Any
@@ -96,6 +99,17 @@ def check_settings(spec: TrainSpec) -> None:
         )
 
 
+def cache_folder(workspace: Workspace) -> str:
+    """Where decoded audio is kept: in a local workspace, else on each machine's own disk.
+
+    There a machine decodes what it has not seen when it first trains on it.
+    """
+    if not storage.is_remote(workspace.root):
+        return workspace.audio_cache
+    name = hashlib.sha256(workspace.root.encode()).hexdigest()[:16]
+    return os.path.join(tempfile.gettempdir(), f"raymtr-audio-{name}")
+
+
 def settle_tracks(
     candidates: pa.Table, folder: str, workspace: Workspace, settings: Settings
 ) -> None:
@@ -110,7 +124,7 @@ def settle_tracks(
         .map_batches(
             partial(
                 fill_audio_cache,
-                folder=workspace.audio_cache,
+                folder=cache_folder(workspace),
                 spec=settings.towers.audio,
                 max_s=settings.embed.max_track_s,
             ),
@@ -162,7 +176,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings) -> dict[str, Any]
         train_loop_config={
             "settings": to_dict(settings),
             "folder": folder,
-            "cache": workspace.audio_cache,
+            "cache": cache_folder(workspace),
         },
         scaling_config=ScalingConfig(
             num_workers=spec.workers,

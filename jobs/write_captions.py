@@ -21,7 +21,7 @@ from jobs.cluster import start_ray
 from raymtr import storage
 from raymtr.captions.templates import SCHEMA, caption_tracks
 from raymtr.errors import InputError
-from raymtr.settings import Settings
+from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
 HELP = "write captions from the tags of each track"
@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The job as the command line asks for it."""
-    return write_captions(
-        workspace, settings, per_track=arguments.per_track, seed=arguments.seed
-    )
+    return write_captions(workspace, settings, per_track=arguments.per_track, seed=arguments.seed)
 
 
 def write_captions(
@@ -58,10 +56,12 @@ def write_captions(
         raise InputError(f"no catalog in {workspace.root}; `raymtr scan` makes one")
     started = time.monotonic()
     start_ray()
-    tracks = ray.data.read_parquet(workspace.tracks, columns=["track_id", "tags"])
+    tracks = ray.data.read_parquet(workspace.tracks).select_columns(["track_id", "tags"])
     write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
     written = tracks.map_batches(write, batch_format="pyarrow")
-    parts = [part.cast(SCHEMA) for part in written.iter_batches(batch_format="pyarrow") if len(part)]
+    parts = [
+        part.cast(SCHEMA) for part in written.iter_batches(batch_format="pyarrow") if len(part)
+    ]
     captions = pa.concat_tables([SCHEMA.empty_table(), *parts]).sort_by(
         [("track_id", "ascending"), ("caption", "ascending")]
     )

@@ -21,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+BOOTSTRAP_VALUES = 1 << 20  # drawn at a time; bounds the memory, not the result
+
 
 def _checked(scores: ArrayLike, relevance: ArrayLike) -> tuple[Floats, Floats]:
     """Both as float64 [Q, N]. Raises ValueError on shapes, NaN, or a query without an answer."""
@@ -134,7 +136,13 @@ def bootstrap_interval(
     if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
         raise ValueError("a bootstrap wants one number a query, none of them NaN")
     size = sample.size
-    means = np.array([sample[rng.integers(size, size=size)].mean() for _ in range(draws)])
+    rows = max(1, BOOTSTRAP_VALUES // size)
+    means = np.concatenate(
+        [
+            sample[rng.integers(size, size=(min(rows, draws - first), size))].mean(axis=1)
+            for first in range(0, draws, rows)
+        ]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -34,10 +34,10 @@ def load_settings(
     """
     values = read_config(config) if config else {}
     name = recipe or values.get("recipe") or DEFAULT_RECIPE
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise InputError(f"unknown recipe {name!r}; accepted: {', '.join(RECIPES)}")
     tree = to_dict(RECIPES[name]())
-    merge(tree, values)
+    merge(tree, values | {"recipe": name})
     for variable, text in sorted((environment or {}).items()):
         if variable.startswith(ENVIRONMENT_PREFIX):
             key = variable.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
@@ -47,7 +47,8 @@ def load_settings(
         if not equals:
             raise InputError(f"--set wants key=value, got {assignment!r}")
         assign(tree, key.strip(), _parse(text.strip()))
-    tree["recipe"] = name
+    if tree["recipe"] != name:
+        raise InputError(f"recipe={tree['recipe']} is no setting; choose it with --recipe")
     return from_dict(Settings, tree)
 
 
@@ -56,8 +57,8 @@ def read_config(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise InputError(f"settings file {path} does not exist")
-    text = file.read_text(encoding="utf-8")
     try:
+        text = file.read_text(encoding="utf-8")
         values = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except ValueError as error:
         raise InputError(f"settings file {path} does not parse: {error}") from error

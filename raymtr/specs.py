@@ -10,6 +10,7 @@ The audio numbers of the defaults are TTMR++'s (Doh et al., ICASSP 2024, arXiv 2
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -190,4 +191,6 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise InputError(f"setting {name!r} is a {hint.__name__}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"setting {name!r} is a finite number, got {value!r}")
     return value

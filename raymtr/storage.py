@@ -39,6 +39,8 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         filesystem, path = fs.FileSystem.from_uri(uri)
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"{uri!r} is no folder or object store known here: {error}") from error
+    except OSError as error:
+        raise UnusableError(f"{uri} cannot be reached: {error}") from error
     return filesystem, path
 
 
@@ -130,10 +132,11 @@ def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | No
     Files may carry different extra columns; a column one of them lacks is null there.
     """
     filesystem, path = open_filesystem(uri)
-    parts = [
-        pq.read_table(f"{path}/{name}", columns=None, filesystem=filesystem)
-        for name in list_files(uri, suffix=".parquet")
-    ]
+    parts = []
+    for name in list_files(uri, suffix=".parquet"):
+        with pq.ParquetFile(f"{path}/{name}", filesystem=filesystem) as file:
+            here = file.schema_arrow.names
+            parts.append(file.read([c for c in columns if c in here] if columns else None))
     if not parts:
         return None
     table = pa.concat_tables(parts, promote_options="default")

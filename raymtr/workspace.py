@@ -28,7 +28,8 @@ class Workspace:
         Raises InputError where there is none (and `create` is false), UnusableError where its
         layout is another version's.
         """
-        root = root.rstrip("/") if storage.is_remote(root) else os.path.abspath(root)
+        local = not storage.is_remote(root)
+        root = os.path.abspath(storage.local_path(root)) if local else root.rstrip("/")
         here = cls(root)
         if storage.exists(here.marker):
             try:

@@ -1,4 +1,7 @@
-"""One small Ray cluster for the whole test session, started only by the tests that ask for it."""
+"""What several test folders share: one small Ray cluster, one small saved model, a made index.
+
+Nothing here starts before a test asks for it.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,15 @@ for _key, _value in {
 }.items():
     os.environ.setdefault(_key, _value)
 
-from collections.abc import Iterator  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 
+import numpy as np  # noqa: E402
+import pyarrow as pa  # noqa: E402
 import pytest  # noqa: E402
+
+from raymtr import storage  # noqa: E402
+from raymtr.track import check_tracks  # noqa: E402
+from raymtr.workspace import Workspace  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +44,61 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Folder of a saved model of the tiny recipe, random but for its text tower."""
+    from raymtr.model.model_folder import save_towers
+    from raymtr.model.two_towers import build_towers
+    from raymtr.recipes import tiny
+
+    folder = str(tmp_path_factory.mktemp("tiny") / "model")
+    save_towers(build_towers(tiny().towers, seed=0), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[dict]], Workspace]:
+    """A function: rows of tracks -> a new workspace with that catalog."""
+
+    def make(rows: list[dict]) -> Workspace:
+        folder = tmp_path_factory.mktemp("made") / "workspace"
+        workspace = Workspace.open(str(folder), create=True)
+        table = check_tracks(pa.Table.from_pylist(rows))
+        storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
+        return workspace
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def commit_vectors() -> Callable[..., None]:
+    """A function: unit window vectors by track id -> finished embeddings of a made-up model."""
+    from raymtr.index.shards import EMBEDDED, MadeBy, Shards
+
+    def commit(
+        workspace: Workspace, windows: dict[str, np.ndarray], *, fingerprint: str = "made-up"
+    ) -> None:
+        dim = next(iter(windows.values())).shape[1]
+        made_by = MadeBy(fingerprint=fingerprint, precision="fp32", dim=dim)
+        shards = Shards(workspace.embeddings(fingerprint), made_by)
+        shards.take()
+        rows = []
+        for track_id, vectors in windows.items():
+            mean = vectors.mean(axis=0)
+            starts = [10.0 * index for index in range(len(vectors))]
+            rows.append(
+                {
+                    "track_id": track_id,
+                    "uri": f"/{track_id}.wav",
+                    "starts_s": starts,
+                    "ends_s": [start + 10.0 for start in starts],
+                    "vector": mean / np.linalg.norm(mean),
+                    "windows": vectors.reshape(-1),
+                }
+            )
+        shards.commit(pa.Table.from_pylist(rows, schema=EMBEDDED))
+        shards.release()
+
+    return commit

@@ -47,36 +47,36 @@ HELD_OUT_TEMPLATES = (
 )
 
 # Adjectives: they come before the kind of music.
-QUALITIES = frozenset(
-    "acoustic aggressive angry atmospheric beautiful bright calm catchy cheerful chill cold "
-    "cool dark deep dense downtempo dramatic dreamy dynamic eerie emotional energetic epic exciting "
-    "fast fun gentle gloomy groovy happy hard heavy hopeful hypnotic intense intimate legato light "
-    "live lively lo-fi loud low medium meditative melancholic melancholy mellow melodic mid-tempo "
-    "minimal modern moody mysterious nostalgic peaceful playful powerful quiet raw relaxed relaxing "
-    "repetitive rhythmic romantic sad sentimental serious slow smooth soft soothing sparse staccato "
-    "sweet tense traditional uplifting upbeat uptempo warm weird".split()
-)
+QUALITY_WORDS = """
+acoustic aggressive angry atmospheric beautiful bright calm catchy cheerful chill cold cool dark
+deep dense downtempo dramatic dreamy dynamic eerie emotional energetic epic exciting fast fun
+gentle gloomy groovy happy hard heavy hopeful hypnotic intense intimate legato light live lively
+lo-fi loud low meditative medium melancholic melancholy mellow melodic mid-tempo minimal modern
+moody mysterious nostalgic peaceful playful powerful quiet raw relaxed relaxing repetitive
+rhythmic romantic sad sentimental serious slow smooth soft soothing sparse staccato sweet tense
+traditional upbeat uplifting uptempo warm weird
+"""
 # Last words of what one hears in the music.
-HEARD = frozenset(
-    "accordion arpeggio bagpipe banjo bass bassline beat bell box bongo brass cello chant chimes "
-    "choir chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica "
-    "harmony harp harpsichord horn kalimba keyboard lead lute machine mandolin marimba melody noise "
-    "note oboe orchestra organ pad percussion piano recorder reverb rhythm riff run sample "
-    "sax saxophone scream singer singing sitar solo steelpan string synth synthesizer tabla "
-    "tambourine theremin trill trombone trumpet tuba ukulele vibraphone viola violin vocal voice "
-    "vocalist whistle xylophone".split()
-)
+HEARD_WORDS = """
+accordion arpeggio bagpipe banjo bass bassline beat bell bongo box brass cello chant chimes choir
+chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica harmony harp
+harpsichord horn kalimba keyboard lead lute machine mandolin marimba melody noise note oboe
+orchestra organ pad percussion piano recorder reverb rhythm riff run sample sax saxophone scream
+singer singing sitar solo steelpan string synth synthesizer tabla tambourine theremin trill
+trombone trumpet tuba ukulele vibraphone viola violin vocal vocalist voice whistle xylophone
+"""
+QUALITIES, HEARD = frozenset(QUALITY_WORDS.split()), frozenset(HEARD_WORDS.split())
 
 
 def template_caption(
-    tags: Sequence[str], rng: np.random.Generator, *, held_out: bool = False
+    tags: Sequence[str] | None, rng: np.random.Generator, *, held_out: bool = False
 ) -> str | None:
     """One sentence that holds the tags (the first `MAX_TAGS`); None where there are none.
 
     `held_out` takes the wording kept for evaluation.
     """
     templates = HELD_OUT_TEMPLATES if held_out else TRAIN_TEMPLATES
-    cleaned = clean_tags(tags)
+    cleaned = clean_tags(tags or ())
     return fill(templates[int(rng.integers(len(templates)))], cleaned, rng) if cleaned else None
 
 

@@ -12,7 +12,6 @@ are opened from threads: most of the time goes into waiting for disks and object
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import stat
@@ -30,8 +29,9 @@ from raymtr.track import SCHEMA
 
 TAGGED = pa.schema([*SCHEMA, pa.field("code", pa.string()), pa.field("reason", pa.string())])
 READERS = 16  # threads
-MOST_READS = 200_000  # an Ogg file has about 400 pages a minute, two reads each
+MOST_READS = 100_000  # an Ogg file has about 300 pages a minute, two reads each
 MOST_BYTES = 64 << 20  # pictures are not read, text is short
+FEWEST_BYTES = 10  # a second of audio has more, silence in FLAC included; else its header lies
 _YEAR = re.compile(r"(?<!\d)([12]\d{3})(?:\d{4})?(?!\d)")  # 1999, 1999-05-01, 05/1999, 19990501
 _GENRE_ENDS = re.compile(r"[;/|,\x00]")
 
@@ -121,8 +121,16 @@ def _words(tag: TinyTag, size: int, *, title: str) -> dict[str, Any]:
 
 def _line(text: str | None) -> str | None:
     """One line of clean text, or None."""
-    clean = (text or "").replace("\x00", " ").encode("utf-8", "replace").decode()
+    clean = _mended(text or "").replace("\x00", " ").encode("utf-8", "replace").decode()
     return " ".join(unicodedata.normalize("NFC", clean).split()) or None
+
+
+def _mended(text: str) -> str:
+    """`BeyoncÃ©` -> `Beyoncé`: many writers put UTF-8 into tags that are declared Latin-1."""
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
 
 
 def _year(text: str | None) -> int | None:
@@ -133,7 +141,7 @@ def _year(text: str | None) -> int | None:
 def _seconds(tag: TinyTag, size: int) -> float | None:
     """The duration its header states, unless the file has too few bytes for it."""
     seconds = tag.duration or 0.0
-    if not 0.0 < seconds < math.inf:
+    if not 0.0 < seconds < size / FEWEST_BYTES:
         return None
     # What is stated without loss is known to the byte; a stream's WAV header says 2^32 bytes.
     if tag.is_lossless and seconds * (tag.bitrate or 0.0) * 1000 / 8 > 1.5 * size:

@@ -32,7 +32,9 @@ _SUFFIXES = """
 """
 AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 # "01 Title", "1-01 Title", "7. Title", "12 - Title"; but "99 Luftballons", "24-7", "1999" stay.
-_TRACK_NUMBER = re.compile(r"^(?:\d{1,2}-\d{2}\s+|\d{1,3}\s*[-.)]+\s*(?=\D)|0\d{1,2}\s+)(?=\S)")
+_TRACK_NUMBER = re.compile(
+    r"^(?:\d{1,2}-\d{2}\s+|\d{1,3}\s*[-.)]+(?:\s+|(?=\D))|0\d{1,2}\s+)(?=.*\w)"
+)
 
 
 @dataclass

@@ -7,7 +7,8 @@ artist is then near those who name it. Pairs are ordered by score; without score
 list comes first, in its order.
 
 Names meet in the form of `artist_key` and keep the graph's spelling. Python sees each distinct
-name once; edges and tracks, up to 10^7 of them, are joined, grouped and sorted by Arrow.
+name once; edges and tracks, up to 10^7 of them, stay columns of numbers that are joined by place
+and sorted whole.
 """
 
 from __future__ import annotations
@@ -86,10 +87,9 @@ def join_similar_artists(tracks: pa.Table, graph: pa.Table) -> tuple[pa.Table, M
 
 
 def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
-    """The graph's names by key, one spelling for each key, and its pairs both ways, as places.
+    """The graph's names by key, one spelling for each key, and its pairs.
 
-    Pairs: artist and similar (places in the keys), score, reverse (0 as listed, 1 turned round),
-    line (its place in the graph).
+    Pairs: artist and similar (places among the keys), score; as listed, then all turned round.
     """
     both = pa.chunked_array([*graph["artist"].chunks, *graph["similar_artist"].chunks])
     names = both.combine_chunks().dictionary_encode()
@@ -102,8 +102,6 @@ def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
             "artist": np.concatenate([left, right]),
             "similar": np.concatenate([right, left]),
             "score": np.tile(graph["score"].to_numpy(), 2),
-            "reverse": np.repeat(np.array([0, 1], np.int8), len(graph)),
-            "line": np.tile(np.arange(len(graph)), 2),
         }
     )
     pairs = pairs.filter(pc.not_equal(pairs["artist"], pairs["similar"]))
@@ -111,18 +109,13 @@ def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
 
 
 def _nearest(pairs: pa.Table) -> pa.Table:
-    """Each pair once, an artist's pairs together, the most similar first."""
-    once = pairs.group_by(["artist", "similar"], use_threads=False).aggregate(
-        [("score", "max"), ("reverse", "min"), ("line", "min")]
-    )
-    return once.sort_by(
-        [
-            ("artist", "ascending"),
-            ("score_max", "descending"),
-            ("reverse_min", "ascending"),
-            ("line_min", "ascending"),
-        ]
-    )
+    """Each pair once, an artist's pairs together, the most similar first, ties in their order."""
+    artist, similar = pairs["artist"].to_numpy(), pairs["similar"].to_numpy()
+    order = np.argsort(-pairs["score"].to_numpy(), kind="stable")
+    order = order[np.argsort(artist[order], kind="stable")]
+    pair = artist[order].astype(np.int64) << 32 | similar[order]
+    _, first = np.unique(pair, return_index=True)
+    return pairs.take(order[np.sort(first)])
 
 
 def _lists(nearest: pa.Table, spelled: pa.Array) -> pa.Array:

@@ -139,12 +139,13 @@ def _example(example: Example, folder: str | None) -> dict[str, Any]:
 
 def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[str, str]]:
     """(name, value) of what the words were understood as, without what only repeats them."""
-    named = {"understood as": query} if isinstance(query, str) else query or {}
+    named = {"kind": query} if isinstance(query, str) else query or {}
     shown = []
-    for name, value in named.items():
+    for name in sorted(named, key=lambda name: name != "kind"):  # the kind first, else as they come
+        value = named[name]
         words = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         if name not in UNTOLD and value and words != text:
-            shown.append((name.replace("_", " "), words))
+            shown.append(("understood as" if name == "kind" else name.replace("_", " "), words))
     return shown
 
 
@@ -170,12 +171,12 @@ def _hit(hit: Hit, folder: str | None) -> dict[str, Any]:
 
 
 def _reason(reason: str | Mapping[str, Any]) -> str:
-    """`sound 3` for the third by sound; `tags: piano, calm` for what matched."""
+    """`sound #3` for the third by sound; `tags: piano, calm` for what matched."""
     if isinstance(reason, str):
         return reason
     if reason.get("matched"):
         return f"{reason['by']}: {', '.join(reason['matched'])}"
-    return f"{reason['by']} {reason.get('rank', '')}".strip()
+    return f"{reason['by']} #{reason['rank']}" if reason.get("rank") else str(reason["by"])
 
 
 def media_href(uri: str | None, folder: str | None, *, start_s: float) -> str | None:

@@ -19,18 +19,20 @@ from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 from raymtr import text
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.shards import Shards, matrix_of
-from raymtr.index.track_table import (
-    ARTIST_KEY,
-    SIMILAR_KEYS,
-    TITLE_KEY,
-    VectorIndex,
-    filterable,
-    table_name,
-)
+from raymtr.index.track_rows import ARTIST_KEY, SHADOW, SIMILAR_KEYS, TITLE_KEY
+from raymtr.index.track_table import VectorIndex, filterable, table_name
 
 VECTORS_PER_PARTITION = 4096
 LEAST_NPROBES = 8
-NAMES_INDEX = FTS(stem=False, remove_stop_words=False, ascii_folding=True, base_tokenizer="icu")
+# Runs of three letters: with one letter of a name missing it was found in 0.99 of cases among
+# 9,313 titles, where LanceDB's fuzzy match over words found 0.79.
+NAMES_INDEX = FTS(
+    base_tokenizer="ngram",
+    ngram_min_length=3,
+    ngram_max_length=3,
+    stem=False,
+    remove_stop_words=False,
+)
 SCALAR_INDICES = {
     "tracks": {
         "track_id": BTree(),
@@ -65,9 +67,7 @@ def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
     by_track: dict[str, list[str]] = {}
     for row in captions.select(["track_id", "caption"]).to_pylist() if captions is not None else ():
         by_track.setdefault(row["track_id"], []).append(row["caption"] or "")
-    shadows: dict[str, list[Any]] = {
-        name: [] for name in ("words", "names", TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS)
-    }
+    shadows: dict[str, list[Any]] = {name: [] for name in SHADOW}
     for row in rows.to_pylist():
         sentences = [*by_track.get(row["track_id"], ()), text.tags_sentence(row["tags"] or ())]
         names = [row["title"], row["artist"], row["album"]]

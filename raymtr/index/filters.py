@@ -1,9 +1,10 @@
-"""The filter language: `year > 1990 and tags has 'jazz' and not artist in ('A', 'B')`.
+r"""The filter language: `year > 1990 and tags has 'jazz' and not artist in ('A', 'B')`.
 
 Text is parsed into a typed tree that knows the table's columns and their types; only the tree is
-turned into the table's SQL, each literal quoted by lancedb itself. So nothing a user types is ever
-run as SQL, and a misspelt column is an error that lists the columns instead of an empty answer.
-(`lancedb.expr` alone cannot say "the list has this value"; its literals and columns can be used.)
+turned into the table's SQL, by the three functions at the end. So nothing a user types is ever run
+as SQL, and a misspelt column is an error that lists the columns instead of an empty answer.
+`lancedb.expr` is not used: it cannot say "the list has this value", and its `to_sql` (0.40) leaves
+the quote of a text like `\'` open.
 
 A comparison with an absent value is neither true nor false, as in SQL: `year != 1990` does not
 find tracks without a year; `year is null` does.
@@ -12,12 +13,12 @@ find tracks without a year; `year is null` does.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.types as pt
-from lancedb.expr import col, lit
 
 from raymtr.errors import InputError
 
@@ -58,16 +59,16 @@ class Condition:
 
     def sql(self) -> str:
         """The condition in the table's SQL."""
-        column = col(self.column)
         if self.verb == "null":
-            return f"({column.to_sql()} IS NULL)"
-        if self.verb == "has":
-            return f"array_has({column.to_sql()}, {lit(self.values[0]).to_sql()})"
-        if self.verb == "contains":
-            return str(column.contains(self.values[0]).to_sql())
+            return f"({sql_column(self.column)} IS NULL)"
         if self.verb == "in":
-            return f"({column.isin(list(self.values)).to_sql()})"
-        return f"({column.to_sql()} {_SQL_SIGN[self.verb]} {lit(self.values[0]).to_sql()})"
+            return sql_among(self.column, self.values)
+        column, value = sql_column(self.column), sql_literal(self.values[0])
+        if self.verb == "has":
+            return f"array_has({column}, {value})"
+        if self.verb == "contains":
+            return f"contains({column}, {value})"
+        return f"({column} {_SQL_SIGN[self.verb]} {value})"
 
 
 @dataclass(frozen=True)
@@ -243,3 +244,21 @@ def _check_type(column: str, verb: str, value: Literal, kind: pa.DataType) -> No
         raise InputError(f"column {column!r} is {kind}; filters know text, numbers, truth, lists")
     if not fits or (verb == "contains" and not isinstance(value, str)):
         raise InputError(f"column {column!r} is {kind}; {value!r} does not fit")
+
+
+def sql_column(name: str) -> str:
+    """A column's name in the table's SQL, case and spaces kept."""
+    return "`" + name.replace("`", "") + "`"
+
+
+def sql_literal(value: Literal) -> str:
+    """A literal in the table's SQL. Only the single quote means anything inside a text there."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value).lower()
+
+
+def sql_among(column: str, values: Iterable[Literal]) -> str:
+    """That a column has one of some values, of which there may be none."""
+    listed = ", ".join(map(sql_literal, values))
+    return f"({sql_column(column)} IN ({listed}))" if listed else "false"

@@ -53,10 +53,14 @@ def publish(
     Raises UnusableError, leaving the build that serves alone, where the gate finds a fault.
     """
     db = lancedb.connect(workspace.db)
-    build = _make(db, workspace, tracks, shards, search=search)
-    faults = find_faults(workspace, build)
+    name = _next_name(db, workspace)
+    try:
+        build = _make(db, name, tracks, shards, search=search)
+        faults = find_faults(workspace, build)
+    except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
+        faults = [str(error).strip().splitlines()[0]]
     if faults:
-        _drop_tables(db, build.name)
+        _drop_tables(db, name)
         raise UnusableError(
             f"the new index was not published: {'; '.join(faults)}; what served before still does"
         )
@@ -132,10 +136,9 @@ def index_recall(table: TrackTable, *, rng: np.random.Generator) -> float:
 
 
 def _make(
-    db: Any, workspace: Workspace, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
+    db: Any, name: str, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
 ) -> Build:
     """Load and index the tables of a new build; nobody reads them yet."""
-    name = _next_name(db, workspace)
     made_by = shards.made_by if shards else None
     dim = made_by.dim if made_by else 1  # a list of some size, of which there will be none
     embedded = shards.read_tracks() if shards else build_tables.no_vectors(dim)

@@ -24,21 +24,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
-from lancedb.expr import col, lit
-from lancedb.query import FullTextOperator, MatchQuery
+from lancedb.query import MatchQuery
 
 from raymtr.errors import UnusableError
-from raymtr.index.filters import Filter
+from raymtr.index.filters import Filter, sql_among
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
+from raymtr.index.track_rows import (
+    NAMED_COLUMNS,
+    SHADOW,
+    SIMILAR_KEYS,
+    HeldRows,
+    LanceRows,
+    Row,
+    read_rows,
+)
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 TextColumn = Literal["words", "names"]
 KINDS = ("tracks", "vectors", "windows")
 
-# Shadow columns of `tracks`; a catalog's own columns never begin with an underscore.
-TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"
-SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS)
 SCAN_BELOW = 2_000  # matching rows up to which a filtered search reads them all
 
 
@@ -78,12 +83,12 @@ class TrackTable:
         self._db = lancedb.connect(uri)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
 
-    @property
+    @cached_property
     def filterable(self) -> pa.Schema:
         """The columns a filter may name."""
         return filterable(self._tracks.schema)
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The columns of a track as the catalog has them."""
         return [name for name in self._tracks.schema.names if name not in SHADOW]
@@ -103,57 +108,52 @@ class TrackTable:
         *,
         limit: int,
         where: Filter | None = None,
-        all_words: bool = False,
-        typos: int = 0,
     ) -> Ranked:
-        """Tracks whose `column` has words of `text`, by BM25; `typos` letters off each word."""
-        operator = FullTextOperator.AND if all_words else FullTextOperator.OR
+        """Tracks whose `column` shares words with `text`, by BM25.
+
+        The words of `names` are runs of three letters, so a misspelt name shares most of them.
+        """
         text = spoken_name(text) if column == "names" else text
-        query = self._tracks.search(MatchQuery(text, column, fuzziness=typos, operator=operator))
+        query = self._tracks.search(MatchQuery(text, column))
         if where is not None:
             query = query.where(where.sql(), prefilter=True)
         found = query.limit(limit).select(["track_id", "_score"]).to_arrow()
         return _ranked(found["track_id"], found["_score"])
 
-    def named(self, keys: Iterable[str]) -> list[dict[str, Any]]:
-        """Tracks whose title or artist has one of these `names.name_key`s, with both keys."""
-        wanted = sorted(set(keys))
-        condition = col(TITLE_KEY).isin(wanted) | col(ARTIST_KEY).isin(wanted)
-        return self._named_rows(condition.to_sql()) if wanted else []
+    def named(self, keys: Iterable[str]) -> list[Row]:
+        """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
+        return self._rows.by_name(keys)
 
-    def spelt_like(self, name: str, *, limit: int) -> list[dict[str, Any]]:
-        """Tracks whose names share words with `name`, give or take some letters; as `named`."""
-        found = self.match(name, "names", limit=limit, typos=2)
-        return self._named_rows(_among([track_id for track_id, _ in found]))
+    def spelt_like(self, name: str, *, limit: int) -> list[Row]:
+        """NAMED_COLUMNS of tracks whose names share the most runs of three letters with `name`."""
+        found = self.match(name, "names", limit=limit)
+        return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
     def similar_to(self, artist_key: str) -> dict[str, int]:
         """Tracks whose artist graph names this artist, and at which place of their lists."""
-        condition = f"array_has({col(SIMILAR_KEYS).to_sql()}, {lit(artist_key).to_sql()})"
-        found = self._all_rows(self._tracks, condition, ["track_id", SIMILAR_KEYS]).to_pylist()
-        return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in found}
+        rows = self._rows.by_similar(artist_key)
+        return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
     def tags(self) -> frozenset[str]:
         """Every tag of the catalog, in its spoken form."""
-        tags = self._all_rows(self._tracks, None, ["tags"])["tags"]
-        return frozenset(spoken_name(tag) for tag in pc.list_flatten(tags).unique().to_pylist())
+        tags = pc.list_flatten(self._rows.column("tags")).unique()
+        return frozenset(spoken_name(tag) for tag in tags.to_pylist() if tag)
 
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
-        sql = where.sql() if where is not None else None
-        return set(self._all_rows(self._tracks, sql, ["track_id"])["track_id"].to_pylist())
+        if where is None:
+            return set(self._rows.column("track_id").to_pylist())
+        return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
-    def rows(
-        self, ids: Sequence[str], columns: Sequence[str] | None = None
-    ) -> dict[str, dict[str, Any]]:
+    def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent."""
-        wanted = list(columns or self.columns)
-        found = self._all_rows(self._tracks, _among(ids), ["track_id", *wanted])
-        return {row["track_id"]: row for row in found.to_pylist()}
+        wanted = ["track_id", *(columns or self.columns)]
+        return {row["track_id"]: row for row in self._rows.by_id(ids, wanted)}
 
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
-        found = self._all_rows(self._vectors, _among(ids), ["track_id", "vector"])
+        found = read_rows(self._vectors, sql_among("track_id", ids), ["track_id", "vector"])
         if not len(found):
             return {}
         matrix = matrix_of(found["vector"]).astype(np.float32)
@@ -162,7 +162,7 @@ class TrackTable:
     def windows(self, ids: Sequence[str]) -> pa.Table:
         """`track_id, start_s, end_s, vector` of every window of these tracks."""
         wanted = ["track_id", "start_s", "end_s", "vector"]
-        return self._all_rows(self._windows, _among(ids), wanted)
+        return read_rows(self._windows, sql_among("track_id", ids), wanted)
 
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
@@ -176,9 +176,10 @@ class TrackTable:
     def _matrix(self) -> tuple[list[str], np.ndarray]:
         return self.all_vectors()
 
-    def _named_rows(self, condition: str) -> list[dict[str, Any]]:
-        columns = ["track_id", "title", "artist", TITLE_KEY, ARTIST_KEY]
-        return list(self._all_rows(self._tracks, condition, columns).to_pylist())
+    @cached_property
+    def _rows(self) -> LanceRows | HeldRows:
+        exact = self.build.index.kind == "exact"
+        return HeldRows(self._tracks.to_arrow()) if exact else LanceRows(self._tracks)
 
     def _open(self, kind: str) -> Any:
         name = table_name(kind, self.build.name)
@@ -197,7 +198,7 @@ class TrackTable:
         scores = matrix @ vector
         rows = np.arange(len(ids))
         if where is not None:
-            found = self._all_rows(self._vectors, where.sql(), ["row_index"])
+            found = read_rows(self._vectors, where.sql(), ["row_index"])
             rows = np.sort(found["row_index"].to_numpy())
             scores = scores[rows]
         best = np.arange(len(rows))
@@ -222,13 +223,6 @@ class TrackTable:
         found = query.to_arrow()
         return _ranked(found["track_id"], [1.0 - d for d in found["_distance"].to_pylist()])
 
-    def _all_rows(self, table: Any, condition: str | None, columns: list[str]) -> pa.Table:
-        query = table.search()
-        if condition is not None:
-            query = query.where(condition, prefilter=True)
-        chosen = list(dict.fromkeys(columns))
-        return query.select(chosen).limit(max(table.count_rows(), 1)).to_arrow()
-
 
 def table_name(kind: str, build: str) -> str:
     """The LanceDB table of one kind in one build."""
@@ -245,10 +239,6 @@ def filterable(schema: pa.Schema) -> pa.Schema:
         if plain and field.name not in SHADOW:
             fields.append(field)
     return pa.schema(fields)
-
-
-def _among(ids: Sequence[str]) -> str:
-    return str(col("track_id").isin(list(ids)).to_sql()) if len(ids) else "false"
 
 
 def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:

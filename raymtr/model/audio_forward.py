@@ -52,17 +52,20 @@ class AudioForward:
         self._pool = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
         self._head = copy.deepcopy(towers.audio_projector).to(device)
         self._busy = threading.Lock()
+        self._waves = torch.zeros(
+            self.batch, towers.spec.audio.window_samples, pin_memory=device.type == "cuda"
+        )
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Vectors of all windows, in order."""
         vectors = np.empty((len(windows), self.dim), dtype=np.float32)
         for start in range(0, len(windows), self.batch):
             part = windows[start : start + self.batch]
-            waves = torch.zeros(self.batch, windows.shape[1])
-            waves[: len(part)] = torch.tensor(part)
             with self._busy:
-                made = self._forward(waves)
-            vectors[start : start + len(part)] = made[: len(part)].cpu().numpy()
+                staged = self._waves.numpy()
+                staged[: len(part)], staged[len(part) :] = part, 0.0
+                made = self._forward(self._waves).cpu().numpy()
+            vectors[start : start + len(part)] = made[: len(part)]
         return vectors
 
     @torch.inference_mode()
@@ -103,7 +106,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     if precision == "fp32":
         return torch.float32
     if device.type == "cpu":
-        has = getattr(torch.cpu, "get_capabilities", dict)()
+        has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")):
             LOG.info("this CPU has no bfloat16 instructions: bf16 is computed in float32")
             return torch.float32
@@ -152,7 +155,8 @@ class _Convolution:
         assert module.bias is not None  # folding gave it one
         self._bias = module.bias.detach().to(device, dtype)
         self._packed: Tensor | None = None
-        self._onednn = device.type == "cpu" and torch.backends.mkldnn.is_available()
+        onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        self._onednn = device.type == "cpu" and onednn
 
     def __call__(self, x: Tensor, *, onto: Tensor | None = None, rectify: bool = True) -> Tensor:
         """[B, C, H, W] -> [B, C', H', W'], added onto `onto` in place where there is one."""

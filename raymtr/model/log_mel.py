@@ -56,8 +56,8 @@ class LogMel(nn.Module):
         mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
         at_once = 1 if waves.device.type == "cpu" else max(1, len(waves))
         with torch.autocast(waves.device.type, enabled=False):
-            for clips, pictures in zip(waves.split(at_once), mel.split(at_once), strict=True):
-                self._write(clips, pictures)
+            for start in range(0, len(waves), at_once):
+                self._write(waves[start : start + at_once], mel[start : start + at_once])
         return mel.transpose(1, 2)
 
     def _write(self, waves: Tensor, mel: Tensor) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import threading
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -90,7 +91,7 @@ class Model:
         A source is a path, a URI, the bytes of a file, or `(samples, rate)`. Raises
         `audio.AudioError`, naming the source, on what cannot be decoded.
         """
-        sources = _listed(sources, "encode_audio", "recordings")
+        sources = [_sound(source) for source in _listed(sources, "encode_audio", "recordings")]
         vectors = np.empty((len(sources), self.spec.dim), dtype=np.float32)
         for row, source in enumerate(sources):
             vectors[row] = self.embed_windows(self._windows(source)[1]).mean(axis=0)
@@ -98,7 +99,7 @@ class Model:
 
     def audio_windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """`(start_s float64 [W], embeddings float32 [W, D])` of one recording's windows."""
-        starts, windows = self._windows(source)
+        starts, windows = self._windows(_sound(source))
         return starts, self._finish(self.embed_windows(windows))
 
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
@@ -106,6 +107,7 @@ class Model:
 
         A row is byte-equal whatever the other windows are.
         """
+        windows = np.asarray(windows)
         wanted = self.spec.audio.window_samples
         if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != "f":
             raise InputError(
@@ -186,18 +188,13 @@ class Model:
     def _windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """Starts and windows of one recording; an AudioError says which."""
         spec = self.spec.audio
-        if isinstance(source, tuple):
-            if len(source) != 2:
-                raise InputError(f"audio in memory is (samples, rate), got {len(source)} values")
-            name = "the samples given"
-        else:
-            source = source if isinstance(source, bytes) else os.fspath(source)
-            name = "the bytes given" if isinstance(source, bytes) else source
+        given = source if isinstance(source, (tuple, bytes)) else os.fspath(source)
+        name = given if isinstance(given, str) else f"the {type(given).__name__} given"
         try:
-            if isinstance(source, tuple):
-                samples = audio.to_mono(*source, spec)
+            if isinstance(given, tuple):
+                samples = audio.to_mono(*given, spec)
             else:
-                samples = audio.decode(source, spec).samples
+                samples = audio.decode(given, spec).samples
             return audio.windows(samples, spec)
         except audio.AudioError as error:
             raise audio.AudioError(error.code, f"{name}: {error.reason}") from error
@@ -231,6 +228,17 @@ def _listed(items: Any, verb: str, what: str) -> list[Any]:
             f"{verb} takes a list of {what}, got {type(items).__name__}: {items!r:.80}"
         )
     return list(items)
+
+
+def _sound(source: Any) -> Sound:
+    """`source` if it may be a recording. Raises InputError."""
+    pair = isinstance(source, tuple) and len(source) == 2
+    if not pair and not isinstance(source, (str, bytes, os.PathLike)):
+        raise InputError(
+            "a recording is a path, a URI, the bytes of a file or a tuple (samples, rate), "
+            f"got {type(source).__name__}: {source!r:.80}"
+        )
+    return typing.cast(Sound, source)
 
 
 def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:

@@ -12,6 +12,7 @@ library version that changes the meaning of a vector shows there first.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
@@ -50,19 +51,23 @@ def save_towers(
     A model that lies there already is replaced. Raises InputError where something else does, and
     UnusableError where the disk refuses.
     """
-    if storage.exists(folder) and not storage.exists(f"{folder}/{CONFIG}"):
-        filesystem, path = storage.open_filesystem(folder)
-        if filesystem.get_file_info(fs.FileSelector(path)):
-            raise InputError(f"{folder} exists and is no raymtr model; save to another folder")
     try:
+        if _is_something_else(folder):
+            raise InputError(f"{folder} exists and is no raymtr model; save to another folder")
         if storage.is_remote(folder):
             with tempfile.TemporaryDirectory() as partial:
                 _write(towers, Path(partial), provenance or {})
                 _upload(Path(partial), folder)
         else:
             _replace(towers, Path(storage.local_path(folder)).absolute(), provenance or {})
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise UnusableError(f"cannot save a model to {folder}: {error}") from error
+
+
+def _is_something_else(folder: str) -> bool:
+    if not storage.exists(folder) or storage.exists(f"{folder}/{CONFIG}"):
+        return False
+    return bool(storage.list_files(folder) or storage.list_folders(folder))
 
 
 def _replace(towers: TwoTowers, place: Path, provenance: Mapping[str, Any]) -> None:
@@ -106,31 +111,40 @@ def _write(towers: TwoTowers, folder: Path, provenance: Mapping[str, Any]) -> No
 def read_towers(folder: Path) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]]:
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
-    Raises UnusableError where the folder is damaged or was written by a newer raymtr.
+    Raises InputError where the folder is somebody else's, UnusableError where it is damaged or was
+    written by a newer raymtr.
     """
+    config = _read_config(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        _check_format(folder, config)
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
         towers = blank_towers(spec, str(folder / TEXT_TOWER))
         load_weights(towers, load_file(folder / WEIGHTS))
         return towers, config["provenance"], golden
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise UnusableError(
-            f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
-        ) from error
+        raise _damaged(folder, error) from error
 
 
-def _check_format(folder: Path, config: Any) -> None:
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from error
     written = config.get("format") if isinstance(config, dict) else None
     if not isinstance(written, int):
-        raise UnusableError(f"{folder / CONFIG} is no raymtr model's: it states no format")
+        raise InputError(f"{folder} is no raymtr model: its {CONFIG} states no format")
     if written > FORMAT:
         raise UnusableError(
             f"model {folder} has format {written}, this raymtr reads up to {FORMAT}; "
             "use the raymtr that wrote it, or a newer one"
         )
+    return dict(config)
+
+
+def _damaged(folder: Path, error: Exception) -> UnusableError:
+    return UnusableError(
+        f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
+    )
 
 
 def load_weights(towers: TwoTowers, weights: Mapping[str, Tensor]) -> None:
@@ -162,21 +176,13 @@ def golden_wave(spec: AudioSpec) -> np.ndarray:
 
 
 def golden_vectors(towers: TwoTowers) -> dict[str, Any]:
-    """Un-normalised vectors of the golden inputs, by the plain float32 forward."""
-    device = towers.logit_scale.device
-    training = {module: module.training for module in towers.modules()}
-    towers.eval()
-    try:
-        with torch.inference_mode():
-            wave = torch.from_numpy(golden_wave(towers.spec.audio)).to(device)
-            audio = towers.embed_audio(wave[None])[0]
-            tokens = [towers.tokenize([text]) for text in GOLDEN_TEXTS]
-            text = [towers.embed_text(**{k: v.to(device) for k, v in t.items()})[0] for t in tokens]
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    """Un-normalised vectors of the golden inputs, by the plain float32 forward on a CPU."""
+    plain = copy.deepcopy(towers).cpu().eval()
+    with torch.inference_mode():
+        audio = plain.embed_audio(torch.from_numpy(golden_wave(plain.spec.audio))[None])[0]
+        text = [plain.embed_text(**plain.tokenize([text]))[0] for text in GOLDEN_TEXTS]
     return {
         "texts": list(GOLDEN_TEXTS),
-        "text": [vector.float().tolist() for vector in text],
-        "audio": audio.float().tolist(),
+        "text": [vector.tolist() for vector in text],
+        "audio": audio.tolist(),
     }

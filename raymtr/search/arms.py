@@ -15,7 +15,7 @@ import numpy as np
 
 from raymtr import text as sentences
 from raymtr.index.filters import Condition, Filter, Joined
-from raymtr.index.names import name_key
+from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.search.ranking import Arm
 from raymtr.search.request import SearchRequest
@@ -91,8 +91,10 @@ def run_arms(
     if understood.text and request.mode != "semantic":
         text, where = understood.text, request.where
         words = table.match(text, "words", limit=limit, where=where)
-        names = table.match(text, "names", limit=limit, where=where, all_words=True)
         arms.append(Arm(by="words", ranked=words, weight=WEIGHTS["words"]))
+        names = _names_with_all_words(
+            table, text, table.match(text, "names", limit=limit, where=where)
+        )
         arms.append(Arm(by="names", ranked=names, weight=WEIGHTS["names"]))
     return [arm for arm in arms if arm.ranked]
 
@@ -106,6 +108,13 @@ def _named(table: TrackTable, request: SearchRequest, understood: Understood) ->
     ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=where)
     silent = allowed - {track_id for track_id, _ in ranked}
     return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
+
+
+def _names_with_all_words(table: TrackTable, text: str, found: Ranked) -> Ranked:
+    """Of the tracks whose names look like `text` those that hold all its words."""
+    words = spoken_name(text).split()
+    rows = table.rows([track_id for track_id, _ in found], ["names"])
+    return [hit for hit in found if all(word in rows[hit[0]]["names"] for word in words)]
 
 
 def _artist_graph(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:

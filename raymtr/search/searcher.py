@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raymtr.audio import AudioError
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.names import spoken_name
 from raymtr.index.publish import live_build
@@ -22,7 +23,7 @@ from raymtr.index.shards import matrix_of
 from raymtr.index.track_table import TrackTable
 from raymtr.search.arms import Direction, example_vector, run_arms, sentences_of, steer_away
 from raymtr.search.ranking import Candidate, cap_per_artist, fuse
-from raymtr.search.request import SearchRequest, read_request
+from raymtr.search.request import SearchRequest, Sound, read_request
 from raymtr.search.understand import Understood, understand
 from raymtr.workspace import Workspace
 
@@ -75,7 +76,9 @@ class Searcher:
         """
         started = time.perf_counter()
         request = read_request({"text": text, **asked}, self.table)
-        understood, directions = self._understand(request)
+        understood = self._understand(request)
+        began = time.perf_counter()
+        directions = self._directions(request, understood)
         encoded = time.perf_counter()
         candidates, searched = self._candidates(request, understood, directions)
         hits = self._hits(request, candidates[: request.k], directions)
@@ -87,8 +90,8 @@ class Searcher:
             "model": self.build.fingerprint,
             "table_version": self.build.name,
             "took_ms": {
-                "encode": round(1e3 * (encoded - started), 3),
-                "search": round(1e3 * (searched - encoded), 3),
+                "encode": round(1e3 * (encoded - began), 3),
+                "search": round(1e3 * (searched - encoded + began - started), 3),
                 "rank": round(1e3 * (ended - searched), 3),
                 "total": round(1e3 * (ended - started), 3),
             },
@@ -101,27 +104,38 @@ class Searcher:
         """
         k = asked.pop("k", None)
         request = read_request({"text": text, **asked, "k": 1}, self.table).ranking(k)
-        understood, directions = self._understand(request)
+        understood = self._understand(request)
+        directions = self._directions(request, understood)
         candidates, _ = self._candidates(request, understood, directions)
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
-    def _understand(self, request: SearchRequest) -> tuple[Understood, list[Direction]]:
-        """What the words mean, and the vectors to search along."""
-        plain = Understood(kind="description", text=request.text or "")
-        reads_words = request.text is not None and request.mode == "auto"
-        understood = understand(request.text or "", self.table) if reads_words else plain
+    def _understand(self, request: SearchRequest) -> Understood:
+        """What the words mean; outside of auto they are a description."""
+        if request.text and request.mode == "auto":
+            return understand(request.text, self.table)
+        return Understood(kind="description", text=request.text or "")
+
+    def _directions(self, request: SearchRequest, understood: Understood) -> list[Direction]:
+        """The vectors to search along: of examples, of a recording, of the text."""
         directions = []
         example = example_vector(self.table, request, understood)
         if example is not None:
             directions.append(Direction("sound", example))
         if request.audio is not None:
-            vector = self.model.encode_audio([request.audio])[0]
+            vector = self._encode_recording(request.audio)
             directions.append(Direction("sound", steer_away(self.table, request, vector)))
         sentences = sentences_of(understood)
         if sentences and request.mode != "keyword" and self.build.rows["vectors"]:
             for vector in self.model.encode_text(sentences):
                 directions.append(Direction("text", steer_away(self.table, request, vector)))
-        return understood, directions
+        return directions
+
+    def _encode_recording(self, recording: Sound) -> np.ndarray:
+        try:
+            vector: np.ndarray = self.model.encode_audio([recording])[0]
+            return vector
+        except AudioError as error:
+            raise InputError(f"the recording to search by cannot be used: {error}") from error
 
     def _candidates(
         self, request: SearchRequest, understood: Understood, directions: list[Direction]

@@ -18,7 +18,8 @@ from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from raymtr.index.names import name_key, spoken_name
-from raymtr.index.track_table import ARTIST_KEY, TITLE_KEY, TrackTable
+from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
+from raymtr.index.track_table import TrackTable
 
 LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
 MOST_NAME_WORDS = 10  # a longer query is no misspelt name
@@ -89,13 +90,24 @@ def understand(text: str, table: TrackTable) -> Understood:
         return replace(found, text=text)
     found = known.first(similar, "similar") or known.first(artists, "artist")
     if found is None and _may_be_misspelt(plain, table):
-        near = _Known(table, [], spelt_like=[similar[0].artist or ""] if similar else [plain])
-        found = near.first(similar, "similar") if similar else near.first(wholes, "title")
-        found = found or near.first(artists, "artist")
-        found = (
-            replace(found, text=text) if found is not None and found.kind != "similar" else found
-        )
+        found = _misspelt(text, wholes, similar, artists, table)
     return found or _description(text, table)
+
+
+def _misspelt(
+    text: str,
+    wholes: list[_Reading],
+    similar: list[_Reading],
+    artists: list[_Reading],
+    table: TrackTable,
+) -> Understood | None:
+    """The best reading as names give or take some letters."""
+    if similar:
+        names = {reading.title or reading.artist or "" for reading in similar}
+        return _Known(table, [], spelt_like=sorted(names)).first(similar, "similar")
+    known = _Known(table, [], spelt_like=[text])
+    found = known.first(wholes, "title")
+    return replace(found, text=text) if found else known.first(artists, "artist")
 
 
 def _variants(text: str, plain: str) -> list[str]:
@@ -148,11 +160,11 @@ class _Known:
     ) -> None:
         self._table, self._loose = table, spelt_like is not None
         names = {name for r in readings for name in (r.title, r.artist) if name}
-        self._rows = (
-            [row for name in spelt_like for row in table.spelt_like(name, limit=SPELT_LIKE)]
-            if spelt_like is not None
-            else table.named(filter(None, map(name_key, names)))
-        )
+        if spelt_like is None:
+            self._rows = table.named(filter(None, map(name_key, names)))
+        else:
+            found = [row for name in spelt_like for row in table.spelt_like(name, limit=SPELT_LIKE)]
+            self._rows = list({row["track_id"]: row for row in found}.values())
 
     def first(self, readings: list[_Reading], kind: Any) -> Understood | None:
         """The first reading the catalog knows."""
@@ -176,7 +188,8 @@ class _Known:
         best = max(fits, default=0.0)
         if best < LEAST_LIKENESS:
             return []
-        return [row for row, fit in zip(self._rows, fits, strict=True) if fit == best]
+        rows = [row for row, fit in zip(self._rows, fits, strict=True) if fit == best]
+        return [row for row in rows if _same_letters(row, reading)] or rows
 
     def _fit(self, key: str | None, wanted: str | None) -> float:
         if not key or not wanted:
@@ -184,6 +197,12 @@ class _Known:
         if self._loose:
             return SequenceMatcher(None, key, wanted, autojunk=False).ratio()
         return float(key == wanted)
+
+
+def _same_letters(row: dict[str, Any], reading: _Reading) -> bool:
+    """Whether the names are written as typed: "Sun" is first of all Sun, then The Sun."""
+    typed = [(reading.title, row["title"]), (reading.artist, row["artist"])]
+    return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
 
 
 def _understood(reading: _Reading, rows: list[dict[str, Any]], kind: Any) -> Understood:
@@ -211,5 +230,5 @@ def _description(text: str, table: TrackTable) -> Understood:
         if term in table.tags or f"{term}s" in table.tags or term.removesuffix("s") in table.tags:
             exclude.append(term)
             text = text.replace(match[0], " ", 1)
-    kept = " ".join(text.split()).strip(" ,;")
+    kept = re.sub(r"\s+(?=[\s,;])", "", text).strip(" ,;")
     return Understood(kind="description", text=kept, exclude=tuple(exclude))

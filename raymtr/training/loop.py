@@ -58,13 +58,14 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     batches = Batches(train, cache, towers.tokenize, spec, rank=rank)
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     for step, batch in batches.ahead(first, spec.steps):
         try:
             figures = step_of(batch, step)
         except UnusableError as error:  # all workers are here: they share the loss
             return {"failed": str(error)}
         figures["seconds"] = time.perf_counter() - began  # of this step, its wait for data included
+        figures["cpu_seconds"] = time.process_time() - busy  # of all this worker's threads
         done = step + 1
         if validation and _due(done, spec.validate_every, spec.steps):
             figures |= validation(step_of)
@@ -74,7 +75,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             if log:
                 log.save()
             _report(step_of, done, figures, rank)
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
     if not log:
         return {}
     log.close()

@@ -1,6 +1,8 @@
 """A catalog of known truth, asked about itself."""
 
 import collections
+import csv
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -9,6 +11,7 @@ from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.track import check_tracks
 
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 TAGS = {"A": ["piano", "calm", "slow"], "B": ["guitar", "rock", "fast"], "C": ["violin", "waltz"]}
 SIMILAR = {"A": ["X"], "B": ["Y"], "C": ["Nobody"]}
 
@@ -149,3 +152,29 @@ def test_nothing_to_ask_is_the_users_to_mend(catalog):
         catalog_benchmark(catalog, seed=0, split="valid")
     with pytest.raises(InputError, match="two or more that differ"):
         catalog_benchmark(table([track(0, "A", "test", title="One", tags=["piano"])]), seed=0)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not beside the checkout")
+def test_a_real_catalog_of_clips_is_asked_about_its_songs():
+    with open(SHARED / "data" / "real_music" / "tracks.csv", newline="", encoding="utf-8") as file:
+        songs = [row for row in csv.DictReader(file) if int(row["clips"] or 0)]
+    rows = [
+        {
+            "track_id": f"{song['track_id']}_{clip}",
+            "title": song["title"],
+            "artist": song["artist"],
+            "tags": [tag.strip() for tag in song["tags"].split(",") if tag.strip()],
+            "split": "test",
+        }
+        for song in songs
+        for clip in range(int(song["clips"]))
+    ]
+    benchmark = catalog_benchmark(table(rows), seed=0)
+    counts = collections.Counter(query.kind for query in benchmark.queries)
+    assert benchmark.kinds() == ["caption", "tag", "title", "artist"]
+    assert counts["artist"] == len({song["artist"] for song in songs})
+    assert 0 <= len(songs) - counts["title"] <= 5  # the rest share their names, and are counted
+    clips_of = collections.Counter(row["title"] for row in rows)
+    alone = [q for q in benchmark.of_kind("title") if q.text in clips_of]
+    assert all(len(benchmark.right[q.query_id]) == clips_of[q.text] for q in alone)
+    assert len(alone) >= len(songs) // 3

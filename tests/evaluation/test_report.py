@@ -138,8 +138,9 @@ def test_every_section_is_there_with_its_figures(page):
     assert "12,345 tracks" in page.text and "3 min 00 s" in page.text and "3.1 GiB" in page.text
     assert "63 % with the towers alone, 74 % with search; at random 5 %" in page.text
     assert "1,234 tracks that no tower was trained on" in page.text
-    assert "sound 3" in page.text and "0:20 to 0:30" in page.text
-    assert page.text.count("right") >= 1 and "Nothing found." in page.text
+    assert "sound #3" in page.text and "understood as similar" in page.text
+    assert "0:20 to 0:30" in page.text
+    assert page.attributes("span", "class").count("yes") == 1 and "Nothing found." in page.text
 
 
 def test_bars_stand_where_the_figures_are(page):

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from raymtr.catalog.made.instruments import BACKINGS, LEADS, PRODUCTIONS
 from raymtr.catalog.made.names import invent_names
 from raymtr.catalog.made.styles import STYLES
+
+Card = TypeVar("Card")
 
 TRACKS_PER_ARTIST = 9.7  # on average: 62 artists for 600 tracks
 TEST_SHARE, VALID_SHARE = 3, 15  # one track in three, one in fifteen
@@ -51,8 +54,8 @@ def invent_artists(pieces: int, rng: np.random.Generator) -> list[Artist]:
         for split, total in split_sizes(pieces).items()
         for count in _shared_out(total, max(1, round(total / TRACKS_PER_ARTIST)))
     ]
-    decks = {"styles": _deck(tuple(STYLES), rng), "leads": _deck(LEADS, rng)}
-    decks["backings"] = _deck(BACKINGS, rng)
+    styles, leads = _deck(tuple(STYLES), rng), _deck(LEADS, rng)
+    backings, productions = _deck(BACKINGS, rng), _deck((None, *PRODUCTIONS), rng)
     names = invent_names(len(shares), rng)
     artists: list[Artist] = []
     for name, (split, tracks) in zip(names, shares, strict=True):
@@ -60,10 +63,10 @@ def invent_artists(pieces: int, rng: np.random.Generator) -> list[Artist]:
             name=name,
             split=split,
             tracks=tracks,
-            styles=_deal(decks["styles"], 2),
-            leads=_deal(decks["leads"], 3),
-            backings=_deal(decks["backings"], 2),
-            productions=_two_of((None, *PRODUCTIONS), rng),
+            styles=_deal(styles, 2),
+            leads=_deal(leads, 3),
+            backings=_deal(backings, 2),
+            productions=_deal(productions, 2),
             first_year=int(rng.integers(1961, 2018)),
         )
         taught = [other for other in artists if other.split == "train"]
@@ -117,22 +120,15 @@ def _shared_out(total: int, parts: int) -> list[int]:
     return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
 
 
-def _deck(cards: Sequence[str], rng: np.random.Generator) -> Iterator[str]:
+def _deck(cards: Sequence[Card], rng: np.random.Generator) -> Iterator[Card]:
     """The cards for ever, shuffled anew each time round."""
     while True:
         yield from (cards[i] for i in rng.permutation(len(cards)))
 
 
-def _deal(deck: Iterator[str], count: int) -> tuple[str, ...]:
+def _deal(deck: Iterator[Card], count: int) -> tuple[Card, ...]:
     """`count` different cards off the deck."""
-    hand: dict[str, None] = {}
+    hand: dict[Card, None] = {}
     while len(hand) < count:
         hand[next(deck)] = None
     return tuple(hand)
-
-
-def _two_of(
-    options: Sequence[str | None], rng: np.random.Generator
-) -> tuple[str | None, str | None]:
-    first, second = rng.permutation(len(options))[:2]
-    return options[first], options[second]

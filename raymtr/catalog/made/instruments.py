@@ -72,7 +72,34 @@ MODES = {
     "dorian": (0, 2, 3, 5, 7, 9, 10),
 }
 MODE_TAGS = {"major": "major key", "minor": "minor key", "dorian": "dorian mode"}
-TONICS = ("C", "D flat", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
+MAJOR_TONICS = (
+    "C",
+    "D flat",
+    "D",
+    "E flat",
+    "E",
+    "F",
+    "F sharp",
+    "G",
+    "A flat",
+    "A",
+    "B flat",
+    "B",
+)
+OTHER_TONICS = (
+    "C",
+    "C sharp",
+    "D",
+    "E flat",
+    "E",
+    "F",
+    "F sharp",
+    "G",
+    "G sharp",
+    "A",
+    "B flat",
+    "B",
+)
 
 # What the words happy and sad come to where mode and tempo agree; elsewhere no mood is claimed.
 MOODS = {

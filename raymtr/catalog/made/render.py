@@ -28,6 +28,7 @@ CHANNELS = {"lead": 0, "backing": 1, "bass": 2, "drums": 9}
 DRUM_BANK = 128
 PANS = {"lead": 64, "backing": 44, "bass": 64, "drums": 76}  # MIDI: 64 is the middle
 FRAME_BYTES = 8  # two float32
+HISS = 0.02  # of the music's level
 SETTLE = 2_048  # frames; the synthesiser's fastest release is 10 ms
 BLOCK = 1_024  # frames over which a level is taken
 SILENT = 1e-3  # blocks this much weaker than the loudest do not count into a level (-30 dB)
@@ -73,7 +74,7 @@ class Renderer:
         notes = compose(section, rng)
         mix = np.zeros((frames, 2), np.float32)
         for part, level in LEVELS.items():
-            stem = self._play(section, part, [n for n in notes if n.part == part], frames)
+            stem = self.play(section, part, [n for n in notes if n.part == part], frames)
             loud = _rms(stem)
             if loud > 0:
                 mix += stem * (level / loud)
@@ -83,7 +84,7 @@ class Renderer:
         mix[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)[:, None]
         return mix
 
-    def _play(self, section: Section, part: str, notes: list[Note], frames: int) -> np.ndarray:
+    def play(self, section: Section, part: str, notes: list[Note], frames: int) -> np.ndarray:
         """One part alone, float32 [frames, 2]."""
         synth, channel = self._synth, CHANNELS[part]
         bank, program = _program(section, part)
@@ -161,39 +162,32 @@ def _echo(mix: np.ndarray, *, delay_s: float) -> np.ndarray:
 def _reverb(mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A large hall: exponentially decaying noise, 60 dB in 2.5 s (Moorer 1979), mixed in wet."""
     frames = round(2.5 * SAMPLE_RATE)
-    decay = np.exp(-6.91 * np.arange(frames, dtype=np.float32) / frames)[:, None]
-    hall = rng.standard_normal((frames, 2), dtype=np.float32) * decay
+    decay = np.exp(-6.91 * np.arange(frames, dtype=np.float32) / frames)
+    hall = rng.standard_normal((2, frames), dtype=np.float32) * decay
     size = _fast_size(len(mix) + frames)
-    wet = _inverse(_spectrum(mix, size) * _spectrum(hall, size), len(mix))
-    return mix + wet * (_rms(mix) / max(_rms(wet), 1e-9))
+    wet = np.fft.irfft(np.fft.rfft(_mono(mix), size) * np.fft.rfft(hall, size), size)
+    wet = np.ascontiguousarray(wet[:, : len(mix)].T)
+    return mix + wet * np.float32(_rms(mix) / max(_rms(wet), 1e-9))
 
 
 def _lo_fi(mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An old cheap record: nothing above 2.5 kHz, hiss, and a dozen crackles a second."""
-    size = _fast_size(len(mix))
-    keep = 1 / (1 + (np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / 2500) ** 8)
-    dull = _inverse(_spectrum(mix, size) * keep.astype(np.float32), len(mix))
-    loud = _rms(dull)
-    hiss = rng.standard_normal((len(mix), 1), dtype=np.float32) * np.float32(0.02 * loud)
-    crackles = np.zeros((len(mix), 1), np.float32)
-    where = rng.integers(len(mix), size=len(mix) * 12 // SAMPLE_RATE)
-    crackles[where, 0] = rng.normal(0, 1.5 * loud, len(where))
-    dull += hiss + crackles
-    return dull
+    """An old cheap record: mono, dull above 2.5 kHz, hiss, and a dozen crackles a second."""
+    frames, size = len(mix), _fast_size(len(mix))
+    dullness = 1 / (1 + (np.fft.rfftfreq(size, 1 / SAMPLE_RATE) / 2500) ** 8)
+    dull = np.fft.irfft(np.fft.rfft(_mono(mix), size) * dullness.astype(np.float32), size)[:frames]
+    loud = np.float32(np.sqrt(np.mean(np.square(dull))))
+    dull += rng.standard_normal(frames, dtype=np.float32) * (HISS * loud)
+    crackles = rng.integers(frames, size=frames * 12 // SAMPLE_RATE)
+    dull[crackles] += rng.normal(0, 1.5 * loud, len(crackles)).astype(np.float32)
+    return np.stack([dull, dull], axis=1)
+
+
+def _mono(mix: np.ndarray) -> np.ndarray:
+    """[frames, 2] -> [frames], the mean of both sides."""
+    mono: np.ndarray = mix @ np.array([0.5, 0.5], np.float32)
+    return mono
 
 
 def _fast_size(frames: int) -> int:
     """The next length of the form 2^a 3^b, b at most 2, which the FFT likes."""
-    sizes = (base << ((frames - 1) // base).bit_length() for base in (1, 3, 9))
-    return min(sizes)
-
-
-def _spectrum(sound: np.ndarray, size: int) -> np.ndarray:
-    """[frames, 2] -> complex64 [2, size // 2 + 1]."""
-    return np.fft.rfft(np.ascontiguousarray(sound.T), size)
-
-
-def _inverse(spectrum: np.ndarray, frames: int) -> np.ndarray:
-    """The inverse of `_spectrum`: float32 [frames, 2]."""
-    size = 2 * (spectrum.shape[1] - 1)
-    return np.ascontiguousarray(np.fft.irfft(spectrum, size)[:, :frames].T)
+    return min(base << ((frames - 1) // base).bit_length() for base in (1, 3, 9))

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from raymtr.catalog.made.instruments import MODE_TAGS, MODES, MOODS, TONICS
+from raymtr.catalog.made.instruments import MAJOR_TONICS, MODE_TAGS, MODES, MOODS, OTHER_TONICS
 from raymtr.catalog.made.styles import STYLES, Style
 
 MAX_TAGS = 8
@@ -62,7 +62,8 @@ class Section:
     @property
     def key(self) -> str:
         """Such as `B flat minor`."""
-        return f"{TONICS[self.tonic]} {self.mode}"
+        tonics = MAJOR_TONICS if self.mode == "major" else OTHER_TONICS
+        return f"{tonics[self.tonic]} {self.mode}"
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from dataclasses import dataclass, replace
+from typing import BinaryIO, NamedTuple
 
-from raymtr import audio_mpeg
+from raymtr.audio import mpeg
 
 SLACK_S = 0.05  # a decode may be this much short of the stated length
 
@@ -32,6 +32,7 @@ class Stated:
     slack_s: float = SLACK_S
     stretch: float = 1.0  # stated over present bytes of the data chunk
     missing: str = ""  # why the file cannot be whole, where that is known already
+    start: int = 0  # first byte behind ID3v2 tags that do not belong before such a container
 
 
 def probe(file: BinaryIO) -> Stated | None:
@@ -40,6 +41,14 @@ def probe(file: BinaryIO) -> Stated | None:
     start = _after_id3(file)
     head = _at(file, start, 64)
     form = next((name for name, found in _MAGIC if found(head)), "")
+    if form:
+        return replace(_container(file, form, head, start, size), start=start)
+    if not mpeg.begins(_at(file, start, 1 << 17)):
+        return None
+    return _mpeg(_at(file, start, size - start))
+
+
+def _container(file: BinaryIO, form: str, head: bytes, start: int, size: int) -> Stated:
     if form in _CHUNKS:
         return _chunked(file, form, head, start, size)
     if form == "flac":
@@ -53,11 +62,7 @@ def probe(file: BinaryIO) -> Stated | None:
         return _mov(file, start, size)
     if form == "asf":
         return _asf(_at(file, start, 1 << 16))
-    if form:
-        return Stated(form=form)
-    if not audio_mpeg.begins(_at(file, start, 1 << 17)):
-        return None
-    return _mpeg(_at(file, start, size - start))
+    return Stated(form=form)
 
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -89,7 +94,7 @@ def _at(file: BinaryIO, offset: int, count: int) -> bytes:
 def _after_id3(file: BinaryIO) -> int:
     """Where the audio begins: behind any ID3v2 tags (cover art included)."""
     start = 0
-    while length := audio_mpeg.id3_length(_at(file, start, 10)):
+    while length := mpeg.id3_length(_at(file, start, 10)):
         start += length
     return start
 
@@ -112,10 +117,9 @@ def _chunked(file: BinaryIO, form: str, head: bytes, start: int, size: int) -> S
     layout = layout.replace("<", ">") if head[:4] == b"RIFX" else layout
     header, p, long_size = struct.calcsize(layout), start + first, 0
     for _ in range(_MAX_CHUNKS):
-        read = _at(file, p, header)
-        if len(read) < header:
+        if p + header > size:
             break
-        name, stated = struct.unpack(layout, read)
+        name, stated = struct.unpack(layout, _at(file, p, header))
         stated -= header if counts_header else 0
         if name == b"ds64":  # RF64 keeps the long size of its data chunk here (EBU 3306)
             long_size = struct.unpack("<Q", _at(file, p + header + 8, 8).ljust(8, b"\0"))[0]
@@ -150,36 +154,33 @@ def _asf(head: bytes) -> Stated:
         return Stated(form="asf")
     play, _, preroll, flags = struct.unpack_from("<QQQI", head, p + 64)
     seconds = play / 1e7 - preroll / 1e3
-    # A WMA encoder drops up to a frame at either end, 2048 samples of perhaps 16 kHz.
     is_live = flags & 1 or seconds <= 0
-    return Stated(form="asf", seconds=None if is_live else seconds, slack_s=0.3)
+    # A WMA decoder keeps back up to a frame at either end, 46 ms each.
+    return Stated(form="asf", seconds=None if is_live else seconds, slack_s=0.1)
 
 
 def _mov(file: BinaryIO, start: int, size: int) -> Stated:
     """Walk the top-level boxes: without `moov` nothing can be decoded, nor the length be known."""
-    p, has_index = start, False
+    p = start
     for _ in range(_MAX_CHUNKS):
-        head = _at(file, p, 16)
-        if len(head) < 8:
+        if p + 16 > size:
             break
-        length, name = struct.unpack_from(">I4s", head)
-        if length == 1 and len(head) == 16:
-            length = struct.unpack_from(">Q", head, 8)[0]
-        has_index |= name == b"moov"
-        p = size if length < 8 else p + length
-    if has_index or p <= size:
-        return Stated(form="mov")
-    guess = (p - start) * 8 / 128_000
-    missing = "the file ends before its index (moov); expected is a guess from its size at 128 kb/s"
-    return Stated(form="mov", seconds=guess, missing=missing)
+        length, name, long = struct.unpack(">I4sQ", _at(file, p, 16))
+        length = long if length == 1 else length
+        p = p + length if length >= 8 else size
+        if name == b"moov" and p <= size:
+            return Stated(form="mov")
+    seconds = (max(p, size) - start) * 8 / 128_000
+    missing = "its index (moov) is cut off; the length is a guess from its size at 128 kb/s"
+    return Stated(form="mov", seconds=seconds, missing=missing)
 
 
 def _mpeg(data: bytes) -> Stated | None:
     """The frames counted. Half a file without a Xing header is simply a shorter whole file."""
-    counted = audio_mpeg.count_frames(data)
+    counted = mpeg.count_frames(data)
     if counted is None:
         return None
-    slack_s = audio_mpeg.SLACK_FRAMES * counted.frame_s
+    slack_s = mpeg.SLACK_FRAMES * counted.frame_s
     missing = f"{counted.missing_s:.2f} s of frames are missing or damaged"
     return Stated(
         form=counted.form,
@@ -191,41 +192,79 @@ def _mpeg(data: bytes) -> Stated | None:
 
 # ---- Ogg ---------------------------------------------------------------------------------------
 
+_OGG_HEADER = struct.Struct("<5xBqII4xB")
+_MOST_DAMAGED = 100  # pages, then the walk ends: bytes made to look like pages cost no minutes
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
 
 def _ogg(data: bytes) -> Stated:
     """Sum, over chained streams, the last granule position over its clock (RFC 3533, RFC 7845).
 
-    A stream whose last intact page does not say that it is the last has lost its end.
+    Decoders drop a page whose checksum fails, a second of Opus, and go on; so every checksum is
+    verified, and a gap in the numbers of the intact pages, or no page marked as the last, means
+    that audio is missing. Of a page that fails, the granule position still tells how long the
+    track was at least.
     """
-    clocks: dict[int, tuple[int, int]] = {}  # serial -> granules a second, granules to skip
-    last: dict[int, tuple[int, int, int]] = {}  # serial -> granule, first and past-last byte
-    for p, body, end in _ogg_pages(data):
-        serial: int = struct.unpack_from("<I", data, p + 14)[0]
-        granule: int = struct.unpack_from("<q", data, p + 6)[0]
-        if data[p + 5] & 2 and (clock := _ogg_clock(data[body : body + 64])):
-            clocks[serial] = clock
-        elif serial in clocks and granule >= 0:
-            last[serial] = granule, p, end
-    seconds, missing = 0.0, ""
-    for serial, (rate, skip) in clocks.items():
-        granule, p, end = last.get(serial, (0, 0, 0))
-        seconds += max(0, granule - skip) / rate
-        if not data[p + 5] & 4 or not _ogg_page_is_intact(data[p:end]):
-            missing = "no end-of-stream page, so expected is at least that"
+    streams: dict[int, _OggStream] = {}
+    for page in _ogg_pages(data):
+        if page.begins and page.intact and (clock := _ogg_clock(page.body)):
+            streams[page.serial] = _OggStream(*clock, number=page.number)
+        elif stream := streams.get(page.serial):
+            stream.granule = max(stream.granule, page.granule)
+            if page.intact:
+                stream.gaps += page.number != stream.number + 1
+                stream.number, stream.ended = page.number, page.ends
+    seconds = sum(max(0, s.granule - s.skip) / s.rate for s in streams.values())
+    missing = ""
+    if any(s.gaps for s in streams.values()):
+        missing = "pages are missing or damaged"
+    elif not all(s.ended for s in streams.values()):
+        missing = "there is no last page, so expected is the least it can be"
     return Stated(form="ogg", seconds=seconds or None, missing=missing)
 
 
-def _ogg_pages(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """(start, body, end) of each page; a damaged header is skipped to the next capture pattern."""
-    p = data.find(b"OggS")
-    while 0 <= p <= len(data) - 27:
-        segments = data[p + 26]
+@dataclass
+class _OggStream:
+    """One logical stream while its pages go by."""
+
+    rate: int  # granules a second
+    skip: int  # granules before the first sample
+    granule: int = 0
+    number: int = 0  # of the last intact page
+    gaps: int = 0
+    ended: bool = False
+
+
+class _OggPage(NamedTuple):
+    serial: int
+    number: int
+    granule: int
+    begins: bool
+    ends: bool
+    intact: bool
+    body: bytes
+
+
+def _ogg_pages(data: bytes) -> Iterator[_OggPage]:
+    """The pages; from a damaged header the next capture pattern is searched (RFC 3533, 6)."""
+    p, damaged = data.find(b"OggS"), 0
+    while 0 <= p <= len(data) - 27 and damaged < _MOST_DAMAGED:
+        flags, granule, serial, number, segments = _OGG_HEADER.unpack_from(data, p)
         body = p + 27 + segments
         end = body + sum(data[p + 27 : body])
-        yield p, body, end
-        p = end if data[end : end + 4] == b"OggS" else data.find(b"OggS", p + 4)
+        whole = data[p:end]
+        intact = end <= len(data) and _ogg_checksum(whole) == whole[22:26]
+        yield _OggPage(
+            serial,
+            number,
+            granule,
+            bool(flags & 2),
+            bool(flags & 4),
+            intact,
+            whole[27 + segments :],
+        )
+        damaged += not intact
+        p = end if intact else data.find(b"OggS", p + 4)
 
 
 def _ogg_clock(packet: bytes) -> tuple[int, int] | None:
@@ -242,12 +281,12 @@ def _ogg_clock(packet: bytes) -> tuple[int, int] | None:
     return (rate, skip) if rate else None
 
 
-def _ogg_page_is_intact(page: bytes) -> bool:
-    """Whether the page's checksum fits.
+def _ogg_checksum(page: bytes) -> bytes:
+    """The checksum of a page as its header should hold it.
 
     Ogg runs the polynomial of zlib's CRC-32 from the other end, from zero and without inverting:
     reversing the bits of each byte, and of the result, makes zlib's C loop compute it.
     """
     blank = page[:22] + bytes(4) + page[26:]
     crc = zlib.crc32(blank.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return crc.to_bytes(4, "big").translate(_REVERSED) == page[22:26]
+    return crc.to_bytes(4, "big").translate(_REVERSED)

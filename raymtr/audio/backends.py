@@ -18,6 +18,8 @@ import av
 import numpy as np
 import soundfile as sf
 
+from raymtr.audio.mono import as_float
+
 SOUNDFILE_FORMS = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3"})
 
 _BLOCK = 1 << 18  # frames in a block; soundfile seeks after each read, so few and large ones
@@ -49,18 +51,25 @@ class SoundFileReader:
         self.damaged = False
 
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
-        """float32 [frames, channels] from native frame `start` to `stop`, or to the end."""
-        left = _UNKNOWN if stop is None else stop - start
+        """float32 [frames, channels] from native frame `start` to `stop`, or to the end.
+
+        soundfile seeks after every read, and libvorbis misplaces a seek into the last page by the
+        samples that the page's end cuts off: so nothing ends or starts within the last seconds.
+        """
+        end = self.frames or _UNKNOWN
+        stop = end if stop is None else min(stop, end)
+        at = min(start, max(0, end - _BLOCK)) if self._sound.format == "OGG" else start
+        surplus = start - at
         try:
-            if start:
-                self._sound.seek(start)
-            while left > 0:
-                wanted = min(left, _BLOCK)
+            if at:
+                self._sound.seek(at)
+            while at < stop:
+                wanted = _BLOCK if stop - at >= 2 * _BLOCK else stop - at
                 block = self._sound.read(wanted, dtype="float32", always_2d=True)
-                yield block
+                yield block[surplus:]
                 if len(block) < wanted:
                     return
-                left -= wanted
+                at, surplus = at + wanted, 0
         except sf.SoundFileError:
             self.damaged = True
 
@@ -170,12 +179,3 @@ def _planes(frame: Any) -> np.ndarray:
     if not frame.format.is_planar:
         array = array.reshape(-1, frame.layout.nb_channels).T
     return as_float(array)
-
-
-def as_float(samples: np.ndarray) -> np.ndarray:
-    """float32 of the same shape; integers by their full scale, as libsndfile does, floats as is."""
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32, copy=False)
-    half = np.float32(1 << 8 * samples.dtype.itemsize - 1)
-    centred = samples.astype(np.float32) - (half if samples.dtype.kind == "u" else 0)
-    return np.asarray(centred / half, np.float32)

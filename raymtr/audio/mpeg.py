@@ -17,6 +17,7 @@ from typing import NamedTuple
 SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
 
 _SEARCH = 1 << 16  # bytes in which the first frame must begin
+_LONGEST_GAP = 1 << 22  # bytes; behind a longer one nothing is searched
 _CHAIN = 4  # frames that must follow one another to be believed
 _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 
@@ -48,8 +49,8 @@ def begins(head: bytes) -> bool:
 def count_frames(data: bytes) -> Counted | None:
     """Walk the frames of a whole file, ID3v2 tags before them cut off; None where there are none.
 
-    A gap counts as the audio its bytes would have held. Where a Xing, Info or VBRI header counts
-    the frames too, the larger count is the recording's.
+    A Xing, Info or VBRI header counts the frames of the whole recording. Where there is none, or
+    more frames than it counts, a gap counts as the audio its bytes would have held.
     """
     found = _first_frame(data)
     if found is None:
@@ -69,10 +70,10 @@ def count_frames(data: bytes) -> Counted | None:
             gap_bytes += 0 if data[p : p + 3] in (b"ID3", b"TAG") else after - p
             p = after
     stated, trim = _xing(data[first : first + 256]) if form == "mp3" else (0, 0)
-    if stated:
-        count -= 1  # the frame that holds the header is silent
-        expected = float(max(count, stated))
-    else:
+    count -= 1 if stated else 0  # the frame that holds the header is silent
+    if count <= stated:
+        expected = float(stated)
+    else:  # no header, or one of the first of several recordings in a row
         expected = count + gap_bytes * count / max(1, p - first - gap_bytes)
     return Counted(
         form=form,
@@ -116,7 +117,8 @@ def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int
         return min(end, p + length)
     if data[p : p + 3] == b"TAG":
         return min(end, p + 128)
-    while 0 <= (p := data.find(b"\xff", p + 1)) < end - 6:
+    limit = min(end - 6, p + _LONGEST_GAP)
+    while 0 <= (p := data.find(b"\xff", p + 1)) < limit:
         after = p + size_at(p)
         if after > p and (after >= end - 6 or size_at(after)):
             return p

@@ -1,10 +1,10 @@
 """One decoder for training, indexing and serving: audio bytes to mono float32 at the spec's rate.
 
 Samples are decoded at their own rate by soundfile, or by PyAV what soundfile cannot open or does
-not bring home whole; channels are averaged, then soxr HQ resamples. Both are done here and only
-here, block by block: no backend may mix or resample, and memory is that of the result.
+not bring home whole (`backends`); channels are averaged, then soxr HQ resamples, both in
+one place (`mono`): no backend may mix or resample.
 
-No file comes out short in silence. What a file states about its own length (`audio_probe`) is
+No file comes out short in silence. What a file states about its own length (`probe`) is
 compared with what was decoded; a file that no backend decodes whole is refused, and jobs turn the
 `AudioError` into a row. Given up: whatever could be saved of a damaged file, and sample rates that
 change midway. A few damaged frames that leave the length whole pass.
@@ -14,32 +14,30 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import soxr
 
-from raymtr.audio_backends import (
-    CANNOT_OPEN,
-    SOUNDFILE_FORMS,
-    PyAVReader,
-    SoundFileReader,
-    as_float,
+from raymtr.audio.backends import CANNOT_OPEN, SOUNDFILE_FORMS, PyAVReader, SoundFileReader
+from raymtr.audio.cuts import clip_start, loop_to
+from raymtr.audio.mono import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    mix_and_resample,
+    resampled_length,
 )
-from raymtr.audio_probe import Stated, probe
-from raymtr.audio_source import AudioError, opened
+from raymtr.audio.probe import Stated, probe
+from raymtr.audio.source import AudioError, Source, opened
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
 DECODING = "decode-1"  # part of every fingerprint; raised by hand when the same file would differ
 
 _MARGIN_S = 0.1  # decoded on both sides of a span: soxr HQ reaches 128 samples of the lower rate
-_LOWEST_RATE, _HIGHEST_RATE = 1_000, 1_000_000  # Hz; beyond them a header is damaged
-_LOUDEST = 1e6  # full scale is 1; float files may pass it, but not by 120 dB
-_MOST_CHANNELS = 64
 _CODEC_FRAME = 4096  # samples; MP4 leaves up to that much padding behind its stated end
 
 Reader = SoundFileReader | PyAVReader
@@ -56,7 +54,7 @@ class Decoded:
 
 
 def decode(
-    source: str | bytes,
+    source: Source,
     spec: AudioSpec,
     *,
     max_s: float | None = None,
@@ -70,15 +68,14 @@ def decode(
         return _decode_whole(file, spec, max_s)
 
 
-def decode_span(
-    source: str | bytes, spec: AudioSpec, *, start_s: float, length_s: float
-) -> np.ndarray:
+def decode_span(source: Source, spec: AudioSpec, *, start_s: float, length_s: float) -> np.ndarray:
     """The slice [start_s, start_s + length_s) of a full decode, by seeking: float32 [n].
 
     Equal to `decode(...).samples[round(start_s * rate):][:round(length_s * rate)]`, so shorter or
     empty where the track ends. Reads on sample positions at which both rates' grids meet, with a
     margin for the resampler. Files without an exact index (all but what soundfile opens, and MP4)
-    are decoded whole. Raises AudioError.
+    are decoded whole. In AAC the noise that stands in for noise is drawn anew after a seek; all
+    else is equal to 1e-6. Raises AudioError.
     """
     start, count = round(start_s * spec.sample_rate), round(length_s * spec.sample_rate)
     if start < 0 or count < 0:
@@ -89,76 +86,22 @@ def decode_span(
         return _decode_whole(file, spec).samples[start:][:count] if span is None else span
 
 
-def random_clip(source: str | bytes, spec: AudioSpec, rng: np.random.Generator) -> np.ndarray:
+def random_clip(source: Source, spec: AudioSpec, rng: np.random.Generator) -> np.ndarray:
     """One training clip at random, decoding only what it needs: float32 [window_samples].
 
     The place is `clip_start`'s, the same that `audio_cache` draws from the same rng. A track
     shorter than a window is repeated. Raises AudioError.
     """
-    draw = rng.random()
+    draw, window = rng.random(), spec.window_samples
     with opened(source) as file:
         with _seekable(file) as track:
-            if track and (total := track.length(spec)) >= spec.window_samples:
-                start = clip_start(total, spec.window_samples, draw)
-                span = _read_span(track, spec, start, spec.window_samples)
+            if track and (total := track.length(spec)) >= window:
+                span = _read_span(track, spec, clip_start(total, window, draw), window)
                 if span is not None:
                     return span
-        return cut_clip(_decode_whole(file, spec).samples, spec, draw)
-
-
-def cut_clip(samples: np.ndarray, spec: AudioSpec, draw: float) -> np.ndarray:
-    """The clip that `draw`, uniform in [0, 1), picks from a whole track; [window_samples]."""
-    start = clip_start(len(samples), spec.window_samples, draw)
-    return loop_to(samples[start : start + spec.window_samples], spec.window_samples)
-
-
-def clip_start(total: int, window: int, draw: float) -> int:
-    """First sample of the clip that `draw`, uniform in [0, 1), picks among all that fit."""
-    return int(draw * (max(0, total - window) + 1))
-
-
-def loop_to(samples: np.ndarray, length: int) -> np.ndarray:
-    """`samples` [n], repeated from their start until there are `length` of them."""
-    return samples if len(samples) == length else np.resize(samples, length)
-
-
-def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarray]:
-    """All windows of a track: starts in seconds float64 [W], float32 [W, window_samples].
-
-    Windows start every `window_s`. Where a tail of at least `min_tail_s` remains, one more window
-    ends exactly with the track, overlapping its predecessor. A track shorter than a window is
-    repeated from its start until it fills one. Raises AudioError where there are no samples.
-    """
-    if not len(samples):
-        raise AudioError("empty", "there are no samples")
-    size = spec.window_samples
-    starts = list(range(0, len(samples) - size + 1, size)) or [0]
-    tail = len(samples) - (starts[-1] + size)
-    if tail > 0 and tail >= spec.min_tail_s * spec.sample_rate:
-        starts.append(len(samples) - size)
-    cut = np.stack([loop_to(samples[s : s + size], size) for s in starts])
-    return np.array(starts) / spec.sample_rate, cut.astype(np.float32, copy=False)
-
-
-def to_mono(samples: np.ndarray, rate: int, spec: AudioSpec) -> np.ndarray:
-    """Samples in memory, [n] or [n, channels] at `rate` Hz, as `decode` would give them.
-
-    Integers count by their full scale. Raises InputError for another shape, kind or rate,
-    AudioError for empty or non-finite samples.
-    """
-    samples = np.asarray(samples)
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and samples.shape[1] > _MOST_CHANNELS):
-        raise InputError(
-            f"samples are [n] or [n, channels], got shape {samples.shape}; transpose [channels, n]"
-        )
-    if samples.dtype.kind not in "fiu":
-        raise InputError(f"samples are floats or integers, got {samples.dtype}")
-    if rate != int(rate) or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
-        raise InputError(f"a sample rate in Hz is a whole number of at least 1000, got {rate!r}")
-    if not samples.size:
-        raise AudioError("empty", "there are no samples")
-    block = as_float(samples.reshape(len(samples), -1))
-    return _mix_and_resample([(int(rate), block)], spec)[0]
+        samples = _decode_whole(file, spec).samples
+    start = clip_start(len(samples), window, draw)
+    return loop_to(samples[start : start + window], window)
 
 
 # ---- whole tracks ------------------------------------------------------------------------------
@@ -170,13 +113,14 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
     stated = probe(file)
     if stated is None:
         raise AudioError("not_audio", "it begins like no audio format known here")
+    file = _behind_tags(file, stated)
     best: Decoded | None = None
     why = ""
-    for opener in _openers(stated.form):
+    for opener in _openers(stated):
         try:
             reader = opener(file)
         except CANNOT_OPEN as error:
-            why = str(error)
+            why = getattr(error, "strerror", None) or str(error)
             continue
         with contextlib.closing(reader):
             attempt = _decode_with(reader, stated, spec, max_s)
@@ -184,19 +128,34 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
                 return attempt
         if best is None or attempt.seconds > best.seconds:
             best = attempt
+        if stated.stretch > 1:
+            break  # no other decoder finds bytes that are not there
     raise _refusal(best, stated, why)
 
 
-def _openers(form: str) -> list[Callable[[BinaryIO], Reader]]:
-    """The backends for a container, the preferred one first."""
-    by_pyav = functools.partial(PyAVReader, form=form)
-    return [SoundFileReader, by_pyav] if form in SOUNDFILE_FORMS else [by_pyav]
+def _behind_tags(file: BinaryIO, stated: Stated) -> BinaryIO:
+    """The file, or a copy without the ID3v2 tags that make libsndfile cut a WAV short."""
+    if not stated.start:
+        return file
+    file.seek(stated.start)
+    return io.BytesIO(file.read())
+
+
+def _openers(stated: Stated) -> list[Callable[[BinaryIO], Reader]]:
+    """The backends for a file, the preferred one first.
+
+    libsndfile hides a hole in an Ogg file by seeking past it, so a file with holes is left to
+    PyAV, which counts honestly.
+    """
+    by_pyav = functools.partial(PyAVReader, form=stated.form)
+    trusted = stated.form in SOUNDFILE_FORMS and not stated.missing
+    return [SoundFileReader, by_pyav] if trusted else [by_pyav]
 
 
 def _decode_with(reader: Reader, stated: Stated, spec: AudioSpec, max_s: float | None) -> Decoded:
     """All that this backend finds in the file, with what it should find."""
     rate, frames = reader.rate, reader.frames
-    if not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError("not_audio", f"its header states a sample rate of {rate} Hz")
     expected = stated.seconds
     if expected is None and frames is not None:
@@ -204,10 +163,10 @@ def _decode_with(reader: Reader, stated: Stated, spec: AudioSpec, max_s: float |
     if max_s is not None and expected is not None and expected > max_s and not stated.missing:
         raise AudioError("too_long", f"it states {expected:.1f} s, at most {max_s:.1f} s are read")
     blocks = ((reader.rate, block) for block in reader.blocks())
-    samples, seconds = _mix_and_resample(blocks, spec, max_s)
+    samples, seconds = mix_and_resample(blocks, spec, max_s)
     if reader.can_seek and frames and frames < seconds * rate <= frames + _CODEC_FRAME:
         seconds = frames / rate  # cut the padding off, so that spans and wholes end alike
-        samples = samples[: _resampled_length(frames, rate, spec)]
+        samples = samples[: resampled_length(frames, rate, spec)]
     return Decoded(samples=samples, seconds=seconds, expected_seconds=expected, backend=reader.name)
 
 
@@ -234,44 +193,6 @@ def _refusal(best: Decoded | None, stated: Stated, why: str) -> AudioError:
     return AudioError("truncated", f"decoded {seconds:.2f} s of {known} expected: {note}")
 
 
-def _mix_and_resample(
-    blocks: Iterable[tuple[int, np.ndarray]], spec: AudioSpec, max_s: float | None = None
-) -> tuple[np.ndarray, float]:
-    """(float32 [n] at the spec's rate, native seconds) of (rate in Hz, [frames, channels]) blocks.
-
-    The mean of the channels is a matrix product: thirty times faster than `mean` on interleaved
-    samples. Raises AudioError beyond `max_s`, and for samples that no sound has.
-    """
-    parts: list[np.ndarray] = []
-    stream: soxr.ResampleStream | None = None
-    frames, rate = 0, spec.sample_rate
-    for rate, block in blocks:
-        channels = block.shape[1]
-        mono = block @ np.full(channels, 1 / channels, np.float32)
-        frames += len(mono)
-        if max_s is not None and frames > max_s * rate:
-            raise AudioError("too_long", f"it goes on after {max_s:.1f} s, the most that is read")
-        if rate != spec.sample_rate:
-            stream = stream or _resampler(rate, spec)
-            mono = stream.resample_chunk(mono)
-        parts.append(mono)
-    if stream is not None:
-        parts.append(stream.resample_chunk(np.empty(0, np.float32), last=True))
-    samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    if len(samples) and not max(samples.max(), -samples.min()) <= _LOUDEST:
-        raise AudioError("bad_samples", "it holds NaN, infinite or absurdly large samples")
-    return samples, frames / rate
-
-
-def _resampler(rate: int, spec: AudioSpec) -> soxr.ResampleStream:
-    return soxr.ResampleStream(rate, spec.sample_rate, 1, dtype="float32", quality="HQ")
-
-
-def _resampled_length(frames: int, rate: int, spec: AudioSpec) -> int:
-    """Samples that soxr makes of `frames` native ones: rounded, halves up."""
-    return (2 * frames * spec.sample_rate + rate) // (2 * rate)
-
-
 # ---- spans -------------------------------------------------------------------------------------
 
 
@@ -283,7 +204,7 @@ class _Track(NamedTuple):
 
     def length(self, spec: AudioSpec) -> int:
         """Samples of a full decode."""
-        return _resampled_length(self.frames, self.reader.rate, spec)
+        return resampled_length(self.frames, self.reader.rate, spec)
 
 
 @contextlib.contextmanager
@@ -293,7 +214,7 @@ def _seekable(file: BinaryIO) -> Iterator[_Track | None]:
     reader: Reader | None = None
     if stated and not stated.missing and stated.stretch == 1:
         with contextlib.suppress(*CANNOT_OPEN):
-            reader = _openers(stated.form)[0](file)
+            reader = _openers(stated)[0](_behind_tags(file, stated))
     if stated is None or reader is None:
         yield None
         return
@@ -326,6 +247,6 @@ def _read_span(track: _Track, spec: AudioSpec, start: int, count: int) -> np.nda
     meeting = max(0, start - margin) // up
     stop = -(-(start + count + margin) * down // up)
     blocks = track.reader.blocks(meeting * down, None if stop >= track.frames else stop)
-    samples, _ = _mix_and_resample(((rate, block) for block in blocks), spec)
+    samples, _ = mix_and_resample(((rate, block) for block in blocks), spec)
     span = samples[start - meeting * up :][:count]
     return None if track.reader.damaged or len(span) < count else span

@@ -18,6 +18,8 @@ from typing import BinaryIO
 from raymtr import storage
 from raymtr.errors import InputError
 
+Source = str | bytes | os.PathLike[str]  # a local path or a URI; or the bytes of a file
+
 
 class AudioError(Exception):
     """A file that gives no samples. `code` is stable, `reason` is a sentence for a person.
@@ -35,17 +37,17 @@ class AudioError(Exception):
 
 
 @contextlib.contextmanager
-def opened(source: str | bytes, max_mb: float | None = None) -> Iterator[BinaryIO]:
+def opened(source: Source, max_mb: float | None = None) -> Iterator[BinaryIO]:
     """The source as a seekable file; every way in which it cannot be read is an AudioError."""
+    source = os.fspath(source)
     try:
         with _open(source, max_mb) as file:
             yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AudioError("missing", f"there is no file {source!r}") from error
     except OSError as error:
-        raise AudioError(
-            "unreadable", f"cannot read {source!r}: {error.strerror or error}"
-        ) from error
+        what = repr(source) if isinstance(source, str) else "the bytes given"
+        raise AudioError("unreadable", f"cannot read {what}: {error.strerror or error}") from error
     except InputError as error:  # a URI of an unknown kind is a bad row, not a dead job
         raise AudioError("unreadable", str(error)) from error
 
@@ -62,9 +64,10 @@ def _open(source: str | bytes, max_mb: float | None) -> BinaryIO:
         _check_size(len(data), max_mb)
         return io.BytesIO(data)
     path = storage.local_path(source)
-    if "\0" in path:
-        raise AudioError("missing", f"there is no file {source!r}")
-    info = os.stat(path)  # before opening: a FIFO would wait for its writer
+    try:
+        info = os.stat(path)  # before opening: a FIFO would wait for its writer
+    except ValueError as error:  # a NUL, or a character no file name can hold
+        raise AudioError("missing", f"there is no file {source!r}") from error
     if not stat.S_ISREG(info.st_mode):
         raise AudioError("not_audio", f"{source!r} is no regular file")
     _check_size(info.st_size, max_mb)

@@ -1,0 +1,175 @@
+"""The whole `embed` job against a bare loop over the same functions, in CPU seconds.
+
+    python benchmarks/embed_job.py [--clips 60 360] [--rounds 2] [--music FOLDER]
+
+Asked: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
+more that do not depend on the size, vectors within 1e-6. Towers of the laptop recipe with random
+weights; ten-second clips, from FOLDER (Ogg) or made of noise, repeated under new ids.
+
+Each run is a process of its own, job and loop taking turns; its CPU is that of the whole process
+tree, Ray's daemons and workers included, sampled until it is gone. The minimum over rounds counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import soundfile
+
+from raymtr import storage
+from raymtr.index.shards import find_shards, matrix_of
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+ASKED_SLOPE, ASKED_FIXED_S, ASKED_DIFFERENCE = 1.15, 10.0, 1e-6
+SAMPLE_S = 0.1
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_MUSIC = REPOSITORY.parent / "shared" / "data" / "real_music" / "clips"
+
+JOB = """
+import sys
+from jobs.embed_catalog import embed_catalog
+from raymtr.settings import load_settings
+from raymtr.workspace import Workspace
+embed_catalog(Workspace.open(sys.argv[1]), load_settings("laptop"), model=sys.argv[2])
+"""
+LOOP = """
+import sys
+import numpy as np
+import torch
+from raymtr import audio, storage
+from raymtr.model.pretrained import load_model
+from raymtr.workspace import Workspace
+torch.set_num_threads(1)
+workspace, model = Workspace.open(sys.argv[1]), load_model(sys.argv[2])
+spec, vectors = model.spec.audio, []
+catalog = storage.read_tables(workspace.tracks, ["track_id", "uri"]).to_pylist()
+for track in catalog:
+    starts, windows = audio.windows(audio.decode(track["uri"], spec).samples, spec)
+    vectors.append(model.embed_windows(windows).mean(axis=0))
+units = np.stack(vectors)
+np.save(sys.argv[1] + "/loop.npy", units / np.linalg.norm(units, axis=1, keepdims=True))
+"""
+SAVE_MODEL = """
+import sys
+from raymtr.model.model_folder import save_towers
+from raymtr.model.two_towers import build_towers
+from raymtr.recipes import laptop
+save_towers(build_towers(laptop().towers, seed=0), sys.argv[1])
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, nargs=2, default=[60, 360], help="the two sizes")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(Path(folder), arguments)
+
+
+def measure(folder: Path, arguments: argparse.Namespace) -> int:
+    sources = find_clips(folder, arguments.music)
+    model = str(folder / "model")
+    run_python(SAVE_MODEL, model)
+    few, many = arguments.clips
+    seconds: dict[tuple[str, int], list[float]] = {}
+    difference = 0.0
+    for turn in range(arguments.rounds):
+        for count in (few, many):
+            workspace = make_workspace(folder / f"{turn}-{count}", sources, count)
+            for name, code in (("loop", LOOP), ("job", JOB)):
+                cpu, wall = run_python(code, workspace.root, model)
+                seconds.setdefault((name, count), []).append(cpu)
+                print(f"round {turn + 1}: {name} over {count} clips: {cpu:.1f} CPU s, {wall:.1f} s")
+            difference = max(difference, largest_difference(workspace))
+    return report(seconds, few=few, many=many, difference=difference)
+
+
+def report(
+    seconds: dict[tuple[str, int], list[float]], *, few: int, many: int, difference: float
+) -> int:
+    slope, fixed = {}, {}
+    for name in ("loop", "job"):
+        low, high = min(seconds[name, few]), min(seconds[name, many])
+        slope[name] = (high - low) / (many - few)
+        fixed[name] = low - slope[name] * few
+        print(f"{name}: {1e3 * slope[name]:.1f} CPU ms a clip, {fixed[name]:.1f} CPU s fixed")
+    rows = [
+        ("CPU per clip, job / loop", slope["job"] / slope["loop"], ASKED_SLOPE),
+        ("CPU s the job has fixed beyond the loop's", fixed["job"] - fixed["loop"], ASKED_FIXED_S),
+        ("largest difference of a vector's element", difference, ASKED_DIFFERENCE),
+    ]
+    for what, value, asked in rows:
+        print(f"{what}: {value:.3g}, asked at most {asked:g}: {'ok' if value <= asked else 'MISS'}")
+    return 0
+
+
+def find_clips(folder: Path, music: Path) -> list[str]:
+    clips = sorted(str(clip) for clip in music.glob("*.ogg")) if music.is_dir() else []
+    if clips:
+        return clips
+    print(f"no .ogg in {music}: clips are made of noise")
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        clip = folder / f"noise{number}.ogg"
+        soundfile.write(clip, 0.1 * rng.standard_normal(220_500), 22_050)
+        clips.append(str(clip))
+    return clips
+
+
+def make_workspace(folder: Path, sources: list[str], count: int) -> Workspace:
+    rows = [{"track_id": f"t{n:06}", "uri": sources[n % len(sources)]} for n in range(count)]
+    workspace = Workspace.open(str(folder), create=True)
+    storage.write_table(
+        f"{workspace.tracks}/part-0.parquet", check_tracks(pa.Table.from_pylist(rows))
+    )
+    return workspace
+
+
+def largest_difference(workspace: Workspace) -> float:
+    tracks = find_shards(workspace).read_tracks().sort_by("track_id")
+    loop = np.load(f"{workspace.root}/loop.npy")
+    return float(np.abs(matrix_of(tracks["vector"]) - loop).max())
+
+
+def run_python(code: str, *arguments: str) -> tuple[float, float]:
+    """CPU seconds of the process tree and wall seconds of one Python program."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    started = time.monotonic()
+    root = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], env=environment, stderr=subprocess.DEVNULL
+    )
+    tree = {root.pid: psutil.Process(root.pid)}
+    used: dict[int, float] = {}
+    while root.poll() is None or alive(tree, root.pid):
+        for process in list(tree.values()):
+            try:
+                tree.update({child.pid: child for child in process.children()})
+                times = process.cpu_times()
+                used[process.pid] = times.user + times.system
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(SAMPLE_S)
+    if root.returncode:
+        raise SystemExit(f"a run ended with {root.returncode}")
+    return sum(used.values()), time.monotonic() - started
+
+
+def alive(tree: dict[int, psutil.Process], root: int) -> bool:
+    """Whether a descendant still runs; Ray's daemons take a moment to end."""
+    return any(p.is_running() and p.status() != "zombie" for i, p in tree.items() if i != root)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,39 @@
+"""Where a track is cut: random clips for training, fixed windows for indexing.
+
+Pure functions of samples and the spec, shared by the decoder and the cache, so that both cut alike.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raymtr.audio.source import AudioError
+from raymtr.specs import AudioSpec
+
+
+def clip_start(total: int, window: int, draw: float) -> int:
+    """First sample of the clip that `draw`, uniform in [0, 1), picks among all that fit."""
+    return int(draw * (max(0, total - window) + 1))
+
+
+def loop_to(samples: np.ndarray, length: int) -> np.ndarray:
+    """`samples` [n], repeated from their start until there are `length` of them."""
+    return samples if len(samples) == length else np.resize(samples, length)
+
+
+def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarray]:
+    """All windows of a track: starts in seconds float64 [W], float32 [W, window_samples].
+
+    Windows start every `window_s`. Where a tail of at least `min_tail_s` remains, one more window
+    ends exactly with the track, overlapping its predecessor. A track shorter than a window is
+    repeated from its start until it fills one. Raises AudioError where there are no samples.
+    """
+    if not len(samples):
+        raise AudioError("empty", "there are no samples")
+    size = spec.window_samples
+    starts = list(range(0, len(samples) - size + 1, size)) or [0]
+    tail = len(samples) - (starts[-1] + size)
+    if tail > 0 and tail >= spec.min_tail_s * spec.sample_rate:
+        starts.append(len(samples) - size)
+    cut = np.stack([loop_to(samples[s : s + size], size) for s in starts])
+    return np.array(starts) / spec.sample_rate, cut.astype(np.float32, copy=False)

@@ -1,0 +1,109 @@
+"""Rows of the `tracks` table by id and by name: held in memory, or asked of LanceDB.
+
+A lookup costs LanceDB some milliseconds at any size and a query makes several, so a table small
+enough to be searched exactly is held whole: a lookup is then a dictionary's. Both classes answer
+the same questions; what is filtered or full text stays LanceDB's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr.index.filters import sql_among, sql_column, sql_literal
+
+# Shadow columns of `tracks`; a catalog's own columns never begin with an underscore.
+TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"
+SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS)
+NAMED_COLUMNS = ["track_id", "title", "artist", TITLE_KEY, ARTIST_KEY]
+
+Row = dict[str, Any]
+
+
+class LanceRows:
+    """Rows asked of a LanceDB table through its scalar indices."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
+        """The rows of these ids, in no order; an unknown id has none."""
+        return self._where(sql_among("track_id", ids), columns)
+
+    def by_name(self, keys: Iterable[str]) -> list[Row]:
+        """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
+        wanted = sorted(set(keys))
+        condition = f"{sql_among(TITLE_KEY, wanted)} OR {sql_among(ARTIST_KEY, wanted)}"
+        return self._where(condition, NAMED_COLUMNS)
+
+    def by_similar(self, key: str) -> list[Row]:
+        """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
+        condition = f"array_has({sql_column(SIMILAR_KEYS)}, {sql_literal(key)})"
+        return self._where(condition, ["track_id", SIMILAR_KEYS])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        return read_rows(self._table, None, [name])[name]
+
+    def _where(self, condition: str, columns: Sequence[str]) -> list[Row]:
+        return list(read_rows(self._table, condition, columns).to_pylist())
+
+
+class HeldRows:
+    """The same, from an Arrow table in memory."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.combine_chunks()
+        self._place = {track: row for row, track in enumerate(table["track_id"].to_pylist())}
+
+    def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
+        """The rows of these ids, in no order; an unknown id has none."""
+        return self._take([self._place[i] for i in ids if i in self._place], columns)
+
+    def by_name(self, keys: Iterable[str]) -> list[Row]:
+        """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
+        rows = {row for key in keys for row in self._names.get(key, ())}
+        return self._take(sorted(rows), NAMED_COLUMNS)
+
+    def by_similar(self, key: str) -> list[Row]:
+        """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
+        return self._take(self._similar.get(key, []), ["track_id", SIMILAR_KEYS])
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows."""
+        return self._table[name]
+
+    @cached_property
+    def _names(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for column in (TITLE_KEY, ARTIST_KEY):
+            for row, key in enumerate(self._table[column].to_pylist()):
+                if key is not None:
+                    rows.setdefault(key, []).append(row)
+        return rows
+
+    @cached_property
+    def _similar(self) -> dict[str, list[int]]:
+        lists = self._table[SIMILAR_KEYS]
+        parents = pc.list_parent_indices(lists).to_pylist()
+        rows: dict[str, list[int]] = {}
+        for row, key in zip(parents, pc.list_flatten(lists).to_pylist(), strict=True):
+            rows.setdefault(key, []).append(row)
+        return rows
+
+    def _take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Row]:
+        chosen = self._table.select(list(dict.fromkeys(columns)))
+        return list(chosen.take(pa.array(rows, pa.int64())).to_pylist())
+
+
+def read_rows(table: Any, condition: str | None, columns: Sequence[str]) -> pa.Table:
+    """All rows of a LanceDB table that meet an SQL condition of ours, some columns of them."""
+    query = table.search()
+    if condition is not None:
+        query = query.where(condition, prefilter=True)
+    chosen = list(dict.fromkeys(columns))
+    return query.select(chosen).limit(max(table.count_rows(), 1)).to_arrow()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from raymtr.index.embed_tracks import decode_tracks, embed_tracks
+from raymtr.index.shards import EMBEDDED
+from raymtr.model.model import Model
+from raymtr.model.pretrained import load_model
+
+RATE = 22_050
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: str) -> Model:
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    folder = tmp_path_factory.mktemp("audio")
+    rng = np.random.default_rng(0)
+    for name, seconds in (("long", 23.0), ("short", 2.0), ("exact", 10.0)):
+        samples = 0.1 * rng.standard_normal(int(seconds * RATE))
+        soundfile.write(folder / f"{name}.wav", samples, RATE)
+    (folder / "text.wav").write_text("not audio")
+    names = ["long", "absent", "short", "text", "exact"]
+    uris = [str(folder / f"{name}.wav") for name in names]
+    return pa.table({"track_id": names, "uri": uris})
+
+
+def decode(model: Model, batch: pa.Table, *, max_s: float = 60.0) -> pa.Table:
+    return pa.concat_tables(decode_tracks(batch, spec=model.spec.audio, max_s=max_s, max_mb=100.0))
+
+
+def test_each_track_is_embedded_as_the_model_alone_would(model: Model, batch: pa.Table) -> None:
+    embedded = embed_tracks(model, decode(model, batch))
+    assert embedded.schema == EMBEDDED
+    rows = {row["track_id"]: row for row in embedded.to_pylist()}
+    assert list(rows) == batch["track_id"].to_pylist()
+    for name, uri in zip(*batch.to_pydict().values(), strict=True):
+        if name in ("absent", "text"):
+            continue
+        starts, windows = model.audio_windows(uri)
+        assert rows[name]["code"] is None
+        assert rows[name]["starts_s"] == starts.tolist()
+        assert (
+            np.array(rows[name]["vector"], np.float32).tobytes()
+            == model.encode_audio([uri])[0].tobytes()
+        )
+        np.testing.assert_array_equal(
+            np.array(rows[name]["windows"], np.float32).reshape(windows.shape), windows
+        )
+
+
+def test_windows_end_with_the_track(model: Model, batch: pa.Table) -> None:
+    rows = {row["track_id"]: row for row in embed_tracks(model, decode(model, batch)).to_pylist()}
+    assert rows["long"]["starts_s"] == pytest.approx([0.0, 10.0, 13.0], abs=1e-3)
+    assert rows["long"]["ends_s"] == pytest.approx([10.0, 20.0, 23.0], abs=1e-3)
+    assert rows["short"]["ends_s"] == pytest.approx([2.0], abs=1e-3)
+
+
+def test_bad_files_become_rows_with_a_reason(model: Model, batch: pa.Table) -> None:
+    decoded = decode(model, batch, max_s=15.0)
+    codes = dict(zip(decoded["track_id"].to_pylist(), decoded["code"].to_pylist(), strict=True))
+    assert codes == {
+        "long": "too_long",
+        "absent": "missing",
+        "short": None,
+        "text": "not_audio",
+        "exact": None,
+    }
+    embedded = embed_tracks(model, decoded)
+    assert embedded["code"].to_pylist() == decoded["code"].to_pylist()
+    assert all(embedded["reason"][row].as_py() for row in (0, 1, 3))
+
+
+def test_a_batch_of_failures_needs_no_model(model: Model, batch: pa.Table) -> None:
+    embedded = embed_tracks(model, decode(model, batch.slice(1, 1)))
+    assert embedded["code"].to_pylist() == ["missing"]
+
+
+class DeafModel:
+    """A model whose vector of a silent window is zero: nothing a search could find."""
+
+    def __init__(self, model: Model) -> None:
+        self.spec = model.spec
+
+    def embed_windows(self, windows: np.ndarray) -> np.ndarray:
+        return np.zeros((len(windows), self.spec.dim), np.float32)
+
+
+def test_a_vector_without_direction_is_a_failure(model: Model, batch: pa.Table) -> None:
+    embedded = embed_tracks(DeafModel(model), decode(model, batch))  # type: ignore[arg-type]
+    assert embedded["code"].to_pylist()[0] == "bad_vector"
+    assert embedded["vector"].null_count == 5

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards, matrix_of
+from raymtr.workspace import Workspace
+
+DIM = 4
+
+
+def embedded(track_id: str, windows: int = 2) -> dict:
+    vectors = np.eye(DIM, dtype=np.float32)[np.arange(windows) % DIM]
+    return {
+        "track_id": track_id,
+        "uri": f"/{track_id}.wav",
+        "starts_s": [10.0 * index for index in range(windows)],
+        "ends_s": [10.0 * index + 10.0 for index in range(windows)],
+        "vector": vectors[0],
+        "windows": vectors.reshape(-1),
+    }
+
+
+def failed(track_id: str) -> dict:
+    row = {"track_id": track_id, "uri": f"/{track_id}.wav"}
+    return row | {"code": "missing", "reason": "no such file"}
+
+
+def table(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=EMBEDDED)
+
+
+def open_shards(folder: Path, fingerprint: str = "f") -> Shards:
+    return Shards(str(folder), MadeBy(fingerprint=fingerprint, precision="fp32", dim=DIM))
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Shards:
+    shards = open_shards(tmp_path / "f")
+    shards.take()
+    return shards
+
+
+def test_a_commit_is_read_back_whole(shards: Shards) -> None:
+    shards.commit(table(embedded("a", 3), failed("b"), embedded("c", 1)))
+    shards.commit(table(failed("d")))
+    assert sorted(shards.done().to_pylist()) == ["a", "b", "c", "d"]
+    assert shards.read_tracks()["track_id"].to_pylist() == ["a", "c"]
+    windows = pa.concat_tables(shards.window_tables())
+    assert windows["track_id"].to_pylist() == ["a", "a", "a", "c"]
+    assert windows["start_s"].to_pylist() == [0.0, 10.0, 20.0, 0.0]
+    assert windows["end_s"].to_pylist() == [10.0, 20.0, 30.0, 10.0]
+    np.testing.assert_array_equal(
+        matrix_of(windows["vector"]), np.eye(DIM, dtype=np.float32)[[0, 1, 2, 0]]
+    )
+    assert sorted(shards.read_dead_letters()["track_id"].to_pylist()) == ["b", "d"]
+
+
+def test_what_was_not_committed_is_removed_by_the_next_owner(shards: Shards) -> None:
+    shards.commit(table(embedded("a"), failed("b")))
+    shards.commit(table(embedded("c"), failed("d")))
+    name = next(
+        name
+        for name in storage.list_files(f"{shards.folder}/tracks")
+        if storage.read_table(f"{shards.folder}/tracks/{name}")["track_id"].to_pylist() == ["c"]
+    )
+    storage.delete(f"{shards.folder}/tracks/{name}")  # as if killed before the last of three files
+    again = open_shards(Path(shards.folder))
+    again.take()
+    assert sorted(again.done().to_pylist()) == ["a", "b"]
+    for kind in ("windows", "dead_letter", "tracks"):
+        assert len(storage.list_files(f"{shards.folder}/{kind}")) == 1
+
+
+def test_an_owner_that_was_replaced_cannot_commit(shards: Shards) -> None:
+    rival = open_shards(Path(shards.folder))
+    rival.take()
+    with pytest.raises(UnusableError, match="another embed job"):
+        shards.commit(table(embedded("a")))
+    assert shards.read_tracks().num_rows == 0
+    rival.commit(table(embedded("a")))
+    rival.release()
+    assert len(storage.list_files(f"{shards.folder}/windows")) == 1
+
+
+def test_failures_can_be_forgotten(shards: Shards) -> None:
+    shards.commit(table(embedded("a"), failed("b")))
+    assert shards.forget_failures() == 1
+    assert shards.done().to_pylist() == ["a"]
+
+
+def test_empty_folder_reads_as_empty(shards: Shards) -> None:
+    assert shards.read_tracks().num_rows == 0
+    assert shards.done().to_pylist() == []
+    assert shards.read_tracks()["vector"].type == pa.list_(pa.float32(), DIM)
+
+
+def test_the_last_finished_embeddings_are_found(tmp_path: Path) -> None:
+    workspace = Workspace.open(str(tmp_path), create=True)
+    with pytest.raises(InputError, match="raymtr embed"):
+        find_shards(workspace)
+    for name in ("old", "new", "unfinished"):
+        made = open_shards(Path(workspace.embeddings(name)), name)
+        made.take()
+        if name != "unfinished":
+            made.release()
+    assert find_shards(workspace).made_by.fingerprint == "new"
+    assert find_shards(workspace, "unfinished").made_by.dim == DIM
+    with pytest.raises(InputError, match="new, old, unfinished"):
+        find_shards(workspace, "absent")

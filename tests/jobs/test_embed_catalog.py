@@ -1,0 +1,181 @@
+"""The embedding job on a real, small Ray cluster: results, errors as rows, a kill and a resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from jobs.embed_catalog import describe, embed_catalog, plan_embedding, remaining
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.shards import find_shards, matrix_of
+from raymtr.model.pretrained import load_model
+from raymtr.recipes import tiny
+from raymtr.settings import load_settings
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RATE = 22_050
+
+
+def write_noise(folder: Path, name: str, seconds: float) -> str:
+    samples = 0.1 * np.random.default_rng(len(name)).standard_normal(int(seconds * RATE))
+    soundfile.write(folder / f"{name}.wav", samples, RATE)
+    return str(folder / f"{name}.wav")
+
+
+def vectors_of(workspace: Workspace) -> dict[str, bytes]:
+    """Every track's vector, as bytes; fails where an id stands twice."""
+    tracks = find_shards(workspace).read_tracks()
+    ids = tracks["track_id"].to_pylist()
+    assert len(set(ids)) == len(ids)
+    return {i: row.tobytes() for i, row in zip(ids, matrix_of(tracks["vector"]), strict=True)}
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return replace(tiny(), embed=replace(tiny().embed, max_track_s=40.0))
+
+
+def test_good_tracks_get_vectors_and_bad_ones_a_reason(
+    ray_cluster: None,
+    tmp_path: Path,
+    make_workspace: Callable,
+    tiny_model: str,
+    settings: Settings,
+) -> None:
+    uris = {
+        name: write_noise(tmp_path, name, s)
+        for name, s in (("long", 23), ("odd ü#%", 2), ("s", 10))
+    }
+    uris |= {"absurd": write_noise(tmp_path, "absurd", 41), "absent": str(tmp_path / "absent.wav")}
+    (tmp_path / "empty.wav").touch()
+    uris |= {"empty": str(tmp_path / "empty.wav"), "words": None}
+    rows = [
+        {"track_id": f"t{n}", "uri": uri, "title": t} for n, (t, uri) in enumerate(uris.items())
+    ]
+    workspace = make_workspace(rows)
+
+    plan = plan_embedding(workspace, settings, model=tiny_model)
+    assert (plan["tracks"], plan["skipped"], plan["done"]) == (6, 1, 0)
+    assert "6 of unknown length" in describe(plan)
+    assert not storage.list_folders(workspace.path("embeddings"))  # a dry run writes nothing
+
+    answer = embed_catalog(workspace, settings, model=tiny_model)
+    assert (answer["embedded"], answer["failed"], answer["skipped"], answer["new"]) == (3, 3, 1, 6)
+    assert answer["errors"] == {"too_long": 1, "missing": 1, "empty": 1}
+    assert answer["error_rate"] == pytest.approx(0.5)
+    assert "3 failed" in describe(answer)
+
+    model = load_model(tiny_model)
+    expected = {
+        f"t{n}": model.encode_audio([uri])[0] for n, uri in enumerate(uris.values()) if n < 3
+    }
+    assert vectors_of(workspace) == {i: vector.tobytes() for i, vector in expected.items()}
+    shards = find_shards(workspace)
+    assert shards.made_by.fingerprint == model.fingerprint == answer["fingerprint"]
+    assert load_model(shards.model_folder).fingerprint == model.fingerprint
+    letters = shards.read_dead_letters().to_pylist()
+    assert {row["track_id"]: row["code"] for row in letters} == {
+        "t3": "too_long",
+        "t4": "missing",
+        "t5": "empty",
+    }
+
+    again = embed_catalog(workspace, settings, model=tiny_model)  # nothing is left to do
+    assert (again["embedded"], again["failed"], again["new"]) == (3, 3, 0)
+
+
+DRIVER = """
+import sys
+from jobs.embed_catalog import embed_catalog
+from raymtr.recipes import tiny
+from raymtr.workspace import Workspace
+embed_catalog(Workspace.open(sys.argv[1]), tiny(), model=sys.argv[2])
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped(
+    ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
+) -> None:
+    import ray
+
+    uri = write_noise(tmp_path, "noise", 30.0)
+    workspace = make_workspace([{"track_id": f"t{n:02}", "uri": uri} for n in range(80)])
+    # The driver joins this cluster, so its workers outlive it, as they do in a real one.
+    address = ray.get_runtime_context().gcs_address
+    environment = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", DRIVER, workspace.root, tiny_model]
+    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        kill_after_first_commit(driver, workspace)
+    finally:
+        driver.kill()
+        driver.wait()
+    before = vectors_of_unfinished(workspace)
+    assert 0 < len(before) < 80
+
+    answer = embed_catalog(workspace, tiny(), model=tiny_model)
+    assert (answer["embedded"], answer["failed"]) == (80, 0)
+    assert answer["new"] == 80 - len(before)  # nothing that was committed is done again
+    after = vectors_of(workspace)
+    assert len(after) == 80 and before.items() <= after.items()
+    assert set(after.values()) == {load_model(tiny_model).encode_audio([uri])[0].tobytes()}
+
+
+def kill_after_first_commit(driver: subprocess.Popen, workspace: Workspace) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        for name in storage.list_folders(workspace.path("embeddings")):
+            if storage.list_files(f"{workspace.embeddings(name)}/tracks", suffix=".parquet"):
+                os.kill(driver.pid, signal.SIGKILL)
+                return
+        time.sleep(0.01)
+    pytest.fail("no shard was committed within two minutes")
+
+
+def vectors_of_unfinished(workspace: Workspace) -> dict[str, bytes]:
+    (name,) = storage.list_folders(workspace.path("embeddings"))
+    shards = find_shards(workspace, name)
+    assert not shards.complete
+    tracks = shards.read_tracks()
+    rows = matrix_of(tracks["vector"])
+    return {i: row.tobytes() for i, row in zip(tracks["track_id"].to_pylist(), rows, strict=True)}
+
+
+def test_a_gpu_that_is_not_there_is_an_error(
+    ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
+) -> None:
+    workspace = make_workspace([{"track_id": "a", "uri": write_noise(tmp_path, "a", 1.0)}])
+    settings = load_settings("tiny", assignments=["embed.use_gpu=true"])
+    with pytest.raises(UnusableError, match="1 GPU asked for, 0 in this Ray cluster"):
+        embed_catalog(workspace, settings, model=tiny_model)
+
+
+def test_without_catalog_or_model_the_next_step_is_named(
+    tmp_path: Path, make_workspace: Callable
+) -> None:
+    with pytest.raises(InputError, match="raymtr scan"):
+        embed_catalog(Workspace.open(str(tmp_path / "w"), create=True), tiny())
+    with pytest.raises(InputError, match="raymtr train"):
+        embed_catalog(make_workspace([{"track_id": "a", "uri": "/a.wav"}]), tiny())
+
+
+def test_only_new_tracks_with_audio_remain(make_workspace: Callable) -> None:
+    import pyarrow as pa
+
+    catalog = pa.table({"track_id": ["a", "b", "c"], "uri": ["/a", None, "/c"]})
+    done = pa.chunked_array([["a"], ["gone"]])
+    assert remaining(catalog, done).to_pylist() == [{"track_id": "c", "uri": "/c"}]

@@ -1,0 +1,229 @@
+"""The scan job: what it writes, what it answers, what it refuses, and that a kill harms nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+
+from jobs import scan_catalog as job
+from raymtr import storage
+from raymtr.catalog.folder import list_audio
+from raymtr.catalog.sources import real_music_tracks
+from raymtr.errors import InputError, UnusableError
+from raymtr.recipes import tiny
+from raymtr.track import KNOWN
+from raymtr.workspace import Workspace
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace.open(str(tmp_path / "workspace"), create=True)
+
+
+@pytest.fixture
+def music(tmp_path):
+    """Three tagged files of one second, a text file and an empty one."""
+    folder = tmp_path / "music"
+    (folder / "Album").mkdir(parents=True)
+    for number, artist in enumerate(("Cure", "Cure", "Air"), start=1):
+        with sf.SoundFile(folder / "Album" / f"0{number} - Song.flac", "w", 8_000, 1) as file:
+            file.title, file.artist, file.genre = f"Title {number}", artist, "Rock;Pop"
+            file.write(np.zeros(8_000))
+    (folder / "notes.txt").write_text("x")
+    (folder / "empty.wav").touch()
+    return folder
+
+
+def scan(workspace, source, **arguments):
+    return job.scan_catalog(workspace, tiny(), str(source), **arguments)
+
+
+def rows(workspace):
+    return storage.read_tables(workspace.tracks).to_pylist()
+
+
+def test_a_folder_becomes_a_catalog(workspace, music):
+    answer = scan(workspace, music)
+    assert answer == storage.read_json(f"{workspace.catalog}/summary.json")
+    json.dumps(answer, allow_nan=False)
+    wanted = {
+        "kind": "folder", "tracks": 3, "with_audio": 3, "artists": 2, "hours": 0.001,
+        "tags": {"Pop": 3, "Rock": 3}, "extras": {}, "errors": 1, "error_rate": 0.25,
+        "skipped": {".txt": 1}, "similar_artists": None,
+    }  # fmt: skip
+    assert {name: answer[name] for name in wanted} == wanted
+    assert sum(answer["splits"].values()) == 3
+    found = rows(workspace)
+    assert list(found[0]) == list(KNOWN)
+    assert {row["title"] for row in found} == {"Title 1", "Title 2", "Title 3"}
+    assert [row["track_id"] for row in found] == sorted(row["track_id"] for row in found)
+    assert len({row["split"] for row in found if row["artist"] == "Cure"}) == 1
+    (letter,) = storage.read_tables(f"{workspace.catalog}/dead_letter").to_pylist()
+    assert letter["code"] == "empty" and letter["uri"].endswith("empty.wav")
+    assert "3 tracks by 2 artists" in job.describe(answer)
+
+
+def test_scanning_again_after_a_move_gives_the_same_ids_and_clears_old_errors(workspace, music):
+    scan(workspace, music)
+    before = {row["track_id"] for row in rows(workspace)}
+    moved = shutil.move(music, music.parent / "moved")
+    os.unlink(f"{moved}/empty.wav")
+    assert scan(workspace, moved)["errors"] == 0
+    assert {row["track_id"] for row in rows(workspace)} == before
+    assert not storage.exists(f"{workspace.catalog}/dead_letter")
+
+
+def test_a_manifest_keeps_its_ids_extras_and_splits(workspace, tmp_path):
+    (tmp_path / "a.wav").touch()
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(
+        "track_id,uri,artist,split,bpm\n01,a.wav,A,test,120\n02,gone.wav,A,,90\n03,,B,,\n"
+    )
+    graph = tmp_path / "graph.tsv"
+    graph.write_text("artist\tsimilar_artist\tscore\na\tB\t0.5\n")
+    answer = scan(workspace, manifest, artists=str(graph))
+    assert answer["extras"] == {"bpm": "int64"}
+    assert answer["with_audio"] == 2 and answer["errors"] == 0
+    assert answer["missing"] == {
+        "looked_for": 2,
+        "absent": 1,
+        "example": str(tmp_path / "gone.wav"),
+    }
+    assert answer["similar_artists"] == {"artists": 2, "matched": 2}
+    found = rows(workspace)
+    assert [row["track_id"] for row in found] == ["01", "02", "03"]
+    assert found[0]["split"] == found[1]["split"] == "test"
+    assert found[0]["similar_artists"] == ["B"] and found[2]["similar_artists"] == ["a"]
+
+
+def test_one_file_is_a_catalog_of_one(workspace, music):
+    answer = scan(workspace, music / "Album" / "01 - Song.flac")
+    assert (answer["kind"], answer["tracks"], rows(workspace)[0]["title"]) == ("file", 1, "Title 1")
+
+
+def test_a_folder_of_parquet_is_a_manifest(workspace, tmp_path):
+    (tmp_path / "parts").mkdir()
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"track_id": [name]}), tmp_path / "parts" / f"{name}.parquet")
+    assert scan(workspace, tmp_path / "parts")["kind"] == "manifest"
+    assert len(rows(workspace)) == 2
+
+
+def test_a_big_catalog_is_in_parts_and_a_smaller_one_leaves_none_behind(workspace, tmp_path):
+    ids = [f"t{i:06}" for i in range(210_000)]
+    pq.write_table(pa.table({"track_id": ids[::-1]}), tmp_path / "m.parquet")
+    scan(workspace, tmp_path / "m.parquet")
+    names = storage.list_files(workspace.tracks)
+    assert names == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert storage.read_tables(workspace.tracks, ["track_id"])["track_id"].to_pylist() == ids
+    pq.write_table(pa.table({"track_id": ["only"]}), tmp_path / "m.parquet")
+    scan(workspace, tmp_path / "m.parquet")
+    assert [row["track_id"] for row in rows(workspace)] == ["only"]
+
+
+def test_an_unknown_graph_is_said_aloud(workspace, music, tmp_path, caplog):
+    (tmp_path / "g.tsv").write_text("artist\tsimilar_artist\nX\tY\n")
+    answer = scan(workspace, music, artists=str(tmp_path / "g.tsv"))
+    assert answer["similar_artists"] == {"artists": 2, "matched": 0}
+    assert "none of the catalog's 2 artists" in caplog.text
+    assert "knows 0 of 2 artists" in job.describe(answer)
+
+
+def test_refusals_leave_the_old_catalog(workspace, music, tmp_path):
+    scan(workspace, music)
+    before = rows(workspace)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "x.jpg").touch()
+    (tmp_path / "x.docx").touch()
+    (tmp_path / "leak.csv").write_text("track_id,artist,split\na,X,train\nb,x,test\n")
+    with pytest.raises(UnusableError, match=r"no audio files in .*empty: it holds nothing at all"):
+        scan(workspace, tmp_path / "empty")
+    with pytest.raises(UnusableError, match=r"it holds 1 .jpg; audio is .aac"):
+        scan(workspace, tmp_path / "odd")
+    with pytest.raises(InputError, match="nothing stands at"):
+        scan(workspace, tmp_path / "absent")
+    with pytest.raises(InputError, match=r"neither audio .* nor a manifest"):
+        scan(workspace, tmp_path / "x.docx")
+    with pytest.raises(InputError, match="in two splits"):
+        scan(workspace, tmp_path / "leak.csv")
+    with pytest.raises(InputError, match="no rows at"):
+        scan(workspace, music, artists=str(tmp_path / "absent.tsv"))
+    assert rows(workspace) == before
+
+
+def test_a_folder_of_empty_files_is_all_errors(workspace, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.mp3").touch()
+    answer = scan(workspace, tmp_path / "broken")
+    assert (answer["tracks"], answer["errors"], answer["error_rate"]) == (0, 1, 1.0)
+    assert rows(workspace) == []
+    job.describe(answer)
+
+
+def test_a_small_scan_needs_neither_ray_nor_torch(workspace, music):
+    code = (
+        "import sys; from jobs.scan_catalog import scan_catalog; from raymtr.recipes import tiny\n"
+        "from raymtr.workspace import Workspace\n"
+        f"scan_catalog(Workspace({workspace.root!r}), tiny(), {str(music)!r})\n"
+        "assert not {'ray', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_killed_scan_leaves_the_old_catalog_and_the_next_one_works(workspace, music, tmp_path):
+    scan(workspace, music)
+    before = rows(workspace)
+    pq.write_table(
+        pa.table({"track_id": [f"t{i}" for i in range(150_000)]}), tmp_path / "m.parquet"
+    )
+    code = (
+        "import os, signal; from raymtr import storage\n"
+        "from jobs.scan_catalog import scan_catalog\n"
+        "from raymtr.recipes import tiny; from raymtr.workspace import Workspace\n"
+        "write = storage.write_table\n"
+        "def killed(uri, table):\n"
+        "    write(uri, table)\n"
+        "    if uri.endswith('part-00001.parquet'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "storage.write_table = killed\n"
+        f"scan_catalog(Workspace({workspace.root!r}), tiny(), {str(tmp_path / 'm.parquet')!r})"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    assert run.returncode == -signal.SIGKILL
+    assert rows(workspace) == before
+    scan(workspace, music)
+    assert storage.list_folders(workspace.catalog) == ["dead_letter", "tracks"]
+
+
+def test_the_cluster_reads_what_this_process_reads(ray_cluster, music):
+    files = list_audio(str(music)).files
+    spread = pa.concat_tables(job.on_cluster(files)).sort_by("track_id")
+    assert spread.equals(pa.concat_tables(job.in_process(files)).sort_by("track_id"))
+
+
+@shared
+def test_real_music_through_its_manifest(workspace, tmp_path):
+    pq.write_table(real_music_tracks(str(SHARED / "real_music")), tmp_path / "m.parquet")
+    answer = scan(workspace, tmp_path / "m.parquet")
+    assert answer["tracks"] == 395 and answer["missing"]["absent"] == 0
+    assert answer["hours"] == pytest.approx(395 * 10 / 3600, abs=1e-3)
+    assert {"genre", "vocal", "licence"} <= set(answer["extras"])
+
+
+@shared
+def test_real_music_as_a_folder_of_files(workspace):
+    answer = scan(workspace, SHARED / "real_music")
+    assert answer["tracks"] == 395 and answer["errors"] == 0
+    assert answer["hours"] == pytest.approx(395 * 10 / 3600, rel=1e-3)

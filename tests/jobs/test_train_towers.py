@@ -1,0 +1,185 @@
+"""The job on Ray Train: two workers, a kill, and what is refused. Audio: two seconds a track."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from jobs.train_towers import describe, train_towers
+from raymtr import load_model, storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.recipes import tiny
+from raymtr.specs import AudioSpec, Settings, to_dict
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+AUDIO = AudioSpec(sample_rate=8000, window_s=1.0, n_fft=256, hop=200, n_mels=32)
+STEPS = 30
+
+
+def settings_of(**train: Any) -> Settings:
+    settings = tiny()
+    towers = dataclasses.replace(settings.towers, audio=AUDIO)
+    spec = {"steps": STEPS, "checkpoint_every": 3, "validate_every": 15, "warmup_steps": 4}
+    replaced = dataclasses.replace(settings.train, **{**spec, **train})
+    return dataclasses.replace(settings, towers=towers, train=replaced)
+
+
+def make_catalog(root: Path) -> Workspace:
+    """14 tones, 10 to train and 4 to validate on, one broken file, one track without audio."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(16):
+        seconds = np.arange(16_000 + 1000 * n) / 8000
+        wave = 0.3 * np.sin(2 * np.pi * (110 + 60 * n) * seconds) + rng.normal(
+            0, 0.01, len(seconds)
+        )
+        file = root / f"tone {n:02d} ü.wav"
+        soundfile.write(file, wave, 8000)
+        rows.append(
+            {
+                "track_id": f"t{n:02d}",
+                "uri": str(file),
+                "title": f"Tone {n}",
+                "tags": ["low" if n < 8 else "high", f"number {n}"],
+                "dataset": "tones" if n % 2 else "waves",
+                "split": "valid" if n % 4 == 3 else "train",
+            }
+        )
+    (root / "tone 12 ü.wav").write_bytes(b"no audio at all")
+    rows[13]["uri"] = None
+    workspace = Workspace.open(str(root / "w"), create=True)
+    storage.write_table(f"{workspace.tracks}/0.parquet", check_tracks(pa.Table.from_pylist(rows)))
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_catalog(tmp_path_factory.mktemp("train"))
+
+
+def weights_of(answer: dict[str, Any]) -> bytes:
+    return (Path(answer["model"]) / "model.safetensors").read_bytes()
+
+
+def rows_of(workspace: Workspace, run: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in open(f"{workspace.run(run)}/metrics.jsonl")]
+
+
+def start_in_a_process(
+    workspace: Workspace, settings: Settings, run: str
+) -> subprocess.Popen[bytes]:
+    config = Path(workspace.root) / f"{run}.json"
+    config.write_text(json.dumps(to_dict(settings)))
+    command = ["-m", "jobs", "train", "--workspace", workspace.root, "--run", run]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    return subprocess.Popen(
+        [sys.executable, *command, "--config", str(config)], cwd=ROOT, env=environment
+    )
+
+
+def wait_for(path: str, process: subprocess.Popen[bytes], limit_s: float = 240.0) -> None:
+    until = time.monotonic() + limit_s
+    while not os.path.exists(path):
+        assert process.poll() is None, f"ended with {process.returncode} before {path} was there"
+        assert time.monotonic() < until, f"no {path} after {limit_s} s"
+        time.sleep(0.02)
+
+
+def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluster: None) -> None:
+    settings = settings_of()
+    process = start_in_a_process(workspace, settings, "killed")
+    wait_for(f"{workspace.run('killed')}/checkpoint_000000006/state.pt", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not storage.exists(f"{workspace.run('killed')}/model")
+    resumed = train_towers(workspace, settings, run="killed")
+    whole = train_towers(workspace, settings, run="whole")
+    assert 0 < resumed["resumed_from_step"] < STEPS
+    assert whole["resumed_from_step"] == 0
+    assert weights_of(resumed) == weights_of(whole)
+    logged, wanted = rows_of(workspace, "killed"), rows_of(workspace, "whole")
+    assert [row["step"] for row in logged] == list(range(STEPS))
+    assert [row["loss"] for row in logged] == [row["loss"] for row in wanted]
+
+
+def test_two_workers_fit(workspace: Workspace, ray_cluster: None) -> None:
+    mixture = {"tones": 1.0, "waves": 1.0}
+    settings = settings_of(workers=2, steps=12, batch_norm="shared", mixture=mixture)
+    answer = train_towers(workspace, settings, run="two")
+    rows = rows_of(workspace, "two")
+    assert len(rows) == 12 and np.mean([r["loss"] for r in rows[-3:]]) < rows[0]["loss"]
+    assert answer["metrics"]["valid_pool"] == 4
+    assert answer["metrics"]["valid_text_to_audio_r_at_10"] == 1.0, "a pool of 4 has no rank 11"
+    assert (answer["failed"], answer["error_rate"]) == (1, 1 / 15)
+    letter = storage.read_tables(f"{workspace.run('two')}/dead_letter").to_pylist()[0]
+    assert letter["track_id"] == "t12" and letter["code"] == "not_audio"
+    assert list(Path(workspace.run("two"), "tensorboard").glob("events.*"))
+    assert len(list(Path(workspace.run("two")).glob("checkpoint_*"))) == 2
+    model = load_model(answer["model"])
+    assert model.encode_text(["a low tone"]).shape == (1, settings.towers.dim)
+    json.dumps(answer)
+    assert "12 steps" in describe(answer)
+
+    assert train_towers(workspace, settings, run="two") == answer, "finished: answers at once"
+    other = dataclasses.replace(settings.train, threads=2, learning_rate=0.5)
+    with pytest.raises(InputError) as refused:
+        train_towers(workspace, dataclasses.replace(settings, train=other), run="two")
+    named = re.findall(r"train\.\w+", str(refused.value))
+    assert named == ["train.learning_rate", "train.threads"]
+
+
+def test_endless_nan_is_not_trained(workspace: Workspace, ray_cluster: None) -> None:
+    settings = settings_of(learning_rate=1e30, warmup_steps=0, checkpoint_every=100)
+    with pytest.raises(UnusableError, match=r"loss became nan at step \d+, learning rate 1e\+30"):
+        train_towers(workspace, settings, run="wild")
+    calm = train_towers(workspace, settings_of(steps=1), run="wild")
+    assert calm["steps"] == 1, "a run without a checkpoint has nothing to lose"
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"workers": 3}, "global_batch.* got 4 over 3 workers"),
+        ({"steps": 0}, "train.steps counts from 1, got 0"),
+        ({"mixture": {"jazz": 1.0}}, "jazz.*datasets: tones, waves"),
+    ],
+)
+def test_settings_that_cannot_be(workspace: Workspace, train: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_towers(workspace, settings_of(**train), run="no")
+
+
+def test_a_gpu_asked_for_where_none_is(workspace: Workspace, ray_cluster: None) -> None:
+    with pytest.raises(UnusableError, match="1 GPU asked for, 0 in this"):
+        train_towers(workspace, settings_of(use_gpu=True), run="no")
+    assert not storage.exists(workspace.run("no"))
+
+
+def test_too_little_to_train_on(tmp_path: Path) -> None:
+    workspace = Workspace.open(str(tmp_path / "w"), create=True)
+    with pytest.raises(InputError, match="run `raymtr scan` first"):
+        train_towers(workspace, settings_of())
+    rows = [
+        {"track_id": "a", "uri": "a.wav", "split": "train"},
+        {"track_id": "b", "title": "B", "split": "train"},
+        {"track_id": "c", "uri": "c.wav", "title": "C", "split": "train"},
+        {"track_id": "d", "uri": "d.wav", "title": "D", "split": "test"},
+    ]
+    storage.write_table(f"{workspace.tracks}/0.parquet", check_tracks(pa.Table.from_pylist(rows)))
+    with pytest.raises(UnusableError, match=r"catalog's 4 tracks 3 are.* 2 of them with audio, 2 w"):
+        train_towers(workspace, settings_of())

@@ -1,0 +1,97 @@
+"""The fast forward: the plain tower's vectors, whatever engine, whatever neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from raymtr.model.audio_forward import (
+    AudioForward,
+    Convolutions,
+    TorchConvolutions,
+    compute_dtype,
+    folded,
+)
+from raymtr.model.two_towers import TwoTowers
+from raymtr.specs import AudioTowerSpec, TowersSpec
+
+CPU = torch.device("cpu")
+ENGINES = ("torch", "openvino")
+
+
+def convolutions(engine: str, towers: TwoTowers) -> Convolutions:
+    tower = folded(towers.audio_tower)
+    if engine == "torch":
+        return TorchConvolutions(tower, CPU, torch.float32)
+    pytest.importorskip("openvino")
+    from raymtr.model.openvino_convolutions import OpenVinoConvolutions
+
+    return OpenVinoConvolutions(tower, towers.spec.audio, torch.float32)
+
+
+def forward(engine: str, towers: TwoTowers) -> AudioForward:
+    made = AudioForward(towers, precision="fp32", device=CPU)
+    made._convolutions = convolutions(engine, towers)
+    return made
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("width", [8, 24])
+def test_equals_the_plain_forward(
+    engine: str,
+    width: int,
+    spec: TowersSpec,
+    make_towers: Callable[..., TwoTowers],
+    waves: np.ndarray,
+) -> None:
+    tower = AudioTowerSpec(layers=(2, 1, 2, 1), width=width, heads=4, dim=48)
+    towers = make_towers(dataclasses.replace(spec, audio_tower=tower))
+    with torch.inference_mode():
+        plain = towers.embed_audio(torch.from_numpy(waves)).numpy()
+    made = forward(engine, towers)(waves)
+    assert np.abs(made - plain).max() < 5e-5  # the plain sum is itself 2e-5 from float64's
+    assert np.abs(plain[0] - plain[1]).max() > 0.1 * np.abs(plain).max()  # the windows do differ
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_window_is_byte_equal_in_every_batch(
+    engine: str, make_towers: Callable[..., TwoTowers], waves: np.ndarray
+) -> None:
+    embed = forward(engine, make_towers())
+    alone = np.concatenate([embed(wave[None]) for wave in waves])
+    assert np.array_equal(embed(np.tile(waves, (2, 1))), np.tile(alone, (2, 1)))
+    assert np.array_equal(embed(waves[::-1]), alone[::-1])
+    assert embed(waves[:0]).shape == (0, 24)
+
+
+def test_bfloat16_convolutions_stay_near(
+    make_towers: Callable[..., TwoTowers], waves: np.ndarray
+) -> None:
+    towers = make_towers()
+    mel = towers.log_mel(torch.from_numpy(waves))
+    tower = folded(towers.audio_tower)
+    with torch.inference_mode():
+        exact = TorchConvolutions(tower, CPU, torch.float32)(mel).flatten(1)
+        near = TorchConvolutions(tower, CPU, torch.bfloat16)(mel).float().flatten(1)
+    assert functional.cosine_similarity(exact, near)[[0, 1, 3]].min() > 0.999
+    assert not torch.equal(exact, near)
+
+
+def test_folding_leaves_the_towers_alone(make_towers: Callable[..., TwoTowers]) -> None:
+    towers = make_towers()
+    before = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
+    folded(towers.audio_tower)
+    after = towers.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_float32_is_never_computed_in_less() -> None:
+    assert compute_dtype("fp32", CPU) == torch.float32
+    assert compute_dtype("fp32", torch.device("cuda")) == torch.float32
+    assert compute_dtype("bf16", torch.device("cuda")) == torch.bfloat16

@@ -1,0 +1,82 @@
+"""The audio tower: CLIP's shapes, CLIP's pooling, and a place in the gradient for every weight."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from raymtr.errors import InputError
+from raymtr.model.resnet import AttentionPool, Bottleneck, ModifiedResNet
+from raymtr.specs import AudioTowerSpec
+
+TINY = AudioTowerSpec(layers=(2, 1, 1, 1), width=8, heads=4, dim=24)
+
+
+def test_pooling_is_clips_multi_head_attention() -> None:
+    """Against torch's own attention, asked with the mean token, as CLIP calls it."""
+    torch.manual_seed(0)
+    pool = AttentionPool(channels=32, heads=4, dim=10)
+    x = torch.randn(3, 32, 2, 5)
+    tokens = x.flatten(2).permute(2, 0, 1)  # [HW, B, C]
+    tokens = torch.cat([tokens.mean(0, keepdim=True), tokens]) + pool.positional_embedding[:, None]
+    expected, _ = functional.multi_head_attention_forward(
+        query=tokens[:1],
+        key=tokens,
+        value=tokens,
+        embed_dim_to_check=32,
+        num_heads=4,
+        in_proj_weight=None,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight,
+        out_proj_bias=pool.c_proj.bias,
+        use_separate_proj_weight=True,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+    )
+    assert (pool(x) - expected[0]).abs().max() < 1e-5
+
+
+def test_the_full_size_has_the_papers_parameters() -> None:
+    parameters = ModifiedResNet(AudioTowerSpec()).parameters()
+    assert round(sum(p.numel() for p in parameters) / 1e6, 1) == 37.7
+
+
+def test_a_picture_becomes_a_vector_through_a_stride_of_32() -> None:
+    tower = ModifiedResNet(TINY).eval()
+    seen: list[torch.Size] = []
+    tower.layer4.register_forward_hook(lambda _m, _i, out: seen.append(out.shape))
+    assert tower(torch.randn(2, 64, 100)).shape == (2, 24)
+    assert seen == [torch.Size([2, 8 * 32, 2, 3])]
+
+
+def test_every_weight_gets_a_gradient() -> None:
+    """A data-parallel run stops at a parameter without one; the key bias is the likely victim."""
+    tower = ModifiedResNet(TINY)
+    tower(torch.randn(2, 64, 64)).square().sum().backward()
+    assert [name for name, p in tower.named_parameters() if p.grad is None] == []
+
+
+def test_blocks_begin_as_their_shortcuts() -> None:
+    tower = ModifiedResNet(TINY)
+    block = tower.layer1[1]
+    assert isinstance(block, Bottleneck) and block.downsample is None
+    x = torch.rand(1, 32, 4, 4)
+    assert torch.equal(block(x), x)
+
+
+def test_batch_norms_can_be_swapped() -> None:
+    """Plain modules, found by type: what a shared variant needs."""
+    norms = [m for m in ModifiedResNet(TINY).modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 3 + 5 * 3 + 4
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
+    with pytest.raises(InputError, match="heads"):
+        ModifiedResNet(AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=3, dim=8))

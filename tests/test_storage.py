@@ -1,0 +1,102 @@
+"""Files under a URI: whole or absent, whatever their names."""
+
+import json
+import os
+
+import pyarrow as pa
+import pytest
+from pyarrow import fs
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.wav", "50% #1?.wav", "new\nline.wav", "日本.wav", "%41.wav"]
+)
+def test_plain_paths_are_taken_as_they_are(tmp_path, name):
+    uri = str(tmp_path / name)
+    storage.write_bytes(uri, b"x")
+    assert os.listdir(tmp_path) == [name]
+    assert storage.exists(uri) and storage.read_bytes(uri) == b"x"
+
+
+def test_file_uris_are_percent_decoded_to_any_bytes(tmp_path):
+    (tmp_path / "a b%.txt").write_bytes(b"x")
+    assert storage.read_bytes(f"file://{tmp_path}/a%20b%25.txt") == b"x"
+    assert storage.local_path("file:///caf%E9") == os.fsdecode(b"/caf\xe9")
+
+
+def test_what_is_remote():
+    assert storage.is_remote("s3://bucket/key") and storage.is_remote("gs://b")
+    assert not storage.is_remote("/a/b") and not storage.is_remote("file:///a")
+    with pytest.raises(InputError, match="no folder or object store known"):
+        storage.open_filesystem("nope://x")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_rest(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UnusableError, match="cannot write"):
+        storage.write_bytes(str(tmp_path / "folder"), b"x")  # a folder stands there
+    (tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(UnusableError, match="cannot write"):
+        storage.write_bytes(str(tmp_path / "file" / "below"), b"x")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_json_is_readable_and_strict(tmp_path):
+    uri = str(tmp_path / "deep" / "er" / "x.json")
+    storage.write_json(uri, {"name": "Björk", "n": [1, 2.5, None]})
+    assert storage.read_json(uri) == {"name": "Björk", "n": [1, 2.5, None]}
+    assert "Björk" in (tmp_path / "deep/er/x.json").read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(uri, {"x": float("nan")})
+    assert json.loads((tmp_path / "deep/er/x.json").read_text())["n"] == [1, 2.5, None]
+
+
+def test_listings_are_sorted_and_absent_folders_empty(tmp_path):
+    for name in ("b.parquet", "a.parquet", "c.json"):
+        storage.write_bytes(str(tmp_path / name), b"")
+    (tmp_path / "sub").mkdir()
+    assert storage.list_files(str(tmp_path), suffix=".parquet") == ["a.parquet", "b.parquet"]
+    assert storage.list_folders(str(tmp_path)) == ["sub"]
+    assert storage.list_files(str(tmp_path / "absent")) == []
+
+
+def test_tables_of_different_columns_are_read_as_one(tmp_path):
+    storage.write_table(str(tmp_path / "0.parquet"), pa.table({"id": ["a", "b"], "x": [1, 2]}))
+    storage.write_table(str(tmp_path / "1.parquet"), pa.table({"id": ["c"], "y": ["z"]}))
+    read = storage.read_tables(str(tmp_path))
+    assert read.to_pydict() == {"id": ["a", "b", "c"], "x": [1, 2, None], "y": [None, None, "z"]}
+    assert storage.read_tables(str(tmp_path), ["y", "id", "no"]).to_pydict() == {
+        "y": [None, None, "z"], "id": ["a", "b", "c"],
+    }  # fmt: skip
+    assert storage.read_tables(str(tmp_path), ["x"])["x"].to_pylist() == [1, 2, None]
+    assert storage.read_tables(str(tmp_path / "absent")) is None
+
+
+def test_replace_files_leaves_exactly_the_new_ones(tmp_path):
+    old, new = str(tmp_path / "old"), str(tmp_path / "new")
+    for name in ("1", "2", "3"):
+        storage.write_bytes(f"{old}/{name}", b"old")
+    storage.write_bytes(f"{new}/1", b"new")
+    storage.replace_files(new, old)
+    assert storage.list_files(old) == ["1"] and storage.read_bytes(f"{old}/1") == b"new"
+    assert not storage.exists(new)
+    storage.write_bytes(f"{new}/4", b"new")
+    storage.replace_files(new, str(tmp_path / "first"))
+    assert storage.list_files(str(tmp_path / "first")) == ["4"]
+
+
+def test_delete_takes_files_folders_and_nothing(tmp_path):
+    storage.write_bytes(str(tmp_path / "d" / "x"), b"")
+    for uri in ("d/x", "d", "never"):
+        storage.delete(str(tmp_path / uri))
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_local_file_system_is_opened_at_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filesystem, path = storage.open_filesystem("x/y")
+    assert isinstance(filesystem, fs.LocalFileSystem) and path == str(tmp_path / "x/y")
