@@ -9,6 +9,7 @@ need be. The only job that imports others; each step is the verb of the same nam
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import platform
@@ -16,9 +17,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import raymtr
 from jobs.build_index import build_index
@@ -31,6 +34,7 @@ from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
+from raymtr.captions.templates import template_caption
 from raymtr.errors import InputError
 from raymtr.evaluation.report import Example, Facts, Hit, write_report
 from raymtr.specs import Settings
@@ -98,9 +102,11 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
             quality = evaluate(workspace, settings, split="test", system="both")
         with stages.timed("search"):
             examples = ask(workspace, held_out_queries(workspace))
+            sections = find_sections(workspace)
     figures = {key: quality[key] for key in ("pool", "seed", "chance", "towers", "search")}
     answer = {
         **figures,
+        "where_in_track": sections,
         "stages": stages.seconds,
         "peak_memory_gib": round(memory.peak_gib, 3),
     }
@@ -116,6 +122,8 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
         stages=stages.seconds,
         peak_memory_gib=memory.peak_gib,
         training=training_curve(workspace),
+        notes=[where_note(sections)],
+        errors=dead_letters(embedded, workspace),
     )
     report = workspace.path("report.html")
     write_report(report, facts)
@@ -201,19 +209,44 @@ def catalog_of(workspace: Workspace) -> pa.Table:
 def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
     """(kind, query, filter) over the held-out tracks of the made catalog."""
     table = catalog_of(workspace)
-    rows = table.filter(pa.compute.equal(table["split"], "test")).to_pylist()
-    first, middle = rows[0], rows[len(rows) // 2]
+    rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
+    whole = [row for row in rows if row["mode"]]  # pieces of one section
+    first, middle, last = whole[0], whole[len(whole) // 2], whole[-1]
     known = next(name for row in rows for name in row["similar_artists"] or ())
-    here = "split = 'test'"
+    here, rng = "split = 'test'", np.random.default_rng(0)
+    sentences = [template_caption(row["tags"], rng, held_out=True) for row in (first, middle, last)]
     return [
-        ("caption", f"a piece with {', '.join(first['tags'][:4])}", here),
-        ("caption", f"something {' and '.join(middle['tags'][:3])}", here),
+        *(("caption", sentence, here) for sentence in sentences if sentence),
         ("tag", middle["tags"][0], here),
         ("title", f"{first['title']} by {first['artist']}", None),
         ("title", middle["title"], None),
         ("artist", middle["artist"], None),
         ("similar_artist", f"similar to {known}", here),
     ]
+
+
+def find_sections(workspace: Workspace) -> dict[str, float]:
+    """Whether a hit says where: long pieces asked for by the words of one of their sections.
+
+    `right` is the share of queries whose segment has its middle in that section, `chance` the
+    share of the piece that the section takes, on average.
+    """
+    searcher = raymtr.Searcher(workspace)
+    truth = storage.read_json(workspace.path("music", "sections.json"))
+    right, chance = [], []
+    for track_id, sections in truth.items():
+        for section in sections:
+            words = ", ".join(section["tags"])
+            where = f"track_id = '{track_id}'"
+            (hit,) = searcher.search(text=words, where=where, mode="semantic", k=1)["hits"]
+            middle = (hit["segment"]["start_s"] + hit["segment"]["end_s"]) / 2
+            right.append(section["start_s"] <= middle < section["end_s"])
+            chance.append((section["end_s"] - section["start_s"]) / sections[-1]["end_s"])
+    return {
+        "queries": len(right),
+        "right": float(np.mean(right)),
+        "chance": float(np.mean(chance)),
+    }
 
 
 def own_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
@@ -233,13 +266,14 @@ def own_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
 def ask(workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]) -> list[Example]:
     """Each query with its hits, as the report shows them."""
     searcher = raymtr.Searcher(workspace.root)
+    tracks = catalog_of(workspace)
     durations = dict(
-        catalog_of(workspace).select(["track_id", "duration"]).to_pandas().itertuples(index=False)
+        zip(tracks["track_id"].to_pylist(), tracks["duration"].to_pylist(), strict=True)
     )
     examples = []
     for kind, query, where in queries:
         found = searcher.search(text=query, where=where, k=HITS)
-        hits = [Hit(**hit, duration=durations.get(hit["track_id"])) for hit in found["hits"]]
+        hits = [cast(Hit, hit | {"duration": durations[hit["track_id"]]}) for hit in found["hits"]]
         examples.append(
             Example(
                 query=query,
@@ -264,10 +298,19 @@ def dead_letters(embedded: dict[str, Any], workspace: Workspace) -> list[dict[st
     return rows
 
 
+def where_note(sections: dict[str, float]) -> str:
+    """The figure of `find_sections` in words."""
+    return (
+        "Where in the track: asked for one section of a long piece, the segment of the hit lies "
+        f"in that section for {sections['right']:.0%} of {sections['queries']:.0f} queries; at "
+        f"random {sections['chance']:.0%}."
+    )
+
+
 def training_curve(workspace: Workspace) -> list[tuple[int, float | None, float | None]]:
     """(step, loss, validation R@10) of the demo's run."""
     lines = storage.read_bytes(f"{workspace.run(RUN)}/metrics.jsonl").decode().splitlines()
-    rows = [storage.json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines]
     return [(row["step"], row.get("loss"), row.get("valid_text_to_audio_r_at_10")) for row in rows]
 
 
@@ -276,12 +319,12 @@ def facts_of(
 ) -> Facts:
     """What was built, from what the jobs answered."""
     table = catalog_of(workspace)
-    seconds = pa.compute.sum(table["duration"]).as_py() or 0.0
+    seconds = pc.sum(table["duration"]).as_py() or 0.0
     return Facts(
         made_at=time.strftime("%d %B %Y, %H:%M"),
         tracks=len(table),
         hours=seconds / 3600,
-        artists=pa.compute.count_distinct(table["artist"]).as_py(),
+        artists=pc.count_distinct(table["artist"]).as_py(),
         built={
             "recipe": settings.recipe,
             "tracks embedded": embedded["embedded"],
@@ -301,7 +344,7 @@ def describe(answer: dict[str, Any]) -> str:
             name = f"{hit['title'] or hit['track_id']} - {hit['artist'] or 'unknown artist'}"
             lines.append(f"    {place}. {name}  {hit['score']:.3f}")
     if "quality" in answer:
-        lines += ["", describe_quality(answer["quality"])]
+        lines += ["", describe_quality(answer["quality"]), where_note(answer["where_in_track"])]
     if answer.get("failures"):
         lines.append(f"\n{len(answer['failures'])} files could not be used:")
         lines += [f"  {row['code']:10} {row['uri']}: {row['reason']}" for row in answer["failures"]]

@@ -12,8 +12,8 @@ through the driver, some hundred bytes a track.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +34,24 @@ if TYPE_CHECKING:
 
     from raymtr.model.model import Model
 
+LOG = logging.getLogger("raymtr")
 HELP = "turn the catalog's audio into vectors, one per track and one per window"
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
+CONFIG = "config.json"  # the last file of a saved model to appear
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
 SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
+SKIPPED_ALL: dict[str, Any] = {
+    "embedded": 0,
+    "failed": 0,
+    "error_rate": 0.0,
+    "errors": {},
+    "new": 0,
+    "fingerprint": None,
+    "model": None,
+    "seconds": 0.0,
+}
 DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog does not know
 
 
@@ -72,27 +84,32 @@ def embed_catalog(
 ) -> dict[str, Any]:
     """Embed every track of the catalog that has audio and no vector of this model yet.
 
-    Raises InputError where there is no catalog or no model, UnusableError where GPUs are asked
-    for and absent.
+    A catalog of words alone needs no model: all of it is skipped. Raises InputError where there
+    is no catalog or no model, UnusableError where GPUs are asked for and absent.
     """
-    from raymtr.model.pretrained import load_model
-
     started = time.monotonic()
     catalog = read_catalog(workspace)
-    loaded = load_model(model or newest_model(workspace), precision=settings.embed.precision)
+    if catalog["uri"].null_count == len(catalog):
+        return SKIPPED_ALL | {"skipped": len(catalog)}
+    if settings.embed.use_gpu:  # before anything is touched
+        start_ray()
+        require_gpus(settings.embed.actors)
+    source = model or workspace.newest_model()
+    loaded = load_audio_side(source, settings)
     shards = open_shards(workspace, loaded)
     shards.take()
-    if not storage.exists(f"{shards.model_folder}/config.json"):
-        loaded.save(shards.model_folder)
+    if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
+        keep_model(source, loaded, shards.model_folder)
     if retry_failed:
         shards.forget_failures()
-    left = remaining(catalog, shards.done())
+    left = shards.remaining(catalog)
     if len(left):
+        LOG.info("embedding %d tracks with model %s", len(left), loaded.fingerprint)
         start_ray()
         pipeline = embed_pipeline(left, shards.model_folder, loaded.spec.audio, settings.embed)
         commit_results(pipeline, shards, total=len(left))
     shards.release()
-    answer = account(catalog, shards) | {"new": len(left), "fingerprint": loaded.fingerprint}
+    answer = shards.account(catalog) | {"new": len(left), "fingerprint": loaded.fingerprint}
     return answer | {"model": shards.model_folder, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -107,11 +124,9 @@ def embed_pipeline(
     import ray.data
 
     device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
-    require_gpus(embed.actors * gpus)
     cores = actor_cores(embed)
     dataset = ray.data.from_arrow(tracks)
     dataset.context.target_max_block_size = MOST_BLOCK_BYTES
-    dataset.context.execution_options.preserve_order = False
     return (
         dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
         .map_batches(
@@ -149,13 +164,19 @@ def actor_cores(embed: EmbedSpec) -> float:
 
 
 def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) -> None:
-    """Write what the cluster made, shard by shard, and say how it goes."""
-    progress = Progress("embed", total, unit="tracks")
+    """Write what the cluster made, shard by shard, and say how it goes.
+
+    The clock of the rate starts with the first shard: what comes before is the cluster's start.
+    """
+    progress: Progress | None = None
     failed = 0
     for shard in gather_shards(pipeline):
         shards.commit(shard)
         failed += len(shard) - shard["code"].null_count
-        progress.advance(len(shard), note=f"{failed} failed" if failed else "")
+        if progress is None:
+            progress = Progress("embed", total, unit="tracks", done=len(shard))
+        else:
+            progress.advance(len(shard), note=f"{failed} failed" if failed else "")
 
 
 def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -180,18 +201,19 @@ def read_catalog(workspace: Workspace) -> pa.Table:
     return catalog
 
 
-def newest_model(workspace: Workspace) -> str:
-    """Folder of the newest finished training run's model. Raises InputError where none is."""
-    finished = []
-    for name in storage.list_folders(workspace.towers):
-        folder = f"{workspace.run(name)}/model"
-        if storage.exists(f"{folder}/config.json"):
-            finished.append((storage.modified_s(f"{folder}/config.json"), folder))
-    if not finished:
-        raise InputError(
-            f"no finished training run in {workspace.towers}; run `raymtr train`, or give --model"
-        )
-    return max(finished)[1]
+def load_audio_side(source: str, settings: Settings) -> Model:
+    """The model at `source`, a path or a name, without its text tower where that can be left."""
+    from raymtr.model.pretrained import load_model  # torch: not needed where nothing is embedded
+
+    return load_model(source, precision=settings.embed.precision, audio_only=True)
+
+
+def keep_model(source: str, model: Model, folder: str) -> None:
+    """Keep the model beside its vectors, for the actors and for every search to come."""
+    if storage.exists(f"{source}/{CONFIG}"):
+        storage.copy_folder(source, folder, last=CONFIG)
+    else:  # other people's form of a checkpoint, read whole; saved in ours
+        model.save(folder)
 
 
 def open_shards(workspace: Workspace, model: Model) -> Shards:
@@ -200,41 +222,15 @@ def open_shards(workspace: Workspace, model: Model) -> Shards:
     return Shards(workspace.embeddings(model.fingerprint), made_by)
 
 
-def remaining(catalog: pa.Table, done: pa.ChunkedArray) -> pa.Table:
-    """The rows of `catalog` that have a uri and whose id is not in `done`."""
-    wanted = pc.and_(
-        pc.is_valid(catalog["uri"]), pc.invert(pc.is_in(catalog["track_id"], value_set=done))
-    )
-    return catalog.filter(wanted).select(["track_id", "uri"])
-
-
-def account(catalog: pa.Table, shards: Shards) -> dict[str, Any]:
-    """What became of the catalog's tracks, over all runs: embedded, failed by code, skipped."""
-    ids = catalog["track_id"]
-    letters = shards.read_dead_letters()
-    letters = letters.filter(pc.is_in(letters["track_id"], value_set=ids))
-    skipped = catalog["uri"].null_count
-    tried = len(catalog) - skipped
-    return {
-        "embedded": tried - len(letters),
-        "failed": len(letters),
-        "skipped": skipped,
-        "error_rate": len(letters) / tried if tried else 0.0,
-        "errors": dict(Counter(letters["code"].to_pylist()).most_common()),
-    }
-
-
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
-    from raymtr.model.pretrained import load_model
-
     catalog = read_catalog(workspace)
-    loaded = load_model(model or newest_model(workspace), precision=settings.embed.precision)
+    loaded = load_audio_side(model or workspace.newest_model(), settings)
     spec = loaded.spec
-    done = open_shards(workspace, loaded).done()
-    left = catalog.filter(pc.is_in(catalog["track_id"], remaining(catalog, done)["track_id"]))
+    remaining = open_shards(workspace, loaded).remaining(catalog)
+    left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))
     unknown = left["duration"].null_count
     seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * DRY_RUN_TRACK_S
     windows = seconds / spec.audio.window_s + len(left)

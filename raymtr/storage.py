@@ -160,6 +160,15 @@ def replace_files(new: str, folder: str) -> None:
     delete(new)
 
 
+def copy_folder(source: str, target: str, *, last: str) -> None:
+    """Copy all files below the folder `source`; a copy that has the file `last` is whole."""
+    filesystem, path = open_filesystem(source)
+    found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    names = [info.path[len(path) :].lstrip("/") for info in found if info.is_file]
+    for name in sorted(names, key=lambda name: (name == last, name)):
+        write_bytes(f"{target}/{name}", read_bytes(f"{source}/{name}"))
+
+
 def delete(uri: str) -> None:
     """Remove the file or folder at `uri`, if there is one."""
     filesystem, path = open_filesystem(uri)

@@ -82,6 +82,20 @@ class Workspace:
             raise InputError(f"a run's name is one folder name, got {name!r}")
         return self.path("towers", name)
 
+    def newest_model(self) -> str:
+        """Folder of the model of the training run that finished last.
+
+        Raises InputError where none has finished.
+        """
+        models = [f"{self.run(name)}/model" for name in storage.list_folders(self.towers)]
+        markers = [f"{model}/config.json" for model in models]
+        finished = [marker for marker in markers if storage.exists(marker)]
+        if not finished:
+            raise InputError(
+                f"no finished training run in {self.towers}; run `raymtr train`, or give --model"
+            )
+        return max(finished, key=storage.modified_s).removesuffix("/config.json")
+
     def embeddings(self, fingerprint: str) -> str:
         """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""
         return self.path("embeddings", fingerprint)

@@ -17,7 +17,8 @@ from raymtr.specs import AudioSpec
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header that states others is damaged
 
-_LOUDEST = 1e6  # full scale is 1; float files may pass it, but not by 120 dB
+_CHUNK = 1 << 16  # samples soxr takes at a time: larger ones leave the cache
+_LOUDEST = 1e6  # RMS where full scale is 1: float files may pass it, but not by 120 dB
 _MOST_CHANNELS = 64
 
 
@@ -60,14 +61,18 @@ def mix_and_resample(
         frames += len(mono)
         if max_s is not None and frames > max_s * rate:
             raise AudioError("too_long", f"it goes on after {max_s:.1f} s, the most that is read")
-        if rate != spec.sample_rate:
-            stream = stream or _resampler(rate, spec)
-            mono = stream.resample_chunk(mono)
-        parts.append(mono)
+        if rate == spec.sample_rate:
+            parts.append(mono)
+            continue
+        stream = stream or _resampler(rate, spec)
+        for start in range(0, len(mono), _CHUNK):
+            parts.append(stream.resample_chunk(mono[start : start + _CHUNK]))
     if stream is not None:
         parts.append(stream.resample_chunk(np.empty(0, np.float32), last=True))
     samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
-    if len(samples) and not max(samples.max(), -samples.min()) <= _LOUDEST:
+    with np.errstate(invalid="ignore", over="ignore"):
+        energy = float(samples @ samples)
+    if not energy <= _LOUDEST**2 * len(samples):
         raise AudioError("bad_samples", "it holds NaN, infinite or absurdly large samples")
     return samples, frames / rate
 

@@ -1,9 +1,10 @@
 """The true length of MP3, MP2 and ADTS AAC files, by counting their frames.
 
 These files are bare rows of frames: no container states a length, and decoders guess one from the
-first frames or stop at the first damage. Walking from header to header (0.4 microseconds a frame,
-a fiftieth of its decoding) tells how many frames there are and how many bytes between them are
-none. Given up: layer I and free-format files, which are no audio here.
+first frames or stop at the first damage. An encoder's own count in the first frame is believed
+where it fits the file's size; else walking from header to header (0.4 microseconds a frame, a
+fiftieth of its decoding) tells how many frames there are and how many bytes between them are none.
+Given up: layer I and free-format files, which are no audio here.
 """
 
 from __future__ import annotations
@@ -31,9 +32,20 @@ class _Frames(NamedTuple):
     rate: int  # Hz
 
 
+class _Header(NamedTuple):
+    """What a Xing, Info or VBRI header states; 0 where it does not."""
+
+    frames: int
+    bytes: int  # of the stream, the frame with the header included
+    trim: int  # samples of delay and padding
+
+
+_NO_HEADER = _Header(0, 0, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What a walk over all frames found."""
+    """How long a recording is and how much of it is there."""
 
     form: str  # "mp3" or "aac"
     seconds: float  # of the whole recording, gaps included
@@ -41,21 +53,37 @@ class Counted:
     frame_s: float  # seconds in one frame
 
 
-def begins(head: bytes) -> bool:
-    """Whether frames follow one another somewhere early in `head`."""
-    return _first_frame(head) is not None
+def count_frames(head: bytes, length: int, read_all: Callable[[], bytes]) -> Counted | None:
+    """The length of a stream of `length` bytes that begins with `head`; None where it is none.
 
-
-def count_frames(data: bytes) -> Counted | None:
-    """Walk the frames of a whole file, ID3v2 tags before them cut off; None where there are none.
-
-    A Xing, Info or VBRI header counts the frames of the whole recording. Where there is none, or
+    A Xing, Info or VBRI header counts the frames of the whole recording. If its count of bytes is
+    the stream's, it is believed; else all frames are walked, and where there is no such header, or
     more frames than it counts, a gap counts as the audio its bytes would have held.
     """
-    found = _first_frame(data)
+    found = _first_frame(head)
     if found is None:
         return None
-    first, (form, size_at, samples, rate) = found
+    first, (form, _, samples, rate) = found
+    header = _xing(head[first : first + 256]) if form == "mp3" else _NO_HEADER
+    near = 128 + SLACK_FRAMES * header.bytes // max(1, header.frames)  # an ID3v1 tag may follow
+    if header.bytes and abs(length - first - header.bytes) <= near:
+        count, expected = header.frames, float(header.frames)
+    else:
+        count, expected = _walk(read_all(), header.frames)
+    return Counted(
+        form=form,
+        seconds=max(0.0, expected * samples - header.trim) / rate,
+        missing_s=(expected - count) * samples / rate,
+        frame_s=samples / rate,
+    )
+
+
+def _walk(data: bytes, stated: int) -> tuple[int, float]:
+    """(whole frames there are, frames there should be), `stated` being a header's word or 0."""
+    found = _first_frame(data)
+    if found is None:
+        return 0, float(stated)
+    first, (_, size_at, _, _) = found
     end = _end_before_tags(data)
     count, gap_bytes, p = 0, 0, first
     while p < end - 6:
@@ -69,18 +97,10 @@ def count_frames(data: bytes) -> Counted | None:
             after = _resync(data, p, end, size_at)
             gap_bytes += 0 if data[p : p + 3] in (b"ID3", b"TAG") else after - p
             p = after
-    stated, trim = _xing(data[first : first + 256]) if form == "mp3" else (0, 0)
     count -= 1 if stated else 0  # the frame that holds the header is silent
     if count <= stated:
-        expected = float(stated)
-    else:  # no header, or one of the first of several recordings in a row
-        expected = count + gap_bytes * count / max(1, p - first - gap_bytes)
-    return Counted(
-        form=form,
-        seconds=max(0.0, expected * samples - trim) / rate,
-        missing_s=(expected - count) * samples / rate,
-        frame_s=samples / rate,
-    )
+        return count, float(stated)
+    return count, count + gap_bytes * count / max(1, p - first - gap_bytes)
 
 
 def id3_length(head: bytes) -> int:
@@ -141,24 +161,25 @@ def _end_before_tags(data: bytes) -> int:
     return max(end, 0)
 
 
-def _xing(frame: bytes) -> tuple[int, int]:
-    """(frames, samples to trim) that the first frame of an MP3 states; zeros where it does not.
+def _xing(frame: bytes) -> _Header:
+    """What the first frame of an MP3 states about all of them; zeros where it does not.
 
     Xing and Info: flags, then frames, bytes, a table and a quality, each only if flagged; behind
     them a LAME tag may hold delay and padding in 12 bits each.
     """
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
-        return struct.unpack_from(">I", frame, 50)[0], 0
+        size, frames = struct.unpack_from(">II", frame, 46)
+        return _Header(frames, size, 0)
     p = max(frame.find(b"Xing"), frame.find(b"Info"))
     if not 0 < p <= 48 or len(frame) < p + 200 or not frame[p + 7] & 1:
-        return 0, 0
+        return _NO_HEADER
     flags = frame[p + 7]
+    frames, size = struct.unpack_from(">II", frame, p + 8)
     lame = p + 12 + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
-    stated: int = struct.unpack_from(">I", frame, p + 8)[0]
-    if frame[lame : lame + 3] not in (b"LAM", b"Lav"):
-        return stated, 0
     packed = int.from_bytes(frame[lame + 21 : lame + 24], "big")
-    return stated, (packed >> 12) + (packed & 0xFFF)
+    has_lame = frame[lame : lame + 3] in (b"LAM", b"Lav")
+    trim = (packed >> 12) + (packed & 0xFFF) if has_lame else 0
+    return _Header(frames, size if flags & 2 else 0, trim)
 
 
 @functools.cache

@@ -43,9 +43,7 @@ def probe(file: BinaryIO) -> Stated | None:
     form = next((name for name, found in _MAGIC if found(head)), "")
     if form:
         return replace(_container(file, form, head, start, size), start=start)
-    if not mpeg.begins(_at(file, start, 1 << 17)):
-        return None
-    return _mpeg(_at(file, start, size - start))
+    return _mpeg(file, start, size)
 
 
 def _container(file: BinaryIO, form: str, head: bytes, start: int, size: int) -> Stated:
@@ -175,9 +173,10 @@ def _mov(file: BinaryIO, start: int, size: int) -> Stated:
     return Stated(form="mov", seconds=seconds, missing=missing)
 
 
-def _mpeg(data: bytes) -> Stated | None:
+def _mpeg(file: BinaryIO, start: int, size: int) -> Stated | None:
     """The frames counted. Half a file without a Xing header is simply a shorter whole file."""
-    counted = mpeg.count_frames(data)
+    head = _at(file, start, 1 << 17)
+    counted = mpeg.count_frames(head, size - start, lambda: _at(file, start, size - start))
     if counted is None:
         return None
     slack_s = mpeg.SLACK_FRAMES * counted.frame_s
@@ -193,6 +192,7 @@ def _mpeg(data: bytes) -> Stated | None:
 # ---- Ogg ---------------------------------------------------------------------------------------
 
 _OGG_HEADER = struct.Struct("<5xBqII4xB")
+_LONGEST_PAGE_S = 60  # beyond that a damaged page's word is damaged too
 _MOST_DAMAGED = 100  # pages, then the walk ends: bytes made to look like pages cost no minutes
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 
@@ -205,20 +205,23 @@ def _ogg(data: bytes) -> Stated:
     that audio is missing. Of a page that fails, the granule position still tells how long the
     track was at least.
     """
-    streams: dict[int, _OggStream] = {}
+    streams: list[_OggStream] = []
+    current: dict[int, _OggStream] = {}  # by serial, which the same file twice has twice
     for page in _ogg_pages(data):
         if page.begins and page.intact and (clock := _ogg_clock(page.body)):
-            streams[page.serial] = _OggStream(*clock, number=page.number)
-        elif stream := streams.get(page.serial):
-            stream.granule = max(stream.granule, page.granule)
+            current[page.serial] = _OggStream(*clock, number=page.number)
+            streams.append(current[page.serial])
+        elif stream := current.get(page.serial):
+            if page.intact or page.granule - stream.granule < _LONGEST_PAGE_S * stream.rate:
+                stream.granule = max(stream.granule, page.granule)
             if page.intact:
                 stream.gaps += page.number != stream.number + 1
                 stream.number, stream.ended = page.number, page.ends
-    seconds = sum(max(0, s.granule - s.skip) / s.rate for s in streams.values())
+    seconds = sum(max(0, s.granule - s.skip) / s.rate for s in streams)
     missing = ""
-    if any(s.gaps for s in streams.values()):
+    if any(s.gaps for s in streams):
         missing = "pages are missing or damaged"
-    elif not all(s.ended for s in streams.values()):
+    elif not all(s.ended for s in streams):
         missing = "there is no last page, so expected is the least it can be"
     return Stated(form="ogg", seconds=seconds or None, missing=missing)
 

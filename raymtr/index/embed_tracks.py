@@ -61,7 +61,7 @@ class EmbedTracks:
         from raymtr.model.pretrained import load_model
 
         torch.set_num_threads(threads)
-        self._model = load_model(model_folder, precision=precision, device=device)
+        self._model = load_model(model_folder, precision=precision, device=device, audio_only=True)
         self._model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -20,8 +20,10 @@ from __future__ import annotations
 import hashlib
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -119,6 +121,26 @@ class Shards:
             if table is not None:
                 chunks += table["track_id"].chunks
         return pa.chunked_array(chunks, pa.string())
+
+    def remaining(self, catalog: pa.Table) -> pa.Table:
+        """`track_id, uri` of the catalog's tracks with audio that no committed shard holds."""
+        undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
+        wanted = pc.and_(pc.is_valid(catalog["uri"]), undone)
+        return catalog.filter(wanted).select(["track_id", "uri"])
+
+    def account(self, catalog: pa.Table) -> dict[str, Any]:
+        """What became of the catalog's tracks over all runs; of a run that came to its end."""
+        letters = self.read_dead_letters()
+        letters = letters.filter(pc.is_in(letters["track_id"], value_set=catalog["track_id"]))
+        skipped = catalog["uri"].null_count
+        tried = len(catalog) - skipped
+        return {
+            "embedded": tried - len(letters),
+            "failed": len(letters),
+            "skipped": skipped,
+            "error_rate": len(letters) / tried if tried else 0.0,
+            "errors": dict(Counter(letters["code"].to_pylist()).most_common()),
+        }
 
     def read_tracks(self) -> pa.Table:
         """`track_id, vector` of every embedded track."""

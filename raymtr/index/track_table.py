@@ -140,6 +140,11 @@ class TrackTable:
         tags = pc.list_flatten(self._rows.column("tags")).unique()
         return frozenset(spoken_name(tag) for tag in tags.to_pylist() if tag)
 
+    @cached_property
+    def tag_words(self) -> frozenset[str]:
+        """Every word of a tag."""
+        return frozenset(word for tag in self.tags for word in tag.split())
+
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
         if where is None:

@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 from pyarrow import fs
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.two_towers import TwoTowers, blank_towers
+from raymtr.model.two_towers import TwoTowers, blank_audio_side, blank_towers
 from raymtr.specs import AudioSpec, TowersSpec, from_dict, to_dict
 
 FORMAT = 1  # raised whenever an older raymtr could misread what is written
@@ -108,9 +108,12 @@ def _write(towers: TwoTowers, folder: Path, provenance: Mapping[str, Any]) -> No
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def read_towers(folder: Path) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]]:
+def read_towers(
+    folder: Path, *, audio_only: bool = False
+) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]]:
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
+    With `audio_only` the text tower is left unread, and so are the texts of the golden vectors.
     Raises InputError where the folder is somebody else's, UnusableError where it is damaged or was
     written by a newer raymtr.
     """
@@ -118,11 +121,24 @@ def read_towers(folder: Path) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]
     try:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
-        towers = blank_towers(spec, str(folder / TEXT_TOWER))
-        load_weights(towers, load_file(folder / WEIGHTS))
+        if audio_only:
+            weights = _read_weights(folder, without="text_tower.")
+            towers = blank_audio_side(spec, text_hidden=len(weights["text_projector.0.weight"]))
+            golden |= {"texts": [], "text": []}
+        else:
+            weights = _read_weights(folder)
+            towers = blank_towers(spec, str(folder / TEXT_TOWER))
+        load_weights(towers, weights)
         return towers, config["provenance"], golden
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
+
+
+def _read_weights(folder: Path, *, without: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a folder, but those whose names begin with `without`."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        names = [n for n in file.keys() if without is None or not n.startswith(without)]  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

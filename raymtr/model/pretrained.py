@@ -42,9 +42,12 @@ def load_model(
     precision: Precision = "fp32",
     normalize: bool = True,
     device: str = "cpu",
+    audio_only: bool = False,
 ) -> Model:
     """The model at `path`: a raymtr folder (or its URI), a TTMR++ release folder, or `ttmrpp`.
 
+    With `audio_only` a raymtr folder's text tower is left unread: quicker, smaller, and deaf to
+    text; such a model cannot be saved.
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
     damaged, no hub answers, or the device is not there.
     """
@@ -54,11 +57,13 @@ def load_model(
     golden: dict[str, Any] | None = None
     if storage.is_remote(name):
         with tempfile.TemporaryDirectory() as copied:
-            towers, provenance, golden = read_towers(_download(name, Path(copied)))
+            towers, provenance, golden = read_towers(
+                _download(name, Path(copied)), audio_only=audio_only
+            )
     else:
         folder = _fetch_release() if name == RELEASE_NAME else Path(storage.local_path(name))
         if name and (folder / CONFIG).is_file():
-            towers, provenance, golden = read_towers(folder)
+            towers, provenance, golden = read_towers(folder, audio_only=audio_only)
         elif name and list(folder.glob("*.pth")):
             towers = read_release(folder)
             provenance = {"source": RELEASE_REPO, "licence": RELEASE_LICENCE}

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from raymtr.errors import InputError
 from raymtr.model.log_mel import LogMel
 from raymtr.model.resnet import STRIDE, ModifiedResNet
-from raymtr.model.text_tower import TextTower, load_text_tower, read_text_tower
+from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
 from raymtr.specs import TowersSpec
 
 AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # what an audio vector is made with
@@ -78,6 +78,12 @@ def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:
     """
     with _UnfilledWeights():
         return TwoTowers(spec, read_text_tower(spec.text_tower, text_folder))
+
+
+def blank_audio_side(spec: TowersSpec, *, text_hidden: int) -> TwoTowers:
+    """As `blank_towers`, without a text tower; the text head stays, it is small."""
+    with _UnfilledWeights():
+        return TwoTowers(spec, NoTextTower(text_hidden))
 
 
 class _UnfilledWeights(TorchFunctionMode):

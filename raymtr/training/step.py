@@ -13,7 +13,7 @@ while others are still being computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,18 +42,23 @@ class Towers(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's part of a global batch: row i of each tensor is one track."""
+    """One worker's part of a global batch: clips, and their sentences in the same order.
+
+    Sentences come in groups, each padded to its own longest, so that a batch sorted by length
+    spends little on padding.
+    """
 
     waves: Tensor  # float32 [b, samples]
-    input_ids: Tensor  # int64 [b, T]
-    attention_mask: Tensor  # int64 [b, T]
+    texts: Sequence[Mapping[str, Tensor]]  # input_ids and attention_mask, int64 [g, T]; sum g = b
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
         return Batch(
             waves=self.waves.to(device, non_blocking=True),
-            input_ids=self.input_ids.to(device, non_blocking=True),
-            attention_mask=self.attention_mask.to(device, non_blocking=True),
+            texts=[
+                {name: tokens.to(device, non_blocking=True) for name, tokens in group.items()}
+                for group in self.texts
+            ],
         )
 
 
@@ -111,7 +116,7 @@ class TrainStep:
         bf16 = self.spec.precision == "bf16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
             audio = self.towers.embed_audio(batch.waves)
-            text = self.towers.embed_text(batch.input_ids, batch.attention_mask)
+            text = torch.cat([self.towers.embed_text(**group) for group in batch.texts])
         return audio, text
 
     def state(self) -> dict[str, Any]:

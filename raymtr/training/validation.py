@@ -69,6 +69,5 @@ def _questions(rows: list[dict[str, Any]], tokenize: Tokenize, spec: AudioSpec) 
         windows(decode_span(row["uri"], spec, start_s=0.0, length_s=spec.window_s), spec)[1][0]
         for row in rows
     ]
-    return Batch(
-        waves=torch.from_numpy(np.stack(first)), **tokenize([fixed_sentence(row) for row in rows])
-    )
+    texts = [tokenize([fixed_sentence(row) for row in rows])]
+    return Batch(waves=torch.from_numpy(np.stack(first)), texts=texts)

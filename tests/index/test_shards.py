@@ -88,6 +88,20 @@ def test_an_owner_that_was_replaced_cannot_commit(shards: Shards) -> None:
     assert len(storage.list_files(f"{shards.folder}/windows")) == 1
 
 
+def test_only_new_tracks_with_audio_remain(shards: Shards) -> None:
+    shards.commit(table(embedded("a"), failed("b"), failed("gone")))
+    catalog = pa.table({"track_id": ["a", "b", "c", "d"], "uri": ["/a", "/b", "/c", None]})
+    assert shards.remaining(catalog).to_pylist() == [{"track_id": "c", "uri": "/c"}]
+    shards.commit(table(embedded("c")))
+    assert shards.account(catalog) == {
+        "embedded": 2,
+        "failed": 1,
+        "skipped": 1,
+        "error_rate": 1 / 3,
+        "errors": {"missing": 1},
+    }
+
+
 def test_failures_can_be_forgotten(shards: Shards) -> None:
     shards.commit(table(embedded("a"), failed("b")))
     assert shards.forget_failures() == 1

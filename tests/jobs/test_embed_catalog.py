@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jobs.embed_catalog import describe, embed_catalog, plan_embedding, remaining
+from jobs.embed_catalog import describe, embed_catalog, plan_embedding
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.shards import find_shards, matrix_of
@@ -173,9 +173,7 @@ def test_without_catalog_or_model_the_next_step_is_named(
         embed_catalog(make_workspace([{"track_id": "a", "uri": "/a.wav"}]), tiny())
 
 
-def test_only_new_tracks_with_audio_remain(make_workspace: Callable) -> None:
-    import pyarrow as pa
-
-    catalog = pa.table({"track_id": ["a", "b", "c"], "uri": ["/a", None, "/c"]})
-    done = pa.chunked_array([["a"], ["gone"]])
-    assert remaining(catalog, done).to_pylist() == [{"track_id": "c", "uri": "/c"}]
+def test_a_catalog_of_words_needs_no_model(make_workspace: Callable) -> None:
+    answer = embed_catalog(make_workspace([{"track_id": "a"}, {"track_id": "b"}]), tiny())
+    assert (answer["embedded"], answer["skipped"], answer["error_rate"]) == (0, 2, 0.0)
+    assert "2 without audio skipped" in describe(answer)

@@ -28,13 +28,13 @@ from raymtr.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 AUDIO = AudioSpec(sample_rate=8000, window_s=1.0, n_fft=256, hop=200, n_mels=32)
-STEPS = 30
+STEPS = 15
 
 
 def settings_of(**train: Any) -> Settings:
     settings = tiny()
     towers = dataclasses.replace(settings.towers, audio=AUDIO)
-    spec = {"steps": STEPS, "checkpoint_every": 3, "validate_every": 15, "warmup_steps": 4}
+    spec = {"steps": STEPS, "checkpoint_every": 5, "validate_every": 15, "warmup_steps": 4}
     replaced = dataclasses.replace(settings.train, **{**spec, **train})
     return dataclasses.replace(settings, towers=towers, train=replaced)
 
@@ -103,7 +103,7 @@ def wait_for(path: str, process: subprocess.Popen[bytes], limit_s: float = 240.0
 def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluster: None) -> None:
     settings = settings_of()
     process = start_in_a_process(workspace, settings, "killed")
-    wait_for(f"{workspace.run('killed')}/checkpoint_000000006/state.pt", process)
+    wait_for(f"{workspace.run('killed')}/checkpoint_000000005/state.pt", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not storage.exists(f"{workspace.run('killed')}/model")
@@ -119,7 +119,9 @@ def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluste
 
 def test_two_workers_fit(workspace: Workspace, ray_cluster: None) -> None:
     mixture = {"tones": 1.0, "waves": 1.0}
-    settings = settings_of(workers=2, steps=12, batch_norm="shared", mixture=mixture)
+    settings = settings_of(
+        workers=2, steps=12, checkpoint_every=4, batch_norm="shared", mixture=mixture
+    )
     answer = train_towers(workspace, settings, run="two")
     rows = rows_of(workspace, "two")
     assert len(rows) == 12 and np.mean([r["loss"] for r in rows[-3:]]) < rows[0]["loss"]
@@ -129,7 +131,7 @@ def test_two_workers_fit(workspace: Workspace, ray_cluster: None) -> None:
     letter = storage.read_tables(f"{workspace.run('two')}/dead_letter").to_pylist()[0]
     assert letter["track_id"] == "t12" and letter["code"] == "not_audio"
     assert list(Path(workspace.run("two"), "tensorboard").glob("events.*"))
-    assert len(list(Path(workspace.run("two")).glob("checkpoint_*"))) == 2
+    assert len(list(Path(workspace.run("two")).glob("checkpoint_0*"))) == 2
     model = load_model(answer["model"])
     assert model.encode_text(["a low tone"]).shape == (1, settings.towers.dim)
     json.dumps(answer)
@@ -145,10 +147,11 @@ def test_two_workers_fit(workspace: Workspace, ray_cluster: None) -> None:
 
 def test_endless_nan_is_not_trained(workspace: Workspace, ray_cluster: None) -> None:
     settings = settings_of(learning_rate=1e30, warmup_steps=0, checkpoint_every=100)
-    with pytest.raises(UnusableError, match=r"loss became nan at step \d+, learning rate 1e\+30"):
+    with pytest.raises(
+        UnusableError, match=r"loss became nan at step \d+, learning rate 9\.\d+e\+29"
+    ):
         train_towers(workspace, settings, run="wild")
-    calm = train_towers(workspace, settings_of(steps=1), run="wild")
-    assert calm["steps"] == 1, "a run without a checkpoint has nothing to lose"
+    assert not storage.exists(f"{workspace.run('wild')}/model")
 
 
 @pytest.mark.parametrize(
@@ -175,11 +178,13 @@ def test_too_little_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run `raymtr scan` first"):
         train_towers(workspace, settings_of())
     rows = [
-        {"track_id": "a", "uri": "a.wav", "split": "train"},
+        {"track_id": "a", "uri": "a.wav", "title": None, "split": "train"},
         {"track_id": "b", "title": "B", "split": "train"},
         {"track_id": "c", "uri": "c.wav", "title": "C", "split": "train"},
         {"track_id": "d", "uri": "d.wav", "title": "D", "split": "test"},
     ]
     storage.write_table(f"{workspace.tracks}/0.parquet", check_tracks(pa.Table.from_pylist(rows)))
-    with pytest.raises(UnusableError, match=r"catalog's 4 tracks 3 are.* 2 of them with audio, 2 w"):
+    with pytest.raises(
+        UnusableError, match=r"catalog's 4 tracks 3 are.* 2 of them with audio, 2 w"
+    ):
         train_towers(workspace, settings_of())

@@ -10,7 +10,7 @@ import ray
 
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
-from raymtr.captions.templates import HELD_OUT_TEMPLATES, TRAIN_TEMPLATES
+from raymtr.captions.templates import TRAIN_TEMPLATES
 from raymtr.errors import InputError
 from raymtr.recipes import tiny
 from raymtr.track import check_tracks
@@ -54,35 +54,27 @@ ROWS = [
 
 
 @pytest.mark.usefixtures("cluster")
-def test_every_tagged_track_gets_its_captions(tmp_path):
-    workspace = catalog(tmp_path / "w", ROWS, files=3)
-    answer = write_captions(workspace, tiny(), per_track=3, seed=1)
+def test_every_tagged_track_gets_its_captions_however_the_blocks_lie(tmp_path):
+    one = catalog(tmp_path / "one", ROWS, files=1)
+    answer = write_captions(one, tiny(), per_track=3, seed=1)
     assert (answer["tracks"], answer["untagged"], answer["captions"]) == (20, 4, 48)
     assert "4 without tags" in describe(answer)
-    rows = storage.read_tables(workspace.captions).to_pylist()
-    assert {row["track_id"] for row in rows} == {r["track_id"] for r in ROWS if r["tags"]}
-    for row in rows:
+    captions = storage.read_tables(one.captions)
+    assert set(captions["track_id"].to_pylist()) == {r["track_id"] for r in ROWS if r["tags"]}
+    for row in captions.to_pylist():
         number = int(row["track_id"][1:])
         provenance = json.loads(row["provenance"])
         assert provenance["source"] == "template" and provenance["seed"] == 1
         assert provenance["tags"] == ROWS[number]["tags"]
         assert provenance["template"] in TRAIN_TEMPLATES
-        assert provenance["template"] not in HELD_OUT_TEMPLATES
         assert all(tag in row["caption"].casefold() for tag in ROWS[number]["tags"])
         assert "Secret" not in row["caption"] and "Nobody" not in row["caption"]
 
-
-@pytest.mark.usefixtures("cluster")
-def test_captions_do_not_depend_on_blocks_and_are_replaced_whole(tmp_path):
-    one = catalog(tmp_path / "one", ROWS, files=1)
     many = catalog(tmp_path / "many", ROWS, files=7)
-    storage.write_table(f"{many.captions}/part-00003.parquet", pa.table({"track_id": ["old"]}))
-    write_captions(one, tiny(), per_track=2, seed=5)
-    write_captions(many, tiny(), per_track=2, seed=5)
-    same = storage.read_tables(one.captions)
-    assert storage.read_tables(many.captions).equals(same)
-    write_captions(many, tiny(), per_track=2, seed=6)
-    assert not storage.read_tables(many.captions).equals(same)
+    stale = pa.table({"track_id": ["gone"], "caption": ["Old."], "provenance": ["{}"]})
+    storage.write_table(f"{many.captions}/part-00003.parquet", stale)
+    write_captions(many, tiny(), per_track=3, seed=1)
+    assert storage.read_tables(many.captions).equals(captions)
 
 
 @pytest.mark.usefixtures("cluster")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -95,3 +97,13 @@ def test_float32_is_never_computed_in_less() -> None:
     assert compute_dtype("fp32", CPU) == torch.float32
     assert compute_dtype("fp32", torch.device("cuda")) == torch.float32
     assert compute_dtype("bf16", torch.device("cuda")) == torch.bfloat16
+
+
+def test_openvino_does_not_phone_home() -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import sys, raymtr.model.openvino_convolutions;"
+        "print([m for m, v in sys.modules.items() if m.startswith('openvino_telemetry') and v])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -42,7 +42,8 @@ class ToyTowers(nn.Module):
 def batch_of(step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(0, 20, (6, 3), generator=generator)
-    return Batch(torch.randn(6, 16, generator=generator), ids, torch.ones_like(ids))
+    text = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return Batch(torch.randn(6, 16, generator=generator), [text])
 
 
 def weights_of(towers: nn.Module) -> bytes:

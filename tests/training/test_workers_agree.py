@@ -51,7 +51,9 @@ def part_of_batch(step: int, rank: int, workers: int) -> Batch:
     ids = torch.randint(0, 30, (8, 4), generator=generator)
     waves = torch.randn(8, 32 * 64, generator=generator)
     waves += torch.arange(8.0)[:, None] / 4  # so that halves of the batch differ in statistics
-    return Batch(*(t.chunk(workers)[rank] for t in (waves, ids, torch.ones_like(ids))))
+    own = ids.chunk(workers)[rank]
+    text = {"input_ids": own, "attention_mask": torch.ones_like(own)}
+    return Batch(waves.chunk(workers)[rank], [text])
 
 
 def train(mode: str, rank: int, workers: int) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from raymtr.audio_cache import AudioCache
+from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.training.batches import Batches
+from raymtr.training.step import Batch
+
+AUDIO = AudioSpec(sample_rate=8000, window_s=0.25)
+SPEC = TrainSpec(global_batch=8, seed=3)
+TAGS = ["slow", "fast", "piano", "drums", "sad", "bright"]
+
+
+def bytes_of(sentences: list[str]) -> dict[str, Tensor]:
+    """A tokenizer that a test can read back: one token a byte."""
+    rows = [torch.tensor(list(sentence.encode()), dtype=torch.int64) for sentence in sentences]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+def sentences_of(batch: Batch) -> list[str]:
+    rows = [row for group in batch.texts for row in group["input_ids"]]
+    return [bytes(row[row > 0].tolist()).decode() for row in rows]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("batches")
+
+
+@pytest.fixture(scope="module")
+def tracks(folder: Path) -> pa.Table:
+    rng = np.random.default_rng(0)
+    rows = []
+    for n in range(20):  # track n is a constant of n / 100 under noise too small to hide it
+        soundfile.write(folder / f"{n}.wav", n / 100 + rng.uniform(-0.002, 0.002, 6000), 8000)
+        row = {"track_id": f"t{n}", "uri": str(folder / f"{n}.wav"), "title": None, "artist": None}
+        row |= {"album": None, "tags": [f"track {n}", *TAGS], "similar_artists": None}
+        rows.append(row | {"dataset": "made", "captions": [f"A tune of number {n}."]})
+    return pa.Table.from_pylist(rows)
+
+
+def batches_of(tracks: pa.Table, folder: Path, spec: TrainSpec = SPEC, rank: int = 0) -> Batches:
+    return Batches(tracks, AudioCache(str(folder / "cache"), AUDIO), bytes_of, spec, rank=rank)
+
+
+def pairs_of(batch: Batch) -> list[tuple[str, bytes]]:
+    waves = [wave.numpy().tobytes() for wave in batch.waves]
+    return list(zip(sentences_of(batch), waves, strict=True))
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return torch.equal(one.waves, other.waves) and sentences_of(one) == sentences_of(other)
+
+
+def test_audio_and_sentence_are_of_the_same_track(tracks: pa.Table, folder: Path) -> None:
+    batches = batches_of(tracks, folder)
+    named = 0
+    for step in range(10):
+        batch = batches.make(step)
+        assert batch.waves.shape == (8, AUDIO.window_samples) and batch.waves.dtype == torch.float32
+        heard = (batch.waves.mean(1) * 100).round().int().tolist()
+        for number, sentence in zip(heard, sentences_of(batch), strict=True):
+            if "track " in sentence or "number " in sentence:
+                named += 1
+                assert f"track {number}" in sentence or f"number {number}" in sentence
+    assert named > 40
+
+
+def test_a_batch_is_a_function_of_its_step(tracks: pa.Table, folder: Path) -> None:
+    one, other = batches_of(tracks, folder), batches_of(tracks, folder)
+    other.make(7)
+    assert same(one.make(4), other.make(4))
+    assert not same(one.make(4), one.make(5))
+    changed = batches_of(tracks, folder, dataclasses.replace(SPEC, seed=4))
+    assert not same(one.make(4), changed.make(4))
+
+
+def test_two_workers_share_the_batch_of_one(tracks: pa.Table, folder: Path) -> None:
+    whole = batches_of(tracks, folder).make(2)
+    two = dataclasses.replace(SPEC, workers=2)
+    parts = [batches_of(tracks, folder, two, rank).make(2) for rank in (0, 1)]
+    pairs = [pair for part in parts for pair in pairs_of(part)]
+    assert sorted(pairs) == sorted(pairs_of(whole)), "in whatever order, the same pairs"
+
+
+def test_sentences_of_like_length_stand_together(tracks: pa.Table, folder: Path) -> None:
+    batch = batches_of(tracks, folder).make(1)
+    lengths = [len(sentence) for sentence in sentences_of(batch)]
+    assert lengths == sorted(lengths)
+    widths = [group["input_ids"].shape[1] for group in batch.texts]
+    assert len(widths) == 4 and widths[0] < widths[-1]
+
+
+def test_sentences_and_clips_are_drawn_anew(tracks: pa.Table, folder: Path) -> None:
+    batches = batches_of(tracks.slice(0, 8), folder)
+    rounds = [batches.make(step) for step in range(6)]  # eight tracks: each step has them all
+    assert len({s for batch in rounds for s in sentences_of(batch)}) > 40
+    first_samples = torch.cat([batch.waves[:, 0] for batch in rounds])
+    assert len(set(first_samples.tolist())) > 40
+
+
+def test_made_ahead_is_the_same_and_errors_come_through(tracks: pa.Table, folder: Path) -> None:
+    batches = batches_of(tracks, folder)
+    ahead = list(batches.ahead(3, 6))
+    assert [step for step, _ in ahead] == [3, 4, 5]
+    assert all(same(batch, batches.make(step)) for step, batch in ahead)
+    assert list(batches.ahead(6, 6)) == []
+    broken = tracks.set_column(0, "track_id", pa.array([f"no{n}" for n in range(20)]))
+    broken = broken.set_column(1, "uri", pa.array([str(folder / "none.wav")] * 20))
+    with pytest.raises(Exception, match=r"none\.wav"):
+        list(batches_of(broken, folder).ahead(0, 2))

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from raymtr import storage
+from raymtr.errors import UnusableError
+from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.track import DEAD_LETTER, check_tracks
+from raymtr.training.tracks import (
+    MOST_VALID_TRACKS,
+    check_trainable,
+    content_hash,
+    fill_audio_cache,
+    read_training_tracks,
+)
+from raymtr.workspace import Workspace
+
+SPEC = TrainSpec(global_batch=2)
+
+
+def workspace_of(
+    folder: Path, tracks: list[dict[str, Any]], captions: list[tuple[str, str]] = ()
+) -> Workspace:
+    workspace = Workspace.open(str(folder), create=True)
+    table = check_tracks(pa.Table.from_pylist(tracks))
+    half = len(table) // 2  # two files, as a job with two tasks writes
+    storage.write_table(f"{workspace.tracks}/a.parquet", table.slice(0, half))
+    storage.write_table(f"{workspace.tracks}/b.parquet", table.slice(half))
+    if captions:
+        ids, sentences = zip(*captions, strict=True)
+        rows = pa.table({"track_id": ids, "caption": sentences, "provenance": ["{}"] * len(ids)})
+        storage.write_table(f"{workspace.captions}/0.parquet", rows)
+    return workspace
+
+
+def a_track(n: int, split: str | None, **more: Any) -> dict[str, Any]:
+    track = {"track_id": f"t{n:03d}", "uri": f"{n}.wav", "title": f"T{n}", "split": split}
+    return track | {"tags": None, "similar_artists": None} | more
+
+
+def test_only_tracks_with_audio_words_and_a_split_are_taken(tmp_path: Path) -> None:
+    tracks = [
+        a_track(1, "train"),
+        a_track(2, "train", uri=None),
+        a_track(3, "train", title=None),
+        a_track(4, "train", title=None, tags=[]),
+        a_track(5, "train", title=None, tags=["jazz"]),
+        a_track(6, "train", title=None),  # has a caption
+        a_track(7, "train", title=None, similar_artists=["Someone"]),
+        a_track(8, "valid"),
+        a_track(9, "test"),
+        a_track(10, None),
+    ]
+    workspace = workspace_of(tmp_path, tracks, [("t006", "Calm."), ("t009", "Loud.")])
+    table = read_training_tracks(workspace, SPEC)
+    assert table["track_id"].to_pylist() == ["t001", "t005", "t006", "t007", "t008"]
+    assert table["split"].to_pylist() == ["train"] * 4 + ["valid"]
+    assert table["captions"].to_pylist() == [None, None, ["Calm."], None, None]
+
+
+def test_captions_come_in_an_order_of_their_own(tmp_path: Path) -> None:
+    tracks = [a_track(n, "train") for n in range(3)]
+    captions = [(f"t{n:03d}", f"Caption {m} of {n}") for n in range(3) for m in range(4)]
+    tables = []
+    for turn in range(2):
+        random.Random(turn).shuffle(captions)
+        tables.append(
+            read_training_tracks(workspace_of(tmp_path / str(turn), tracks, captions), SPEC)
+        )
+    assert tables[0].equals(tables[1])
+    assert tables[0]["captions"][2].as_py() == [f"Caption {m} of 2" for m in range(4)]
+    assert content_hash(tables[0]) == content_hash(tables[1])
+    assert content_hash(tables[0]) != content_hash(tables[0].slice(1))
+
+
+def test_validation_is_a_spread_of_at_most_two_hundred(tmp_path: Path) -> None:
+    tracks = [a_track(0, "train"), a_track(1, "train")]
+    tracks += [a_track(n, "valid") for n in range(2, 502)]
+    table = read_training_tracks(workspace_of(tmp_path, tracks), SPEC)
+    valid = table["track_id"].to_pylist()[2:]
+    assert len(set(valid)) == MOST_VALID_TRACKS and valid[-1] == "t501"
+
+
+def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "good.wav", np.zeros(8000), 8000)
+    (tmp_path / "bad.wav").write_bytes(b"RIFF of nothing")
+    names = ["good.wav", "bad.wav", "gone.wav"]
+    tracks = pa.table({"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]})
+    spec = AudioSpec(sample_rate=8000, window_s=0.5)
+    made = fill_audio_cache(tracks, str(tmp_path / "cache"), spec, max_s=60.0)
+    assert made.column_names == DEAD_LETTER.names
+    assert made["code"].to_pylist() == [None, "not_audio", "missing"]
+    assert "gone.wav" in made["reason"][2].as_py()
+
+
+def test_nothing_left_after_decoding_says_what_was_lost() -> None:
+    tracks = pa.table({"split": ["train", "valid"], "dataset": ["a", "a"]})
+    rows = [{"track_id": "x", "uri": "x.mp3", "code": "truncated", "reason": "half of it is gone"}]
+    failures = pa.Table.from_pylist(rows, DEAD_LETTER)
+    with pytest.raises(UnusableError, match=r"1 tracks .* 1 to train on .* x\.mp3: half of it"):
+        check_trainable(tracks, SPEC, failures)
