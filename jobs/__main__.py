@@ -15,8 +15,9 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import raymtr
 from raymtr.errors import InputError, UnusableError
@@ -54,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"raymtr: unknown verb {verb!r}; accepted: {', '.join(VERBS)}", file=sys.stderr)
         return WRONG_USE
     return run_verb(verb, rest)
+
+
+def run_as_module(file: str) -> NoReturn:
+    """What `python -m jobs.<name>` does: the verb whose job stands in `file`."""
+    verb = next(verb for verb, (name, _) in VERBS.items() if name == Path(file).stem)
+    sys.exit(run_verb(verb, sys.argv[1:]))
 
 
 def overview() -> str:

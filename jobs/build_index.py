@@ -23,7 +23,6 @@ from raymtr.index.track_table import Build
 from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
 
-HELP = "build, check and publish the tables that search reads"
 EXAMPLE = "raymtr index --workspace w"
 
 
@@ -125,3 +124,9 @@ def describe(answer: dict[str, Any]) -> str:
         lines.append(f"{answer['left_out']} tracks have no vector and are left out")
     lines.append(f"index {index['kind']}: {index['why']}")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

@@ -6,6 +6,7 @@ import logging
 import os
 
 import ray
+import ray.data
 
 from raymtr.errors import UnusableError
 
@@ -21,8 +22,8 @@ def start_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
     if ray.is_initialized():
         return
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it warns of each setting below
+    logging.getLogger("ray").setLevel(logging.ERROR)  # Data prints every plan
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if os.environ.get("RAY_ADDRESS"):

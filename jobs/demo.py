@@ -24,11 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import raymtr
-from jobs.build_index import build_index
 from jobs.cluster import start_ray
 from jobs.embed_catalog import embed_catalog
-from jobs.evaluate import describe as describe_quality
-from jobs.evaluate import evaluate
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
@@ -93,6 +90,10 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
+        # LanceDB must not be in a process that forks, and starting Ray forks.
+        from jobs.build_index import build_index
+        from jobs.evaluate import evaluate
+
         trained = make_towers(workspace, settings, stages)
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=trained["model"])
@@ -158,6 +159,8 @@ def demo_on_music(
             scan_catalog(workspace, settings, music)
         with stages.timed("start Ray"):
             start_ray()
+        from jobs.build_index import build_index  # after Ray's forks, as above
+
         if model is None:
             made = Workspace.open(MADE_WORKSPACE, create=True)
             model = f"{made.run(RUN)}/model"
@@ -337,6 +340,8 @@ def facts_of(
 
 def describe(answer: dict[str, Any]) -> str:
     """Queries with their hits, then the figures."""
+    from jobs.evaluate import describe as describe_quality
+
     lines = []
     for example in answer.get("examples", ()):
         lines.append(f"\n  {example['query']}   [{example['kind']}]")
@@ -354,3 +359,9 @@ def describe(answer: dict[str, Any]) -> str:
         lines.append(f"\n{took}; peak memory {answer['peak_memory_gib']:.2f} GiB")
         lines.append(f"report: {answer['report']}")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

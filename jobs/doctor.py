@@ -189,7 +189,13 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_gpu,
     check_audio,
     check_text_tower,
+    check_ray,  # before LanceDB is loaded: starting Ray forks
     check_table,
-    check_ray,
     check_disk,
 )
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import InputError
+from raymtr.errors import InputError, UnusableError
 from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.index.shards import MadeBy, Shards
 from raymtr.progress import Progress
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from raymtr.model.model import Model
 
 LOG = logging.getLogger("raymtr")
-HELP = "turn the catalog's audio into vectors, one per track and one per window"
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
 CONFIG = "config.json"  # the last file of a saved model to appear
@@ -144,7 +143,7 @@ def embed_pipeline(
                 "device": device,
                 "threads": embed.threads,
             },
-            batch_size=None,
+            batch_size=embed.tracks_per_block if embed.use_gpu else None,  # a CPU gains nothing
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=embed.actors),
             num_cpus=cores,
@@ -167,16 +166,23 @@ def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) ->
     """Write what the cluster made, shard by shard, and say how it goes.
 
     The clock of the rate starts with the first shard: what comes before is the cluster's start.
+    Raises UnusableError where the model does not start on a worker.
     """
+    from ray.exceptions import ActorDiedError
+
     progress: Progress | None = None
     failed = 0
-    for shard in gather_shards(pipeline):
-        shards.commit(shard)
-        failed += len(shard) - shard["code"].null_count
-        if progress is None:
-            progress = Progress("embed", total, unit="tracks", done=len(shard))
-        else:
-            progress.advance(len(shard), note=f"{failed} failed" if failed else "")
+    try:
+        for shard in gather_shards(pipeline):
+            shards.commit(shard)
+            failed += len(shard) - shard["code"].null_count
+            if progress is None:
+                progress = Progress("embed", total, unit="tracks", done=len(shard))
+            else:
+                progress.advance(len(shard), note=f"{failed} failed" if failed else "")
+    except ActorDiedError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise UnusableError(f"the model does not run on a worker: {reason}") from error
 
 
 def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -262,3 +268,9 @@ def describe(answer: dict[str, Any]) -> str:
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

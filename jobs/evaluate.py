@@ -32,7 +32,6 @@ from raymtr.specs import Settings
 from raymtr.track import SPLITS
 from raymtr.workspace import Workspace
 
-HELP = "measure how well the towers and the search find the right tracks"
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
 SYSTEMS = ("towers", "search", "both")
@@ -203,3 +202,9 @@ def describe(answer: dict[str, Any]) -> str:
             )
     lines += [""] + [f"note: {note}" for note in answer["notes"]]
     return "\n".join([*lines, f"written to {answer['files']['metrics']}"])
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

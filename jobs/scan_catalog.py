@@ -35,7 +35,6 @@ from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 
-HELP = "a folder of audio or a manifest becomes the catalog"
 EXAMPLE = "raymtr scan ~/Music --workspace w"
 
 PART_ROWS = 100_000  # tracks in one Parquet file of the catalog
@@ -215,3 +214,9 @@ def describe(answer: dict[str, Any]) -> str:
     if answer["errors"]:
         lines.append(f"errors    {answer['errors']:,}; catalog/dead_letter says which and why")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

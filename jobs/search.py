@@ -9,7 +9,6 @@ from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
-HELP = "find tracks by words, by example tracks, or by a recording"
 EXAMPLE = 'raymtr search "rainy piano, no vocals" --where "year > 1990" --workspace w'
 
 
@@ -77,3 +76,9 @@ def _reason(reason: dict[str, Any]) -> str:
 
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

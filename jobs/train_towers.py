@@ -27,7 +27,6 @@ from raymtr.specs import Settings, TrainSpec, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
-HELP = "train the audio and text towers on the catalog"
 EXAMPLE = "raymtr train --workspace w --run first --set train.steps=1000"
 
 TRACKS_PER_BLOCK = 16  # decoded by one task: the unit of retry and of progress
@@ -224,3 +223,9 @@ def describe(answer: dict[str, Any]) -> str:
     if answer["failed"]:
         lines.append(f"{answer['failed']} tracks could not be decoded; see the run's dead_letter/")
     return "\n".join([*lines, f"model: {answer['model']}"])
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

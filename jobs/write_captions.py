@@ -24,7 +24,6 @@ from raymtr.errors import InputError
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
-HELP = "write captions from the tags of each track"
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
 
@@ -88,3 +87,9 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['captions']} captions of {answer['captioned']} tracks{skipped} "
         f"in {answer['seconds']:.1f} s -> {answer['written']}"
     )
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

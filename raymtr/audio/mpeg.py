@@ -79,28 +79,35 @@ def count_frames(head: bytes, length: int, read_all: Callable[[], bytes]) -> Cou
 
 
 def _walk(data: bytes, stated: int) -> tuple[int, float]:
-    """(whole frames there are, frames there should be), `stated` being a header's word or 0."""
+    """(whole frames there are, frames there should be), `stated` being a header's word or 0.
+
+    A frame that leads into nothing is part of the gap: its own length may be what is damaged.
+    """
     found = _first_frame(data)
     if found is None:
         return 0, float(stated)
     first, (_, size_at, _, _) = found
     end = _end_before_tags(data)
-    count, gap_bytes, p = 0, 0, first
+    count, frame_bytes, gap_bytes = 0, 0, len(data[:first].strip(b"\0"))
+    p, size = first, 0
     while p < end - 6:
-        size = size_at(p)
+        before, size = size, size_at(p)
         if size and p + size > end:
             break  # the last frame is cut off
         if size:
-            count += 1
+            count, frame_bytes = count + 1, frame_bytes + size
             p += size
+        elif tag := _tag_length(data, p):
+            p += tag
         else:
-            after = _resync(data, p, end, size_at)
-            gap_bytes += 0 if data[p : p + 3] in (b"ID3", b"TAG") else after - p
+            count, frame_bytes = count - (before > 0), frame_bytes - before
+            after = _resync(data, p - before, end, size_at)
+            gap_bytes += after - (p - before)
             p = after
     count -= 1 if stated else 0  # the frame that holds the header is silent
     if count <= stated:
         return count, float(stated)
-    return count, count + gap_bytes * count / max(1, p - first - gap_bytes)
+    return count, count + gap_bytes * count / max(1, frame_bytes)
 
 
 def id3_length(head: bytes) -> int:
@@ -131,12 +138,13 @@ def _chain_holds(frames: _Frames, p: int, end: int) -> bool:
     return True
 
 
+def _tag_length(data: bytes, p: int) -> int:
+    """Bytes of the ID3 tag at `p`, which recordings put in a row have between them; or 0."""
+    return 128 if data[p : p + 3] == b"TAG" else id3_length(data[p : p + 10])
+
+
 def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int:
-    """Where the next two frames follow one another after `p`, or where a tag at `p` ends."""
-    if length := id3_length(data[p : p + 10]):
-        return min(end, p + length)
-    if data[p : p + 3] == b"TAG":
-        return min(end, p + 128)
+    """Where after `p` two frames follow one another."""
     limit = min(end - 6, p + _LONGEST_GAP)
     while 0 <= (p := data.find(b"\xff", p + 1)) < limit:
         after = p + size_at(p)

@@ -6,7 +6,9 @@ vectors are, byte for byte, those of a run that was left alone.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ import soundfile
 
 from jobs.embed_catalog import embed_catalog
 from raymtr import storage
+from raymtr.errors import UnusableError
 from raymtr.index.shards import Shards, find_shards, matrix_of
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
@@ -137,6 +140,18 @@ def test_two_runs_at_once_end_with_one(
     assert second.wait(timeout=300) == 0
     assert first.wait(timeout=300) != 0  # refused at its next commit
     assert check_what_is_there(workspace, tiny_model, sources) == TRACKS
+
+
+def test_a_worker_that_computes_otherwise_is_refused(
+    ray_cluster: None, workspace: Workspace, tiny_model: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    golden = json.loads((tmp_path / "model" / "golden.json").read_text())
+    golden["audio"] = [-value for value in golden["audio"]]
+    (tmp_path / "model" / "golden.json").write_text(json.dumps(golden))
+    with pytest.raises(UnusableError, match="pinned audio vector"):
+        embed_catalog(workspace, tiny(), model=str(tmp_path / "model"))
+    assert not find_shards(workspace, load_model(tiny_model).fingerprint).complete
 
 
 def wait_for_commit(driver: subprocess.Popen, workspace: Workspace, *, more_than: int) -> bool:
