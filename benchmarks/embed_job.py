@@ -1,6 +1,6 @@
 """The whole `embed` job against a bare loop over the same functions, in CPU seconds.
 
-    python benchmarks/embed_job.py [--clips 60 360] [--rounds 2] [--music FOLDER]
+    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--music FOLDER]
 
 Asked: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
 more that do not depend on the size, vectors within 1e-6. Towers of the laptop recipe with random
@@ -70,7 +70,7 @@ save_towers(build_towers(laptop().towers, seed=0), sys.argv[1])
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, nargs=2, default=[60, 360], help="the two sizes")
+    parser.add_argument("--clips", type=int, nargs=2, default=[100, 700], help="the two sizes")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
     arguments = parser.parse_args()

@@ -76,6 +76,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     logging.getLogger("raymtr").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Failed to query Ray Train Controller")
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
     try:

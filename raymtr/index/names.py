@@ -8,22 +8,28 @@ index and its tolerance of typos.
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from functools import lru_cache
 
 from raymtr.track import artist_key
 
-_SILENT = "'."  # within a word: R.E.M. is one word, and so is don't
+_SILENT = str.maketrans({"'": None, ".": None, "&": " and "})  # R.E.M. is one word, and so is don't
+_NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+_KNOWN_NAMES = 1 << 17  # an artist's name comes back with each track and each neighbour
 
 
+@lru_cache(maxsize=_KNOWN_NAMES)
 def spoken_name(name: str) -> str:
     """The words of a name without punctuation; a name of punctuation alone ("!!!") stays."""
     folded = artist_key(name)
-    letters = (
-        letter if unicodedata.category(letter)[0] in "LNM" else " "
-        for letter in folded.replace("&", " and ")
-        if letter not in _SILENT
-    )
-    return " ".join("".join(letters).split()) or folded
+    letters = folded.translate(_SILENT)
+    if letters.isascii():
+        spaced = _NOT_PLAIN.sub(" ", letters)
+    else:
+        kinds = map(unicodedata.category, letters)
+        spaced = "".join(c if k[0] in "LNM" else " " for c, k in zip(letters, kinds, strict=True))
+    return " ".join(spaced.split()) or folded
 
 
 def name_key(name: str | None) -> str | None:

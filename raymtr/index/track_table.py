@@ -158,6 +158,9 @@ class TrackTable:
 
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
+        if self.build.index.kind == "exact":
+            places, matrix = self._places, self._matrix[1]
+            return {i: matrix[places[i]] for i in ids if i in places}
         found = read_rows(self._vectors, sql_among("track_id", ids), ["track_id", "vector"])
         if not len(found):
             return {}
@@ -180,6 +183,10 @@ class TrackTable:
     @cached_property
     def _matrix(self) -> tuple[list[str], np.ndarray]:
         return self.all_vectors()
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {track_id: row for row, track_id in enumerate(self._matrix[0])}
 
     @cached_property
     def _rows(self) -> LanceRows | HeldRows:

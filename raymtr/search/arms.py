@@ -28,8 +28,6 @@ WEIGHTS = {
     "names": 0.5,  # titles, artists and albums that hold all the words
     "artist graph": 2.0,
 }
-
-
 # Of tags and captions that share words: between these, the more of a query's words are tags of the
 # catalog. On 200 held-out pieces of the made catalog, tag queries went from nDCG@10 0.65 (a weight
 # of 0.5) to 0.97 (2); prose that shares its words with anything is left to the text tower.

@@ -8,6 +8,7 @@ fingerprint is not the table's. How a query is read stands in `understand`, what
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -226,6 +227,9 @@ def _echo(understood: Understood) -> dict[str, Any]:
 
 
 def _has_term(row: Mapping[str, Any], terms: Sequence[str]) -> bool:
-    """Whether tags or captions have one of the terms, as whole words."""
-    said = f" {spoken_name(row['words'] or '')} "
-    return any(f" {term} " in said for term in terms)
+    """Whether tags or captions have one of the terms; "no vocals" does not have vocals."""
+    said = spoken_name(row["words"])
+    return any(
+        re.search(rf"(?<!\bno )(?<!\bwithout )\b{re.escape(term.removesuffix('s'))}s?\b", said)
+        for term in terms
+    )

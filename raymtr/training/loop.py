@@ -46,6 +46,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     `cache` of decoded audio. Rank 0's answer is the run's; it has `failed`, a sentence, where
     trying again is of no use.
     """
+    logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
+    LOG.setLevel(logging.INFO)
     settings: Settings = from_dict(Settings, config["settings"])
     spec, folder = settings.train, config["folder"]
     torch.set_num_threads(spec.threads)

@@ -64,13 +64,22 @@ def test_adts() -> None:
 
 
 def test_a_gap_counts_as_the_audio_it_held() -> None:
-    counted = count(FRAME * 50 + b"\x55" * (20 * SIZE) + FRAME * 50)
-    assert counted.seconds == pytest.approx(120 * FRAME_S)
-    assert counted.missing_s == pytest.approx(20 * FRAME_S)
-    at_the_end = count(FRAME * 50 + bytes(20 * SIZE))
-    assert at_the_end.missing_s == pytest.approx(20 * FRAME_S)
+    for data in (FRAME * 50 + b"\x55" * (20 * SIZE) + FRAME * 50, FRAME * 100 + bytes(20 * SIZE)):
+        counted = count(data)
+        assert counted.seconds == pytest.approx(120 * FRAME_S)
+        assert counted.missing_s == pytest.approx(21 * FRAME_S)  # with the one that leads there
     at_the_start = count(b"\x55" * (20 * SIZE) + FRAME * 50)
     assert at_the_start.missing_s == pytest.approx(20 * FRAME_S)
+
+
+def test_a_damaged_length_hides_nothing() -> None:
+    size = 300
+    header = bytes([0xFF, 0xF1, 0x50, 0x80 | size >> 11, size >> 3 & 255, (size & 7) << 5, 0])
+    data = bytearray((header + bytes(size - 7)) * 80)
+    data[40 * size + 3] |= 2  # 4,096 bytes more: frames 41 to 54 are leapt over
+    counted = count(bytes(data))
+    assert counted.seconds == pytest.approx(80 * 1024 / 44_100)
+    assert counted.missing_s < 2 * counted.frame_s
 
 
 def test_tags_are_no_gap() -> None:
