@@ -2,11 +2,11 @@
 
     python benchmarks/decoding.py [--rounds 9]
 
-One 30 s stereo MP3 of 44.1 kHz, 128 kb/s, to mono float32 of 22.05 kHz. All contestants take turns within
-each round, after one untimed turn; figures are CPU time of this process and its children (cores
-may be shared), on one thread. Ratios are of minima, with those of medians beside them. Answers
-are compared in the same run. librosa comes by `pip install librosa`, ffmpeg from the system; a
-contestant that is absent is skipped and said to be.
+One 30 s stereo MP3 of 44.1 kHz and 128 kb/s to mono float32 of 22.05 kHz. All contestants take
+turns within each round, after one untimed turn; figures are CPU time of this process and its
+children (cores may be shared), on one thread. Ratios are of minima, with those of medians beside
+them. Answers are compared in the same run. librosa comes by `pip install librosa`, ffmpeg from
+the system; a contestant that is absent is skipped and said to be.
 """
 
 from __future__ import annotations

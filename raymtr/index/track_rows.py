@@ -21,7 +21,6 @@ TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_key
 SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS)
 NAMED_COLUMNS = ["track_id", "title", "artist", TITLE_KEY, ARTIST_KEY]
 
-ALL_ROWS = 2**31 - 1  # LanceDB stops at ten where nothing is said
 Row = dict[str, Any]
 
 
@@ -106,4 +105,5 @@ def read_rows(table: Any, condition: str | None, columns: Sequence[str]) -> pa.T
     query = table.search()
     if condition is not None:
         query = query.where(condition, prefilter=True)
-    return query.select(list(dict.fromkeys(columns))).limit(ALL_ROWS).to_arrow()
+    chosen = list(dict.fromkeys(columns))
+    return query.select(chosen).limit(max(table.count_rows(), 1)).to_arrow()
