@@ -144,7 +144,11 @@ def make_towers(workspace: Workspace, settings: Settings, stages: Stages) -> dic
     with stages.timed("caption"):
         write_captions(workspace, settings)
     with stages.timed("train"):
-        return train_towers(workspace, settings, run=RUN)
+        try:
+            return train_towers(workspace, settings, run=RUN)
+        except InputError as error:
+            cure = f"remove {workspace.run(RUN)} to train the demonstration anew"
+            raise InputError(f"{error}; {cure}") from error
 
 
 def demo_on_music(

@@ -44,8 +44,7 @@ def laptop() -> Settings:
     """A narrow ResNet over a frozen MiniLM: trains in minutes on two cores.
 
     Windows of half the paper's length and a coarser picture (23 ms frames, 64 bands) cost an eighth
-    a clip and lost nothing on the made catalog; a rate of 3e-3, masking and a temperature of 0.05
-    each did worse there (benchmarks/README.md).
+    a clip. What else was tried on the made catalog stands in benchmarks/README.md.
     """
     return Settings(
         recipe="laptop",
