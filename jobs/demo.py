@@ -183,8 +183,8 @@ def demo_on_music(
         with stages.timed("index"):
             built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("search"):
-            examples = ask(workspace, own_queries(workspace))
-    errors = dead_letters(embedded, workspace)
+            errors = dead_letters(embedded, workspace)
+            examples = ask(workspace, own_queries(workspace, {row["track_id"] for row in errors}))
     facts = facts_of(workspace, embedded, built, settings) | Facts(
         name=f"raymtr: {os.path.basename(os.path.abspath(music))}, searched by words",
         examples=examples,
@@ -256,9 +256,10 @@ def find_sections(workspace: Workspace) -> dict[str, float]:
     }
 
 
-def own_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) that a user's own folder should answer."""
+def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, str | None]]:
+    """(kind, query, filter) that a user's own folder should answer, by what was not `failed`."""
     rows = catalog_of(workspace).slice(0, 1000).to_pylist()
+    rows = [row for row in rows if row["track_id"] not in failed]
     titles = [row["title"] for row in rows if row["title"]][:2]
     artists = list(dict.fromkeys(row["artist"] for row in rows if row["artist"]))[:2]
     tags = list(dict.fromkeys(tag for row in rows for tag in row["tags"] or ()))[:2]
