@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from raymtr.training.contrastive_loss import contrastive_loss
 
+EXPECTED = Path(__file__).resolve().parents[3] / "shared/fixtures/ttmrpp-tiny/expected.npz"
 ONE = torch.zeros(())  # logit scale 0: similarities count as they are
 
 
@@ -57,3 +60,13 @@ def test_scale_is_clamped_at_one_hundred() -> None:
 def test_bf16_embeddings_give_a_float32_loss() -> None:
     loss = contrastive_loss(torch.eye(3).bfloat16(), torch.eye(3).bfloat16(), ONE)
     assert loss.dtype == torch.float32
+
+
+@pytest.mark.skipif(not EXPECTED.exists(), reason="the TTMR++ reference vectors are not here")
+def test_the_authors_loss_on_their_own_vectors() -> None:
+    with np.load(EXPECTED) as expected:
+        audio = torch.from_numpy(expected["audio_embedding"])
+        text = torch.from_numpy(expected["text_embedding"][:3])
+        scale = torch.from_numpy(expected["logit_scale"]).squeeze().float()
+        wanted = float(expected["infonce_first3"])
+    assert float(contrastive_loss(audio, text, scale)) == pytest.approx(wanted, abs=1e-5)
