@@ -9,6 +9,7 @@ Job modules are imported when their verb is called, so that `raymtr --help` is i
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import logging
@@ -35,6 +36,8 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "demo": ("demo", "all of it, on a catalog made on the spot or on your folder"),
     "doctor": ("doctor", "what works on this machine and what does not"),
 }
+FULL_DISK = os.strerror(errno.ENOSPC)  # Lance and Arrow repeat the system's words
+FULL_DISK_CURE = "; free some space and run the same command again: what is finished is kept"
 WITHOUT_WORKSPACE = {"doctor", "demo"}  # the demo makes workspaces of its own
 MAKES_WORKSPACE = {"scan"}
 
@@ -108,7 +111,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
 
 
 def _fail(verb: str, error: Exception, status: int) -> int:
-    print(f"raymtr {verb}: {error}", file=sys.stderr)
+    cure = FULL_DISK_CURE if FULL_DISK in str(error) else ""
+    print(f"raymtr {verb}: {error}{cure}", file=sys.stderr)
     return status
 
 

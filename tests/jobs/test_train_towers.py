@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pytest
 import soundfile
@@ -29,6 +31,7 @@ from raymtr.workspace import Workspace
 ROOT = Path(__file__).resolve().parents[2]
 AUDIO = AudioSpec(sample_rate=8000, window_s=1.0, n_fft=256, hop=200, n_mels=32)
 STEPS = 15
+KILLED_STEPS = 60  # more than a busy machine trains between a checkpoint and its kill
 
 
 def settings_of(**train: Any) -> Settings:
@@ -100,20 +103,30 @@ def wait_for(path: str, process: subprocess.Popen[bytes], limit_s: float = 240.0
         time.sleep(0.02)
 
 
+def kill_with_its_cluster(process: subprocess.Popen[bytes]) -> None:
+    """The driver first, then what it started: its workers would train on for some seconds."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    psutil.wait_procs(family, timeout=60)
+
+
 def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluster: None) -> None:
-    settings = settings_of()
+    settings = settings_of(steps=KILLED_STEPS)
     process = start_in_a_process(workspace, settings, "killed")
     wait_for(f"{workspace.run('killed')}/checkpoint_000000005/state.pt", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_with_its_cluster(process)
     assert not storage.exists(f"{workspace.run('killed')}/model")
     resumed = train_towers(workspace, settings, run="killed")
     whole = train_towers(workspace, settings, run="whole")
-    assert 0 < resumed["resumed_from_step"] < STEPS
+    assert 0 < resumed["resumed_from_step"] < KILLED_STEPS
     assert whole["resumed_from_step"] == 0
     assert weights_of(resumed) == weights_of(whole)
     logged, wanted = rows_of(workspace, "killed"), rows_of(workspace, "whole")
-    assert [row["step"] for row in logged] == list(range(STEPS))
+    assert [row["step"] for row in logged] == list(range(KILLED_STEPS))
     assert [row["loss"] for row in logged] == [row["loss"] for row in wanted]
 
 
