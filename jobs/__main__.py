@@ -9,6 +9,8 @@ Job modules are imported when their verb is called, so that `raymtr --help` is i
 from __future__ import annotations
 
 import argparse
+import atexit
+import contextlib
 import errno
 import importlib
 import json
@@ -83,8 +85,12 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Failed to query Ray Train Controller")
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
+    # Ray repeats its workers' words, and its own, on stdout, some when the process ends (its
+    # hook was registered by the import above, so ours runs first); stdout is for the answer alone.
+    atexit.register(setattr, sys, "stdout", sys.stderr)
     try:
-        answer = run_module(verb, module, arguments)
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = run_module(verb, module, arguments)
     except InputError as error:
         return _fail(verb, error, WRONG_USE)
     except UnusableError as error:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,7 +24,7 @@ from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
-from raymtr.index.shards import MadeBy, Shards
+from raymtr.index.shards import SOURCES, MadeBy, Shards
 from raymtr.progress import Progress
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
@@ -61,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     parser.add_argument(
-        "--retry-failed", action="store_true", help="try the tracks of the dead letter again"
+        "--retry",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
     )
 
 
@@ -69,9 +73,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     """The command line's way in."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
-    return embed_catalog(
-        workspace, settings, model=arguments.model, retry_failed=arguments.retry_failed
-    )
+    return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
 
 
 def embed_catalog(
@@ -79,12 +81,14 @@ def embed_catalog(
     settings: Settings,
     *,
     model: str | None = None,
-    retry_failed: bool = False,
+    retry: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Embed every track of the catalog that has audio and no vector of this model yet.
 
-    A catalog of words alone needs no model: all of it is skipped. Raises InputError where there
-    is no catalog or no model, UnusableError where GPUs are asked for and absent.
+    A track whose file has changed since counts as new. `retry` names codes of the dead letter
+    whose tracks are to be tried again. A catalog of words alone needs no model: all of it is
+    skipped. Raises InputError where there is no catalog or no model, UnusableError where GPUs are
+    asked for and absent.
     """
     started = time.monotonic()
     catalog = read_catalog(workspace)
@@ -99,11 +103,17 @@ def embed_catalog(
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    if retry_failed:
-        shards.forget_failures()
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(changed := shards.changed(catalog))
     left = shards.remaining(catalog)
     if len(left):
-        LOG.info("embedding %d tracks with model %s", len(left), loaded.fingerprint)
+        LOG.info(
+            "embedding %d tracks, %d of them changed, with model %s",
+            len(left),
+            len(changed),
+            loaded.fingerprint,
+        )
         start_ray()
         pipeline = embed_pipeline(left, shards.model_folder, loaded.spec.audio, settings.embed)
         commit_results(pipeline, shards, total=len(left))
@@ -115,7 +125,7 @@ def embed_catalog(
 def embed_pipeline(
     tracks: pa.Table, model_folder: str, spec: AudioSpec, embed: EmbedSpec
 ) -> ray.data.Dataset:
-    """Rows of `track_id, uri` -> EMBEDDED rows, streaming through the cluster.
+    """Rows of SOURCES -> EMBEDDED rows, streaming through the cluster.
 
     Without GPUs both steps ask for the same, so Ray fuses them: a decoded track never leaves its
     actor. With GPUs decoding is a stage of its own, which Ray spreads over all free cores.
@@ -200,8 +210,8 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """`track_id, uri, duration` of the catalog. Raises InputError where there is none."""
-    catalog = storage.read_tables(workspace.tracks, ["track_id", "uri", "duration"])
+    """SOURCES and `duration` of the catalog. Raises InputError where there is none."""
+    catalog = storage.read_tables(workspace.tracks, [*SOURCES, "duration"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return catalog

@@ -25,7 +25,7 @@ from raymtr.catalog.folder import AUDIO_SUFFIXES, Listing, is_audio, list_audio,
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.splits import assign_splits
-from raymtr.catalog.summary import missing_audio, summarize
+from raymtr.catalog.summary import missing_audio, summarize, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
@@ -80,7 +80,7 @@ def scan_catalog(
     """
     graph = read_graph(artists) if artists else None  # first: a slip here must not cost the scan
     found = read_source(source)
-    tracks = assign_splits(found.tracks)
+    tracks = assign_splits(with_file_versions(found.tracks))
     similar = None
     if graph is not None:
         tracks, matched = join_similar_artists(tracks, graph)

@@ -35,6 +35,7 @@ class Track(TypedDict, total=False):
     similar_artists: list[str] | None  # most similar first
     dataset: str | None  # which source of the training mixture it belongs to
     split: str | None  # train, valid or test; by artist
+    file_version: str | None  # of the audio when scanned: another one, another sound
 
 
 SCHEMA = pa.schema(
@@ -50,6 +51,7 @@ SCHEMA = pa.schema(
         pa.field("similar_artists", pa.list_(pa.string())),
         pa.field("dataset", pa.string()),
         pa.field("split", pa.string()),
+        pa.field("file_version", pa.string()),
     ]
 )
 KNOWN = tuple(SCHEMA.names)

@@ -37,6 +37,30 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
     }
 
 
+def with_file_versions(tracks: pa.Table) -> pa.Table:
+    """`tracks` with the `file_version` of every local file that is there and has none given.
+
+    Size and time of change: a moved folder keeps them, a replaced file does not. Asking an object
+    store costs a request a file, so there only a manifest's own column tells.
+    """
+    versions = [
+        given or (_version(storage.local_path(uri)) if uri and not storage.is_remote(uri) else None)
+        for uri, given in zip(
+            tracks["uri"].to_pylist(), tracks["file_version"].to_pylist(), strict=True
+        )
+    ]
+    place = tracks.column_names.index("file_version")
+    return tracks.set_column(place, "file_version", pa.array(versions, pa.string()))
+
+
+def _version(path: str) -> str | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def missing_audio(tracks: pa.Table) -> dict[str, Any]:
     """How many of the catalog's first local files are absent. Embedding judges all of them."""
     uris = tracks["uri"].drop_null().slice(0, LOOK_FOR).to_pylist()

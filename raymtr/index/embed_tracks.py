@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from raymtr import audio
-from raymtr.index.shards import EMBEDDED
+from raymtr.index.shards import EMBEDDED, SOURCES
 from raymtr.specs import AudioSpec, Precision
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ DECODED = pa.schema(
     [
         pa.field("track_id", pa.string()),
         pa.field("uri", pa.string()),
+        pa.field("file_version", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("starts_s", pa.list_(pa.float64())),
         pa.field("samples", pa.large_binary()),  # float32 [W, S]
@@ -41,8 +42,8 @@ DECODED = pa.schema(
 def decode_tracks(
     batch: pa.Table, *, spec: AudioSpec, max_s: float, max_mb: float
 ) -> Iterator[pa.Table]:
-    """`track_id, uri` -> a DECODED row each, one at a time, so that memory holds one track."""
-    for row in batch.select(["track_id", "uri"]).to_pylist():
+    """SOURCES -> a DECODED row each, one at a time, so that memory holds one track."""
+    for row in batch.select(SOURCES).to_pylist():
         try:
             decoded = audio.decode(row["uri"], spec, max_s=max_s, max_mb=max_mb)
             starts_s, windows = audio.windows(decoded.samples, spec)

@@ -1,15 +1,17 @@
 """The vectors of one model on storage: whole shards, each committed once, by one owner.
 
-A shard is up to three Parquet files of one name, the hash of its track ids:
+A shard is up to four Parquet files of one name, the hash of its track ids:
 
     windows/<shard>.parquet       written first
+    sources/<shard>.parquet       then: the file, and its version, each of its tracks was made from
     dead_letter/<shard>.parquet   then, where a track of the shard failed
     tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
 
 A run killed between two of these leaves files without their commit; the next owner removes them,
-so every track stands once in `tracks/` or in `dead_letter/`. Only the driver of a run writes, so
-no worker can outlive its driver and commit late. Should two drivers live at once, the token in
-`run.json` decides: whoever wrote it last owns the folder, the other stops at its next commit.
+so every track stands once in `tracks/` or in `dead_letter/`. A track whose file has changed since
+is taken out of its shard and embedded again. Only the driver of a run writes, so no worker can
+outlive its driver and commit late. Should two drivers live at once, the token in `run.json`
+decides: whoever wrote it last owns the folder, the other stops at its next commit.
 
 Given up: the driver's disk or network bounds the vectors written per second. At 512 bytes a
 window that is some hundred thousand windows a second, more than sixteen GPUs make.
@@ -36,6 +38,9 @@ from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
 RUN = "run.json"
+EVERY_CODE = "all"
+BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
+SOURCES = ["track_id", "uri", "file_version"]
 TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
 
 
@@ -43,6 +48,7 @@ EMBEDDED = pa.schema(  # what the model made of one track: vectors, or the reaso
     [
         pa.field("track_id", pa.string()),
         pa.field("uri", pa.string()),
+        pa.field("file_version", pa.string()),  # of the file, as the catalog had it
         pa.field("starts_s", pa.list_(pa.float64())),  # [W]
         pa.field("ends_s", pa.list_(pa.float64())),  # [W]
         pa.field("vector", pa.list_(pa.float32())),  # [D], unit
@@ -108,6 +114,7 @@ class Shards:
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
         storage.write_table(self._file("windows", name), self._windows_of(good))
+        storage.write_table(self._file("sources", name), embedded.select(SOURCES))
         if len(failed):
             letters = failed.select(DEAD_LETTER.names).cast(DEAD_LETTER)
             storage.write_table(self._file("dead_letter", name), letters)
@@ -123,10 +130,47 @@ class Shards:
         return pa.chunked_array(chunks, pa.string())
 
     def remaining(self, catalog: pa.Table) -> pa.Table:
-        """`track_id, uri` of the catalog's tracks with audio that no committed shard holds."""
+        """SOURCES of the catalog's tracks with audio that no committed shard holds as it is now."""
         undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
-        wanted = pc.and_(pc.is_valid(catalog["uri"]), undone)
-        return catalog.filter(wanted).select(["track_id", "uri"])
+        changed = pc.is_in(catalog["track_id"], value_set=self.changed(catalog))
+        wanted = pc.and_(pc.is_valid(catalog["uri"]), pc.or_(undone, changed))
+        return catalog.filter(wanted).select(SOURCES)
+
+    def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
+        """Ids of committed tracks whose audio is another file now.
+
+        Where a scan knew the version of both, versions decide, so that moving a folder changes
+        nothing; elsewhere the URI does.
+        """
+        before = self._read("sources", SOURCES)
+        if before is None:
+            return pa.chunked_array([], pa.string())
+        both = before.join(
+            catalog.select(SOURCES), "track_id", join_type="inner", right_suffix="_now"
+        )
+        known = pc.and_(pc.is_valid(both["file_version"]), pc.is_valid(both["file_version_now"]))
+        same_version = pc.equal(both["file_version"], both["file_version_now"])
+        same = pc.if_else(known, same_version, pc.equal(both["uri"], both["uri_now"]))
+        return both["track_id"].filter(pc.invert(pc.fill_null(same, True)))
+
+    def forget(self, ids: pa.ChunkedArray) -> None:
+        """Take these tracks, embedded or failed, out of the shards that hold them.
+
+        `tracks/` is written last: after a kill on the way they are still known as changed.
+        """
+        for name in sorted(self._names("tracks")) if len(ids) else ():
+            sources = self._file("sources", name)
+            if not storage.exists(sources):
+                continue
+            held = storage.read_table(sources)["track_id"]
+            if not pc.any(pc.is_in(held, value_set=ids)).as_py():
+                continue
+            self._check_owner()
+            for kind in ("windows", "dead_letter", "tracks", "sources"):
+                if storage.exists(file := self._file(kind, name)):
+                    table = storage.read_table(file)
+                    gone = pc.is_in(table["track_id"], value_set=ids)
+                    storage.write_table(file, table.filter(pc.invert(gone)))
 
     def account(self, catalog: pa.Table) -> dict[str, Any]:
         """What became of the catalog's tracks over all runs; of a run that came to its end."""
@@ -157,11 +201,20 @@ class Shards:
         table = self._read("dead_letter", list(DEAD_LETTER.names))
         return DEAD_LETTER.empty_table() if table is None else table
 
-    def forget_failures(self) -> int:
-        """Drop the dead letters, so that their tracks are tried again; how many there were."""
-        count = len(self.read_dead_letters())
-        storage.delete(f"{self.folder}/dead_letter")
-        return count
+    def forget_failures(self, codes: Sequence[str]) -> None:
+        """Drop the dead letters of these `codes`, so that their tracks are tried again.
+
+        Raises InputError on a code that no dead letter has.
+        """
+        letters = self.read_dead_letters()
+        found = sorted(set(letters["code"].to_pylist()))
+        unknown = sorted(set(codes) - {*found, EVERY_CODE})
+        if unknown:
+            raise InputError(
+                f"no track failed with {unknown[0]!r}; codes here: {', '.join(found) or 'none'}"
+            )
+        wanted = found if EVERY_CODE in codes else sorted(codes)
+        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
 
     @property
     def _run_file(self) -> str:
@@ -183,7 +236,7 @@ class Shards:
 
     def _sweep(self) -> None:
         committed = self._names("tracks")
-        for kind in ("windows", "dead_letter"):
+        for kind in BESIDE:
             for name in self._names(kind) - committed:
                 storage.delete(self._file(kind, name))
 

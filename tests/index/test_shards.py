@@ -31,6 +31,11 @@ def failed(track_id: str) -> dict:
     return row | {"code": "missing", "reason": "no such file"}
 
 
+def catalog_of(version: str | None = None, **uris: str | None) -> pa.Table:
+    columns = {"track_id": list(uris), "uri": list(uris.values())}
+    return pa.table(columns | {"file_version": pa.array([version] * len(uris), pa.string())})
+
+
 def table(*rows: dict) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=EMBEDDED)
 
@@ -73,7 +78,7 @@ def test_what_was_not_committed_is_removed_by_the_next_owner(shards: Shards) -> 
     again = open_shards(Path(shards.folder))
     again.take()
     assert sorted(again.done().to_pylist()) == ["a", "b"]
-    for kind in ("windows", "dead_letter", "tracks"):
+    for kind in ("windows", "sources", "dead_letter", "tracks"):
         assert len(storage.list_files(f"{shards.folder}/{kind}")) == 1
 
 
@@ -90,8 +95,8 @@ def test_an_owner_that_was_replaced_cannot_commit(shards: Shards) -> None:
 
 def test_only_new_tracks_with_audio_remain(shards: Shards) -> None:
     shards.commit(table(embedded("a"), failed("b"), failed("gone")))
-    catalog = pa.table({"track_id": ["a", "b", "c", "d"], "uri": ["/a", "/b", "/c", None]})
-    assert shards.remaining(catalog).to_pylist() == [{"track_id": "c", "uri": "/c"}]
+    catalog = catalog_of(a="/a.wav", b="/b.wav", c="/c.wav", d=None)
+    assert shards.remaining(catalog)["track_id"].to_pylist() == ["c"]
     shards.commit(table(embedded("c")))
     assert shards.account(catalog) == {
         "embedded": 2,
@@ -102,10 +107,32 @@ def test_only_new_tracks_with_audio_remain(shards: Shards) -> None:
     }
 
 
-def test_failures_can_be_forgotten(shards: Shards) -> None:
-    shards.commit(table(embedded("a"), failed("b")))
-    assert shards.forget_failures() == 1
+def test_failures_can_be_forgotten_by_code(shards: Shards) -> None:
+    shards.commit(table(embedded("a"), failed("b"), failed("c") | {"code": "too_long"}))
+    with pytest.raises(InputError, match="'truncated'; codes here: missing, too_long"):
+        shards.forget_failures(["missing", "truncated"])
+    assert sorted(shards.done().to_pylist()) == ["a", "b", "c"]
+    shards.forget_failures(["too_long"])
+    assert sorted(shards.done().to_pylist()) == ["a", "b"]
+    shards.forget_failures(["all"])
     assert shards.done().to_pylist() == ["a"]
+
+
+def test_a_changed_file_is_forgotten_and_the_rest_of_its_shard_stays(shards: Shards) -> None:
+    def made(track_id: str, version: str | None) -> dict:
+        return embedded(track_id) | {"file_version": version}
+
+    shards.commit(table(made("a", "1"), made("b", "1"), failed("c"), made("d", None)))
+    moved = catalog_of("1", a="/elsewhere/a.wav", b="/b.wav", c="/c.wav", d="/d.wav")
+    assert not len(shards.changed(moved)), "versions are equal, and where one is unknown the URI is"
+    other = catalog_of("2", a="/a.wav", d="/other.wav")
+    assert sorted(shards.changed(other).to_pylist()) == ["a", "d"]
+    shards.forget(shards.changed(other))
+    assert sorted(shards.done().to_pylist()) == ["b", "c"]
+    assert pa.concat_tables(shards.window_tables())["track_id"].to_pylist() == ["b", "b"]
+    shards.commit(table(made("a", "2"), made("d", "2")))
+    assert not len(shards.changed(other))
+    assert sorted(shards.done().to_pylist()) == ["a", "b", "c", "d"]
 
 
 def test_empty_folder_reads_as_empty(shards: Shards) -> None:

@@ -94,7 +94,8 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
     # rows, names, neighbours in the artist graph, vectors, windows
     rows = table.rows(["t00003", "absent"])
     assert rows == {
-        "t00003": catalog_row(3) | {"album": None, "duration": None, "dataset": None, "split": None}
+        "t00003": catalog_row(3)
+        | dict.fromkeys(("album", "duration", "dataset", "split", "file_version"))
     }
     assert table.rows([]) == {}
     assert {row["artist"] for row in table.named(["acdc"])} == {"AC/DC"}

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from jobs.embed_catalog import describe, embed_catalog, plan_embedding
+from jobs.scan_catalog import scan_catalog
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.shards import find_shards, matrix_of
@@ -177,3 +178,33 @@ def test_a_catalog_of_words_needs_no_model(make_workspace: Callable) -> None:
     answer = embed_catalog(make_workspace([{"track_id": "a"}, {"track_id": "b"}]), tiny())
     assert (answer["embedded"], answer["skipped"], answer["error_rate"]) == (0, 2, 0.0)
     assert "2 without audio skipped" in describe(answer)
+
+
+def test_only_what_is_new_or_changed_is_embedded_again(
+    ray_cluster: None, tmp_path: Path, tiny_model: str
+) -> None:
+    music = tmp_path / "music"
+    music.mkdir()
+    for name in ("kept", "replaced", "removed"):
+        write_noise(music, name, 2)
+    (music / "broken.wav").write_text("not audio")
+    workspace = Workspace.open(str(tmp_path / "w"), create=True)
+    scan_catalog(workspace, tiny(), str(music))
+    first = embed_catalog(workspace, tiny(), model=tiny_model)
+    assert (first["embedded"], first["failed"], first["new"]) == (3, 1, 4)
+    before = vectors_of(workspace)
+
+    write_noise(music, "replaced", 3)
+    write_noise(music, "added", 2)
+    (music / "removed.wav").unlink()
+    write_noise(music, "broken", 2)
+    music.rename(tmp_path / "moved")
+    scan_catalog(workspace, tiny(), str(tmp_path / "moved"))
+    second = embed_catalog(workspace, tiny(), model=tiny_model)
+    assert (second["embedded"], second["failed"], second["new"]) == (4, 0, 3)
+    after = vectors_of(workspace)
+    titles = storage.read_tables(workspace.tracks, ["track_id", "title"])
+    ids = dict(zip(titles["title"].to_pylist(), titles["track_id"].to_pylist(), strict=True))
+    assert after[ids["kept"]] == before[ids["kept"]]
+    assert after[ids["replaced"]] != before[ids["replaced"]]
+    assert {ids["added"], ids["broken"]} <= set(after)
