@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import UnusableError
 from raymtr.progress import Progress
-from raymtr.specs import Settings, TrainSpec, to_dict
+from raymtr.specs import Settings, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
@@ -59,7 +59,6 @@ def train_towers(
     started = time.monotonic()
     name = run or settings.recipe
     folder = workspace.run(name)
-    check_settings(settings.train)
     candidates = read_training_tracks(workspace, settings.train)
     identity = identity_of(settings, candidates)
     resumes = may_resume(folder, identity)
@@ -85,19 +84,6 @@ def train_towers(
     return answer
 
 
-def check_settings(spec: TrainSpec) -> None:
-    """Raises InputError on settings no training can have."""
-    counts = ("steps", "workers", "threads", "checkpoint_every", "validate_every")
-    for key in (*counts, "keep_checkpoints"):
-        if getattr(spec, key) < 1:
-            raise InputError(f"train.{key} counts from 1, got {getattr(spec, key)}")
-    if spec.global_batch < 2 or spec.global_batch % spec.workers:
-        raise InputError(
-            f"train.global_batch is at least 2 and a multiple of train.workers, got "
-            f"{spec.global_batch} over {spec.workers} workers"
-        )
-
-
 def cache_folder(workspace: Workspace) -> str:
     """Where decoded audio is kept: in a local workspace, else on each machine's own disk.
 
@@ -115,10 +101,10 @@ def settle_tracks(
     """Decode every candidate into the cache; what succeeds is written as the run's `tracks/`."""
     import ray.data
 
-    from raymtr.training.tracks import check_trainable, fill_audio_cache
+    from raymtr.training.tracks import AUDIO_COLUMNS, check_trainable, fill_audio_cache
 
     decoded = (
-        ray.data.from_arrow(candidates.select(["track_id", "uri"]))
+        ray.data.from_arrow(candidates.select(AUDIO_COLUMNS))
         .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
         .map_batches(
             partial(

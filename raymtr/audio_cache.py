@@ -40,12 +40,12 @@ class AudioCache:
         local = os.path.abspath(storage.local_path(folder))
         self.folder = os.path.join(local, f"{DECODING}-{spec.sample_rate}")
 
-    def fill(self, track_id: str, uri: str, *, max_s: float | None = None) -> None:
-        """Decode the track unless it is here already.
+    def fill(self, key: str, uri: str, *, max_s: float | None = None) -> None:
+        """Decode the track unless it is here already, under a name for its audio as it is now.
 
         Raises AudioError, and UnusableError where the disk refuses.
         """
-        path = self._path(track_id)
+        path = self._path(key)
         if os.path.exists(path):
             return
         samples = decode(uri, self.spec, max_s=max_s).samples * _FULL_SCALE
@@ -55,7 +55,7 @@ class AudioCache:
         storage.write_bytes(path, file.getvalue())
 
     def clip(
-        self, track_id: str, uri: str, rng: np.random.Generator, *, max_s: float | None = None
+        self, key: str, uri: str, rng: np.random.Generator, *, max_s: float | None = None
     ) -> np.ndarray:
         """A random clip, float32 [window_samples], where `audio.random_clip` would take it.
 
@@ -63,21 +63,21 @@ class AudioCache:
         """
         draw = rng.random()
         try:
-            stored = self._read(track_id, draw)
+            stored = self._read(key, draw)
         except FileNotFoundError:
-            self.fill(track_id, uri, max_s=max_s)
-            stored = self._read(track_id, draw)
+            self.fill(key, uri, max_s=max_s)
+            stored = self._read(key, draw)
         clip = stored.astype(np.float32)
         clip /= _FULL_SCALE
         return loop_to(clip, self.spec.window_samples)
 
-    def _read(self, track_id: str, draw: float) -> np.ndarray:
+    def _read(self, key: str, draw: float) -> np.ndarray:
         """int16 [at most window_samples] of a stored track."""
-        with open(self._path(track_id), "rb", buffering=0) as file:
+        with open(self._path(key), "rb", buffering=0) as file:
             header = 10 + int.from_bytes(file.read(10)[8:], "little")  # .npy, version 1.0
             total = (os.fstat(file.fileno()).st_size - header) // 2
             file.seek(header + 2 * clip_start(total, self.spec.window_samples, draw))
             return np.frombuffer(file.read(2 * self.spec.window_samples), np.int16)
 
-    def _path(self, track_id: str) -> str:
-        return os.path.join(self.folder, f"{quote(track_id, safe='')}.npy")
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, f"{quote(key, safe='')}.npy")

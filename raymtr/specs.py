@@ -21,6 +21,14 @@ from raymtr.errors import InputError
 
 T = TypeVar("T")
 
+
+def _at_least(least: float, spec: Any, *names: str) -> None:
+    """Raise InputError where one of these settings lies below `least`."""
+    for name in names:
+        if getattr(spec, name) < least:
+            raise InputError(f"{name} is at least {least:g}, got {getattr(spec, name)}")
+
+
 Precision = Literal["fp32", "bf16"]
 
 
@@ -34,6 +42,11 @@ class AudioSpec:
     hop: int = 220  # samples between frames
     n_mels: int = 128  # Slaney mel bands
     min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "sample_rate", "n_fft", "hop", "n_mels")
+        _at_least(0.1, self, "window_s")
+        _at_least(0, self, "min_tail_s")
 
     @property
     def window_samples(self) -> int:
@@ -98,6 +111,17 @@ class TrainSpec:
     validate_every: int = 500  # steps
     keep_checkpoints: int = 2
 
+    def __post_init__(self) -> None:
+        _at_least(1, self, "steps", "workers", "threads", "keep_checkpoints")
+        _at_least(1, self, "checkpoint_every", "validate_every")
+        _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
+        _at_least(0, self, "seed")
+        if self.global_batch < 2 or self.global_batch % self.workers:
+            raise InputError(
+                "global_batch is at least 2 and a multiple of workers, got "
+                f"{self.global_batch} over {self.workers} workers"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSpec:
@@ -111,6 +135,70 @@ class EmbedSpec:
     max_track_s: float = 3_600.0  # a longer track becomes an error row
     max_file_mb: float = 2_000.0
 
+    def __post_init__(self) -> None:
+        _at_least(1, self, "actors", "threads", "tracks_per_block")
+        _at_least(0, self, "max_track_s", "max_file_mb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyLlamaSpec:
+    """The base model made on the spot where none is given: its size and its pretraining."""
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    inner: int = 768  # of the gated feed-forward layers
+    vocabulary: int = 4_096
+    max_tokens: int = 512
+    steps: int = 2_400
+    learning_rate: float = 1.5e-3
+    sentences: float = 0.34  # share of template sentences over random tags: they teach copying
+    faithful: float = 0.5  # share of pairs whose tags are made to fit the caption
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSpec:
+    """LoRA on a Llama-family base; TTMR++'s values where the paper states them."""
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: str = "q_proj,v_proj"  # names of linear layers, with commas
+    quantization: Literal["none", "8bit", "4bit"] = "none"  # of the frozen base; wants a GPU
+    steps: int = 2_000
+    batch: int = 12  # examples, over all workers
+    learning_rate: float = 2e-5
+    warmup: float = 0.05  # share of the steps
+    max_tokens: int = 256  # of prompt and caption together
+    mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
+    faithful: float = 0.9  # share of pairs whose tags are made to fit the caption
+    seed: int = 0
+    precision: Precision = "fp32"
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    workers: int = 1
+    threads: int = 1
+    use_gpu: bool = False
+    checkpoint_every: int = 200  # steps
+    validate_every: int = 200
+    toy: ToyLlamaSpec = field(default_factory=ToyLlamaSpec)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionSpec:
+    """How a fine-tuned model writes: sampling, how often it is drawn again, how wide it runs."""
+
+    temperature: float = 1.0
+    top_k: int = 50
+    max_new_tokens: int = 128
+    draws: int = 4  # candidates for a caption; the best is kept
+    passes: int = 2  # times that the unacceptable are drawn again, the first pass included
+    batch: int = 32  # prompts given to `transformers` at once
+    serve: Literal["merged", "adapter"] = "merged"  # adapter: vLLM gets it with each row
+    actors: int = 1
+    threads: int = 1
+    use_gpu: bool = False
+    cache_gib: float = 1.0  # vLLM's key-value cache on a CPU
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpec:
@@ -118,6 +206,10 @@ class SearchSpec:
 
     exact_below: int = 200_000  # vectors; up to here an in-memory matrix is exact and faster
     keep_versions: int = 2  # published builds kept for rollback, the live one included
+
+    def __post_init__(self) -> None:
+        _at_least(0, self, "exact_below")
+        _at_least(1, self, "keep_versions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +221,8 @@ class Settings:
     train: TrainSpec = field(default_factory=TrainSpec)
     embed: EmbedSpec = field(default_factory=EmbedSpec)
     search: SearchSpec = field(default_factory=SearchSpec)
+    finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
+    caption: CaptionSpec = field(default_factory=CaptionSpec)
 
 
 def to_dict(spec: Any) -> dict[str, Any]:
@@ -163,7 +257,10 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
         )
         if required and key not in built:
             raise InputError(f"setting {where}{key!r} is missing")
-    return cls(**built)
+    try:
+        return cls(**built)
+    except InputError as error:  # of the spec's own checks, which do not know where it stands
+        raise InputError(f"setting {where}{error}") from None
 
 
 def _typed(hint: Any, value: Any, name: str) -> Any:

@@ -44,6 +44,14 @@ def test_specs_are_frozen():
         (TrainSpec, {"mixture": [1]}, "'mixture' is a mapping"),
         (TrainSpec, {"mixture": {"fma": "much"}}, "'mixture.fma' is a float"),
         (Settings, {}, "'recipe' is missing"),
+        (
+            Settings,
+            {"recipe": "r", "train": {"steps": 0}},
+            "setting train.steps is at least 1, got 0",
+        ),
+        (Settings, {"recipe": "r", "embed": {"actors": 0}}, "setting embed.actors is at least 1"),
+        (TrainSpec, {"workers": 5}, "global_batch .* got 768 over 5 workers"),
+        (TowersSpec, {"audio": {"window_s": 0}}, "setting audio.window_s is at least 0.1, got 0"),
     ],
 )
 def test_wrong_values_are_named_with_their_path(cls, values, words):

@@ -20,6 +20,7 @@ from raymtr.specs import TrainSpec
 from raymtr.text import draw_sentence
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
+from raymtr.training.tracks import cache_key
 
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
 TEXT_GROUPS = 4  # of like length: a quarter less padding than one; eight save no more
@@ -52,7 +53,7 @@ class Batches:
             rng = np.random.default_rng([self.spec.seed, step, place])
             sentence = draw_sentence(track, track["captions"] or (), rng)
             assert sentence is not None, "tracks without words are no training tracks"
-            drawn.append((sentence, self.cache.clip(track["track_id"], track["uri"], rng)))
+            drawn.append((sentence, self.cache.clip(cache_key(track), track["uri"], rng)))
         drawn.sort(key=lambda pair: len(pair[0]))
         sentences, waves = zip(*drawn, strict=True)
         groups = np.array_split(np.arange(len(drawn)), min(TEXT_GROUPS, len(drawn)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 
-COLUMNS = ["track_id", "uri", "title", "artist", "album", "tags", "similar_artists", "dataset"]
+AUDIO_COLUMNS = ["track_id", "uri", "file_version"]
+COLUMNS = [*AUDIO_COLUMNS, "title", "artist", "album", "tags", "similar_artists", "dataset"]
 FEWEST_TRACKS = 2  # one track has nothing to be told apart from
 MOST_VALID_TRACKS = 200  # validation is a glance, not the evaluation
 WORDS = ("title", "artist", "tags", "similar_artists", "captions")
@@ -107,17 +109,23 @@ def content_hash(table: pa.Table) -> str:
     return digest.hexdigest()[:16]
 
 
+def cache_key(track: Mapping[str, Any]) -> str:
+    """The name of a track's audio as it was scanned: a replaced file is never read from a cache."""
+    version = track["file_version"] or track["uri"]
+    return f"{track['track_id']}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+
+
 def fill_audio_cache(tracks: pa.Table, folder: str, spec: AudioSpec, *, max_s: float) -> pa.Table:
-    """A Ray Data step: decode each track of `track_id, uri` into the cache.
+    """A Ray Data step: decode each track of AUDIO_COLUMNS into the cache.
 
     Gives DEAD_LETTER's columns a row a track; `code` is null where all went well.
     """
     cache = AudioCache(folder, spec)
     rows: list[dict[str, Any]] = []
-    for track in tracks.select(["track_id", "uri"]).to_pylist():
-        row: dict[str, Any] = dict(track, code=None, reason=None)
+    for track in tracks.select(AUDIO_COLUMNS).to_pylist():
+        row = {"track_id": track["track_id"], "uri": track["uri"], "code": None, "reason": None}
         try:
-            cache.fill(track["track_id"], track["uri"], max_s=max_s)
+            cache.fill(cache_key(track), track["uri"], max_s=max_s)
         except AudioError as error:
             row.update(code=error.code, reason=error.reason)
         rows.append(row)

@@ -170,8 +170,6 @@ def test_endless_nan_is_not_trained(workspace: Workspace, ray_cluster: None) -> 
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ({"workers": 3}, "global_batch.* got 4 over 3 workers"),
-        ({"steps": 0}, "train.steps counts from 1, got 0"),
         ({"mixture": {"jazz": 1.0}}, "jazz.*datasets: tones, waves"),
     ],
 )

@@ -45,7 +45,9 @@ def tracks(folder: Path) -> pa.Table:
         soundfile.write(folder / f"{n}.wav", n / 100 + rng.uniform(-0.002, 0.002, 6000), 8000)
         row = {"track_id": f"t{n}", "uri": str(folder / f"{n}.wav"), "title": None, "artist": None}
         row |= {"album": None, "tags": [f"track {n}", *TAGS], "similar_artists": None}
-        rows.append(row | {"dataset": "made", "captions": [f"A tune of number {n}."]})
+        rows.append(
+            row | {"dataset": "made", "file_version": None, "captions": [f"A tune of number {n}."]}
+        )
     return pa.Table.from_pylist(rows)
 
 

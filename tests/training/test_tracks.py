@@ -92,7 +92,8 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None
     soundfile.write(tmp_path / "good.wav", np.zeros(8000), 8000)
     (tmp_path / "bad.wav").write_bytes(b"RIFF of nothing")
     names = ["good.wav", "bad.wav", "gone.wav"]
-    tracks = pa.table({"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]})
+    columns = {"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]}
+    tracks = pa.table(columns | {"file_version": ["1", None, "1"]})
     spec = AudioSpec(sample_rate=8000, window_s=0.5)
     made = fill_audio_cache(tracks, str(tmp_path / "cache"), spec, max_s=60.0)
     assert made.column_names == DEAD_LETTER.names
