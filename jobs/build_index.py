@@ -105,6 +105,7 @@ def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
         "fingerprint": build.fingerprint,
         **build.rows,
         "index": to_dict(build.index),
+        "trial": to_dict(build.trial) if build.trial else None,
         "live": live_build(workspace).name,
         "kept": [kept.name for kept in kept_builds(workspace)],
     }
@@ -123,6 +124,12 @@ def describe(answer: dict[str, Any]) -> str:
     if answer.get("left_out"):
         lines.append(f"{answer['left_out']} tracks have no vector and are left out")
     lines.append(f"index {index['kind']}: {index['why']}")
+    if trial := answer.get("trial"):
+        recall = ", ".join(f"{kind} {share:.3f}" for kind, share in trial["recall"].items())
+        lines.append(
+            f"tried with {trial['probes']}: recall@10 {recall}, {trial['p50_ms']:.1f} ms a query "
+            f"at {index['nprobes']} partitions probed, refine {index['refine']}"
+        )
     return "\n".join(lines)
 
 

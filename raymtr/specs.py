@@ -205,10 +205,13 @@ class SearchSpec:
     """How a table is indexed and searched."""
 
     exact_below: int = 200_000  # vectors; up to here an in-memory matrix is exact and faster
+    target_recall: float = 0.99  # at 10, on text and on audio queries; below it no index serves
     keep_versions: int = 2  # published builds kept for rollback, the live one included
 
     def __post_init__(self) -> None:
-        _at_least(0, self, "exact_below")
+        _at_least(0, self, "exact_below", "target_recall")
+        if self.target_recall > 1:
+            raise InputError(f"target_recall is at most 1, got {self.target_recall}")
         _at_least(1, self, "keep_versions")
 
 

@@ -23,7 +23,6 @@ from raymtr.index.track_rows import ARTIST_KEY, SHADOW, SIMILAR_KEYS, TITLE_KEY
 from raymtr.index.track_table import VectorIndex, filterable, table_name
 
 VECTORS_PER_PARTITION = 4096
-LEAST_NPROBES = 8
 # Runs of three letters: with one letter of a name missing it was found in 0.99 of cases among
 # 9,313 titles, where LanceDB's fuzzy match over words found 0.79.
 NAMES_INDEX = FTS(
@@ -115,8 +114,8 @@ def window_schema(dim: int) -> pa.Schema:
 def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
     """Exact below a size, else an inverted file of quantised vectors.
 
-    Numbers from measurements on text queries: 5 bits of RaBitQ with a refine factor of 2 reached
-    0.997 at a million vectors, P/16 probes; refine repairs quantisation, probes repair routing.
+    From measurements on text queries: 5 bits of RaBitQ with a refine factor of 2 reached 0.997 at a
+    million vectors. How many partitions are probed is found on the table itself (index.tune).
     """
     if vectors < exact_below:
         why = (
@@ -131,8 +130,7 @@ def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
         f"about {VECTORS_PER_PARTITION}, "
         + ("8-bit scalars, for the dimension is no multiple of 8" if dim % 8 else "5-bit RaBitQ")
     )
-    nprobes = max(LEAST_NPROBES, partitions // 16)
-    return VectorIndex(kind=quantised, why=why, partitions=partitions, nprobes=nprobes, refine=2)  # type: ignore[arg-type]
+    return VectorIndex(kind=quantised, why=why, partitions=partitions)  # type: ignore[arg-type]
 
 
 def create_tables(

@@ -14,7 +14,7 @@ What this file does not know: models, queries in words, how lists are fused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -59,6 +59,15 @@ class VectorIndex:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How a vector index did against an exact scan before it was let to serve."""
+
+    probes: str  # where the queries came from
+    recall: dict[str, float]  # at 10, by kind of query
+    p50_ms: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Build:
     """The record of one build: its tables, what made its vectors, how it is searched."""
 
@@ -68,6 +77,7 @@ class Build:
     rows: dict[str, int]  # of each table
     versions: dict[str, int]  # of each table
     index: VectorIndex
+    trial: Trial | None = None  # None: exact, which there is nothing to try of
 
     @property
     def fingerprint(self) -> str | None:
@@ -176,9 +186,21 @@ class TrackTable:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
-        matrix = matrix_of(rows["vector"]).astype(np.float32)
-        matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)  # undo the rounding to float16
-        return rows["track_id"].to_pylist(), matrix
+        return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
+
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+        """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
+        total = self.build.rows["vectors"]
+        drawn = ", ".join(map(str, sorted(rng.permutation(total)[:count].tolist())))
+        found = read_rows(self._vectors, f"row_index IN ({drawn})", ["track_id", "vector"])
+        return found["track_id"].to_pylist(), _unit(matrix_of(found["vector"]))
+
+    def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        """All ids with their unit vectors, float32 [n, D], a batch of rows at a time."""
+        rows = self._vectors.search().select(["track_id", "vector"])
+        for batch in rows.limit(self.build.rows["vectors"] + 1).to_batches():
+            matrix = matrix_of(pa.chunked_array([batch["vector"]]))
+            yield batch["track_id"].to_pylist(), _unit(matrix)
 
     @cached_property
     def _matrix(self) -> tuple[list[str], np.ndarray]:
@@ -251,6 +273,13 @@ def filterable(schema: pa.Schema) -> pa.Schema:
         if plain and field.name not in SHADOW:
             fields.append(field)
     return pa.schema(fields)
+
+
+def _unit(halves: np.ndarray) -> np.ndarray:
+    """float16 rows [N, D] as float32 of length 1 again."""
+    matrix = halves.astype(np.float32)
+    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
+    return matrix
 
 
 def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:

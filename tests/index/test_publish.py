@@ -10,6 +10,7 @@ import pytest
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.index import build_tables, tune
 from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back
 from raymtr.index.shards import Shards, find_shards
@@ -111,6 +112,31 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
     assert all(name.endswith(good.name) for name in tables(workspace))
 
 
+def test_an_index_that_finds_too_little_does_not_serve(
+    make_workspace: Callable, commit_vectors: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"t{i}" for i in range(3000)]
+    workspace = make_workspace([{"track_id": i, "uri": f"/{i}.wav"} for i in ids])
+    commit_vectors(workspace, dict(zip(ids, unit_rows(rng, 3000)[:, None], strict=True)))
+    monkeypatch.setattr(build_tables, "VECTORS_PER_PARTITION", 60)
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    approximate = SearchSpec(exact_below=1)
+
+    tuned = publish(workspace, tracks, find_shards(workspace), search=approximate)
+    assert tuned.trial and min(tuned.trial.recall.values()) >= 0.99
+    assert tuned.index.nprobes > tune.LEAST_NPROBES, "noise needs many partitions"
+    assert live_build(workspace) == tuned
+
+    monkeypatch.setattr(tune, "REFINES", (1,))
+    monkeypatch.setattr(tune, "LEAST_NPROBES", 1)
+    cheapest = tune.settings_by_cost(tuned.index)[:1]
+    monkeypatch.setattr(tune, "settings_by_cost", lambda index: cheapest)
+    with pytest.raises(UnusableError, match=r"recall@10 on text queries is 0\.\d+ with 1 of 50"):
+        publish(workspace, tracks, find_shards(workspace), search=approximate)
+    assert live_build(workspace) == tuned
+
+
 def test_nothing_published_is_said_so(workspace: Workspace) -> None:
     with pytest.raises(InputError, match="raymtr index"):
         live_build(workspace)
@@ -119,7 +145,7 @@ def test_nothing_published_is_said_so(workspace: Workspace) -> None:
 def test_the_choice_follows_the_size() -> None:
     assert choose_index(199_999, 128, exact_below=200_000).kind == "exact"
     large = choose_index(1_000_000, 128, exact_below=200_000)
-    assert (large.kind, large.partitions, large.nprobes, large.refine) == ("ivf_rq", 244, 15, 2)
+    assert (large.kind, large.partitions) == ("ivf_rq", 244)
     assert choose_index(300_000, 100, exact_below=200_000).kind == "ivf_sq"
     assert "search.exact_below=200000" in large.why
 
