@@ -115,7 +115,7 @@ def embed_catalog(
             loaded.fingerprint,
         )
         start_ray()
-        pipeline = embed_pipeline(left, shards.model_folder, loaded.spec.audio, settings.embed)
+        pipeline = embed_pipeline(left, shards, loaded.spec.audio, settings.embed)
         commit_results(pipeline, shards, total=len(left))
     shards.release()
     answer = shards.account(catalog) | {"new": len(left), "fingerprint": loaded.fingerprint}
@@ -123,7 +123,7 @@ def embed_catalog(
 
 
 def embed_pipeline(
-    tracks: pa.Table, model_folder: str, spec: AudioSpec, embed: EmbedSpec
+    tracks: pa.Table, shards: Shards, spec: AudioSpec, embed: EmbedSpec
 ) -> ray.data.Dataset:
     """Rows of SOURCES -> EMBEDDED rows, streaming through the cluster.
 
@@ -140,14 +140,14 @@ def embed_pipeline(
         dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
         .map_batches(
             decode_tracks,
-            fn_kwargs={"spec": spec, "max_s": embed.max_track_s, "max_mb": embed.max_file_mb},
+            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1 if embed.use_gpu else cores,
         )
         .map_batches(
             EmbedTracks,
-            fn_constructor_args=(model_folder,),
+            fn_constructor_args=(shards.model_folder,),
             fn_constructor_kwargs={
                 "precision": embed.precision,
                 "device": device,

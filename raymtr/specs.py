@@ -134,9 +134,10 @@ class EmbedSpec:
     tracks_per_block: int = 16  # unit of retry and of memory
     max_track_s: float = 3_600.0  # a longer track becomes an error row
     max_file_mb: float = 2_000.0
+    max_decode_s: float = 600.0  # a decoder that is not done by then hangs; the track's error row
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "actors", "threads", "tracks_per_block")
+        _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
         _at_least(0, self, "max_track_s", "max_file_mb")
 
 
@@ -147,10 +148,10 @@ class ToyLlamaSpec:
     width: int = 256
     layers: int = 4
     heads: int = 4
-    inner: int = 768  # of the gated feed-forward layers
+    inner: int = 512  # of the gated feed-forward layers
     vocabulary: int = 4_096
     max_tokens: int = 512
-    steps: int = 2_400
+    steps: int = 2_000
     learning_rate: float = 1.5e-3
     sentences: float = 0.34  # share of template sentences over random tags: they teach copying
     faithful: float = 0.5  # share of pairs whose tags are made to fit the caption

@@ -12,15 +12,18 @@ whatever an earlier, killed run left to do beside it.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from raymtr import audio
-from raymtr.index.shards import EMBEDDED, SOURCES
-from raymtr.specs import AudioSpec, Precision
+from raymtr import audio, storage
+from raymtr.index.shards import EMBEDDED, HUNG, SOURCES, hung_name
+from raymtr.specs import AudioSpec, EmbedSpec, Precision
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -40,17 +43,51 @@ DECODED = pa.schema(
 
 
 def decode_tracks(
-    batch: pa.Table, *, spec: AudioSpec, max_s: float, max_mb: float
+    batch: pa.Table, *, spec: AudioSpec, embed: EmbedSpec, hung: str
 ) -> Iterator[pa.Table]:
-    """SOURCES -> a DECODED row each, one at a time, so that memory holds one track."""
+    """SOURCES -> a DECODED row each, one at a time, so that memory holds one track.
+
+    `hung` is the folder `Shards.hung`: tracks whose decoder hung in an earlier try.
+    """
+    known = storage.list_files(hung)
     for row in batch.select(SOURCES).to_pylist():
+        name = hung_name(row["track_id"])
+        if name in known:
+            reason = f"the decoder was not done after embed.max_decode_s={embed.max_decode_s:g} s"
+            yield _one_row(DECODED, row | {"code": HUNG, "reason": reason})
+            continue
         try:
-            decoded = audio.decode(row["uri"], spec, max_s=max_s, max_mb=max_mb)
+            with give_up_after(embed.max_decode_s, f"{hung}/{name}"):
+                decoded = audio.decode(
+                    row["uri"], spec, max_s=embed.max_track_s, max_mb=embed.max_file_mb
+                )
             starts_s, windows = audio.windows(decoded.samples, spec)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
         except audio.AudioError as error:
             row |= {"code": error.code, "reason": error.reason}
         yield _one_row(DECODED, row)
+
+
+@contextmanager
+def give_up_after(seconds: float, marker: str) -> Iterator[None]:
+    """End this very process if the block takes longer, leaving the file `marker` behind.
+
+    Nothing else stops a decoder that loops in C. Ray starts the worker and its block again, which
+    finds the marker. It costs a thread, where decoding in a child would cost a copy of the samples.
+    Given up: a decoder that hangs without ever letting go of the interpreter.
+    """
+
+    def give_up() -> None:
+        storage.write_bytes(marker, b"")
+        os._exit(1)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class EmbedTracks:

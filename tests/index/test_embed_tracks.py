@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -9,6 +14,7 @@ from raymtr.index.embed_tracks import decode_tracks, embed_tracks
 from raymtr.index.shards import EMBEDDED
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
+from raymtr.specs import EmbedSpec
 
 RATE = 22_050
 
@@ -32,8 +38,11 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
     return pa.table({"track_id": names, "uri": uris, "file_version": versions})
 
 
-def decode(model: Model, batch: pa.Table, *, max_s: float = 60.0) -> pa.Table:
-    return pa.concat_tables(decode_tracks(batch, spec=model.spec.audio, max_s=max_s, max_mb=100.0))
+def decode(
+    model: Model, batch: pa.Table, *, max_s: float = 60.0, hung: str = "/absent"
+) -> pa.Table:
+    embed = EmbedSpec(max_track_s=max_s, max_file_mb=100.0)
+    return pa.concat_tables(decode_tracks(batch, spec=model.spec.audio, embed=embed, hung=hung))
 
 
 def test_each_track_is_embedded_as_the_model_alone_would(model: Model, batch: pa.Table) -> None:
@@ -97,3 +106,34 @@ def test_a_vector_without_direction_is_a_failure(model: Model, batch: pa.Table) 
     embedded = embed_tracks(DeafModel(model), decode(model, batch))  # type: ignore[arg-type]
     assert embedded["code"].to_pylist()[0] == "bad_vector"
     assert embedded["vector"].null_count == 5
+
+
+HANGING = """
+import sys, time
+import pyarrow.parquet as pq
+from raymtr import audio
+from raymtr.index.embed_tracks import decode_tracks
+from raymtr.specs import AudioSpec, EmbedSpec
+
+decode = audio.decode
+audio.decode = lambda uri, *a, **k: time.sleep(60) if "short" in uri else decode(uri, *a, **k)
+batch = pq.read_table(sys.argv[1])
+embed = EmbedSpec(max_decode_s=1)
+for row in decode_tracks(batch, spec=AudioSpec(), embed=embed, hung=sys.argv[2]):
+    print(row["track_id"][0].as_py(), flush=True)
+"""
+
+
+def test_a_decoder_that_hangs_costs_its_track_alone(
+    model: Model, batch: pa.Table, tmp_path: Path
+) -> None:
+    pq.write_table(batch, tmp_path / "batch.parquet")
+    hung = str(tmp_path / "hung")
+    command = [sys.executable, "-c", HANGING, str(tmp_path / "batch.parquet"), hung]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (first.returncode, first.stdout.split()) == (1, ["long", "absent"])
+    again = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (again.returncode, again.stdout.split()) == (0, batch["track_id"].to_pylist())
+    rows = {row["track_id"]: row["code"] for row in decode(model, batch, hung=hung).to_pylist()}
+    assert rows["short"] == "timeout"
+    assert [rows["long"], rows["exact"]] == [None, None]

@@ -8,7 +8,7 @@ import pytest
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards, matrix_of
+from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards, hung_name, matrix_of
 from raymtr.workspace import Workspace
 
 DIM = 4
@@ -116,6 +116,10 @@ def test_failures_can_be_forgotten_by_code(shards: Shards) -> None:
     assert sorted(shards.done().to_pylist()) == ["a", "b"]
     shards.forget_failures(["all"])
     assert shards.done().to_pylist() == ["a"]
+    shards.commit(table(failed("slow") | {"code": "timeout"}))
+    storage.write_bytes(f"{shards.hung}/{hung_name('slow')}", b"")
+    shards.forget_failures(["timeout"])
+    assert not storage.list_files(shards.hung), "it may be decoded again"
 
 
 def test_a_changed_file_is_forgotten_and_the_rest_of_its_shard_stays(shards: Shards) -> None:
