@@ -2,6 +2,7 @@
 #
 #   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
 #   make demo MUSIC=~/Music        the same road over your own folder (MODEL=<folder or name> to choose the towers)
+#   make serve                     the search page over the demo's workspace
 #   make test                      formatter, linter, types, tests
 #   make drill                     kills and long runs on a real, small cluster
 #   make setup | make clean        only the environment | remove all that was made
@@ -18,7 +19,7 @@ INDEX  := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 export RAY_USAGE_STATS_ENABLED = 0
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo test drill format clean
+.PHONY: setup demo serve test drill format clean
 
 setup: $(VENV)/ready
 
@@ -32,12 +33,19 @@ $(VENV)/ready: requirements/cpu.txt pyproject.toml
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/ready-dev: $(VENV)/ready requirements/dev.txt
-	$(BIN)/python -m pip install -q --no-deps -r requirements/dev.txt
+# vLLM's CPU build exists for one platform; elsewhere its test says why it is skipped.
+VLLM := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),requirements/vllm.txt)
+
+$(VENV)/ready-dev: $(VENV)/ready requirements/dev.txt $(VLLM)
+	$(BIN)/python -m pip install -q --no-deps -r requirements/dev.txt $(if $(VLLM),--no-compile -r $(VLLM))
 	@touch $@
 
 demo: $(VENV)/ready
 	$(BIN)/raymtr demo $(if $(MUSIC),--music '$(MUSIC)') $(if $(MODEL),--model '$(MODEL)') $(if $(CAPTIONER),--captioner '$(CAPTIONER)')
+
+serve: $(VENV)/ready
+	@test -e demo-workspace/db/live.json || $(MAKE) demo
+	$(BIN)/raymtr serve --workspace demo-workspace
 
 test: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .

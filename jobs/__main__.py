@@ -29,11 +29,13 @@ from raymtr.workspace import Workspace
 
 VERBS = {  # verb -> its job module and what it does; kept here so that --help imports no job
     "scan": ("scan_catalog", "a folder of audio or a manifest becomes the catalog"),
+    "finetune": ("finetune_captioner", "teach a language model to write captions from tags"),
     "caption": ("write_captions", "tags become sentences"),
     "train": ("train_towers", "train the audio and text towers on the catalog"),
     "embed": ("embed_catalog", "turn every track into vectors"),
     "index": ("build_index", "publish the vectors as the live tables"),
     "search": ("search", "ask the live tables by words, by track or by audio"),
+    "serve": ("serve", "the search endpoint and its page over the live tables"),
     "evaluate": ("evaluate", "measure how well held-out tracks are found"),
     "demo": ("demo", "all of it, on a catalog made on the spot or on your folder"),
     "doctor": ("doctor", "what works on this machine and what does not"),
@@ -41,7 +43,7 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
 FULL_DISK = os.strerror(errno.ENOSPC)  # Lance and Arrow repeat the system's words
 FULL_DISK_CURE = "; free some space and run the same command again: what is finished is kept"
 WITHOUT_WORKSPACE = {"doctor", "demo"}  # the demo makes workspaces of its own
-MAKES_WORKSPACE = {"scan"}
+MAKES_WORKSPACE = {"scan", "finetune"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3
 

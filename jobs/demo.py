@@ -26,14 +26,16 @@ import pyarrow.compute as pc
 import raymtr
 from jobs.cluster import start_ray
 from jobs.embed_catalog import embed_catalog
+from jobs.finetune_captioner import finetune_captioner
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
-from raymtr.captions.templates import template_caption
+from raymtr.captions.templates import caption_tracks, template_caption
 from raymtr.errors import InputError
 from raymtr.evaluation.report import Example, Facts, Hit, write_report
+from raymtr.recipes import quick_finetune
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -44,6 +46,8 @@ MADE_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
 PIECES = 600
 HITS = 5  # shown per query
+PAIRS_PER_TRACK = 2  # sentences of a piece that the demonstration's captioner learns from
+MODEL_TRACKS = 66  # pieces it captions, three times each; templates write for the others
 DESCRIPTIONS = ("slow sad piano", "fast energetic drums", "calm acoustic guitar, no drums")
 
 
@@ -58,14 +62,19 @@ def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
 ) -> dict[str, Any]:
     """The command line's way in."""
-    if arguments.captioner:
-        raise InputError("captions come from templates in this version; leave --captioner out")
     if arguments.model and not arguments.music:
         raise InputError("--model goes with --music; the demo alone trains its own towers")
     if arguments.music:
         root = arguments.workspace or MUSIC_WORKSPACE
-        return demo_on_music(root, settings, music=arguments.music, model=arguments.model)
-    return demo_on_made(arguments.workspace or MADE_WORKSPACE, settings)
+        return demo_on_music(
+            root,
+            settings,
+            music=arguments.music,
+            model=arguments.model,
+            captioner=arguments.captioner,
+        )
+    root = arguments.workspace or MADE_WORKSPACE
+    return demo_on_made(root, settings, captioner=arguments.captioner)
 
 
 @dataclass
@@ -83,7 +92,7 @@ class Stages:
         self.seconds[name] = round(time.monotonic() - started, 2)
 
 
-def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
+def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:
     """Make a catalog, train on it, and measure; writes `metrics.json` and `report.html`."""
     stages = Stages()
     workspace = Workspace.open(root, create=True)
@@ -94,7 +103,7 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
         from jobs.build_index import build_index
         from jobs.evaluate import evaluate
 
-        trained = make_towers(workspace, settings, stages)
+        captioned, trained = make_towers(workspace, settings, stages, captioner=captioner)
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=trained["model"])
         with stages.timed("index"):
@@ -123,7 +132,7 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
         stages=stages.seconds,
         peak_memory_gib=memory.peak_gib,
         training=training_curve(workspace),
-        notes=[where_note(sections)],
+        notes=[where_note(sections), caption_note(captioned, captioner)],
         errors=dead_letters(embedded, workspace),
     )
     report = workspace.path("report.html")
@@ -131,7 +140,9 @@ def demo_on_made(root: str, settings: Settings) -> dict[str, Any]:
     return answer | {"examples": examples, "report": report, "quality": quality}
 
 
-def make_towers(workspace: Workspace, settings: Settings, stages: Stages) -> dict[str, Any]:
+def make_towers(
+    workspace: Workspace, settings: Settings, stages: Stages, *, captioner: str | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The made catalog, its captions and the towers trained on it; finished work is used again."""
     from raymtr.catalog.synthesize import synthesize
 
@@ -141,18 +152,56 @@ def make_towers(workspace: Workspace, settings: Settings, stages: Stages) -> dic
     with stages.timed("scan"):
         graph = f"{music}/similar_artists.tsv"
         scan_catalog(workspace, settings, f"{music}/manifest.parquet", artists=graph)
+    if captioner is None:
+        with stages.timed("finetune"):
+            pairs = write_pairs(workspace)
+            captioner = finetune_captioner(workspace, quick_finetune(), pairs=pairs)["captioner"]
     with stages.timed("caption"):
-        write_captions(workspace, settings)
+        captioned = write_captions(
+            workspace,
+            settings,
+            captioner=captioner,
+            engine="transformers",  # an engine's start would take longer than these few captions
+            model_tracks=MODEL_TRACKS,
+        )
     with stages.timed("train"):
         try:
-            return train_towers(workspace, settings, run=RUN)
+            return captioned, train_towers(workspace, settings, run=RUN)
         except InputError as error:
             cure = f"remove {workspace.run(RUN)} to train the demonstration anew"
             raise InputError(f"{error}; {cure}") from error
 
 
+def write_pairs(workspace: Workspace) -> str:
+    """Tags and template sentences of the training artists' pieces, for the captioner to learn."""
+    table = catalog_of(workspace)
+    known = table.filter(pc.equal(table["split"], "train"))
+    tags = dict(zip(known["track_id"].to_pylist(), known["tags"].to_pylist(), strict=True))
+    captions = caption_tracks(known, per_track=PAIRS_PER_TRACK, seed=0).to_pylist()
+    lines = [
+        json.dumps({"tags": tags[row["track_id"]], **row, "provenance": None}) for row in captions
+    ]
+    file = workspace.path("music", "pairs.jsonl")
+    storage.write_bytes(file, "\n".join(lines).encode())
+    return file
+
+
+def caption_note(captioned: dict[str, Any], captioner: str | None) -> str:
+    """Who wrote the captions that were trained on, in words."""
+    by, figures = captioned["by"], f"coverage {captioned['coverage']:.2f}"
+    maker = (
+        f"the captioner {captioner}"
+        if captioner
+        else "a toy Llama, pretrained and LoRA-tuned in this run as proof of the path"
+    )
+    return (
+        f"Captions: {by.get('model', 0)} by {maker}, {by.get('template', 0)} by templates "
+        f"({figures}, invention {captioned['invention']:.2f})."
+    )
+
+
 def demo_on_music(
-    root: str, settings: Settings, *, music: str, model: str | None
+    root: str, settings: Settings, *, music: str, model: str | None, captioner: str | None = None
 ) -> dict[str, Any]:
     """Scan, embed, index and search a user's folder with finished towers; never trains on it."""
     stages = Stages()
@@ -165,6 +214,9 @@ def demo_on_music(
             start_ray()
         from jobs.build_index import build_index  # after Ray's forks, as above
 
+        if captioner is not None:
+            with stages.timed("caption"):
+                write_captions(workspace, settings, captioner=captioner)
         if model is None:
             made = Workspace.open(MADE_WORKSPACE, create=True)
             model = f"{made.run(RUN)}/model"

@@ -27,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", default="auto", help="auto, semantic, keyword or hybrid")
     parser.add_argument("-k", type=int, default=10, help="hits wanted, 1 to 100")
     parser.add_argument("--per-artist", type=int, metavar="N", help="most hits of one artist")
+    parser.add_argument(
+        "--diversity", type=float, metavar="SHARE", help="0 to 1: how much hits should differ"
+    )
+    parser.add_argument("--cursor", help="an answer's next_cursor, to read on")
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
-    names = ("like", "unlike", "exclude", "where", "audio", "mode", "k", "per_artist")
+    filters = ("like", "unlike", "exclude", "where", "audio")
+    names = (*filters, "mode", "k", "per_artist", "diversity", "cursor")
     asked = {name: getattr(arguments, name) for name in names}
     return Searcher(workspace).search(arguments.text, **asked)
 

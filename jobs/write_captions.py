@@ -1,50 +1,94 @@
 """Catalog -> captions: sentences about every track that has tags.
 
-One pass of Ray Data over the tracks' ids and tags; the captions come home as one table, because
-text is small (a million tracks' captions take less memory than one model) and one file can be
-replaced in one step: a re-run that is killed leaves the captions that were there. Templates write
-here; what they write depends on the track and the seed alone, so blocks may come in any order.
+With a captioner (the workspace's, or the one that is named) a language model writes: one pass of
+Ray Data, tracks -> drafts -> engine -> judge, whose results come home as they are ready and are
+written in shards, so memory does not grow with the catalog. What the judge refuses goes through
+once more with new seeds, and at last a template writes it. Killed and run again, the job goes on.
+
+Without a captioner templates write, in one pass whose result is one file, replaced in one step.
+Whoever writes, a track's captions depend on the track, the settings and the seed alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
+import logging
 import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 
-from jobs.cluster import start_ray
+from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.captions.templates import SCHEMA, caption_tracks
-from raymtr.errors import InputError
-from raymtr.specs import Settings
+from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
+from raymtr.errors import InputError, UnusableError
+from raymtr.progress import Progress
+from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
 
+LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
+SHARD_TRACKS = 1_024  # a shard closes at this many tracks,
+SHARD_EVERY_S = 10.0  # or when the last one is this old: what a kill can cost
+TRACKS_PER_BLOCK = 256  # planned by one task
+MOST_TERMS = 100_000  # different tags of a catalog that the judge knows as musical terms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How many captions, and from which seed."""
+    """Who writes, how many captions, and from which seed."""
     parser.add_argument("--per-track", type=int, default=3, help="captions a track (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other captions")
+    parser.add_argument(
+        "--captioner", metavar="FOLDER", help="a fine-tuned captioner (default: the workspace's)"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "vllm", "transformers"),
+        default="auto",
+        help="what runs the captioner; auto: vLLM where it is installed",
+    )
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The job as the command line asks for it."""
-    return write_captions(workspace, settings, per_track=arguments.per_track, seed=arguments.seed)
+    captioner = arguments.captioner
+    if captioner is None and storage.exists(f"{workspace.captioner}/captioner.json"):
+        captioner = workspace.captioner
+    return write_captions(
+        workspace,
+        settings,
+        per_track=arguments.per_track,
+        seed=arguments.seed,
+        captioner=captioner,
+        engine=arguments.engine,
+    )
 
 
 def write_captions(
-    workspace: Workspace, settings: Settings, *, per_track: int = 3, seed: int = 0
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    per_track: int = 3,
+    seed: int = 0,
+    captioner: str | None = None,
+    engine: str = "auto",
+    model_tracks: int | None = None,
 ) -> dict[str, Any]:
-    """Replace the workspace's captions; counts of tracks, captions and tracks without tags.
+    """Replace the workspace's captions, or finish them; counts of what was written, and by whom.
 
-    Raises InputError where there is no catalog or `per_track` or `seed` is out of range.
+    With `model_tracks`, the captioner writes for so many tracks and templates for the others.
+
+    Raises InputError where there is no catalog or captioner, or `per_track` or `seed` is out of
+    range; UnusableError where the engine or its GPU is missing, or it dies.
     """
     if per_track < 1 or seed < 0:
         raise InputError(
@@ -54,6 +98,17 @@ def write_captions(
     if not storage.list_files(workspace.tracks, suffix=".parquet"):
         raise InputError(f"no catalog in {workspace.root}; `raymtr scan` makes one")
     started = time.monotonic()
+    if captioner is None:
+        answer = write_by_template(workspace, per_track=per_track, seed=seed)
+    else:
+        work = ModelCaptions(workspace, settings, captioner, engine)
+        answer = work.write(per_track=per_track, seed=seed, model_tracks=model_tracks)
+    answer["written"] = workspace.captions
+    return answer | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def write_by_template(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
+    """Every tagged track's captions by templates, as one file."""
     start_ray()
     tracks = ray.data.read_parquet(workspace.tracks).select_columns(["track_id", "tags"])
     write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
@@ -64,10 +119,13 @@ def write_captions(
     captions = pa.concat_tables([SCHEMA.empty_table(), *parts]).sort_by(
         [("track_id", "ascending"), ("caption", "ascending")]
     )
+    storage.delete(f"{workspace.captions}/{RUN}")
     storage.write_table(f"{workspace.captions}/{PART}", captions)
     for old in storage.list_files(workspace.captions, suffix=".parquet"):
         if old != PART:
             storage.delete(f"{workspace.captions}/{old}")
+    storage.delete(f"{workspace.captions}/{LETTERS}")
+    forget_unfinished(workspace.captions)
     captioned = pc.count_distinct(captions["track_id"]).as_py()
     total = tracks.count()
     return {
@@ -75,18 +133,266 @@ def write_captions(
         "captioned": captioned,
         "untagged": total - captioned,
         "captions": len(captions),
-        "written": workspace.captions,
-        "seconds": round(time.monotonic() - started, 3),
+        "by": {"template": len(captions)},
+        "failed": 0,
+        "error_rate": 0.0,
     }
 
 
+class ModelCaptions:
+    """One run of a captioner over the catalog."""
+
+    def __init__(
+        self, workspace: Workspace, settings: Settings, captioner: str, engine: str
+    ) -> None:
+        from raymtr.captions.engine import choose_engine
+        from raymtr.captions.generate import open_captioner
+        from raymtr.captions.prompt import prompt_hash
+
+        self._workspace, self._spec = workspace, settings.caption
+        if self._spec.draws < 1 or self._spec.passes < 1:
+            raise InputError("caption.draws and caption.passes count from 1")
+        self._captioner = open_captioner(captioner)
+        self._engine = choose_engine(engine)
+        self._made_by = {
+            "base": self._captioner.base_identity,
+            "adapter": self._captioner.adapter,
+            "prompt": prompt_hash(),
+            "sampling": {
+                name: getattr(self._spec, name)
+                for name in ("temperature", "top_k", "max_new_tokens")
+            },
+            "engine": self._engine,
+        }
+
+    def write(
+        self, *, per_track: int, seed: int, model_tracks: int | None = None
+    ) -> dict[str, Any]:
+        """Draw, judge and commit until every tagged track is settled."""
+        start_ray()
+        require_gpus(self._spec.actors if self._spec.use_gpu else 0)
+        asked = {"per_track": per_track, "seed": seed, "spec": to_dict(self._spec)}
+        if model_tracks is not None:
+            asked["model_tracks"] = model_tracks
+        written = Written(self._workspace.captions, {**self._made_by, **asked})
+        written.take()
+        if model_tracks is not None:
+            self._leave_to_templates(written, model_tracks, per_track=per_track, seed=seed)
+        done = pc.unique(written.done())
+        tagged, total, undone = self._count(set(done.to_pylist()))
+        progress = Progress("caption", tagged, unit="tracks", done=tagged - undone)
+        settle = Settle(written, self._made_by, per_track=per_track, progress=progress)
+        try:
+            for attempt in range(self._spec.passes if undone else 0):
+                if attempt and not settle.refused:
+                    break
+                wanted = frozenset(settle.refused) if attempt else None
+                plan = self._plan(per_track, seed, attempt, wanted)
+                last = attempt == self._spec.passes - 1
+                settle.read(self._rows(done, plan), self._spec.draws, last=last)
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines()
+            cause = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
+            raise UnusableError(
+                f"the {self._engine} engine died; what was written is kept, and the same command "
+                f"goes on once the cause is gone: {cause.strip()}"
+            ) from error
+        written.finish()
+        return self._account(tagged, total, settle)
+
+    def _leave_to_templates(
+        self, written: Written, model_tracks: int, *, per_track: int, seed: int
+    ) -> None:
+        """Captions by template for all tagged tracks but `model_tracks` that the seed chooses."""
+        from raymtr.captions.drafts import TRACK, seed_of, usable_tags
+
+        tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
+        usable = [row["track_id"] for row in tracks.to_pylist() if usable_tags(row)]
+        usable.sort(key=lambda track_id: seed_of(seed, track_id, 0, 0))
+        others = pc.is_in(
+            tracks["track_id"], value_set=pa.array(usable[model_tracks:], pa.string())
+        )
+        already = pc.is_in(tracks["track_id"], value_set=pc.unique(written.done()))
+        rest = tracks.filter(pc.and_(others, pc.invert(already)))
+        written.commit(caption_tracks(rest, per_track=per_track, seed=seed).to_pylist(), [])
+
+    def _plan(
+        self, per_track: int, seed: int, attempt: int, wanted: frozenset[tuple[str, int]] | None
+    ) -> Callable[[pa.Table], pa.Table]:
+        from raymtr.captions.drafts import plan_drafts
+
+        draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
+        return functools.partial(
+            plan_drafts, per_track=per_track, seed=seed, draws=draws, wanted=wanted
+        )
+
+    def _rows(
+        self, done: pa.Array, plan: Callable[[pa.Table], pa.Table]
+    ) -> Iterator[dict[str, Any]]:
+        """Judged drafts of one pass, in no order."""
+        from raymtr.captions.drafts import DRAFT, TRACK, judge_drafts
+        from raymtr.captions.engine import write_drafts
+        from raymtr.captions.faithfulness import Vocabulary
+
+        vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
+
+        def undone(tracks: pa.Table) -> pa.Table:
+            return tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=done)))
+
+        drafts = (
+            ray.data.read_parquet(self._workspace.tracks, columns=TRACK)
+            .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
+            .map_batches(undone, batch_format="pyarrow")
+            .map_batches(plan, batch_format="pyarrow")
+        )
+        judged = write_drafts(drafts, self._engine, self._captioner, self._spec).map_batches(
+            functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
+        )
+        for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
+            if len(batch):
+                yield from batch.select(DRAFT.names).to_pylist()
+
+    def _tracks(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        for name in storage.list_files(self._workspace.tracks, suffix=".parquet"):
+            filesystem, path = storage.open_filesystem(f"{self._workspace.tracks}/{name}")
+            with pq.ParquetFile(path, filesystem=filesystem) as file:
+                yield from file.iter_batches(columns=columns)
+
+    def _count(self, done: set[str]) -> tuple[int, int, int]:
+        """Tracks with tags that a caption may hold, all tracks, and those still to be captioned."""
+        from raymtr.captions.drafts import TRACK, usable_tags
+
+        tagged = total = undone = 0
+        for batch in self._tracks(TRACK):
+            ids = [track["track_id"] for track in batch.to_pylist() if usable_tags(track)]
+            tagged, total = tagged + len(ids), total + len(batch)
+            undone += sum(track_id not in done for track_id in ids)
+        return tagged, total, undone
+
+    def _catalog_tags(self) -> list[str]:
+        """The catalog's most used tags."""
+        counts: Counter[str] = Counter()
+        for batch in self._tracks(["tags"]):
+            counts.update(pc.list_flatten(batch["tags"]).drop_null().to_pylist())
+        return [tag for tag, _ in counts.most_common(MOST_TERMS)]
+
+    def _account(self, tagged: int, total: int, settle: Settle) -> dict[str, Any]:
+        """What stands in `captions/` now, this run's and earlier ones'."""
+        by: Counter[str] = Counter()
+        sums = {"coverage": 0.0, "invention": 0.0}
+        ids: set[str] = set()
+        for name in storage.list_files(self._workspace.captions, suffix=".parquet"):
+            table = storage.read_table(f"{self._workspace.captions}/{name}")
+            ids.update(table["track_id"].to_pylist())
+            for text in table["provenance"].to_pylist():
+                provenance = json.loads(text)
+                by[provenance["source"]] += 1
+                sums["coverage"] += provenance.get("coverage", 1.0)  # a template has every tag
+                sums["invention"] += provenance.get("invention", 0.0)
+        captions = max(sum(by.values()), 1)
+        return {
+            "tracks": total,
+            "captioned": len(ids),
+            "untagged": total - tagged,
+            "captions": sum(by.values()),
+            "by": dict(by),
+            "engine": self._engine,
+            "coverage": round(sums["coverage"] / captions, 4),
+            "invention": round(sums["invention"] / captions, 4),
+            "failed": settle.failed,
+            "error_rate": settle.failed / tagged if tagged else 0.0,
+        }
+
+
+class Settle:
+    """Gathers drafts until a track is settled, and commits settled tracks in shards."""
+
+    def __init__(
+        self,
+        written: Written,
+        made_by: dict[str, Any],
+        *,
+        per_track: int,
+        progress: Progress,
+    ) -> None:
+        self.per_track, self.failed = per_track, 0
+        self.refused: dict[tuple[str, int], dict[str, Any]] = {}  # caption -> its best draft so far
+        self._accepted: dict[str, dict[int, dict[str, str]]] = {}  # of tracks not yet whole
+        self._written, self._made_by, self._progress = written, made_by, progress
+        self._rows: list[dict[str, str]] = []
+        self._letters: list[dict[str, str]] = []
+        self._tracks, self._spoken = 0, time.monotonic()
+
+    def read(self, drafts: Iterator[dict[str, Any]], draws: int, *, last: bool) -> None:
+        """Take one pass's drafts; `last`: what is refused now goes to a template."""
+        waiting: dict[tuple[str, int], list[dict[str, Any]]] = {}
+        before, self.refused = self.refused, {}
+        for draft in drafts:
+            key = (draft["track_id"], draft["caption"])
+            group = waiting.setdefault(key, [])
+            group.append(draft)
+            if len(group) == draws:
+                del waiting[key]
+                self._caption(key, [*group, *filter(None, [before.pop(key, None)])], last=last)
+        if lost := len(waiting) + len(before):
+            raise UnusableError(f"{lost} captions did not come back; the same command goes on")
+        self._commit()
+
+    def _caption(self, key: tuple[str, int], drafts: list[dict[str, Any]], *, last: bool) -> None:
+        from raymtr.captions.drafts import OK, best_draft, caption_row, template_row
+
+        best = best_draft(drafts)
+        if best["verdict"] != OK and not last:
+            self.refused[key] = best
+            return
+        track_id, number = key
+        captions = self._accepted.setdefault(track_id, {})
+        if best["error"] is not None:
+            captions[number] = {"error": best["error"], "uri": best["uri"]}
+        else:
+            row = caption_row if best["verdict"] == OK else template_row
+            captions[number] = row(best, self._made_by)
+        if len(captions) == self.per_track:
+            self._track(track_id, list(self._accepted.pop(track_id).values()))
+
+    def _track(self, track_id: str, captions: list[dict[str, str]]) -> None:
+        """All captions of a track are there: equal ones once, or its failure."""
+        errors = [row for row in captions if "error" in row]
+        if errors:
+            letter = {"track_id": track_id, "uri": errors[0]["uri"], "code": "generation"}
+            self._letters.append({**letter, "reason": errors[0]["error"]})
+            self.failed += 1
+        else:
+            self._rows += {row["caption"]: row for row in captions}.values()
+        self._tracks += 1
+        self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
+        old = time.monotonic() - self._spoken > SHARD_EVERY_S
+        if self._tracks >= SHARD_TRACKS or old:
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._rows or self._letters:
+            self._written.commit(self._rows, self._letters)
+        self._rows, self._letters, self._tracks = [], [], 0
+        self._spoken = time.monotonic()
+
+
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in a line."""
+    """The answer in a line or two."""
     skipped = f", {answer['untagged']} without tags skipped" if answer["untagged"] else ""
-    return (
+    lines = [
         f"{answer['captions']} captions of {answer['captioned']} tracks{skipped} "
         f"in {answer['seconds']:.1f} s -> {answer['written']}"
-    )
+    ]
+    if "engine" in answer:
+        by = ", ".join(f"{count} by {source}" for source, count in sorted(answer["by"].items()))
+        lines.append(
+            f"{by} ({answer['engine']}); coverage {answer['coverage']:.2f}, invention "
+            f"{answer['invention']:.2f}"
+        )
+    if answer["failed"]:
+        lines.append(f"{answer['failed']} tracks failed; see {answer['written']}/{LETTERS}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

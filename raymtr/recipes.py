@@ -7,14 +7,18 @@ system at a size two CPU cores train in minutes, over a frozen MiniLM; `tiny` is
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from raymtr.specs import (
     AudioSpec,
     AudioTowerSpec,
+    CaptionSpec,
     EmbedSpec,
+    FinetuneSpec,
     Settings,
     TextTowerSpec,
     TowersSpec,
+    ToyLlamaSpec,
     TrainSpec,
 )
 
@@ -37,6 +41,8 @@ def ttmrpp() -> Settings:
             use_gpu=True,
         ),
         embed=EmbedSpec(use_gpu=True, precision="bf16"),
+        finetune=FinetuneSpec(precision="bf16", use_gpu=True, quantization="8bit"),
+        caption=CaptionSpec(use_gpu=True),
     )
 
 
@@ -64,6 +70,15 @@ def laptop() -> Settings:
             validate_every=40,
         ),
         embed=EmbedSpec(actors=1, threads=1),
+        finetune=FinetuneSpec(
+            steps=500,
+            batch=32,
+            learning_rate=2e-3,
+            max_tokens=160,
+            mixture={"lp_musiccaps_attribute_prediction": 0.2},  # it invents by design
+            threads=2,
+        ),
+        caption=CaptionSpec(temperature=0.7, threads=2),
     )
 
 
@@ -84,7 +99,22 @@ def tiny() -> Settings:
             validate_every=2,
         ),
         embed=EmbedSpec(tracks_per_block=2),
+        finetune=FinetuneSpec(
+            steps=4,
+            batch=4,
+            learning_rate=2e-3,
+            checkpoint_every=2,
+            validate_every=2,
+            toy=ToyLlamaSpec(width=64, layers=1, heads=1, inner=64, vocabulary=600, steps=4),
+        ),
+        caption=CaptionSpec(max_new_tokens=24, draws=2, batch=8),
     )
+
+
+def quick_finetune() -> FinetuneSpec:
+    """A language model in a minute, which proves its path and writes like what it read."""
+    toy = ToyLlamaSpec(width=128, layers=3, heads=2, inner=256, vocabulary=1_024, steps=180)
+    return replace(laptop().finetune, steps=40, validate_every=40, toy=toy)
 
 
 RECIPES: dict[str, Callable[[], Settings]] = {"ttmrpp": ttmrpp, "laptop": laptop, "tiny": tiny}

@@ -198,7 +198,7 @@ class CaptionSpec:
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
-    cache_gib: float = 1.0  # vLLM's key-value cache on a CPU
+    cache_gib: int = 1  # vLLM's key-value cache on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,12 +1,15 @@
 """Track -> the sentence a text tower reads.
 
 The sentences are TTMR++'s (Doh et al., ICASSP 2024): one string per text type a track has, a
-random number of them in random order, joined with ". ". Nothing is drawn from global state: the
-caller passes the rng, so a training step can be repeated exactly.
+random number of them in random order, joined with ". ". Beside the paper's one form of metadata,
+half of the draws take the ways in which people write titles and names, for those are what they
+type. Nothing is drawn from global state: the caller passes the rng, so a training step can be
+repeated exactly.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +17,18 @@ import numpy as np
 
 TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists")
 MOST_SIMILAR_ARTISTS = 5  # names in one similarity sentence; the paper draws one to five
+PAPERS_FORM = 0.5  # share of metadata in the paper's form
+METADATA_VARIANTS = (
+    "{title} by {artist}",
+    "{artist} - {title}",
+    "the song {title}",
+    "the song {title} by {artist}",
+    "{title} from the album {album}",
+    "{title} by {artist}, from the album {album}",
+    "a track by {artist}",
+    "a track by {artist} from {album}",
+    "music by {artist}",
+)
 
 
 def metadata_sentence(title: str | None, artist: str | None, album: str | None) -> str:
@@ -23,6 +38,24 @@ def metadata_sentence(title: str | None, artist: str | None, album: str | None) 
         if value:
             parts.append(f"{word}{value}")
     return " ".join(parts)
+
+
+def draw_metadata_sentence(
+    title: str | None, artist: str | None, album: str | None, rng: np.random.Generator
+) -> str:
+    """`metadata_sentence` of all three, or a variant that needs no absent part.
+
+    One of `title` and `artist` at least is there.
+    """
+    parts = {"title": title, "artist": artist, "album": album}
+    if rng.random() < PAPERS_FORM:
+        return metadata_sentence(**parts)
+    usable = [form for form in METADATA_VARIANTS if all(map(parts.get, _slots(form)))]
+    return usable[int(rng.integers(len(usable)))].format(**parts)
+
+
+def _slots(form: str) -> list[str]:
+    return re.findall(r"{(\w+)}", form)
 
 
 def similar_artists_sentence(artists: Sequence[str]) -> str:
@@ -41,7 +74,8 @@ def draw_sentence(
     """One random sentence about `track`, or None for a track without any words.
 
     Tags come as a random non-empty subset, captions one at random, similar artists one to five
-    drawn anew; then a random number of the types, in random order (Doh et al. 2024).
+    drawn anew, metadata in one of its forms; then a random number of the types, in random order
+    (Doh et al. 2024).
     """
     parts: list[str] = []
     tags = list(track.get("tags") or ())
@@ -51,7 +85,8 @@ def draw_sentence(
     if captions:
         parts.append(captions[int(rng.integers(len(captions)))])
     if track.get("title") or track.get("artist"):
-        parts.append(metadata_sentence(track.get("title"), track.get("artist"), track.get("album")))
+        named = (track.get("title"), track.get("artist"), track.get("album"))
+        parts.append(draw_metadata_sentence(*named, rng))
     similar = list(track.get("similar_artists") or ())
     if similar:
         count = rng.integers(1, min(MOST_SIMILAR_ARTISTS, len(similar)) + 1)

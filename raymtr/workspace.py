@@ -72,6 +72,11 @@ class Workspace:
         return self.path("captions")
 
     @property
+    def captioner(self) -> str:
+        """Folder of the fine-tuned captioner: a PEFT adapter and what it needs."""
+        return self.path("captioner")
+
+    @property
     def towers(self) -> str:
         """Folder of training runs."""
         return self.path("towers")

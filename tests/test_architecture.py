@@ -32,7 +32,13 @@ LAYERS = (
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}
-MAY_IMPORT_RAY = {"jobs", "serve", "raymtr/training/loop.py"}
+MAY_IMPORT_RAY = {
+    "jobs",
+    "serve",
+    "raymtr/captions/engine.py",
+    "raymtr/captions/loop.py",
+    "raymtr/training/loop.py",
+}
 LEVEL = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 
 

@@ -28,7 +28,7 @@ def test_tree_names_every_file_with_its_purpose() -> None:
         path.relative_to(ROOT).as_posix()
         for top in ("raymtr", "jobs", "serve")
         for path in (ROOT / top).rglob("*")
-        if path.suffix in (".py", ".j2") and path.name != "__init__.py"
+        if path.suffix in (".py", ".j2", ".html", ".js", ".css") and path.name != "__init__.py"
     }
     assert listed_files() == there
 

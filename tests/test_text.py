@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from raymtr.text import (
+    METADATA_VARIANTS,
     MOST_SIMILAR_ARTISTS,
     draw_sentence,
     metadata_sentence,
@@ -69,3 +70,36 @@ def test_one_caption_at_random():
 @pytest.mark.parametrize("track", [{}, {"tags": None, "title": None}, {"tags": [], "album": "B"}])
 def test_a_track_without_words_has_no_sentence(track):
     assert draws(track, [], 3) == [None] * 3
+
+
+def test_half_of_the_metadata_is_the_papers_sentence_and_the_rest_are_variants():
+    names = {"title": "Ti{t}le", "artist": "Art. ist", "album": "Al%bum"}
+    seen = Counter(draws(names, []))
+    paper = "music track Ti{t}le by Art. ist from Al%bum"
+    assert 0.46 < seen.pop(paper) / 2_000 < 0.54
+    assert set(seen) == {form.format(**names) for form in METADATA_VARIANTS}
+    assert min(seen.values()) > 0.7 * 1_000 / len(METADATA_VARIANTS)
+
+
+@pytest.mark.parametrize(
+    ("track", "never"),
+    [
+        ({"title": "Tee"}, ("by", "from")),
+        ({"artist": "Arr", "album": None}, ("song", "from")),
+        ({"title": "Tee", "artist": "Arr", "album": ""}, ("from",)),
+    ],
+)
+def test_metadata_says_nothing_of_parts_that_are_absent(track, never):
+    sentences = set(draws(track, [], 300))
+    assert len(sentences) > 1
+    for sentence in sentences:
+        words = sentence.split()
+        assert "None" not in sentence and not set(never) & set(words)
+        assert any(name in words for name in track.values() if name)
+
+
+def test_similar_artists_are_drawn_anew_at_each_step():
+    track, rng = {"similar_artists": TRACK["similar_artists"]}, np.random.default_rng(3)
+    assert (
+        len({draw_sentence(track, [], rng) for _ in range(100)}) > 70
+    )  # a single name comes again

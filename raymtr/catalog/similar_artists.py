@@ -92,7 +92,8 @@ def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
     Pairs: artist and similar (places among the keys), score; as listed, then all turned round.
     """
     both = pa.chunked_array([*graph["artist"].chunks, *graph["similar_artist"].chunks])
-    names = both.combine_chunks().dictionary_encode()
+    # Encoded before it is one piece: an Arrow array of texts ends at 2 GiB.
+    names = both.dictionary_encode().unify_dictionaries().combine_chunks()
     keys = pa.array([artist_key(name) for name in names.dictionary.to_pylist()]).dictionary_encode()
     _, first = np.unique(keys.indices.to_numpy(), return_index=True)  # spelling seen first
     places = keys.indices.take(names.indices).to_numpy()
@@ -112,7 +113,8 @@ def _nearest(pairs: pa.Table) -> pa.Table:
     """Each pair once, an artist's pairs together, the most similar first, ties in their order."""
     artist, similar = pairs["artist"].to_numpy(), pairs["similar"].to_numpy()
     order = np.argsort(-pairs["score"].to_numpy(), kind="stable")
-    order = order[np.argsort(artist[order], kind="stable")]
+    small = artist.astype(np.min_scalar_type(artist.max(initial=0)))  # 16 bits sort far faster
+    order = order[np.argsort(small[order], kind="stable")]
     pair = artist[order].astype(np.int64) << 32 | similar[order]
     _, first = np.unique(pair, return_index=True)
     return pairs.take(order[np.sort(first)])

@@ -7,9 +7,11 @@ the user typed) goes before everything else instead of being averaged in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from raymtr.index.track_table import Ranked
 
@@ -79,3 +81,33 @@ def cap_per_artist(
         if artist is not None:
             seen[artist] = seen.get(artist, 0) + 1
     return kept
+
+
+def diversify(
+    candidates: Sequence[Candidate], vectors: Mapping[str, np.ndarray], *, diversity: float
+) -> list[Candidate]:
+    """The same candidates, those unlike what stands before them pulled up; sure ones stay first.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998): each place goes to the highest
+    `(1 - diversity) * score - diversity * cosine to the nearest one chosen`. `vectors` are unit
+    [D]; a track without one is unlike all others.
+    """
+    sure = [c for c in candidates if c.sure]
+    rest = [c for c in candidates if not c.sure]
+    if not rest or not vectors:
+        return [*sure, *rest]
+    blank = np.zeros_like(next(iter(vectors.values())))
+    matrix = np.array([vectors.get(c.track_id, blank) for c in rest])
+    scores = np.array([c.score for c in rest])
+    nearest = np.zeros(len(rest))
+    for candidate in sure:
+        nearest = np.maximum(nearest, matrix @ vectors.get(candidate.track_id, blank))
+    left = np.ones(len(rest), bool)
+    chosen: list[Candidate] = []
+    for _ in rest:
+        gain = np.where(left, (1 - diversity) * scores - diversity * nearest, -np.inf)
+        best = int(gain.argmax())
+        left[best] = False
+        chosen.append(rest[best])
+        nearest = np.maximum(nearest, matrix @ matrix[best])
+    return [*sure, *chosen]

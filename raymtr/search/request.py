@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -11,6 +12,7 @@ import numpy as np
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
 from raymtr.index.track_table import TrackTable
+from raymtr.search.cursor import mark_of
 
 Mode = Literal["auto", "semantic", "keyword", "hybrid"]
 Sound = str | bytes | tuple[np.ndarray, int]
@@ -34,6 +36,8 @@ class SearchRequest:
     mode: Mode
     k: int | None  # None ranks all that match; only a caller inside asks for it
     per_artist: int | None
+    diversity: float
+    cursor: str | None
 
     def ranking(self, k: int | None) -> SearchRequest:
         """This request for any number of hits; None for all that match."""
@@ -51,7 +55,17 @@ class SearchRequest:
             "mode": self.mode,
             "k": self.k,
             "per_artist": self.per_artist,
+            "diversity": self.diversity,
         }
+
+    def mark(self, build: str) -> str:
+        """What a cursor of this request on that build carries."""
+        audio = self.audio
+        if isinstance(audio, tuple):
+            audio = audio[0].tobytes() + str(audio[1]).encode()
+        if isinstance(audio, bytes):
+            audio = hashlib.blake2b(audio).hexdigest()
+        return mark_of(build, self.echo() | {"audio": audio})
 
 
 def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
@@ -89,7 +103,23 @@ def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
         per_artist=None
         if asked.get("per_artist") is None
         else _whole(asked["per_artist"], "per_artist", most=MOST_HITS),
+        diversity=_share(asked.get("diversity"), "diversity"),
+        cursor=_cursor(asked.get("cursor")),
     )
+
+
+def _share(value: Any, name: str) -> float:
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InputError(f"{name} is a number from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def _cursor(value: Any) -> str | None:
+    if value is not None and not (isinstance(value, str) and 0 < len(value) <= 200):
+        raise InputError("cursor is the next_cursor of an answer")
+    return value or None
 
 
 def _text(text: Any) -> str | None:

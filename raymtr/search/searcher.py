@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ from raymtr.index.publish import live_build
 from raymtr.index.shards import matrix_of
 from raymtr.index.track_table import TrackTable
 from raymtr.search.arms import Direction, example_vector, run_arms, sentences_of, steer_away
-from raymtr.search.ranking import Candidate, cap_per_artist, fuse
+from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
+from raymtr.search.ranking import Candidate, cap_per_artist, diversify, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
 from raymtr.search.understand import Understood, understand
 from raymtr.workspace import Workspace
@@ -32,7 +34,32 @@ if TYPE_CHECKING:
     from raymtr.model.model import Model
 
 CANDIDATES = 100  # of each arm, for a page of 10
+WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 HIT_COLUMNS = ("title", "artist", "album", "uri")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request as understood, and what a model has to encode before it can be answered."""
+
+    request: SearchRequest
+    understood: Understood
+    sentences: list[str]  # for the text tower
+    took_s: float
+
+    @property
+    def recording(self) -> Sound | None:
+        """For the audio tower."""
+        return self.request.audio
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """The unit vectors of a plan: text [N, D], one row a sentence, and the recording's [D]."""
+
+    text: np.ndarray | Sequence[np.ndarray] = ()
+    recording: np.ndarray | None = None
+    took_s: float = 0.0
 
 
 class Searcher:
@@ -55,7 +82,7 @@ class Searcher:
 
         made_by = self.build.made_by
         if made_by is None:
-            raise InputError("this catalog has words only: search it by text with mode=keyword")
+            raise InputError(WORDS_ONLY)
         folder = f"{self.workspace.embeddings(made_by.fingerprint)}/model"
         model = load_model(folder, precision=made_by.precision)
         if model.fingerprint != made_by.fingerprint:
@@ -72,30 +99,56 @@ class Searcher:
         `like`, `unlike`: track ids, or `{"track_id", "weight"}`; `exclude`: terms that tags and
         captions of a hit must not have; `audio`: a path, the bytes of a file, or
         `(samples, rate)`; `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`:
-        auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: most hits of one artist.
-        Raises InputError on anything else.
+        auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: most hits of one artist;
+        `diversity`: 0 to 1, how much hits should differ from one another; `cursor`: an answer's
+        `next_cursor`, to read on. Raises InputError on anything else.
+        """
+        plan = self.plan({"text": text, **asked})
+        return self.answer(plan, self._encode(plan))
+
+    def plan(self, asked: Mapping[str, Any]) -> Plan:
+        """The first half of a search: check and understand. What it needs encoded can be encoded
+        anywhere, by the model of this build's fingerprint; then `answer` does the rest.
         """
         started = time.perf_counter()
-        request = read_request({"text": text, **asked}, self.table)
+        request = read_request(asked, self.table)
+        if request.audio is not None and self.build.made_by is None:
+            raise InputError(WORDS_ONLY)
         understood = self._understand(request)
-        began = time.perf_counter()
-        directions = self._directions(request, understood)
-        encoded = time.perf_counter()
-        candidates, searched = self._candidates(request, understood, directions)
-        hits = self._hits(request, candidates[: request.k], directions)
+        reads = request.mode != "keyword" and self.build.rows["vectors"]
+        return Plan(
+            request=request,
+            understood=understood,
+            sentences=sentences_of(understood) if reads else [],
+            took_s=time.perf_counter() - started,
+        )
+
+    def answer(self, plan: Plan, encoded: Encoded) -> dict[str, Any]:
+        """The second half of a search, given the vectors of what the plan needs encoded."""
+        started = time.perf_counter()
+        request, k = plan.request, plan.request.k or 1
+        mark, now_s = request.mark(self.build.name), time.time()
+        first = read_cursor(request.cursor, mark=mark, now_s=now_s) if request.cursor else 0
+        directions = self._directions(plan, encoded)
+        # One more than the page tells whether there is a next one.
+        candidates, searched = self._candidates(plan, directions, wanted=first + k + 1)
+        hits = self._hits(request, candidates[first : first + k], directions)
+        last = first + k
+        more = len(candidates) > last and last < FARTHEST
         ended = time.perf_counter()
+        took = {
+            "encode": encoded.took_s,
+            "search": plan.took_s + searched - started,
+            "rank": ended - searched,
+        }
+        took["total"] = sum(took.values())
         return {
-            "query": request.echo() | _echo(understood),
+            "query": request.echo() | _echo(plan.understood),
             "hits": hits,
-            "next_cursor": None,
+            "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.name,
-            "took_ms": {
-                "encode": round(1e3 * (encoded - began), 3),
-                "search": round(1e3 * (searched - encoded + began - started), 3),
-                "rank": round(1e3 * (ended - searched), 3),
-                "total": round(1e3 * (ended - started), 3),
-            },
+            "took_ms": {stage: round(1e3 * seconds, 3) for stage, seconds in took.items()},
         }
 
     def rank(self, text: str | None = None, **asked: Any) -> list[tuple[str, float]]:
@@ -104,10 +157,10 @@ class Searcher:
         For evaluation: `k` is free here, and without it nothing that matches is left out.
         """
         k = asked.pop("k", None)
-        request = read_request({"text": text, **asked, "k": 1}, self.table).ranking(k)
-        understood = self._understand(request)
-        directions = self._directions(request, understood)
-        candidates, _ = self._candidates(request, understood, directions)
+        plan = self.plan({"text": text, **asked, "k": 1})
+        plan = replace(plan, request=plan.request.ranking(k))
+        directions = self._directions(plan, self._encode(plan))
+        candidates, _ = self._candidates(plan, directions, wanted=k or self.build.rows["tracks"])
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: SearchRequest) -> Understood:
@@ -116,45 +169,65 @@ class Searcher:
             return understand(request.text, self.table)
         return Understood(kind="description", text=request.text or "")
 
-    def _directions(self, request: SearchRequest, understood: Understood) -> list[Direction]:
+    def _encode(self, plan: Plan) -> Encoded:
+        """What a plan needs encoded, by the model in this process; loaded only where needed."""
+        started = time.perf_counter()
+        text = self.model.encode_text(plan.sentences) if plan.sentences else ()
+        recording = None
+        if plan.recording is not None:
+            try:
+                recording = self.model.encode_audio([plan.recording])[0]
+            except AudioError as error:
+                raise InputError(f"the recording to search by cannot be used: {error}") from error
+        return Encoded(text=text, recording=recording, took_s=time.perf_counter() - started)
+
+    def _directions(self, plan: Plan, encoded: Encoded) -> list[Direction]:
         """The vectors to search along: of examples, of a recording, of the text."""
         directions = []
-        example = example_vector(self.table, request, understood)
+        example = example_vector(self.table, plan.request, plan.understood)
         if example is not None:
             directions.append(Direction("sound", example))
-        if request.audio is not None:
-            vector = self._encode_recording(request.audio)
-            directions.append(Direction("sound", steer_away(self.table, request, vector)))
-        sentences = sentences_of(understood)
-        if sentences and request.mode != "keyword" and self.build.rows["vectors"]:
-            for vector in self.model.encode_text(sentences):
-                directions.append(Direction("text", steer_away(self.table, request, vector)))
+        if encoded.recording is not None:
+            vector = steer_away(self.table, plan.request, encoded.recording)
+            directions.append(Direction("sound", vector))
+        for vector in encoded.text:
+            directions.append(Direction("text", steer_away(self.table, plan.request, vector)))
         return directions
 
-    def _encode_recording(self, recording: Sound) -> np.ndarray:
-        try:
-            vector: np.ndarray = self.model.encode_audio([recording])[0]
-            return vector
-        except AudioError as error:
-            raise InputError(f"the recording to search by cannot be used: {error}") from error
-
     def _candidates(
-        self, request: SearchRequest, understood: Understood, directions: list[Direction]
+        self, plan: Plan, directions: list[Direction], *, wanted: int
     ) -> tuple[list[Candidate], float]:
         """Fused candidates, best first, and when the last search ended.
 
         Looks further down the lists until enough are left after exclusions and the artist cap.
+        What was found before keeps its place, so that every page is cut from the same list.
         """
-        everything = self.build.rows["tracks"]
-        wanted = request.k or everything
-        limit = min(everything, max(CANDIDATES, 4 * wanted))
+        request, everything = plan.request, self.build.rows["tracks"]
+        k = request.k or everything
+        limit = min(everything, max(CANDIDATES, 4 * k))
+        block = max(CANDIDATES, 4 * k)  # what is made diverse at a time
+        if request.diversity:
+            wanted = -(-wanted // block) * block
+        found: dict[str, Candidate] = {}
         while True:
-            arms = run_arms(self.table, request, understood, directions, limit=limit)
+            arms = run_arms(self.table, request, plan.understood, directions, limit=limit)
             searched = time.perf_counter()
-            kept = self._allowed(request, understood, fuse(arms))
+            least = min((candidate.score for candidate in found.values()), default=1.0)
+            for candidate in fuse(arms):
+                if candidate.track_id not in found:
+                    candidate.score = min(candidate.score, least)
+                    found[candidate.track_id] = candidate
+            kept = self._allowed(request, plan.understood, list(found.values()))
             if len(kept) >= wanted or limit >= everything:
-                return kept, searched
+                break
             limit = min(everything, 4 * limit)
+        if not request.diversity:
+            return kept, searched
+        vectors = self.table.vectors([candidate.track_id for candidate in kept])
+        blocks = (kept[start : start + block] for start in range(0, len(kept), block))
+        return [
+            c for b in blocks for c in diversify(b, vectors, diversity=request.diversity)
+        ], searched
 
     def _allowed(
         self, request: SearchRequest, understood: Understood, candidates: list[Candidate]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from raymtr.catalog.similar_artists import MOST, join_similar_artists, read_graph
+from raymtr.catalog.similar_artists import MOST, TAKE_ROWS, join_similar_artists, read_graph
 from raymtr.catalog.sources import mtg_jamendo_tracks
 from raymtr.errors import InputError
 from raymtr.track import check_tracks
@@ -97,6 +98,36 @@ def test_many_tracks_agree_with_a_plain_loop(tmp_path):
         [names[j] for j in sorted(best[i], key=lambda j: -best[i][j])][:MOST] for i in range(60)
     ]
     assert [found or [] for found in lists] == wanted
+
+
+def test_every_track_of_an_artist_inherits_the_list(tmp_path):
+    """More tracks than are given their lists at once, the artist spelled in two ways."""
+    graph = write(tmp_path, "artist\tsimilar_artist\tscore\nA\tB\t0.9\nA\tC\t0.8\n")
+    count = TAKE_ROWS + 3
+    table = check_tracks(
+        pa.table(
+            {
+                "track_id": [f"t{i:06}" for i in range(count)],
+                "artist": ["a", "The A", None] * (count // 3) + ["B"] * (count % 3),
+            }
+        )
+    )
+    joined_table, matched = join_similar_artists(table, read_graph(graph))
+    found = pc.value_counts(pc.binary_join(joined_table["similar_artists"], "|")).to_pylist()
+    counts = {row["values"]: row["counts"] for row in found}
+    assert counts == {"B|C": count // 3 * 2, None: count // 3, "A": count % 3}
+    assert (matched.artists, matched.found) == (2, 2)
+
+
+def test_a_graph_in_many_pieces_is_one_graph():
+    """Names are numbered alike across the pieces that a large file comes in."""
+    pieces = [("A", "B", 0.1), ("B", "C", 0.2), ("C", "A", 0.3)]
+    names = {
+        name: pa.chunked_array([[piece[i]] for piece in pieces])
+        for i, name in enumerate(("artist", "similar_artist", "score"))
+    }
+    table, _ = join_similar_artists(tracks("A", "B", "C"), pa.table(names))
+    assert table["similar_artists"].to_pylist() == [["C", "B"], ["C", "A"], ["A", "B"]]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
 from raymtr import storage
+from raymtr.captions.templates import caption_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.index.build_tables import tracks_table
@@ -219,3 +220,64 @@ def test_a_catalog_of_words_can_measure_its_search(tmp_path):
     assert evaluate(here, SETTINGS, system="search")["search"]["title"]["r_at_1"] == 1.0
     with pytest.raises(InputError, match="words alone"):
         evaluate(here, SETTINGS, system="towers")
+
+
+def captioned(folder):
+    """A workspace whose catalog is captioned, and the pairs its captioner held out."""
+    here = Workspace.open(str(folder), create=True)
+    sounds = [f"sound{n} piano" for n in range(12)]
+    tags = [[sound, "calm"] for sound in sounds]
+    ids = [f"t{n:02d}" for n in range(12)]
+    table = check_tracks(pa.table({"track_id": ids, "tags": tags}))
+    storage.write_table(f"{here.tracks}/part.parquet", table)
+    captions = caption_tracks(table, per_track=2, seed=0)
+    storage.write_table(f"{here.captions}/part-00000.parquet", captions)
+    lines = [
+        json.dumps({"track_id": ids[n], "tags": tags[n], "caption": f"A calm song of {sounds[n]}."})
+        for n in range(12)
+    ]
+    storage.write_bytes(f"{here.captioner}/held_out.jsonl", "\n".join(lines).encode())
+    return here
+
+
+def ask(here, *argv):
+    parser = argparse.ArgumentParser()
+    job.add_arguments(parser)
+    return job.run(parser.parse_args(argv), here, SETTINGS)
+
+
+def test_captions_are_scored_beside_templates_and_tags(tmp_path):
+    here = captioned(tmp_path)
+    answer = ask(here, "captions")
+    assert list(answer["systems"]) == ["captions", "template", "tags"]
+    assert answer["systems"]["captions"]["captions"] == 24 and answer["pairs"] == 12
+    assert answer["systems"]["captions"]["coverage"]["mean"] == 1.0
+    assert storage.read_json(answer["files"]["json"])["systems"] == answer["systems"]
+    first = json.loads(storage.read_bytes(answer["files"]["jsonl"]).splitlines()[0])
+    assert first["tags"] == ["sound0 piano", "calm"] and len(first["captions"]["captions"]) == 2
+    assert "less template" in describe(answer) and "layer 6" in describe(answer)
+
+
+def test_systems_can_be_named(tmp_path):
+    here = captioned(tmp_path)
+    held_out = f"{here.captioner}/held_out.jsonl"
+    named = ask(
+        here, "captions", "--pairs", held_out, "--captions", f"people={held_out}",
+        "--baseline", "people", "--out", str(tmp_path / "out"),
+    )  # fmt: skip
+    assert named["systems"]["people"]["bert_f1"]["mean"] == pytest.approx(1.0)
+    assert named["differences"]["template"]["bert_f1"]["high"] < 0
+    assert (tmp_path / "out" / "captions.json").exists()
+
+
+def test_wrong_use_with_captions_is_said(workspace, tmp_path):
+    with pytest.raises(InputError, match="`raymtr finetune` writes; or give --pairs"):
+        ask(workspace, "captions")
+    with pytest.raises(InputError, match="NAME=FILE"):
+        ask(workspace, "captions", "--captions", "lora.jsonl")
+    with pytest.raises(InputError, match="the name 'template' is taken"):
+        ask(workspace, "captions", "--captions", "template=lora.jsonl")
+    with pytest.raises(InputError, match="--held-out belongs to `raymtr evaluate captions`"):
+        ask(workspace, "--held-out")
+    with pytest.raises(SystemExit):
+        ask(workspace, "melodies")

@@ -1,0 +1,126 @@
+"""Captions a second: vLLM through Ray Data, `transformers` as TTMR++ runs it, and bare vLLM.
+
+    python -m benchmarks.captions --captioner w/captioner --pairs pairs.jsonl --prompts 2000
+
+All sides write from the same merged weights and the same prompts, drawn at the same temperature.
+`transformers` is TTMR++'s way: batches of 32, padded left, 512 new tokens at most, stop at the
+end token. vLLM through Ray Data is timed at two sizes: the slope is its rate, what is left over is
+its start; bare `LLM.generate` is timed without its start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+import pyarrow as pa
+
+from raymtr.captions.drafts import TRACK, plan_drafts
+from raymtr.captions.generate import Captioner, Writer, merged_folder, open_captioner
+from raymtr.captions.pairs import read_pairs
+from raymtr.specs import CaptionSpec, FinetuneSpec
+
+SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threads=2)
+
+
+def plan(pairs: str, count: int) -> pa.Table:
+    """So many drafts, of the pairs' tags in their order, again and again."""
+    known = read_pairs(pairs)
+    empty = dict.fromkeys(TRACK)
+    rows = [
+        {**empty, "track_id": f"t{i}", "tags": list(known[i % len(known)].tags)}
+        for i in range(count)
+    ]
+    return plan_drafts(pa.Table.from_pylist(rows), per_track=1, seed=0, draws=range(1))
+
+
+def with_transformers(captioner: Captioner, drafts: pa.Table) -> float:
+    """Seconds, the model's loading apart."""
+    writer = Writer(captioner, SPEC)
+    started = time.perf_counter()
+    writer(drafts)
+    return time.perf_counter() - started
+
+
+def with_ray_data(captioner: Captioner, drafts: pa.Table) -> float:
+    """Seconds, the engine's start included."""
+    import ray.data
+
+    from raymtr.captions.engine import write_drafts
+
+    started = time.perf_counter()
+    blocks = ray.data.from_arrow(drafts).repartition(target_num_rows_per_block=256)
+    count = sum(len(b) for b in _batches(write_drafts(blocks, "vllm", captioner, SPEC)))
+    assert count == len(drafts)
+    return time.perf_counter() - started
+
+
+def _batches(dataset):  # type: ignore[no-untyped-def]
+    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def with_bare_vllm(captioner: Captioner, sizes: dict[int, pa.Table]) -> dict[int, float]:
+    """Seconds for each size, the engine's start apart."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(SPEC.cache_gib))
+    from vllm import LLM, SamplingParams
+
+    folder = merged_folder(captioner, FinetuneSpec())
+    llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=512)
+    seconds = {}
+    for count, drafts in sizes.items():
+        asked = [
+            SamplingParams(
+                temperature=SPEC.temperature,
+                top_k=SPEC.top_k,
+                max_tokens=SPEC.max_new_tokens,
+                seed=seed,
+            )
+            for seed in drafts["seed"].to_pylist()
+        ]
+        started = time.perf_counter()
+        llm.generate(drafts["prompt"].to_pylist(), asked, use_tqdm=False)
+        seconds[count] = time.perf_counter() - started
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captioner", required=True)
+    parser.add_argument("--pairs", required=True)
+    parser.add_argument("--prompts", type=int, default=2000)
+    arguments = parser.parse_args()
+    from jobs.cluster import start_ray
+
+    captioner = open_captioner(arguments.captioner)
+    sizes = {n: plan(arguments.pairs, n) for n in (arguments.prompts // 2, 2 * arguments.prompts)}
+    few, many = sizes
+    whole = plan(arguments.pairs, arguments.prompts)
+    plain = with_transformers(captioner, whole)
+    bare = with_bare_vllm(captioner, sizes)
+    start_ray()
+    through_ray = {count: with_ray_data(captioner, drafts) for count, drafts in sizes.items()}
+    slope = (many - few) / (through_ray[many] - through_ray[few])
+    bare_slope = (many - few) / (bare[many] - bare[few])
+    fixed = through_ray[few] - few / slope
+    print(
+        json.dumps(
+            {
+                "prompts": arguments.prompts,
+                "transformers_per_s": arguments.prompts / plain,
+                "vllm_ray_data_per_s": slope,
+                "vllm_ray_data_fixed_s": fixed,
+                "vllm_ray_data_with_start_per_s": arguments.prompts
+                / (fixed + arguments.prompts / slope),
+                "bare_vllm_per_s": bare_slope,
+                "ray_data_over_transformers": slope * plain / arguments.prompts,
+                "ray_data_over_bare": slope / bare_slope,
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""`raymtr serve`: the endpoint and its page on this machine.
+
+Jobs know the service by its import path alone, as a cluster does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import ipaddress
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from jobs.cluster import start_ray
+from raymtr.errors import InputError
+from raymtr.index.publish import live_build
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+APP = "serve.app:build_app"
+EXAMPLE = "raymtr serve --workspace w --port 8000"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `serve` alone."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-keys", metavar="FILE", help="lines of `name sha256-of-the-key`")
+    parser.add_argument("--layout", default="fused", choices=("composed", "fused"))
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in: serve until interrupted."""
+    options = {"layout": arguments.layout, "api_keys": arguments.api_keys}
+    answer = serve_endpoint(workspace, host=arguments.host, port=arguments.port, **options)
+    print(f"{answer['address']} serves {workspace.root}; Ctrl-C ends it", flush=True)
+    asked_to_end = threading.Event()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda *_: asked_to_end.set())
+    asked_to_end.wait()
+    serve.shutdown()
+    return answer
+
+
+def serve_endpoint(
+    workspace: Workspace,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    layout: str = "fused",
+    api_keys: str | None = None,
+) -> dict[str, Any]:
+    """Bring the endpoint up and come back; Ray keeps it running."""
+    local = is_loopback(host)
+    if not local and api_keys is None:
+        raise InputError(f"--host {host} is open to others: name a file of keys with --api-keys")
+    if not 1 <= port <= 65_535:
+        raise InputError(f"--port is 1 to 65535, got {port}")
+    live_build(workspace)
+    start_ray()
+    serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+    module, _, name = APP.partition(":")
+    build_app = getattr(importlib.import_module(module), name)
+    values: dict[str, Any] = {
+        "workspace": workspace.root,
+        "layout": layout,
+        "api_keys": api_keys and str(Path(api_keys).absolute()),
+        "open_to_anyone": api_keys is None,
+        "num_cpus": 0.1,  # replicas of one machine share its cores
+        "max_replicas": 1,
+    }
+    serve.run(build_app(values), name="raymtr", route_prefix="/")
+    return {"address": f"http://{host}:{port}", "layout": layout}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """What is said when it ends."""
+    return f"{answer['address']} is no longer served"
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

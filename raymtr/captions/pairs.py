@@ -1,0 +1,194 @@
+"""Tags-to-caption pairs: read, held out by clip, and drawn for a training step.
+
+A pair is a line of JSON with `tags` and `caption`; `source` (who wrote it), `split` and a clip
+(`ytid`, `clip_id` or `track_id`) are used where they stand. What is held out is held out by clip:
+all its captions, whoever wrote them. Held out are the clips whose hash is smallest, so the choice
+is the same on every machine and does not depend on the order of lines; where sources say `human`,
+only such pairs are held out, and where splits are marked, only clips not marked `train`.
+
+People leave tags out and add what no tag said, and a model learns both. So a drawn example is, at
+a set rate, made faithful: it keeps the tags whose words stand in the caption, and the terms of
+the tag vocabulary that stand in the caption join them. The caption is never changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raymtr import storage
+from raymtr.captions.prompt import tags_of
+from raymtr.errors import InputError
+
+LOG = logging.getLogger("raymtr")
+
+HELD_OUT, HELD_OUT_SHARE = 500, 0.125  # pairs kept for scoring: so many, or this share if fewer
+VALIDATION = 64  # clips whose loss is watched
+MAX_TERM_WORDS, MIN_TERM_COUNT = 3, 3  # a tag used so often is a term of the vocabulary
+CLIP_KEYS = ("ytid", "clip_id", "track_id")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tags and a caption of one clip, and terms of the vocabulary that stand in the caption."""
+
+    tags: tuple[str, ...]
+    caption: str
+    source: str
+    clip: str
+    split: str
+    terms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairSets:
+    """Pairs to train on, to watch, and to score; no clip is in two of them."""
+
+    train: list[Pair]
+    valid: list[Pair]
+    held_out: list[Pair]
+
+
+def read_pairs(uri: str) -> list[Pair]:
+    """All pairs of the JSON Lines file `uri`; lines without tags or caption are left out.
+
+    Raises InputError, naming the line, on what is no such pair, and where there is none.
+    """
+    if not storage.exists(uri):
+        raise InputError(f"no file {uri}; --pairs is a JSON Lines file of `tags` and `caption`")
+    rows = []
+    for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
+        if line.strip():
+            rows.append(_row(line, f"{uri}, line {number}"))
+    pairs = [_pair(row) for row in rows]
+    whole = [pair for pair in pairs if pair.tags and pair.caption]
+    if len(whole) < len(pairs):
+        LOG.info("%d pairs without tags or caption are left out", len(pairs) - len(whole))
+    if len(whole) < 10:
+        raise InputError(f"{uri} has {len(whole)} pairs with tags and a caption; 10 at least")
+    return with_terms(whole)
+
+
+def _row(line: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{where}: no JSON ({error}); expected one object a line") from error
+    if not isinstance(row, dict) or not {"tags", "caption"} <= set(row):
+        raise InputError(
+            f"{where}: expected an object with `tags` and `caption`, got {line[:80]!r}"
+        )
+    tags = row["tags"].split(",") if isinstance(row["tags"], str) else row["tags"]
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise InputError(f"{where}: `tags` is a list of texts, got {row['tags']!r}")
+    if not isinstance(row["caption"], str):
+        raise InputError(f"{where}: `caption` is a text, got {row['caption']!r}")
+    return row | {"tags": tags}
+
+
+def _pair(row: Mapping[str, Any]) -> Pair:
+    tags, caption = tuple(tags_of(row["tags"])), " ".join(row["caption"].split())
+    named = next((str(row[key]) for key in CLIP_KEYS if row.get(key)), None)
+    clip = named or "\0".join(tags)
+    return Pair(tags, caption, str(row.get("source", "")), clip, str(row.get("split", "")))
+
+
+def with_terms(pairs: Sequence[Pair]) -> list[Pair]:
+    """The same pairs, each with the terms of the common tag vocabulary its caption holds."""
+    counts = Counter(tag.casefold() for pair in pairs for tag in pair.tags)
+    known = {
+        tag
+        for tag, n in counts.items()
+        if n >= MIN_TERM_COUNT and len(tag.split()) <= MAX_TERM_WORDS
+    }
+    return [
+        Pair(p.tags, p.caption, p.source, p.clip, p.split, tuple(find_terms(p.caption, known)))
+        for p in pairs
+    ]
+
+
+def find_terms(caption: str, known: set[str]) -> list[str]:
+    """The longest terms of `known` in `caption`, left to right, not overlapping, each once."""
+    words = words_of(caption)
+    found, at = [], 0
+    while at < len(words):
+        for length in range(MAX_TERM_WORDS, 0, -1):
+            term = " ".join(words[at : at + length])
+            if term in known:
+                found.append(term)
+                at += length - 1
+                break
+        at += 1
+    return list(dict.fromkeys(found))
+
+
+def words_of(text: str) -> list[str]:
+    """Words in lower case; hyphens and apostrophes belong to them."""
+    return re.findall(r"\w+(?:[-'’]\w+)*", text.casefold())
+
+
+def hold_out(pairs: Sequence[Pair]) -> PairSets:
+    """Split by clip, by the rule in this file's docstring."""
+    candidates = [pair for pair in pairs if "human" in pair.source] or list(pairs)
+    unseen = [pair for pair in candidates if pair.split and pair.split != "train"]
+    candidates = unseen or candidates
+    clips = sorted({pair.clip for pair in candidates}, key=_place)
+    every = len({pair.clip for pair in pairs})
+    scored = set(clips[: min(HELD_OUT, round(HELD_OUT_SHARE * every) or 1)])
+    others = sorted({pair.clip for pair in pairs} - scored, key=_place)
+    watched = set(others[: min(VALIDATION, len(others) // 10 or 1)])
+    wanted = set(map(id, candidates))
+    return PairSets(
+        train=[p for p in pairs if p.clip not in scored | watched],
+        valid=[p for p in pairs if p.clip in watched],
+        held_out=sorted(
+            (p for p in pairs if p.clip in scored and id(p) in wanted), key=lambda p: _place(p.clip)
+        ),
+    )
+
+
+def _place(clip: str) -> str:
+    return hashlib.blake2b(clip.encode(), digest_size=8).hexdigest()
+
+
+class Draw:
+    """Examples for training: a source by its weight, a pair of it, its tags in any order."""
+
+    def __init__(
+        self, pairs: Sequence[Pair], *, weights: Mapping[str, float], faithful: float
+    ) -> None:
+        """`weights` is per pair of a source, 1 where it is not named."""
+        self.pairs, self.faithful = pairs, faithful
+        weight = np.array([weights.get(pair.source, 1.0) for pair in pairs])
+        if not weight.sum() > 0:
+            raise InputError("finetune.mixture gives every source of the pairs a weight of 0")
+        self._chance = np.cumsum(weight / weight.sum())
+
+    def __call__(self, rng: np.random.Generator) -> tuple[list[str], str]:
+        """(tags, caption)."""
+        at = int(np.searchsorted(self._chance, rng.random(), side="right"))
+        pair = self.pairs[min(at, len(self.pairs) - 1)]
+        tags = list(pair.tags)
+        if rng.random() < self.faithful:
+            tags = faithful_tags(pair, rng) or tags
+        return [tags[i] for i in rng.permutation(len(tags))][:20], pair.caption
+
+
+def faithful_tags(pair: Pair, rng: np.random.Generator) -> list[str]:
+    """Tags that `pair.caption` really holds: its own, and terms of the vocabulary.
+
+    A term joins with chance 0.8, so that a caption may go on where its tags end.
+    """
+    said = set(words_of(pair.caption))
+    tags = [tag for tag in pair.tags if set(words_of(tag)) <= said]
+    held = {word for tag in tags for word in words_of(tag)}
+    new = [term for term in pair.terms if not set(term.split()) <= held]
+    return tags + [term for term in new if rng.random() < 0.8]

@@ -1,0 +1,246 @@
+"""Systems that write captions, compared on the same tags against the same references.
+
+A system is a name and, for each pair of tags and reference, the captions it wrote for those tags:
+read from a file or a workspace, or made here (`template`; `tags`, which are the tags with commas
+between, in random order, for the order people list tags in is often their caption's). Captions
+find their pair by clip, else by their tags, else by their line. A pair may have several captions
+of a system: its figure is their mean. A caption that is missing counts as an empty one and is
+told in a note: a system must not win by silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.captions.faithfulness import Vocabulary
+from raymtr.captions.pairs import CLIP_KEYS, Pair, hold_out, read_pairs
+from raymtr.captions.prompt import tags_of
+from raymtr.captions.score import (
+    NGRAMS,
+    Floats,
+    TokenEncoder,
+    distinct,
+    paired_differences,
+    score_captions,
+    with_intervals,
+)
+from raymtr.captions.templates import template_caption
+from raymtr.catalog.tabular import read_rows
+from raymtr.errors import InputError
+from raymtr.text import tags_sentence
+from raymtr.workspace import Workspace
+
+TEMPLATE, TAGS = "template", "tags"
+SHOWN = ("bert_f1", "rouge_l", "coverage", "invention", "faithful", "acceptable", "words")
+HELD_OUT = "held_out.jsonl"  # in a captioner's folder
+PAIRS_AT_ONCE = 256  # whose references' token states are held
+
+Written = list[list[str]]  # for each pair, a system's captions
+
+
+def asked_pairs(
+    workspace: Workspace, uri: str | None, *, held_out: bool
+) -> tuple[list[Pair], Vocabulary]:
+    """The pairs at `uri`, and the terms: those built in, all tags there and the catalog's.
+
+    Without `uri` they are what the workspace's captioner was not trained on. `held_out` leaves of
+    `uri` only what `finetune` would hold out. Raises InputError where there are none.
+    """
+    if uri is None:
+        uri = f"{workspace.captioner}/{HELD_OUT}"
+        if not storage.exists(uri):
+            raise InputError(f"no {uri}, which `raymtr finetune` writes; or give --pairs")
+    found = read_pairs(uri)
+    tags = [tag for pair in found for tag in pair.tags]
+    catalog = storage.read_tables(workspace.tracks, columns=["tags"])
+    if catalog is not None:
+        tags += pc.unique(pc.list_flatten(catalog["tags"])).drop_null().to_pylist()
+    return hold_out(found).held_out if held_out else found, Vocabulary.of_tags(tags)
+
+
+def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Written]:
+    """The captions that need no model: a template's, and the tags themselves."""
+    return {
+        TEMPLATE: [[template_caption(pair.tags, rng) or ""] for pair in pairs],
+        TAGS: [[tags_sentence(list(rng.permutation(pair.tags)))] for pair in pairs],
+    }
+
+
+def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
+    """What the file (or folder of Parquet files) `uri` says for each of `pairs`.
+
+    Its rows have `caption` and a clip (`track_id`, `ytid`, `clip_id`), or `tags`, or neither and
+    are as many as the pairs. Raises InputError where no row is about any pair.
+    """
+    table = read_rows(uri).table
+    if "caption" not in table.column_names:
+        seen = ", ".join(table.column_names)
+        raise InputError(f"{uri} has no column caption; columns seen: {seen}")
+    rows = table.to_pylist()
+    for key_of_row, key_of_pair in ((_clip, lambda pair: pair.clip), (_tags, _tags_of_pair)):
+        found: dict[object, list[str]] = {}
+        for row in rows:
+            if row["caption"] is not None:
+                found.setdefault(key_of_row(row), []).append(str(row["caption"]))
+        written = [found.get(key_of_pair(pair), []) for pair in pairs]
+        if any(written):
+            return written
+    if any(_clip(row) or _tags(row) for row in rows):
+        raise InputError(
+            f"{uri} captions none of the {len(pairs)} pairs: expected their clips "
+            f"({', '.join(CLIP_KEYS)}) or their tags; the first row is {str(rows[0])[:200]}"
+        )
+    if len(rows) != len(pairs):
+        raise InputError(
+            f"{uri} has neither clips nor tags, and {len(rows)} rows for {len(pairs)} pairs; "
+            "without them, row i belongs to pair i"
+        )
+    return [[str(row["caption"] or "")] for row in rows]
+
+
+def _clip(row: Mapping[str, Any]) -> str | None:
+    return next((str(row[key]) for key in CLIP_KEYS if row.get(key)), None)
+
+
+def _tags(row: Mapping[str, Any]) -> frozenset[str] | None:
+    """The tags a row was written from: its own, or its provenance's."""
+    tags = row.get("tags")
+    if tags is None and str(row.get("provenance")).startswith("{"):
+        tags = json.loads(row["provenance"]).get("tags")
+    return _same_tags(tags) if isinstance(tags, list) else None
+
+
+def _tags_of_pair(pair: Pair) -> frozenset[str]:
+    return _same_tags(pair.tags)
+
+
+def _same_tags(tags: Sequence[str]) -> frozenset[str]:
+    return frozenset(tag.casefold() for tag in tags_of(tags))
+
+
+def compare(
+    pairs: Sequence[Pair],
+    systems: Mapping[str, Written],
+    *,
+    encoder: TokenEncoder,
+    vocabulary: Vocabulary,
+    baseline: str,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Figures of each system with 95 % intervals, and its paired differences to `baseline`.
+
+    Raises InputError where no system has the name `baseline`.
+    """
+    if baseline not in systems:
+        raise InputError(f"the baseline is one of {', '.join(systems)}; got {baseline!r}")
+    values = _score(pairs, systems, encoder, vocabulary)
+    answer: dict[str, Any] = {
+        "pairs": len(pairs),
+        "bert_score": asdict(encoder.facts),
+        "vocabulary": len(vocabulary),
+        "systems": {},
+        "baseline": baseline,
+        "differences": {},
+        "notes": [],
+    }
+    for name, written in systems.items():
+        texts = [text for captions in written for text in captions]
+        answer["systems"][name] = {
+            "captions": len(texts),
+            **with_intervals(values[name], rng),
+            **{f"distinct_{n}": distinct(texts, n) for n in NGRAMS},
+        }
+        if name != baseline:
+            differences = paired_differences(values[name], values[baseline], rng)
+            answer["differences"][name] = differences
+        missing = sum(not captions for captions in written)
+        if missing:
+            answer["notes"].append(
+                f"{name} has no caption for {missing} of {len(pairs)} pairs: they count as empty"
+            )
+    return answer
+
+
+def _score(
+    pairs: Sequence[Pair],
+    systems: Mapping[str, Written],
+    encoder: TokenEncoder,
+    vocabulary: Vocabulary,
+) -> dict[str, dict[str, Floats]]:
+    """Each system's figures by pair, [pairs]; a reference is encoded once."""
+    parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in systems}
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        chunk = pairs[start : start + PAIRS_AT_ONCE]
+        known = encoder.states([pair.caption for pair in chunk])
+        for name, written in systems.items():
+            captions = [texts or [""] for texts in written[start : start + PAIRS_AT_ONCE]]
+            owner = np.repeat(np.arange(len(chunk)), [len(texts) for texts in captions])
+            scored = score_captions(
+                [text for texts in captions for text in texts],
+                [chunk[i].caption for i in owner],
+                [chunk[i].tags for i in owner],
+                encoder=encoder,
+                vocabulary=vocabulary,
+                known=[known[i] for i in owner],
+            )
+            counts = np.bincount(owner)
+            parts[name].append(
+                {figure: np.bincount(owner, column) / counts for figure, column in scored.items()}
+            )
+    return {
+        name: {figure: np.concatenate([part[figure] for part in done]) for figure in done[0]}
+        for name, done in parts.items()
+    }
+
+
+def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, Written]) -> Iterable[str]:
+    """A line of JSON a pair, with all that was written for its tags."""
+    for i, pair in enumerate(pairs):
+        captions = {name: written[i] for name, written in systems.items()}
+        row = {"clip": pair.clip, "tags": pair.tags, "reference": pair.caption}
+        yield json.dumps(row | {"captions": captions}, ensure_ascii=False)
+
+
+def table_lines(answer: Mapping[str, Any]) -> list[str]:
+    """The figures for people, half the width of the 95 % interval under each.
+
+    Then the differences to the baseline; a star marks those whose interval leaves out 0.
+    """
+    facts = answer["bert_score"]
+    lines = [
+        f"{answer['pairs']} pairs; bert_f1: {facts['encoder']}, layer {facts['layer']}, "
+        f"{facts['max_tokens']} tokens, transformers {facts['transformers']}, no idf, not rescaled",
+        f"musical terms: {answer['vocabulary']}",
+        "",
+        " " * 20 + "".join(f"{name:>11}" for name in (*SHOWN, *(f"distinct_{n}" for n in NGRAMS))),
+    ]
+    for name, figures in answer["systems"].items():
+        alone = "".join(f"{figures[f'distinct_{n}']:11.3f}" for n in NGRAMS)
+        lines += _two_lines(name, figures, alone)
+    if answer["differences"]:
+        lines += ["", f"pair by pair, less {answer['baseline']}"]
+    for name, figures in answer["differences"].items():
+        stars = ["" if figures[f]["low"] <= 0 <= figures[f]["high"] else "*" for f in SHOWN]
+        means = " " + "".join(
+            f"{figures[figure]['mean']:+10.3f}{star:1}"
+            for figure, star in zip(SHOWN, stars, strict=True)
+        )
+        lines += [f"{name:20}{means}", _half_widths(figures)]
+    return lines
+
+
+def _two_lines(name: str, figures: Mapping[str, Any], tail: str) -> list[str]:
+    means = "".join(f"{figures[figure]['mean']:11.3f}" for figure in SHOWN)
+    return [f"{name:20}{means}{tail}", _half_widths(figures)]
+
+
+def _half_widths(figures: Mapping[str, Any]) -> str:
+    halves = [(figures[figure]["high"] - figures[figure]["low"]) / 2 for figure in SHOWN]
+    return " " * 20 + "".join(f"{f'±{half:.3f}':>11}" for half in halves)

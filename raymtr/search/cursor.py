@@ -1,0 +1,53 @@
+"""A place in a list of hits, as a text a client hands back to read on.
+
+The tables of a build never change, so the list can be made again and a cursor need hold only the
+place in it. The mark ties it to its build and to the rest of the request: a cursor of another
+query, another build or a mistyped one is refused instead of giving a page that repeats or skips.
+It is no secret and opens nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+from raymtr.errors import InputError
+
+FARTHEST = 10_000  # hits into a list; who wants more wants `Searcher.rank`
+TTL_S = 900
+
+
+def make_cursor(place: int, *, mark: str, now_s: float) -> str:
+    """The cursor of the page that starts at `place`."""
+    expires = int(now_s) + TTL_S
+    text = json.dumps([place, expires, _check(place, expires, mark)])
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str, *, mark: str, now_s: float) -> int:
+    """The place a cursor stands for. Raises InputError where it is not of this search, or old."""
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        place, expires, check = json.loads(text)
+        fits = bool(_check(int(place), int(expires), mark) == check)
+    except (ValueError, TypeError) as error:
+        raise InputError("cursor is none that a search gave") from error
+    if not fits:
+        raise InputError(
+            "cursor belongs to another search or to tables that are no longer live; "
+            "repeat the search without it"
+        )
+    if now_s > expires:
+        raise InputError("cursor has expired; repeat the search without it")
+    return int(place)
+
+
+def mark_of(build: str, request: object) -> str:
+    """What ties a cursor to its list: the build and the rest of the request."""
+    text = json.dumps([build, request], sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _check(place: int, expires: int, mark: str) -> str:
+    return hashlib.blake2b(f"{place} {expires} {mark}".encode(), digest_size=9).hexdigest()

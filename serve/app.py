@@ -1,0 +1,139 @@
+"""The endpoint on Ray Serve: an ingress, a retriever, and an encoder for each tower.
+
+    ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
+
+The retriever asks the encoders, rather than the ingress in turn: it alone knows which model its
+table wants, and the whole of a request then sees one build. Each deployment scales by itself. In
+the fused layout the text encoder lives inside the retriever's replica: a hop less, for one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+from ray import serve
+from ray.serve.exceptions import BackPressureError
+
+from raymtr.errors import InputError
+from raymtr.index.shards import MadeBy
+from serve import encoders, retriever
+from serve.http import build_http
+from serve.messages import Refusal
+from serve.settings import ServeSettings, read_settings
+
+
+class TextEncoder:
+    """Batches sentences of many requests."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.encoder = encoders.TextEncoder(settings)
+        self.encode_batch.set_max_batch_size(settings.max_batch_size)
+        self.encode_batch.set_batch_wait_timeout_s(settings.batch_wait_s)
+
+    async def encode(self, made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
+        """Unit vectors [N, D] of one request's sentences."""
+        vectors: np.ndarray | Refusal = await self.encode_batch((made_by, sentences))
+        return vectors
+
+    @serve.batch  # type: ignore[untyped-decorator]
+    async def encode_batch(self, jobs: list[encoders.TextJob]) -> list[np.ndarray | Refusal]:
+        """Several requests in one pass, off the event loop."""
+        return await asyncio.to_thread(self.encoder.encode, jobs)
+
+
+class AudioEncoder:
+    """Decodes and embeds uploads, each by itself: recordings differ too much in length."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.encoder = encoders.AudioEncoder(settings)
+
+    async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
+        """The unit vector [D] of one recording."""
+        return await asyncio.to_thread(self.encoder.encode, made_by, data)
+
+
+async def vectors_of(encoder: Any, made_by: MadeBy, said: Any) -> np.ndarray | Refusal:
+    """What an encoder's deployment makes of it; 503 where its queue is full."""
+    try:
+        made: np.ndarray | Refusal = await encoder.encode.remote(made_by, said)
+    except BackPressureError:
+        return Refusal(503, "busy", "more requests wait for an encoder than fit", 1)
+    return made
+
+
+class Retriever:
+    """The library's search over the live build."""
+
+    def __init__(self, settings: ServeSettings, text: Any, audio: Any) -> None:
+        async def encode_text(made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
+            return await vectors_of(text, made_by, sentences)
+
+        async def encode_audio(made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
+            return await vectors_of(audio, made_by, data)
+
+        fused = TextEncoder(settings).encode if text is None else encode_text
+        self.retriever = retriever.Retriever(settings, encode_text=fused, encode_audio=encode_audio)
+
+    async def search(self, asked: dict[str, Any]) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.search(asked)
+
+    async def embed(self, model: str, sentences: list[str]) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.embed(model, sentences)
+
+    async def track(self, track_id: str) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.track(track_id)
+
+    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.similar_artists(name, asked)
+
+    async def map(self) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.map()
+
+    async def state(self) -> Any:
+        """What serves, after one real search has warmed table, encoder and golden vectors."""
+        if not self.warm:
+            answer = await self.retriever.search({"text": "warm piano", "mode": "hybrid", "k": 1})
+            if isinstance(answer, Refusal):
+                return Refusal(503, "not_ready", answer.detail, 5)
+            self.warm = True
+        return await self.retriever.state()
+
+    warm = False
+
+
+def build_app(args: dict[str, Any]) -> serve.Application:
+    """The application for `serve run serve.app:build_app workspace=...` or a RayService."""
+    settings = read_settings(args)
+    if settings.api_keys is None and not settings.open_to_anyone:
+        raise InputError(
+            "set api_keys to a file of `name sha256-hex` lines, or open_to_anyone=true "
+            "where only this machine can reach the port"
+        )
+    http = build_http(settings)
+
+    @serve.deployment(
+        name="Ingress",
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        ray_actor_options={"num_cpus": min(settings.num_cpus, 0.1)},
+        graceful_shutdown_timeout_s=settings.request_timeout_s,
+    )
+    @serve.ingress(http)
+    class Ingress:
+        def __init__(self, *behind: Any) -> None:
+            """`behind` is deployed with it; routes find the retriever by its name."""
+
+    shared = settings.deployment()
+    on_gpu = settings.deployment(gpus=settings.num_gpus)
+    text = serve.deployment(TextEncoder, name="TextEncoder").options(**on_gpu).bind(settings)
+    audio = serve.deployment(AudioEncoder, name="AudioEncoder").options(**on_gpu).bind(settings)
+    retrieve = serve.deployment(Retriever, name="Retriever").options(**shared)
+    inner = None if settings.layout == "fused" else text
+    return Ingress.bind(retrieve.bind(settings, inner, audio))  # type: ignore[attr-defined]

@@ -1,0 +1,128 @@
+"""The towers as the service uses them: several models by fingerprint, in batches, off the loop.
+
+Plain classes that need no cluster; the deployments in `app` forward to them. A query names the
+fingerprint of the table it goes to, so a promote of another model needs no restart: the next query
+loads it beside the old one. A model serves only after its golden vectors came out right.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.shards import MadeBy
+from raymtr.model.model import Model
+from raymtr.model.pretrained import load_model
+from raymtr.specs import AudioSpec, to_dict
+from raymtr.workspace import Workspace
+from serve.messages import Refusal
+from serve.settings import ServeSettings
+
+MODELS_HELD = 2  # the one that serves and the one before or after it
+CANNOT_DECODE = 3  # exit status of decode_upload
+
+
+class Models:
+    """The models of a workspace's embeddings, loaded when first asked for."""
+
+    def __init__(self, workspace: str, device: str) -> None:
+        self._workspace = Workspace.open(workspace)
+        self._device = device
+        self._held: OrderedDict[str, Model] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, made_by: MadeBy) -> Model:
+        """The checked model. Raises UnusableError where it is not what made the vectors."""
+        with self._lock:
+            if made_by.fingerprint not in self._held:
+                self._held[made_by.fingerprint] = self._load(made_by)
+                while len(self._held) > MODELS_HELD:
+                    self._held.popitem(last=False)
+            self._held.move_to_end(made_by.fingerprint)
+            return self._held[made_by.fingerprint]
+
+    def _load(self, made_by: MadeBy) -> Model:
+        folder = f"{self._workspace.embeddings(made_by.fingerprint)}/model"
+        model = load_model(folder, precision=made_by.precision, device=self._device)
+        if model.fingerprint != made_by.fingerprint:
+            raise UnusableError(f"{folder} holds model {model.fingerprint}")
+        model.check_golden()
+        return model
+
+
+TextJob = tuple[MadeBy, list[str]]  # which model, and the sentences of one request
+
+
+class TextEncoder:
+    """Sentences of many requests in one pass."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.models = Models(settings.workspace, settings.device)
+
+    def encode(self, jobs: Sequence[TextJob]) -> list[np.ndarray | Refusal]:
+        """For each job its vectors, float32 [sentences, D], or why there are none."""
+        answers: list[np.ndarray | Refusal] = [_BROKEN] * len(jobs)
+        for made_by in {job[0].fingerprint: job[0] for job in jobs}.values():
+            mine = [i for i, job in enumerate(jobs) if job[0].fingerprint == made_by.fingerprint]
+            try:
+                model = self.models.get(made_by)
+                flat = [sentence for i in mine for sentence in jobs[i][1]]
+                vectors = model.encode_text(flat)
+            except (UnusableError, OSError, InputError) as error:
+                for i in mine:
+                    answers[i] = Refusal(503, "model_unavailable", str(error), 5)
+                continue
+            for i in mine:
+                count = len(jobs[i][1])
+                answers[i], vectors = vectors[:count], vectors[count:]
+        return answers
+
+
+class AudioEncoder:
+    """One uploaded recording at a time: decoded in a child, embedded here."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.models = Models(settings.workspace, settings.device)
+
+    def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
+        """The recording's vector, float32 [D], or why there is none."""
+        try:
+            model = self.models.get(made_by)
+        except (UnusableError, OSError, InputError) as error:
+            return Refusal(503, "model_unavailable", str(error), 5)
+        samples = decode_upload(data, model.spec.audio, self.settings)
+        if isinstance(samples, Refusal):
+            return samples
+        vector: np.ndarray = model.encode_audio([(samples, model.spec.audio.sample_rate)])[0]
+        return vector
+
+
+def decode_upload(data: bytes, spec: AudioSpec, settings: ServeSettings) -> np.ndarray | Refusal:
+    """Samples float32 [n] at the spec's rate, made by a child within bounds of time and memory."""
+    told = {"spec": to_dict(spec), "max_s": settings.audio_max_s}
+    told["memory_mb"] = settings.audio_memory_mb
+    command = [sys.executable, "-m", "serve.decode_upload", json.dumps(told)]
+    try:
+        done = subprocess.run(
+            command, input=data, capture_output=True, timeout=settings.audio_timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        limit = f"{settings.audio_timeout_s:g} s"
+        return Refusal(422, "audio_too_slow", f"the recording was not decoded within {limit}")
+    if done.returncode == CANNOT_DECODE:
+        code, reason = json.loads(done.stderr)
+        return Refusal(422, f"audio_{code}", f"the recording cannot be used: {reason}")
+    if done.returncode:
+        return Refusal(422, "audio_unreadable", "decoding the recording failed or took too much")
+    return np.frombuffer(done.stdout, dtype=np.float32)
+
+
+_BROKEN = Refusal(500, "internal", "no encoder took the sentence")

@@ -1,0 +1,90 @@
+"""What goes over the wire: bodies as OpenAPI shows them, and refusals as data.
+
+Bodies state shapes only; what a search accepts is checked in one place, by the library. A refusal
+travels between deployments as a value, since an exception would arrive as a traceback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that is not answered: HTTP status, a stable code, and why."""
+
+    status: int
+    code: str
+    detail: str
+    retry_after_s: int | None = None
+
+    def response(self) -> JSONResponse:
+        """As application/problem+json (RFC 9457)."""
+        body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
+        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else None
+        return JSONResponse(
+            body | {"code": self.code, "detail": self.detail},
+            self.status,
+            headers,
+            media_type="application/problem+json",
+        )
+
+
+class RefusedError(Exception):
+    """Carries a refusal up to the one place that answers with it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Example(_Body):
+    """A track to be near to, or far from."""
+
+    track_id: StrictStr
+    weight: StrictFloat | StrictInt | None = None
+
+
+class AudioData(_Body):
+    """A recording inside a JSON body."""
+
+    data: StrictStr
+    format: StrictStr | None = None
+
+
+class SearchBody(_Body):
+    """The body of POST /v1/search."""
+
+    text: StrictStr | None = None
+    like: list[Example | StrictStr] | None = None
+    unlike: list[Example | StrictStr] | None = None
+    exclude: list[StrictStr] | None = None
+    audio: AudioData | None = None
+    where: StrictStr | None = None
+    mode: StrictStr | None = None
+    k: StrictInt = 10
+    cursor: StrictStr | None = None
+    per_artist: StrictInt | None = None
+    diversity: StrictFloat | StrictInt | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """The arguments of `Searcher.plan`, the audio left out."""
+        return self.model_dump(exclude_none=True, exclude={"audio"})
+
+
+class EmbeddingsBody(_Body):
+    """The body of POST /v1/embeddings, as OpenAI's clients send it."""
+
+    input: StrictStr | list[StrictStr]
+    model: StrictStr = "raymtr"
+    encoding_format: StrictStr = "float"
+    dimensions: StrictInt | None = None
+    user: StrictStr | None = None

@@ -1,0 +1,174 @@
+"""The live build, followed: a request goes in, vectors are fetched, the library's answer comes out.
+
+The retriever plans, asks an encoder, and answers, all on one build: a pointer that moves in the
+middle cannot mix two tables. The searcher it wraps is the one Python and the command line use.
+A request under way keeps its build; a cursor of the build before is refused in words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.names import name_key
+from raymtr.index.publish import live_build
+from raymtr.index.shards import MadeBy
+from raymtr.search.searcher import Encoded, Searcher
+from raymtr.workspace import Workspace
+from serve.messages import Refusal
+from serve.settings import ServeSettings
+
+Answer = dict[str, Any]
+EncodeText = Callable[[MadeBy, list[str]], Awaitable[np.ndarray | Refusal]]
+EncodeAudio = Callable[[MadeBy, bytes], Awaitable[np.ndarray | Refusal]]
+VECTORS_KEPT = 4_096
+ON_THE_MAP = 3_000
+
+
+class Retriever:
+    """Answers over the live build of a workspace."""
+
+    def __init__(
+        self, settings: ServeSettings, *, encode_text: EncodeText, encode_audio: EncodeAudio
+    ) -> None:
+        self.settings = settings
+        self.workspace = Workspace.open(settings.workspace)
+        self.searcher = Searcher(self.workspace)
+        self._encode_text, self._encode_audio = encode_text, encode_audio
+        self._looked = time.monotonic()
+        self._text_vectors: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
+        self._map: tuple[str, Answer] | None = None
+
+    async def live(self) -> Searcher:
+        """The searcher of the build that serves now; the pointer is read every so often."""
+        if time.monotonic() - self._looked >= self.settings.pointer_every_s:
+            self._looked = time.monotonic()
+            self.searcher = await asyncio.to_thread(self._follow, self.searcher)
+        return self.searcher
+
+    def _follow(self, searcher: Searcher) -> Searcher:
+        if live_build(self.workspace) == searcher.build:
+            return searcher
+        return Searcher(self.workspace)
+
+    async def search(self, asked: dict[str, Any]) -> Answer | Refusal:
+        """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
+        try:
+            searcher = await self.live()
+            plan = await asyncio.to_thread(searcher.plan, asked)
+            started = time.perf_counter()
+            encoded = await self._encode(searcher, plan.sentences, plan.recording)
+            if isinstance(encoded, Refusal):
+                return encoded
+            text, recording = encoded
+            took_s = time.perf_counter() - started
+            vectors = Encoded(text=text, recording=recording, took_s=took_s)
+            return await asyncio.to_thread(searcher.answer, plan, vectors)
+        except InputError as error:
+            return Refusal(422, "invalid_request", str(error))
+        except UnusableError as error:
+            return Refusal(503, "index_unavailable", str(error), 5)
+
+    async def _encode(
+        self, searcher: Searcher, sentences: list[str], recording: Any
+    ) -> tuple[np.ndarray | tuple[()], np.ndarray | None] | Refusal:
+        made_by = searcher.build.made_by
+        if made_by is None:
+            return (), None
+        text: np.ndarray | tuple[()] = ()
+        if sentences:
+            said = await self.text_vectors(made_by, sentences)
+            if isinstance(said, Refusal):
+                return said
+            text = said
+        if recording is None:
+            return text, None
+        heard = await self._encode_audio(made_by, recording)
+        return heard if isinstance(heard, Refusal) else (text, heard)
+
+    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
+        """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
+        key = (made_by.fingerprint, tuple(sentences))
+        if key in self._text_vectors:
+            self._text_vectors.move_to_end(key)
+            return self._text_vectors[key]
+        vectors = await self._encode_text(made_by, sentences)
+        if not isinstance(vectors, Refusal):
+            self._text_vectors[key] = vectors
+            while len(self._text_vectors) > VECTORS_KEPT:
+                self._text_vectors.popitem(last=False)
+        return vectors
+
+    async def embed(self, model: str, sentences: list[str]) -> Answer | Refusal:
+        """Vectors of sentences by the live model, named `raymtr` or by its fingerprint."""
+        made_by = (await self.live()).build.made_by
+        if made_by is None or model not in ("raymtr", made_by.fingerprint):
+            served = f"raymtr, {made_by.fingerprint}" if made_by else "none"
+            return Refusal(404, "unknown_model", f"no model {model!r} here; served: {served}")
+        vectors = await self.text_vectors(made_by, sentences)
+        if isinstance(vectors, Refusal):
+            return vectors
+        return {"model": made_by.fingerprint, "vectors": vectors}
+
+    async def track(self, track_id: str) -> Answer | Refusal:
+        """The catalog's row of a track."""
+        searcher = await self.live()
+        rows = await asyncio.to_thread(searcher.table.rows, [track_id])
+        if track_id not in rows:
+            return Refusal(404, "unknown_track", f"no track {track_id!r} in this catalog")
+        return rows[track_id]
+
+    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Answer | Refusal:
+        """Artists around one, each with the best of its tracks, by the search for similar ones."""
+        table = (await self.live()).table
+        key = name_key(name)
+        known = await asyncio.to_thread(table.named, [key] if key else [])
+        if not any(name_key(row["artist"]) == key for row in known):
+            return Refusal(404, "unknown_artist", f"no artist {name!r} in this catalog")
+        answer = await self.search({"text": f"similar to {name}", "per_artist": 1, **asked})
+        if isinstance(answer, Refusal):
+            return answer
+        hits = answer.pop("hits")
+        artists = [
+            {"artist": hit["artist"], "score": hit["score"], "track": hit, "why": hit["why"]}
+            for hit in hits
+            if hit["artist"] and name_key(hit["artist"]) != key
+        ]
+        return answer | {"artists": artists}
+
+    async def state(self) -> Answer:
+        """The build that serves, for readiness and metrics."""
+        build = (await self.live()).build
+        return {"table_version": build.name, "model": build.fingerprint, "rows": build.rows}
+
+    async def map(self) -> Answer:
+        """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
+        searcher = await self.live()
+        if self._map is None or self._map[0] != searcher.build.name:
+            self._map = searcher.build.name, await asyncio.to_thread(_draw_map, searcher)
+        return self._map[1]
+
+
+def _draw_map(searcher: Searcher) -> Answer:
+    if searcher.build.rows["vectors"] < 3:
+        return {"points": []}
+    ids, vectors = searcher.table.sample(ON_THE_MAP, np.random.default_rng(0))
+    centred = vectors - vectors.mean(axis=0)
+    # The main axes from the small D x D side: no work that grows with the square of the tracks.
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    places = centred @ axes[:, -2:][:, ::-1]
+    places /= np.maximum(np.abs(places).max(axis=0), 1e-9)
+    rows = searcher.table.rows(ids, ["title", "artist", "tags"])
+    points = [
+        {"track_id": i, "x": round(float(x), 4), "y": round(float(y), 4)}
+        | {"title": rows[i]["title"], "artist": rows[i]["artist"]}
+        | {"tag": (rows[i]["tags"] or [None])[0]}
+        for i, (x, y) in zip(ids, places, strict=True)
+    ]
+    return {"points": points}

@@ -1,0 +1,98 @@
+"""Everything that can be set of the endpoint, in one strict place.
+
+The defaults keep what Ray Serve leaves open within bounds: how many requests a replica takes, how
+many wait, how long one may take. The inequalities between them are checked when they are set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from raymtr.errors import InputError
+from raymtr.specs import from_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Settings of one endpoint; `build_app` takes them by name."""
+
+    workspace: str
+    api_keys: str | None = None  # file of `name sha256-hex` lines
+    open_to_anyone: bool = False  # without keys; only behind a loopback address
+    layout: Literal["composed", "fused"] = "composed"  # fused: text encoder in the retriever
+    device: str = "cpu"
+    num_cpus: float = 1.0  # of each replica that computes
+    num_gpus: float = 0.0  # of each encoder
+    min_replicas: int = 1
+    max_replicas: int = 4
+    max_batch_size: int = 16
+    batch_wait_s: float = 0.005
+    max_ongoing_requests: int = 64
+    max_queued_requests: int = 128
+    request_timeout_s: float = 30.0
+    audio_timeout_s: float = 20.0  # of decoding one upload
+    audio_max_s: float = 1_200.0
+    audio_memory_mb: int = 2_048  # of the child that decodes
+    body_max_mb: float = 32.0
+    json_max_kb: float = 256.0  # of a body without audio
+    requests_per_minute: int = 600  # of one key
+    pointer_every_s: float = 2.0  # how often the live pointer is read
+    health_check_s: float = 10.0
+    shutdown_wait_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            may_be_zero = field.name in ("num_cpus", "num_gpus", "batch_wait_s")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if number and (value < 0 or (value == 0 and not may_be_zero)):
+                raise InputError(f"{field.name} is above 0, got {value}")
+        rules = {
+            "max_ongoing_requests >= 2 * max_batch_size": self.max_ongoing_requests
+            >= 2 * self.max_batch_size,
+            "max_queued_requests >= max_ongoing_requests": self.max_queued_requests
+            >= self.max_ongoing_requests,
+            "min_replicas <= max_replicas": self.min_replicas <= self.max_replicas,
+            "audio_timeout_s < request_timeout_s": self.audio_timeout_s < self.request_timeout_s,
+            "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
+            "batch_wait_s < request_timeout_s": self.batch_wait_s < self.request_timeout_s,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise InputError(f"the endpoint's settings must keep {'; '.join(broken)}")
+
+    def deployment(self, *, gpus: float = 0.0) -> dict[str, Any]:
+        """Options that every deployment which computes has in common."""
+        return {
+            "max_ongoing_requests": self.max_ongoing_requests,
+            "max_queued_requests": self.max_queued_requests,
+            "health_check_period_s": self.health_check_s,
+            "graceful_shutdown_wait_loop_s": min(1.0, self.shutdown_wait_s),
+            "graceful_shutdown_timeout_s": self.request_timeout_s + self.shutdown_wait_s,
+            "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": gpus},
+            "autoscaling_config": {
+                "min_replicas": self.min_replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": self.max_ongoing_requests / 2,
+            },
+        }
+
+
+def read_settings(values: Mapping[str, Any]) -> ServeSettings:
+    """Settings by name; texts that stand for numbers are read (`serve run` hands texts only)."""
+    names = {field.name: field.type for field in fields(ServeSettings)}
+    read = {
+        key: _parse(value) if isinstance(value, str) and "str" not in str(names.get(key)) else value
+        for key, value in values.items()
+    }
+    return from_dict(ServeSettings, read)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

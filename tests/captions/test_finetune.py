@@ -1,0 +1,210 @@
+"""LoRA and pretraining: what is learned, what is resumed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from raymtr.captions.finetune import (
+    AnswerLoss,
+    FinetuneStep,
+    add_lora,
+    base_identity,
+    batches_from,
+    load_base,
+    load_tokenizer,
+    pad,
+)
+from raymtr.captions.pairs import Draw, read_pairs
+from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
+from raymtr.captions.prompt import encode
+from raymtr.errors import InputError, UnusableError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def made(pair_file, small_spec):
+    pairs = read_pairs(pair_file)
+    return pairs, train_tokenizer(pairs, small_spec.toy)
+
+
+def step_of(tokenizer, spec, *, lora=False):
+    model = build_toy(tokenizer, spec.toy, seed=0)
+    model = add_lora(model, spec) if lora else model
+    return FinetuneStep(model, spec, device=CPU, steps=spec.steps, rate=spec.learning_rate)
+
+
+def test_the_loss_is_transformers_own_over_the_answer(made, small_spec):
+    pairs, tokenizer = made
+    rows = [encode(tokenizer, p.tags, p.caption, max_tokens=64) for p in pairs[:5]]
+    batch = pad(rows, tokenizer.pad_token_id)
+    model = build_toy(tokenizer, small_spec.toy, seed=0).eval()
+    answer_tokens = int((batch.labels[:, 1:] != -100).sum())
+    ours = AnswerLoss(model)(batch) / answer_tokens
+    theirs = model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+    ).loss
+    assert torch.isclose(ours, theirs, atol=1e-5)
+    alone = AnswerLoss(model)(pad(rows[:1], tokenizer.pad_token_id))
+    short = encode(tokenizer, pairs[0].tags, pairs[0].caption, max_tokens=64)[0]
+    assert torch.isfinite(alone) and len(short) <= batch.input_ids.shape[1]
+
+
+def test_pretraining_learns_and_a_resumed_run_is_the_same_run(made, small_spec):
+    pairs, tokenizer = made
+    spec = replace(small_spec, steps=20)
+    draw = PretrainDraw(pairs, spec.toy, weights={})
+
+    def go(step, first, last):
+        return [
+            step(batch, number)["loss"]
+            for number, batch in enumerate(
+                batches_from(draw, tokenizer, spec, first=first, steps=last), start=first
+            )
+        ]
+
+    whole = step_of(tokenizer, spec)
+    losses = go(whole, 0, 20)
+    assert losses[-1] < losses[0] - 0.5
+    half = step_of(tokenizer, spec)
+    go(half, 0, 10)
+    resumed = step_of(tokenizer, spec)
+    resumed.restore(half.state())
+    assert go(resumed, 10, 20) == losses[10:]
+
+
+def test_lora_trains_its_pairs_and_leaves_the_base_alone(made, small_spec):
+    pairs, tokenizer = made
+    step = step_of(tokenizer, small_spec, lora=True)
+    before = {n: p.clone() for n, p in step.model.named_parameters()}
+    draw = Draw(pairs, weights={}, faithful=1.0)
+    for number, batch in enumerate(batches_from(draw, tokenizer, small_spec, first=0, steps=6)):
+        step(batch, number)
+    for name, parameter in step.model.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == ("lora_" in name), name
+    adapted = {name.split(".")[-4] for name in step.learned}
+    assert adapted == {"q_proj", "v_proj"}
+
+
+def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):
+    pairs, tokenizer = made
+    model = build_toy(tokenizer, small_spec.toy, seed=0)
+    with pytest.raises(InputError, match=r"w_proj.*q_proj"):
+        add_lora(model, replace(small_spec, targets="w_proj"))
+    with pytest.raises(InputError, match="--base"):
+        load_tokenizer(str(tmp_path / "nothing"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UnusableError, match="bitsandbytes"):
+            load_base("any", replace(small_spec, quantization="4bit"))
+    step = step_of(tokenizer, replace(small_spec, learning_rate=1e30))
+    with pytest.raises(UnusableError, match="learning_rate"):
+        draw = PretrainDraw(pairs, small_spec.toy, weights={})
+        batches = batches_from(draw, tokenizer, small_spec, first=0, steps=9)
+        for number, batch in enumerate(batches):
+            step(batch, number)
+
+
+def test_bases_are_told_apart(made, small_spec, tmp_path):
+    _, tokenizer = made
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        build_toy(tokenizer, small_spec.toy, seed=seed).save_pretrained(tmp_path / name)
+    one, same, other = (base_identity(str(tmp_path / n)) for n in ("one", "same", "other"))
+    assert one == same != other
+    assert base_identity("meta-llama/Llama-2-7b-hf") == "meta-llama/Llama-2-7b-hf"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("no json", "line 2"),
+        ('{"tags": ["a"]}', "caption"),
+        ('{"tags": 3, "caption": "x"}', "list of texts"),
+        ('{"tags": ["a"], "caption": null}', "is a text"),
+    ],
+)
+def test_bad_pairs_are_named(tmp_path, line, says):
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"tags": "a, b", "caption": "c"}) + f"\n{line}\n")
+    with pytest.raises(InputError, match=says):
+        read_pairs(str(file))
+
+
+def test_too_few_pairs_are_refused(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text(json.dumps({"tags": "a, b", "caption": "c"}) + "\n")
+    with pytest.raises(InputError, match="1 pairs"):
+        read_pairs(str(file))
+    with pytest.raises(InputError, match="no file"):
+        read_pairs(str(tmp_path / "none.jsonl"))
+
+
+WORKER = """
+import os, sys, torch, torch.distributed as dist
+from dataclasses import replace
+from raymtr.captions.finetune import FinetuneStep, add_lora, batches_from
+from raymtr.captions.pairs import Draw, read_pairs
+from raymtr.captions.pretrain import build_toy, train_tokenizer
+from raymtr.specs import FinetuneSpec, ToyLlamaSpec
+torch.set_num_threads(1)
+pairs, out, strategy, world = sys.argv[1], sys.argv[2], sys.argv[3], int(os.environ["WORLD_SIZE"])
+if world > 1:
+    dist.init_process_group("gloo")
+toy = ToyLlamaSpec(width=64, layers=2, heads=1, inner=96, vocabulary=600)
+spec = FinetuneSpec(steps=3, batch=8, learning_rate=5e-3, max_tokens=64, dropout=0.0, toy=toy,
+                    strategy=strategy)
+pairs = read_pairs(pairs)
+tokenizer = train_tokenizer(pairs, toy)
+model = add_lora(build_toy(tokenizer, toy, seed=0), spec)
+step = FinetuneStep(model, spec, device=torch.device("cpu"), steps=3, rate=spec.learning_rate)
+draw = Draw(pairs, weights={}, faithful=1.0)
+for number, batch in enumerate(batches_from(draw, tokenizer, spec, first=0, steps=3)):
+    loss = step(batch, number)["loss"]
+state = step.state()
+step.restore(state)
+if not int(os.environ["RANK"]):
+    torch.save({"loss": loss, "weights": state["weights"]}, out)
+if world > 1:
+    dist.destroy_process_group()
+"""
+
+
+def train_on(world: int, pairs: str, strategy: str, folder: Path) -> dict:
+    """The same three steps on `world` processes; rank 0's weights."""
+    out = folder / f"{strategy}-{world}.pt"
+    port = str(20_000 + os.getpid() % 10_000 + world)
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, pairs, str(out), strategy],
+            env=os.environ
+            | {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": port}
+            | {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        )
+        for rank in range(world)
+    ]
+    assert [worker.wait(timeout=120) for worker in workers] == [0] * world
+    return torch.load(out, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def one_worker(pair_file, tmp_path_factory):
+    return train_on(1, pair_file, "ddp", tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_workers_take_the_step_of_one(pair_file, tmp_path, strategy, one_worker):
+    one = one_worker
+    two = train_on(2, pair_file, strategy, tmp_path)
+    assert abs(one["loss"] - two["loss"]) < 1e-4
+    strip = {name.removeprefix("module."): p for name, p in two["weights"].items()}
+    assert set(strip) == set(one["weights"])
+    for name, weight in one["weights"].items():
+        assert torch.allclose(weight, strip[name], atol=2e-4), name

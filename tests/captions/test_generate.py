@@ -1,0 +1,172 @@
+"""Captioners on disk, writing with own seeds, and what becomes of drafts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from raymtr import storage
+from raymtr.captions.drafts import (
+    DRAFT,
+    OK,
+    best_draft,
+    caption_row,
+    judge_drafts,
+    plan_drafts,
+    seed_of,
+    template_row,
+)
+from raymtr.captions.faithfulness import Vocabulary
+from raymtr.captions.generate import SeededSampling, Writer, merged_folder, open_captioner
+from raymtr.captions.written import Written
+from raymtr.errors import InputError, UnusableError
+from raymtr.specs import CaptionSpec, FinetuneSpec
+
+SPEC = CaptionSpec(max_new_tokens=12, batch=4, draws=2)
+TRACKS = pa.Table.from_pylist(
+    [
+        {
+            "track_id": f"t{i}",
+            "uri": None,
+            "tags": ["slow", "piano", "Nobody Special"][: i % 4],
+            "title": "Zork",
+            "artist": "Nobody Special",
+            "album": None,
+        }
+        for i in range(8)
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def captioner(make_captioner, tmp_path_factory):
+    return make_captioner(tmp_path_factory.mktemp("captioner"))
+
+
+def test_each_row_is_drawn_by_its_own_seed_whatever_its_neighbours(captioner):
+    writer = Writer(open_captioner(captioner), SPEC)
+    drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(2))
+    assert len(drafts) == 12, "two tracks have no tags"
+    together = writer(drafts)["text"].to_pylist()
+    order = np.random.default_rng(0).permutation(len(drafts))
+    shuffled = writer(drafts.take(order))["text"].to_pylist()
+    assert [together[i] for i in order] == shuffled
+    assert together[0] != together[1], "two draws of one caption"
+
+
+def test_sampling_follows_the_softmax():
+    scores = torch.tensor([[0.0, 1.0, 2.0, -9.0]])
+    spec = CaptionSpec(temperature=0.5, top_k=2)
+    sampler = SeededSampling([3], spec)
+    drawn = [int(sampler(torch.empty(0), scores).argmax()) for _ in range(3000)]
+    share = np.bincount(drawn, minlength=4) / 3000
+    wanted = torch.softmax(torch.tensor([1.0, 2.0]) / 0.5, 0).numpy()
+    assert np.allclose(share, [0, *wanted, 0], atol=0.03)
+    greedy = SeededSampling([3], replace(spec, temperature=0.0))
+    assert int(greedy(torch.empty(0), scores).argmax()) == 2
+
+
+def test_merged_weights_write_what_the_adapter_writes(captioner):
+    drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(1))
+    merged = Writer(open_captioner(captioner), SPEC)(drafts)
+    served = Writer(open_captioner(captioner), replace(SPEC, serve="adapter"))(drafts)
+    assert merged["text"].to_pylist() == served["text"].to_pylist()
+
+
+def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_path):
+    other = make_captioner(tmp_path / "other", seed=5)
+    shutil.rmtree(f"{other}/base")
+    shutil.copytree(f"{captioner}/base", f"{other}/base")
+    with pytest.raises(InputError, match="was tuned on base"):
+        open_captioner(other)
+    facts = storage.read_json(f"{captioner}/captioner.json")
+    storage.write_json(f"{other}/captioner.json", facts | {"prompt": "another"})
+    with pytest.raises(InputError, match="taught prompt another"):
+        open_captioner(other)
+    with pytest.raises(InputError, match="no captioner"):
+        open_captioner(str(tmp_path))
+
+
+def test_an_adapter_of_another_shape_is_refused(captioner, tmp_path):
+    shutil.copytree(captioner, tmp_path / "c")
+    config = json.loads((tmp_path / "c/adapter_config.json").read_text())
+    (tmp_path / "c/adapter_config.json").write_text(json.dumps(config | {"r": 2}))
+    changed = open_captioner(str(tmp_path / "c"))
+    with pytest.raises(InputError, match="does not fit"):
+        merged_folder(replace(changed, adapter="new"), FinetuneSpec())
+
+
+def test_seeds_are_a_draws_own_and_the_same_everywhere():
+    seeds = {seed_of(s, t, c, d) for s in (0, 1) for t in "ab" for c in (0, 1) for d in (0, 1)}
+    assert len(seeds) == 16 and max(seeds) < 2**31
+
+
+def drafts_with(*texts: str | None) -> pa.Table:
+    row = {"track_id": "t", "caption": 0, "tags": '["slow", "piano"]', "names": '["Zork"]'}
+    rows = [{**row, "draw": i, "seed": i, "text": text} for i, text in enumerate(texts)]
+    return pa.Table.from_pylist(rows, DRAFT)
+
+
+def test_the_most_faithful_acceptable_draft_is_kept():
+    judged = judge_drafts(
+        drafts_with(
+            "A slow tune with trumpet and violin and drums.",
+            "A slow piano piece.",
+            "Zork is a slow piano piece.",
+            "piano piano piano piano piano piano piano piano piano",
+            None,
+        ),
+        Vocabulary.of_tags(["slow", "piano", "trumpet", "violin"]),
+    ).to_pylist()
+    verdicts = [row["verdict"] for row in judged]
+    assert verdicts[1] == OK and verdicts[2] == "leaks a name" and "repeats" in verdicts[3]
+    assert judged[4]["error"] == "the engine wrote nothing"
+    best = best_draft(judged)
+    assert best["draw"] == 1
+    provenance = json.loads(caption_row(best, {"engine": "transformers"})["provenance"])
+    assert provenance["source"] == "model" and provenance["coverage"] == 1.0
+    assert provenance["tags"] == ["slow", "piano"] and provenance["engine"] == "transformers"
+
+
+def test_a_template_stands_in_and_says_so():
+    judged = judge_drafts(drafts_with("Zork."), Vocabulary.of_tags([])).to_pylist()
+    row = template_row(best_draft(judged), {})
+    provenance = json.loads(row["provenance"])
+    assert provenance["source"] == "template" and provenance["instead_of"] == "Zork."
+    assert "slow" in row["caption"].casefold() and "piano" in row["caption"].casefold()
+
+
+def test_other_settings_replace_only_when_they_are_done(tmp_path):
+    folder = str(tmp_path / "captions")
+
+    def rows(who: str, *ids: str) -> list[dict[str, str]]:
+        return [{"track_id": i, "caption": who, "provenance": "{}"} for i in ids]
+
+    first = Written(folder, {"seed": 0})
+    first.take()
+    first.commit(rows("one", "a", "b"), [])
+    first.finish()
+    letter = {"track_id": "d", "uri": None, "code": "generation", "reason": "died"}
+    second = Written(folder, {"seed": 1})
+    second.take()
+    second.commit(rows("two", "a"), [letter])
+    assert storage.read_tables(folder)["caption"].to_pylist() == ["one", "one"]
+    again = Written(folder, {"seed": 1})
+    again.take()
+    assert again.done().to_pylist() == ["a"]
+    with pytest.raises(UnusableError, match="taken over"):
+        second.commit(rows("two", "c"), [])
+    again.commit(rows("two", "b"), [letter])
+    again.finish()
+    assert sorted(storage.read_tables(folder)["track_id"].to_pylist()) == ["a", "b"]
+    assert set(storage.read_tables(folder)["caption"].to_pylist()) == {"two"}
+    assert storage.list_folders(folder) == ["dead_letter"]
+    more = Written(folder, {"seed": 1})
+    more.take()
+    assert sorted(more.done().to_pylist()) == ["a", "b"], "the same settings go on"

@@ -1,0 +1,76 @@
+"""The toy base: its tokenizer knows every byte, its sentences teach copying."""
+
+import numpy as np
+import torch
+
+from raymtr.captions.pairs import (
+    Draw,
+    Pair,
+    faithful_tags,
+    find_terms,
+    hold_out,
+    read_pairs,
+    words_of,
+)
+from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
+
+
+def test_the_tokenizer_loses_nothing(pair_file, small_spec):
+    tokenizer = train_tokenizer(read_pairs(pair_file), small_spec.toy)
+    for text in (" A slow piano.", " 中国 موسيقى 🎹", " C# minor"):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == text
+    assert len(tokenizer) <= small_spec.toy.vocabulary
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+
+
+def test_the_same_seed_builds_the_same_llama(pair_file, small_spec):
+    tokenizer = train_tokenizer(read_pairs(pair_file), small_spec.toy)
+    one, same, other = (build_toy(tokenizer, small_spec.toy, seed=s) for s in (1, 1, 2))
+    weights = [m.model.embed_tokens.weight for m in (one, same, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_sentences_hold_every_tag_and_come_at_their_share(pair_file, small_spec):
+    draw = PretrainDraw(read_pairs(pair_file), small_spec.toy, weights={})
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        tags, text = draw.sentence(rng)
+        assert all(tag.casefold() in text.casefold() for tag in tags)
+    made = sum("written by" not in draw(rng)[1] for _ in range(600)) / 600
+    assert abs(made - small_spec.toy.sentences) < 0.08
+
+
+def test_held_out_clips_are_in_no_other_set(pair_file):
+    pairs = read_pairs(pair_file)
+    sets = hold_out(pairs)
+    train, valid, held = (
+        {p.clip for p in part} for part in (sets.train, sets.valid, sets.held_out)
+    )
+    assert not train & valid and not train & held and not valid & held
+    assert all(p.source == "x_human" and p.split == "eval" for p in sets.held_out)
+    assert len(sets.held_out) == round(60 * 0.125)
+    again = hold_out(pairs[::-1])
+    assert {p.clip for p in again.held_out} == held, "the order of lines does not matter"
+
+
+def test_faithful_tags_stand_in_the_caption():
+    caption = "A slow electric guitar plays over a drum machine."
+    known = {"slow", "electric guitar", "guitar", "drum machine", "piano"}
+    terms = tuple(find_terms(caption, known))
+    assert terms == ("slow", "electric guitar", "drum machine"), "the longest term wins"
+    pair = Pair(("slow", "sad violin", "guitar"), caption, "", "c", "", terms)
+    seen: set[str] = set()
+    for seed in range(30):
+        tags = faithful_tags(pair, np.random.default_rng(seed))
+        assert {"slow", "guitar"} <= set(tags)
+        assert all(set(words_of(tag)) <= set(words_of(caption)) for tag in tags)
+        seen.update(tags)
+    assert seen == {"slow", "guitar", "electric guitar", "drum machine"}
+
+
+def test_a_source_comes_as_often_as_its_weight_says(pair_file):
+    draw = Draw(read_pairs(pair_file), weights={"machine": 0.25}, faithful=0.0)
+    rng = np.random.default_rng(0)
+    machine = sum("machine" in draw(rng)[1] for _ in range(1000)) / 1000
+    assert abs(machine - 0.2) < 0.05

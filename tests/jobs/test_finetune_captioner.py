@@ -1,0 +1,100 @@
+"""`raymtr finetune` on a real, small Ray cluster: pairs in, a captioner that writes out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jobs.finetune_captioner import check_settings, describe, finetune_captioner
+from raymtr import storage
+from raymtr.captions.generate import open_captioner
+from raymtr.captions.pairs import hold_out, read_pairs
+from raymtr.errors import InputError, UnusableError
+from raymtr.recipes import tiny
+from raymtr.specs import CaptionSpec, FinetuneSpec
+from raymtr.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    words = ["piano", "violin", "drums", "slow", "fast", "happy", "sad", "jazz", "rock", "waltz"]
+    rows = [
+        {
+            "ytid": f"c{i}",
+            "tags": [words[i % 10], words[(i * 3 + 1) % 10]],
+            "caption": f"A piece of {words[i % 10]} and {words[(i * 3 + 1) % 10]}, number {i}.",
+        }
+        for i in range(40)
+    ]
+    file = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def workspace(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return Workspace.open(str(tmp_path_factory.mktemp("finetune") / "w"), create=True)
+
+
+def test_pairs_become_a_captioner_and_the_same_command_answers_at_once(
+    workspace: Workspace, pairs: str
+) -> None:
+    answer = finetune_captioner(workspace, tiny().finetune, pairs=pairs)
+    assert answer["held_out"] == 5 and "validation" in describe(answer)
+    captioner = open_captioner(workspace.captioner)
+    assert captioner.base == f"{workspace.captioner}/base"
+    held = storage.read_bytes(f"{workspace.captioner}/held_out.jsonl").decode().splitlines()
+    clips = {json.loads(line)["ytid"] for line in held}
+    assert clips == {pair.clip for pair in hold_out(read_pairs(pairs)).held_out}
+    metrics = storage.read_bytes(f"{workspace.captioner}/metrics.jsonl").decode().splitlines()
+    phases = [(row["phase"], row["step"]) for row in map(json.loads, metrics)]
+    assert phases == [("pretrain", 2), ("pretrain", 4), ("lora", 2), ("lora", 4)]
+    facts = storage.read_json(f"{workspace.captioner}/captioner.json")
+    assert facts["base_identity"] == captioner.base_identity
+    assert len(facts["samples"]) == 3 and facts["settings"]["rank"] == 8
+
+    again = finetune_captioner(workspace, tiny().finetune, pairs=pairs)
+    assert again == answer
+
+
+def test_a_run_that_was_cut_goes_on_to_the_same_weights(workspace: Workspace, pairs: str) -> None:
+    before = open_captioner(workspace.captioner)
+    (run,) = storage.list_folders(f"{workspace.captioner}/runs")
+    folder = f"{workspace.captioner}/runs/{run}"
+    for lost in ("answer.json", "adapter"):  # killed after LoRA's last state, before its end
+        storage.delete(f"{folder}/{lost}")
+    answer = finetune_captioner(workspace, tiny().finetune, pairs=pairs)
+    assert answer["resumed_from_step"] == 4
+    assert open_captioner(workspace.captioner) == before
+
+
+def test_wrong_use_is_refused_before_anything_starts(tmp_path: Path, pairs: str) -> None:
+    here = Workspace.open(str(tmp_path / "w"), create=True)
+    with pytest.raises(InputError, match="no file"):
+        finetune_captioner(here, tiny().finetune, pairs=str(tmp_path / "none.jsonl"))
+    with pytest.raises(InputError, match="--base"):
+        finetune_captioner(here, tiny().finetune, pairs=pairs, base=str(tmp_path))
+    with pytest.raises(InputError, match=r"finetune\.rank"):
+        check_settings(replace(FinetuneSpec(), rank=0))
+    assert storage.list_folders(here.root) == []
+
+
+def test_gpus_that_are_not_there_are_an_error(
+    ray_cluster: None, tmp_path: Path, pairs: str
+) -> None:
+    import ray
+
+    if ray.cluster_resources().get("GPU"):
+        pytest.skip("this cluster has a GPU")
+    here = Workspace.open(str(tmp_path / "w"), create=True)
+    with pytest.raises(UnusableError, match="GPU asked for"):
+        finetune_captioner(here, replace(tiny().finetune, use_gpu=True), pairs=pairs)
+
+
+def test_specs_say_what_the_paper_says() -> None:
+    spec = FinetuneSpec()
+    assert (spec.rank, spec.alpha, spec.dropout) == (8, 32, 0.05)
+    assert spec.targets == "q_proj,v_proj" and CaptionSpec().top_k == 50
