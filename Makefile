@@ -17,6 +17,8 @@ TORCH  := torch==2.13.0
 INDEX  := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 export RAY_USAGE_STATS_ENABLED = 0
+# Compiled on first import; where that is switched off, every worker compiles torch and Ray anew.
+unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY = 1
 
 .PHONY: setup demo serve test drill format clean
