@@ -26,6 +26,8 @@ ENGINES = ("auto", "vllm", "transformers")
 FAILED = "__inference_error__"  # the column in which ray.data.llm says why a row failed
 LETTERS_LIMIT = 300  # of an error's text
 VLLM_BATCH = 64  # rows Ray hands the engine at once; it batches them as it likes
+MOST_TOKENS = 4_096  # in one step of the engine, on a CPU
+MOST_RESTARTS = 2  # of an engine that dies, before the job is given up
 PROMPT_ROOM = 384  # tokens for a prompt of twenty tags
 
 
@@ -80,6 +82,9 @@ def _with_vllm(
     }
     if not spec.use_gpu:
         options["dtype"] = "float32"
+        # On a CPU the engine cannot split the prompt of a row that has its own seed: it dies.
+        options["enable_chunked_prefill"] = False
+        options["max_num_batched_tokens"] = max(MOST_TOKENS, options["max_model_len"])
     if adapter:
         options |= {"enable_lora": True, "max_lora_rank": _rank(captioner)}
     config = vLLMEngineProcessorConfig(
@@ -115,6 +120,9 @@ def _with_vllm(
         return row | {"text": row["generated_text"]}
 
     processor = build_processor(config, preprocess=ask, postprocess=answer)
+    # Ray would start an engine that dies every time again for ever.
+    again = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
+    processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs.update(again)
     return processor(drafts).map_batches(as_drafts, batch_format="numpy")
 
 

@@ -99,8 +99,8 @@ class TrainStep:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        scale = float(self.towers.logit_scale.detach())
-        return {"loss": loss, "learning_rate": rate, "temperature": math.exp(-scale)}
+        temperature = float(torch.exp(-self.towers.logit_scale.detach().double()))
+        return {"loss": loss, "learning_rate": rate, "temperature": temperature}
 
     def loss(self, batch: Batch) -> Tensor:
         """This worker's share of the loss; the towers run in `spec.precision`, the loss in fp32."""

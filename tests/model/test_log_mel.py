@@ -91,4 +91,4 @@ def test_an_empty_batch_is_empty() -> None:
 
 def test_a_window_shorter_than_half_a_frame_is_refused() -> None:
     with pytest.raises(InputError, match=r"audio\.window_s"):
-        LogMel(AudioSpec(window_s=0.02))
+        LogMel(AudioSpec(window_s=0.1, n_fft=8192))
