@@ -51,7 +51,7 @@ def finetune_captioner(
     Raises InputError on pairs, settings or a base that cannot be, UnusableError where GPUs are
     missing or training cannot go on.
     """
-    from raymtr.captions.finetune import base_identity, load_tokenizer
+    from raymtr.captions.base_model import base_identity, load_tokenizer
     from raymtr.captions.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
 
@@ -160,7 +160,7 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     """Bring the finished run in `folder` to `captioner/`, unless it is there already."""
     from collections import Counter
 
-    from raymtr.captions.finetune import base_identity
+    from raymtr.captions.base_model import base_identity
     from raymtr.captions.generate import FACTS, VOCABULARY, local_folder
 
     answer = made["answer"]

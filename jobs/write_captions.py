@@ -27,7 +27,8 @@ import ray
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.captions.templates import SCHEMA, caption_tracks
+from raymtr.captions.settle import Settle
+from raymtr.captions.templates import SCHEMA, TRACK, caption_tracks
 from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
@@ -37,8 +38,6 @@ from raymtr.workspace import Workspace
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
-SHARD_TRACKS = 1_024  # a shard closes at this many tracks,
-SHARD_EVERY_S = 10.0  # or when the last one is this old: what a kill can cost
 TRACKS_PER_BLOCK = 256  # planned by one task
 MOST_TERMS = 100_000  # different tags of a catalog that the judge knows as musical terms
 
@@ -110,7 +109,7 @@ def write_captions(
 def write_by_template(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
     """Every tagged track's captions by templates, as one file."""
     start_ray()
-    tracks = ray.data.read_parquet(workspace.tracks).select_columns(["track_id", "tags"])
+    tracks = ray.data.read_parquet(workspace.tracks).select_columns(TRACK)
     write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
     written = tracks.map_batches(write, batch_format="pyarrow")
     parts = [
@@ -204,7 +203,7 @@ class ModelCaptions:
         self, written: Written, model_tracks: int, *, per_track: int, seed: int
     ) -> None:
         """Captions by template for all tagged tracks but `model_tracks` that the seed chooses."""
-        from raymtr.captions.drafts import TRACK, seed_of, usable_tags
+        from raymtr.captions.drafts import seed_of, usable_tags
 
         tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
         usable = [row["track_id"] for row in tracks.to_pylist() if usable_tags(row)]
@@ -230,7 +229,7 @@ class ModelCaptions:
         self, done: pa.Array, plan: Callable[[pa.Table], pa.Table]
     ) -> Iterator[dict[str, Any]]:
         """Judged drafts of one pass, in no order."""
-        from raymtr.captions.drafts import DRAFT, TRACK, judge_drafts
+        from raymtr.captions.drafts import DRAFT, judge_drafts
         from raymtr.captions.engine import write_drafts
         from raymtr.captions.faithfulness import Vocabulary
 
@@ -260,7 +259,7 @@ class ModelCaptions:
 
     def _count(self, done: set[str]) -> tuple[int, int, int]:
         """Tracks with tags that a caption may hold, all tracks, and those still to be captioned."""
-        from raymtr.captions.drafts import TRACK, usable_tags
+        from raymtr.captions.drafts import usable_tags
 
         tagged = total = undone = 0
         for batch in self._tracks(TRACK):
@@ -302,79 +301,6 @@ class ModelCaptions:
             "failed": settle.failed,
             "error_rate": settle.failed / tagged if tagged else 0.0,
         }
-
-
-class Settle:
-    """Gathers drafts until a track is settled, and commits settled tracks in shards."""
-
-    def __init__(
-        self,
-        written: Written,
-        made_by: dict[str, Any],
-        *,
-        per_track: int,
-        progress: Progress,
-    ) -> None:
-        self.per_track, self.failed = per_track, 0
-        self.refused: dict[tuple[str, int], dict[str, Any]] = {}  # caption -> its best draft so far
-        self._accepted: dict[str, dict[int, dict[str, str]]] = {}  # of tracks not yet whole
-        self._written, self._made_by, self._progress = written, made_by, progress
-        self._rows: list[dict[str, str]] = []
-        self._letters: list[dict[str, str]] = []
-        self._tracks, self._spoken = 0, time.monotonic()
-
-    def read(self, drafts: Iterator[dict[str, Any]], draws: int, *, last: bool) -> None:
-        """Take one pass's drafts; `last`: what is refused now goes to a template."""
-        waiting: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        before, self.refused = self.refused, {}
-        for draft in drafts:
-            key = (draft["track_id"], draft["caption"])
-            group = waiting.setdefault(key, [])
-            group.append(draft)
-            if len(group) == draws:
-                del waiting[key]
-                self._caption(key, [*group, *filter(None, [before.pop(key, None)])], last=last)
-        if lost := len(waiting) + len(before):
-            raise UnusableError(f"{lost} captions did not come back; the same command goes on")
-        self._commit()
-
-    def _caption(self, key: tuple[str, int], drafts: list[dict[str, Any]], *, last: bool) -> None:
-        from raymtr.captions.drafts import OK, best_draft, caption_row, template_row
-
-        best = best_draft(drafts)
-        if best["verdict"] != OK and not last:
-            self.refused[key] = best
-            return
-        track_id, number = key
-        captions = self._accepted.setdefault(track_id, {})
-        if best["error"] is not None:
-            captions[number] = {"error": best["error"], "uri": best["uri"]}
-        else:
-            row = caption_row if best["verdict"] == OK else template_row
-            captions[number] = row(best, self._made_by)
-        if len(captions) == self.per_track:
-            self._track(track_id, list(self._accepted.pop(track_id).values()))
-
-    def _track(self, track_id: str, captions: list[dict[str, str]]) -> None:
-        """All captions of a track are there: equal ones once, or its failure."""
-        errors = [row for row in captions if "error" in row]
-        if errors:
-            letter = {"track_id": track_id, "uri": errors[0]["uri"], "code": "generation"}
-            self._letters.append({**letter, "reason": errors[0]["error"]})
-            self.failed += 1
-        else:
-            self._rows += {row["caption"]: row for row in captions}.values()
-        self._tracks += 1
-        self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
-        old = time.monotonic() - self._spoken > SHARD_EVERY_S
-        if self._tracks >= SHARD_TRACKS or old:
-            self._commit()
-
-    def _commit(self) -> None:
-        if self._rows or self._letters:
-            self._written.commit(self._rows, self._letters)
-        self._rows, self._letters, self._tracks = [], [], 0
-        self._spoken = time.monotonic()
 
 
 def describe(answer: dict[str, Any]) -> str:

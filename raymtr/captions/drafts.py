@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymtr.captions.faithfulness import Vocabulary, acceptable, judge, without_names
+from raymtr.captions.faithfulness import Vocabulary, acceptable, judge, names_of, without_names
 from raymtr.captions.prompt import junk, prompt_of, tags_of, tidy
 from raymtr.captions.templates import template_caption
 
@@ -37,18 +37,12 @@ DRAFT = pa.schema(
         pa.field("error", pa.string()),  # why there is no text
     ]
 )
-TRACK = ["track_id", "uri", "tags", "title", "artist", "album"]  # what a plan reads
 OK = "ok"
 
 
 def usable_tags(track: dict[str, Any]) -> list[str]:
     """The tags of `track` that a model may be told: none that would say a name it must not."""
     return without_names(tags_of(track["tags"]), names_of(track))
-
-
-def names_of(track: dict[str, Any]) -> list[str]:
-    """Artist, title and album, as far as they are known."""
-    return [track[key] for key in ("artist", "title", "album") if track[key]]
 
 
 def plan_drafts(

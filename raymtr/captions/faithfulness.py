@@ -27,49 +27,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
-from raymtr.captions.templates import HEARD, QUALITIES
+from raymtr.captions.words import GENERIC, HEARD, KIND_WORDS, PHRASES, QUALITIES, SMALL_WORDS
 from raymtr.track import artist_key
 
 LEAST_COVERAGE = 0.5  # of an acceptable caption
 MOST_INVENTION = 0.5
 SENTENCE_ENDS = frozenset(".!?…:\n")
 LONGEST_TERM = 16  # words, or signs; what is longer is a sentence, not a term
-
-KIND_WORDS = """
-ambient anthem bachata ballad baroque bebop bhangra bluegrass blues bolero bossa breakbeat celtic
-chillout chiptune classical country cumbia dance dancehall disco downbeat drill drone dub dubstep
-edm electro electronic electronica emo experimental flamenco folk funk fusion garage gospel grime
-grunge hardcore hardstyle house hymn idm indie industrial instrumental jazz jig jungle klezmer
-latin lo-fi lullaby march mariachi medieval merengue metal minimalist minuet motown musette
-neoclassical new-age opera orchestral phonk polka pop punk ragtime rap rave reel reggae reggaeton
-renaissance rnb rock rockabilly rumba salsa samba shoegaze ska soul soundtrack swing symphony
-synthpop synthwave tango techno trance trap trip-hop vaporwave waltz
-"""
-PHRASES = (
-    *("hip hop", "r&b", "drum and bass", "new wave", "big band", "heavy metal", "bossa nova"),
-    *("acid jazz", "soft rock", "hard rock", "drum machine", "a cappella", "call and response"),
-    *("female", "male", "duet", "rapping", "rapper", "humming", "yodeling", "falsetto", "autotune"),
-    *("major key", "minor key", "4/4", "3/4", "6/8", "distorted", "syncopated", "improvised"),
-)
-# No terms when alone: what any music has or is, and heads of compounds (a drum *machine*).
-GENERIC_WORDS = """
-accompaniment album artist atmosphere audio background band box clip composition effect energy genre
-instrument instrumentation lead listener machine masterpiece material melody mood music musical
-musician note number part performance performer piece play player playing quality recording rhythm
-run sample section showcase song sound style tempo theme title track tune type unique work world
-"""
-FUNCTION_WORDS = """
-a about above again all also an and any are as at be been being both but by can could do does each
-few for from had has have he her here him his how i if in into is it its just let like many may me
-more most much my no not of off on one only or other our out over own same she so some such than
-that the their them then there these they this those through to too two under up us very was we
-well were what when where which while who will with would yes you your
-"""
-GENERIC, SMALL_WORDS = frozenset(GENERIC_WORDS.split()), frozenset(FUNCTION_WORDS.split())
 
 # Read sign by sign: Thai to Burmese, Khmer, kana and ideographs, Hangul.
 _SIGNS = (
@@ -162,6 +131,11 @@ def acceptable(verdict: Faithfulness) -> bool:
         and verdict.coverage >= LEAST_COVERAGE
         and verdict.invention <= MOST_INVENTION
     )
+
+
+def names_of(track: Mapping[str, Any]) -> list[str]:
+    """Artist, title and album of `track`, as far as they are known: what no caption may say."""
+    return [track[key] for key in ("artist", "title", "album") if track.get(key)]
 
 
 def without_names(tags: Sequence[str], names: Sequence[str]) -> list[str]:

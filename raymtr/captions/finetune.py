@@ -1,8 +1,8 @@
-"""LoRA on a Llama-family base, and the pretraining of a toy one: the same step for both.
+"""One step of LoRA on a base, and of a toy base's pretraining: the same step for both.
 
-Torch, transformers and peft, without Ray, so that it runs on a bare GPU machine. A step is a
-function of the weights, the optimizer and its number alone (examples, dropout and learning rate
-follow from seed and step), so whoever restores `state` goes on as if nothing had happened.
+Torch without Ray, so that it runs on a bare GPU machine. A step is a function of the
+weights, the optimizer and its number alone (examples, dropout and learning rate follow from seed
+and step), so whoever restores `state` goes on as if nothing had happened.
 
 The loss is over the answer's tokens, and only those are sent through the output layer: with a
 vocabulary of 128 thousand, that layer is most of the memory. It is a sum divided by the tokens of
@@ -11,9 +11,7 @@ all workers, so workers with shorter answers do not count for more.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +22,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raymtr.captions.prompt import IGNORED, encode
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import UnusableError
 from raymtr.specs import FinetuneSpec
 
 Draws = Callable[[np.random.Generator], tuple[list[str], str]]
 BUCKET = 4  # batches whose examples are sorted by length together
-WHOLE_HASH = 1 << 20  # bytes of a weight file that its identity reads: they name every tensor
 
 
 @dataclass(frozen=True)
@@ -39,107 +36,6 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-
-
-def load_tokenizer(base: str) -> Any:
-    """The tokenizer of `base` with a padding token. Raises InputError where there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer at {base!r}; --base is a folder or a hub name") from error
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"the tokenizer of {base!r} has no end-of-sequence token")
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_base(base: str, spec: FinetuneSpec) -> Any:
-    """The causal language model at `base`, in 8 or 4 bit where `spec` says so.
-
-    Raises InputError where it is no such model, UnusableError where it cannot be quantized here.
-    """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as progress_bars
-
-    progress_bars.disable_progress_bar()
-    options: dict[str, Any] = {"dtype": torch.float32}
-    if spec.precision == "bf16":
-        options["dtype"] = torch.bfloat16
-    if spec.quantization != "none":
-        options["quantization_config"] = _quantization(spec)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(base, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{base!r} is no causal language model that can be read here ({error}); "
-            "--base is a folder or a hub name"
-        ) from error
-    if not hasattr(model, "lm_head") or not hasattr(model, "model"):
-        raise InputError(f"{type(model).__name__} is not of the Llama family, as --base must be")
-    return model
-
-
-def _quantization(spec: FinetuneSpec) -> Any:
-    import importlib.util
-
-    from transformers import BitsAndBytesConfig
-
-    if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
-        raise UnusableError(
-            f"finetune.quantization={spec.quantization} wants a GPU and the package bitsandbytes; "
-            "install it there, or set finetune.quantization=none"
-        )
-    four = spec.quantization == "4bit"
-    return BitsAndBytesConfig(load_in_4bit=four, load_in_8bit=not four)
-
-
-def add_lora(model: Any, spec: FinetuneSpec) -> Any:
-    """`model` frozen, with trainable low-rank pairs (Hu et al., arXiv 2106.09685).
-
-    Raises InputError where a target is no layer of the model.
-    """
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if spec.quantization != "none":
-        model = prepare_model_for_kbit_training(model)
-    targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
-    layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    absent = sorted(set(targets) - layers)
-    if absent or not targets:
-        raise InputError(
-            f"finetune.targets: {absent or 'none'} not in this base; "
-            f"its layers: {', '.join(sorted(layers))}"
-        )
-    torch.manual_seed(spec.seed)
-    config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
-
-
-def base_identity(base: str) -> str:
-    """Which weights lie in the folder `base`, as 16 hexadecimal digits; a hub name stays a name.
-
-    It reads the configuration, and the first MiB and the size of each weight file: a base of 14
-    GB is told apart in a second. Weights that differ only further back are not.
-    """
-    if not os.path.isdir(base):
-        return base
-    digest = hashlib.sha256()
-    for name in sorted(os.listdir(base)):
-        if name == "config.json" or name.endswith((".safetensors", ".bin")):
-            path = os.path.join(base, name)
-            with open(path, "rb") as file:
-                digest.update(f"{name} {os.path.getsize(path)}\0".encode())
-                digest.update(file.read(WHOLE_HASH))
-    return digest.hexdigest()[:16]
 
 
 class AnswerLoss(nn.Module):

@@ -26,7 +26,7 @@ import pyarrow as pa
 import torch
 
 from raymtr import storage
-from raymtr.captions.finetune import base_identity, load_base, load_tokenizer
+from raymtr.captions.base_model import base_identity, load_base, load_tokenizer
 from raymtr.captions.prompt import prompt_hash
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec, FinetuneSpec

@@ -20,15 +20,8 @@ import torch
 import torch.distributed as dist
 
 from raymtr import storage
-from raymtr.captions.finetune import (
-    Draws,
-    FinetuneStep,
-    add_lora,
-    batches_from,
-    load_base,
-    load_tokenizer,
-    pad,
-)
+from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
+from raymtr.captions.finetune import Draws, FinetuneStep, batches_from, pad
 from raymtr.captions.generate import local_folder, write_texts
 from raymtr.captions.pairs import Draw, Pair, PairSets, hold_out, read_pairs
 from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer

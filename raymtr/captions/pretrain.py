@@ -18,12 +18,8 @@ import numpy as np
 
 from raymtr.captions.pairs import Draw, Pair
 from raymtr.captions.prompt import FIXED_PARTS
-from raymtr.captions.templates import (
-    HEARD_WORDS,
-    QUALITY_WORDS,
-    TRAIN_TEMPLATES,
-    fill,
-)
+from raymtr.captions.templates import TRAIN_TEMPLATES, fill
+from raymtr.captions.words import HEARD_WORDS, QUALITY_WORDS
 from raymtr.specs import ToyLlamaSpec
 
 SPECIAL = ("<pad>", "<s>", "</s>")

@@ -19,8 +19,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
+from raymtr.captions.faithfulness import names_of, without_names
+from raymtr.captions.words import HEARD, QUALITIES
 
+MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
+TRACK = ["track_id", "uri", "tags", "title", "artist", "album"]  # what captions are written from
 SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
@@ -46,27 +49,6 @@ HELD_OUT_TEMPLATES = (
     "play me some [{what} ]material[ that has {sounds}][ over {key}].",
 )
 
-# Adjectives: they come before the kind of music.
-QUALITY_WORDS = """
-acoustic aggressive angry atmospheric beautiful bright calm catchy cheerful chill cold cool dark
-deep dense downtempo dramatic dreamy dynamic eerie emotional energetic epic exciting fast fun
-gentle gloomy groovy happy hard heavy hopeful hypnotic intense intimate legato light live lively
-lo-fi loud low meditative medium melancholic melancholy mellow melodic mid-tempo minimal modern
-moody mysterious nostalgic peaceful playful powerful quiet raw relaxed relaxing repetitive
-rhythmic romantic sad sentimental serious slow smooth soft soothing sparse staccato sweet tense
-traditional upbeat uplifting uptempo warm weird
-"""
-# Last words of what one hears in the music.
-HEARD_WORDS = """
-accordion arpeggio bagpipe banjo bass bassline beat bell bongo box brass cello chant chimes choir
-chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica harmony harp
-harpsichord horn kalimba keyboard lead lute machine mandolin marimba melody noise note oboe
-orchestra organ pad percussion piano recorder reverb rhythm riff run sample sax saxophone scream
-singer singing sitar solo steelpan string synth synthesizer tabla tambourine theremin trill
-trombone trumpet tuba ukulele vibraphone viola violin vocal vocalist voice whistle xylophone
-"""
-QUALITIES, HEARD = frozenset(QUALITY_WORDS.split()), frozenset(HEARD_WORDS.split())
-
 
 def template_caption(
     tags: Sequence[str] | None, rng: np.random.Generator, *, held_out: bool = False
@@ -81,14 +63,15 @@ def template_caption(
 
 
 def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
-    """Up to `per_track` different captions for each of `tracks` (`track_id, tags`).
+    """Up to `per_track` different captions for each of `tracks` (columns TRACK).
 
-    Returns rows of `track_id, caption, provenance`; a track without tags has none. A track's
-    captions depend on its id, its tags and the seed alone, never on the rows around it.
+    Returns rows of `track_id, caption, provenance`; a track without tags has none, and a tag that
+    names its artist, title or album is not spoken. A track's captions depend on its own row and
+    the seed alone, never on the rows around it.
     """
     rows: list[dict[str, str]] = []
-    for track in tracks.select(["track_id", "tags"]).to_pylist():
-        tags = clean_tags(track["tags"] or ())
+    for track in tracks.select(TRACK).to_pylist():
+        tags = without_names(clean_tags(track["tags"] or ()), names_of(track))
         rng = np.random.default_rng([seed, _number(track["track_id"])])
         order = rng.permutation(len(TRAIN_TEMPLATES))
         written: set[str] = set()

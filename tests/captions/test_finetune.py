@@ -12,16 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from raymtr.captions.finetune import (
-    AnswerLoss,
-    FinetuneStep,
-    add_lora,
-    base_identity,
-    batches_from,
-    load_base,
-    load_tokenizer,
-    pad,
-)
+from raymtr.captions.base_model import add_lora, base_identity, load_base, load_tokenizer
+from raymtr.captions.finetune import AnswerLoss, FinetuneStep, batches_from, pad
 from raymtr.captions.pairs import Draw, read_pairs
 from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
 from raymtr.captions.prompt import encode
@@ -150,7 +142,8 @@ def test_too_few_pairs_are_refused(tmp_path):
 WORKER = """
 import os, sys, torch, torch.distributed as dist
 from dataclasses import replace
-from raymtr.captions.finetune import FinetuneStep, add_lora, batches_from
+from raymtr.captions.base_model import add_lora
+from raymtr.captions.finetune import FinetuneStep, batches_from
 from raymtr.captions.pairs import Draw, read_pairs
 from raymtr.captions.pretrain import build_toy, train_tokenizer
 from raymtr.specs import FinetuneSpec, ToyLlamaSpec

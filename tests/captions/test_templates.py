@@ -1,5 +1,6 @@
 import json
 import re
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from raymtr.captions.templates import (
     fill,
     template_caption,
 )
+from raymtr.track import check_tracks
 
 ALL = TRAIN_TEMPLATES + HELD_OUT_TEMPLATES
 TAG_LISTS = [
@@ -81,20 +83,32 @@ def test_held_out_wording_is_not_training_wording():
     assert not frames(False) & frames(True)
 
 
+def catalog_of(rows: list[dict[str, Any]]) -> pa.Table:
+    return check_tracks(pa.Table.from_pylist(rows))
+
+
+def test_no_template_says_a_tracks_names():
+    row = {"track_id": "a", "tags": ["Queen", "rock"], "artist": "Queen", "title": "Radio Ga Ga"}
+    for caption in caption_tracks(catalog_of([row]), per_track=8, seed=0)["caption"].to_pylist():
+        assert "rock" in caption.casefold() and "queen" not in caption.casefold()
+    only = [row | {"tags": ["queen"]}]
+    assert len(caption_tracks(catalog_of(only), per_track=1, seed=0)) == 0
+
+
 def test_a_tracks_captions_are_its_own_affair():
     rows = [{"track_id": f"t{i}", "tags": ["slow", "waltz", f"kind{i}"]} for i in range(6)]
     rows.append({"track_id": "untagged", "tags": None})
-    together = caption_tracks(pa.Table.from_pylist(rows), per_track=3, seed=1).to_pylist()
+    together = caption_tracks(catalog_of(rows), per_track=3, seed=1).to_pylist()
     assert len(together) == 18 and len({row["caption"] for row in together}) == 18
-    alone = caption_tracks(pa.Table.from_pylist(rows[4:5]), per_track=3, seed=1).to_pylist()
+    alone = caption_tracks(catalog_of(rows[4:5]), per_track=3, seed=1).to_pylist()
     assert alone == [row for row in together if row["track_id"] == "t4"]
-    assert alone != caption_tracks(pa.Table.from_pylist(rows[4:5]), per_track=3, seed=2).to_pylist()
+    assert alone != caption_tracks(catalog_of(rows[4:5]), per_track=3, seed=2).to_pylist()
     for row in together:
         provenance = json.loads(row["provenance"])
         assert provenance["source"] == "template" and provenance["template"] in TRAIN_TEMPLATES
 
 
 def test_more_captions_than_wordings_are_still_different():
-    table = pa.Table.from_pylist([{"track_id": "a", "tags": ["rock"]}])
+    table = catalog_of([{"track_id": "a", "tags": ["rock"]}])
     captions = caption_tracks(table, per_track=40, seed=0)["caption"].to_pylist()
     assert len(captions) == len(set(captions)) == len(TRAIN_TEMPLATES)

@@ -96,7 +96,7 @@ def test_without_a_catalog_or_sense_the_job_says_so(tmp_path):
 @pytest.fixture(scope="module")
 def captioner(tmp_path_factory):
     """An untrained captioner: it writes nonsense, by the path a good one takes."""
-    from raymtr.captions.finetune import add_lora, base_identity
+    from raymtr.captions.base_model import add_lora, base_identity
     from raymtr.captions.pairs import Pair
     from raymtr.captions.pretrain import build_toy, train_tokenizer
     from raymtr.captions.prompt import prompt_hash
