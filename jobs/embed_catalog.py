@@ -38,6 +38,7 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
 CONFIG = "config.json"  # the last file of a saved model to appear
+GOLDEN = "golden.json"  # only a model that raymtr saved has pinned vectors
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
 SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
@@ -226,7 +227,7 @@ def load_audio_side(source: str, settings: Settings) -> Model:
 
 def keep_model(source: str, model: Model, folder: str) -> None:
     """Keep the model beside its vectors, for the actors and for every search to come."""
-    if storage.exists(f"{source}/{CONFIG}"):
+    if storage.exists(f"{source}/{GOLDEN}"):
         storage.copy_folder(source, folder, last=CONFIG)
     else:  # other people's form of a checkpoint, read whole; saved in ours
         model.save(folder)

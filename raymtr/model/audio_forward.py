@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from raymtr.model.clap import ClapTowers
+from raymtr.model.model_folder import Towers
 from raymtr.model.resnet import Bottleneck, ModifiedResNet
 from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import Precision
@@ -43,14 +45,12 @@ class Convolutions(Protocol):
 class AudioForward:
     """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Threads may share it."""
 
-    def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
+    def __init__(self, towers: Towers, *, precision: Precision, device: torch.device) -> None:
         self.device = device
         self.dim = towers.spec.dim
         self.batch = WINDOWS_AT_ONCE[device.type]
-        self._convolutions = choose_convolutions(towers, precision=precision, device=device)
-        self._log_mel = copy.deepcopy(towers.log_mel).to(device)
-        self._pool = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
-        self._head = copy.deepcopy(towers.audio_projector).to(device)
+        side = WholeTower if isinstance(towers, ClapTowers) else FoldedTower
+        self._embed: Any = side(towers, precision=precision, device=device)  # type: ignore[arg-type]
         self._busy = threading.Lock()
         self._waves = torch.zeros(
             self.batch, towers.spec.audio.window_samples, pin_memory=device.type == "cuda"
@@ -74,9 +74,37 @@ class AudioForward:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         with exact:
-            picture = self._convolutions(self._log_mel(waves.to(self.device)))
-            vectors: Tensor = self._head(self._pool(picture.float()))
+            vectors: Tensor = self._embed(waves.to(self.device))
         return vectors
+
+
+class FoldedTower:
+    """Waves [B, S] -> vectors [B, dim] by `TwoTowers`' audio side, arranged for this machine."""
+
+    def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
+        self._convolutions = choose_convolutions(towers, precision=precision, device=device)
+        self._log_mel = copy.deepcopy(towers.log_mel).to(device)
+        self._pool = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
+        self._head = copy.deepcopy(towers.audio_projector).to(device)
+
+    def __call__(self, waves: Tensor) -> Tensor:
+        """Pooling and head in float32, whatever the convolutions ran in."""
+        vectors: Tensor = self._head(self._pool(self._convolutions(self._log_mel(waves)).float()))
+        return vectors
+
+
+class WholeTower:
+    """The same by CLAP's own modules, as they are."""
+
+    def __init__(self, towers: ClapTowers, *, precision: Precision, device: torch.device) -> None:
+        self._towers = copy.deepcopy(towers).to(device)
+        self._dtype = compute_dtype(precision, device)
+
+    def __call__(self, waves: Tensor) -> Tensor:
+        """Half precision, where asked for and there, by autocast."""
+        half = self._dtype == torch.bfloat16
+        with torch.autocast(waves.device.type, dtype=torch.bfloat16, enabled=half):
+            return self._towers.embed_audio(waves).float()
 
 
 def choose_convolutions(

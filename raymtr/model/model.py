@@ -25,9 +25,8 @@ from torch import Tensor, nn
 from raymtr import audio
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import AudioForward, compute_dtype
-from raymtr.model.log_mel import MEL_VERSION
-from raymtr.model.model_folder import golden_wave, save_towers
-from raymtr.model.two_towers import AUDIO_SIDE, TwoTowers
+from raymtr.model.model_folder import Towers, golden_wave, save_towers
+from raymtr.model.two_towers import AUDIO_SIDE
 from raymtr.specs import Precision, TowersSpec, to_dict
 
 # How a track is cut (audio.windows) and put together again: part of every fingerprint.
@@ -46,7 +45,7 @@ class Model:
 
     def __init__(
         self,
-        towers: TwoTowers,
+        towers: Towers,
         *,
         precision: Precision = "fp32",
         normalize: bool = True,
@@ -125,10 +124,9 @@ class Model:
         rules = {
             "decoding": audio.DECODING,
             "audio": to_dict(self.spec.audio),
-            "mel": MEL_VERSION,
             "windows": WINDOWS_AND_POOLING,
             "precision": self.precision,
-            "heads": self.spec.audio_tower.heads,
+            **self.towers.rules(),
         }
         digest = hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=6)
         for name, tensor in sorted(self.towers.state_dict().items()):

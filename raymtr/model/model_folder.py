@@ -2,7 +2,7 @@
 
     config.json         format number, TowersSpec, provenance (source, licence)
     model.safetensors   float32 weights of both towers, heads and scale, a frozen tower included
-    text_tower/         the text encoder's config and tokenizer
+    text_tower/         the text encoder's config and tokenizer (`clap/`: those of a CLAP)
     golden.json         vectors of a few fixed inputs, computed in float32 when it was saved
 
 The folder is written beside its place and renamed into it, so a reader sees all of it or none.
@@ -30,21 +30,18 @@ from torch import Tensor
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.two_towers import TwoTowers, blank_audio_side, blank_towers
+from raymtr.model.clap import KIND, PARTS, ClapTowers, blank_clap
+from raymtr.model.two_towers import TEXT_PART, TwoTowers, blank_audio_side, blank_towers
 from raymtr.specs import AudioSpec, TowersSpec, from_dict, to_dict
 
 FORMAT = 1  # raised whenever an older raymtr could misread what is written
-CONFIG, WEIGHTS, TEXT_TOWER, GOLDEN = (
-    "config.json",
-    "model.safetensors",
-    "text_tower",
-    "golden.json",
-)
+CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
+Towers = TwoTowers | ClapTowers
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
 
 
 def save_towers(
-    towers: TwoTowers, folder: str, *, provenance: Mapping[str, Any] | None = None
+    towers: Towers, folder: str, *, provenance: Mapping[str, Any] | None = None
 ) -> None:
     """Write `towers` as a raymtr model at `folder`, a path or URI, whole or not at all.
 
@@ -70,7 +67,7 @@ def _is_something_else(folder: str) -> bool:
     return bool(storage.list_files(folder) or storage.list_folders(folder))
 
 
-def _replace(towers: TwoTowers, place: Path, provenance: Mapping[str, Any]) -> None:
+def _replace(towers: Towers, place: Path, provenance: Mapping[str, Any]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
@@ -93,16 +90,18 @@ def _upload(source: Path, uri: str) -> None:
     storage.write_bytes(f"{uri}/{CONFIG}", config)
 
 
-def _write(towers: TwoTowers, folder: Path, provenance: Mapping[str, Any]) -> None:
+def _write(towers: Towers, folder: Path, provenance: Mapping[str, Any]) -> None:
     weights = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in towers.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
-    towers.text_tower.config.save_pretrained(folder / TEXT_TOWER)
-    towers.text_tower.tokenizer.save_pretrained(folder / TEXT_TOWER)
-    config = {"format": FORMAT, "model": to_dict(towers.spec), "provenance": dict(provenance)}
+    towers.save_parts(folder)
+    config: dict[str, Any] = {"format": FORMAT, "model": to_dict(towers.spec)}
+    if isinstance(towers, ClapTowers):
+        config["kind"] = KIND
+    config["provenance"] = dict(provenance)
     for name, document in ((CONFIG, config), (GOLDEN, golden_vectors(towers))):
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -110,7 +109,7 @@ def _write(towers: TwoTowers, folder: Path, provenance: Mapping[str, Any]) -> No
 
 def read_towers(
     folder: Path, *, audio_only: bool = False
-) -> tuple[TwoTowers, dict[str, Any], dict[str, Any]]:
+) -> tuple[Towers, dict[str, Any], dict[str, Any]]:
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
     With `audio_only` the text tower is left unread, and so are the texts of the golden vectors.
@@ -121,14 +120,17 @@ def read_towers(
     try:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
-        if audio_only:
-            weights = _read_weights(folder, without="text_tower.")
+        weights = _read_weights(folder, without="text_tower." if audio_only else None)
+        towers: Towers
+        if config.get("kind") == KIND:
+            towers = blank_clap(folder / PARTS, audio_only=audio_only)
+        elif audio_only:
             towers = blank_audio_side(spec, text_hidden=len(weights["text_projector.0.weight"]))
-            golden |= {"texts": [], "text": []}
         else:
-            weights = _read_weights(folder)
-            towers = blank_towers(spec, str(folder / TEXT_TOWER))
+            towers = blank_towers(spec, str(folder / TEXT_PART))
         load_weights(towers, weights)
+        if audio_only:
+            golden |= {"texts": [], "text": []}
         return towers, config["provenance"], golden
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise _damaged(folder, error) from error
@@ -163,7 +165,7 @@ def _damaged(folder: Path, error: Exception) -> UnusableError:
     )
 
 
-def load_weights(towers: TwoTowers, weights: Mapping[str, Tensor]) -> None:
+def load_weights(towers: Towers, weights: Mapping[str, Tensor]) -> None:
     """Load all weights, none missing, none left over, every shape right.
 
     Raises ValueError that names the first few keys at fault.
@@ -191,7 +193,7 @@ def golden_wave(spec: AudioSpec) -> np.ndarray:
     return np.asarray(0.1 * chord * beat + 0.2 * sweep, dtype=np.float32)
 
 
-def golden_vectors(towers: TwoTowers) -> dict[str, Any]:
+def golden_vectors(towers: Towers) -> dict[str, Any]:
     """Un-normalised vectors of the golden inputs, by the plain float32 forward on a CPU."""
     plain = copy.deepcopy(towers).cpu().eval()
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""A path or a name -> a Model: raymtr's own folders and TTMR++'s release, behind the same verbs.
+"""A path or a name -> a Model: raymtr's folders, TTMR++'s release, CLAP, behind the same verbs.
 
 The release (Doh et al., ICASSP 2024; hub repo seungheondoh/ttmr-pp) is a flat yaml of numbers and a
 torch checkpoint. Its parameters carry CLIP's and RoBERTa's names, so loading is a change of four
@@ -7,11 +7,13 @@ prefixes; every key must find its place, and no pickle is ever run.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,18 +24,42 @@ from torch import Tensor
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.model.clap import KIND, read_clap_release
 from raymtr.model.hub import require_hub
 from raymtr.model.model import Model
-from raymtr.model.model_folder import CONFIG, load_weights, read_towers
+from raymtr.model.model_folder import CONFIG, Towers, load_weights, read_towers
 from raymtr.model.two_towers import TwoTowers, blank_towers
 from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
 
 LOG = logging.getLogger("raymtr")
-RELEASE_NAME, RELEASE_REPO = "ttmrpp", "seungheondoh/ttmr-pp"
-RELEASE_FILES = ["ttmrpp_resnet_roberta.pth", "ttmrpp_resnet_roberta.yaml"]
-RELEASE_LICENCE = "CC-BY-NC-4.0"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A model that others publish on the hub."""
+
+    repo: str
+    files: tuple[str, ...]  # which of the repository's are fetched; patterns
+    licence: str
+
+
+PUBLISHED = {
+    "ttmrpp": Published(
+        "seungheondoh/ttmr-pp",
+        ("ttmrpp_resnet_roberta.pth", "ttmrpp_resnet_roberta.yaml"),
+        "CC-BY-NC-4.0",
+    ),
+    "clap-general": Published(
+        "laion/larger_clap_general",
+        ("*.json", "merges.txt", "*.safetensors", "pytorch_model.bin"),
+        "Apache-2.0",
+    ),
+}
 RELEASE_PREFIXES = {"audio_encoder.": "audio_tower.", "text_encoder.": "text_tower.encoder."}
-ACCEPTED = f"a raymtr model folder, a TTMR++ release folder (.yaml and .pth), or {RELEASE_NAME!r}"
+ACCEPTED = (
+    "a raymtr model folder, a TTMR++ release folder (.yaml and .pth), a folder of a transformers "
+    f"ClapModel, or {' or '.join(map(repr, PUBLISHED))}"
+)
 
 
 def load_model(
@@ -44,31 +70,29 @@ def load_model(
     device: str = "cpu",
     audio_only: bool = False,
 ) -> Model:
-    """The model at `path`: a raymtr folder (or its URI), a TTMR++ release folder, or `ttmrpp`.
+    """The model at `path`: a raymtr folder (or its URI), a release's folder, or a published name.
 
-    With `audio_only` a raymtr folder's text tower is left unread: quicker, smaller, and deaf to
-    text; such a model cannot be saved.
+    The names are `ttmrpp` and `clap-general`, fetched from the hub once. With `audio_only` a
+    raymtr folder's text tower is left unread: quicker, smaller, and deaf to text; such a model
+    cannot be saved.
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
     damaged, no hub answers, or the device is not there.
     """
     name = os.fspath(path)
     if precision not in get_args(Precision):
         raise InputError(f"precision is {' or '.join(get_args(Precision))}, got {precision!r}")
-    golden: dict[str, Any] | None = None
+    golden: dict[str, Any] | None
     if storage.is_remote(name):
         with tempfile.TemporaryDirectory() as copied:
             towers, provenance, golden = read_towers(
                 _download(name, Path(copied)), audio_only=audio_only
             )
+    elif name in PUBLISHED:
+        towers, provenance, golden = _read(_fetch(name, PUBLISHED[name]), name)
+        provenance = {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}
     else:
-        folder = _fetch_release() if name == RELEASE_NAME else Path(storage.local_path(name))
-        if name and (folder / CONFIG).is_file():
-            towers, provenance, golden = read_towers(folder, audio_only=audio_only)
-        elif name and list(folder.glob("*.pth")):
-            towers = read_release(folder)
-            provenance = {"source": RELEASE_REPO, "licence": RELEASE_LICENCE}
-        else:
-            raise InputError(f"no model {name!r}; accepted: {ACCEPTED}")
+        folder = Path(storage.local_path(name))
+        towers, provenance, golden = _read(folder, name, audio_only=audio_only)
     if provenance.get("licence"):
         LOG.warning("model %s: licence %s", provenance.get("source"), provenance["licence"])
     return Model(
@@ -79,6 +103,30 @@ def load_model(
         provenance=provenance,
         golden=golden,
     )
+
+
+def _read(
+    folder: Path, name: str, *, audio_only: bool = False
+) -> tuple[Towers, dict[str, Any], dict[str, Any] | None]:
+    """Towers, provenance and golden vectors of the `folder` that was asked for as `name`."""
+    if name and (folder / CONFIG).is_file():
+        if _is_clap(folder):
+            return read_clap_release(folder), {"source": str(folder)}, None
+        return read_towers(folder, audio_only=audio_only)
+    if name and list(folder.glob("*.pth")):
+        published = PUBLISHED["ttmrpp"]
+        provenance = {"source": published.repo, "licence": published.licence}
+        return read_release(folder), provenance, None
+    raise InputError(f"no model {name!r}; accepted: {ACCEPTED}")
+
+
+def _is_clap(folder: Path) -> bool:
+    """Whether the folder is one that `transformers` wrote, of a ClapModel."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False  # raymtr's own reader says what is wrong
+    return isinstance(config, dict) and config.get("model_type") == KIND
 
 
 def read_release(folder: Path) -> TwoTowers:
@@ -154,24 +202,25 @@ def release_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _fetch_release() -> Path:
-    """The released files, from the hub's cache on this machine or from the hub."""
+def _fetch(name: str, published: Published) -> Path:
+    """The published files, from the hub's cache on this machine or from the hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    wanted: dict[str, Any] = {"repo_id": RELEASE_REPO, "allow_patterns": RELEASE_FILES}
+    wanted: dict[str, Any] = {"repo_id": published.repo, "allow_patterns": list(published.files)}
     try:
         folder = Path(snapshot_download(**wanted, local_files_only=True))
-        if all((folder / name).is_file() for name in RELEASE_FILES):
+        names = [file for file in published.files if "*" not in file]
+        if any((folder / file).is_file() for file in names):
             return folder
     except LocalEntryNotFoundError:
         pass
-    require_hub(RELEASE_NAME, cure=f"connect once, or give a folder with {RELEASE_REPO}'s files")
-    LOG.info("fetching %s (%s) from the hub", RELEASE_REPO, RELEASE_LICENCE)
+    require_hub(name, cure=f"connect once, or give a folder with {published.repo}'s files")
+    LOG.info("fetching %s (%s) from the hub", published.repo, published.licence)
     try:
         return Path(snapshot_download(**wanted))
     except OSError as error:
-        raise UnusableError(f"cannot fetch {RELEASE_REPO} from the hub: {error}") from error
+        raise UnusableError(f"cannot fetch {published.repo} from the hub: {error}") from error
 
 
 def _download(uri: str, folder: Path) -> Path:

@@ -156,7 +156,7 @@ def _read(spec: TextTowerSpec, name: str, *, with_weights: bool, local: bool) ->
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             config = AutoConfig.from_pretrained(name, local_files_only=local)
             tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
             if with_weights:
@@ -181,7 +181,7 @@ def _well_formed(sentence: str) -> str:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars and no report on the heads we do not use; the caller's settings return."""
     from transformers.utils import logging as speech
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raymtr.errors import InputError
-from raymtr.model.log_mel import LogMel
+from raymtr.model.log_mel import MEL_VERSION, LogMel
 from raymtr.model.resnet import STRIDE, ModifiedResNet
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
 from raymtr.specs import TowersSpec
 
+TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config and tokenizer
 AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # what an audio vector is made with
 
 
@@ -56,6 +58,15 @@ class TwoTowers(nn.Module):
         """The text tower's `input_ids` and `attention_mask`, int64 [B, T], on the CPU."""
         return self.text_tower.tokenize(sentences)
 
+    def rules(self) -> dict[str, Any]:
+        """What an audio vector depends on beside weights, windows and the spec's audio."""
+        return {"mel": MEL_VERSION, "heads": self.spec.audio_tower.heads}
+
+    def save_parts(self, folder: Path) -> None:
+        """Everything but the weights, into the model folder `folder`."""
+        self.text_tower.config.save_pretrained(folder / TEXT_PART)
+        self.text_tower.tokenizer.save_pretrained(folder / TEXT_PART)
+
 
 def build_towers(spec: TowersSpec, *, seed: int) -> TwoTowers:
     """A random audio tower beside the pretrained text tower that the spec names.
@@ -76,17 +87,17 @@ def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:
 
     The text tower's config and tokenizer come from `text_folder`, or as `spec` names them.
     """
-    with _UnfilledWeights():
+    with UnfilledWeights():
         return TwoTowers(spec, read_text_tower(spec.text_tower, text_folder))
 
 
 def blank_audio_side(spec: TowersSpec, *, text_hidden: int) -> TwoTowers:
     """As `blank_towers`, without a text tower; the text head stays, it is small."""
-    with _UnfilledWeights():
+    with UnfilledWeights():
         return TwoTowers(spec, NoTextTower(text_hidden))
 
 
-class _UnfilledWeights(TorchFunctionMode):
+class UnfilledWeights(TorchFunctionMode):
     """Random fills do nothing: six seconds saved where RoBERTa's are overwritten at once."""
 
     FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
