@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,12 +37,21 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     if not is_remote(uri):
         return fs.LocalFileSystem(), os.path.abspath(local_path(uri))
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        filesystem, path = fs.FileSystem.from_uri(_well_formed(uri))
     except (pa.ArrowInvalid, ValueError) as error:
         raise InputError(f"{uri!r} is no folder or object store known here: {error}") from error
     except OSError as error:
         raise UnusableError(f"{uri} cannot be reached: {error}") from error
     return filesystem, path
+
+
+def _well_formed(uri: str) -> str:
+    """`uri` with what no URI may hold percent-encoded: manifests give keys as a store lists them.
+
+    What is encoded already stays so; a bare `%` is itself.
+    """
+    bare = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", uri)
+    return quote(bare, safe=":/?#[]@!$&'()*+,;=%~")
 
 
 def exists(uri: str) -> bool:
