@@ -17,9 +17,11 @@ import time
 
 import pyarrow as pa
 
-from raymtr.captions.drafts import TRACK, plan_drafts
+from raymtr.captions.drafts import plan_drafts
+from raymtr.captions.engine import MOST_TOKENS
 from raymtr.captions.generate import Captioner, Writer, merged_folder, open_captioner
 from raymtr.captions.pairs import read_pairs
+from raymtr.captions.templates import TRACK
 from raymtr.specs import CaptionSpec, FinetuneSpec
 
 SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threads=2)
@@ -67,7 +69,14 @@ def with_bare_vllm(captioner: Captioner, sizes: dict[int, pa.Table]) -> dict[int
     from vllm import LLM, SamplingParams
 
     folder = merged_folder(captioner, FinetuneSpec())
-    llm = LLM(folder, dtype="float32", enforce_eager=True, max_model_len=512)
+    llm = LLM(
+        folder,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=512,
+        enable_chunked_prefill=False,
+        max_num_batched_tokens=MOST_TOKENS,
+    )
     seconds = {}
     for count, drafts in sizes.items():
         asked = [
