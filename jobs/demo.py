@@ -12,19 +12,26 @@ import argparse
 import json
 import logging
 import os
-import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-import raymtr
 from jobs.cluster import start_ray
+from jobs.demo_show import (
+    ask,
+    catalog_of,
+    dead_letters,
+    facts_of,
+    find_sections,
+    held_out_queries,
+    own_queries,
+    training_curve,
+    where_note,
+)
 from jobs.embed_catalog import embed_catalog
 from jobs.finetune_captioner import finetune_captioner
 from jobs.memory_watch import MemoryWatch
@@ -32,9 +39,9 @@ from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
-from raymtr.captions.templates import caption_tracks, template_caption
+from raymtr.captions.templates import caption_tracks
 from raymtr.errors import InputError
-from raymtr.evaluation.report import Example, Facts, Hit, write_report
+from raymtr.evaluation.report import Facts, write_report
 from raymtr.recipes import quick_finetune
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
@@ -45,10 +52,8 @@ LOG = logging.getLogger("raymtr")
 MADE_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
 PIECES = 600
-HITS = 5  # shown per query
 PAIRS_PER_TRACK = 2  # sentences of a piece that the demonstration's captioner learns from
 MODEL_TRACKS = 66  # pieces it captions, three times each; templates write for the others
-DESCRIPTIONS = ("slow sad piano", "fast energetic drums", "calm acoustic guitar, no drums")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +136,7 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         examples=examples,
         stages=stages.seconds,
         peak_memory_gib=memory.peak_gib,
-        training=training_curve(workspace),
+        training=training_curve(workspace, RUN),
         notes=[where_note(sections), caption_note(captioned, captioner)],
         errors=dead_letters(embedded, workspace),
     )
@@ -256,143 +261,6 @@ def demo_on_music(
         "peak_memory_gib": round(memory.peak_gib, 3),
         "report": report,
     }
-
-
-def catalog_of(workspace: Workspace) -> pa.Table:
-    """The catalog's tracks."""
-    table = storage.read_tables(workspace.tracks)
-    assert table is not None, "scan wrote the catalog a moment ago"
-    return table
-
-
-def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) over the held-out tracks of the made catalog."""
-    table = catalog_of(workspace)
-    rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
-    whole = [row for row in rows if row["mode"]]  # pieces of one section
-    first, middle, last = whole[0], whole[len(whole) // 2], whole[-1]
-    known = next(name for row in rows for name in row["similar_artists"] or ())
-    here, rng = "split = 'test'", np.random.default_rng(0)
-    sentences = [template_caption(row["tags"], rng, held_out=True) for row in (first, middle, last)]
-    return [
-        *(("caption", sentence, here) for sentence in sentences if sentence),
-        ("tag", middle["tags"][0], here),
-        ("title", f"{first['title']} by {first['artist']}", None),
-        ("title", middle["title"], None),
-        ("artist", middle["artist"], None),
-        ("similar_artist", f"similar to {known}", here),
-    ]
-
-
-def find_sections(workspace: Workspace) -> dict[str, float]:
-    """Whether a hit says where: long pieces asked for by the words of one of their sections.
-
-    `right` is the share of queries whose segment has its middle in that section, `chance` the
-    share of the piece that the section takes, on average.
-    """
-    searcher = raymtr.Searcher(workspace)
-    truth = storage.read_json(workspace.path("music", "sections.json"))
-    right, chance = [], []
-    for track_id, sections in truth.items():
-        for section in sections:
-            words = ", ".join(section["tags"])
-            where = f"track_id = '{track_id}'"
-            (hit,) = searcher.search(text=words, where=where, mode="semantic", k=1)["hits"]
-            middle = (hit["segment"]["start_s"] + hit["segment"]["end_s"]) / 2
-            right.append(section["start_s"] <= middle < section["end_s"])
-            chance.append((section["end_s"] - section["start_s"]) / sections[-1]["end_s"])
-    return {
-        "queries": len(right),
-        "right": float(np.mean(right)),
-        "chance": float(np.mean(chance)),
-    }
-
-
-def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) that a user's own folder should answer, by what was not `failed`."""
-    rows = catalog_of(workspace).slice(0, 1000).to_pylist()
-    rows = [row for row in rows if row["track_id"] not in failed]
-    titles = [row["title"] for row in rows if row["title"]][:2]
-    artists = list(dict.fromkeys(row["artist"] for row in rows if row["artist"]))[:2]
-    tags = list(dict.fromkeys(tag for row in rows for tag in row["tags"] or ()))[:2]
-    queries = [("title", title) for title in titles]
-    queries += [("artist", artist) for artist in artists]
-    queries += [("similar_artist", f"similar to {artist}") for artist in artists[:1]]
-    queries += [("tag", tag) for tag in tags]
-    queries += [("description", words) for words in DESCRIPTIONS]
-    return [(kind, query, None) for kind, query in queries]
-
-
-def ask(workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]) -> list[Example]:
-    """Each query with its hits, as the report shows them."""
-    searcher = raymtr.Searcher(workspace.root)
-    tracks = catalog_of(workspace)
-    durations = dict(
-        zip(tracks["track_id"].to_pylist(), tracks["duration"].to_pylist(), strict=True)
-    )
-    examples = []
-    for kind, query, where in queries:
-        found = searcher.search(text=query, where=where, k=HITS)
-        hits = [cast(Hit, hit | {"duration": durations[hit["track_id"]]}) for hit in found["hits"]]
-        examples.append(
-            Example(
-                query=query,
-                kind=kind,
-                understood=found["query"],
-                took_ms=found["took_ms"]["total"],
-                hits=hits,
-            )
-        )
-    return examples
-
-
-def dead_letters(embedded: dict[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
-    """What scan and embed could not use, with the reason."""
-    rows = []
-    for stage, folder in (
-        ("scan", f"{workspace.catalog}/dead_letter"),
-        ("embed", f"{workspace.embeddings(embedded['fingerprint'])}/dead_letter"),
-    ):
-        table = storage.read_tables(folder)
-        rows += [{**row, "stage": stage} for row in (table.to_pylist() if table else ())]
-    return rows
-
-
-def where_note(sections: dict[str, float]) -> str:
-    """The figure of `find_sections` in words."""
-    return (
-        "Where in the track: asked for one section of a long piece, the segment of the hit lies "
-        f"in that section for {sections['right']:.0%} of {sections['queries']:.0f} queries; at "
-        f"random {sections['chance']:.0%}."
-    )
-
-
-def training_curve(workspace: Workspace) -> list[tuple[int, float | None, float | None]]:
-    """(step, loss, validation R@10) of the demo's run."""
-    lines = storage.read_bytes(f"{workspace.run(RUN)}/metrics.jsonl").decode().splitlines()
-    rows = [json.loads(line) for line in lines]
-    return [(row["step"], row.get("loss"), row.get("valid_text_to_audio_r_at_10")) for row in rows]
-
-
-def facts_of(
-    workspace: Workspace, embedded: dict[str, Any], built: dict[str, Any], settings: Settings
-) -> Facts:
-    """What was built, from what the jobs answered."""
-    table = catalog_of(workspace)
-    seconds = pc.sum(table["duration"]).as_py() or 0.0
-    return Facts(
-        made_at=time.strftime("%d %B %Y, %H:%M"),
-        tracks=len(table),
-        hours=seconds / 3600,
-        artists=pc.count_distinct(table["artist"]).as_py(),
-        built={
-            "recipe": settings.recipe,
-            "tracks embedded": embedded["embedded"],
-            "model fingerprint": embedded["fingerprint"],
-            "index": f"{built['index']['kind']}: {built['index']['why']}",
-        },
-        versions={"raymtr": raymtr.__version__, "Python": platform.python_version()},
-    )
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -10,30 +10,28 @@ No Ray: it is seconds of work on vectors that are already there. Written to `eva
 `metrics.json`, a TREC run a column, and the benchmark itself, so that others can recompute the
 figures or ask the same again.
 
-**captions** (`raymtr evaluate captions`): sentences of several systems for the same tags, against
-what people wrote -> `captions.json` and, for reading, `captions.jsonl`.
+**captions** (`raymtr evaluate captions`) is jobs.evaluate_captions.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs import evaluate_captions
 from raymtr import storage
-from raymtr.captions.score import TokenEncoder
 from raymtr.errors import InputError
-from raymtr.evaluation import caption_benchmark, trec
+from raymtr.evaluation import trec
 from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchmark, save_benchmark
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.evaluation.quality import Run, chance, measure, rank_pool
 from raymtr.index.shards import Shards, matrix_of
 from raymtr.progress import Progress
-from raymtr.recipes import MINILM
 from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
 from raymtr.track import SPLITS
@@ -42,7 +40,6 @@ from raymtr.workspace import Workspace
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
 WHAT = ("tracks", "captions")
-OF_CAPTIONS = ("pairs", "held_out", "captions", "baseline", "encoder")  # arguments of that alone
 SYSTEMS = ("towers", "search", "both")
 # Of the queries drawn and of the intervals. Not train.seed: runs of other seeds must meet the same
 # queries to be compared.
@@ -66,37 +63,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", choices=SYSTEMS, default="both", help="default: both")
     parser.add_argument("--out", metavar="FOLDER", help="default: evaluation/ in the workspace")
-    words = parser.add_argument_group("captions")
-    words.add_argument(
-        "--pairs",
-        metavar="JSONL",
-        help="`tags` and a reference `caption` (default: what `finetune` held out)",
-    )
-    words.add_argument(
-        "--held-out",
-        action="store_true",
-        default=None,
-        help="only those of --pairs that `finetune` holds out",
-    )
-    words.add_argument(
-        "--captions",
-        metavar="NAME=FILE",
-        action="append",
-        help="a system's captions, JSON lines or Parquet; repeatable (default: the workspace's)",
-    )
-    words.add_argument("--baseline", metavar="NAME", help="others less this one (template)")
-    words.add_argument(
-        "--encoder", metavar="NAME", help=f"of BERTScore, a folder or a name (default: {MINILM})"
-    )
+    evaluate_captions.add_arguments(parser.add_argument_group("captions"))
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
-    given = {name: getattr(arguments, name) for name in OF_CAPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = evaluate_captions.given(arguments)
     if arguments.what == "captions":
-        files = _named_files(given.pop("captions", ()))
-        return evaluate_captions(workspace, settings, files=files, out=arguments.out, **given)
+        return evaluate_captions.run(arguments, workspace)
     if given:
         raise InputError(
             f"--{next(iter(given)).replace('_', '-')} belongs to `raymtr evaluate captions`"
@@ -156,61 +130,6 @@ def evaluate(
     for name, ranked in runs.items():
         answer[name], answer["intervals"][name] = measure(asked, ranked, rng)
     answer["files"] = write_files(out or workspace.path("evaluation"), asked, runs, answer)
-    return answer
-
-
-def _named_files(arguments: Sequence[str]) -> dict[str, str]:
-    """NAME=FILE each, every name once and none of those that are made here."""
-    files: dict[str, str] = {}
-    for argument in arguments:
-        name, _, uri = argument.partition("=")
-        if not name or not uri:
-            raise InputError(
-                f"--captions is NAME=FILE, as in lora=captions.jsonl; got {argument!r}"
-            )
-        if name in files or name in (caption_benchmark.TEMPLATE, caption_benchmark.TAGS):
-            raise InputError(f"--captions: the name {name!r} is taken; each system has its own")
-        files[name] = uri
-    return files
-
-
-def evaluate_captions(
-    workspace: Workspace,
-    settings: Settings,
-    *,
-    pairs: str | None = None,
-    held_out: bool = False,
-    files: Mapping[str, str] | None = None,
-    baseline: str = caption_benchmark.TEMPLATE,
-    encoder: str = MINILM,
-    out: str | None = None,
-) -> dict[str, Any]:
-    """Figures of each system's captions (`files`: name -> where) beside a template's and the tags.
-
-    `pairs` are the ones that `finetune` held out, where not given, and `files` the workspace's
-    captions. Raises InputError where there is nothing to compare.
-    """
-    asked, vocabulary = caption_benchmark.asked_pairs(workspace, pairs, held_out=held_out)
-    if not files and storage.list_files(workspace.captions, suffix=".parquet"):
-        files = {"captions": workspace.captions}
-    rng = np.random.default_rng(SEED)
-    systems = {
-        name: caption_benchmark.read_captions(uri, asked) for name, uri in (files or {}).items()
-    }
-    systems |= caption_benchmark.made_here(asked, rng)
-    answer = caption_benchmark.compare(
-        asked,
-        systems,
-        encoder=TokenEncoder(encoder),
-        vocabulary=vocabulary,
-        baseline=baseline,
-        rng=rng,
-    )
-    folder = out or workspace.path("evaluation")
-    answer |= {"seed": SEED, "files": {n: f"{folder}/captions.{n}" for n in ("json", "jsonl")}}
-    lines = caption_benchmark.side_by_side(asked, systems)
-    storage.write_bytes(answer["files"]["jsonl"], "".join(f"{n}\n" for n in lines).encode())
-    storage.write_json(answer["files"]["json"], answer)
     return answer
 
 
@@ -279,9 +198,7 @@ def write_files(
 def describe(answer: dict[str, Any]) -> str:
     """A line a system and kind, the chance level under them; of captions, a line a system."""
     if "systems" in answer:
-        lines = [*caption_benchmark.table_lines(answer), ""]
-        lines += [f"note: {note}" for note in answer["notes"]]
-        return "\n".join([*lines, f"written to {answer['files']['json']}"])
+        return evaluate_captions.describe(answer)
     systems = [name for name in ("towers", "search") if name in answer]
     source = answer["benchmark"] or f"split {answer['split']}"
     lines = [
