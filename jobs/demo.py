@@ -42,7 +42,7 @@ from raymtr import storage
 from raymtr.captions.templates import caption_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.report import Facts, write_report
-from raymtr.recipes import quick_finetune
+from raymtr.recipes import quick_captions, quick_finetune
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -164,7 +164,7 @@ def make_towers(
     with stages.timed("caption"):
         captioned = write_captions(
             workspace,
-            settings,
+            quick_captions(settings),
             captioner=captioner,
             engine="transformers",  # an engine's start would take longer than these few captions
             model_tracks=MODEL_TRACKS,

@@ -39,6 +39,7 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
 TRACKS_PER_BLOCK = 256  # planned by one task
+SAMPLING = ("temperature", "top_k", "tag_bias", "presence_penalty", "max_new_tokens")
 MOST_TERMS = 100_000  # different tags of a catalog that the judge knows as musical terms
 
 
@@ -157,10 +158,7 @@ class ModelCaptions:
             "base": self._captioner.base_identity,
             "adapter": self._captioner.adapter,
             "prompt": prompt_hash(),
-            "sampling": {
-                name: getattr(self._spec, name)
-                for name in ("temperature", "top_k", "max_new_tokens")
-            },
+            "sampling": {name: getattr(self._spec, name) for name in SAMPLING},
             "engine": self._engine,
         }
 

@@ -190,6 +190,8 @@ class CaptionSpec:
 
     temperature: float = 1.0
     top_k: int = 50
+    tag_bias: float = 0.0  # added to the scores of the tags' tokens, small words aside
+    presence_penalty: float = 0.0  # taken from the score of a token that is already written
     max_new_tokens: int = 128
     draws: int = 4  # candidates for a caption; the best is kept
     passes: int = 2  # times that the unacceptable are drawn again, the first pass included

@@ -7,7 +7,9 @@ with every caption: they draw from the same distribution, but not the same words
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,8 +17,10 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from raymtr.captions.base_model import load_tokenizer
 from raymtr.captions.drafts import DRAFT
 from raymtr.captions.generate import Captioner, Writer, merged_folder
+from raymtr.captions.prompt import tag_tokens
 from raymtr.errors import UnusableError
 from raymtr.specs import CaptionSpec, FinetuneSpec
 
@@ -109,12 +113,17 @@ def _with_vllm(
     sampling = {
         "temperature": spec.temperature,
         "top_k": spec.top_k or -1,
+        "presence_penalty": spec.presence_penalty,
         "max_tokens": spec.max_new_tokens,
     }
     served = {"model": adapter} if adapter else {}
 
     def ask(row: dict[str, Any]) -> dict[str, Any]:
-        return {"sampling_params": sampling | {"seed": row["seed"]}, **served}
+        own: dict[str, Any] = {"seed": row["seed"]}
+        if spec.tag_bias:
+            tokens = tag_tokens(_tokenizer(model), json.loads(row["tags"]))
+            own["logit_bias"] = dict.fromkeys(tokens, spec.tag_bias)
+        return {"sampling_params": sampling | own, **served}
 
     def answer(row: dict[str, Any]) -> dict[str, Any]:
         return row | {"text": row["generated_text"]}
@@ -139,6 +148,12 @@ def as_drafts(batch: dict[str, np.ndarray]) -> pa.Table:
     failed = batch.get(FAILED, [""] * count)
     columns["error"] = [str(why)[:LETTERS_LIMIT] if why else None for why in failed]
     return pa.Table.from_pydict(columns, DRAFT)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(model: str) -> Any:
+    """The model's tokenizer, once a worker."""
+    return load_tokenizer(model)
 
 
 def _positions(model: str) -> int:

@@ -13,6 +13,7 @@ What is left of the neighbours is padding: scores move in their last bits.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -27,7 +28,7 @@ import torch
 
 from raymtr import storage
 from raymtr.captions.base_model import base_identity, load_base, load_tokenizer
-from raymtr.captions.prompt import prompt_hash
+from raymtr.captions.prompt import prompt_hash, tag_tokens
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec, FinetuneSpec
 
@@ -153,16 +154,22 @@ class Writer:
         self._model.to("cuda" if spec.use_gpu else "cpu").eval()
 
     def __call__(self, drafts: pa.Table) -> pa.Table:
-        """`drafts` (`prompt`, `seed`, ...) with their `text`; `error` where a row failed."""
+        """`drafts` (`prompt`, `tags`, `seed`, ...) with their `text`."""
         prompts, seeds = drafts["prompt"].to_pylist(), drafts["seed"].to_pylist()
-        texts = write_texts(self._model, self._tokenizer, prompts, seeds, self._spec)
+        tags = [json.loads(row) for row in drafts["tags"].to_pylist()]
+        texts = write_texts(self._model, self._tokenizer, prompts, tags, seeds, self._spec)
         place = drafts.column_names.index("text")
         return drafts.set_column(place, drafts.schema.field("text"), pa.array(texts, pa.string()))
 
 
 @torch.no_grad()
 def write_texts(
-    model: Any, tokenizer: Any, prompts: Sequence[str], seeds: Sequence[int], spec: CaptionSpec
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    tags: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    spec: CaptionSpec,
 ) -> list[str]:
     """The answer to each prompt, drawn with its own seed; in batches padded on the left."""
     from transformers import LogitsProcessorList
@@ -174,31 +181,58 @@ def write_texts(
             list(prompts[chosen]), return_tensors="pt", padding=True, padding_side="left"
         ).to(model.device)
         batch.pop("token_type_ids", None)
+        asked = batch["input_ids"].shape[1]
+        wanted = [tag_tokens(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
+        sampling = SeededSampling(seeds[chosen], spec, asked=asked, wanted=wanted)
         written = model.generate(
             **batch,
             do_sample=False,
             max_new_tokens=spec.max_new_tokens,
-            logits_processor=LogitsProcessorList([SeededSampling(seeds[chosen], spec)]),
+            logits_processor=LogitsProcessorList([sampling]),
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        answers = written[:, batch["input_ids"].shape[1] :]
-        texts += tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts += tokenizer.batch_decode(written[:, asked:], skip_special_tokens=True)
     return texts
 
 
 class SeededSampling:
-    """A logits processor: after it, the largest score is a draw with the row's own seed."""
+    """A logits processor: after it, the largest score is a draw with the row's own seed.
 
-    def __init__(self, seeds: Sequence[int], spec: CaptionSpec) -> None:
+    `wanted` are the tokens of each row that `spec.tag_bias` favours, `asked` is the length of the
+    prompts. Bias and penalty mean what vLLM's `logit_bias` and `presence_penalty` mean.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        spec: CaptionSpec,
+        *,
+        asked: int = 0,
+        wanted: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
-        self._temperature, self._top_k = spec.temperature, spec.top_k
+        self._spec, self._asked, self._wanted = spec, asked, wanted
+        self._bias: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [B, V] -> scores with all but the top k at -inf and noise on those."""
-        if self._temperature == 0:
+        scores = self._favoured(input_ids, scores.float())
+        if self._spec.temperature == 0:
             return scores
-        values, places = scores.float().topk(min(self._top_k or scores.shape[1], scores.shape[1]))
+        values, places = scores.topk(min(self._spec.top_k or scores.shape[1], scores.shape[1]))
         noise = np.stack([stream.gumbel(size=values.shape[1]) for stream in self._streams])
-        drawn = values / self._temperature + torch.from_numpy(noise).to(values)
-        return torch.full_like(scores, -torch.inf, dtype=torch.float32).scatter(1, places, drawn)
+        drawn = values / self._spec.temperature + torch.from_numpy(noise).to(values)
+        return torch.full_like(scores, -torch.inf).scatter(1, places, drawn)
+
+    def _favoured(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._wanted is not None:
+            if self._bias is None:
+                self._bias = torch.zeros_like(scores)
+                for row, tokens in enumerate(self._wanted):
+                    self._bias[row, list(tokens)] = self._spec.tag_bias
+            scores = scores + self._bias
+        if self._spec.presence_penalty:
+            written = torch.zeros_like(scores).scatter(1, input_ids[:, self._asked :], 1.0)
+            scores = scores - self._spec.presence_penalty * written
+        return scores

@@ -144,6 +144,7 @@ class Phase:
             self._step.model.eval(),
             self._tokenizer,
             [prompt_of(pair.tags) for pair in pairs],
+            [pair.tags for pair in pairs],
             range(len(pairs)),
             CaptionSpec(temperature=0.7, max_new_tokens=96),
         )

@@ -72,6 +72,23 @@ def test_sampling_follows_the_softmax():
     assert int(greedy(torch.empty(0), scores).argmax()) == 2
 
 
+def test_tags_are_favoured_until_they_are_written(captioner):
+    from raymtr.captions.base_model import load_tokenizer
+    from raymtr.captions.prompt import tag_tokens
+
+    tokenizer = load_tokenizer(open_captioner(captioner).base)
+    tokens = tag_tokens(tokenizer, ["slow piano", "of"])
+    spelt = "".join(tokenizer.decode([token]) for token in tokens)
+    assert "slow" in spelt.replace(" ", "") or "piano" in spelt.replace(" ", "")
+    assert not set(tag_tokens(tokenizer, ["of", "and"])), "small words are no tags"
+    spec = CaptionSpec(temperature=0.0, tag_bias=2.0, presence_penalty=1.5)
+    sampler = SeededSampling([3, 4], spec, asked=1, wanted=[[1, 2], [0]])
+    prompt, scores = torch.tensor([[1], [0]]), torch.zeros(2, 4)
+    assert sampler(prompt, scores).tolist() == [[0, 2, 2, 0], [2, 0, 0, 0]], "the prompt is free"
+    after = sampler(torch.tensor([[1, 2], [0, 3]]), scores)
+    assert after.tolist() == [[0, 2, 0.5, 0], [2, 0, 0, -1.5]]
+
+
 def test_merged_weights_write_what_the_adapter_writes(captioner):
     drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(1))
     merged = Writer(open_captioner(captioner), SPEC)(drafts)
