@@ -67,9 +67,10 @@ def prompt_of(tags: Sequence[str]) -> str:
 
 
 def tag_tokens(tokenizer: Any, tags: Sequence[str]) -> list[int]:
-    """Ids of the tokens that spell the words of `tags` inside a sentence, small words aside.
+    """Ids of the tokens that are a word of `tags` inside a sentence, small words aside.
 
-    A model that is drawn to them, each until it is written, forgets fewer tags.
+    A model that is drawn to them, each until it is written, forgets fewer tags. Words that are
+    spelt in pieces are left to the model: a favoured piece turns up in other words.
     """
     words = {word for tag in tags for word in tag.split()}
     spoken = sorted(word for word in words if word.casefold() not in SMALL_WORDS)
@@ -77,7 +78,7 @@ def tag_tokens(tokenizer: Any, tags: Sequence[str]) -> list[int]:
         return []
     before = len(tokenizer(LEAD, add_special_tokens=False)["input_ids"])
     rows = tokenizer([f"{LEAD} {word}" for word in spoken], add_special_tokens=False)["input_ids"]
-    return sorted({token for row in rows for token in row[before:]})
+    return sorted({row[before] for row in rows if len(row) == before + 1})
 
 
 def prompt_hash() -> str:
