@@ -15,6 +15,7 @@ import argparse
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -41,6 +42,7 @@ CONFIG = "config.json"  # the last file of a saved model to appear
 GOLDEN = "golden.json"  # only a model that raymtr saved has pinned vectors
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
 SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
+TRACKS_PER_ACTOR = 500  # what a replica must have to do; its start takes as long as 300
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
 SKIPPED_ALL: dict[str, Any] = {
     "embedded": 0,
@@ -116,7 +118,7 @@ def embed_catalog(
             loaded.fingerprint,
         )
         start_ray()
-        pipeline = embed_pipeline(left, shards, loaded.spec.audio, settings.embed)
+        pipeline = embed_pipeline(left, shards, loaded.spec.audio, fit_actors(settings.embed, left))
         commit_results(pipeline, shards, total=len(left))
     shards.release()
     answer = shards.account(catalog) | {"new": len(left), "fingerprint": loaded.fingerprint}
@@ -163,14 +165,25 @@ def embed_pipeline(
     )
 
 
+def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
+    """`embed` with no more replicas than `tracks` are worth: each costs its start."""
+    return replace(embed, actors=min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR)))
+
+
 def actor_cores(embed: EmbedSpec) -> float:
-    """Cores one actor reserves: its threads, but one core of the cluster stays free for tasks."""
+    """Cores one actor reserves: its threads, or less, so that tasks find a core somewhere.
+
+    A task needs a whole core on one node. However the actors are spread, some node has one if, over
+    all, as many are left as there are nodes (pigeonhole); one core of the cluster is not enough:
+    two nodes of one core with half an actor's core each leave no task a place, and nothing moves.
+    """
     import ray
 
-    cores = ray.cluster_resources().get("CPU", 0)
-    if cores < 1:  # nothing has joined yet; an autoscaler will see what is asked for
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    working = [cores for cores in nodes if cores >= 1]
+    if not working:  # nothing has joined yet; an autoscaler will see what is asked for
         return embed.threads
-    return float(min(embed.threads, (cores - 1) / embed.actors))
+    return float(min(embed.threads, (sum(working) - len(working)) / embed.actors))
 
 
 def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) -> None:

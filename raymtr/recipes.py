@@ -69,7 +69,7 @@ def laptop() -> Settings:
             checkpoint_every=40,
             validate_every=40,
         ),
-        embed=EmbedSpec(actors=1, threads=1, tracks_per_block=64),  # a block costs 20 ms
+        embed=EmbedSpec(actors=2, tracks_per_block=64),  # a block costs 20 ms
         finetune=FinetuneSpec(
             steps=500,
             batch=32,

@@ -127,7 +127,7 @@ class TrainSpec:
 class EmbedSpec:
     """The embedding job: how wide it runs and what it refuses."""
 
-    actors: int = 1  # model replicas
+    actors: int = 1  # model replicas; fewer for few tracks
     threads: int = 1  # torch threads of one replica
     use_gpu: bool = False
     precision: Precision = "fp32"

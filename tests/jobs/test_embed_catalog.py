@@ -12,10 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 
-from jobs.embed_catalog import describe, embed_catalog, plan_embedding
+from jobs.embed_catalog import describe, embed_catalog, fit_actors, plan_embedding
 from jobs.scan_catalog import scan_catalog
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
@@ -23,7 +24,7 @@ from raymtr.index.shards import find_shards, matrix_of
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
 from raymtr.settings import load_settings
-from raymtr.specs import Settings
+from raymtr.specs import EmbedSpec, Settings
 from raymtr.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -208,3 +209,10 @@ def test_only_what_is_new_or_changed_is_embedded_again(
     assert after[ids["kept"]] == before[ids["kept"]]
     assert after[ids["replaced"]] != before[ids["replaced"]]
     assert {ids["added"], ids["broken"]} <= set(after)
+
+
+def test_replicas_are_as_many_as_the_tracks_are_worth() -> None:
+    asked = EmbedSpec(actors=8)
+    sizes = (1, 499, 1_000, 1_700, 10**6)
+    fitted = [fit_actors(asked, pa.table({"track_id": range(size)})).actors for size in sizes]
+    assert fitted == [1, 1, 2, 3, 8]
