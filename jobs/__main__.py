@@ -34,15 +34,17 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "train": ("train_towers", "train the audio and text towers on the catalog"),
     "embed": ("embed_catalog", "turn every track into vectors"),
     "index": ("build_index", "publish the vectors as the live tables"),
+    "duplicates": ("find_duplicates", "find tracks that are one song, and how they are alike"),
     "search": ("search", "ask the live tables by words, by track or by audio"),
     "serve": ("serve", "the search endpoint and its page over the live tables"),
     "evaluate": ("evaluate", "measure how well held-out tracks are found"),
     "demo": ("demo", "all of it, on a catalog made on the spot or on your folder"),
+    "plan": ("plan", "machines, memory, disk and time that a catalog of some size needs"),
     "doctor": ("doctor", "what works on this machine and what does not"),
 }
 FULL_DISK = os.strerror(errno.ENOSPC)  # Lance and Arrow repeat the system's words
 FULL_DISK_CURE = "; free some space and run the same command again: what is finished is kept"
-WITHOUT_WORKSPACE = {"doctor", "demo"}  # the demo makes workspaces of its own
+WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo makes workspaces of its own
 MAKES_WORKSPACE = {"scan", "finetune"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3

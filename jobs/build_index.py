@@ -14,9 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs import change_index
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.index.build_tables import choose_index, tracks_table
+from raymtr.index.changes import sweep
+from raymtr.index.owner import own_index
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back
 from raymtr.index.shards import Shards, find_shards
 from raymtr.index.track_table import Build
@@ -36,12 +39,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--explain", action="store_true", help="say which index is chosen and why; build nothing"
     )
+    what.add_argument(
+        "--upsert",
+        metavar="MANIFEST",
+        help="add these tracks to the live build, or replace them there; they must be embedded",
+    )
+    what.add_argument(
+        "--delete",
+        metavar="MANIFEST-OR-IDS",
+        help="take these tracks (a manifest, or a file with an id in each line) out of the "
+        f"workspace until they are scanned again: {change_index.DELETED_WHEN}",
+    )
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
     if arguments.rollback:
-        return _answer(roll_back(workspace), workspace)
+        with own_index(workspace):
+            return _answer(roll_back(workspace), workspace)
+    if arguments.upsert:
+        return change_index.upsert_tracks(workspace, arguments.upsert)
+    if arguments.delete:
+        return change_index.delete_tracks(workspace, arguments.delete)
     if arguments.explain:
         return explain_index(workspace, settings, fingerprint=arguments.model)
     return build_index(workspace, settings, fingerprint=arguments.model)
@@ -56,9 +75,12 @@ def build_index(
     track known by words alone is in. Raises InputError where there is nothing to publish.
     """
     started = time.monotonic()
-    catalog, shards, left_out = read_inputs(workspace, fingerprint)
-    captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
-    build = publish(workspace, tracks_table(catalog, captions), shards, search=settings.search)
+    with own_index(workspace):  # before it reads: a track deleted meanwhile must stay deleted
+        catalog, shards, left_out = read_inputs(workspace, fingerprint)
+        captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
+        if storage.exists(f"{workspace.db}/live.json"):
+            sweep(workspace)
+        build = publish(workspace, tracks_table(catalog, captions), shards, search=settings.search)
     return _answer(build, workspace) | {
         "left_out": left_out,
         "seconds": round(time.monotonic() - started, 3),
@@ -113,6 +135,8 @@ def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
 
 def describe(answer: dict[str, Any]) -> str:
     """The answer in words."""
+    if "index" not in answer:
+        return change_index.describe(answer)
     index = answer["index"]
     lines = []
     if "build" in answer:

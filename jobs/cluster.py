@@ -30,6 +30,7 @@ def start_ray() -> None:
         ray.init(logging_level=logging.WARNING)
         return
     ray.init(
+        address="local",  # never joins another's that `ray start` left on this machine
         include_dashboard=False,
         object_store_memory=512 << 20,
         logging_level=logging.WARNING,

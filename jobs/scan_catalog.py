@@ -37,7 +37,6 @@ LOG = logging.getLogger("raymtr")
 
 EXAMPLE = "raymtr scan ~/Music --workspace w"
 
-PART_ROWS = 100_000  # tracks in one Parquet file of the catalog
 BATCH_FILES = 1_000  # files whose tags are read between two looks at the clock, or by one Ray task
 RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
 
@@ -168,11 +167,7 @@ def on_cluster(files: pa.Table) -> Iterator[pa.Table]:
 
 def write_catalog(workspace: Workspace, tracks: pa.Table, errors: pa.Table) -> None:
     """Put the new catalog in the place of the old one."""
-    new = f"{workspace.tracks}.new"
-    storage.delete(new)  # of a scan that was killed
-    for part, start in enumerate(range(0, max(len(tracks), 1), PART_ROWS)):
-        storage.write_table(f"{new}/part-{part:05}.parquet", tracks.slice(start, PART_ROWS))
-    storage.replace_files(new, workspace.tracks)
+    storage.replace_tables(workspace.tracks, tracks)
     letters = f"{workspace.catalog}/dead_letter"
     if len(errors):
         storage.write_table(f"{letters}/part-00000.parquet", errors)

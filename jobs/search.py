@@ -30,13 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diversity", type=float, metavar="SHARE", help="0 to 1: how much hits should differ"
     )
+    parser.add_argument(
+        "--fold-duplicates",
+        action="store_true",
+        help="of tracks that are one song (`raymtr duplicates`) show only the best",
+    )
     parser.add_argument("--cursor", help="an answer's next_cursor, to read on")
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
     filters = ("like", "unlike", "exclude", "where", "audio")
-    names = (*filters, "mode", "k", "per_artist", "diversity", "cursor")
+    names = (*filters, "mode", "k", "per_artist", "diversity", "fold_duplicates", "cursor")
     asked = {name: getattr(arguments, name) for name in names}
     return Searcher(workspace).search(arguments.text, **asked)
 
@@ -52,7 +57,7 @@ def describe(answer: dict[str, Any]) -> str:
         why = ", ".join(_reason(reason) for reason in hit["why"])
         lines.append(
             f"{place:3}  {hit['score']:.3f}  {where:>11}  {name or '(untitled)'}  "
-            f"[{hit['track_id']}]  {why}"
+            f"[{hit['track_id']}]  {why}{_duplicates(hit)}"
         )
     if not answer["hits"]:
         lines.append("no track matches; loosen --where or --exclude")
@@ -77,6 +82,11 @@ def _reason(reason: dict[str, Any]) -> str:
     if "matched" in reason:
         return f"{reason['by']}: {', '.join(reason['matched'])}"
     return f"{reason['by']} #{reason['rank']}"
+
+
+def _duplicates(hit: dict[str, Any]) -> str:
+    same = hit.get("duplicates")
+    return f"; the same song: {', '.join(same)}" if same else ""
 
 
 def _clock(seconds: float) -> str:

@@ -72,6 +72,7 @@ def serve_endpoint(
         "open_to_anyone": api_keys is None,
         "num_cpus": 0.1,  # replicas of one machine share its cores
         "max_replicas": 1,
+        "shutdown_wait_s": 0.2,  # nothing else routes to it, so there is nobody to wait for
     }
     serve.run(build_app(values), name="raymtr", route_prefix="/")
     return {"address": f"http://{host}:{port}", "layout": layout}

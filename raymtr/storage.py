@@ -21,6 +21,8 @@ from pyarrow import fs
 
 from raymtr.errors import InputError, UnusableError
 
+PART_ROWS = 100_000  # of one Parquet file of a table that is read a part at a time
+
 
 def is_remote(uri: str) -> bool:
     """Whether `uri` lies in an object store rather than on a local file system."""
@@ -130,10 +132,10 @@ def write_table(uri: str, table: pa.Table) -> None:
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 
-def read_table(uri: str) -> pa.Table:
-    """One Parquet file."""
+def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, or some of its columns."""
     filesystem, path = open_filesystem(uri)
-    return pq.read_table(path, filesystem=filesystem)
+    return pq.read_table(path, columns=list(columns) if columns else None, filesystem=filesystem)
 
 
 def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
@@ -151,6 +153,15 @@ def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | No
         return None
     table = pa.concat_tables(parts, promote_options="default")
     return table.select([c for c in columns if c in table.column_names]) if columns else table
+
+
+def replace_tables(folder: str, table: pa.Table) -> None:
+    """Put `table` in the place of the Parquet files of `folder`, in parts of PART_ROWS."""
+    new = f"{folder}.new"
+    delete(new)  # of a job that was killed
+    for part, start in enumerate(range(0, max(len(table), 1), PART_ROWS)):
+        write_table(f"{new}/part-{part:05}.parquet", table.slice(start, PART_ROWS))
+    replace_files(new, folder)
 
 
 def replace_files(new: str, folder: str) -> None:

@@ -111,6 +111,11 @@ class Workspace:
         return self.path("db")
 
     @property
+    def duplicates(self) -> str:
+        """Folder of the Parquet file that says which tracks are one song, a row a track."""
+        return self.path("duplicates")
+
+    @property
     def audio_cache(self) -> str:
         """Decoded audio, for what is read more than once."""
         return self.path("cache", "audio")

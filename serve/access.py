@@ -2,7 +2,8 @@
 
 Keys lie hashed in a mounted file and are compared in constant time. Rates are counted in each
 ingress replica, so with several a key gets as many times its rate; a shared counter would cost a
-hop for every request. The page's own files need no key: it asks for one.
+hop for every request. The page's own files need no key: it asks for one. Request ids are Serve's:
+it takes or makes `X-Request-ID`, hands it to every deployment's log and sends it back.
 """
 
 from __future__ import annotations
@@ -11,33 +12,52 @@ import hashlib
 import hmac
 import re
 import time
-import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
-from prometheus_client import Counter, Histogram
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from raymtr.errors import InputError
+from serve import subsonic
 from serve.messages import Refusal
+from serve.meters import Meters
 from serve.settings import ServeSettings
 
-OPEN_PATHS = re.compile(r"/|/page/.*|/livez|/readyz")
+OPEN_PATHS = re.compile(
+    r"/|/page/.*|/livez|/readyz|/docs|/openapi\.json|/rest/getOpenSubsonicExtensions(\.view)?"
+)
+CARRIES_AUDIO = ("/v1/search", "/v1/search/audio")
 LOOPBACK_HOSTS = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
-REQUEST_ID = re.compile(r"[\w.:-]{1,100}", re.ASCII)
+SCOPES = frozenset({"search", "metrics"})
 SECURITY = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
     b"x-frame-options": b"DENY",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(), microphone=(), geolocation=()",
+    b"content-security-policy": (
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        b"connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'"
+    ),
 }
-POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    b"connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
-    b"frame-ancestors 'none'"
-)
 
 
-def read_keys(path: str) -> dict[str, str]:
-    """Names by SHA-256 of their key, from lines of `name hex`. Raises InputError."""
+@dataclass(frozen=True)
+class Key:
+    """Who a key belongs to, and what it opens."""
+
+    name: str
+    scopes: frozenset[str] = SCOPES
+
+
+def read_keys(path: str) -> dict[str, Key]:
+    """Keys by their SHA-256, from lines of `name hex [scope ...]`. Raises InputError."""
     keys = {}
     if not Path(path).is_file():
         raise InputError(f"api_keys file {path} does not exist")
@@ -45,36 +65,23 @@ def read_keys(path: str) -> dict[str, str]:
         words = line.split("#")[0].split()
         if not words:
             continue
-        if len(words) != 2 or not re.fullmatch(r"[0-9a-f]{64}", words[1]):
+        if len(words) < 2 or not re.fullmatch(r"[0-9a-f]{64}", words[1]):
             raise InputError(f"{path} line {number}: expected `name sha256-hex-of-the-key`")
-        keys[words[1]] = words[0]
+        unknown = sorted(set(words[2:]) - SCOPES)
+        if unknown:
+            known = ", ".join(sorted(SCOPES))
+            raise InputError(f"{path} line {number}: unknown scope {unknown[0]!r}, known: {known}")
+        keys[words[1]] = Key(words[0], frozenset(words[2:]) or SCOPES)
     if not keys:
         raise InputError(f"{path} holds no key; a line is `name sha256-hex-of-the-key`")
     return keys
 
 
-class Meters:
-    """What one ingress replica counts; made in the replica, since a counter cannot travel."""
-
-    def __init__(self) -> None:
-        self.requests = Counter("raymtr_requests", "answers", ["path", "status"])
-        self.seconds = Histogram("raymtr_request_seconds", "time of an answer", ["path"])
-        self.stage = Histogram("raymtr_stage_seconds", "time of a search's stage", ["stage"])
-
-
-def meters(http: Any) -> Meters:
-    """The counters of this replica's FastAPI application."""
-    if not hasattr(http.state, "meters"):
-        http.state.meters = Meters()
-    found: Meters = http.state.meters
-    return found
-
-
 class Gate:
-    """ASGI middleware: request id, key, rate, size, security headers, counts."""
+    """ASGI middleware: key, scope, rate, size, security headers, counts."""
 
-    def __init__(self, app: Any, settings: ServeSettings) -> None:
-        self.app, self.settings = app, settings
+    def __init__(self, app: Any, settings: ServeSettings, meters: Meters) -> None:
+        self.app, self.settings, self.meters = app, settings, meters
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
         self.spent: dict[str, tuple[float, float]] = {}  # caller -> tokens left, at what time
 
@@ -83,48 +90,51 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        given = headers.get("x-request-id", "")
-        request_id = given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        began = time.perf_counter()
+        path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
 
         async def send_marked(message: Any) -> None:
             if message["type"] == "http.response.start":
-                path = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
-                meters(scope["app"]).requests.labels(path, str(message["status"])).inc()
-                extra = SECURITY | {b"x-request-id": request_id.encode()}
-                if scope["path"] != "/docs":  # FastAPI's page loads its script from elsewhere
-                    extra[b"content-security-policy"] = POLICY
-                message["headers"] = [*message.get("headers", []), *extra.items()]
+                route = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
+                self.meters.answered(route, message["status"], time.perf_counter() - began)
+                message["headers"] = [*message.get("headers", []), *SECURITY.items()]
             await send(message)
 
-        refusal = self._refuse(scope, headers)
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        refusal = self._refuse(path, headers, scope.get("query_string", b""))
         if refusal is not None:
-            await refusal.response()(scope, receive, send_marked)
+            answer: Response = refusal.response()
+            if path.startswith("/rest/"):
+                answer = subsonic.refused(refusal, asked=Request(scope).query_params)
+            await answer(scope, receive, send_marked)
             return
-        most = self._most_bytes(scope["path"])
-        await self.app(scope, _Bounded(receive, most), send_marked)
+        await self.app(scope, _Bounded(receive, self._most_bytes(path)), send_marked)
 
-    def _refuse(self, scope: Any, headers: dict[str, str]) -> Refusal | None:
+    def _refuse(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
             return Refusal(403, "host_refused", "without keys only a loopback host is answered")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._most_bytes(scope["path"]):
+        if not length.isdigit() or int(length) > self._most_bytes(path):
             return Refusal(413, "body_too_large", "the body is larger than this endpoint takes")
-        if OPEN_PATHS.fullmatch(scope["path"]):
+        if OPEN_PATHS.fullmatch(path):
             return None
-        caller = self._caller(headers.get("authorization", "")) if self.keys else "anyone"
-        if caller is None:
+        if not self.keys:
+            return self._spend("anyone")
+        key = self._known(_key_in(path, headers.get("authorization", ""), query))
+        if key is None:
             return Refusal(401, "key_refused", "send `Authorization: Bearer <key>`")
-        return self._spend(caller)
+        wanted = "metrics" if path == "/metrics" else "search"
+        if wanted not in key.scopes:
+            return Refusal(403, "key_out_of_scope", f"this key does not open {wanted}")
+        return self._spend(key.name)
 
-    def _caller(self, authorization: str) -> str | None:
-        kind, _, key = authorization.partition(" ")
-        digest = hashlib.sha256(key.strip().encode()).hexdigest()
-        caller = None
-        for known, name in self.keys.items():  # all of them: the time tells nothing
-            if hmac.compare_digest(known, digest) and kind.lower() == "bearer":
-                caller = name
-        return caller
+    def _known(self, sent: str) -> Key | None:
+        digest = hashlib.sha256(sent.encode()).hexdigest()
+        found = None
+        for known, key in self.keys.items():  # all of them: the time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = key
+        return found
 
     def _spend(self, caller: str) -> Refusal | None:
         """A token bucket that holds a minute's worth."""
@@ -139,14 +149,26 @@ class Gate:
         return Refusal(429, "rate_limited", f"more than {rate} requests a minute", wait)
 
     def _most_bytes(self, path: str) -> int:
-        carries_audio = path in ("/v1/search", "/v1/search/audio")
-        if carries_audio:
+        if path in CARRIES_AUDIO:
             return int(self.settings.body_max_mb * (1 << 20))
         return int(self.settings.json_max_kb * 1024)
 
 
-class BodyTooLargeError(Exception):
-    """A body without a stated length that went on and on."""
+def _key_in(path: str, authorization: str, query: bytes) -> str:
+    """The bearer key; players speak OpenSubsonic and send it as `apiKey`, old ones as `p`."""
+    kind, _, key = authorization.partition(" ")
+    if kind.lower() == "bearer":
+        return key.strip()
+    if not path.startswith("/rest/"):
+        return ""
+    asked = parse_qs(query.decode("latin-1"))
+    sent = (asked.get("apiKey") or asked.get("p") or [""])[0]
+    if sent.startswith("enc:"):
+        try:
+            return bytes.fromhex(sent.removeprefix("enc:")).decode("utf-8", "replace")
+        except ValueError:
+            return ""
+    return sent
 
 
 class _Bounded:
@@ -159,5 +181,6 @@ class _Bounded:
         message = await self.receive()
         self.left -= len(message.get("body", b""))
         if self.left < 0:
-            raise BodyTooLargeError
+            # FastAPI makes a 400 of any other exception while it reads a body.
+            raise HTTPException(413, "the body is larger than this endpoint takes")
         return message

@@ -13,14 +13,16 @@ import asyncio
 from typing import Any
 
 import numpy as np
+from fastapi import FastAPI
 from ray import serve
 from ray.serve.exceptions import BackPressureError
 
 from raymtr.errors import InputError
 from raymtr.index.shards import MadeBy
 from serve import encoders, retriever
+from serve.asking import LOST
 from serve.http import build_http
-from serve.messages import Refusal
+from serve.messages import Refusal, Vectors
 from serve.settings import ServeSettings, read_settings
 
 
@@ -32,13 +34,13 @@ class TextEncoder:
         self.encode_batch.set_max_batch_size(settings.max_batch_size)
         self.encode_batch.set_batch_wait_timeout_s(settings.batch_wait_s)
 
-    async def encode(self, made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
+    async def encode(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
         """Unit vectors [N, D] of one request's sentences."""
-        vectors: np.ndarray | Refusal = await self.encode_batch((made_by, sentences))
+        vectors: Vectors | Refusal = await self.encode_batch((made_by, sentences))
         return vectors
 
     @serve.batch  # type: ignore[untyped-decorator]
-    async def encode_batch(self, jobs: list[encoders.TextJob]) -> list[np.ndarray | Refusal]:
+    async def encode_batch(self, jobs: list[encoders.TextJob]) -> list[Vectors | Refusal]:
         """Several requests in one pass, off the event loop."""
         return await asyncio.to_thread(self.encoder.encode, jobs)
 
@@ -54,24 +56,27 @@ class AudioEncoder:
         return await asyncio.to_thread(self.encoder.encode, made_by, data)
 
 
-async def vectors_of(encoder: Any, made_by: MadeBy, said: Any) -> np.ndarray | Refusal:
-    """What an encoder's deployment makes of it; 503 where its queue is full."""
+async def vectors_of(encoder: Any, made_by: MadeBy, said: Any) -> Any:
+    """What an encoder's deployment makes of it; 503 where its queue is full or it died."""
     try:
-        made: np.ndarray | Refusal = await encoder.encode.remote(made_by, said)
+        return await encoder.encode.remote(made_by, said)
     except BackPressureError:
         return Refusal(503, "busy", "more requests wait for an encoder than fit", 1)
-    return made
+    except LOST:
+        return Refusal(503, "replica_lost", "the encoder that answered is gone", 1)
 
 
 class Retriever:
     """The library's search over the live build."""
 
     def __init__(self, settings: ServeSettings, text: Any, audio: Any) -> None:
-        async def encode_text(made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
-            return await vectors_of(text, made_by, sentences)
+        async def encode_text(made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
+            made: Vectors | Refusal = await vectors_of(text, made_by, sentences)
+            return made
 
         async def encode_audio(made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
-            return await vectors_of(audio, made_by, data)
+            made: np.ndarray | Refusal = await vectors_of(audio, made_by, data)
+            return made
 
         fused = TextEncoder(settings).encode if text is None else encode_text
         self.retriever = retriever.Retriever(settings, encode_text=fused, encode_audio=encode_audio)
@@ -91,6 +96,10 @@ class Retriever:
     async def similar_artists(self, name: str, asked: dict[str, Any]) -> Any:
         """See serve.retriever."""
         return await self.retriever.similar_artists(name, asked)
+
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Any:
+        """See serve.retriever."""
+        return await self.retriever.path(start, end, count, where)
 
     async def map(self) -> Any:
         """See serve.retriever."""
@@ -116,14 +125,14 @@ def build_app(args: dict[str, Any]) -> serve.Application:
             "set api_keys to a file of `name sha256-hex` lines, or open_to_anyone=true "
             "where only this machine can reach the port"
         )
-    http = build_http(settings)
+
+    def http() -> FastAPI:
+        return build_http(settings)
 
     @serve.deployment(
         name="Ingress",
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
         ray_actor_options={"num_cpus": min(settings.num_cpus, 0.1)},
-        graceful_shutdown_timeout_s=settings.request_timeout_s,
+        **settings.bounds(),
     )
     @serve.ingress(http)
     class Ingress:

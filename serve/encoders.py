@@ -22,7 +22,7 @@ from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 from raymtr.specs import AudioSpec, to_dict
 from raymtr.workspace import Workspace
-from serve.messages import Refusal
+from serve.messages import Refusal, Vectors
 from serve.settings import ServeSettings
 
 MODELS_HELD = 2  # the one that serves and the one before or after it
@@ -66,9 +66,9 @@ class TextEncoder:
     def __init__(self, settings: ServeSettings) -> None:
         self.models = Models(settings.workspace, settings.device)
 
-    def encode(self, jobs: Sequence[TextJob]) -> list[np.ndarray | Refusal]:
+    def encode(self, jobs: Sequence[TextJob]) -> list[Vectors | Refusal]:
         """For each job its vectors, float32 [sentences, D], or why there are none."""
-        answers: list[np.ndarray | Refusal] = [_BROKEN] * len(jobs)
+        answers: list[Vectors | Refusal] = [_BROKEN] * len(jobs)
         for made_by in {job[0].fingerprint: job[0] for job in jobs}.values():
             mine = [i for i, job in enumerate(jobs) if job[0].fingerprint == made_by.fingerprint]
             try:
@@ -81,7 +81,8 @@ class TextEncoder:
                 continue
             for i in mine:
                 count = len(jobs[i][1])
-                answers[i], vectors = vectors[:count], vectors[count:]
+                answers[i] = Vectors(vectors[:count], len(mine))
+                vectors = vectors[count:]
         return answers
 
 

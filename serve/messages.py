@@ -1,7 +1,8 @@
 """What goes over the wire: bodies as OpenAPI shows them, and refusals as data.
 
 Bodies state shapes only; what a search accepts is checked in one place, by the library. A refusal
-travels between deployments as a value, since an exception would arrive as a traceback.
+travels between deployments as a value, since an exception would arrive as a traceback. What a
+request cost travels back with its answer, so that the ingress can count all of it in one place.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, StrictFloat, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Refusal:
     def response(self) -> JSONResponse:
         """As application/problem+json (RFC 9457)."""
         body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else None
+        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
         return JSONResponse(
             body | {"code": self.code, "detail": self.detail},
             self.status,
@@ -40,6 +44,23 @@ class RefusedError(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors [N, D] of one request, and how many requests shared the encoder's pass."""
+
+    rows: np.ndarray
+    batch: int
+    cached: bool = False
+
+
+@dataclass(frozen=True)
+class Searched:
+    """An answer to a search, and the vectors of its words where it needed any."""
+
+    answer: dict[str, Any]
+    vectors: Vectors | None
 
 
 class _Body(BaseModel):
@@ -74,6 +95,7 @@ class SearchBody(_Body):
     cursor: StrictStr | None = None
     per_artist: StrictInt | None = None
     diversity: StrictFloat | StrictInt | None = None
+    fold_duplicates: StrictBool | None = None
 
     def asked(self) -> dict[str, Any]:
         """The arguments of `Searcher.plan`, the audio left out."""

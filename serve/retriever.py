@@ -8,27 +8,33 @@ A request under way keeps its build; a cursor of the build before is refused in 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.filters import parse_filter
 from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
 from raymtr.index.shards import MadeBy
-from raymtr.search.searcher import Encoded, Searcher
+from raymtr.search.path import path_between
+from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
 from raymtr.workspace import Workspace
-from serve.messages import Refusal
+from serve.messages import Refusal, Searched, Vectors
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
-EncodeText = Callable[[MadeBy, list[str]], Awaitable[np.ndarray | Refusal]]
+EncodeText = Callable[[MadeBy, list[str]], Awaitable[Vectors | Refusal]]
 EncodeAudio = Callable[[MadeBy, bytes], Awaitable[np.ndarray | Refusal]]
 VECTORS_KEPT = 4_096
 ON_THE_MAP = 3_000
+
+log = logging.getLogger("ray.serve")  # Serve's: it knows the request's id
 
 
 class Retriever:
@@ -57,50 +63,53 @@ class Retriever:
             return searcher
         return Searcher(self.workspace)
 
-    async def search(self, asked: dict[str, Any]) -> Answer | Refusal:
+    async def search(self, asked: dict[str, Any]) -> Searched | Refusal:
         """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
         try:
             searcher = await self.live()
             plan = await asyncio.to_thread(searcher.plan, asked)
             started = time.perf_counter()
-            encoded = await self._encode(searcher, plan.sentences, plan.recording)
-            if isinstance(encoded, Refusal):
-                return encoded
-            text, recording = encoded
-            took_s = time.perf_counter() - started
-            vectors = Encoded(text=text, recording=recording, took_s=took_s)
-            return await asyncio.to_thread(searcher.answer, plan, vectors)
+            text = await self._encode_words(searcher, plan.sentences)
+            heard = await self._encode_recording(searcher, plan.recording)
+            for encoded in (text, heard):
+                if isinstance(encoded, Refusal):
+                    return encoded
+            vectors = Encoded(
+                text=text.rows if isinstance(text, Vectors) else (),
+                recording=heard if isinstance(heard, np.ndarray) else None,
+                took_s=time.perf_counter() - started,
+            )
+            answer = await asyncio.to_thread(searcher.answer, plan, vectors)
         except InputError as error:
             return Refusal(422, "invalid_request", str(error))
         except UnusableError as error:
             return Refusal(503, "index_unavailable", str(error), 5)
+        searched = Searched(answer, text if isinstance(text, Vectors) else None)
+        _note(searched)
+        return searched
 
-    async def _encode(
-        self, searcher: Searcher, sentences: list[str], recording: Any
-    ) -> tuple[np.ndarray | tuple[()], np.ndarray | None] | Refusal:
+    async def _encode_words(
+        self, searcher: Searcher, sentences: list[str]
+    ) -> Vectors | Refusal | None:
         made_by = searcher.build.made_by
-        if made_by is None:
-            return (), None
-        text: np.ndarray | tuple[()] = ()
-        if sentences:
-            said = await self.text_vectors(made_by, sentences)
-            if isinstance(said, Refusal):
-                return said
-            text = said
-        if recording is None:
-            return text, None
-        heard = await self._encode_audio(made_by, recording)
-        return heard if isinstance(heard, Refusal) else (text, heard)
+        return await self.text_vectors(made_by, sentences) if made_by and sentences else None
 
-    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> np.ndarray | Refusal:
+    async def _encode_recording(
+        self, searcher: Searcher, recording: Any
+    ) -> np.ndarray | Refusal | None:
+        made_by = searcher.build.made_by
+        has_one = made_by is not None and recording is not None
+        return await self._encode_audio(made_by, recording) if has_one and made_by else None
+
+    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
         """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
         key = (made_by.fingerprint, tuple(sentences))
         if key in self._text_vectors:
             self._text_vectors.move_to_end(key)
-            return self._text_vectors[key]
+            return Vectors(self._text_vectors[key], 0, cached=True)
         vectors = await self._encode_text(made_by, sentences)
-        if not isinstance(vectors, Refusal):
-            self._text_vectors[key] = vectors
+        if isinstance(vectors, Vectors):
+            self._text_vectors[key] = vectors.rows
             while len(self._text_vectors) > VECTORS_KEPT:
                 self._text_vectors.popitem(last=False)
         return vectors
@@ -124,35 +133,68 @@ class Retriever:
             return Refusal(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return rows[track_id]
 
-    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Answer | Refusal:
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Refusal:
+        """A playlist of `count` tracks between two, each with its cosine to the first."""
+        searcher = await self.live()
+        table = searcher.table
+
+        def walk() -> list[Answer]:
+            allowed = parse_filter(where, table.filterable) if where and where.strip() else None
+            steps = path_between(table, start, end, count=count, where=allowed)
+            rows = table.rows([track_id for track_id, _ in steps], HIT_COLUMNS)
+            return [rows[track_id] | {"similarity": round(near, 4)} for track_id, near in steps]
+
+        try:
+            tracks = await asyncio.to_thread(walk)
+        except InputError as error:
+            return Refusal(422, "invalid_request", str(error))
+        build = searcher.build
+        return {"tracks": tracks, "model": build.fingerprint, "table_version": build.table_version}
+
+    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Refusal:
         """Artists around one, each with the best of its tracks, by the search for similar ones."""
         table = (await self.live()).table
         key = name_key(name)
         known = await asyncio.to_thread(table.named, [key] if key else [])
         if not any(name_key(row["artist"]) == key for row in known):
             return Refusal(404, "unknown_artist", f"no artist {name!r} in this catalog")
-        answer = await self.search({"text": f"similar to {name}", "per_artist": 1, **asked})
-        if isinstance(answer, Refusal):
-            return answer
-        hits = answer.pop("hits")
+        found = await self.search({"text": f"similar to {name}", "per_artist": 1, **asked})
+        if isinstance(found, Refusal):
+            return found
+        hits = found.answer["hits"]
         artists = [
             {"artist": hit["artist"], "score": hit["score"], "track": hit, "why": hit["why"]}
             for hit in hits
             if hit["artist"] and name_key(hit["artist"]) != key
         ]
-        return answer | {"artists": artists}
+        answer = {key: value for key, value in found.answer.items() if key != "hits"}
+        return replace(found, answer=answer | {"artists": artists})
 
     async def state(self) -> Answer:
         """The build that serves, for readiness and metrics."""
-        build = (await self.live()).build
-        return {"table_version": build.name, "model": build.fingerprint, "rows": build.rows}
+        searcher = await self.live()
+        build = searcher.build
+        unindexed = await asyncio.to_thread(searcher.table.unindexed_rows)
+        return {"table_version": build.table_version, "model": build.fingerprint} | {
+            "rows": build.rows,
+            "unindexed_rows": unindexed,
+        }
 
     async def map(self) -> Answer:
         """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
         searcher = await self.live()
-        if self._map is None or self._map[0] != searcher.build.name:
-            self._map = searcher.build.name, await asyncio.to_thread(_draw_map, searcher)
+        if self._map is None or self._map[0] != searcher.build.table_version:
+            self._map = searcher.build.table_version, await asyncio.to_thread(_draw_map, searcher)
         return self._map[1]
+
+
+def _note(searched: Searched) -> None:
+    """One line of the log: what it took, and never what was asked."""
+    answer, vectors = searched.answer, searched.vectors
+    said = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
+    said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
+    said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
+    log.info("searched", extra=said | {"table_version": answer["table_version"]})
 
 
 def _draw_map(searcher: Searcher) -> Answer:

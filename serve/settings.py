@@ -14,6 +14,8 @@ from typing import Any, Literal
 from raymtr.errors import InputError
 from raymtr.specs import from_dict
 
+LOGS = {"encoding": "JSON"}  # Serve adds the request's id, deployment and replica to each line
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServeSettings:
@@ -64,14 +66,20 @@ class ServeSettings:
         if broken:
             raise InputError(f"the endpoint's settings must keep {'; '.join(broken)}")
 
-    def deployment(self, *, gpus: float = 0.0) -> dict[str, Any]:
-        """Options that every deployment which computes has in common."""
+    def bounds(self) -> dict[str, Any]:
+        """Options of every deployment: how much it takes, how it is watched, how it ends."""
         return {
             "max_ongoing_requests": self.max_ongoing_requests,
             "max_queued_requests": self.max_queued_requests,
+            "logging_config": LOGS,
             "health_check_period_s": self.health_check_s,
             "graceful_shutdown_wait_loop_s": min(1.0, self.shutdown_wait_s),
             "graceful_shutdown_timeout_s": self.request_timeout_s + self.shutdown_wait_s,
+        }
+
+    def deployment(self, *, gpus: float = 0.0) -> dict[str, Any]:
+        """Options that every deployment which computes has in common."""
+        return self.bounds() | {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": gpus},
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,

@@ -36,6 +36,7 @@ def ray_cluster() -> Iterator[None]:
         yield
         return
     ray.init(
+        address="local",  # never another's that `ray start` left on this machine
         num_cpus=2,
         include_dashboard=False,
         object_store_memory=200 << 20,

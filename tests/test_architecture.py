@@ -29,6 +29,7 @@ LAYERS = (
         "workspace",
         "metrics",
         "progress",
+        "capacity",
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}

@@ -99,8 +99,12 @@ def window_batches(shards: Shards | None, wanted: pa.Array) -> Iterator[pa.Recor
     """The windows of the `wanted` track ids, float16, shard after shard."""
     for table in shards.window_tables() if shards else ():
         table = table.filter(pc.is_in(table["track_id"], value_set=wanted))
-        table = table.set_column(3, "vector", _half(table["vector"]))
-        yield from table.to_batches()
+        yield from windows_table(table).to_batches()
+
+
+def windows_table(windows: pa.Table) -> pa.Table:
+    """Rows of `Shards.window_tables` as the table keeps them, float16."""
+    return windows.set_column(3, "vector", _half(windows["vector"]))
 
 
 def window_schema(dim: int) -> pa.Schema:

@@ -8,7 +8,7 @@ way leaves tables without a record, which the next one drops.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -66,8 +66,8 @@ def publish(
         raise UnusableError(
             f"the new index was not published: {'; '.join(faults)}; what served before still does"
         )
-    storage.write_json(_record(workspace, build), to_dict(build))
-    storage.write_json(f"{workspace.db}/live.json", to_dict(build))
+    write_record(workspace, build)
+    put_live(workspace, build)
     drop_old(workspace, keep=search.keep_versions)
     return build
 
@@ -78,8 +78,18 @@ def roll_back(workspace: Workspace) -> Build:
     older = [build for build in kept_builds(workspace) if build.name < live.name]
     if not older:
         raise InputError(f"no build older than {live.name} is kept: nothing to roll back to")
-    storage.write_json(f"{workspace.db}/live.json", to_dict(older[-1]))
+    put_live(workspace, older[-1])
     return older[-1]
+
+
+def write_record(workspace: Workspace, build: Build) -> None:
+    """Keep the record of a build that passed its gate, or was changed."""
+    storage.write_json(_record(workspace, build), to_dict(build))
+
+
+def put_live(workspace: Workspace, build: Build) -> None:
+    """Let a build serve: one atomic write."""
+    storage.write_json(f"{workspace.db}/live.json", to_dict(build))
 
 
 def drop_old(workspace: Workspace, *, keep: int) -> None:
@@ -98,15 +108,7 @@ def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> 
     """The gate: what is wrong with a finished build, in words; [] for a good one."""
     db = lancedb.connect(workspace.db)
     tables = {kind: db.open_table(table_name(kind, build.name)) for kind in KINDS}
-    faults = []
-    for kind, table in tables.items():
-        if table.count_rows() != build.rows[kind]:
-            faults.append(f"{kind} has {table.count_rows()} rows, {build.rows[kind]} were read")
-    for kind in ("tracks", "vectors"):
-        ids = tables[kind].search().select(["track_id"]).limit(build.rows[kind] + 1).to_arrow()
-        twice = len(ids) - pc.count_distinct(ids["track_id"]).as_py()
-        if twice:
-            faults.append(f"{twice} track ids stand more than once in {kind}")
+    faults = find_row_faults(tables, build.rows)
     for kind in ("vectors", "windows"):
         wrong = _wrong_vectors(tables[kind], build.rows[kind])
         if wrong:
@@ -118,6 +120,26 @@ def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> 
                 f"{build.index.partitions} partitions, below search.target_recall={target_recall}"
             )
     return faults
+
+
+def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
+    """The part of the gate that counts: rows as expected in each table, no track twice."""
+    faults = []
+    for kind, table in tables.items():
+        if table.count_rows() != rows[kind]:
+            faults.append(f"{kind} has {table.count_rows()} rows, {rows[kind]} were read")
+    for kind in ("tracks", "vectors"):
+        ids = tables[kind].search().select(["track_id"]).limit(rows[kind] + 1).to_arrow()
+        twice = len(ids) - pc.count_distinct(ids["track_id"]).as_py()
+        if twice:
+            faults.append(f"{twice} track ids stand more than once in {kind}")
+    return faults
+
+
+def count_not_unit(vectors: pa.ChunkedArray) -> int:
+    """How many vectors of a column are not of length 1, or not even numbers."""
+    lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
+    return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
 
 
 def _make(
@@ -158,9 +180,7 @@ class _Counted:
 def _wrong_vectors(table: Any, rows: int) -> int:
     wrong = 0
     for batch in table.search().select(["vector"]).limit(rows + 1).to_batches():
-        matrix = matrix_of(pa.chunked_array([batch["vector"]])).astype(np.float32)
-        lengths = np.linalg.norm(matrix, axis=1)
-        wrong += int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
+        wrong += count_not_unit(pa.chunked_array([batch["vector"]]))
     return wrong
 
 

@@ -202,6 +202,21 @@ class Shards:
         for name in sorted(self._names("windows") & self._names("tracks")):
             yield storage.read_table(self._file("windows", name))
 
+    def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
+        """The rows of `read_tracks`, and those of `window_tables`, that are of these tracks.
+
+        Of the shards that hold none of them only the ids are read.
+        """
+        tracks = [self._tracks_of(EMBEDDED.empty_table())]
+        windows = [self._windows_of(EMBEDDED.empty_table())]
+        for name in sorted(self._names("tracks")):
+            held = storage.read_table(self._file("tracks", name), ["track_id"])
+            if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
+                for kind, parts in (("tracks", tracks), ("windows", windows)):
+                    table = storage.read_table(self._file(kind, name))
+                    parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))
+        return pa.concat_tables(tracks), pa.concat_tables(windows)
+
     def read_dead_letters(self) -> pa.Table:
         """`track_id, uri, code, reason` of every track that failed."""
         table = self._read("dead_letter", list(DEAD_LETTER.names))

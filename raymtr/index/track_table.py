@@ -2,8 +2,8 @@
 
 Three tables carry a build's name: `tracks` (all words about a track, its names in the forms people
 type, never a vector), `vectors` (one per track that has audio, with copies of the columns filters
-use, so that a filter runs where the search runs) and `windows` (where in the track). They never
-change once published, so everything read here is of one version.
+use, so that a filter runs where the search runs) and `windows` (where in the track). The build's
+record names a version of each, and those never change, so everything read here is of one moment.
 
 Nearest vectors come from an in-process matrix where the build says exact, else from the vector
 index; the rest is asked of LanceDB at any size. Filters are evaluated by LanceDB in both cases, so
@@ -78,6 +78,13 @@ class Build:
     versions: dict[str, int]  # of each table
     index: VectorIndex
     trial: Trial | None = None  # None: exact, which there is nothing to try of
+    revision: int = 0  # how often tracks were added, changed or taken out since it was built
+    changed_at: str | None = None  # when that was last, as `built_at`
+
+    @property
+    def table_version(self) -> str:
+        """What names this very content."""
+        return f"{self.name}.{self.revision}" if self.revision else self.name
 
     @property
     def fingerprint(self) -> str | None:
@@ -190,21 +197,37 @@ class TrackTable:
 
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
-        total = self.build.rows["vectors"]
-        drawn = ", ".join(map(str, sorted(rng.permutation(total)[:count].tolist())))
-        found = read_rows(self._vectors, f"row_index IN ({drawn})", ["track_id", "vector"])
+        drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
+        found = self._vectors.take_offsets(drawn).select(["track_id", "vector"]).to_arrow()
         return found["track_id"].to_pylist(), _unit(matrix_of(found["vector"]))
 
     def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """All ids with their unit vectors, float32 [n, D], a batch of rows at a time."""
-        rows = self._vectors.search().select(["track_id", "vector"])
-        for batch in rows.limit(self.build.rows["vectors"] + 1).to_batches():
+        for batch in self.stream("vectors", ["track_id", "vector"]):
             matrix = matrix_of(pa.chunked_array([batch["vector"]]))
             yield batch["track_id"].to_pylist(), _unit(matrix)
+
+    def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of all rows of one of the tables KINDS, a batch at a time, in no order."""
+        table = {"tracks": self._tracks, "vectors": self._vectors, "windows": self._windows}[kind]
+        rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
+        yield from rows.to_batches()
+
+    def unindexed_rows(self) -> int:
+        """Vectors that the vector index does not cover; an exact scan misses none."""
+        if self.build.index.kind == "exact":
+            return 0
+        stats = [self._vectors.index_stats(index.name) for index in self._vectors.list_indices()]
+        return max((s.num_unindexed_rows for s in stats if s and s.distance_type), default=0)
 
     @cached_property
     def _matrix(self) -> tuple[list[str], np.ndarray]:
         return self.all_vectors()
+
+    @cached_property
+    def _row_index(self) -> np.ndarray:
+        """The `row_index` of each row of the matrix: rising, with gaps where tracks were."""
+        return np.sort(read_rows(self._vectors, None, ["row_index"])["row_index"].to_numpy())
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -233,7 +256,7 @@ class TrackTable:
         rows = np.arange(len(ids))
         if where is not None:
             found = read_rows(self._vectors, where.sql(), ["row_index"])
-            rows = np.sort(found["row_index"].to_numpy())
+            rows = np.searchsorted(self._row_index, np.sort(found["row_index"].to_numpy()))
             scores = scores[rows]
         best = np.arange(len(rows))
         if limit < len(rows):

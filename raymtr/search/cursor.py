@@ -1,8 +1,9 @@
 """A place in a list of hits, as a text a client hands back to read on.
 
-The tables of a build never change, so the list can be made again and a cursor need hold only the
-place in it. The mark ties it to its build and to the rest of the request: a cursor of another
-query, another build or a mistyped one is refused instead of giving a page that repeats or skips.
+A version of the tables never changes, so the list can be made again and a cursor need hold only
+the place in it. The mark ties it to that version and to the rest of the request: a cursor of
+another query, another version or a mistyped one is refused instead of giving a page that repeats
+or skips.
 It is no secret and opens nothing.
 """
 

@@ -36,6 +36,7 @@ class Candidate:
     score: float = 0.0
     sure: bool = False
     why: list[dict[str, Any]] = field(default_factory=list)
+    folded: list[str] = field(default_factory=list)  # its duplicates that it stands for
 
 
 def fuse(arms: Sequence[Arm]) -> list[Candidate]:
@@ -80,6 +81,22 @@ def cap_per_artist(
             kept.append(candidate)
         if artist is not None:
             seen[artist] = seen.get(artist, 0) + 1
+    return kept
+
+
+def fold_groups(candidates: Sequence[Candidate], group_of: Mapping[str, int]) -> list[Candidate]:
+    """Of each group of duplicates the best candidate, which names those it stands for."""
+    first: dict[int, Candidate] = {}
+    kept = []
+    for candidate in candidates:
+        candidate.folded = []
+        group = group_of.get(candidate.track_id)
+        if group in first:
+            first[group].folded.append(candidate.track_id)
+            continue
+        kept.append(candidate)
+        if group is not None:
+            first[group] = candidate
     return kept
 
 

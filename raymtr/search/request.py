@@ -37,6 +37,7 @@ class SearchRequest:
     k: int | None  # None ranks all that match; only a caller inside asks for it
     per_artist: int | None
     diversity: float
+    fold_duplicates: bool
     cursor: str | None
 
     def ranking(self, k: int | None) -> SearchRequest:
@@ -56,6 +57,7 @@ class SearchRequest:
             "k": self.k,
             "per_artist": self.per_artist,
             "diversity": self.diversity,
+            "fold_duplicates": self.fold_duplicates,
         }
 
     def mark(self, build: str) -> str:
@@ -83,7 +85,7 @@ def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
     audio = asked.get("audio")
     if not text and not like and audio is None:
         raise InputError("a search needs a non-empty text, like or audio")
-    _check_ids([*like, *unlike], table)
+    check_ids([*like, *unlike], table)
     mode: Any = asked.get("mode") or "auto"
     if mode not in get_args(Mode):
         raise InputError(f"mode is one of {', '.join(get_args(Mode))}; got {mode!r}")
@@ -104,6 +106,7 @@ def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
         if asked.get("per_artist") is None
         else _whole(asked["per_artist"], "per_artist", most=MOST_HITS),
         diversity=_share(asked.get("diversity"), "diversity"),
+        fold_duplicates=_yes_or_no(asked.get("fold_duplicates"), "fold_duplicates"),
         cursor=_cursor(asked.get("cursor")),
     )
 
@@ -114,6 +117,12 @@ def _share(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise InputError(f"{name} is a number from 0 to 1, got {value!r}")
     return float(value)
+
+
+def _yes_or_no(value: Any, name: str) -> bool:
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{name} is true or false, got {value!r}")
+    return bool(value)
 
 
 def _cursor(value: Any) -> str | None:
@@ -156,7 +165,8 @@ def _examples(given: Any, name: str) -> dict[str, float]:
     return weights
 
 
-def _check_ids(ids: Sequence[str], table: TrackTable) -> None:
+def check_ids(ids: Sequence[str], table: TrackTable) -> None:
+    """Raises InputError where one of these is no track, or one without a vector."""
     found = table.vectors(ids) if ids else {}
     for track_id in ids:
         if track_id in found:

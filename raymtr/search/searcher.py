@@ -19,13 +19,14 @@ import numpy as np
 
 from raymtr.audio import AudioError
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.duplicates import read_groups
 from raymtr.index.names import spoken_name
 from raymtr.index.publish import live_build
 from raymtr.index.shards import matrix_of
 from raymtr.index.track_table import TrackTable
 from raymtr.search.arms import Direction, example_vector, run_arms, sentences_of, steer_away
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
-from raymtr.search.ranking import Candidate, cap_per_artist, diversify, fuse
+from raymtr.search.ranking import Candidate, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
 from raymtr.search.understand import Understood, understand
 from raymtr.workspace import Workspace
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 100  # of each arm, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
-HIT_COLUMNS = ("title", "artist", "album", "uri")
+HIT_COLUMNS = ("title", "artist", "album", "year", "duration", "tags", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,17 @@ class Searcher:
         model.check_golden()
         return model
 
+    @cached_property
+    def groups(self) -> dict[str, int]:
+        """The group of each track that has duplicates, as found by the time they are first needed.
+
+        Raises InputError where they were never looked for.
+        """
+        groups = read_groups(self.workspace)
+        if groups is None:
+            raise InputError("no duplicates are known here yet; run `raymtr duplicates` first")
+        return groups
+
     def search(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
         """The best hits for a text, for example tracks, for a recording, or for all together.
 
@@ -100,7 +112,8 @@ class Searcher:
         captions of a hit must not have; `audio`: a path, the bytes of a file, or
         `(samples, rate)`; `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`:
         auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: most hits of one artist;
-        `diversity`: 0 to 1, how much hits should differ from one another; `cursor`: an answer's
+        `diversity`: 0 to 1, how much hits should differ from one another; `fold_duplicates`: of
+        tracks that are one song only the best, which names the others; `cursor`: an answer's
         `next_cursor`, to read on. Raises InputError on anything else.
         """
         plan = self.plan({"text": text, **asked})
@@ -127,7 +140,7 @@ class Searcher:
         """The second half of a search, given the vectors of what the plan needs encoded."""
         started = time.perf_counter()
         request, k = plan.request, plan.request.k or 1
-        mark, now_s = request.mark(self.build.name), time.time()
+        mark, now_s = request.mark(self.build.table_version), time.time()
         first = read_cursor(request.cursor, mark=mark, now_s=now_s) if request.cursor else 0
         directions = self._directions(plan, encoded)
         # One more than the page tells whether there is a next one.
@@ -147,7 +160,7 @@ class Searcher:
             "hits": hits,
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
-            "table_version": self.build.name,
+            "table_version": self.build.table_version,
             "took_ms": {stage: round(1e3 * seconds, 3) for stage, seconds in took.items()},
         }
 
@@ -232,7 +245,7 @@ class Searcher:
     def _allowed(
         self, request: SearchRequest, understood: Understood, candidates: list[Candidate]
     ) -> list[Candidate]:
-        """Without the examples themselves, excluded terms, and too many of one artist."""
+        """Without the examples themselves, excluded terms, duplicates, too many of one artist."""
         examples = {*request.like, *request.unlike}
         if understood.kind == "similar":
             examples |= set(understood.tracks)
@@ -242,16 +255,18 @@ class Searcher:
             ids = [candidate.track_id for candidate in kept]
             rows = self.table.rows(ids, ["artist", "tags", "words"])
             kept = [c for c in kept if not _has_term(rows[c.track_id], terms)]
-            if request.per_artist:
-                most = request.per_artist
-                kept = cap_per_artist(kept, lambda track_id: rows[track_id]["artist"], most)
+        if request.fold_duplicates:
+            kept = fold_groups(kept, self.groups)
+        if request.per_artist:
+            most = request.per_artist
+            kept = cap_per_artist(kept, lambda track_id: rows[track_id]["artist"], most)
         return kept
 
     def _hits(
         self, request: SearchRequest, candidates: Sequence[Candidate], directions: list[Direction]
     ) -> list[dict[str, Any]]:
         ids = [candidate.track_id for candidate in candidates]
-        rows = self.table.rows(ids, [*HIT_COLUMNS, "tags"])
+        rows = self.table.rows(ids, HIT_COLUMNS)
         segments = self._segments(candidates, directions)
         words = set(spoken_name(request.text or "").split())
         hits = []
@@ -264,6 +279,7 @@ class Searcher:
                 | {name: row[name] for name in HIT_COLUMNS}
                 | {"score": round(candidate.score, 6)}
                 | {"segment": segments.get(candidate.track_id), "why": why}
+                | ({"duplicates": candidate.folded} if request.fold_duplicates else {})
             )
         return hits
 

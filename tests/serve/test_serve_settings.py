@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from raymtr.errors import InputError
-from serve.access import read_keys
-from serve.http import file_of
+from serve.access import Key, read_keys
+from serve.search_routes import file_of
 from serve.settings import ServeSettings, read_settings
 
 
@@ -45,10 +45,13 @@ def test_texts_of_serve_run_are_read() -> None:
 def test_keys_are_read_hashed_or_refused(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "keys").write_text(f"# who\nada {digest}\n")
-    assert read_keys(str(tmp_path / "keys")) == {digest: "ada"}
-    (tmp_path / "keys").write_text("ada secret\n")
-    with pytest.raises(InputError, match="line 1"):
-        read_keys(str(tmp_path / "keys"))
+    assert read_keys(str(tmp_path / "keys")) == {digest: Key("ada")}
+    (tmp_path / "keys").write_text(f"prom {digest} metrics\n")
+    assert read_keys(str(tmp_path / "keys")) == {digest: Key("prom", frozenset({"metrics"}))}
+    for wrong in ("ada secret\n", f"ada {digest} everything\n"):
+        (tmp_path / "keys").write_text(wrong)
+        with pytest.raises(InputError, match="line 1"):
+            read_keys(str(tmp_path / "keys"))
 
 
 def test_a_multipart_file_comes_out_byte_for_byte() -> None:

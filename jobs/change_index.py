@@ -1,0 +1,242 @@
+"""`raymtr index --upsert` and `--delete`: single tracks in and out of what is published.
+
+An upsert reads what a full `index` reads: the catalog's rows, with the cells of the manifest over
+them, and the vectors `embed` made; so both verbs agree about a track. A delete goes the other way
+through the workspace, the catalog first: what is not in the catalog no later job can bring back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.catalog.manifest import read_manifest
+from raymtr.catalog.splits import assign_splits
+from raymtr.catalog.summary import with_file_versions
+from raymtr.catalog.tabular import SUFFIXES
+from raymtr.errors import InputError
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
+from raymtr.index.owner import own_index
+from raymtr.index.publish import live_build
+from raymtr.index.shards import RUN, Shards, find_shards
+from raymtr.index.track_table import Build
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+NAMED = 5  # ids in a message
+DELETED_WHEN = (
+    "searches that open from now on do not find them, and serving replicas within "
+    "serve.pointer_every_s; a rollback does not bring them back; older versions of the tables go "
+    "with the first `raymtr index` of any kind an hour from now, and their bytes with the builds "
+    "that hold them, search.keep_versions full `raymtr index` later"
+)
+
+
+def upsert_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
+    """Add the tracks of a manifest to the live build, or replace them there, and in the catalog.
+
+    An empty cell keeps what the catalog has. Raises InputError where a track has no vector of the
+    live build's model, or nothing is published.
+    """
+    started = time.monotonic()
+    with own_index(workspace):
+        live = live_build(workspace)
+        sweep(workspace)
+        catalog = storage.read_tables(workspace.tracks)
+        if catalog is None:
+            raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+        ids, changed = merge_manifest(catalog, with_file_versions(read_manifest(source)))
+        rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
+        shards = find_shards(workspace, live.fingerprint) if live.made_by else None
+        refuse_without_vector(rows, shards)
+        before = known_ids(workspace, ids.to_pylist(), [live])
+        captions = captions_of(workspace, ids)
+        build = upsert_rows(workspace, tracks_table(rows, captions), shards)
+        if not changed.equals(catalog):
+            storage.replace_tables(workspace.tracks, changed)
+    counts = {"added": len(ids) - len(before), "changed": len(before)}
+    return counts | _answer(build, started)
+
+
+def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
+    """Take the tracks a manifest or a list of ids names out of the workspace.
+
+    Gone are their rows in the catalog, captions and duplicates, in every kept build, in the
+    embeddings of every model (but one whose `embed` is running, named in the answer), and their
+    cached audio. Raises InputError where none of them is known.
+    """
+    started = time.monotonic()
+    with own_index(workspace):
+        live_build(workspace)
+        sweep(workspace)
+        asked = read_ids(source)
+        catalog = storage.read_tables(workspace.tracks, ["track_id"])
+        known = known_ids(workspace, asked, all_builds(workspace))
+        known |= set(catalog["track_id"].to_pylist() if catalog else ()) & set(asked)
+        ids = [track_id for track_id in asked if track_id in known]
+        if not ids:
+            raise InputError(
+                f"none of the {len(asked)} tracks of {source} is known, {_some(asked)}"
+            )
+        for folder in (
+            workspace.tracks,
+            f"{workspace.catalog}/dead_letter",
+            workspace.captions,
+            f"{workspace.captions}/dead_letter",
+            workspace.duplicates,
+        ):
+            forget_rows(folder, ids)
+        build = delete_rows(workspace, ids)
+        busy = forget_vectors(workspace, ids)
+        forget_audio(workspace, ids)
+    unknown = [track_id for track_id in asked if track_id not in known]
+    answer = {"deleted": len(ids), "unknown": unknown, "vectors_left_in": busy}
+    return answer | {"when": DELETED_WHEN} | _answer(build, started)
+
+
+def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Table]:
+    """The manifest's ids, and the catalog with its tracks added and its cells put over theirs.
+
+    Raises InputError where a column's type is another one than the catalog's.
+    """
+    ids = manifest["track_id"].combine_chunks()
+    among = pc.is_in(catalog["track_id"], value_set=ids)
+    known = {row["track_id"]: row for row in catalog.filter(among).to_pylist()}
+    rows = [
+        known.get(row["track_id"], {}) | {name: v for name, v in row.items() if v is not None}
+        for row in manifest.to_pylist()
+    ]
+    try:
+        schema = pa.unify_schemas([catalog.schema, manifest.schema], promote_options="permissive")
+        parts = [catalog.filter(pc.invert(among)), pa.Table.from_pylist(rows, schema)]
+        merged = pa.concat_tables(parts, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"the manifest does not fit the catalog: {error}") from error
+    return ids, assign_splits(check_tracks(merged))
+
+
+def refuse_without_vector(rows: pa.Table, shards: Shards | None) -> None:
+    """Raise InputError naming tracks with audio that have no vector, or one of other audio."""
+    heard = rows.filter(pc.is_valid(rows["uri"]))
+    if shards is None:
+        if len(heard):
+            raise InputError(
+                f"the live tables hold words only, and {len(heard)} of the tracks have audio; run "
+                "`raymtr embed`, then `raymtr index`"
+            )
+        return
+    ids = heard["track_id"].combine_chunks()
+    embedded = shards.of_tracks(ids)[0]["track_id"]
+    stale = pc.is_in(ids, value_set=shards.changed(heard))
+    missing = ids.filter(pc.or_(stale, pc.invert(pc.is_in(ids, value_set=embedded)))).to_pylist()
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(rows)} tracks have no vector of model "
+            f"{shards.made_by.fingerprint} for their audio as it is now, {_some(missing)}; run "
+            "`raymtr scan` and `raymtr embed` first"
+        )
+
+
+def captions_of(workspace: Workspace, ids: pa.Array) -> pa.Table | None:
+    """`track_id, caption` of these tracks."""
+    captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
+    return captions and captions.filter(pc.is_in(captions["track_id"], value_set=ids))
+
+
+def read_ids(source: str) -> list[str]:
+    """The track ids of a manifest, or of a text file with an id in each line."""
+    if not storage.exists(source):
+        raise InputError(f"nothing stands at {source}; expected a manifest, or a file of track ids")
+    filesystem, path = storage.open_filesystem(source)
+    if source.lower().endswith(SUFFIXES) or not filesystem.get_file_info(path).is_file:
+        ids: list[str] = read_manifest(source)["track_id"].to_pylist()
+    else:
+        try:
+            text = storage.read_bytes(source).decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{source} is no text: expected a track id in each line") from error
+        ids = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    if not ids:
+        raise InputError(f"{source} is empty: expected a manifest, or a track id in each line")
+    return ids
+
+
+def forget_rows(folder: str, ids: Sequence[str]) -> None:
+    """Write the Parquet files of a folder that hold any of these tracks again, without them."""
+    gone = pa.array(ids, pa.string())
+    for name in storage.list_files(folder, suffix=".parquet"):
+        table = storage.read_table(f"{folder}/{name}")
+        kept = table.filter(pc.invert(pc.is_in(table["track_id"], value_set=gone)))
+        if len(kept) < len(table):
+            storage.write_table(f"{folder}/{name}", kept)
+
+
+def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
+    """Take these tracks out of all finished embeddings; the models whose `embed` is running.
+
+    In the order in which they finished, for the one that finished last is the one to publish.
+    """
+    names = storage.list_folders(workspace.path("embeddings"))
+    folders = [workspace.embeddings(name) for name in names]
+    busy = []
+    for folder in sorted(folders, key=lambda folder: storage.modified_s(f"{folder}/{RUN}")):
+        shards = Shards.open(folder)
+        if not shards.complete:
+            busy.append(shards.made_by.fingerprint)
+            continue
+        shards.take()
+        shards.forget(pa.chunked_array([pa.array(ids, pa.string())]))
+        shards.release()
+    return busy
+
+
+def forget_audio(workspace: Workspace, ids: Sequence[str]) -> None:
+    """Remove the cached audio of these tracks."""
+    gone = {quote(track_id, safe="") for track_id in ids}
+    for folder in storage.list_folders(workspace.audio_cache):
+        here = f"{workspace.audio_cache}/{folder}"
+        for name in storage.list_files(here):
+            if name.rpartition("-")[0] in gone:  # then stands which audio of it that is
+                storage.delete(f"{here}/{name}")
+
+
+def _answer(build: Build, started: float) -> dict[str, Any]:
+    return {
+        "table_version": build.table_version,
+        "fingerprint": build.fingerprint,
+        **build.rows,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _some(ids: Sequence[str]) -> str:
+    more = ", ..." if len(ids) > NAMED else ""
+    return f"among them {', '.join(ids[:NAMED])}{more}"
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The answer in words."""
+    done = (
+        f"{answer['deleted']} tracks deleted"
+        if "deleted" in answer
+        else f"{answer['added']} tracks added, {answer['changed']} changed"
+    )
+    lines = [
+        f"{done}: {answer['table_version']} serves {answer['tracks']} tracks, "
+        f"{answer['vectors']} vectors, {answer['windows']} windows; {answer['seconds']:.1f} s"
+    ]
+    if answer.get("unknown"):
+        lines.append(f"{len(answer['unknown'])} were not known, {_some(answer['unknown'])}")
+    if answer.get("vectors_left_in"):
+        models = ", ".join(answer["vectors_left_in"])
+        lines.append(f"an unfinished `embed` still has vectors of {models}: delete again after it")
+    if "when" in answer:
+        lines.append(answer["when"])
+    return "\n".join(lines)

@@ -1,0 +1,76 @@
+"""`raymtr duplicates`: which tracks of the live tables are one song.
+
+Everything is compared once, in this process, and written as rows others may read; searches fold
+groups on request (`fold_duplicates`). What counts as alike stands in raymtr.index.same_song.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from raymtr.index.duplicates import count_classes, find_duplicates, write_duplicates
+from raymtr.index.publish import live_build
+from raymtr.index.same_song import THRESHOLDS
+from raymtr.index.track_table import TrackTable
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+EXAMPLE = "raymtr duplicates --workspace w"
+SHOWN = 10  # groups in the answer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """It has none of its own; the help says what counts as alike."""
+    parser.description = "; ".join(f"{kind}: {rule}" for kind, rule in THRESHOLDS.items())
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    return report_duplicates(workspace)
+
+
+def report_duplicates(workspace: Workspace) -> dict[str, Any]:
+    """Find the duplicates of the live build, keep them, and say how many there are of each class.
+
+    Raises InputError where nothing is published yet.
+    """
+    started = time.monotonic()
+    build = live_build(workspace)
+    rows = find_duplicates(TrackTable(workspace.db, build))
+    write_duplicates(workspace, rows)
+    shown = rows.filter(rows["group"].to_numpy() < SHOWN).to_pylist()
+    return {
+        "table_version": build.table_version,
+        "compared": build.rows["vectors"],
+        "groups": len(rows["group"].unique()),
+        "tracks": len(rows),
+        "classes": count_classes(rows),
+        "thresholds": THRESHOLDS,
+        "examples": shown,
+        "written_to": workspace.duplicates,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """Counts, and the first groups."""
+    counts = ", ".join(f"{count:,} x {kind}" for kind, count in answer["classes"].items())
+    lines = [
+        f"{answer['compared']:,} tracks compared: {answer['groups']:,} songs stand more than once "
+        f"({counts}); {answer['seconds']:.1f} s; rows in {answer['written_to']}"
+    ]
+    for row in answer["examples"]:
+        name = " - ".join(part for part in (row["artist"], row["title"]) if part) or "(untitled)"
+        lines.append(
+            f"{row['group']:6}  {row['class']:16} {row['cosine']:.4f} {row['seconds']:8.1f} s  "
+            f"{name}  [{row['track_id']}]"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

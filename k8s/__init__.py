@@ -1,0 +1,1 @@
+"""Manifests for a cluster, and what proves them without one."""

@@ -1,0 +1,88 @@
+"""Prove the manifests without a cluster.
+
+    python -m k8s.check [FOLDER ...] [--crds FOLDER]
+
+Renders each kustomization (by default the base and every overlay), validates what comes out against
+the schemas of Kubernetes, KubeRay and Ray Serve, and holds it against the code it runs. Prints each
+problem on a line and ends with 1 where there is one. KubeRay's CRDs are read from --crds, a folder
+of `ray.io_v1_rayjobs.json` and so on; without it their kinds are named as unchecked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from k8s import cluster_rules, code_rules, endpoint_rules
+from k8s.kustomize import KustomizeError, Manifest, read_objects, render
+from k8s.references import references
+from k8s.schemas import schema_problems, serve_problems, unchecked_kinds
+
+HERE = Path(__file__).resolve().parent
+CRDS = HERE.parents[1] / "shared" / "kuberay-crds"
+
+
+def kustomizations() -> list[Path]:
+    """The base and the overlays."""
+    return [HERE / "base", *sorted(p.parent for p in HERE.glob("overlays/*/kustomization.yaml"))]
+
+
+def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
+    """Everything that is wrong with the objects of one kustomization.
+
+    Schemas first: what they refuse is not looked at further, since rules rely on the shape.
+    """
+    refused = list(schema_problems(objects, crds))
+    for thing in objects:
+        if thing["kind"] == "RayService":
+            refused += serve_problems(thing)
+    if refused:
+        yield from refused
+        return
+    secrets = read_objects(HERE / "secrets.example.yaml")
+    nodes = yaml.safe_load((HERE / "nodes.yaml").read_text(encoding="utf-8"))
+    yield from references(objects, secrets)
+    yield from cluster_rules.fit(objects, nodes)
+    yield from cluster_rules.confinement(objects)
+    yield from cluster_rules.isolation(objects)
+    yield from cluster_rules.operator_rules(objects)
+    yield from code_rules.entrypoints(objects)
+    yield from code_rules.versions(objects)
+    yield from endpoint_rules.serve_settings(objects)
+    yield from endpoint_rules.metrics(objects)
+    yield from endpoint_rules.routes(objects)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 without a problem."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    parser = argparse.ArgumentParser(prog="python -m k8s.check", description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, default=kustomizations())
+    parser.add_argument("--crds", type=Path, default=CRDS)
+    arguments = parser.parse_args(argv)
+    crds = arguments.crds if arguments.crds.is_dir() else None
+    found = 0
+    for folder in arguments.folders:
+        try:
+            objects = render(folder)
+            here = list(problems(objects, crds=crds))
+        except KustomizeError as error:
+            objects, here = [], [str(error)]
+        for problem in here:
+            sys.stdout.write(f"{folder.name}: {problem}\n")
+        unchecked = ", ".join(unchecked_kinds(objects, crds)) or "none"
+        sys.stderr.write(
+            f"{folder.name}: {len(objects)} objects, {len(here)} problems; "
+            f"kinds without a schema here: {unchecked}\n"
+        )
+        found += len(here)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""What a catalog of a given size needs: machines, memory, disk, time, and how well it is searched.
+
+Plain arithmetic on constants that were measured, each with its source; MEASURED is their only
+home. Nothing is asked of the machine this runs on: a plan is for machines that are yet to be had.
+What was measured ends at 10^6 tracks. Beyond, everything grows in proportion, which is sure for
+bytes, fair for building, and too dark for latency if a larger table needs a smaller share of its
+partitions. A plan says so beside its figures.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from raymtr.errors import InputError
+
+MOST_TRACKS = 10**12
+SLOW_MS = 200.0  # of a query at the 95th percentile; a person notices
+SIZES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmb]?)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Constants, and where each was measured."""
+
+    date: str = "2026-11-21"
+    machine: str = "2 shared cores of an Intel Xeon at 2.5 GHz, no bfloat16"
+
+    # benchmarks/decoding.py: 50 ms of a core for a 30 s stereo MP3 at 128 kb/s, mixed, resampled.
+    decode_core_s_per_audio_s: float = 0.050 / 30.0
+    # Arithmetic, not a measurement: 29.4 GFLOP a window of 10 s (ModifiedResNet-50 of width 64) on
+    # an H200; memory traffic is expected to hold it to 4,000 to 7,000 windows a second.
+    window_s: float = 10.0
+    windows_per_gpu_s: float = 4_000.0
+
+    # benchmarks/index_scale.py --tracks 1000000: 128 dimensions, a window a track.
+    tracks: int = 1_000_000
+    dim: int = 128
+    build_s: float = 47.0 + 317.0  # names and words; then load, indices, tuning and gate
+    build_core_s: float = 47.0 + 205.0
+    build_peak_gb: float = 3.4
+    probed_share: float = 32 / 244  # partitions probed for a recall of 0.99
+    recall: Mapping[str, float] = field(default_factory=lambda: {"audio": 0.996, "text": 0.985})
+    p95_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 29.7, "text": 14.0})
+    query_core_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 10.7, "text": 7.5})
+    exact_core_ms: float = 59.6  # numpy over float32 in memory
+    # A search through LanceDB costs 2 to 5 ms at any size: what does not grow.
+    fixed_ms: float = 4.0
+
+    # The same benchmark at 50,000 tracks (exact), with 1 and with 6 windows a track.
+    exact_build_s_per_track: float = 9.5 / 50_000
+    exact_build_core_s_per_track: float = 2.7 / 50_000
+    window_core_s: float = 6.4e-6  # to load a window and check it
+    base_gb: float = 0.24  # a Python with LanceDB that has opened the tables
+    words_bytes: float = 160.0  # of a track in `tracks`, indices included
+    row_bytes: float = 64.0  # of a track in `vectors`, beside its vector
+    window_row_bytes: float = 6.0  # of a window in `windows`, beside its vector
+    shard_track_bytes: float = 128.0  # of a track in embeddings/, beside its vectors
+    shard_number_bytes: float = 3.72  # a float32 in compressed Parquet
+    # LanceDB, IvfRq of 5 bits at 10^6 x 128: 103 MB.
+    index_bytes_per_number: float = 103.0 / 128
+    # A replica that serves 50,000 and 150,000 tracks exactly, beside its matrix.
+    held_bytes: float = 1_680.0  # of a track: words, names and ids as Python and Arrow hold them
+
+
+MEASURED = Measured()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A catalog, and the time there is to embed and to index it."""
+
+    tracks: int
+    hours: float
+    minutes_per_track: float = 4.0
+    dim: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a catalog needs. Decimal gigabytes; hours are wall time."""
+
+    windows: int
+    audio_hours: float
+    embed_hours: float  # left for embedding once the index has its time
+    gpus: int
+    decode_cores: int  # all together, busy for all of `embed_hours`
+    disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
+    build_hours: float  # `raymtr index`, on the machine measured
+    build_core_hours: float
+    build_memory_gb: float
+    serving_memory_gb: float  # of one replica, its model apart
+    recall_at_10: dict[str, float]  # by kind of query
+    p95_ms: dict[str, float]  # of the vector search alone, one query at a time
+    query_core_ms: dict[str, float]
+    notes: list[str]
+
+
+def parse_size(text: str, name: str) -> int:
+    """`100M` -> 100,000,000. Raises InputError on what is no whole number from 1 on."""
+    match = _SIZE.fullmatch(text.strip().replace(",", "").replace("_", ""))
+    size = float(match[1]) * SIZES[match[2].lower()] if match and len(text) < 40 else 0.0
+    if not 1 <= size <= MOST_TRACKS or size != int(size):
+        raise InputError(
+            f"{name} is a whole number from 1 to 1000B, such as 250000, 250k, 100M or 1.5B; "
+            f"got {text!r}"
+        )
+    return int(size)
+
+
+def parse_positive(text: str, name: str) -> float:
+    """`7.5` -> 7.5. Raises InputError on what is no finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"{name} is a number above 0, such as 4 or 7.5; got {text!r}")
+    return value
+
+
+def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED) -> Plan:
+    """What `wanted` needs, searched exactly or by an index (index.build_tables.choose_index).
+
+    Raises InputError where the hours do not even suffice for the index.
+    """
+    m, tracks, dim = measured, wanted.tracks, wanted.dim
+    audio_s = tracks * wanted.minutes_per_track * 60.0
+    windows = tracks * max(1, math.ceil(wanted.minutes_per_track * 60.0 / m.window_s - 1e-9))
+    build_s, build_core_s = _build(tracks, windows, exact, m)
+    embed_s = wanted.hours * 3600.0 - build_s
+    if embed_s <= 0:
+        raise InputError(
+            f"--hours {wanted.hours:g} is too short: indexing {tracks:,} tracks alone takes "
+            f"{build_s / 3600:.3g} hours"
+        )
+    grown = tracks * dim / (m.tracks * m.dim)
+    if exact:
+        query_core_ms = dict.fromkeys(m.recall, m.exact_core_ms * grown)
+        p95_ms, recall = dict(query_core_ms), dict.fromkeys(m.recall, 1.0)
+    else:
+        query_core_ms = {k: _grow(ms, grown, m) for k, ms in m.query_core_ms.items()}
+        p95_ms, recall = {k: _grow(ms, grown, m) for k, ms in m.p95_ms.items()}, dict(m.recall)
+    return Plan(
+        windows=windows,
+        audio_hours=audio_s / 3600.0,
+        embed_hours=embed_s / 3600.0,
+        gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
+        decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        disk_gb=_disk_gb(tracks, windows, dim, exact, m),
+        build_hours=build_s / 3600.0,
+        build_core_hours=build_core_s / 3600.0,
+        build_memory_gb=m.base_gb + (m.build_peak_gb - m.base_gb) * tracks / m.tracks,
+        serving_memory_gb=_serving_gb(tracks, dim, exact, m),
+        recall_at_10=recall,
+        p95_ms=p95_ms,
+        query_core_ms=query_core_ms,
+        notes=_notes(wanted, exact, max(p95_ms.values()), m),
+    )
+
+
+def _build(tracks: int, windows: int, exact: bool, m: Measured) -> tuple[float, float]:
+    """Wall and core seconds of `raymtr index`; more than a window a track comes on top."""
+    more_s = (windows - tracks) * m.window_core_s
+    if exact:
+        wall_s, core_s = m.exact_build_s_per_track, m.exact_build_core_s_per_track
+    else:
+        wall_s, core_s = m.build_s / m.tracks, m.build_core_s / m.tracks
+    return tracks * wall_s + more_s, tracks * core_s + more_s
+
+
+def _grow(at_measured_ms: float, grown: float, m: Measured) -> float:
+    """Milliseconds of a query when the numbers it reads have grown; some do not grow."""
+    return m.fixed_ms + (at_measured_ms - m.fixed_ms) * grown
+
+
+def _disk_gb(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> dict[str, float]:
+    """By part; one build of the tables, of which `search.keep_versions` are kept."""
+    shard_bytes = tracks * m.shard_track_bytes + (tracks + windows) * dim * m.shard_number_bytes
+    parts = {
+        "embeddings": shard_bytes,
+        "tracks": tracks * m.words_bytes,
+        "vectors": tracks * (m.row_bytes + 2 * dim),  # float16
+        "windows": windows * (m.window_row_bytes + 2 * dim),
+        "index": 0.0 if exact else tracks * dim * m.index_bytes_per_number,
+    }
+    return {name: size / 1e9 for name, size in (parts | {"all": sum(parts.values())}).items()}
+
+
+def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
+    """An exact replica holds matrix (float32) and words; another one needs its index in memory."""
+    per_track = 4 * dim + m.held_bytes if exact else dim * m.index_bytes_per_number
+    return m.base_gb + tracks * per_track / 1e9
+
+
+def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]:
+    notes = [
+        f"measured on {m.date} on {m.machine}; GPU figures are arithmetic, not measured",
+        f"audio taken as stereo MP3 of {wanted.minutes_per_track:g} minutes, windows of "
+        f"{m.window_s:g} s, an encoder of 29.4 GFLOP a window",
+    ]
+    if not exact and wanted.tracks > m.tracks:
+        notes.append(
+            f"beyond {m.tracks:,} tracks time and memory are taken to grow in proportion, and "
+            "recall to stay, for the index is tuned to it: neither is measured"
+        )
+    if p95_ms > SLOW_MS:
+        notes.append(
+            "one table of this size answers slowly, and raymtr does not spread a table over "
+            "machines: split the catalog into workspaces"
+        )
+    return notes

@@ -1,0 +1,245 @@
+"""Tracks added, changed and taken out of published tables while searchers read them.
+
+Every searcher stays on the table versions its build's record names. So a change writes new versions
+of the same tables, first unseen, brings the indices up to them, checks them, and only then lets the
+record name them: a reader has all of a change or none. A job killed on the way leaves versions
+no record names; the next change goes back to the recorded ones before it begins.
+
+What is deleted leaves every kept build, so that a rollback cannot bring it back; what is upserted
+enters the live build alone. Versions no record names any more are removed an hour after they were
+replaced, by the next change (`sweep`): a searcher opened before the change can read on that long.
+
+Given up: bytes of a deleted row stay in data files, which nothing points into, until its build is
+dropped; LanceDB rewrites a file only when a tenth of its rows is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.build_tables import vectors_table, windows_table
+from raymtr.index.filters import sql_among
+from raymtr.index.publish import (
+    count_not_unit,
+    find_row_faults,
+    kept_builds,
+    live_build,
+    put_live,
+    write_record,
+)
+from raymtr.index.shards import Shards
+from raymtr.index.track_rows import read_rows
+from raymtr.index.track_table import KINDS, Build, table_name
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+READER_GRACE = timedelta(hours=1)  # that a searcher may stay on what was replaced
+NEVER = timedelta(days=36_500)
+IDS_AT_ONCE = 5_000  # of one condition
+
+Tables = dict[str, Any]
+
+
+def upsert_rows(workspace: Workspace, tracks: pa.Table, shards: Shards | None) -> Build:
+    """Put `tracks` (build_tables.tracks_table) and their vectors in the live build.
+
+    Each has all its rows replaced. `shards` are of the live build's model. Raises InputError where
+    the tables lack a column of `tracks`, UnusableError where the result is not sound; what served
+    before still does.
+    """
+    live = live_build(workspace)
+    tables = _open(workspace, live)
+    ids = tracks["track_id"].combine_chunks()
+    rows = {"tracks": fit_rows(tracks, tables["tracks"].schema)}
+    if shards is not None:
+        embedded, windows = shards.of_tracks(ids)
+        vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
+        first = _next_row_index(tables["vectors"])
+        place = vectors.column_names.index("row_index")
+        numbers = pa.array(np.arange(first, first + len(vectors), dtype=np.int64))
+        rows["vectors"] = vectors.set_column(place, "row_index", numbers)
+        wanted = pc.is_in(windows["track_id"], value_set=rows["vectors"]["track_id"])
+        rows["windows"] = windows_table(windows.filter(wanted))
+        if wrong := sum(count_not_unit(rows[kind]["vector"]) for kind in ("vectors", "windows")):
+            raise UnusableError(f"{wrong} of the new vectors are not of length 1: embed them again")
+
+    def change() -> None:
+        for kind, table in tables.items():
+            _delete(table, ids.to_pylist())
+            if kind in rows and len(rows[kind]):
+                table.add(fit_rows(rows[kind], table.schema))
+
+    counts = {
+        kind: table.count_rows() - _count(table, ids.to_pylist()) + len(rows.get(kind, ()))
+        for kind, table in tables.items()
+    }
+    return _apply(workspace, live, tables, change, counts)
+
+
+def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
+    """Take tracks out of every kept build; the live one, last and whole.
+
+    Raises UnusableError where the result is not sound; what served before still does.
+    """
+    live = live_build(workspace)
+    for build in all_builds(workspace):
+        tables = _open(workspace, build)
+        gone = {kind: _count(table, ids) for kind, table in tables.items()}
+        if not any(gone.values()):
+            continue
+
+        def change(tables: Tables = tables) -> None:
+            for table in tables.values():
+                _delete(table, ids)
+
+        counts = {kind: table.count_rows() - gone[kind] for kind, table in tables.items()}
+        changed = _apply(workspace, build, tables, change, counts)
+        live = changed if build.name == live.name else live
+    return live
+
+
+def sweep(workspace: Workspace) -> int:
+    """Remove versions of kept builds that were replaced READER_GRACE ago; how many."""
+    removed, now = 0, datetime.now(UTC)
+    for build in all_builds(workspace):
+        if build.changed_at is None:
+            continue
+        if now - datetime.fromisoformat(build.changed_at) < READER_GRACE:
+            continue
+        try:
+            tables = _open(workspace, build)
+        except UnusableError as error:  # a full index, the cure, sweeps first
+            LOG.warning("%s", error)
+            continue
+        for kind, table in tables.items():
+            versions = {version["version"]: version for version in table.list_versions()}
+            older = [number for number in versions if number < build.versions[kind]]
+            if older:  # the recorded version is the youngest to stay, whatever its age
+                made = versions[build.versions[kind]]["timestamp"].astimezone(UTC)
+                table.optimize(cleanup_older_than=now - made + timedelta(milliseconds=1))
+                left = {version["version"] for version in table.list_versions()}
+                removed += len(set(older) - left)
+    return removed
+
+
+def all_builds(workspace: Workspace) -> list[Build]:
+    """Every kept build, the live one last, and as the pointer has it."""
+    live = live_build(workspace)
+    return [build for build in kept_builds(workspace) if build.name != live.name] + [live]
+
+
+def known_ids(workspace: Workspace, ids: list[str], builds: Iterable[Build]) -> set[str]:
+    """Which of these tracks stand in any of some builds."""
+    found: set[str] = set()
+    for build in builds:
+        table = _open(workspace, build)["tracks"]
+        for some in _chunks(ids):
+            found |= set(
+                read_rows(table, sql_among("track_id", some), ["track_id"])["track_id"].to_pylist()
+            )
+    return found
+
+
+def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`rows` with the columns of `schema`, those they lack null.
+
+    Raises InputError on a column the tables lack, or a value that does not fit theirs.
+    """
+    new = [name for name in rows.column_names if name not in schema.names]
+    if new and any(rows[name].null_count < len(rows) for name in new):
+        raise InputError(
+            f"column {new[0]!r} is not in the live tables, which have {', '.join(schema.names)}; "
+            "`raymtr index` builds tables that have it"
+        )
+    columns = []
+    for field in schema:
+        if field.name not in rows.column_names:
+            columns.append(pa.nulls(len(rows), field.type))
+            continue
+        try:
+            columns.append(rows[field.name].cast(field.type))
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"column {field.name!r} is {field.type} in the live tables: {error}"
+            ) from error
+    return pa.table(columns, schema=schema)
+
+
+def _apply(
+    workspace: Workspace,
+    build: Build,
+    tables: Tables,
+    change: Callable[[], None],
+    counts: dict[str, int],
+) -> Build:
+    """Run `change`, bring the indices up to it, and let the build's record name the outcome."""
+    try:
+        change()
+        for table in tables.values():
+            table.optimize(cleanup_older_than=NEVER)
+        changed = replace(
+            build,
+            rows=counts,
+            versions={kind: table.version for kind, table in tables.items()},
+            revision=build.revision + 1,
+            changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        faults = find_row_faults(tables, counts)
+    except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
+        faults = [str(error).strip().splitlines()[0]]
+    if faults:
+        raise UnusableError(
+            f"build {build.name} was not changed: {'; '.join(faults)}; what served still does"
+        )
+    write_record(workspace, changed)
+    if build.name == live_build(workspace).name:
+        put_live(workspace, changed)
+    return changed
+
+
+def _open(workspace: Workspace, build: Build) -> Tables:
+    """The tables of a build for writing, gone back to what its record names."""
+    db = lancedb.connect(workspace.db)
+    tables = {}
+    for kind in KINDS:
+        name = table_name(kind, build.name)
+        try:
+            table = db.open_table(name)
+            if table.version != build.versions[kind]:
+                table.checkout(build.versions[kind])
+                table.restore()
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UnusableError(
+                f"table {name} of a kept build cannot be opened ({error}); run `raymtr index`"
+            ) from error
+        tables[kind] = table
+    return tables
+
+
+def _next_row_index(vectors: Any) -> int:
+    numbers = read_rows(vectors, None, ["row_index"])["row_index"]
+    return int(pc.max(numbers).as_py() or 0) + 1
+
+
+def _delete(table: Any, ids: list[str]) -> None:
+    for some in _chunks(ids):
+        table.delete(sql_among("track_id", some))
+
+
+def _count(table: Any, ids: list[str]) -> int:
+    return sum(table.count_rows(sql_among("track_id", some)) for some in _chunks(ids))
+
+
+def _chunks(ids: list[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        yield ids[start : start + IDS_AT_ONCE]

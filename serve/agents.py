@@ -1,0 +1,107 @@
+"""Agents' way in: a read-only MCP server at /mcp, by the official SDK, without sessions.
+
+Four tools that answer with the same words as the HTTP API. Every request stands by itself, so any
+ingress replica can answer it. Hosts, keys, rates and sizes are checked before, in `access`, like
+those of every other path; the SDK's own check of hosts is therefore off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp.types import ToolAnnotations
+from starlette.routing import Route
+
+import raymtr
+from serve.asking import ask, ask_search
+from serve.messages import RefusedError
+from serve.search_routes import ask_search_artists
+
+INSTRUCTIONS = (
+    "Finds music of one catalog by description, title, artist or likeness. Hits say where in the "
+    "track to listen (segment, seconds) and why they are there."
+)
+READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+Answer = dict[str, Any]
+
+
+def add_agents(http: FastAPI) -> Callable[[], Any]:
+    """Mounts the server; what comes back is to be entered while the application runs."""
+    server = build_server(http)
+    http.state.agents = server
+    inner = server.streamable_http_app(
+        streamable_http_path="/mcp",
+        stateless_http=True,
+        json_response=True,
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    for route in inner.routes:
+        if isinstance(route, Route):
+            http.router.routes.append(route)
+
+    @asynccontextmanager
+    async def running() -> AsyncIterator[None]:
+        async with server.session_manager.run():
+            yield
+
+    return running
+
+
+def build_server(http: FastAPI) -> MCPServer:
+    """The server and its tools."""
+    server = MCPServer(
+        "raymtr", instructions=INSTRUCTIONS, version=raymtr.__version__, log_level="WARNING"
+    )
+
+    async def told(answer: Awaitable[Answer]) -> Answer:
+        try:
+            return await answer
+        except RefusedError as error:
+            raise ToolError(f"{error.refusal.code}: {error.refusal.detail}") from error
+
+    @server.tool(annotations=READS)
+    async def search(
+        text: str,
+        where: str | None = None,
+        k: int = 10,
+        exclude: list[str] | None = None,
+        per_artist: int | None = None,
+    ) -> Answer:
+        """Tracks for words: a description ("rainy-day piano, no vocals"), a title, an artist, or
+        "similar to <artist or title>". `where` is a filter such as "year > 1990 and tags has
+        'jazz'"; `exclude` are terms that hits must not have; `per_artist` caps hits of one artist.
+        """
+        asked = {"text": text, "where": where, "k": k, "exclude": exclude, "per_artist": per_artist}
+        return await told(ask_search(http, asked))
+
+    @server.tool(annotations=READS)
+    async def similar(
+        like: list[str],
+        unlike: list[str] | None = None,
+        text: str | None = None,
+        where: str | None = None,
+        k: int = 10,
+    ) -> Answer:
+        """Tracks that sound like others, by their track ids, and less like `unlike`; words may
+        steer further.
+        """
+        asked = {"like": like, "unlike": unlike, "text": text, "where": where, "k": k}
+        return await told(ask_search(http, asked))
+
+    @server.tool(annotations=READS)
+    async def track(track_id: str) -> Answer:
+        """Everything the catalog knows of one track."""
+        return await told(ask(http, "track", track_id))
+
+    @server.tool(annotations=READS)
+    async def artist(name: str, k: int = 10) -> Answer:
+        """Artists similar to one, each with a track to begin with."""
+        return await told(ask_search_artists(http, name, {"k": k}))
+
+    return server

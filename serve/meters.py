@@ -1,0 +1,73 @@
+"""What one ingress replica counts, for Prometheus.
+
+Everything is counted here, also what happens behind: encoders and retriever send along what a
+request cost. So `/metrics` shows the whole road and no second port has to be scraped; with
+several ingress replicas each counts its own requests and has to be scraped by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serve.messages import Searched, Vectors
+
+FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Meters:
+    """Counters of one replica, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = own = CollectorRegistry()
+        self._requests = Counter("raymtr_requests", "answers", ["path", "status"], registry=own)
+        self._seconds = Histogram(
+            "raymtr_request_seconds", "time to an answer", ["path"], buckets=FAST, registry=own
+        )
+        self._stages = Histogram(
+            "raymtr_stage_seconds", "a search's stages", ["stage"], buckets=FAST, registry=own
+        )
+        self._batches = Histogram(
+            "raymtr_encoder_batch_requests", "in one pass", buckets=BATCHES, registry=own
+        )
+        self._cache = Counter("raymtr_query_cache", "vectors asked", ["outcome"], registry=own)
+        self._rows = Gauge("raymtr_index_rows", "of the live tables", ["table"], registry=own)
+        self._unindexed = Gauge(
+            "raymtr_index_unindexed_rows", "vectors the vector index misses", registry=own
+        )
+        self._index = Gauge(
+            "raymtr_index_info", "the build that serves", ["table_version", "model"], registry=own
+        )
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """One answer; `path` is a route's form, never what a user typed."""
+        self._requests.labels(path, str(status)).inc()
+        self._seconds.labels(path).observe(seconds)
+
+    def searched(self, searched: Searched) -> None:
+        """The stages of one search."""
+        for stage in ("encode", "search", "rank"):
+            self._stages.labels(stage).observe(searched.answer["took_ms"][stage] / 1e3)
+        if searched.vectors is not None:
+            self.encoded(searched.vectors)
+
+    def encoded(self, vectors: Vectors) -> None:
+        """One request for text vectors."""
+        self._cache.labels("hit" if vectors.cached else "miss").inc()
+        if not vectors.cached:
+            self._batches.observe(vectors.batch)
+
+    def indexed(self, state: Mapping[str, Any]) -> None:
+        """The build that serves now."""
+        for table, rows in state["rows"].items():
+            self._rows.labels(table).set(rows)
+        self._unindexed.set(state["unindexed_rows"])
+        self._index.clear()
+        self._index.labels(state["table_version"], state["model"] or "").set(1)
+
+    def text(self) -> bytes:
+        """Prometheus' text format; the process's own figures (memory, CPU) after ours."""
+        return generate_latest(self.registry) + generate_latest()

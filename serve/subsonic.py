@@ -1,0 +1,168 @@
+"""OpenSubsonic's `sonicSimilarity` extension, for players that know it.
+
+Only what the extension needs is here (`ping`, `getOpenSubsonicExtensions` and its two methods):
+the rest of a music server is the user's own, and ids are this catalog's track ids. Players read
+the body and not the status, so errors come as Subsonic's envelope with status 200. A key is sent
+as `apiKey`, or as the password `p`; Subsonic's salted tokens would need it in plain text here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+
+import raymtr
+from serve.asking import ask, ask_search
+from serve.messages import Refusal, RefusedError
+
+VERSION = "1.16.1"
+EXTENSIONS = [
+    {"name": "sonicSimilarity", "versions": [1]},
+    {"name": "apiKeyAuthentication", "versions": [1]},
+]
+MISSING, NOT_FOUND, GENERIC = 10, 70, 0  # Subsonic's codes
+REFUSED_KEY, NOT_AUTHORIZED = 44, 50
+CODES = {401: REFUSED_KEY, 403: NOT_AUTHORIZED, 404: NOT_FOUND}
+
+
+def add_subsonic(http: FastAPI) -> None:
+    """The routes under /rest, each also under its old name with `.view`."""
+
+    async def ping(request: Request) -> Response:
+        return envelope({}, asked=request.query_params)
+
+    async def extensions(request: Request) -> Response:
+        return envelope({"openSubsonicExtensions": EXTENSIONS}, asked=request.query_params)
+
+    async def similar(request: Request) -> Response:
+        """Tracks that sound like `id`, nearest first."""
+        return await answer(request, _similar)
+
+    async def path(request: Request) -> Response:
+        """A way from `startSongId` to `endSongId`, both in it."""
+        return await answer(request, _path)
+
+    async def answer(request: Request, matches: Any) -> Response:
+        asked = request.query_params
+        try:
+            found = await matches(http, asked)
+        except RefusedError as error:
+            return refused(error.refusal, asked=asked)
+        return envelope({"sonicMatch": found}, asked=asked)
+
+    verbs = {
+        "ping": ping,
+        "getOpenSubsonicExtensions": extensions,
+        "getSonicSimilarTracks": similar,
+        "findSonicPath": path,
+    }
+    for name, verb in verbs.items():
+        for form in (name, f"{name}.view"):
+            http.add_api_route(f"/rest/{form}", verb, methods=["GET"], include_in_schema=False)
+
+
+async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+    track_id = _given(asked, "id")
+    await ask(http, "track", track_id)
+    question = {"like": [track_id], "k": _count(asked, 10), "mode": "semantic"}
+    hits = (await ask_search(http, question))["hits"]
+    arms = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
+    return [
+        {"entry": child(hit), "similarity": round(max(0.0, arm["score"]) if arm else -1, 4)}
+        for hit, arm in zip(hits, arms, strict=True)
+    ]
+
+
+async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+    ends = [_given(asked, "startSongId"), _given(asked, "endSongId")]
+    for track_id in ends:
+        await ask(http, "track", track_id)
+    made = await ask(http, "path", *ends, max(2, _count(asked, 25)), None)
+    return [
+        {"entry": child(track), "similarity": round(max(0.0, track["similarity"]), 4)}
+        for track in made["tracks"]
+    ]
+
+
+def child(track: Mapping[str, Any]) -> dict[str, Any]:
+    """A track as Subsonic's `Child`."""
+    kind = PurePosixPath(track["uri"] or "").suffix.removeprefix(".").lower()
+    entry = {
+        "id": track["track_id"],
+        "isDir": False,
+        "title": track["title"] or track["track_id"],
+        "artist": track["artist"],
+        "album": track["album"],
+        "year": track["year"],
+        "genre": (track["tags"] or [None])[0],
+        "duration": None if track["duration"] is None else round(track["duration"]),
+        "suffix": kind or None,
+        "type": "music",
+        "mediaType": "song",
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def refused(refusal: Refusal, *, asked: Mapping[str, str]) -> Response:
+    """A refusal in Subsonic's words."""
+    code = MISSING if refusal.code == "missing_parameter" else CODES.get(refusal.status, GENERIC)
+    answer = envelope({"error": {"code": code, "message": refusal.detail}}, asked=asked)
+    if refusal.retry_after_s:
+        answer.headers["Retry-After"] = str(refusal.retry_after_s)
+    return answer
+
+
+def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
+    """`subsonic-response` around an answer, in the form (`f`) the player asked for."""
+    head: dict[str, Any] = {
+        "status": "failed" if "error" in body else "ok",
+        "version": VERSION,
+        "type": "raymtr",
+        "serverVersion": raymtr.__version__,
+        "openSubsonic": True,
+    }
+    if asked.get("f") == "json":
+        text = json.dumps({"subsonic-response": head | dict(body)}, ensure_ascii=False)
+        return Response(text, media_type="application/json")
+    root = _element("subsonic-response", head | dict(body))
+    root.set("xmlns", "http://subsonic.org/restapi")
+    return Response(
+        ElementTree.tostring(root, "utf-8", xml_declaration=True), media_type="text/xml"
+    )
+
+
+def _element(name: str, value: Mapping[str, Any]) -> ElementTree.Element:
+    """Plain values are attributes, records are elements, lists are elements of the same name."""
+    element = ElementTree.Element(name)
+    for key, inner in value.items():
+        for item in inner if isinstance(inner, list) else [inner]:
+            if isinstance(item, Mapping):
+                element.append(_element(key, item))
+            elif isinstance(inner, list):
+                ElementTree.SubElement(element, key).text = str(item)
+            else:
+                element.set(key, _plain(item))
+    return element
+
+
+def _plain(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(c for c in text if c >= " " and not "\ud800" <= c <= "\udfff" and c < "\ufffe")
+
+
+def _given(asked: Mapping[str, str], name: str) -> str:
+    if not asked.get(name):
+        detail = f"required parameter {name} is missing"
+        raise RefusedError(Refusal(422, "missing_parameter", detail))
+    return asked[name]
+
+
+def _count(asked: Mapping[str, str], usual: int) -> int:
+    text = asked.get("count", "")
+    return min(100, max(1, int(text))) if text.isdecimal() and len(text) < 9 else usual

@@ -1,0 +1,77 @@
+"""A track, its sound, where all of them lie, and a playlist from one to another."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from raymtr import storage
+from serve.asking import ask
+from serve.messages import Refusal, RefusedError
+from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
+
+
+def add_tracks(http: FastAPI) -> None:
+    """The routes over the catalog itself."""
+
+    @http.get("/v1/tracks/{track_id}")
+    async def track(track_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await ask(http, "track", track_id)
+        return found
+
+    @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
+    async def track_audio(track_id: str) -> FileResponse:
+        """The catalog's own file, whole or a range of bytes; no path is ever taken from a user."""
+        uri = (await ask(http, "track", track_id)).get("uri")
+        path = None if uri is None or storage.is_remote(uri) else Path(storage.local_path(uri))
+        if path is None or not path.is_file():
+            raise RefusedError(
+                Refusal(404, "no_audio", f"no file of {track_id!r} is reachable here")
+            )
+        kind = mimetypes.guess_type(path.name)[0] or ""
+        plays = kind.startswith(("audio/", "video/"))
+        return FileResponse(path, media_type=kind if plays else "application/octet-stream")
+
+    @http.get("/v1/map")
+    async def catalog_map() -> dict[str, Any]:
+        drawn: dict[str, Any] = await ask(http, "map")
+        return drawn
+
+
+def add_playlist(http: FastAPI) -> None:
+    """A way from one track to another, as JSON or as a file for players."""
+
+    @http.get("/v1/playlist")
+    async def playlist(
+        request: Request,
+        start: Annotated[str, Query(alias="from")],
+        end: Annotated[str, Query(alias="to")],
+        n: int = 12,
+        format: Literal["json", "m3u", "jspf"] = "json",
+        where: str | None = None,
+        links: Literal["stream", "file"] = "stream",
+    ) -> Any:
+        """From track `from` to track `to` in `n` steps. `links` of a file: `stream` plays from
+        this endpoint, `file` where the catalog has the sound.
+        """
+        made = await ask(http, "path", start, end, n, where)
+        if format == "json":
+            return made
+
+        def locate(track: Mapping[str, Any]) -> str:
+            if links == "file" and track["uri"]:
+                return str(track["uri"])
+            return f"{request.base_url}v1/tracks/{quote(track['track_id'])}/audio"
+
+        tracks = made["tracks"]
+        first, last = (track["title"] or track["track_id"] for track in (tracks[0], tracks[-1]))
+        text = write_playlist(format, tracks, title=f"From {first} to {last}", locate=locate)
+        name = f'attachment; filename="playlist.{SUFFIXES[format]}"'
+        headers = {"Content-Disposition": name}
+        return Response(text, media_type=MEDIA_TYPES[format], headers=headers)

@@ -1,0 +1,249 @@
+"""Published tables changed under a reader: it sees all of a change or none."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.index import changes
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
+from raymtr.index.filters import parse_filter
+from raymtr.index.publish import kept_builds, live_build, publish, roll_back, write_record
+from raymtr.index.shards import find_shards
+from raymtr.index.track_table import KINDS, TrackTable, table_name
+from raymtr.specs import SearchSpec
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+DIM = 16
+COUNT = 600
+FRESH = ["n0", "n1", "t0003"]  # two that are new, one that is changed
+
+
+def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
+    rows = rng.standard_normal((count, DIM)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def catalog_row(track_id: str, **more: object) -> dict:
+    row = {"track_id": track_id, "uri": f"/{track_id}.wav", "title": f"Tune {track_id}"}
+    return row | {"artist": "Ada", "tags": ["calm"], "year": 1990} | more
+
+
+@pytest.fixture(scope="module", params=["exact", "ivf_rq"])
+def made(
+    request: pytest.FixtureRequest, make_workspace: Callable, commit_vectors: Callable
+) -> Workspace:
+    rng = np.random.default_rng(0)
+    ids = [f"t{n:04}" for n in range(COUNT)]
+    workspace: Workspace = make_workspace([catalog_row(track_id) for track_id in ids])
+    commit_vectors(workspace, {i: unit_rows(rng, 2) for i in ids})
+    commit_vectors(workspace, {i: unit_rows(rng, 3) for i in FRESH[:2]})
+    build(workspace, request.param)
+    assert live_build(workspace).index.kind == request.param
+    return workspace
+
+
+@pytest.fixture
+def workspace(made: Workspace, tmp_path: Path) -> Workspace:
+    """A copy to be changed."""
+    shutil.copytree(made.root, tmp_path / "w")
+    return Workspace.open(str(tmp_path / "w"))
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """LanceDB tells times of the machine's own zone."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def build(workspace: Workspace, kind: str) -> None:
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    below = 10**6 if kind == "exact" else 1
+    publish(workspace, tracks, find_shards(workspace), search=SearchSpec(exact_below=below))
+
+
+def fresh_rows() -> pa.Table:
+    rows = [catalog_row(i, title=f"Fresh {i}", tags=["loud"], year=2020) for i in FRESH]
+    return tracks_table(check_tracks(pa.Table.from_pylist(rows)), None)
+
+
+def table_of(workspace: Workspace) -> TrackTable:
+    return TrackTable(workspace.db, live_build(workspace))
+
+
+def ids_of(table: TrackTable, kind: str) -> list[str]:
+    return [i for batch in table.stream(kind, ["track_id"]) for i in batch["track_id"].to_pylist()]
+
+
+def everything(table: TrackTable) -> Iterator[object]:
+    """What a reader can ask, as plain values."""
+    query = np.ones(DIM, np.float32) / 4
+    yield table.nearest(query, limit=5)
+    yield table.nearest(query, limit=5, where=parse_filter("year = 2020", table.filterable))
+    yield sorted(table.match("fresh n0", "names", limit=9))
+    yield table.match("loud", "words", limit=9)
+    yield table.rows(FRESH, ["title", "year"])
+    yield sorted(table.vectors(FRESH))
+    yield len(table.windows(FRESH))
+    yield [len(ids_of(table, kind)) for kind in KINDS]
+    yield table.sample(COUNT * 2, np.random.default_rng(0))[0]
+
+
+def test_an_upsert_adds_and_replaces_and_an_open_reader_sees_the_old(workspace: Workspace) -> None:
+    before = live_build(workspace)
+    unread, reader = TrackTable(workspace.db, before), TrackTable(workspace.db, before)
+    old = list(everything(reader))
+    after = upsert_rows(workspace, fresh_rows(), find_shards(workspace))
+    assert list(everything(reader)) == old
+    assert list(everything(unread)) == old  # opened before, asked after
+
+    table = table_of(workspace)
+    assert (after.name, after.revision, after.table_version) == (before.name, 1, f"{before.name}.1")
+    assert live_build(workspace) == after == kept_builds(workspace)[-1]
+    assert after.rows == {"tracks": COUNT + 2, "vectors": COUNT + 2, "windows": 2 * COUNT + 6}
+    for kind in KINDS:
+        ids = ids_of(table, kind)
+        assert len(ids) == after.rows[kind]
+        assert kind == "windows" or len(set(ids)) == len(ids), "nothing is doubled"
+    assert {i: row["title"] for i, row in table.rows(FRESH).items()} == {
+        i: f"Fresh {i}" for i in FRESH
+    }
+    shards = find_shards(workspace)
+    vectors = dict(
+        zip(*(column.to_pylist() for column in shards.read_tracks().columns), strict=True)
+    )
+    found = table.nearest(np.array(vectors["n1"], np.float32), limit=1)
+    assert found[0][0] == "n1" and found[0][1] == pytest.approx(1, abs=2e-3)
+    where = parse_filter("year = 2020", table.filterable)
+    assert {i for i, _ in table.nearest(np.ones(DIM, np.float32) / 4, limit=9, where=where)} == set(
+        FRESH
+    )
+    assert {i for i, _ in table.match("loud", "words", limit=9)} == set(FRESH)
+    assert table.match("fresh n0", "names", limit=1)[0][0] == "n0"
+    assert len(table.windows(["n0"])) == 3 and len(table.windows(["t0003"])) == 2
+    assert table.unindexed_rows() == 0
+    assert set(table.sample(COUNT * 2, np.random.default_rng(0))[0]) == set(
+        ids_of(table, "vectors")
+    )
+
+
+def test_a_track_that_lost_its_audio_keeps_its_words(workspace: Workspace) -> None:
+    rows = tracks_table(check_tracks(pa.Table.from_pylist([catalog_row("n9", uri=None)])), None)
+    upsert_rows(workspace, rows, find_shards(workspace))
+    table = table_of(workspace)
+    assert table.rows(["n9"]) and not table.vectors(["n9"]) and not len(table.windows(["n9"]))
+
+
+def test_what_is_deleted_is_gone_everywhere_and_a_rollback_keeps_it_so(
+    workspace: Workspace,
+) -> None:
+    kind = live_build(workspace).index.kind
+    build(workspace, kind)
+    reader = table_of(workspace)
+    vector = reader.vectors(["t0007"])["t0007"]
+    delete_rows(workspace, ["t0007", "t0599", "absent"])
+    assert reader.nearest(vector, limit=1)[0][0] == "t0007", "a reader stays on what it opened"
+    first, last = kept_builds(workspace)
+    assert live_build(workspace) == last and (first.revision, last.revision) == (1, 1)
+    for _ in range(2):  # the live build, then the one before
+        table = table_of(workspace)
+        assert table.build.rows == {
+            "tracks": COUNT - 2,
+            "vectors": COUNT - 2,
+            "windows": 2 * COUNT - 4,
+        }
+        assert "t0007" not in {i for i, _ in table.nearest(vector, limit=COUNT)}
+        where = parse_filter("year = 1990", table.filterable)
+        ranked = table.nearest(vector, limit=COUNT, where=where)
+        assert len(ranked) == COUNT - 2 and ranked == table.nearest(vector, limit=COUNT)
+        assert "t0007" not in {i for i, _ in table.match("tune t0007", "names", limit=COUNT)}
+        assert "t0007" not in {i for i, _ in table.match("calm", "words", limit=COUNT)}
+        assert not table.rows(["t0007"]) and not table.vectors(["t0007"])
+        assert not len(table.windows(["t0007"])) and not table.named(["tunet0007"])
+        assert known_ids(workspace, ["t0007", "t0008"], all_builds(workspace)) == {"t0008"}
+        if live_build(workspace) == last:
+            assert roll_back(workspace) == first
+
+
+def test_deleting_what_is_not_there_changes_nothing(workspace: Workspace) -> None:
+    before = live_build(workspace)
+    assert delete_rows(workspace, ["absent"]) == before == live_build(workspace)
+
+
+def test_a_change_that_was_killed_is_undone_by_the_next(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live_build(workspace)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "find_row_faults", die)
+        with pytest.raises(KeyboardInterrupt):
+            upsert_rows(workspace, fresh_rows(), find_shards(workspace))
+    assert live_build(workspace) == before
+    assert len(ids_of(table_of(workspace), "tracks")) == COUNT
+    after = delete_rows(workspace, ["t0000"])
+    assert after.rows["tracks"] == COUNT - 1
+    assert not set(FRESH[:2]) & set(ids_of(table_of(workspace), "tracks"))
+    assert upsert_rows(workspace, fresh_rows(), find_shards(workspace)).rows["tracks"] == COUNT + 1
+
+
+def test_an_unsound_outcome_is_refused_and_what_served_still_does(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live_build(workspace)
+    twice = pa.concat_tables([fresh_rows(), fresh_rows().slice(0, 1)])
+    with pytest.raises(UnusableError, match="not changed: 1 track ids stand more than once"):
+        upsert_rows(workspace, twice, find_shards(workspace))
+    assert live_build(workspace) == before and not table_of(workspace).rows(["n0"])
+    with pytest.raises(InputError, match=r"column 'mood' is not in the live tables.*raymtr index"):
+        rows = fresh_rows().append_column("mood", pa.array(["x"] * len(FRESH)))
+        upsert_rows(workspace, rows, find_shards(workspace))
+
+
+def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
+    workspace: Workspace, far_from_greenwich: None
+) -> None:
+    before = TrackTable(workspace.db, live_build(workspace))
+    live = delete_rows(workspace, ["t0001"])
+    reader = table_of(workspace)
+    time.sleep(0.01)
+    assert sweep(workspace) == 0
+    assert len(before.windows(["t0001"])) == 2
+    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="seconds")
+    write_record(workspace, aged := replace(live, changed_at=long_ago))
+    changes.put_live(workspace, aged)
+    assert sweep(workspace) > 0
+    table = lancedb.connect(workspace.db).open_table(table_name("windows", live.name))
+    assert min(version["version"] for version in table.list_versions()) == live.versions["windows"]
+    assert len(reader.windows(["t0002"])) == 2 and len(ids_of(reader, "tracks")) == COUNT - 1
+    with pytest.raises((OSError, RuntimeError, ValueError)):
+        TrackTable(workspace.db, before.build).windows(["t0001"])
+    assert upsert_rows(workspace, fresh_rows(), find_shards(workspace)).revision == 2
+
+
+def test_a_table_that_is_gone_is_named_with_its_cure(workspace: Workspace) -> None:
+    live = live_build(workspace)
+    storage.delete(f"{workspace.db}/{table_name('windows', live.name)}.lance")
+    with pytest.raises(UnusableError, match=rf"windows_{live.name}.*run `raymtr index`"):
+        delete_rows(workspace, ["t0001"])
+    assert sweep(workspace) == 0

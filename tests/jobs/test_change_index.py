@@ -1,0 +1,236 @@
+"""`index --upsert` and `--delete`, as their users see them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jobs import build_index, change_index, find_duplicates
+from jobs.__main__ import main
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.index.owner import own_index
+from raymtr.index.publish import live_build
+from raymtr.index.shards import find_shards
+from raymtr.recipes import tiny
+from raymtr.search.searcher import Searcher
+from raymtr.training.tracks import cache_key
+from raymtr.workspace import Workspace
+
+DIM = 8
+
+
+def vectors(ids: str, seed: int = 0) -> dict[str, np.ndarray]:
+    """Two windows for each letter."""
+    rng = np.random.default_rng(seed)
+    rows = {i: rng.standard_normal((2, DIM)).astype(np.float32) for i in ids}
+    return {i: row / np.linalg.norm(row, axis=1, keepdims=True) for i, row in rows.items()}
+
+
+@pytest.fixture
+def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
+    """Tracks a to e published, a and b one song; f and g embedded, but in no catalog."""
+    rows = [
+        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "artist": "Ada", "mood": "calm"}
+        for i in "abcde"
+    ]
+    workspace = make_workspace(rows)
+    made = vectors("abcdefg")
+    made["b"] = made["a"]
+    commit_vectors(workspace, made, fingerprint="other")
+    commit_vectors(workspace, made)
+    captions = pa.table({"track_id": list("abcde"), "caption": ["a bell rings"] * 5})
+    storage.write_table(f"{workspace.captions}/part-0.parquet", captions)
+    build_index.build_index(workspace, tiny())
+    return workspace
+
+
+def index(workspace: Workspace, *words: str) -> int:
+    return main(["index", "--workspace", workspace.root, *words])
+
+
+def manifest(folder: Path, text: str) -> str:
+    path = folder / "manifest.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def found(workspace: Workspace, **asked: object) -> list[str]:
+    answer = Searcher(workspace).search(**{"mode": "keyword", **asked})
+    return sorted(hit["track_id"] for hit in answer["hits"])
+
+
+def catalog(workspace: Workspace) -> dict[str, dict]:
+    return {row["track_id"]: row for row in storage.read_tables(workspace.tracks).to_pylist()}
+
+
+def test_an_upsert_adds_and_changes_tracks(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = manifest(
+        tmp_path,
+        "track_id,uri,title,artist,tags,mood\n"
+        'f,/f.wav,Fresh,Bel,loud,wild\nc,,Renamed,,"loud,new",\nw,,Words Alone,Cid,,\n',
+    )
+    assert index(workspace, "--upsert", source, "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["added"], answer["changed"]) == (2, 1)
+    assert (answer["tracks"], answer["vectors"], answer["windows"]) == (7, 6, 12)
+    assert answer["table_version"] == f"{live_build(workspace).name}.1"
+    assert "2 tracks added, 1 changed" in change_index.describe(answer)
+    assert found(workspace, text="loud") == ["c", "f"]
+    assert found(workspace, text="renamed") == ["c"] and found(workspace, text="words alone") == [
+        "w"
+    ]
+    assert found(workspace, text="tune c") == []
+    hits = Searcher(workspace).search(like=["f"], where="mood = 'calm'")["hits"]
+    assert {hit["track_id"] for hit in hits} == set("abcde")  # c kept its mood, artist and sound
+    here = catalog(workspace)
+    assert here["c"]["uri"] == "/c.wav" and here["c"]["artist"] == "Ada" and here["f"]["split"]
+    # A full index says the same.
+    searches = [{"text": word} for word in ("loud", "fresh", "bell", "renamed")]
+    before = [found(workspace, **search) for search in searches]
+    build_index.build_index(workspace, tiny())
+    assert [found(workspace, **search) for search in searches] == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("track_id,uri\nx,/x.wav\ny,/y.wav\n", "2 of 2 tracks have no vector of model made-up"),
+        (
+            "track_id,uri\na,/elsewhere/a.wav\n",
+            r"among them a; run `raymtr scan` and `raymtr embed`",
+        ),
+        ("track_id,key\na,major\n", "column 'key' is not in the live tables"),
+        ("track_id,mood\na,7\n", "does not fit the catalog"),
+        ("title\nx\n", "no track_id column"),
+        ("track_id\na\na\n", "more than once"),
+    ],
+)
+def test_a_wrong_upsert_changes_nothing(
+    workspace: Workspace, tmp_path: Path, text: str, words: str
+) -> None:
+    live, before = live_build(workspace), catalog(workspace)
+    with pytest.raises(InputError, match=words):
+        change_index.upsert_tracks(workspace, manifest(tmp_path, text))
+    assert live_build(workspace) == live and catalog(workspace) == before
+
+
+def test_a_deleted_track_is_found_nowhere(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build_index.build_index(workspace, tiny())
+    find_duplicates.report_duplicates(workspace)
+    key = cache_key(catalog(workspace)["b"])
+    cached = [
+        f"{workspace.audio_cache}/1-22050/{name}.npy" for name in (key, key.replace("b", "bb", 1))
+    ]
+    for file in cached:
+        storage.write_bytes(file, b"x")
+    ids = tmp_path / "ids.txt"
+    ids.write_text("b\nnobody\n\n")
+    assert index(workspace, "--delete", str(ids)) == 0
+    out = capsys.readouterr().out
+    assert "1 tracks deleted" in out and "1 were not known, among them nobody" in out
+    assert "serving replicas within" in out
+
+    for _ in range(2):  # the live build, then the one a rollback brings back
+        searcher = Searcher(workspace)
+        assert found(workspace, text="bell") == found(workspace, text="tune") == list("acde")
+        with pytest.raises(InputError, match="unknown track_id 'b'"):
+            searcher.search(like=["b"])
+        assert {hit["track_id"] for hit in searcher.search(like=["a"])["hits"]} == set("cde")
+        assert not len(searcher.table.windows(["b"])) and len(searcher.table.windows(["a"])) == 2
+        assert index(workspace, "--rollback") in (0, 2)
+    for folder in (workspace.tracks, workspace.captions, workspace.duplicates):
+        assert "b" not in storage.read_tables(folder)["track_id"].to_pylist()
+    for model in ("made-up", "other"):
+        tracks, windows = find_shards(workspace, model).of_tracks(pa.array(["a", "b"]))
+        assert tracks["track_id"].to_pylist() == ["a"]
+        assert windows["track_id"].to_pylist() == ["a", "a"]
+    assert find_shards(workspace).made_by.fingerprint == "made-up", "still the last that finished"
+    assert [storage.exists(file) for file in cached] == [False, True]
+    build_index.build_index(workspace, tiny())
+    assert found(workspace, text="bell") == list("acde"), "a full index does not bring it back"
+    with pytest.raises(InputError, match=r"none of the 2 tracks of .*ids.txt is known"):
+        change_index.delete_tracks(workspace, str(ids))
+
+
+def test_a_track_scanned_again_is_back(
+    workspace: Workspace, tmp_path: Path, commit_vectors: Callable
+) -> None:
+    source = manifest(tmp_path, "track_id,uri,title\na,/a.wav,Tune a\ne,/e.wav,Tune e\n")
+    change_index.delete_tracks(workspace, source)
+    assert found(workspace, text="tune") == list("bcd")
+    assert main(["scan", source, "--workspace", workspace.root]) == 0
+    with pytest.raises(InputError, match="no vector of model made-up"):
+        change_index.upsert_tracks(workspace, source)
+    commit_vectors(workspace, vectors("ae", seed=1))
+    change_index.upsert_tracks(workspace, source)
+    assert found(workspace, text="tune") == list("abcde")
+
+
+def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_path: Path) -> None:
+    running = find_shards(workspace, "other")
+    running.take()
+    answer = change_index.delete_tracks(workspace, manifest(tmp_path, "track_id\nb\n"))
+    assert answer["vectors_left_in"] == ["other"]
+    assert "an unfinished `embed` still has vectors of other" in change_index.describe(answer)
+    running.release()  # its token still holds
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "is empty"), (b"\xff\xfe\x00", "is no text"), (b"x\ny\n", "none of the 2 tracks")],
+)
+def test_a_wrong_list_is_refused(
+    workspace: Workspace, tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "ids").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        change_index.delete_tracks(workspace, str(tmp_path / "ids"))
+    with pytest.raises(InputError, match="nothing stands at"):
+        change_index.delete_tracks(workspace, str(tmp_path / "absent"))
+
+
+def test_two_index_jobs_at_once_are_refused(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = manifest(tmp_path, "track_id\nb\n")
+    with own_index(workspace):
+        for words in ([], ["--rollback"], ["--upsert", source], ["--delete", source]):
+            assert index(workspace, *words) == 1
+            assert "another index job" in capsys.readouterr().err
+    assert index(workspace, "--delete", source) == 0
+
+
+def test_readers_during_upserts_see_old_or_new(workspace: Workspace, tmp_path: Path) -> None:
+    """A thread that opens and asks all the while: titles change together, nothing is doubled."""
+    stop, seen, faults = threading.Event(), set(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            hits = Searcher(workspace).search("bell", mode="keyword", k=20)["hits"]
+            ids = [hit["track_id"] for hit in hits]
+            turns = {hit["title"].split()[-1] for hit in hits}
+            if len(ids) != 5 or len(set(ids)) != 5 or len(turns) != 1:
+                faults.append((ids, turns))
+            seen.update(turns)
+
+    rows = "\n".join(f"{i},Turn 0" for i in "abcde")
+    change_index.upsert_tracks(workspace, manifest(tmp_path, f"track_id,title\n{rows}\n"))
+    reader = threading.Thread(target=read)
+    reader.start()
+    for turn in range(1, 5):
+        rows = "\n".join(f"{i},Turn {turn}" for i in "abcde")
+        change_index.upsert_tracks(workspace, manifest(tmp_path, f"track_id,title\n{rows}\n"))
+    stop.set()
+    reader.join()
+    assert not faults and len(seen) > 1

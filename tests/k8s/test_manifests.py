@@ -1,0 +1,160 @@
+"""The manifests, proved without a cluster, and the proof itself: seeded mistakes must be caught."""
+
+import copy
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from k8s import check
+from k8s.cluster_rules import operator_rules
+from k8s.kustomize import KustomizeError, apply_step, by_name, render
+from k8s.pods import pods, quantity
+from k8s.schemas import unchecked_kinds
+
+HERE = Path(check.__file__).parent
+FOLDERS = check.kustomizations()
+CRDS = check.CRDS if check.CRDS.is_dir() else None
+
+NO_CRDS = f"KubeRay's CRDs are not at {check.CRDS}"
+MISTAKES = yaml.safe_load((Path(__file__).parent / "mistakes.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def rendered() -> dict[str, list[dict]]:
+    return {folder.name: render(folder) for folder in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_manifests_hold(folder: Path, rendered: dict[str, list[dict]]) -> None:
+    assert list(check.problems(rendered[folder.name], crds=CRDS)) == []
+
+
+@pytest.mark.skipif(CRDS is None, reason=NO_CRDS)
+def test_kinds_without_a_schema_are_named(rendered: dict[str, list[dict]]) -> None:
+    assert unchecked_kinds(rendered["base"], CRDS) == [
+        "gateway.networking.k8s.io/v1 Gateway",
+        "gateway.networking.k8s.io/v1 HTTPRoute",
+        "monitoring.coreos.com/v1 PrometheusRule",
+        "monitoring.coreos.com/v1 ServiceMonitor",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_kubectl_renders_the_same(folder: Path, rendered: dict[str, list[dict]]) -> None:
+    said = subprocess.run(
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+    )
+    theirs = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(said.stdout)}
+    ours = {(o["kind"], o["metadata"]["name"]): o for o in rendered[folder.name]}
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("name", MISTAKES["manifests"])
+def test_a_seeded_mistake_is_caught(name: str, rendered: dict[str, list[dict]]) -> None:
+    mistake = MISTAKES["manifests"][name]
+    if mistake.get("by") == "kuberay" and CRDS is None:
+        pytest.skip(NO_CRDS)
+    kind, _, thing = mistake["of"].partition(" ")
+    objects = copy.deepcopy(rendered["base"])
+    apply_step(by_name(objects, kind)[thing], mistake["step"])
+    assert_caught(objects, mistake["caught"])
+
+
+def assert_caught(objects: list[dict], sentence: str) -> None:
+    found = list(check.problems(objects, crds=CRDS))
+    assert any(re.search(sentence, problem) for problem in found), found or "nothing was found"
+
+
+@pytest.mark.parametrize("name", MISTAKES["serve"])
+def test_a_mistake_in_serves_configuration_is_caught(
+    name: str, rendered: dict[str, list[dict]]
+) -> None:
+    mistake = MISTAKES["serve"][name]
+    objects = copy.deepcopy(rendered["base"])
+    service = by_name(objects, "RayService")["raymtr"]
+    config = service["spec"]["serveConfigV2"]
+    assert mistake["from"] in config
+    service["spec"]["serveConfigV2"] = config.replace(mistake["from"], mistake["to"], 1)
+    assert_caught(objects, mistake["caught"])
+
+
+# KubeRay's CEL rules, restated: what is set in the spec of RayJob embed, and whether it is refused.
+CEL = [
+    ({"managedBy": "somebody"}, True),
+    ({"managedBy": "kueue.x-k8s.io/multikueue"}, False),
+    ({"deletionStrategy": {"onSuccess": {"policy": "DeleteCluster"}}}, True),
+    ({"deletionStrategy": {}}, True),
+    (
+        {
+            "deletionStrategy": {
+                "onSuccess": {"policy": "DeleteCluster"},
+                "onFailure": {"policy": "DeleteCluster"},
+            }
+        },
+        False,
+    ),
+    (
+        {"deletionStrategy": {"onSuccess": {}, "onFailure": {}, "deletionRules": []}},
+        True,
+    ),
+    ({"deletionStrategy": {"deletionRules": [{"policy": "DeleteSelf", "condition": {}}]}}, True),
+    (
+        {
+            "deletionStrategy": {
+                "deletionRules": [{"policy": "DeleteSelf", "condition": {"jobStatus": "FAILED"}}]
+            }
+        },
+        False,
+    ),
+    ({"shutdownAfterJobFinishes": False}, True),
+]
+
+
+@pytest.mark.parametrize(("change", "refused"), CEL)
+def test_the_rules_of_the_api_server(
+    change: dict, refused: bool, rendered: dict[str, list[dict]]
+) -> None:
+    job = copy.deepcopy(by_name(rendered["base"], "RayJob")["embed"])
+    job["spec"].update(change)
+    assert bool(list(operator_rules([job]))) is refused
+
+
+def test_every_verb_of_the_road_has_a_job(rendered: dict[str, list[dict]]) -> None:
+    for objects in rendered.values():
+        jobs = by_name(objects, "RayJob")
+        assert set(jobs) == {"scan", "caption", "train", "embed", "index"}
+        nightly = by_name(objects, "CronJob")["nightly"]
+        pod = nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert set(pod["containers"][0]["command"][2:]) < set(jobs)
+
+
+def test_decoding_can_feed_the_gpu(rendered: dict[str, list[dict]]) -> None:
+    """An encoder of 5,500 windows a second wants 42 cores: 22.7 ms of a core for 3 windows."""
+    embed = [p for p in pods(rendered["gpu"]) if p.where.startswith("RayJob embed, group")]
+    gpus = sum(p.limit("nvidia.com/gpu") * p.most for p in embed)
+    cores = sum(p.limit("cpu") * p.most for p in embed)
+    assert gpus == 1
+    assert cores >= gpus * 5_500 * 22.7e-3 / 3
+
+
+def test_a_kustomization_that_says_more_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: []\ncommonLabels: {a: b}\n")
+    with pytest.raises(KustomizeError, match="commonLabels"):
+        render(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500m", 0.5), ("2", 2.0), ("3Gi", 3 * 2**30), ("10T", 1e13), (0, 0.0)]
+)
+def test_quantities(text: str, number: float) -> None:
+    assert quantity(text) == number
+
+
+def test_a_typo_in_a_quantity_is_an_error() -> None:
+    with pytest.raises(ValueError, match="3GiB"):
+        quantity("3GiB")

@@ -1,0 +1,94 @@
+"""A small made index with sounds to play, and the real endpoint over it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from raymtr import storage
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.publish import publish
+from raymtr.index.shards import find_shards
+from raymtr.model.pretrained import load_model
+from raymtr.specs import SearchSpec
+from raymtr.workspace import Workspace
+
+SOUNDS = ["slow piano ballad", "heavy metal guitars", "techno beat"]
+ARTISTS = ["Ada Lark", "Bo Finch", "Cy Wren", "Dee Heron", "Eli Swift"]
+SONG_S = 20
+SILENT = 1  # the one track whose file is gone
+
+
+@pytest.fixture(scope="session")
+def workspace(
+    make_workspace: Callable,
+    commit_vectors: Callable,
+    tiny_model: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Workspace:
+    """30 tracks of three sounds; tracks with the same number modulo 3 sound alike."""
+    song = tmp_path_factory.mktemp("songs") / "song.wav"
+    soundfile.write(song, np.sin(np.arange(SONG_S * 16_000) / 9), 16_000)
+    rows = [
+        {
+            "track_id": f"t{number:02}",
+            "uri": "/gone/song.wav" if number == SILENT else str(song),
+            "title": f"Tune {number}",
+            "artist": ARTISTS[number % 5],
+            "album": f"Album {number % 2}",
+            "year": 1980 + number,
+            "duration": float(SONG_S),
+            "tags": [SOUNDS[number % 3].split()[-1], "even" if number % 2 == 0 else "odd"],
+            "similar_artists": [ARTISTS[(number + 1) % 5]],
+        }
+        for number in range(30)
+    ]
+    workspace = make_workspace(rows)
+    model = load_model(tiny_model)
+    sounds = model.encode_text(SOUNDS)
+    noise = 0.02 * np.random.default_rng(0).standard_normal((30, 2, sounds.shape[1]))
+    windows = sounds[np.arange(30) % 3][:, None] + noise.astype(np.float32)
+    windows /= np.linalg.norm(windows, axis=2, keepdims=True)
+    vectors = {f"t{number:02}": windows[number] for number in range(30)}
+    commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
+    shutil.copytree(tiny_model, find_shards(workspace).model_folder)
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    return workspace
+
+
+@pytest.fixture
+def port() -> int:
+    """A port nobody listens on."""
+    return _free_port()
+
+
+@pytest.fixture(scope="session")
+def client(ray_cluster: None, workspace: Workspace) -> Iterator[httpx.Client]:
+    """A client of the composed layout, as a cluster runs it; one for all files of this folder."""
+    from jobs.serve import serve_endpoint
+
+    answer = serve_endpoint(workspace, port=_free_port(), layout="composed")
+    with httpx.Client(base_url=answer["address"], timeout=60) as opened:
+        yield opened
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Serve ends with the last test of this folder: its replicas hold what other tests need."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        from ray import serve
+
+        serve.shutdown()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

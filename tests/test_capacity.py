@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from raymtr import storage
+from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
+from raymtr.errors import InputError
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.publish import publish
+from raymtr.index.shards import find_shards
+from raymtr.specs import SearchSpec
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "README.md"
+BENCHMARK = Wanted(tracks=10**6, hours=24, minutes_per_track=1 / 6)  # a window a track
+
+
+def figure(pattern: str) -> float:
+    """A number of the benchmarks' page."""
+    found = re.search(pattern, " ".join(BENCHMARKS.read_text().split()))
+    assert found, pattern
+    return float(found[1])
+
+
+def test_the_plan_for_a_million_is_what_was_measured() -> None:
+    plan = plan_capacity(BENCHMARK, exact=False)
+    words_s, rest_s = figure(r"words and names (\d+) s"), figure(r"tuning and gate (\d+) s")
+    assert plan.build_hours * 3600 == pytest.approx(words_s + rest_s, rel=0.3)
+    core_s = figure(r"tuning and gate \d+ s \((\d+) CPU-s\)")
+    assert plan.build_core_hours * 3600 == pytest.approx(core_s, rel=0.3)
+    in_tables = plan.disk_gb["all"] - plan.disk_gb["embeddings"]
+    assert in_tables * 1000 == pytest.approx(figure(r"(\d+) MB on disk for 256 MB"), rel=0.3)
+    assert plan.build_memory_gb == pytest.approx(figure(r"10\^6 .{1,300}? peak memory ([\d.]+) GB"))
+    for kind, name in (("audio", "audio"), ("text", "text-like")):
+        row = rf"\| {name} \| %s \| [\d.]+ / %s / [\d.]+ \| %s \|"
+        cell, some = r"([\d.]+)", r"[\d.]+"
+        assert plan.recall_at_10[kind] == figure(row % (cell, some, some))
+        assert plan.p95_ms[kind] == pytest.approx(figure(row % (some, cell, some)), rel=0.3)
+        assert plan.query_core_ms[kind] == pytest.approx(figure(row % (some, some, cell)), rel=0.3)
+
+
+def test_the_disk_of_a_small_catalog_is_as_planned(
+    make_workspace: Callable, commit_vectors: Callable
+) -> None:
+    count, windows, dim = 4_000, 3, 128
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "track_id": f"t{n:08d}",
+            "uri": f"/{n}.mp3",
+            "title": f"Song {n % 701}",
+            "artist": f"Artist {n % 199}",
+            "tags": [f"genre {n % 40}", f"mood {n % 23}"],
+        }
+        for n in range(count)
+    ]
+    vectors = rng.standard_normal((count, windows, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    workspace = make_workspace(rows)
+    commit_vectors(workspace, {row["track_id"]: v for row, v in zip(rows, vectors, strict=True)})
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+
+    def size_gb(folder: str) -> float:
+        return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e9
+
+    plan = plan_capacity(Wanted(tracks=count, hours=1, minutes_per_track=0.5), exact=True)
+    assert plan.windows == build.rows["windows"]
+    seen = {kind: size_gb(f"{workspace.db}/{kind}_{build.name}.lance") for kind in build.rows}
+    assert plan.disk_gb["vectors"] == pytest.approx(seen["vectors"], rel=0.3)
+    assert plan.disk_gb["windows"] == pytest.approx(seen["windows"], rel=0.3)
+    in_tables = plan.disk_gb["all"] - plan.disk_gb["embeddings"]
+    assert in_tables == pytest.approx(sum(seen.values()), rel=0.3)
+    folders = [f"{find_shards(workspace).folder}/{kind}" for kind in ("tracks", "windows")]
+    assert plan.disk_gb["embeddings"] == pytest.approx(sum(map(size_gb, folders)), rel=0.3)
+
+
+def test_time_and_work_balance() -> None:
+    slow = plan_capacity(Wanted(tracks=10**8, hours=168), exact=False)
+    fast = plan_capacity(Wanted(tracks=10**8, hours=84), exact=False)
+    assert slow.windows == 24 * 10**8
+    assert slow.embed_hours + slow.build_hours == pytest.approx(168)
+    assert fast.gpus > slow.gpus and fast.decode_cores > 2 * slow.decode_cores
+    work = slow.audio_hours * MEASURED.decode_core_s_per_audio_s
+    assert slow.decode_cores - 1 < work / slow.embed_hours <= slow.decode_cores
+    assert any("neither is measured" in note for note in slow.notes)
+
+
+def test_exact_search_is_exact_and_holds_its_matrix() -> None:
+    plan = plan_capacity(Wanted(tracks=100_000, hours=24), exact=True)
+    assert plan.recall_at_10 == {"audio": 1.0, "text": 1.0}
+    assert plan.disk_gb["index"] == 0 and plan.serving_memory_gb > 100_000 * 512 / 1e9
+    one = plan_capacity(Wanted(tracks=1, hours=0.5, minutes_per_track=0.01), exact=True)
+    assert (one.windows, one.gpus, one.decode_cores) == (1, 1, 1)
+
+
+def test_hours_that_the_index_alone_takes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--hours 1 is too short: .* takes 14\.\d hours"):
+        plan_capacity(Wanted(tracks=10**8, hours=1), exact=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("250000", 250_000),
+        ("250k", 250_000),
+        ("100M", 10**8),
+        ("1.5b", 15 * 10**8),
+        ("1,000", 1000),
+    ],
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    assert parse_size(text, "--tracks") == size
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "100X", "", "1.5", "nan", "1e6", "9" * 400, "2000B"])
+def test_other_sizes_are_refused_with_what_is_accepted(text: str) -> None:
+    with pytest.raises(InputError, match=r"--tracks .*250k, 100M or 1\.5B; got"):
+        parse_size(text, "--tracks")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
+def test_hours_are_above_zero(text: str) -> None:
+    with pytest.raises(InputError, match="--hours is a number above 0"):
+        parse_positive(text, "--hours")
