@@ -27,7 +27,7 @@ def run_app(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.C
     def run(name: str, **settings: object) -> httpx.Client:
         given = {"workspace": workspace.root, "num_cpus": 0.1, "max_replicas": 1, **settings}
         serve.run(build_app(given), name=name, route_prefix=f"/{name}")
-        return httpx.Client(base_url=f"{client.base_url}{name}", timeout=60)
+        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=60)
 
     return run
 
