@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
-from ray.serve.exceptions import BackPressureError
 
 from raymtr.errors import InputError
 from raymtr.index.shards import MadeBy
 from serve import encoders, retriever
-from serve.asking import LOST
+from serve.asking import LOST, NOT_TAKEN, answer_of
 from serve.http import build_http
 from serve.messages import Refusal, Vectors
 from serve.settings import ServeSettings, read_settings
@@ -56,12 +55,12 @@ class AudioEncoder:
         return await asyncio.to_thread(self.encoder.encode, made_by, data)
 
 
-async def vectors_of(encoder: Any, made_by: MadeBy, said: Any) -> Any:
+async def vectors_of(encoder: Any, made_by: MadeBy, said: Any, *, queue_timeout_s: float) -> Any:
     """What an encoder's deployment makes of it; 503 where its queue is full or it died."""
     try:
-        return await encoder.encode.remote(made_by, said)
-    except BackPressureError:
-        return Refusal(503, "busy", "more requests wait for an encoder than fit", 1)
+        return await answer_of(encoder.encode.remote(made_by, said), queue_timeout_s)
+    except NOT_TAKEN:
+        return Refusal(503, "busy", "no encoder has room now", 1)
     except LOST:
         return Refusal(503, "replica_lost", "the encoder that answered is gone", 1)
 
@@ -70,12 +69,14 @@ class Retriever:
     """The library's search over the live build."""
 
     def __init__(self, settings: ServeSettings, text: Any, audio: Any) -> None:
+        wait = {"queue_timeout_s": settings.queue_timeout_s}
+
         async def encode_text(made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
-            made: Vectors | Refusal = await vectors_of(text, made_by, sentences)
+            made: Vectors | Refusal = await vectors_of(text, made_by, sentences, **wait)
             return made
 
         async def encode_audio(made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
-            made: np.ndarray | Refusal = await vectors_of(audio, made_by, data)
+            made: np.ndarray | Refusal = await vectors_of(audio, made_by, data, **wait)
             return made
 
         fused = TextEncoder(settings).encode if text is None else encode_text

@@ -16,6 +16,12 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from serve.messages import Refusal, RefusedError, Searched
 from serve.meters import Meters
 
+
+class NotTakenError(Exception):
+    """No replica had room for a call in time."""
+
+
+NOT_TAKEN = (BackPressureError, NotTakenError)
 LOST = (RayActorError, DeploymentUnavailableError)  # a replica died; Serve starts another
 
 
@@ -29,10 +35,10 @@ async def ask(http: FastAPI, verb: str, *arguments: Any) -> Any:
         name = serve.get_replica_context().app_name
         state.retriever = serve.get_deployment_handle("Retriever", name)
     try:
-        call = getattr(state.retriever, verb).remote(*arguments)
+        call = answer_of(getattr(state.retriever, verb).remote(*arguments), state.queue_timeout_s)
         answer = await asyncio.wait_for(call, state.timeout_s)
-    except BackPressureError as error:
-        raise RefusedError(Refusal(503, "busy", "more requests wait than fit", 1)) from error
+    except NOT_TAKEN as error:
+        raise RefusedError(Refusal(503, "busy", "no replica has room now", 1)) from error
     except LOST as error:
         raise RefusedError(Refusal(503, "replica_lost", "what answered is gone", 1)) from error
     except TimeoutError as error:
@@ -41,6 +47,20 @@ async def ask(http: FastAPI, verb: str, *arguments: Any) -> Any:
     if isinstance(answer, Refusal):
         raise RefusedError(answer)
     return answer
+
+
+async def answer_of(call: Any, queue_timeout_s: float) -> Any:
+    """What a deployment answers to a call that a replica takes soon.
+
+    Raises NotTakenError where none does: all are full, or dead and not replaced yet. To wait longer
+    would tell the client late (504) what it can be told early: come again.
+    """
+    try:
+        # Ray's own wait for a replica to have the call; a public one there is not.
+        await asyncio.wait_for(call._fetch_future_result_async(), queue_timeout_s)
+    except TimeoutError as error:
+        raise NotTakenError from error
+    return await call
 
 
 async def ask_search(http: FastAPI, asked: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ loads it beside the old one. A model serves only after its golden vectors came o
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.publish import live_build
 from raymtr.index.shards import MadeBy
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
@@ -25,6 +27,7 @@ from raymtr.workspace import Workspace
 from serve.messages import Refusal, Vectors
 from serve.settings import ServeSettings
 
+log = logging.getLogger("ray.serve")  # Serve's, as in `retriever`
 MODELS_HELD = 2  # the one that serves and the one before or after it
 CANNOT_DECODE = 3  # exit status of decode_upload
 
@@ -48,6 +51,15 @@ class Models:
             self._held.move_to_end(made_by.fingerprint)
             return self._held[made_by.fingerprint]
 
+    def warm(self) -> None:
+        """Load the model of the live build: a new replica takes no query it would keep waiting."""
+        try:
+            made_by = live_build(self._workspace).made_by
+            if made_by is not None:
+                self.get(made_by)
+        except (UnusableError, OSError, InputError) as error:
+            log.warning("no model is loaded yet: %s", error)  # each query will be told
+
     def _load(self, made_by: MadeBy) -> Model:
         folder = f"{self._workspace.embeddings(made_by.fingerprint)}/model"
         model = load_model(folder, precision=made_by.precision, device=self._device)
@@ -65,6 +77,7 @@ class TextEncoder:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.models = Models(settings.workspace, settings.device)
+        self.models.warm()
 
     def encode(self, jobs: Sequence[TextJob]) -> list[Vectors | Refusal]:
         """For each job its vectors, float32 [sentences, D], or why there are none."""
@@ -92,6 +105,7 @@ class AudioEncoder:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.models = Models(settings.workspace, settings.device)
+        self.models.warm()
 
     def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
         """The recording's vector, float32 [D], or why there is none."""

@@ -20,6 +20,7 @@ from serve.agents import add_agents
 from serve.asking import ask, meters_of
 from serve.messages import Refusal, RefusedError
 from serve.meters import Meters
+from serve.openapi import add_schemas, refusals
 from serve.search_routes import add_embeddings, add_search
 from serve.settings import ServeSettings
 from serve.subsonic import add_subsonic
@@ -49,8 +50,10 @@ def build_http(settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        responses=refusals(),
     )
     http.state.timeout_s = settings.request_timeout_s
+    http.state.queue_timeout_s = settings.queue_timeout_s
     http.state.meters = Meters()
     add_search(http)
     add_tracks(http)
@@ -60,6 +63,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
     agents = add_agents(http)
     add_operations(http)
     add_errors(http)
+    add_schemas(http)
     http.add_middleware(Gate, settings=settings, meters=http.state.meters)
     return http
 

@@ -45,7 +45,7 @@ class Retriever:
     ) -> None:
         self.settings = settings
         self.workspace = Workspace.open(settings.workspace)
-        self.searcher = Searcher(self.workspace)
+        self.searcher = _open(self.workspace)
         self._encode_text, self._encode_audio = encode_text, encode_audio
         self._looked = time.monotonic()
         self._text_vectors: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
@@ -61,7 +61,7 @@ class Retriever:
     def _follow(self, searcher: Searcher) -> Searcher:
         if live_build(self.workspace) == searcher.build:
             return searcher
-        return Searcher(self.workspace)
+        return _open(self.workspace)
 
     async def search(self, asked: dict[str, Any]) -> Searched | Refusal:
         """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
@@ -186,6 +186,15 @@ class Retriever:
         if self._map is None or self._map[0] != searcher.build.table_version:
             self._map = searcher.build.table_version, await asyncio.to_thread(_draw_map, searcher)
         return self._map[1]
+
+
+def _open(workspace: Workspace) -> Searcher:
+    """The live build, with rows and vectors in memory: no query waits for them."""
+    searcher = Searcher(workspace)
+    if searcher.build.made_by is not None:
+        searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
+    searcher.search("warm piano", mode="keyword", k=1)
+    return searcher
 
 
 def _note(searched: Searched) -> None:

@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 
 from serve.asking import ask, ask_search, meters_of
 from serve.messages import EmbeddingsBody, Refusal, RefusedError, SearchBody
+from serve.openapi import UPLOAD, answers_with
 
 MOST_INPUTS = 256
 
@@ -22,8 +23,10 @@ MOST_INPUTS = 256
 def add_search(http: FastAPI) -> None:
     """The routes that answer with hits."""
 
-    @http.post("/v1/search")
-    async def search_tracks(body: SearchBody) -> dict[str, Any]:
+    found = answers_with("SearchAnswer")
+
+    @http.post("/v1/search", responses=found)
+    async def search_tracks(body: SearchBody) -> Any:
         asked = body.asked()
         if body.audio is not None:
             try:
@@ -33,7 +36,7 @@ def add_search(http: FastAPI) -> None:
                 raise RefusedError(refusal) from error
         return await ask_search(http, asked)
 
-    @http.post("/v1/search/audio")
+    @http.post("/v1/search/audio", openapi_extra={"requestBody": UPLOAD}, responses=found)
     async def search_by_upload(
         request: Request, k: int = 10, text: str | None = None, where: str | None = None
     ) -> Any:
@@ -41,15 +44,15 @@ def add_search(http: FastAPI) -> None:
         data = file_of(request.headers.get("content-type", ""), await request.body())
         return await ask_search(http, {"audio": data, "k": k, "text": text, "where": where})
 
-    @http.get("/v1/tracks/{track_id}/similar")
+    @http.get("/v1/tracks/{track_id}/similar", responses=found)
     async def similar_tracks(
         track_id: str, k: int = 10, where: str | None = None, per_artist: int | None = None
-    ) -> dict[str, Any]:
+    ) -> Any:
         await ask(http, "track", track_id)
         asked = {"like": [track_id], "k": k, "where": where, "per_artist": per_artist}
         return await ask_search(http, asked)
 
-    @http.get("/v1/artists/{name:path}/similar")
+    @http.get("/v1/artists/{name:path}/similar", responses=answers_with("SimilarArtists"))
     async def similar_artists(name: str, k: int = 10, where: str | None = None) -> Any:
         return await ask_search_artists(http, name, {"k": k, "where": where})
 

@@ -35,6 +35,7 @@ class ServeSettings:
     max_ongoing_requests: int = 64
     max_queued_requests: int = 128
     request_timeout_s: float = 30.0
+    queue_timeout_s: float = 10.0  # that a request, or its query, waits for a replica to take it
     audio_timeout_s: float = 20.0  # of decoding one upload
     audio_max_s: float = 1_200.0
     audio_memory_mb: int = 2_048  # of the child that decodes
@@ -58,6 +59,7 @@ class ServeSettings:
             "max_queued_requests >= max_ongoing_requests": self.max_queued_requests
             >= self.max_ongoing_requests,
             "min_replicas <= max_replicas": self.min_replicas <= self.max_replicas,
+            "queue_timeout_s <= request_timeout_s": self.queue_timeout_s <= self.request_timeout_s,
             "audio_timeout_s < request_timeout_s": self.audio_timeout_s < self.request_timeout_s,
             "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
             "batch_wait_s < request_timeout_s": self.batch_wait_s < self.request_timeout_s,

@@ -14,16 +14,16 @@ from fastapi.responses import FileResponse, Response
 from raymtr import storage
 from serve.asking import ask
 from serve.messages import Refusal, RefusedError
+from serve.openapi import answers_with
 from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
 
 
 def add_tracks(http: FastAPI) -> None:
     """The routes over the catalog itself."""
 
-    @http.get("/v1/tracks/{track_id}")
-    async def track(track_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = await ask(http, "track", track_id)
-        return found
+    @http.get("/v1/tracks/{track_id}", responses=answers_with("Track"))
+    async def track(track_id: str) -> Any:
+        return await ask(http, "track", track_id)
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
     async def track_audio(track_id: str) -> FileResponse:

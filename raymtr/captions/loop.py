@@ -23,7 +23,7 @@ from raymtr import storage
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.finetune import Draws, FinetuneStep, batches_from, pad
 from raymtr.captions.generate import local_folder, write_texts
-from raymtr.captions.pairs import Draw, Pair, PairSets, hold_out, read_pairs
+from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, read_pairs
 from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
 from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.errors import UnusableError
@@ -67,7 +67,9 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         step_of = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
         )
-        draw = PretrainDraw(sets.train, spec.toy, weights=spec.mixture)
+        people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
+        weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
+        draw = PretrainDraw(sets.train, spec.toy, weights=weights)
         Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
         _save(step_of, target, tokenizer)
     return local_folder(target)
@@ -80,8 +82,8 @@ def tune(
     tokenizer = load_tokenizer(base)
     model = add_lora(load_base(base, spec), spec)
     step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
-    draw = Draw(sets.train, weights=spec.mixture, faithful=spec.faithful)
-    phase = Phase("lora", folder, step_of, tokenizer, sets.valid)
+    draw = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
+    phase = Phase("lora", folder, step_of, tokenizer, by_people(sets.valid))
     resumed = phase.run(draw)
     _save(step_of, f"{folder}/adapter", tokenizer=None)
     samples = [row for row in phase.samples if row["step"] == spec.steps]

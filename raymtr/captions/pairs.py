@@ -6,6 +6,9 @@ all its captions, whoever wrote them. Held out are the clips whose hash is small
 is the same on every machine and does not depend on the order of lines; where sources say `human`,
 only such pairs are held out, and where splits are marked, only clips not marked `train`.
 
+The adapter learns from what people wrote, where sources say so. What machines wrote is plenty and
+reads like machines: it is for a base that is made on the spot, which hears people but a little.
+
 People leave tags out and add what no tag said, and a model learns both. So a drawn example is, at
 a set rate, made faithful: it keeps the tags whose words stand in the caption, and the terms of
 the tag vocabulary that stand in the caption join them. The caption is never changed.
@@ -137,7 +140,7 @@ def words_of(text: str) -> list[str]:
 
 def hold_out(pairs: Sequence[Pair]) -> PairSets:
     """Split by clip, by the rule in this file's docstring."""
-    candidates = [pair for pair in pairs if "human" in pair.source] or list(pairs)
+    candidates = by_people(pairs)
     unseen = [pair for pair in candidates if pair.split and pair.split != "train"]
     candidates = unseen or candidates
     clips = sorted({pair.clip for pair in candidates}, key=_place)
@@ -153,6 +156,11 @@ def hold_out(pairs: Sequence[Pair]) -> PairSets:
             (p for p in pairs if p.clip in scored and id(p) in wanted), key=lambda p: _place(p.clip)
         ),
     )
+
+
+def by_people(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs that people wrote; all of them where no source says so."""
+    return [pair for pair in pairs if "human" in pair.source] or list(pairs)
 
 
 def _place(clip: str) -> str:

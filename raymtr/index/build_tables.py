@@ -147,7 +147,7 @@ def create_tables(
         for column, config in SCALAR_INDICES[kind].items():
             table.create_index(column, config=config)
         if kind == "vectors" and index.kind != "exact":
-            table.create_index("vector", config=_vector_config(index))
+            table.create_index("vector", config=vector_config(index))
         versions[kind] = table.version
     return versions
 
@@ -158,7 +158,8 @@ def no_vectors(dim: int) -> pa.Table:
     return pa.schema(fields).empty_table()
 
 
-def _vector_config(index: VectorIndex) -> Any:
+def vector_config(index: VectorIndex) -> Any:
+    """LanceDB's own words for `index`, which is not exact."""
     if index.kind == "ivf_rq":
         return IvfRq(num_bits=5, distance_type="cosine", num_partitions=index.partitions)
     return IvfSq(distance_type="cosine", num_partitions=index.partitions)

@@ -45,6 +45,7 @@ from raymtr.workspace import Workspace
 LOG = logging.getLogger("raymtr")
 READER_GRACE = timedelta(hours=1)  # that a searcher may stay on what was replaced
 NEVER = timedelta(days=36_500)
+MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second one
 IDS_AT_ONCE = 5_000  # of one condition
 
 Tables = dict[str, Any]
@@ -122,13 +123,16 @@ def sweep(workspace: Workspace) -> int:
             LOG.warning("%s", error)
             continue
         for kind, table in tables.items():
+            # Clean-up spares the youngest version alone for certain: it has to be the recorded one,
+            # with nothing left to do that would make another.
+            recorded = table.version == build.versions[kind]
+            if not recorded or _settle(table) != build.versions[kind]:
+                continue
             versions = {version["version"]: version for version in table.list_versions()}
-            older = [number for number in versions if number < build.versions[kind]]
-            if older:  # the recorded version is the youngest to stay, whatever its age
+            if len(versions) > 1:
                 made = versions[build.versions[kind]]["timestamp"].astimezone(UTC)
                 table.optimize(cleanup_older_than=now - made + timedelta(milliseconds=1))
-                left = {version["version"] for version in table.list_versions()}
-                removed += len(set(older) - left)
+                removed += len(versions) - len(table.list_versions())
     return removed
 
 
@@ -186,7 +190,7 @@ def _apply(
     try:
         change()
         for table in tables.values():
-            table.optimize(cleanup_older_than=NEVER)
+            _settle(table)
         changed = replace(
             build,
             rows=counts,
@@ -224,6 +228,16 @@ def _open(workspace: Workspace, build: Build) -> Tables:
             ) from error
         tables[kind] = table
     return tables
+
+
+def _settle(table: Any) -> int:
+    """Merge files and bring indices up until nothing is left to do; the version it ends at."""
+    for _ in range(MOST_PASSES):
+        before = table.version
+        table.optimize(cleanup_older_than=NEVER)
+        if table.version == before:
+            break
+    return int(table.version)
 
 
 def _next_row_index(vectors: Any) -> int:

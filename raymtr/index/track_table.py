@@ -44,6 +44,7 @@ Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 TextColumn = Literal["words", "names"]
 KINDS = ("tracks", "vectors", "windows")
 
+TIED = 2_000  # words matches read where the list would end among equal ones
 SCAN_BELOW = 2_000  # matching rows up to which a filtered search reads them all
 
 
@@ -126,16 +127,24 @@ class TrackTable:
         limit: int,
         where: Filter | None = None,
     ) -> Ranked:
-        """Tracks whose `column` shares words with `text`, by BM25.
+        """Tracks whose `column` shares words with `text`, by BM25, equal ones by their id.
 
         The words of `names` are runs of three letters, so a misspelt name shares most of them.
+        LanceDB gives equal ones in any order, and any of them where the list is cut: then as many
+        as TIED are read, so that the same search gives the same list.
         """
         text = spoken_name(text) if column == "names" else text
         query = self._tracks.search(MatchQuery(text, column))
         if where is not None:
             query = query.where(where.sql(), prefilter=True)
-        found = query.limit(limit).select(["track_id", "_score"]).to_arrow()
-        return _ranked(found["track_id"], found["_score"])
+        query = query.select(["track_id", "_score"])
+        for read in (limit + 1, TIED):
+            found = query.limit(read).to_arrow()
+            ranked = sorted(_ranked(found["track_id"], found["_score"]), key=_by_score)
+            whole = len(ranked) <= limit or ranked[limit - 1][1] > ranked[limit][1]
+            if whole or limit >= TIED:
+                break
+        return ranked[:limit]
 
     def named(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
@@ -303,6 +312,10 @@ def _unit(halves: np.ndarray) -> np.ndarray:
     matrix = halves.astype(np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix
+
+
+def _by_score(hit: tuple[str, float]) -> tuple[float, str]:
+    return -hit[1], hit[0]
 
 
 def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:

@@ -6,6 +6,7 @@ import torch
 from raymtr.captions.pairs import (
     Draw,
     Pair,
+    by_people,
     faithful_tags,
     find_terms,
     hold_out,
@@ -52,6 +53,14 @@ def test_held_out_clips_are_in_no_other_set(pair_file):
     assert len(sets.held_out) == round(60 * 0.125)
     again = hold_out(pairs[::-1])
     assert {p.clip for p in again.held_out} == held, "the order of lines does not matter"
+
+
+def test_what_people_wrote_is_told_from_the_rest(pair_file):
+    pairs = read_pairs(pair_file)
+    people = by_people(pairs)
+    assert {p.source for p in people} == {"x_human"} and len(people) == len(pairs) // 2
+    nobody_says = [p for p in pairs if p.source == "machine"]
+    assert by_people(nobody_says) == nobody_says
 
 
 def test_faithful_tags_stand_in_the_caption():

@@ -8,25 +8,21 @@ gets another, and ends. Every track must then stand once, and none of the first 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from nodes import Nodes, rendered, until
 
 from raymtr import storage
 from raymtr.index.shards import find_shards
 from raymtr.workspace import Workspace
 
-ROOT = Path(__file__).resolve().parents[2]
-TRACKS, SOURCES, WAIT_S = 360, 12, 400.0
+TRACKS, SOURCES = 360, 12
 
 pytestmark = pytest.mark.drill
 
@@ -47,99 +43,10 @@ def workspace(make_workspace: Callable, tiny_model: str, tmp_path: Path) -> Work
 
 
 @pytest.fixture
-def entrypoint(workspace: Workspace, tmp_path: Path) -> str:
+def entrypoint(workspace: Workspace) -> str:
     """What RayJob `embed` of the dev overlay runs, its folder being this one."""
-    sys.path.insert(0, str(ROOT))
-    from k8s.kustomize import by_name, render
-
-    job = by_name(render(ROOT / "k8s/overlays/dev"), "RayJob")["embed"]
-    command: str = job["spec"]["entrypoint"]
-    program = tmp_path / "bin" / "raymtr"  # the console command, installed or not
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m jobs "$@"\n')
-    program.chmod(0o755)
+    command: str = rendered("RayJob", "embed")["spec"]["entrypoint"]
     return command.replace("/workspace", workspace.root)
-
-
-class Nodes:
-    """A Ray cluster whose nodes are processes of this machine, each with a raylet of its own."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        from ray.cluster_utils import Cluster
-        from ray.job_submission import JobSubmissionClient
-
-        port, agent = free_ports(2)  # other clusters of this machine may have the usual ones
-        head = {
-            "num_cpus": 0,
-            "include_dashboard": True,
-            "dashboard_port": port,
-            "dashboard_agent_listen_port": agent,
-        }
-        self.cluster = Cluster(initialize_head=True, head_node_args={**head, **MEMORY})
-        self.workers = [self.add(), self.add()]
-        self.client = until(lambda: JobSubmissionClient(f"http://127.0.0.1:{port}"))
-        self.environment = {
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
-        }
-
-    def add(self) -> Any:
-        """One worker more."""
-        return self.cluster.add_node(num_cpus=1, **MEMORY)
-
-    def submit(self, entrypoint: str) -> str:
-        """The job's id; the head takes jobs some time after it is up."""
-        environment = {"env_vars": self.environment}
-        job: str = until(
-            lambda: self.client.submit_job(entrypoint=entrypoint, runtime_env=environment)
-        )
-        return job
-
-    def state(self, job: str) -> str:
-        """PENDING, RUNNING, SUCCEEDED, FAILED."""
-        return str(self.client.get_job_status(job).value)
-
-
-MEMORY = {"object_store_memory": 100 << 20}
-
-
-@pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Callable[[], Nodes]]:
-    started: list[Nodes] = []
-
-    def start() -> Nodes:
-        started.append(Nodes(tmp_path))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.cluster.shutdown()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, all different."""
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-def until(answer: Callable[[], Any]) -> Any:
-    """What `answer` gives, once it gives something and raises nothing."""
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        try:
-            if found := answer():
-                return found
-        except (ConnectionError, RuntimeError):
-            pass
-        assert time.monotonic() < deadline, f"waited for {answer} in vain"
-        time.sleep(0.2)
 
 
 def committed(workspace: Workspace) -> set[str]:
@@ -160,11 +67,11 @@ def test_a_cluster_is_lost_then_a_node(
     second = nodes()
     job = second.submit(entrypoint)
     until(lambda: len(committed(workspace)) > len(kept) + TRACKS // 8)
-    second.cluster.remove_node(second.workers[0], allow_graceful=False)
+    second.lose(second.workers[0])
     at_loss = len(committed(workspace))
     assert at_loss < TRACKS
     second.add()
-    state = until(lambda: second.state(job) in ("SUCCEEDED", "FAILED") and second.state(job))
+    state = second.finished(job)
 
     log = second.client.get_job_logs(job)
     # One track in twelve has no file, more than --max-error-rate: the job says so and fails.

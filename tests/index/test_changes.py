@@ -241,6 +241,20 @@ def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
     assert upsert_rows(workspace, fresh_rows(), find_shards(workspace)).revision == 2
 
 
+def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> None:
+    rows = [catalog_row(f"t{n:04}", title="Renamed") for n in range(100, 130)]
+    tracks = tracks_table(check_tracks(pa.Table.from_pylist(rows)), None)
+    live = upsert_rows(workspace, tracks, find_shards(workspace))
+    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="seconds")
+    write_record(workspace, aged := replace(live, changed_at=long_ago))
+    changes.put_live(workspace, aged)
+    assert sweep(workspace) > 0
+    assert sweep(workspace) == 0
+    assert table_of(workspace).rows(["t0100"], ["title"])["t0100"]["title"] == "Renamed"
+    assert len(ids_of(table_of(workspace), "windows")) == live.rows["windows"]
+    assert upsert_rows(workspace, fresh_rows(), find_shards(workspace)).revision == 2
+
+
 def test_a_table_that_is_gone_is_named_with_its_cure(workspace: Workspace) -> None:
     live = live_build(workspace)
     storage.delete(f"{workspace.db}/{table_name('windows', live.name)}.lance")

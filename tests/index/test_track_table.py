@@ -91,6 +91,11 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
         named = table.match("calm jazz", "words", limit=10, where=where)
         assert {i for i, _ in named} <= wanted
 
+    # of tracks that match equally well the first by id, wherever the list is cut
+    rock = [f"t{index:05d}" for index in range(0, table.build.rows["tracks"], 3)]
+    for limit in (10, 20):
+        assert [i for i, _ in table.match("rock", "words", limit=limit)] == rock[:limit]
+
     # rows, names, neighbours in the artist graph, vectors, windows
     rows = table.rows(["t00003", "absent"])
     assert rows == {

@@ -83,9 +83,11 @@ def client(ray_cluster: None, workspace: Workspace) -> Iterator[httpx.Client]:
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Serve ends with the last test of this folder: its replicas hold what other tests need."""
     if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        import ray
         from ray import serve
 
-        serve.shutdown()
+        if ray.is_initialized():  # else it would join another's cluster and end what that serves
+            serve.shutdown()
 
 
 def _free_port() -> int:

@@ -28,6 +28,7 @@ def test_the_defaults_keep_their_inequalities() -> None:
         {"max_queued_requests": 1},
         {"min_replicas": 9},
         {"audio_timeout_s": 60.0},
+        {"queue_timeout_s": 60.0},
         {"max_batch_sise": 4},
         {"body_max_mb": 0.0},
     ],

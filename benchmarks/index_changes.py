@@ -1,0 +1,271 @@
+"""Tracks go into a large table while a reader asks it: what it notices, and how soon it finds them.
+
+    python benchmarks/index_changes.py [--tracks 1000000] [--upsert 10000] [--keep FOLDER]
+
+The workspace is benchmarks/index_scale.py's, taken as it lies where --keep names one. Half of the
+upserted tracks are new, half stand there and get another title. The command runs in a process of
+its own, as does the reader: one query after the other, tracks like a track and titles by their
+words, each on whatever build the pointer names. Asked: no error, no track twice, a 99th percentile
+within 3 times of the quiet one, and no less recall than a new build must have. Freshness is the
+time from starting the command with a manifest of a few tracks, embedded before, to the reader's
+first answer that has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from index_scale import ASKED, QUERIES, World, fill_apart, track_id, uri, write_shard
+
+from raymtr import storage
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.publish import live_build, publish
+from raymtr.index.shards import find_shards
+from raymtr.index.track_table import Build, TrackTable, table_name
+from raymtr.index.tune import Probes, exact_hits, try_index
+from raymtr.search.searcher import Searcher
+from raymtr.specs import SearchSpec
+from raymtr.workspace import Workspace
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ASKED_TIMES = 3.0  # of the quiet 99th percentile
+QUIET_S, AFTER_S = 30.0, 5.0
+FEW = 10  # tracks whose freshness is measured
+SPAWN = get_context("spawn")  # LanceDB must not be in a process that forks
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one query came to."""
+
+    began: float
+    ms: float
+    version: str
+    twice: int  # hits that were there already
+    error: str = ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--tracks", type=int, default=1_000_000)
+    parser.add_argument("--upsert", type=int, default=10_000)
+    parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
+        if not storage.exists(f"{workspace.db}/live.json"):
+            fill_apart(workspace, arguments.tracks, 128)
+            tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+            publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+        measure_upsert(workspace, scratch, arguments.upsert)
+        measure_freshness(workspace, scratch)
+
+
+def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
+    before, held = live_build(workspace), len(find_shards(workspace).done())
+    manifest = make_manifest(workspace, scratch, new=count // 2, changed=count - count // 2)
+    stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
+    reader = SPAWN.Process(target=read, args=(workspace, theirs, stop))
+    reader.start()
+    ours.recv()  # it has asked once of each kind
+    time.sleep(QUIET_S)
+    began, busy = time.time(), children_s()
+    answer = upsert(workspace, manifest)
+    took, core_s = time.time() - began, children_s() - busy
+    time.sleep(AFTER_S)
+    stop.set()
+    answers: list[Answer] = ours.recv()
+    reader.join()
+    print(
+        f"upsert of {count:,} into {before.rows['tracks']:,}: {took:.1f} s, {core_s:.1f} "
+        f"CPU-s; {answer['added']:,} added, {answer['changed']:,} changed, "
+        f"{before.table_version} to {answer['table_version']}"
+    )
+    report(answers, began, began + took)
+    check_rows(workspace, before, added=count // 2)
+    check_recall(workspace, held)
+
+
+def report(answers: list[Answer], began: float, ended: float) -> None:
+    phases = {
+        "quiet": [a for a in answers if a.began < began],
+        "meanwhile": [a for a in answers if began <= a.began < ended],
+        "after": [a for a in answers if a.began >= ended],
+    }
+    p99 = {}
+    for phase, some in phases.items():
+        ms = [a.ms for a in some] or [np.nan]
+        p50, p99[phase], most = np.quantile(ms, (0.5, 0.99, 1.0))
+        print(
+            f"{phase:9} {len(some)} queries, p50 {p50:.1f} p99 {p99[phase]:.1f} longest {most:.1f} "
+            f"ms, of {', '.join(sorted({a.version for a in some}))}"
+        )
+    errors = [a.error for a in answers if a.error]
+    twice = sum(a.twice for a in answers)
+    times = p99["meanwhile"] / p99["quiet"]
+    say("errors a reader met", len(errors), "0", not errors)
+    say("hits that stood twice in an answer", twice, "0", not twice)
+    say("p99 meanwhile, of the quiet one", times, f"at most {ASKED_TIMES}", times <= ASKED_TIMES)
+    for error in sorted(set(errors)):
+        print(error)
+
+
+def check_rows(workspace: Workspace, before: Build, *, added: int) -> None:
+    """Count what the tables hold now, apart from the gate that let them serve."""
+    live = live_build(workspace)
+    for kind in ("tracks", "vectors"):
+        table = lancedb.connect(workspace.db).open_table(table_name(kind, live.name))
+        ids = table.search().select(["track_id"]).limit(table.count_rows()).to_arrow()["track_id"]
+        distinct, right = pc.count_distinct(ids).as_py(), before.rows[kind] + added
+        met = len(ids) == distinct == right
+        say(f"distinct ids of {len(ids):,} rows in {kind}", distinct, f"{right:,}", met)
+
+
+def check_recall(workspace: Workspace, held: int) -> None:
+    """Try the changed index as a new one is tried, and by vectors of newcomers beside."""
+    table = TrackTable(workspace.db, live_build(workspace))
+    world = World(find_shards(workspace).made_by.dim, seed=ASKED)
+    newcomers = table.vectors([track_id(held + number) for number in range(QUERIES)])
+    queries = {"text": world.text(QUERIES), "audio": world.audio(QUERIES)}
+    probes = Probes(queries | {"newcomers": np.stack([*newcomers.values()])}, "made")
+    right = {kind: exact_hits(table, vectors) for kind, vectors in probes.vectors.items()}
+    target = SearchSpec().target_recall
+    for kind, recall in try_index(table, probes, right).recall.items():
+        say(
+            f"recall@10 of {kind} queries afterwards",
+            recall,
+            f"at least {target}",
+            recall >= target,
+        )
+
+
+def measure_freshness(workspace: Workspace, scratch: str) -> None:
+    manifest = make_manifest(workspace, scratch, new=FEW, changed=0, title="Zyxwv Freshly")
+    stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
+    watcher = SPAWN.Process(target=watch, args=(workspace, "zyxwv", theirs, stop))
+    watcher.start()
+    ours.recv()
+    began = time.time()
+    upsert(workspace, manifest)
+    ended = time.time()
+    if not ours.poll(60):
+        stop.set()
+    found = ours.recv()
+    watcher.join()
+    print(
+        f"freshness: {FEW} tracks found {found - began:.1f} s after the command began, which ended "
+        f"after {ended - began:.1f} s"
+    )
+
+
+def make_manifest(
+    workspace: Workspace, scratch: str, *, new: int, changed: int, title: str = "Renamed"
+) -> str:
+    """A manifest of tracks beyond the catalog's, embedded here, and of the first of the catalog."""
+    shards = find_shards(workspace)
+    held = len(shards.done())
+    world = World(shards.made_by.dim, seed=held)
+    shards.take()
+    write_shard(shards, world, held, new)
+    shards.release()
+    numbers = [*range(held, held + new), *range(changed)]
+    ids = [track_id(number) for number in numbers]
+    columns = {
+        "track_id": ids,
+        "uri": [uri(name) for name in ids[:new]] + [None] * changed,  # empty: as the catalog has it
+        "title": [f"{title} {number}" for number in numbers],
+        "artist": [f"Newcomer {number % 997}" for number in numbers],
+    }
+    path = f"{scratch}/manifest-{held}.parquet"
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def upsert(workspace: Workspace, manifest: str) -> dict[str, Any]:
+    command = ["index", "--workspace", workspace.root, "--upsert", manifest, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *command],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def children_s() -> float:
+    """CPU seconds of all processes that were started here and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def follow(searcher: Searcher) -> Searcher:
+    """The searcher of the build that the pointer names now."""
+    if live_build(searcher.workspace) == searcher.build:
+        return searcher
+    return Searcher(searcher.workspace)
+
+
+def read(workspace: Workspace, tell: Any, stop: Event) -> None:
+    """Ask until told to stop; then tell of every answer."""
+    searcher, rng, answers = Searcher(workspace), np.random.default_rng(3), []
+    ids, _ = searcher.table.sample(1_000, rng)
+    titles = [row["title"] for row in searcher.table.rows(ids, ["title"]).values()]
+    turn = -10  # the first ones warm it and are not counted
+    told = False
+    while not told:
+        told = stop.is_set()  # and asks once more, of what there is by now
+        searches = {"like": [ids[turn % len(ids)]], "mode": "semantic"}
+        asked = searches if turn % 2 else {"text": titles[turn % len(titles)], "mode": "keyword"}
+        began = time.time()
+        try:
+            searcher = follow(searcher)
+            hits = [hit["track_id"] for hit in searcher.search(**asked)["hits"]]
+            twice, error = len(hits) - len(set(hits)), ""
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the reader met it
+            twice, error = 0, f"{type(fault).__name__}: {fault}"
+        took_ms = 1e3 * (time.time() - began)
+        if turn >= 0 or told:
+            version = searcher.build.table_version
+            answers.append(Answer(began, took_ms, version, twice, error))
+        elif turn == -1:
+            tell.send("ready")
+        turn += 1
+    tell.send(answers)
+
+
+def watch(workspace: Workspace, word: str, tell: Any, stop: Event) -> None:
+    """Ask for a word until FEW tracks have it; then tell the time."""
+    searcher = Searcher(workspace)
+    tell.send("ready")
+    hits: list[Any] = []
+    while len(hits) < FEW and not stop.is_set():
+        searcher = follow(searcher)
+        hits = searcher.search(word, mode="keyword")["hits"]
+        time.sleep(0.05)
+    tell.send(time.time() if len(hits) >= FEW else float("nan"))
+
+
+def say(what: str, value: float, asked: str, met: bool) -> None:
+    print(f"{'met ' if met else 'MISS'} {what}: {value:,.6g}, asked {asked}")
+
+
+if __name__ == "__main__":
+    main()
