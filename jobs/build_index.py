@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
         with own_index(workspace):
             return _answer(roll_back(workspace), workspace)
     if arguments.upsert:
-        return change_index.upsert_tracks(workspace, arguments.upsert)
+        return change_index.upsert_tracks(workspace, settings, arguments.upsert)
     if arguments.delete:
         return change_index.delete_tracks(workspace, arguments.delete)
     if arguments.explain:

@@ -27,6 +27,7 @@ from raymtr.index.owner import own_index
 from raymtr.index.publish import live_build
 from raymtr.index.shards import RUN, Shards, find_shards
 from raymtr.index.track_table import Build
+from raymtr.specs import Settings
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -39,7 +40,7 @@ DELETED_WHEN = (
 )
 
 
-def upsert_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
+def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict[str, Any]:
     """Add the tracks of a manifest to the live build, or replace them there, and in the catalog.
 
     An empty cell keeps what the catalog has. Raises InputError where a track has no vector of the
@@ -58,7 +59,8 @@ def upsert_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        build = upsert_rows(workspace, tracks_table(rows, captions), shards)
+        table = tracks_table(rows, captions)
+        build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)
     counts = {"added": len(ids) - len(before), "changed": len(before)}

@@ -2,8 +2,9 @@
 
 Every searcher stays on the table versions its build's record names. So a change writes new versions
 of the same tables, first unseen, brings the indices up to them, checks them, and only then lets the
-record name them: a reader has all of a change or none. A job killed on the way leaves versions
-no record names; the next change goes back to the recorded ones before it begins.
+record name them: a reader has all of a change or none. LanceDB moves partitions on the way, so an
+index that got new vectors is tuned and tried anew. A job killed on the way leaves versions no
+record names; the next change goes back to the recorded ones before it begins.
 
 What is deleted leaves every kept build, so that a rollback cannot bring it back; what is upserted
 enters the live build alone. Versions no record names any more are removed an hour after they were
@@ -31,15 +32,18 @@ from raymtr.index.build_tables import vectors_table, windows_table
 from raymtr.index.filters import sql_among
 from raymtr.index.publish import (
     count_not_unit,
+    find_recall_faults,
     find_row_faults,
     kept_builds,
     live_build,
     put_live,
     write_record,
 )
-from raymtr.index.shards import Shards
+from raymtr.index.shards import Shards, matrix_of
 from raymtr.index.track_rows import read_rows
-from raymtr.index.track_table import KINDS, Build, table_name
+from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.tune import PROBES, draw_probes, tune_index
+from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -51,7 +55,9 @@ IDS_AT_ONCE = 5_000  # of one condition
 Tables = dict[str, Any]
 
 
-def upsert_rows(workspace: Workspace, tracks: pa.Table, shards: Shards | None) -> Build:
+def upsert_rows(
+    workspace: Workspace, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
+) -> Build:
     """Put `tracks` (build_tables.tracks_table) and their vectors in the live build.
 
     Each has all its rows replaced. `shards` are of the live build's model. Raises InputError where
@@ -84,7 +90,18 @@ def upsert_rows(workspace: Workspace, tracks: pa.Table, shards: Shards | None) -
         kind: table.count_rows() - _count(table, ids.to_pylist()) + len(rows.get(kind, ()))
         for kind, table in tables.items()
     }
-    return _apply(workspace, live, tables, change, counts)
+
+    def tune(changed: Build) -> tuple[Build, list[str]]:
+        if changed.index.kind == "exact" or shards is None or not len(rows["vectors"]):
+            return changed, []
+        probes = draw_probes(TrackTable(workspace.db, changed), shards)
+        new = matrix_of(rows["vectors"]["vector"][:PROBES]).astype(np.float32)
+        probes = replace(probes, vectors={**probes.vectors, "new": new})
+        changed = replace(changed, trial=None)  # of the partitions as they were
+        changed = tune_index(workspace.db, changed, probes, target=search.target_recall)
+        return changed, find_recall_faults(changed, target_recall=search.target_recall)
+
+    return _apply(workspace, live, tables, change, counts, tune=tune)
 
 
 def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
@@ -185,8 +202,12 @@ def _apply(
     tables: Tables,
     change: Callable[[], None],
     counts: dict[str, int],
+    tune: Callable[[Build], tuple[Build, list[str]]] | None = None,
 ) -> Build:
-    """Run `change`, bring the indices up to it, and let the build's record name the outcome."""
+    """Run `change`, bring the indices up to it, and let the build's record name the outcome.
+
+    `tune` gives the build that serves, and what is wrong with it.
+    """
     try:
         change()
         for table in tables.values():
@@ -199,11 +220,14 @@ def _apply(
             changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         faults = find_row_faults(tables, counts)
+        if tune and not faults:
+            changed, faults = tune(changed)
     except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
         faults = [str(error).strip().splitlines()[0]]
     if faults:
         raise UnusableError(
-            f"build {build.name} was not changed: {'; '.join(faults)}; what served still does"
+            f"build {build.name} was not changed: {'; '.join(faults)}; what served still does, and "
+            "`raymtr index` builds tables anew"
         )
     write_record(workspace, changed)
     if build.name == live_build(workspace).name:

@@ -90,7 +90,7 @@ class Tables:
             lines.append(f'{row["track_id"]},{row["uri"]},{title},{row["artist"]},"{tag},new"')
         source = self.folder / "manifest.csv"
         source.write_text("\n".join(lines))
-        upsert_tracks(self.workspace, str(source))
+        upsert_tracks(self.workspace, tiny(), str(source))
         self.keep_answers()
 
     def sweep(self) -> None:

@@ -119,7 +119,7 @@ def test_a_wrong_upsert_changes_nothing(
 ) -> None:
     live, before = live_build(workspace), catalog(workspace)
     with pytest.raises(InputError, match=words):
-        change_index.upsert_tracks(workspace, manifest(tmp_path, text))
+        change_index.upsert_tracks(workspace, tiny(), manifest(tmp_path, text))
     assert live_build(workspace) == live and catalog(workspace) == before
 
 
@@ -171,9 +171,9 @@ def test_a_track_scanned_again_is_back(
     assert found(workspace, text="tune") == list("bcd")
     assert main(["scan", source, "--workspace", workspace.root]) == 0
     with pytest.raises(InputError, match="no vector of model made-up"):
-        change_index.upsert_tracks(workspace, source)
+        change_index.upsert_tracks(workspace, tiny(), source)
     commit_vectors(workspace, vectors("ae", seed=1))
-    change_index.upsert_tracks(workspace, source)
+    change_index.upsert_tracks(workspace, tiny(), source)
     assert found(workspace, text="tune") == list("abcde")
 
 
@@ -225,12 +225,14 @@ def test_readers_during_upserts_see_old_or_new(workspace: Workspace, tmp_path: P
             seen.update(turns)
 
     rows = "\n".join(f"{i},Turn 0" for i in "abcde")
-    change_index.upsert_tracks(workspace, manifest(tmp_path, f"track_id,title\n{rows}\n"))
+    change_index.upsert_tracks(workspace, tiny(), manifest(tmp_path, f"track_id,title\n{rows}\n"))
     reader = threading.Thread(target=read)
     reader.start()
     for turn in range(1, 5):
         rows = "\n".join(f"{i},Turn {turn}" for i in "abcde")
-        change_index.upsert_tracks(workspace, manifest(tmp_path, f"track_id,title\n{rows}\n"))
+        change_index.upsert_tracks(
+            workspace, tiny(), manifest(tmp_path, f"track_id,title\n{rows}\n")
+        )
     stop.set()
     reader.join()
     assert not faults and len(seen) > 1
