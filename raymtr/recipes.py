@@ -86,6 +86,7 @@ def laptop() -> Settings:
             tag_bias=3.5,  # a small model forgets half of its tags;
             presence_penalty=0.75,  # and says the others twice
             draws=8,
+            passes=3,
             threads=2,
         ),
     )

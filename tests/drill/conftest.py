@@ -77,5 +77,6 @@ def nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         for one in started:
             one.cluster.shutdown()
         for process in psutil.process_iter(["name", "cmdline"]):  # what HAProxy's manager leaves
-            if process.info["name"] == "haproxy" and own in " ".join(process.info["cmdline"]):
+            said = " ".join(process.info["cmdline"] or ())  # a zombie has none
+            if process.info["name"] == "haproxy" and own in said:
                 process.kill()
