@@ -31,11 +31,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from index_scale import ASKED, QUERIES, World, fill_apart, track_id, uri, write_shard
+from index_scale import ASKED, QUERIES, World, published, track_id, uri, write_shard
 
-from raymtr import storage
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import live_build, publish
+from raymtr.index.publish import live_build
 from raymtr.index.shards import find_shards
 from raymtr.index.track_table import Build, TrackTable, table_name
 from raymtr.index.tune import Probes, exact_hits, try_index
@@ -68,11 +66,7 @@ def main() -> None:
     parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
-        if not storage.exists(f"{workspace.db}/live.json"):
-            fill_apart(workspace, arguments.tracks, 128)
-            tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-            publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+        workspace = published(arguments.keep or scratch, arguments.tracks, 128)
         measure_upsert(workspace, scratch, arguments.upsert)
         measure_freshness(workspace, scratch)
 

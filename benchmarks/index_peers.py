@@ -32,13 +32,11 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from alternate import alternate
-from index_scale import ASKED, HITS, QUERIES, World, fill_apart
+from index_scale import ASKED, HITS, QUERIES, World, published
 from lancedb.index import HnswSq, IvfPq
 
-from raymtr import storage
-from raymtr.index.build_tables import choose_index, tracks_table, vector_config
-from raymtr.index.publish import live_build, publish
-from raymtr.index.shards import find_shards
+from raymtr.index.build_tables import choose_index, vector_config
+from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -68,11 +66,7 @@ def main() -> None:
     parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
-        if not storage.exists(f"{workspace.db}/live.json"):
-            fill_apart(workspace, arguments.tracks, arguments.dim)
-            tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-            publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+        workspace = published(arguments.keep or scratch, arguments.tracks, arguments.dim)
         compare(workspace, scratch)
 
 

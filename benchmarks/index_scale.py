@@ -58,6 +58,16 @@ def main() -> None:
         run(workspace, World(arguments.dim, seed=ASKED), arguments.tracks)
 
 
+def published(folder: str, count: int, dim: int) -> Workspace:
+    """The workspace in `folder`, filled and published if it is not."""
+    workspace = Workspace.open(f"{folder}/w", create=True)
+    if not storage.exists(f"{workspace.db}/live.json"):
+        fill_apart(workspace, count, dim)
+        tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+        publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    return workspace
+
+
 def fill_apart(workspace: Workspace, count: int, dim: int) -> None:
     """`fill` in a process of its own, so that its memory is not taken for the index's."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import random
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -118,7 +119,7 @@ class Book:
                 self.faults.append(said)
 
 
-class Client(threading.Thread):
+class Client(ABC, threading.Thread):
     """Asks until the book is closed, with pauses about `pause_s` long."""
 
     def __init__(self, who: str, http: httpx.Client, book: Book, *, pause_s: float) -> None:
@@ -135,9 +136,9 @@ class Client(threading.Thread):
                 with self.book.lock:
                     self.book.faults.append(f"{self.who}: {error!r}")
 
+    @abstractmethod
     def ask(self) -> None:
         """One request, or one after another that belong together."""
-        raise NotImplementedError
 
 
 class Valid(Client):
