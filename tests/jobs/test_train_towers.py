@@ -117,7 +117,8 @@ def kill_with_its_cluster(process: subprocess.Popen[bytes]) -> None:
 def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluster: None) -> None:
     settings = settings_of(steps=KILLED_STEPS)
     process = start_in_a_process(workspace, settings, "killed")
-    wait_for(f"{workspace.run('killed')}/checkpoint_000000005/state.pt", process)
+    # Ray copies a checkpoint's file in place: only the next one's shows that the first is whole
+    wait_for(f"{workspace.run('killed')}/checkpoint_000000010/state.pt", process)
     kill_with_its_cluster(process)
     assert not storage.exists(f"{workspace.run('killed')}/model")
     resumed = train_towers(workspace, settings, run="killed")
