@@ -35,9 +35,10 @@ CANNOT_DECODE = 3  # exit status of decode_upload
 class Models:
     """The models of a workspace's embeddings, loaded when first asked for."""
 
-    def __init__(self, workspace: str, device: str) -> None:
+    def __init__(self, workspace: str, device: str, *, text_int8: bool = False) -> None:
         self._workspace = Workspace.open(workspace)
         self._device = device
+        self._text_int8 = text_int8
         self._held: OrderedDict[str, Model] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -65,6 +66,8 @@ class Models:
         model = load_model(folder, precision=made_by.precision, device=self._device)
         if model.fingerprint != made_by.fingerprint:
             raise UnusableError(f"{folder} holds model {model.fingerprint}")
+        if self._text_int8:
+            model.quantize_text()
         model.check_golden()
         return model
 
@@ -76,7 +79,7 @@ class TextEncoder:
     """Sentences of many requests in one pass."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.models = Models(settings.workspace, settings.device)
+        self.models = Models(settings.workspace, settings.device, text_int8=settings.text_int8)
         self.models.warm()
 
     def encode(self, jobs: Sequence[TextJob]) -> list[Vectors | Refusal]:
