@@ -12,17 +12,12 @@ the slope to a tenth of the size, in the same run.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from watched import run_watched
 
 from jobs.embed_catalog import SHARD_TRACKS
 from raymtr import storage
@@ -37,17 +32,6 @@ from raymtr.workspace import Workspace
 ASKED_S, ASKED_GIB = 60.0, 4.0
 ASKED_OF = 1_000_000  # tracks
 FAILED_EVERY = 100  # tracks of a shard
-REPOSITORY = Path(__file__).resolve().parents[1]
-
-WATCHED = """
-import sys
-from jobs.__main__ import main
-from jobs.memory_watch import MemoryWatch
-with MemoryWatch(every_s=0.2) as watch:
-    status = main(sys.argv[1:])
-print(watch.peak_gib)
-sys.exit(status)
-"""
 
 
 def main() -> int:
@@ -85,28 +69,11 @@ def measure(folder: str, most: int, shard_tracks: int) -> int:
 
 def resume(workspace: Workspace, model: str, count: int) -> tuple[float, float, float]:
     """Seconds, CPU seconds, peak GiB of the command, whose answer says that nothing was to do."""
-    command = ["embed", "--workspace", workspace.root, "--model", model, "--json"]
-    began, busy = time.monotonic(), children_s()
-    done = subprocess.run(
-        [sys.executable, "-c", WATCHED, *command, "--max-error-rate", "1"],
-        cwd=REPOSITORY,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    seconds, cpu_s = time.monotonic() - began, children_s() - busy
-    answer, peak = done.stdout.splitlines()
-    said = json.loads(answer)
+    place = ("--workspace", workspace.root, "--model", model, "--max-error-rate", "1")
+    said, seconds, cpu_s, peak = run_watched("embed", *place)
     assert said["new"] == 0 and said["failed"] > 0, said
     assert said["embedded"] + said["failed"] == count, said
-    return seconds, cpu_s, float(peak)
-
-
-def children_s() -> float:
-    """CPU seconds of all processes that were started here and have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return seconds, cpu_s, peak
 
 
 def make_finished(workspace: Workspace, folder: str, count: int, shard_tracks: int) -> int:

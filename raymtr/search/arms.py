@@ -8,8 +8,10 @@ of tags and captions as far as it is made of the catalog's own tags.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -78,28 +80,31 @@ def run_arms(
     directions: Iterable[Direction],
     *,
     limit: int,
+    threads: Executor,
 ) -> list[Arm]:
-    """Every arm that has something to say, with up to `limit` tracks each."""
-    arms = []
-    for direction in directions:
-        ranked = table.nearest(direction.vector, limit=limit, where=request.where)
-        arms.append(Arm(by=direction.by, ranked=ranked, weight=WEIGHTS[direction.by]))
+    """Every arm that has something to say, with up to `limit` tracks each, asked side by side."""
+    where, text = request.where, understood.text
+    asked: list[tuple[Arm, Future[Ranked]]] = []
+
+    def ask(arm: Arm, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
+        asked.append((arm, threads.submit(look_up, *about, **how)))
+
     if understood.kind in ("title", "artist"):
-        arms.insert(
-            0, Arm(by=understood.kind, ranked=_named(table, request, understood), sure=True)
-        )
+        ask(Arm(by=understood.kind, sure=True), _named, table, request, understood)
     if understood.kind == "similar" and understood.artist and not understood.title:
-        ranked = _artist_graph(table, request, understood)
-        arms.insert(0, Arm(by="artist graph", ranked=ranked, weight=WEIGHTS["artist graph"]))
-    if understood.text and request.mode != "semantic":
-        text, where = understood.text, request.where
-        words = table.match(text, "words", limit=limit, where=where)
-        arms.append(Arm(by="words", ranked=words, weight=_words_weight(table, text)))
-        names = _names_with_all_words(
-            table, text, table.match(text, "names", limit=limit, where=where)
-        )
-        arms.append(Arm(by="names", ranked=names, weight=WEIGHTS["names"]))
+        ask(_weighted("artist graph"), _artist_graph, table, request, understood)
+    for direction in directions:
+        ask(_weighted(direction.by), table.nearest, direction.vector, limit=limit, where=where)
+    if text and request.mode != "semantic":
+        words = Arm(by="words", weight=_words_weight(table, text))
+        ask(words, table.match, text, "words", limit=limit, where=where)
+        ask(_weighted("names"), _names_with_all_words, table, text, limit=limit, where=where)
+    arms = [replace(arm, ranked=found.result()) for arm, found in asked]
     return [arm for arm in arms if arm.ranked]
+
+
+def _weighted(by: str) -> Arm:
+    return Arm(by=by, weight=WEIGHTS[by])
 
 
 def _named(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:
@@ -113,8 +118,11 @@ def _named(table: TrackTable, request: SearchRequest, understood: Understood) ->
     return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
 
 
-def _names_with_all_words(table: TrackTable, text: str, found: Ranked) -> Ranked:
+def _names_with_all_words(
+    table: TrackTable, text: str, *, limit: int, where: Filter | None
+) -> Ranked:
     """Of the tracks whose names look like `text` those that hold all its words."""
+    found = table.match(text, "names", limit=limit, where=where)
     words = spoken_name(text).split()
     rows = table.rows([track_id for track_id, _ in found], ["names"])
     return [hit for hit in found if all(word in rows[hit[0]]["names"] for word in words)]

@@ -23,7 +23,7 @@ class Arm:
     """One ranked list of track ids with scores, and what it stands for."""
 
     by: str  # title, artist, sound, words, names, artist graph ...
-    ranked: Ranked
+    ranked: Ranked = field(default_factory=list)
     weight: float = 1.0
     sure: bool = False
 

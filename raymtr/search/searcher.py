@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     from raymtr.model.model import Model
 
+ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
 CANDIDATES = 100  # of each arm, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 HIT_COLUMNS = ("title", "artist", "album", "year", "duration", "tags", "uri")
@@ -71,6 +73,7 @@ class Searcher:
         self.workspace = root
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
+        self._threads = ThreadPoolExecutor(ARM_THREADS, thread_name_prefix="arm")
 
     @cached_property
     def model(self) -> Model:
@@ -223,7 +226,14 @@ class Searcher:
             wanted = -(-wanted // block) * block
         found: dict[str, Candidate] = {}
         while True:
-            arms = run_arms(self.table, request, plan.understood, directions, limit=limit)
+            arms = run_arms(
+                self.table,
+                request,
+                plan.understood,
+                directions,
+                limit=limit,
+                threads=self._threads,
+            )
             searched = time.perf_counter()
             least = min((candidate.score for candidate in found.values()), default=1.0)
             for candidate in fuse(arms):

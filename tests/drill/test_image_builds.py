@@ -91,7 +91,9 @@ class Image:
         words += ["-f", f"{ROOT}/k8s/Dockerfile", "--target", target, "-t", f"localhost/{target}"]
         self.buildah("build", *words, str(ROOT))
 
-    def run(self, command: list[str], *, folders: dict[str, Path]) -> subprocess.CompletedProcess:
+    def run(
+        self, command: list[str], *, folders: dict[str, Path], timeout_s: float = 600
+    ) -> subprocess.CompletedProcess:
         """The command as the pod of RayJob `embed` would run it; `folders` are its claims."""
         template = rendered("RayJob", "embed")["spec"]["rayClusterSpec"]["headGroupSpec"]
         [container] = template["template"]["spec"]["containers"]
@@ -105,7 +107,7 @@ class Image:
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", *confined],
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=timeout_s,
         )
 
     def close(self) -> None:
@@ -143,6 +145,18 @@ def image() -> Iterator[Image]:
     shutil.rmtree(storage)
 
 
+def claims(folder: Path) -> tuple[Path, Path]:
+    """Music that the pod's user may read and a workspace it may write, both empty."""
+    music, workspace = folder / "music", folder / "workspace"
+    for made in (music, workspace):
+        made.mkdir()
+    for parent in folder.parents:
+        if parent.is_relative_to(tempfile.gettempdir()):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    os.chown(workspace, 1000, 1000)
+    return music, workspace
+
+
 def test_it_holds_what_it_says(image: Image) -> None:
     assert image.config["User"] == "1000:1000"
     assert image.config["Cmd"] == ["raymtr", "--help"]
@@ -163,13 +177,7 @@ def test_it_is_confined(image: Image) -> None:
 
 
 def test_it_embeds_and_searches(image: Image, tiny_model: str, tmp_path: Path) -> None:
-    music, workspace = tmp_path / "music", tmp_path / "workspace"
-    for folder in (music, workspace):
-        folder.mkdir()
-    for parent in tmp_path.parents:  # as a claim is: the pod's user may enter it
-        if parent.is_relative_to(tempfile.gettempdir()):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    os.chown(workspace, 1000, 1000)
+    music, workspace = claims(tmp_path)
     shutil.copytree(tiny_model, music / "model")
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (3, 12 * 16_000))
     for number, samples in enumerate(noise):
@@ -190,3 +198,16 @@ def test_it_embeds_and_searches(image: Image, tiny_model: str, tmp_path: Path) -
     raymtr("index", *place)
     hits = raymtr("search", "tune 2", *place)["hits"]
     assert hits[0]["title"] == "Tune 2" and len(hits) == 3
+
+
+def test_it_runs_the_demo(image: Image, tmp_path: Path) -> None:
+    music, workspace = claims(tmp_path)
+    said = image.run(
+        ["raymtr", "demo", "--workspace", "/workspace", "--json"],
+        folders={"music": music, "workspace": workspace},
+        timeout_s=2400,
+    )
+    assert said.returncode == 0, said.stderr[-3000:]
+    figures = json.loads((workspace / "metrics.json").read_text())
+    found = figures["towers"]["caption"]["r_at_10"]
+    assert found >= 0.45 and (workspace / "report.html").exists()
