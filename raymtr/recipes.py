@@ -78,6 +78,7 @@ def laptop() -> Settings:
             batch=32,
             learning_rate=2e-3,
             max_tokens=160,
+            faithful=1.0,
             mixture={"lp_musiccaps_attribute_prediction": 0.2},  # it invents by design
             threads=2,
         ),

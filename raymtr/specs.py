@@ -154,7 +154,6 @@ class ToyLlamaSpec:
     steps: int = 2_000
     learning_rate: float = 1.5e-3
     sentences: float = 0.34  # share of template sentences over random tags: they teach copying
-    faithful: float = 0.5  # share of pairs whose tags are made to fit the caption
     people: float = 0.25  # weight of a pair that people wrote: LoRA is to learn from those
 
 

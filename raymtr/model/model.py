@@ -172,12 +172,12 @@ class Model:
         wave = golden_wave(self.spec.audio)
         made = [self.embed_windows(wave[None])[0], *self.encode_text(self._golden["texts"])]
         cosines = (_unit(pinned) * _unit(np.array(made, dtype=np.float64))).sum(axis=1)
-        for side, lowest in (("audio", float(cosines[0])), ("text", float(cosines[1:].min()))):
+        for side, found in (("audio", cosines[:1]), ("text", cosines[1:])):  # audio_only: no text
             least = self._least_cosine[side]
-            if not lowest >= least:
+            if not (found >= least).all():
                 raise UnusableError(
-                    f"the model's pinned {side} vector comes out with cosine {lowest:.6f}, at "
-                    f"least {least} expected: its files are damaged, or this machine computes "
+                    f"the model's pinned {side} vector comes out with cosine {found.min():.6f}, "
+                    f"at least {least} expected: its files are damaged, or this machine computes "
                     "otherwise; do not use its vectors"
                 )
         return float(cosines.min())

@@ -40,6 +40,9 @@ def test_a_saved_model_is_the_same_model(
     assert np.array_equal(loaded.encode_text(TEXTS), model.encode_text(TEXTS))
     assert np.array_equal(loaded.embed_windows(waves), model.embed_windows(waves))
     assert load_model(saved.as_uri()).fingerprint == model.fingerprint
+    hearing = load_model(saved, audio_only=True)
+    assert hearing.check_golden() == pytest.approx(1.0, abs=1e-6)
+    assert np.array_equal(hearing.embed_windows(waves), model.embed_windows(waves))
 
 
 def test_it_needs_nothing_outside_its_folder(saved: Path, tmp_path: Path) -> None:
