@@ -2,8 +2,8 @@
 
     python benchmarks/captions_memory.py --captioner w/captioner --pairs pairs.jsonl
 
-Eight tokens a caption, so that 50,000 end within minutes: nearly all are refused, and the refused
-are what the job holds between two passes. So this is the worst that its memory can do.
+Eight tokens a caption, to be quick: nearly all are refused, and the refused are what the job holds
+between two passes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The whole `embed` job against a bare loop over the same functions, in CPU seconds.
 
-    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--music FOLDER]
+    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--music FOLDER] [--mp3s]
 
 Asked: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
 more that do not depend on the size, vectors within 1e-6. Towers of the laptop recipe with random
-weights; ten-second clips, from FOLDER (Ogg) or made of noise, repeated under new ids.
+weights; ten-second clips, from FOLDER (Ogg) or made of noise, repeated under new ids. With --mp3s
+three clips each are joined to a track of 30 s, an MP3 of 44.1 kHz in stereo.
 
 Each run is a process of its own, job and loop taking turns; its CPU is that of the whole process
 tree, Ray's daemons and workers included, sampled until it is gone. The minimum over rounds counts.
@@ -24,6 +25,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import soundfile
+import soxr
 
 from raymtr import storage
 from raymtr.index.shards import find_shards, matrix_of
@@ -73,6 +75,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs=2, default=[100, 700], help="the two sizes")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
+    parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as catalogs hold them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return measure(Path(folder), arguments)
@@ -80,6 +83,8 @@ def main() -> int:
 
 def measure(folder: Path, arguments: argparse.Namespace) -> int:
     sources = find_clips(folder, arguments.music)
+    if arguments.mp3s:
+        sources = join_clips(folder, sources)
     model = str(folder / "model")
     run_python(SAVE_MODEL, model)
     few, many = arguments.clips
@@ -126,6 +131,17 @@ def find_clips(folder: Path, music: Path) -> list[str]:
         soundfile.write(clip, 0.1 * rng.standard_normal(220_500), 22_050)
         clips.append(str(clip))
     return clips
+
+
+def join_clips(folder: Path, clips: list[str]) -> list[str]:
+    """MP3s of three clips each."""
+    tracks = []
+    for start in range(0, len(clips) - 2, 3):
+        read = [soundfile.read(clip, dtype="float32") for clip in clips[start : start + 3]]
+        joined = np.concatenate([soxr.resample(mono, rate, 44_100) for mono, rate in read])
+        tracks.append(str(folder / f"track{start}.mp3"))
+        soundfile.write(tracks[-1], np.stack([joined, joined], axis=1), 44_100)
+    return tracks
 
 
 def make_workspace(folder: Path, sources: list[str], count: int) -> Workspace:

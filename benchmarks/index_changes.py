@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,6 @@ import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 
 import lancedb
@@ -32,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from index_scale import ASKED, QUERIES, World, published, track_id, uri, write_shard
+from watched import REPOSITORY, children_s
 
 from raymtr.index.publish import live_build
 from raymtr.index.shards import find_shards
@@ -41,7 +40,6 @@ from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ASKED_TIMES = 3.0  # of the quiet 99th percentile
 QUIET_S, AFTER_S = 30.0, 5.0
 FEW = 10  # tracks whose freshness is measured
@@ -202,12 +200,6 @@ def upsert(workspace: Workspace, manifest: str) -> dict[str, Any]:
     )
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
-
-
-def children_s() -> float:
-    """CPU seconds of all processes that were started here and waited for."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def follow(searcher: Searcher) -> Searcher:

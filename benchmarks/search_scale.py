@@ -158,8 +158,8 @@ def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarr
     sides: dict[str, Callable[[int], Any]] = {
         "sound": lambda n: table.nearest(examples[n], limit=LIMIT),
         "text": lambda n: table.nearest(vectors[n], limit=LIMIT),
-        "words": lambda n: table.match(texts[n], "words", limit=LIMIT),
-        "names": lambda n: table.match(texts[n], "names", limit=LIMIT),
+        "words": lambda n: table.match_words(texts[n], limit=LIMIT),
+        "names": lambda n: table.match_names(texts[n], limit=LIMIT),
         "all four": together,
     }
     medians = {}

@@ -4,12 +4,20 @@
 
 A B A B: (A) build the towers and step over batches that were made beforehand; (B) `train_towers`
 itself, whose every step draws its sentences and cuts its clips from the decoded cache. Both do
-the same arithmetic, so their losses must agree. The ratio is bare over Ray Train's, of the median
-step and of CPU-seconds a step; start-up, validation and checkpoints are left out, the two first
-steps of each round too. Below 0.95 is a miss.
+the same arithmetic, so their losses must agree, and in both an idle thread sleeps: so our Ray
+workers are set (OMP_WAIT_POLICY), because one that spins beside a busy neighbour costs tenfold;
+on idle cores sleeping costs some 7 % of the step. The ratio is bare over Ray Train's, of the
+median step and of CPU-seconds a step; start-up, validation and checkpoints are left out, the two
+first steps of each round too. Below 0.95 is a miss.
 """
 
 from __future__ import annotations
+
+import os
+
+from jobs.cluster import QUIET
+
+os.environ |= QUIET  # before torch reads it
 
 import argparse
 import dataclasses

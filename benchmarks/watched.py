@@ -25,7 +25,7 @@ sys.exit(status)
 
 def run_watched(*words: str) -> tuple[dict[str, Any], float, float, float]:
     """The JSON answer, seconds, CPU seconds of all its processes, peak GiB of its tree (PSS)."""
-    began, busy = time.monotonic(), _children_s()
+    began, busy = time.monotonic(), children_s()
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *words, "--json"],
         cwd=REPOSITORY,
@@ -34,12 +34,12 @@ def run_watched(*words: str) -> tuple[dict[str, Any], float, float, float]:
         text=True,
         check=True,
     )
-    seconds, cpu_s = time.monotonic() - began, _children_s() - busy
+    seconds, cpu_s = time.monotonic() - began, children_s() - busy
     answer, peak = done.stdout.strip().splitlines()[-2:]
     return json.loads(answer), seconds, cpu_s, float(peak)
 
 
-def _children_s() -> float:
+def children_s() -> float:
     """CPU seconds of all processes that were started here and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

@@ -55,11 +55,18 @@ class AudioCache:
         storage.write_bytes(path, file.getvalue())
 
     def clip(
-        self, key: str, uri: str, rng: np.random.Generator, *, max_s: float | None = None
+        self,
+        key: str,
+        uri: str,
+        rng: np.random.Generator,
+        *,
+        max_s: float | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """A random clip, float32 [window_samples], where `audio.random_clip` would take it.
 
-        Fills the cache first where the track is absent, and may raise what `fill` raises.
+        Written into `out` where that is given. Fills the cache first where the track is absent,
+        and may raise what `fill` raises.
         """
         draw = rng.random()
         try:
@@ -67,9 +74,9 @@ class AudioCache:
         except FileNotFoundError:
             self.fill(key, uri, max_s=max_s)
             stored = self._read(key, draw)
-        clip = stored.astype(np.float32)
-        clip /= _FULL_SCALE
-        return loop_to(clip, self.spec.window_samples)
+        whole = loop_to(stored, self.spec.window_samples)
+        clip: np.ndarray = np.divide(whole, _FULL_SCALE, out=out, dtype=np.float32)
+        return clip
 
     def _read(self, key: str, draw: float) -> np.ndarray:
         """int16 [at most window_samples] of a stored track."""

@@ -26,9 +26,7 @@ class ServeSettings:
     open_to_anyone: bool = False  # without keys; only behind a loopback address
     layout: Literal["composed", "fused"] = "composed"  # fused: text encoder in the retriever
     device: str = "cpu"
-    text_int8: bool = (
-        False  # queries encoded in int8: a third of the time on a CPU, not quite exact
-    )
+    text_int8: bool = False  # of queries, on a CPU: a third of the time, not quite exact
     num_cpus: float = 1.0  # of each replica that computes
     num_gpus: float = 0.0  # of each encoder
     min_replicas: int = 1

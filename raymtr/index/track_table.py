@@ -14,6 +14,7 @@ What this file does not know: models, queries in words, how lists are fused.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +25,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
-from lancedb.query import MatchQuery
+from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
 from raymtr.index.filters import Filter, sql_among
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
+from raymtr.index.spelling import SAMPLED, Rarity, any_of, runs
 from raymtr.index.track_rows import (
     NAMED_COLUMNS,
     SHADOW,
@@ -41,10 +43,11 @@ from raymtr.index.track_rows import (
 )
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
-TextColumn = Literal["words", "names"]
 KINDS = ("tracks", "vectors", "windows")
 
-TIED = 2_000  # words matches read where the list would end among equal ones
+TIED = 2_000  # matches read, for the list may end among so many equal ones
+FEW_RUNS, MANY_RUNS = 4, 12  # of three letters: to find names that hold words, and misspelt ones
+COUNTED = 1_024  # filters whose matching rows are remembered
 SCAN_BELOW = 2_000  # matching rows up to which a filtered search reads them all
 
 
@@ -100,6 +103,7 @@ class TrackTable:
         self.build = build
         self._db = lancedb.connect(uri)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
+        self._count = functools.lru_cache(COUNTED)(self._vectors.count_rows)  # these never change
 
     @cached_property
     def filterable(self) -> pa.Schema:
@@ -119,40 +123,34 @@ class TrackTable:
             return self._nearest_exactly(vector, limit, where)
         return self._nearest_by_index(vector, limit, where)
 
-    def match(
-        self,
-        text: str,
-        column: TextColumn,
-        *,
-        limit: int,
-        where: Filter | None = None,
-    ) -> Ranked:
-        """Tracks whose `column` shares words with `text`, by BM25, equal ones by their id.
+    def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
+        """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
+        return self._match(MatchQuery(text, "words"), limit, where)
 
-        The words of `names` are runs of three letters, so a misspelt name shares most of them.
-        LanceDB gives equal ones in any order, and any of them where the list is cut: then as many
-        as TIED are read, so that the same search gives the same list.
+    def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
+        """Tracks whose title, artist and album hold all words of `text`, likewise.
+
+        Of the words' own runs some are asked of every track; those across words ("e 12") help the
+        tracks that have the words in this order, and words of one or two letters at all.
         """
-        text = spoken_name(text) if column == "names" else text
-        query = self._tracks.search(MatchQuery(text, column))
-        if where is not None:
-            query = query.where(where.sql(), prefilter=True)
-        query = query.select(["track_id", "_score"])
-        for read in (limit + 1, TIED):
-            found = query.limit(read).to_arrow()
-            ranked = sorted(_ranked(found["track_id"], found["_score"]), key=_by_score)
-            whole = len(ranked) <= limit or ranked[limit - 1][1] > ranked[limit][1]
-            if whole or limit >= TIED:
-                break
-        return ranked[:limit]
+        name = spoken_name(text)
+        within = set().union(*map(runs, name.split()))
+        must = self._rarity.rarest(within, FEW_RUNS)
+        if not must:
+            return []
+        query = [(Occur.MUST, MatchQuery(run, "names")) for run in must]
+        if across := self._rarity.rarest(runs(name) - within, FEW_RUNS):
+            query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
+        return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
     def named(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
     def spelt_like(self, name: str, *, limit: int) -> list[Row]:
-        """NAMED_COLUMNS of tracks whose names share the most runs of three letters with `name`."""
-        found = self.match(name, "names", limit=limit)
+        """NAMED_COLUMNS of tracks whose names share the most, and rarest, runs of three letters."""
+        rare = self._rarity.rarest(runs(spoken_name(name)), MANY_RUNS)
+        found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
         return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
     def similar_to(self, artist_key: str) -> dict[str, int]:
@@ -230,6 +228,13 @@ class TrackTable:
         return max((s.num_unindexed_rows for s in stats if s and s.distance_type), default=0)
 
     @cached_property
+    def _rarity(self) -> Rarity:
+        held = self.build.rows["tracks"]
+        rows = np.unique(np.linspace(0, held - 1, min(held, SAMPLED)).astype(int)).tolist()
+        names = self._tracks.take_offsets(rows).select(["names"]).to_arrow()["names"]
+        return Rarity(name for name in names.to_pylist() if name)
+
+    @cached_property
     def _matrix(self) -> tuple[list[str], np.ndarray]:
         return self.all_vectors()
 
@@ -259,6 +264,36 @@ class TrackTable:
             ) from error
         return table
 
+    def _match(
+        self, asked: Any, limit: int, where: Filter | None, holding: Sequence[str] = ()
+    ) -> Ranked:
+        """The best of a full-text query, of those whose names hold some words.
+
+        LanceDB gives equal ones in any order, and any of them where its list is cut. So more are
+        read than wanted, as row ids, which cost little; equal ones stand in the table's order.
+        """
+        query = self._tracks.search(asked).select(["_score"]).with_row_id(True)
+        if where is not None:
+            query = query.where(where.sql(), prefilter=True)
+        found = query.limit(max(limit, TIED)).to_arrow()
+        found = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])
+        ranked: Ranked = []
+        for start in range(0, len(found), limit):
+            part = found.slice(start, limit)
+            rows = self._by_row_id(part["_rowid"].to_pylist(), ["track_id", "names"])
+            for row, score in zip(rows, part["_score"].to_pylist(), strict=True):
+                if all(word in (row["names"] or "") for word in holding):
+                    ranked.append((row["track_id"], score))
+            if len(ranked) >= limit:
+                break
+        return ranked[:limit]
+
+    def _by_row_id(self, row_ids: list[int], columns: list[str]) -> list[Row]:
+        """Rows in the order of their LanceDB row ids."""
+        taken = self._tracks.take_row_ids(row_ids).with_row_id().select(columns).to_arrow()
+        rows = {row["_rowid"]: row for row in taken.to_pylist()}
+        return [rows[row_id] for row_id in row_ids]
+
     def _nearest_exactly(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
         ids, matrix = self._matrix
         scores = matrix @ vector
@@ -282,7 +317,7 @@ class TrackTable:
         else:
             sql = where.sql()
             query = query.where(sql, prefilter=True)
-            if self._vectors.count_rows(sql) < SCAN_BELOW:
+            if self._count(sql) < SCAN_BELOW:
                 query = query.bypass_vector_index()
             else:  # as many more partitions as it takes to fill the list
                 query = query.minimum_nprobes(index.nprobes).maximum_nprobes(0)
@@ -312,10 +347,6 @@ def _unit(halves: np.ndarray) -> np.ndarray:
     matrix = halves.astype(np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     return matrix
-
-
-def _by_score(hit: tuple[str, float]) -> tuple[float, str]:
-    return -hit[1], hit[0]
 
 
 def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:

@@ -97,8 +97,8 @@ def run_arms(
         ask(_weighted(direction.by), table.nearest, direction.vector, limit=limit, where=where)
     if text and request.mode != "semantic":
         words = Arm(by="words", weight=_words_weight(table, text))
-        ask(words, table.match, text, "words", limit=limit, where=where)
-        ask(_weighted("names"), _names_with_all_words, table, text, limit=limit, where=where)
+        ask(words, table.match_words, text, limit=limit, where=where)
+        ask(_weighted("names"), table.match_names, text, limit=limit, where=where)
     arms = [replace(arm, ranked=found.result()) for arm, found in asked]
     return [arm for arm in arms if arm.ranked]
 
@@ -116,16 +116,6 @@ def _named(table: TrackTable, request: SearchRequest, understood: Understood) ->
     ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=where)
     silent = allowed - {track_id for track_id, _ in ranked}
     return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
-
-
-def _names_with_all_words(
-    table: TrackTable, text: str, *, limit: int, where: Filter | None
-) -> Ranked:
-    """Of the tracks whose names look like `text` those that hold all its words."""
-    found = table.match(text, "names", limit=limit, where=where)
-    words = spoken_name(text).split()
-    rows = table.rows([track_id for track_id, _ in found], ["names"])
-    return [hit for hit in found if all(word in rows[hit[0]]["names"] for word in words)]
 
 
 def _words_weight(table: TrackTable, text: str) -> float:

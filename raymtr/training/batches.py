@@ -53,13 +53,15 @@ class Batches:
             rng = np.random.default_rng([self.spec.seed, step, place])
             sentence = draw_sentence(track, track["captions"] or (), rng)
             assert sentence is not None, "tracks without words are no training tracks"
-            drawn.append((sentence, self.cache.clip(cache_key(track), track["uri"], rng)))
-        drawn.sort(key=lambda pair: len(pair[0]))
-        sentences, waves = zip(*drawn, strict=True)
+            drawn.append((sentence, track, rng))
+        drawn.sort(key=lambda each: len(each[0]))
+        waves = np.empty((len(drawn), self.cache.spec.window_samples), np.float32)
+        for wave, (_, track, rng) in zip(waves, drawn, strict=True):
+            self.cache.clip(cache_key(track), track["uri"], rng, out=wave)
         groups = np.array_split(np.arange(len(drawn)), min(TEXT_GROUPS, len(drawn)))
         return Batch(
-            waves=torch.from_numpy(np.stack(waves)),
-            texts=[self.tokenize([sentences[row] for row in group]) for group in groups],
+            waves=torch.from_numpy(waves),
+            texts=[self.tokenize([drawn[row][0] for row in group]) for group in groups],
         )
 
     def ahead(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:

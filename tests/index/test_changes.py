@@ -98,8 +98,8 @@ def everything(table: TrackTable) -> Iterator[object]:
     query = np.ones(DIM, np.float32) / 4
     yield table.nearest(query, limit=5)
     yield table.nearest(query, limit=5, where=parse_filter("year = 2020", table.filterable))
-    yield sorted(table.match("fresh n0", "names", limit=9))
-    yield table.match("loud", "words", limit=9)
+    yield sorted(table.match_names("fresh n0", limit=9))
+    yield table.match_words("loud", limit=9)
     yield table.rows(FRESH, ["title", "year"])
     yield sorted(table.vectors(FRESH))
     yield len(table.windows(FRESH))
@@ -139,8 +139,8 @@ def test_an_upsert_adds_and_replaces_and_an_open_reader_sees_the_old(workspace: 
     assert {i for i, _ in table.nearest(np.ones(DIM, np.float32) / 4, limit=9, where=where)} == set(
         FRESH
     )
-    assert {i for i, _ in table.match("loud", "words", limit=9)} == set(FRESH)
-    assert table.match("fresh n0", "names", limit=1)[0][0] == "n0"
+    assert {i for i, _ in table.match_words("loud", limit=9)} == set(FRESH)
+    assert table.match_names("fresh n0", limit=1)[0][0] == "n0"
     assert len(table.windows(["n0"])) == 3 and len(table.windows(["t0003"])) == 2
     assert table.unindexed_rows() == 0
     assert set(table.sample(COUNT * 2, np.random.default_rng(0))[0]) == set(
@@ -177,8 +177,8 @@ def test_what_is_deleted_is_gone_everywhere_and_a_rollback_keeps_it_so(
         where = parse_filter("year = 1990", table.filterable)
         ranked = table.nearest(vector, limit=COUNT, where=where)
         assert len(ranked) == COUNT - 2 and ranked == table.nearest(vector, limit=COUNT)
-        assert "t0007" not in {i for i, _ in table.match("tune t0007", "names", limit=COUNT)}
-        assert "t0007" not in {i for i, _ in table.match("calm", "words", limit=COUNT)}
+        assert "t0007" not in {i for i, _ in table.match_names("tune t0007", limit=COUNT)}
+        assert "t0007" not in {i for i, _ in table.match_words("calm", limit=COUNT)}
         assert not table.rows(["t0007"]) and not table.vectors(["t0007"])
         assert not len(table.windows(["t0007"])) and not table.named(["tunet0007"])
         assert known_ids(workspace, ["t0007", "t0008"], all_builds(workspace)) == {"t0008"}

@@ -88,13 +88,19 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
             (i for i in range(len(ids)) if ids[i] in wanted), key=lambda i: matrix[i] @ query
         )
         assert found[0][0] == ids[best]
-        named = table.match("calm jazz", "words", limit=10, where=where)
+        named = table.match_words("calm jazz", limit=10, where=where)
         assert {i for i, _ in named} <= wanted
 
     # of tracks that match equally well the first by id, wherever the list is cut
     rock = [f"t{index:05d}" for index in range(0, table.build.rows["tracks"], 3)]
     for limit in (10, 20):
-        assert [i for i, _ in table.match("rock", "words", limit=limit)] == rock[:limit]
+        assert [i for i, _ in table.match_words("rock", limit=limit)] == rock[:limit]
+
+    # names that hold all words, whichever share only some
+    assert table.match_names("who song 101", limit=5)[0][0] == "t00101"
+    found = table.match_names("song 12", limit=5)
+    assert "t00012" in dict(found) and all("12" in i for i, _ in found) and len(found) == 5
+    assert table.match_names("bjork nobody", limit=5) == table.match_names("", limit=5) == []
 
     # rows, names, neighbours in the artist graph, vectors, windows
     rows = table.rows(["t00003", "absent"])

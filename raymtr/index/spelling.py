@@ -1,0 +1,37 @@
+"""Runs of three letters of names, and how rare each is: what makes a misspelt name cheap to find.
+
+The index of `names` holds every run of three letters, spaces included. Asked for all runs of a
+name, it reads the list of " da" and of "the", which half of a catalog has: a second at a million
+tracks. The rarest dozen say as much and cost a fiftieth. How rare a run is, is estimated on rows
+taken evenly from the table; they are the same for the same version, and so is what is found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+RUN = 3  # letters
+SAMPLED = 20_000  # rows, of which the runs are counted
+_APART = "\x1f"  # in no name; so no run across two of ours is in the index
+
+
+def runs(text: str) -> set[str]:
+    """Every run of three letters in `text`."""
+    return {text[at : at + RUN] for at in range(len(text) - RUN + 1)}
+
+
+class Rarity:
+    """How many of some names hold each run."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._counts = Counter(run for name in names for run in runs(name))
+
+    def rarest(self, some: set[str], most: int) -> list[str]:
+        """At most `most` of these runs, the rarest first."""
+        return sorted(some, key=lambda run: (self._counts[run], run))[:most]
+
+
+def any_of(some: Iterable[str]) -> str:
+    """The text whose runs, as far as the index has them, are these."""
+    return _APART.join(some)
