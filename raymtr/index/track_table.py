@@ -185,6 +185,8 @@ class TrackTable:
         if self.build.index.kind == "exact":
             places, matrix = self._places, self._matrix[1]
             return {i: matrix[places[i]] for i in ids if i in places}
+        if not ids:
+            return {}
         found = read_rows(self._vectors, sql_among("track_id", ids), ["track_id", "vector"])
         if not len(found):
             return {}

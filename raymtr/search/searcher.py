@@ -301,8 +301,8 @@ class Searcher:
         windows = self.table.windows(ids)
         if not len(windows):
             return {}
-        own = self.table.vectors(ids)
         sure = {candidate.track_id for candidate in candidates if candidate.sure}
+        own = self.table.vectors([i for i in ids if i in sure or not directions])
         vectors = matrix_of(windows["vector"]).astype(np.float32)
         best: dict[str, tuple[float, dict[str, float]]] = {}
         times = windows.select(["track_id", "start_s", "end_s"]).to_pylist()
