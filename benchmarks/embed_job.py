@@ -34,6 +34,7 @@ from raymtr.workspace import Workspace
 
 ASKED_SLOPE, ASKED_FIXED_S, ASKED_DIFFERENCE = 1.15, 10.0, 1e-6
 SAMPLE_S = 0.1
+JOINED = 90  # clips made into MP3s
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_MUSIC = REPOSITORY.parent / "shared" / "data" / "real_music" / "clips"
 
@@ -134,9 +135,9 @@ def find_clips(folder: Path, music: Path) -> list[str]:
 
 
 def join_clips(folder: Path, clips: list[str]) -> list[str]:
-    """MP3s of three clips each."""
+    """MP3s of three clips each, a few dozen: encoding them costs more than the job."""
     tracks = []
-    for start in range(0, len(clips) - 2, 3):
+    for start in range(0, min(len(clips), JOINED) - 2, 3):
         read = [soundfile.read(clip, dtype="float32") for clip in clips[start : start + 3]]
         joined = np.concatenate([soxr.resample(mono, rate, 44_100) for mono, rate in read])
         tracks.append(str(folder / f"track{start}.mp3"))

@@ -95,7 +95,7 @@ def main() -> int:
         searcher = Searcher(workspace)
         searcher.search("warm")
         for proxy, layout in itertools.product(("HAProxy", "default proxy"), ASKED_P50_MS):
-            own = Path(tempfile.mkdtemp(prefix="ep", dir=folder))
+            own = Path(tempfile.mkdtemp(prefix="e"))  # not in `folder`: sockets have short names
             with endpoint(own, workspace, proxy=proxy, layout=layout) as served:
                 measure(served, searcher, texts, arguments, (proxy, layout))
     return 0
