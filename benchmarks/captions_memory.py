@@ -12,14 +12,13 @@ import argparse
 import tempfile
 
 import pyarrow as pa
-from watched import run_watched
+from watched import judge_growth, run_watched
 
 from raymtr import storage
 from raymtr.captions.pairs import read_pairs
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
-MOST_GROWTH = 1.2
 QUICK = ("caption.max_new_tokens=8", "caption.draws=1", "caption.passes=2")
 
 
@@ -48,8 +47,7 @@ def main() -> None:
         assert answer["captions"] == count, answer
         peaks.append(peak)
         print(f"{count:,} captions {answer['by']} in {seconds:.0f} s, peak {peak:.2f} GiB")
-    growth = peaks[1] / peaks[0]
-    print(f"{'met ' if growth <= MOST_GROWTH else 'MISS'} {growth:.2f}x, asked {MOST_GROWTH}x")
+    judge_growth(peaks)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,12 @@ import tempfile
 from pathlib import Path
 
 from embed_job import SHARED_MUSIC, find_clips, make_workspace
-from watched import run_watched
+from watched import judge_growth, run_watched
 
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import laptop
 from raymtr.specs import TowersSpec
-
-MOST_GROWTH = 1.2
 
 
 def small_towers() -> TowersSpec:
@@ -48,8 +46,7 @@ def main() -> None:
             assert answer["embedded"] == count, answer
             peaks.append(peak)
             print(f"{count:,} tracks in {seconds:.0f} s, {cpu_s:.0f} CPU-s, peak {peak:.2f} GiB")
-    growth = peaks[1] / peaks[0]
-    print(f"{'met ' if growth <= MOST_GROWTH else 'MISS'} {growth:.2f}x, asked {MOST_GROWTH}x")
+    judge_growth(peaks)
 
 
 if __name__ == "__main__":

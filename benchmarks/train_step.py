@@ -5,8 +5,8 @@
 A B A B: (A) build the towers and step over batches that were made beforehand; (B) `train_towers`
 itself, whose every step draws its sentences and cuts its clips from the decoded cache. Both do
 the same arithmetic, so their losses must agree, and in both an idle thread sleeps: so our Ray
-workers are set (OMP_WAIT_POLICY), because one that spins beside a busy neighbour costs tenfold;
-on idle cores sleeping costs some 7 % of the step. The ratio is bare over Ray Train's, of the
+workers are set (OMP_WAIT_POLICY), for the sake of busy neighbours; on idle cores sleeping costs
+some 7 % of the step. The ratio is bare over Ray Train's, of the
 median step and of CPU-seconds a step; start-up, validation and checkpoints are left out, the two
 first steps of each round too. Below 0.95 is a miss.
 """

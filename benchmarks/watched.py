@@ -1,4 +1,4 @@
-"""A raymtr command in a process of its own: its answer, its time, and what it took."""
+"""A raymtr command in a process of its own: its answer, its time, what it took, if it grew."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+MOST_GROWTH = 1.2  # of peak memory, from a small catalog to a large one
 REPOSITORY = Path(__file__).resolve().parents[1]
 WATCHED = """
 import sys
@@ -37,6 +38,12 @@ def run_watched(*words: str) -> tuple[dict[str, Any], float, float, float]:
     seconds, cpu_s = time.monotonic() - began, children_s() - busy
     answer, peak = done.stdout.strip().splitlines()[-2:]
     return json.loads(answer), seconds, cpu_s, float(peak)
+
+
+def judge_growth(peaks: list[float]) -> None:
+    """One line: the last peak of memory against the first."""
+    growth = peaks[-1] / peaks[0]
+    print(f"{'met ' if growth <= MOST_GROWTH else 'MISS'} {growth:.2f}x, asked {MOST_GROWTH}x")
 
 
 def children_s() -> float:

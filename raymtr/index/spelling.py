@@ -1,9 +1,9 @@
 """Runs of three letters of names, and how rare each is: what makes a misspelt name cheap to find.
 
 The index of `names` holds every run of three letters, spaces included. Asked for all runs of a
-name, it reads the list of " da" and of "the", which half of a catalog has: a second at a million
-tracks. The rarest dozen say as much and cost a fiftieth. How rare a run is, is estimated on rows
-taken evenly from the table; they are the same for the same version, and so is what is found.
+name, it reads the lists of "the" and " da" too, which a tenth of a catalog has: a second at a
+million tracks. The rarest dozen find as much for less than a tenth of that. How rare a run is, is
+estimated on rows taken evenly from the table, the same for the same version.
 """
 
 from __future__ import annotations

@@ -130,8 +130,8 @@ class TrackTable:
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
 
-        Of the words' own runs some are asked of every track; those across words ("e 12") help the
-        tracks that have the words in this order, and words of one or two letters at all.
+        A few of the words' own runs are asked of every track; those across words ("e 12") lift the
+        tracks that have them in this order. A text of words under three letters alone finds none.
         """
         name = spoken_name(text)
         within = set().union(*map(runs, name.split()))

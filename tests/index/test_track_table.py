@@ -91,7 +91,7 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
         named = table.match_words("calm jazz", limit=10, where=where)
         assert {i for i, _ in named} <= wanted
 
-    # of tracks that match equally well the first by id, wherever the list is cut
+    # of tracks that match equally well the first of the table, wherever the list is cut
     rock = [f"t{index:05d}" for index in range(0, table.build.rows["tracks"], 3)]
     for limit in (10, 20):
         assert [i for i, _ in table.match_words("rock", limit=limit)] == rock[:limit]
