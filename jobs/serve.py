@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import ipaddress
+import os
 import signal
 import threading
 from pathlib import Path
@@ -23,6 +24,13 @@ from raymtr.workspace import Workspace
 
 APP = "serve.app:build_app"
 EXAMPLE = "raymtr serve --workspace w --port 8000"
+# Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC: what Serve's
+# RAY_SERVE_THROUGHPUT_OPTIMIZED sets, but for ports that it opens to other machines.
+STRAIGHT = {
+    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +69,8 @@ def serve_endpoint(
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
     live_build(workspace)
+    for key, value in STRAIGHT.items():
+        os.environ.setdefault(key, value)  # of the processes that Ray starts
     start_ray()
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     module, _, name = APP.partition(":")

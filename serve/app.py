@@ -26,22 +26,15 @@ from serve.settings import ServeSettings, read_settings
 
 
 class TextEncoder:
-    """Batches sentences of many requests."""
+    """Sentences of many requests in one pass."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.encoder = encoders.TextEncoder(settings)
-        self.encode_batch.set_max_batch_size(settings.max_batch_size)
-        self.encode_batch.set_batch_wait_timeout_s(settings.batch_wait_s)
+        encoder = encoders.TextEncoder(settings)
+        self.passes = encoders.Passes(encoder.encode, most=settings.max_batch_size)
 
     async def encode(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
         """Unit vectors [N, D] of one request's sentences."""
-        vectors: Vectors | Refusal = await self.encode_batch((made_by, sentences))
-        return vectors
-
-    @serve.batch  # type: ignore[untyped-decorator]
-    async def encode_batch(self, jobs: list[encoders.TextJob]) -> list[Vectors | Refusal]:
-        """Several requests in one pass, off the event loop."""
-        return await asyncio.to_thread(self.encoder.encode, jobs)
+        return await self.passes.join((made_by, sentences))
 
 
 class AudioEncoder:

@@ -7,13 +7,14 @@ loads it beside the old one. A model serves only after its golden vectors came o
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -100,6 +101,48 @@ class TextEncoder:
                 answers[i] = Vectors(vectors[:count], len(mine))
                 vectors = vectors[count:]
         return answers
+
+
+class Passes:
+    """Requests that come while a pass runs share the next one; on an idle encoder none waits.
+
+    Serve's own batches wait a fixed time for company, and close while another still runs: that
+    time is lost to a lonely request, and under load the batches stay small.
+    """
+
+    def __init__(
+        self, run: Callable[[list[TextJob]], list[Vectors | Refusal]], *, most: int
+    ) -> None:
+        self._run, self._most = run, most
+        self._waiting: deque[tuple[TextJob, asyncio.Future[Vectors | Refusal]]] = deque()
+        self._runner: asyncio.Task[None] | None = None
+
+    async def join(self, job: TextJob) -> Vectors | Refusal:
+        """What the pass that takes `job` makes of it; raises what the pass raises."""
+        answer: asyncio.Future[Vectors | Refusal] = asyncio.get_running_loop().create_future()
+        self._waiting.append((job, answer))
+        if self._runner is None:
+            self._runner = asyncio.create_task(self._run_all())
+        return await answer
+
+    async def _run_all(self) -> None:
+        while self._waiting:
+            taken: list[tuple[TextJob, asyncio.Future[Vectors | Refusal]]] = []
+            while self._waiting and len(taken) < self._most:
+                job, answer = self._waiting.popleft()
+                if not answer.done():  # else its request was given up
+                    taken.append((job, answer))
+            jobs = [job for job, _ in taken]
+            made = asyncio.get_running_loop().run_in_executor(None, self._run, jobs)
+            await asyncio.wait([made])
+            for place, (_, answer) in enumerate(taken):
+                if answer.done():
+                    continue
+                if error := made.exception():
+                    answer.set_exception(error)
+                else:
+                    answer.set_result(made.result()[place])
+        self._runner = None
 
 
 class AudioEncoder:

@@ -32,7 +32,6 @@ class ServeSettings:
     min_replicas: int = 1
     max_replicas: int = 4
     max_batch_size: int = 16
-    batch_wait_s: float = 0.005
     max_ongoing_requests: int = 64
     max_queued_requests: int = 128
     request_timeout_s: float = 30.0
@@ -50,7 +49,7 @@ class ServeSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            may_be_zero = field.name in ("num_cpus", "num_gpus", "batch_wait_s")
+            may_be_zero = field.name in ("num_cpus", "num_gpus")
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if number and (value < 0 or (value == 0 and not may_be_zero)):
                 raise InputError(f"{field.name} is above 0, got {value}")
@@ -63,7 +62,6 @@ class ServeSettings:
             "queue_timeout_s <= request_timeout_s": self.queue_timeout_s <= self.request_timeout_s,
             "audio_timeout_s < request_timeout_s": self.audio_timeout_s < self.request_timeout_s,
             "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
-            "batch_wait_s < request_timeout_s": self.batch_wait_s < self.request_timeout_s,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:

@@ -35,6 +35,9 @@ def ray_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    from jobs.serve import STRAIGHT
+
+    os.environ.update(STRAIGHT)  # as `raymtr serve` has it
     ray.init(
         address="local",  # never another's that `ray start` left on this machine
         num_cpus=2,

@@ -137,7 +137,7 @@ def test_the_fused_layout_gives_the_same_answers(keyed: httpx.Client, workspace:
 
 
 def test_what_takes_too_long_is_told_so(run_app: Callable) -> None:
-    hasty = {"request_timeout_s": 0.002, "audio_timeout_s": 0.001, "batch_wait_s": 0.0}
+    hasty = {"request_timeout_s": 0.002, "audio_timeout_s": 0.001}
     hasty |= {"queue_timeout_s": 0.002}
     client = run_app("hasty", layout="fused", open_to_anyone=True, **hasty)
     assert problem(client.post("/v1/search", json={"text": "piano"})) == (504, "timeout")
