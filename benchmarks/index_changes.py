@@ -73,7 +73,7 @@ def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
     before, held = live_build(workspace), len(find_shards(workspace).done())
     manifest = make_manifest(workspace, scratch, new=count // 2, changed=count - count // 2)
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
-    reader = SPAWN.Process(target=read, args=(workspace, theirs, stop))
+    reader = SPAWN.Process(target=read, args=(workspace, theirs, stop), daemon=True)
     reader.start()
     ours.recv()  # it has asked once of each kind
     time.sleep(QUIET_S)
@@ -148,9 +148,10 @@ def check_recall(workspace: Workspace, held: int) -> None:
 
 
 def measure_freshness(workspace: Workspace, scratch: str) -> None:
-    manifest = make_manifest(workspace, scratch, new=FEW, changed=0, title="Zyxwv Freshly")
+    word = f"fresh{len(find_shards(workspace).done())}"  # in no title of an earlier run
+    manifest = make_manifest(workspace, scratch, new=FEW, changed=0, title=word)
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
-    watcher = SPAWN.Process(target=watch, args=(workspace, "zyxwv", theirs, stop))
+    watcher = SPAWN.Process(target=watch, args=(workspace, word, theirs, stop), daemon=True)
     watcher.start()
     ours.recv()
     began = time.time()

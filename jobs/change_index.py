@@ -111,10 +111,13 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
     ids = manifest["track_id"].combine_chunks()
     among = pc.is_in(catalog["track_id"], value_set=ids)
     known = {row["track_id"]: row for row in catalog.filter(among).to_pylist()}
-    rows = [
-        known.get(row["track_id"], {}) | {name: v for name, v in row.items() if v is not None}
-        for row in manifest.to_pylist()
-    ]
+    rows = []
+    for row in manifest.to_pylist():
+        before = known.get(row["track_id"], {})
+        given = {name: value for name, value in row.items() if value is not None}
+        if given.get("artist", before.get("artist")) != before.get("artist"):
+            before["split"] = None  # a track follows its artist
+        rows.append(before | given)
     try:
         schema = pa.unify_schemas([catalog.schema, manifest.schema], promote_options="permissive")
         parts = [catalog.filter(pc.invert(among)), pa.Table.from_pylist(rows, schema)]

@@ -61,6 +61,7 @@ class Searched:
 
     answer: dict[str, Any]
     vectors: Vectors | None
+    remembered: bool = False  # made for an earlier request, so nothing was looked up or encoded
 
 
 class _Body(BaseModel):

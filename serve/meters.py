@@ -33,7 +33,12 @@ class Meters:
         self._batches = Histogram(
             "raymtr_encoder_batch_requests", "in one pass", buckets=BATCHES, registry=own
         )
-        self._cache = Counter("raymtr_query_cache", "vectors asked", ["outcome"], registry=own)
+        self._cache = Counter(
+            "raymtr_query_cache",
+            "searches by what was in memory: the answer, vectors (hit), nothing (miss)",
+            ["outcome"],
+            registry=own,
+        )
         self._rows = Gauge("raymtr_index_rows", "of the live tables", ["table"], registry=own)
         self._unindexed = Gauge(
             "raymtr_index_unindexed_rows", "vectors the vector index misses", registry=own
@@ -48,7 +53,10 @@ class Meters:
         self._seconds.labels(path).observe(seconds)
 
     def searched(self, searched: Searched) -> None:
-        """The stages of one search."""
+        """The stages of one search; one answered from memory has none."""
+        if searched.remembered:
+            self._cache.labels("answer").inc()
+            return
         for stage in ("encode", "search", "rank"):
             self._stages.labels(stage).observe(searched.answer["took_ms"][stage] / 1e3)
         if searched.vectors is not None:

@@ -3,15 +3,18 @@
 The retriever plans, asks an encoder, and answers, all on one build: a pointer that moves in the
 middle cannot mix two tables. The searcher it wraps is the one Python and the command line use.
 A request under way keeps its build; a cursor of the build before is refused in words.
+
+A repeated request is answered from memory, as long as the same tables serve: their version and the
+fingerprint are part of what it is kept under, and a promote forgets it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +28,15 @@ from raymtr.index.shards import MadeBy
 from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
 from raymtr.workspace import Workspace
+from serve.memory import Memory
 from serve.messages import Refusal, Searched, Vectors
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
 EncodeText = Callable[[MadeBy, list[str]], Awaitable[Vectors | Refusal]]
 EncodeAudio = Callable[[MadeBy, bytes], Awaitable[np.ndarray | Refusal]]
-VECTORS_KEPT = 4_096
+VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
+ANSWER_KEPT_S = 300.0  # a third of the time that the cursor in it can be used for
 ON_THE_MAP = 3_000
 
 log = logging.getLogger("ray.serve")  # Serve's: it knows the request's id
@@ -48,14 +53,18 @@ class Retriever:
         self.searcher = _open(self.workspace)
         self._encode_text, self._encode_audio = encode_text, encode_audio
         self._looked = time.monotonic()
-        self._text_vectors: OrderedDict[tuple[str, tuple[str, ...]], np.ndarray] = OrderedDict()
+        self._vectors = Memory[np.ndarray](most=VECTORS_KEPT, kept_s=float("inf"))
+        self._answers = Memory[Searched](most=ANSWERS_KEPT, kept_s=ANSWER_KEPT_S)
         self._map: tuple[str, Answer] | None = None
 
     async def live(self) -> Searcher:
         """The searcher of the build that serves now; the pointer is read every so often."""
         if time.monotonic() - self._looked >= self.settings.pointer_every_s:
             self._looked = time.monotonic()
-            self.searcher = await asyncio.to_thread(self._follow, self.searcher)
+            searcher = await asyncio.to_thread(self._follow, self.searcher)
+            if searcher is not self.searcher:
+                self._answers.clear()
+            self.searcher = searcher
         return self.searcher
 
     def _follow(self, searcher: Searcher) -> Searcher:
@@ -65,28 +74,43 @@ class Retriever:
 
     async def search(self, asked: dict[str, Any]) -> Searched | Refusal:
         """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
+        began = time.perf_counter()
         try:
             searcher = await self.live()
-            plan = await asyncio.to_thread(searcher.plan, asked)
-            started = time.perf_counter()
-            text = await self._encode_words(searcher, plan.sentences)
-            heard = await self._encode_recording(searcher, plan.recording)
-            for encoded in (text, heard):
-                if isinstance(encoded, Refusal):
-                    return encoded
-            vectors = Encoded(
-                text=text.rows if isinstance(text, Vectors) else (),
-                recording=heard if isinstance(heard, np.ndarray) else None,
-                took_s=time.perf_counter() - started,
-            )
-            answer = await asyncio.to_thread(searcher.answer, plan, vectors)
+            key = _key_of(searcher, asked)
+            found: Searched | Refusal | None = self._answers.get(key)
+            if isinstance(found, Searched):
+                took = round(1e3 * (time.perf_counter() - began), 3)
+                took_ms = dict.fromkeys(found.answer["took_ms"], 0.0) | {"total": took}
+                answer = found.answer | {"took_ms": took_ms}
+                found = Searched(answer, None, remembered=True)
+            else:
+                found = await self._search(searcher, asked)
         except InputError as error:
             return Refusal(422, "invalid_request", str(error))
         except UnusableError as error:
             return Refusal(503, "index_unavailable", str(error), 5)
-        searched = Searched(answer, text if isinstance(text, Vectors) else None)
-        _note(searched)
-        return searched
+        if isinstance(found, Searched):
+            if not found.remembered and key is not None:
+                self._answers.put(key, found)
+            _note(found)
+        return found
+
+    async def _search(self, searcher: Searcher, asked: dict[str, Any]) -> Searched | Refusal:
+        plan = await asyncio.to_thread(searcher.plan, asked)
+        started = time.perf_counter()
+        text = await self._encode_words(searcher, plan.sentences)
+        heard = await self._encode_recording(searcher, plan.recording)
+        for encoded in (text, heard):
+            if isinstance(encoded, Refusal):
+                return encoded
+        vectors = Encoded(
+            text=text.rows if isinstance(text, Vectors) else (),
+            recording=heard if isinstance(heard, np.ndarray) else None,
+            took_s=time.perf_counter() - started,
+        )
+        answer = await asyncio.to_thread(searcher.answer, plan, vectors)
+        return Searched(answer, text if isinstance(text, Vectors) else None)
 
     async def _encode_words(
         self, searcher: Searcher, sentences: list[str]
@@ -104,14 +128,12 @@ class Retriever:
     async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
         """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
         key = (made_by.fingerprint, tuple(sentences))
-        if key in self._text_vectors:
-            self._text_vectors.move_to_end(key)
-            return Vectors(self._text_vectors[key], 0, cached=True)
+        held = self._vectors.get(key)
+        if held is not None:
+            return Vectors(held, 0, cached=True)
         vectors = await self._encode_text(made_by, sentences)
         if isinstance(vectors, Vectors):
-            self._text_vectors[key] = vectors.rows
-            while len(self._text_vectors) > VECTORS_KEPT:
-                self._text_vectors.popitem(last=False)
+            self._vectors.put(key, vectors.rows)
         return vectors
 
     async def embed(self, model: str, sentences: list[str]) -> Answer | Refusal:
@@ -197,11 +219,20 @@ def _open(workspace: Workspace) -> Searcher:
     return searcher
 
 
+def _key_of(searcher: Searcher, asked: dict[str, Any]) -> Hashable | None:
+    """What an answer is kept under; None for a recording, which nobody sends twice."""
+    if "audio" in asked:
+        return None
+    build = searcher.build
+    return build.table_version, build.fingerprint, json.dumps(asked, sort_keys=True)
+
+
 def _note(searched: Searched) -> None:
     """One line of the log: what it took, and never what was asked."""
     answer, vectors = searched.answer, searched.vectors
     said = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
     said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
+    said |= {"remembered": searched.remembered}
     said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
     log.info("searched", extra=said | {"table_version": answer["table_version"]})
 

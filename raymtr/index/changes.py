@@ -6,6 +6,9 @@ record name them: a reader has all of a change or none. LanceDB moves partitions
 index that got new vectors is tuned and tried anew. A job killed on the way leaves versions no
 record names; the next change goes back to the recorded ones before it begins.
 
+Bringing the indices of a large build up takes a minute, and rows that no index has are found too,
+one by one. So a small change serves twice: as soon as its rows are written, then with its indices.
+
 What is deleted leaves every kept build, so that a rollback cannot bring it back; what is upserted
 enters the live build alone. Versions no record names any more are removed an hour after they were
 replaced, by the next change (`sweep`): a searcher opened before the change can read on that long.
@@ -51,6 +54,7 @@ READER_GRACE = timedelta(hours=1)  # that a searcher may stay on what was replac
 NEVER = timedelta(days=36_500)
 MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second one
 IDS_AT_ONCE = 5_000  # of one condition
+SMALL = 1_000  # tracks of a change that serves before its indices do; 10,000 would slow searches
 
 Tables = dict[str, Any]
 
@@ -101,7 +105,7 @@ def upsert_rows(
         changed = tune_index(workspace.db, changed, probes, target=search.target_recall)
         return changed, find_recall_faults(changed, target_recall=search.target_recall)
 
-    return _apply(workspace, live, tables, change, counts, tune=tune)
+    return _apply(workspace, live, tables, change, counts, touched=len(ids), tune=tune)
 
 
 def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
@@ -121,7 +125,7 @@ def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
                 _delete(table, ids)
 
         counts = {kind: table.count_rows() - gone[kind] for kind, table in tables.items()}
-        changed = _apply(workspace, build, tables, change, counts)
+        changed = _apply(workspace, build, tables, change, counts, touched=len(ids))
         live = changed if build.name == live.name else live
     return live
 
@@ -202,37 +206,55 @@ def _apply(
     tables: Tables,
     change: Callable[[], None],
     counts: dict[str, int],
+    *,
+    touched: int,
     tune: Callable[[Build], tuple[Build, list[str]]] | None = None,
 ) -> Build:
     """Run `change`, bring the indices up to it, and let the build's record name the outcome.
 
-    `tune` gives the build that serves, and what is wrong with it.
+    `touched` is the number of its tracks; `tune` gives the build that serves, and its faults.
     """
+    served = build
     try:
         change()
-        for table in tables.values():
-            _settle(table)
-        changed = replace(
-            build,
-            rows=counts,
-            versions={kind: table.version for kind, table in tables.items()},
-            revision=build.revision + 1,
-            changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
         faults = find_row_faults(tables, counts)
+        if not faults and build.index.kind != "exact" and touched <= SMALL:
+            served = _serve(workspace, _now(build, tables, counts))
+        if not faults:
+            for table in tables.values():
+                _settle(table)
+            changed = _now(served, tables, counts)
+            faults = find_row_faults(tables, counts)
         if tune and not faults:
             changed, faults = tune(changed)
     except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
         faults = [str(error).strip().splitlines()[0]]
     if faults:
+        half = "was changed, but its indices were not brought up to it"
         raise UnusableError(
-            f"build {build.name} was not changed: {'; '.join(faults)}; what served still does, and "
-            "`raymtr index` builds tables anew"
+            f"build {build.name} {'was not changed' if served is build else half}: "
+            f"{'; '.join(faults)}; what served still does, and `raymtr index` builds tables anew"
         )
-    write_record(workspace, changed)
+    return _serve(workspace, changed)
+
+
+def _now(build: Build, tables: Tables, counts: dict[str, int]) -> Build:
+    """The next revision of a build: its tables as they are by now."""
+    return replace(
+        build,
+        rows=counts,
+        versions={kind: table.version for kind, table in tables.items()},
+        revision=build.revision + 1,
+        changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _serve(workspace: Workspace, build: Build) -> Build:
+    """Let the record of a kept build, and the pointer where it is the live one, name `build`."""
+    write_record(workspace, build)
     if build.name == live_build(workspace).name:
-        put_live(workspace, changed)
-    return changed
+        put_live(workspace, build)
+    return build
 
 
 def _open(workspace: Workspace, build: Build) -> Tables:

@@ -131,15 +131,16 @@ class TrackTable:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
 
         A few of the words' own runs are asked of every track; those across words ("e 12") lift the
-        tracks that have them in this order. A text of words under three letters alone finds none.
+        tracks that have them in this order. Words under three letters have no run of their own: of
+        such alone ("go go") those across are asked, so they have to stand in this order.
         """
         name = spoken_name(text)
-        within = set().union(*map(runs, name.split()))
-        must = self._rarity.rarest(within, FEW_RUNS)
+        asked = set().union(*map(runs, name.split())) or runs(name)
+        must = self._rarity.rarest(asked, FEW_RUNS)
         if not must:
             return []
         query = [(Occur.MUST, MatchQuery(run, "names")) for run in must]
-        if across := self._rarity.rarest(runs(name) - within, FEW_RUNS):
+        if across := self._rarity.rarest(runs(name) - asked, FEW_RUNS):
             query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 

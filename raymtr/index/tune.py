@@ -79,11 +79,15 @@ def tune_index(uri: str, build: Build, probes: Probes, *, target: float) -> Buil
 
 
 def settings_by_cost(index: VectorIndex) -> list[VectorIndex]:
-    """From few partitions and little refinement to all partitions: each probe costs a partition."""
+    """From few partitions and little refinement to all partitions: each probe costs a partition.
+
+    An index that was tuned before is not tried with less than it was tuned to.
+    """
     nprobes = [min(LEAST_NPROBES, index.partitions)]
     while nprobes[-1] < index.partitions:
         nprobes.append(min(2 * nprobes[-1], index.partitions))
-    return [replace(index, nprobes=n, refine=refine) for n in nprobes for refine in REFINES]
+    settings = [replace(index, nprobes=n, refine=refine) for n in nprobes for refine in REFINES]
+    return settings[settings.index(index) if index in settings else 0 :]
 
 
 def try_index(table: TrackTable, probes: Probes, right: Mapping[str, list[set[str]]]) -> Trial:

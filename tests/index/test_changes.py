@@ -21,8 +21,8 @@ from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back, write_record
-from raymtr.index.shards import find_shards
-from raymtr.index.track_table import KINDS, TrackTable, table_name
+from raymtr.index.shards import Shards, find_shards
+from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
@@ -85,12 +85,36 @@ def fresh_rows() -> pa.Table:
     return tracks_table(check_tracks(pa.Table.from_pylist(rows)), None)
 
 
+def revisions(build: Build) -> int:
+    """How many a small change makes: rows first, then indices, where there is a vector index."""
+    return 1 if build.index.kind == "exact" else 2
+
+
 def table_of(workspace: Workspace) -> TrackTable:
     return TrackTable(workspace.db, live_build(workspace))
 
 
 def ids_of(table: TrackTable, kind: str) -> list[str]:
     return [i for batch in table.stream(kind, ["track_id"]) for i in batch["track_id"].to_pylist()]
+
+
+def assert_fresh(table: TrackTable, shards: Shards) -> None:
+    """All of fresh_rows is found, by its vector, a filter, its words, its name and its windows."""
+    assert {i: row["title"] for i, row in table.rows(FRESH).items()} == {
+        i: f"Fresh {i}" for i in FRESH
+    }
+    vectors = dict(
+        zip(*(column.to_pylist() for column in shards.read_tracks().columns), strict=True)
+    )
+    found = table.nearest(np.array(vectors["n1"], np.float32), limit=1)
+    assert found[0][0] == "n1" and found[0][1] == pytest.approx(1, abs=2e-3)
+    where = parse_filter("year = 2020", table.filterable)
+    assert {i for i, _ in table.nearest(np.ones(DIM, np.float32) / 4, limit=9, where=where)} == set(
+        FRESH
+    )
+    assert {i for i, _ in table.match_words("loud", limit=9)} == set(FRESH)
+    assert table.match_names("fresh n0", limit=1)[0][0] == "n0"
+    assert len(table.windows(["n0"])) == 3 and len(table.windows(["t0003"])) == 2
 
 
 def everything(table: TrackTable) -> Iterator[object]:
@@ -119,33 +143,62 @@ def test_an_upsert_adds_and_replaces_and_an_open_reader_sees_the_old(workspace: 
     assert list(everything(unread)) == old  # opened before, asked after
 
     table = table_of(workspace)
-    assert (after.name, after.revision, after.table_version) == (before.name, 1, f"{before.name}.1")
+    last = revisions(before)
+    assert (after.name, after.table_version) == (before.name, f"{before.name}.{last}")
     assert live_build(workspace) == after == kept_builds(workspace)[-1]
     assert after.rows == {"tracks": COUNT + 2, "vectors": COUNT + 2, "windows": 2 * COUNT + 6}
     for kind in KINDS:
         ids = ids_of(table, kind)
         assert len(ids) == after.rows[kind]
         assert kind == "windows" or len(set(ids)) == len(ids), "nothing is doubled"
-    assert {i: row["title"] for i, row in table.rows(FRESH).items()} == {
-        i: f"Fresh {i}" for i in FRESH
-    }
-    shards = find_shards(workspace)
-    vectors = dict(
-        zip(*(column.to_pylist() for column in shards.read_tracks().columns), strict=True)
-    )
-    found = table.nearest(np.array(vectors["n1"], np.float32), limit=1)
-    assert found[0][0] == "n1" and found[0][1] == pytest.approx(1, abs=2e-3)
-    where = parse_filter("year = 2020", table.filterable)
-    assert {i for i, _ in table.nearest(np.ones(DIM, np.float32) / 4, limit=9, where=where)} == set(
-        FRESH
-    )
-    assert {i for i, _ in table.match_words("loud", limit=9)} == set(FRESH)
-    assert table.match_names("fresh n0", limit=1)[0][0] == "n0"
-    assert len(table.windows(["n0"])) == 3 and len(table.windows(["t0003"])) == 2
+    assert_fresh(table, find_shards(workspace))
     assert table.unindexed_rows() == 0
     assert set(table.sample(COUNT * 2, np.random.default_rng(0))[0]) == set(
         ids_of(table, "vectors")
     )
+
+
+def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed then, it goes on serving, and the next change brings the indices up."""
+    before = live_build(workspace)
+    small = before.index.kind != "exact"
+
+    def die(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "_settle", die)
+        with pytest.raises(KeyboardInterrupt):
+            upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    live = live_build(workspace)
+    assert live.revision == (1 if small else 0)
+    if small:
+        assert_fresh(table_of(workspace), find_shards(workspace))
+        assert table_of(workspace).unindexed_rows() == len(FRESH)
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "SMALL", 0)
+        after = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    assert after.revision == live.revision + 1
+    assert_fresh(table_of(workspace), find_shards(workspace))
+    assert table_of(workspace).unindexed_rows() == 0
+
+
+def test_a_fault_of_the_indices_is_told_apart_from_a_change_refused(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("No space left on device")
+
+    said = {"exact": "was not changed", "ivf_rq": "was changed, but its indices were not"}
+    with monkeypatch.context() as patched:
+        patched.setattr(changes, "_settle", fail)
+        message = rf"{said[live_build(workspace).index.kind]}.*No space left"
+        with pytest.raises(UnusableError, match=message):
+            delete_rows(workspace, ["t0001"])
+    gone = not table_of(workspace).rows(["t0001"])
+    assert gone == (live_build(workspace).index.kind != "exact")
 
 
 def test_a_track_that_lost_its_audio_keeps_its_words(workspace: Workspace) -> None:
@@ -165,7 +218,7 @@ def test_what_is_deleted_is_gone_everywhere_and_a_rollback_keeps_it_so(
     delete_rows(workspace, ["t0007", "t0599", "absent"])
     assert reader.nearest(vector, limit=1)[0][0] == "t0007", "a reader stays on what it opened"
     first, last = kept_builds(workspace)
-    assert live_build(workspace) == last and (first.revision, last.revision) == (1, 1)
+    assert live_build(workspace) == last and first.revision == last.revision == revisions(last)
     for _ in range(2):  # the live build, then the one before
         table = table_of(workspace)
         assert table.build.rows == {
@@ -245,7 +298,8 @@ def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
     assert len(reader.windows(["t0002"])) == 2 and len(ids_of(reader, "tracks")) == COUNT - 1
     with pytest.raises((OSError, RuntimeError, ValueError)):
         TrackTable(workspace.db, before.build).windows(["t0001"])
-    assert upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH).revision == 2
+    again = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    assert again.revision == 2 * revisions(again)
 
 
 def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> None:
@@ -259,7 +313,8 @@ def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> Non
     assert sweep(workspace) == 0
     assert table_of(workspace).rows(["t0100"], ["title"])["t0100"]["title"] == "Renamed"
     assert len(ids_of(table_of(workspace), "windows")) == live.rows["windows"]
-    assert upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH).revision == 2
+    again = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    assert again.revision == 2 * revisions(again)
 
 
 def test_a_table_that_is_gone_is_named_with_its_cure(workspace: Workspace) -> None:

@@ -127,6 +127,7 @@ def test_an_index_that_finds_too_little_does_not_serve(
     assert tuned.trial and min(tuned.trial.recall.values()) >= 0.99
     assert tuned.index.nprobes > tune.LEAST_NPROBES, "noise needs many partitions"
     assert live_build(workspace) == tuned
+    assert tune.settings_by_cost(tuned.index)[0] == tuned.index  # a change begins here
 
     monkeypatch.setattr(tune, "REFINES", (1,))
     monkeypatch.setattr(tune, "LEAST_NPROBES", 1)

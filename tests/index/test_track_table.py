@@ -101,6 +101,9 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
     found = table.match_names("song 12", limit=5)
     assert "t00012" in dict(found) and all("12" in i for i, _ in found) and len(found) == 5
     assert table.match_names("bjork nobody", limit=5) == table.match_names("", limit=5) == []
+    short = dict(table.match_names("ac dc", limit=5))  # no word of it has three letters
+    assert len(short) == 5 and {r["artist"] for r in table.rows(list(short)).values()} == {"AC/DC"}
+    assert table.match_names("dc ac", limit=5) == table.match_names("dc", limit=5) == []
 
     # rows, names, neighbours in the artist graph, vectors, windows
     rows = table.rows(["t00003", "absent"])

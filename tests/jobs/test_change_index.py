@@ -14,12 +14,14 @@ import pytest
 from jobs import build_index, change_index, find_duplicates
 from jobs.__main__ import main
 from raymtr import storage
+from raymtr.catalog.splits import assign_splits
 from raymtr.errors import InputError
 from raymtr.index.owner import own_index
 from raymtr.index.publish import live_build
 from raymtr.index.shards import find_shards
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
+from raymtr.track import check_tracks
 from raymtr.training.tracks import cache_key
 from raymtr.workspace import Workspace
 
@@ -98,6 +100,22 @@ def test_an_upsert_adds_and_changes_tracks(
     before = [found(workspace, **search) for search in searches]
     build_index.build_index(workspace, tiny())
     assert [found(workspace, **search) for search in searches] == before
+
+
+def test_a_track_credited_to_another_artist_follows_it_into_its_split(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    names = ["Ada", *(f"Bel {number}" for number in range(30))]
+    alone = pa.Table.from_pylist([{"track_id": n.replace(" ", ""), "artist": n} for n in names])
+    drawn = assign_splits(check_tracks(alone)).to_pylist()
+    split = {row["artist"]: row["split"] for row in drawn}
+    other = next(name for name in names if split[name] != split["Ada"])
+    for row in (f"f,/f.wav,{other}", f"c,,{other}"):  # a new track, then a credit put right
+        source = manifest(tmp_path, f"track_id,uri,artist\n{row}\n")
+        change_index.upsert_tracks(workspace, tiny(), source)
+    here = catalog(workspace)
+    assert here["c"]["split"] == here["f"]["split"] == split[other]
+    assert here["a"]["split"] == split["Ada"]
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,19 @@ def test_a_promote_is_followed_without_a_restart(
     assert stale.status_code == 422
 
 
+def test_a_repeated_query_is_answered_from_memory(client: httpx.Client) -> None:
+    asked = {"text": "a song to ask for twice", "per_artist": 1}
+    first, again = (client.post("/v1/search", json=asked).json() for _ in range(2))
+    assert first["took_ms"]["search"] > 0 == again["took_ms"]["search"]
+    assert again | {"took_ms": None} == first | {"took_ms": None}
+    other = client.post("/v1/search", json=asked | {"per_artist": 2}).json()
+    assert other["took_ms"]["search"] > 0 and other["hits"] != first["hits"]
+
+
 def test_metrics_tell_each_stage(client: httpx.Client) -> None:
-    for _ in range(2):
-        assert client.post("/v1/search", json={"text": "a line never asked"}).status_code == 200
+    for k in (3, 4, 4):  # new; its vectors are known; all of it is
+        asked = {"text": "a line never asked", "k": k}
+        assert client.post("/v1/search", json=asked).status_code == 200
     values = {}
     for line in client.get("/metrics").text.splitlines():
         if not line.startswith("#"):
@@ -156,6 +166,7 @@ def test_metrics_tell_each_stage(client: httpx.Client) -> None:
         assert values[f'raymtr_stage_seconds_count{{stage="{stage}"}}'] >= 2
     assert values['raymtr_query_cache_total{outcome="hit"}'] >= 1
     assert values['raymtr_query_cache_total{outcome="miss"}'] >= 1
+    assert values['raymtr_query_cache_total{outcome="answer"}'] >= 1
     assert values["raymtr_encoder_batch_requests_sum"] >= 1
     assert values['raymtr_index_rows{table="tracks"}'] == 30
     assert values["raymtr_index_unindexed_rows"] == 0
