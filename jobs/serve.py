@@ -25,7 +25,7 @@ from raymtr.workspace import Workspace
 APP = "serve.app:build_app"
 EXAMPLE = "raymtr serve --workspace w --port 8000"
 # Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC: what Serve's
-# RAY_SERVE_THROUGHPUT_OPTIMIZED sets, but for ports that it opens to other machines.
+# RAY_SERVE_THROUGHPUT_OPTIMIZED sets, but for an HTTP port of each replica, which HAProxy needs.
 STRAIGHT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
