@@ -62,6 +62,7 @@ OF_THE_CLUSTER = {  # as in k8s/base/service.yaml
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
 }
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORDS = [

@@ -23,6 +23,7 @@ from raymtr.errors import InputError
 OF_THE_CLUSTER = ("kube_", "kubelet_")
 METRIC = re.compile(r"\b((?:raymtr|ray|kube|kubelet)_[a-z0-9_]+)")
 SUFFIX = re.compile(r"_(bucket|sum|count|total)$")
+GRPC_MOST_BYTES = 4 << 20  # of a message, where nothing is set
 CLOSED = ("/metrics", "/-/routes", "/-/healthz")  # figures, and Serve's own
 
 
@@ -50,6 +51,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
             if settings.open_to_anyone or not settings.api_keys:
                 yield f"RayService {name}: anyone may ask; name a file with api_keys"
             yield from _mounted(f"RayService {name}", settings, pods([service]))
+            yield from _uploads_fit(f"RayService {name}", settings, pods([service]))
 
 
 def _deployments(application: Any) -> Iterator[str]:
@@ -59,6 +61,16 @@ def _deployments(application: Any) -> Iterator[str]:
     for argument in (*bound.init_args, *bound.init_kwargs.values()):
         if hasattr(argument, "_bound_deployment"):
             yield from _deployments(argument)
+
+
+def _uploads_fit(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
+    """Replicas that speak gRPC hand each other what the endpoint takes."""
+    for pod in cluster:
+        env = {one["name"]: one.get("value", "") for one in pod.main.get("env", [])}
+        if env.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1":
+            most = int(env.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", GRPC_MOST_BYTES))
+            if most <= settings.body_max_mb * (1 << 20):
+                yield f"{name}: {pod.where} hands on {most} bytes, body_max_mb is more"
 
 
 def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:

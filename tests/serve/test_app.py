@@ -144,6 +144,16 @@ def test_a_promote_is_followed_without_a_restart(
     assert stale.status_code == 422
 
 
+def test_a_large_upload_goes_all_the_way(client: httpx.Client, workspace: Workspace) -> None:
+    """Replicas hand it on by gRPC, which takes 4 MiB where nobody says more."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(2).uniform(-0.5, 0.5, 4_000_000)
+    soundfile.write(file, noise, 44_100, format="WAV")
+    assert len(file.getvalue()) > 7 << 20
+    sent = client.post("/v1/search/audio?k=5", files={"file": ("a.wav", file.getvalue())})
+    assert sent.json()["hits"] == Searcher(workspace).search(audio=file.getvalue(), k=5)["hits"]
+
+
 def test_a_repeated_query_is_answered_from_memory(client: httpx.Client) -> None:
     asked = {"text": "a song to ask for twice", "per_artist": 1}
     first, again = (client.post("/v1/search", json=asked).json() for _ in range(2))
