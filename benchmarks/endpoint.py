@@ -41,6 +41,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import torch
+import yaml
 
 from jobs.build_index import build_index
 from jobs.serve import STRAIGHT
@@ -58,12 +59,6 @@ ASKED_P50_MS = {"fused": 3.0, "composed": 8.0}
 ASKED_CORE_MS, CLIENTS = 6.0, 16
 REST_S = 5.0
 KEY = "key of the benchmark"
-OF_THE_CLUSTER = {  # as in k8s/base/service.yaml
-    "RAY_SERVE_ENABLE_HA_PROXY": "1",
-    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),
-}
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORDS = [
     line.split()
@@ -224,8 +219,7 @@ def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Ite
     keys = own / "keys"
     keys.write_text(f"benchmark {hashlib.sha256(KEY.encode()).hexdigest()}\n")
     port, metrics, stats, fallback = free_ports(4)
-    road = OF_THE_CLUSTER if proxy == "HAProxy" else STRAIGHT
-    environment = os.environ | road
+    environment = os.environ | (of_the_cluster() if proxy == "HAProxy" else STRAIGHT)
     environment |= {
         "PYTHONPATH": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",
@@ -262,6 +256,14 @@ def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Ite
         root.communicate("")  # its standard input ends, and so does it
         psutil.wait_procs(left, timeout=30)
         shutil.rmtree(own, ignore_errors=True)
+
+
+def of_the_cluster() -> dict[str, str]:
+    """What `k8s/` sets in the endpoint's pods."""
+    service = yaml.safe_load((REPOSITORY / "k8s/base/service.yaml").read_text(encoding="utf-8"))
+    cluster = service["spec"]["rayClusterConfig"]
+    [head] = cluster["headGroupSpec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable["value"] for variable in head["env"]}
 
 
 def until_ready(port: int) -> None:

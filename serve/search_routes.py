@@ -1,7 +1,7 @@
 """Search by words, by examples, by a recording; similar tracks and artists; text vectors.
 
 What a search accepts is not said here again: the library checks it. Answers are plain JSON values
-and go out as they are: FastAPI's walk through all of them would cost a millisecond.
+and go out as they are: FastAPI's walk through ten hits takes seven times as long as their JSON.
 """
 
 from __future__ import annotations

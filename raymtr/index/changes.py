@@ -219,11 +219,11 @@ def _apply(
         change()
         faults = find_row_faults(tables, counts)
         if not faults and build.index.kind != "exact" and touched <= SMALL:
-            served = _serve(workspace, _now(build, tables, counts))
+            served = _serve(workspace, _next_revision(build, tables, counts))
         if not faults:
             for table in tables.values():
                 _settle(table)
-            changed = _now(served, tables, counts)
+            changed = _next_revision(served, tables, counts)
             faults = find_row_faults(tables, counts)
         if tune and not faults:
             changed, faults = tune(changed)
@@ -238,8 +238,8 @@ def _apply(
     return _serve(workspace, changed)
 
 
-def _now(build: Build, tables: Tables, counts: dict[str, int]) -> Build:
-    """The next revision of a build: its tables as they are by now."""
+def _next_revision(build: Build, tables: Tables, counts: dict[str, int]) -> Build:
+    """`build` with its tables as they are by now."""
     return replace(
         build,
         rows=counts,
