@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +163,13 @@ def largest_difference(workspace: Workspace) -> float:
     return float(np.abs(matrix_of(tracks["vector"]) - loop).max())
 
 
-def run_python(code: str, *arguments: str) -> tuple[float, float]:
-    """CPU seconds of the process tree and wall seconds of one Python program."""
+def run_python(
+    code: str, *arguments: str, kill_when: Callable[[], bool] = lambda: False
+) -> tuple[float, float]:
+    """CPU seconds of the process tree and wall seconds of one Python program.
+
+    All of the tree is killed as soon as `kill_when` says so.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     started = time.monotonic()
     root = subprocess.Popen(
@@ -177,8 +185,12 @@ def run_python(code: str, *arguments: str) -> tuple[float, float]:
                 used[process.pid] = times.user + times.system
             except psutil.NoSuchProcess:
                 continue
+        if root.poll() is None and kill_when():
+            for process in tree.values():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         time.sleep(SAMPLE_S)
-    if root.returncode:
+    if root.returncode not in (0, -signal.SIGKILL):
         raise SystemExit(f"a run ended with {root.returncode}")
     return sum(used.values()), time.monotonic() - started
 

@@ -74,17 +74,18 @@ def laptop() -> Settings:
             rank=32,  # on every linear layer: the toy base has all of its task yet to learn
             alpha=64,
             targets="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
-            steps=1_200,
+            steps=1_400,
             batch=32,
             learning_rate=2e-3,
             max_tokens=160,
             faithful=1.0,
+            sentences=0.25,
             mixture={"lp_musiccaps_attribute_prediction": 0.2},  # it invents by design
             threads=2,
         ),
         caption=CaptionSpec(
             temperature=0.5,
-            tag_bias=3.5,  # a small model forgets half of its tags;
+            tag_bias=5.0,  # a small model forgets half of its tags,
             presence_penalty=0.75,  # and says the others twice
             draws=8,
             passes=3,

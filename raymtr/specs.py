@@ -151,9 +151,9 @@ class ToyLlamaSpec:
     inner: int = 512  # of the gated feed-forward layers
     vocabulary: int = 4_096
     max_tokens: int = 512
-    steps: int = 2_000
+    steps: int = 1_400
     learning_rate: float = 1.5e-3
-    sentences: float = 0.34  # share of template sentences over random tags: they teach copying
+    sentences: float = 0.34  # as below
     people: float = 0.25  # weight of a pair that people wrote: LoRA is to learn from those
 
 
@@ -173,6 +173,7 @@ class FinetuneSpec:
     max_tokens: int = 256  # of prompt and caption together
     mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
     faithful: float = 0.9  # share of pairs whose tags are made to fit the caption
+    sentences: float = 0.0  # share of template sentences over random tags: they teach copying
     seed: int = 0
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -190,7 +191,7 @@ class CaptionSpec:
 
     temperature: float = 1.0
     top_k: int = 50
-    tag_bias: float = 0.0  # added to the scores of the tags' tokens, small words aside
+    tag_bias: float = 0.0  # added to the scores of a tag's word until it is written, piece by piece
     presence_penalty: float = 0.0  # taken from the score of a token that is already written
     max_new_tokens: int = 128
     draws: int = 4  # candidates for a caption; the best is kept

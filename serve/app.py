@@ -4,7 +4,7 @@
 
 The retriever asks the encoders, rather than the ingress in turn: it alone knows which model its
 table wants, and the whole of a request then sees one build. Each deployment scales by itself. In
-the fused layout the text encoder lives inside the retriever's replica: a hop less, for one machine.
+the fused layout one replica is ingress, retriever and text encoder: no hop, and for one machine.
 """
 
 from __future__ import annotations
@@ -123,20 +123,26 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     def http() -> FastAPI:
         return build_http(settings)
 
-    @serve.deployment(
-        name="Ingress",
-        ray_actor_options={"num_cpus": min(settings.num_cpus, 0.1)},
-        **settings.bounds(),
-    )
-    @serve.ingress(http)
-    class Ingress:
-        def __init__(self, *behind: Any) -> None:
-            """`behind` is deployed with it; routes find the retriever by its name."""
-
-    shared = settings.deployment()
     on_gpu = settings.deployment(gpus=settings.num_gpus)
     text = serve.deployment(TextEncoder, name="TextEncoder").options(**on_gpu).bind(settings)
     audio = serve.deployment(AudioEncoder, name="AudioEncoder").options(**on_gpu).bind(settings)
-    retrieve = serve.deployment(Retriever, name="Retriever").options(**shared)
-    inner = None if settings.layout == "fused" else text
-    return Ingress.bind(retrieve.bind(settings, inner, audio))  # type: ignore[attr-defined]
+    retrieve = serve.deployment(Retriever, name="Retriever").options(**settings.deployment())
+    fused = settings.layout == "fused"
+    cpus = settings.num_cpus if fused else min(settings.num_cpus, 0.1)
+
+    @serve.deployment(name="Ingress", ray_actor_options={"num_cpus": cpus}, **settings.bounds())
+    @serve.ingress(http)
+    class Ingress:
+        def __init__(self, behind: Any) -> None:
+            """`behind` is the retriever; in the fused layout what that one asks for uploads."""
+            self.retriever = Retriever(settings, None, behind) if fused else behind
+
+        async def ask(self, verb: str, *arguments: Any) -> Any:
+            """What the retriever says; see serve.asking."""
+            called = getattr(self.retriever, verb)
+            if fused:
+                return await called(*arguments)
+            return await answer_of(called.remote(*arguments), settings.queue_timeout_s)
+
+    inner = audio if fused else retrieve.bind(settings, text, audio)
+    return Ingress.bind(inner)  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
 """How a route asks the retriever, and what is counted on the way.
 
-Routes reach it through `app.state.retriever`, anything whose methods have `.remote`.
+The replica that a route runs in knows where the retriever is: see `Ingress` in serve.app.
 """
 
 from __future__ import annotations
@@ -30,19 +30,16 @@ async def ask(http: FastAPI, verb: str, *arguments: Any) -> Any:
 
     Raises RefusedError: its own, 503 where it is full or lost, 504 where it is late.
     """
-    state = http.state
-    if not hasattr(state, "retriever"):
-        name = serve.get_replica_context().app_name
-        state.retriever = serve.get_deployment_handle("Retriever", name)
+    replica: Any = serve.get_replica_context().servable_object
+    timeout_s = http.state.timeout_s
     try:
-        call = answer_of(getattr(state.retriever, verb).remote(*arguments), state.queue_timeout_s)
-        answer = await asyncio.wait_for(call, state.timeout_s)
+        answer = await asyncio.wait_for(replica.ask(verb, *arguments), timeout_s)
     except NOT_TAKEN as error:
         raise RefusedError(Refusal(503, "busy", "no replica has room now", 1)) from error
     except LOST as error:
         raise RefusedError(Refusal(503, "replica_lost", "what answered is gone", 1)) from error
     except TimeoutError as error:
-        late = f"no answer within {state.timeout_s:g} s"
+        late = f"no answer within {timeout_s:g} s"
         raise RefusedError(Refusal(504, "timeout", late)) from error
     if isinstance(answer, Refusal):
         raise RefusedError(answer)

@@ -53,7 +53,6 @@ def build_http(settings: ServeSettings) -> FastAPI:
         responses=refusals(),
     )
     http.state.timeout_s = settings.request_timeout_s
-    http.state.queue_timeout_s = settings.queue_timeout_s
     http.state.meters = Meters()
     add_search(http)
     add_tracks(http)

@@ -24,7 +24,7 @@ class ServeSettings:
     workspace: str
     api_keys: str | None = None  # file of `name sha256-hex` lines
     open_to_anyone: bool = False  # without keys; only behind a loopback address
-    layout: Literal["composed", "fused"] = "composed"  # fused: text encoder in the retriever
+    layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
     device: str = "cpu"
     text_int8: bool = False  # of queries, on a CPU: a third of the time, not quite exact
     num_cpus: float = 1.0  # of each replica that computes

@@ -20,7 +20,7 @@ import ray.data
 from raymtr.captions.base_model import load_tokenizer
 from raymtr.captions.drafts import DRAFT
 from raymtr.captions.generate import Captioner, Writer, merged_folder
-from raymtr.captions.prompt import tag_tokens
+from raymtr.captions.tag_words import IN_VLLM, extra_args, tag_words
 from raymtr.errors import UnusableError
 from raymtr.specs import CaptionSpec, FinetuneSpec
 
@@ -89,6 +89,8 @@ def _with_vllm(
         # On a CPU the engine cannot split the prompt of a row that has its own seed: it dies.
         options["enable_chunked_prefill"] = False
         options["max_num_batched_tokens"] = max(MOST_TOKENS, options["max_model_len"])
+    if spec.tag_bias:
+        options["logits_processors"] = [IN_VLLM]
     if adapter:
         options |= {"enable_lora": True, "max_lora_rank": _rank(captioner)}
     config = vLLMEngineProcessorConfig(
@@ -121,8 +123,8 @@ def _with_vllm(
     def ask(row: dict[str, Any]) -> dict[str, Any]:
         own: dict[str, Any] = {"seed": row["seed"]}
         if spec.tag_bias:
-            tokens = tag_tokens(_tokenizer(model), json.loads(row["tags"]))
-            own["logit_bias"] = dict.fromkeys(tokens, spec.tag_bias)
+            words = tag_words(_tokenizer(model), json.loads(row["tags"]))
+            own["extra_args"] = extra_args(words, spec.tag_bias)
         return {"sampling_params": sampling | own, **served}
 
     def answer(row: dict[str, Any]) -> dict[str, Any]:

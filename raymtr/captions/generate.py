@@ -28,7 +28,8 @@ import torch
 
 from raymtr import storage
 from raymtr.captions.base_model import base_identity, load_base, load_tokenizer
-from raymtr.captions.prompt import prompt_hash, tag_tokens
+from raymtr.captions.prompt import prompt_hash
+from raymtr.captions.tag_words import OpenWords, Spellings, tag_words
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec, FinetuneSpec
 
@@ -182,8 +183,8 @@ def write_texts(
         ).to(model.device)
         batch.pop("token_type_ids", None)
         asked = batch["input_ids"].shape[1]
-        wanted = [tag_tokens(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
-        sampling = SeededSampling(seeds[chosen], spec, asked=asked, wanted=wanted)
+        words = [tag_words(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
+        sampling = SeededSampling(seeds[chosen], spec, asked=asked, words=words)
         written = model.generate(
             **batch,
             do_sample=False,
@@ -199,8 +200,8 @@ def write_texts(
 class SeededSampling:
     """A logits processor: after it, the largest score is a draw with the row's own seed.
 
-    `wanted` are the tokens of each row that `spec.tag_bias` favours, `asked` is the length of the
-    prompts. Bias and penalty mean what vLLM's `logit_bias` and `presence_penalty` mean.
+    `words` are each row's words that `spec.tag_bias` favours (see `captions.tag_words`), `asked` is
+    the length of the prompts. The penalty means what vLLM's `presence_penalty` means.
     """
 
     def __init__(
@@ -209,11 +210,11 @@ class SeededSampling:
         spec: CaptionSpec,
         *,
         asked: int = 0,
-        wanted: Sequence[Sequence[int]] | None = None,
+        words: Sequence[Sequence[Spellings]] | None = None,
     ) -> None:
         self._streams = [np.random.default_rng(seed) for seed in seeds]
-        self._spec, self._asked, self._wanted = spec, asked, wanted
-        self._bias: torch.Tensor | None = None
+        self._spec, self._asked, self._read = spec, asked, asked
+        self._words = [OpenWords(row) for row in words or ()]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [B, V] -> scores with all but the top k at -inf and noise on those."""
@@ -226,12 +227,13 @@ class SeededSampling:
         return torch.full_like(scores, -torch.inf).scatter(1, places, drawn)
 
     def _favoured(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if self._wanted is not None:
-            if self._bias is None:
-                self._bias = torch.zeros_like(scores)
-                for row, tokens in enumerate(self._wanted):
-                    self._bias[row, list(tokens)] = self._spec.tag_bias
-            scores = scores + self._bias
+        if self._words:
+            new = input_ids[:, self._read :].tolist()
+            self._read = input_ids.shape[1]
+            tokens = [row.after(own) for row, own in zip(self._words, new, strict=True)]
+            rows = [row for row, own in enumerate(tokens) for _ in own]
+            scores = scores.clone()
+            scores[rows, [token for own in tokens for token in own]] += self._spec.tag_bias
         if self._spec.presence_penalty:
             written = torch.zeros_like(scores).scatter(1, input_ids[:, self._asked :], 1.0)
             scores = scores - self._spec.presence_penalty * written

@@ -24,7 +24,7 @@ from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.finetune import Draws, FinetuneStep, batches_from, pad
 from raymtr.captions.generate import local_folder, write_texts
 from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, read_pairs
-from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
+from raymtr.captions.pretrain import SentenceDraw, build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
@@ -69,7 +69,7 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         )
         people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
         weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
-        draw = PretrainDraw(sets.train, spec.toy, weights=weights)
+        draw = pretrain_draw(sets.train, spec.toy, weights=weights)
         Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
         _save(step_of, target, tokenizer)
     return local_folder(target)
@@ -82,7 +82,8 @@ def tune(
     tokenizer = load_tokenizer(base)
     model = add_lora(load_base(base, spec), spec)
     step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
-    draw = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
+    pair = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
+    draw = SentenceDraw(sets.train, pair, share=spec.sentences)
     phase = Phase("lora", folder, step_of, tokenizer, by_people(sets.valid))
     resumed = phase.run(draw)
     _save(step_of, f"{folder}/adapter", tokenizer=None)

@@ -186,17 +186,13 @@ class Draw:
         pair = self.pairs[min(at, len(self.pairs) - 1)]
         tags = list(pair.tags)
         if rng.random() < self.faithful:
-            tags = faithful_tags(pair, rng) or tags
+            tags = faithful_tags(pair) or tags
         return [tags[i] for i in rng.permutation(len(tags))][:20], pair.caption
 
 
-def faithful_tags(pair: Pair, rng: np.random.Generator) -> list[str]:
-    """Tags that `pair.caption` really holds: its own, and terms of the vocabulary.
-
-    A term joins with chance 0.8, so that a caption may go on where its tags end.
-    """
+def faithful_tags(pair: Pair) -> list[str]:
+    """Tags that `pair.caption` really holds: its own, and terms of the vocabulary."""
     said = set(words_of(pair.caption))
     tags = [tag for tag in pair.tags if set(words_of(tag)) <= said]
     held = {word for tag in tags for word in words_of(tag)}
-    new = [term for term in pair.terms if not set(term.split()) <= held]
-    return tags + [term for term in new if rng.random() < 0.8]
+    return tags + [term for term in pair.terms if not set(term.split()) <= held]

@@ -27,22 +27,20 @@ SENTENCE_TAGS = (1, 12)  # of one template sentence, fewest and most
 TOKENIZER_SENTENCES = 2_000  # of templates, beside the pairs
 
 
-class PretrainDraw:
-    """(tags, text) of a pretraining example: a template sentence over random tags, or a pair."""
+class SentenceDraw:
+    """(tags, text) of an example: of `share` a template sentence over random tags, else `pair`'s.
 
-    def __init__(
-        self, pairs: Sequence[Pair], spec: ToyLlamaSpec, *, weights: Mapping[str, float]
-    ) -> None:
+    `pairs` are where the tags come from.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], pair: Draw, *, share: float) -> None:
         words = [*QUALITY_WORDS.split(), *HEARD_WORDS.split()]
         self._tags = sorted({tag for pair in pairs for tag in pair.tags} | set(words))
-        self._sentences = spec.sentences
-        self._pair = Draw(pairs, weights=weights, faithful=0.0)  # that is LoRA's to teach
+        self._pair, self._share = pair, share
 
     def __call__(self, rng: np.random.Generator) -> tuple[list[str], str]:
         """Draws anew each time: no sentence is ever learnt by heart."""
-        if rng.random() >= self._sentences:
-            return self._pair(rng)
-        return self.sentence(rng)
+        return self.sentence(rng) if rng.random() < self._share else self._pair(rng)
 
     def sentence(self, rng: np.random.Generator) -> tuple[list[str], str]:
         """Random tags and a sentence that holds them all."""
@@ -50,6 +48,13 @@ class PretrainDraw:
         chosen = rng.choice(len(self._tags), size=min(count, len(self._tags)), replace=False)
         tags = [self._tags[i] for i in chosen]
         return tags, fill(TRAIN_TEMPLATES[int(rng.integers(len(TRAIN_TEMPLATES)))], tags, rng)
+
+
+def pretrain_draw(
+    pairs: Sequence[Pair], spec: ToyLlamaSpec, *, weights: Mapping[str, float]
+) -> SentenceDraw:
+    """What the base learns from: pairs as they are, for faithfulness is LoRA's to teach."""
+    return SentenceDraw(pairs, Draw(pairs, weights=weights, faithful=0.0), share=spec.sentences)
 
 
 def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> Any:
@@ -61,7 +66,7 @@ def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    draw, rng = PretrainDraw(pairs, spec, weights={}), np.random.default_rng(0)
+    draw, rng = pretrain_draw(pairs, spec, weights={}), np.random.default_rng(0)
     text = [f" {pair.caption}" for pair in pairs]
     text += [f" {', '.join(pair.tags)}" for pair in pairs]
     text += [f" {draw.sentence(rng)[1]}" for _ in range(TOKENIZER_SENTENCES)]

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from raymtr.captions.templates import clean_tags
-from raymtr.captions.words import SMALL_WORDS
 
 # The instruction of TTMR++ (Doh et al., ICASSP 2024), and its form for one tag.
 INSTRUCTION = (
@@ -36,7 +35,6 @@ FIXED_PARTS = (*OPENING, CLOSING)  # all that stands in a prompt but the tags
 MAX_TAG_LETTERS = 80
 MIN_WORDS, MAX_WORDS = 3, 120  # of a caption
 SAME_WORDS = 4  # words in a row that a caption may not say three times
-LEAD = "a"  # before a word, so that it is spelt as after another
 IGNORED = -100  # torch's label for a token without loss
 JOINERS = "\u200c\u200d"  # format characters that Persian and Indian scripts are spelt with
 
@@ -64,21 +62,6 @@ def _plain(letter: str) -> str:
 def prompt_of(tags: Sequence[str]) -> str:
     """The prompt for `tags` (of `tags_of`, one at least)."""
     return f"{OPENING[len(tags) > 1]} {', '.join(tags)}{CLOSING}"
-
-
-def tag_tokens(tokenizer: Any, tags: Sequence[str]) -> list[int]:
-    """Ids of the tokens that are a word of `tags` inside a sentence, small words aside.
-
-    A model that is drawn to them, each until it is written, forgets fewer tags. Words that are
-    spelt in pieces are left to the model: a favoured piece turns up in other words.
-    """
-    words = {word for tag in tags for word in tag.split()}
-    spoken = sorted(word for word in words if word.casefold() not in SMALL_WORDS)
-    if not spoken:
-        return []
-    before = len(tokenizer(LEAD, add_special_tokens=False)["input_ids"])
-    rows = tokenizer([f"{LEAD} {word}" for word in spoken], add_special_tokens=False)["input_ids"]
-    return sorted({row[before] for row in rows if len(row) == before + 1})
 
 
 def prompt_hash() -> str:

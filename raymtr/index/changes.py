@@ -230,10 +230,11 @@ def _apply(
     except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
         faults = [str(error).strip().splitlines()[0]]
     if faults:
-        half = "was changed, but its indices were not brought up to it"
+        what = "was not changed and still serves"
+        if served is not build:
+            what = "serves the change, but its indices were not brought up to it"
         raise UnusableError(
-            f"build {build.name} {'was not changed' if served is build else half}: "
-            f"{'; '.join(faults)}; what served still does, and `raymtr index` builds tables anew"
+            f"build {build.name} {what}: {'; '.join(faults)}; `raymtr index` builds tables anew"
         )
     return _serve(workspace, changed)
 

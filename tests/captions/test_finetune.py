@@ -15,7 +15,7 @@ import torch
 from raymtr.captions.base_model import add_lora, base_identity, load_base, load_tokenizer
 from raymtr.captions.finetune import AnswerLoss, FinetuneStep, batches_from, pad
 from raymtr.captions.pairs import Draw, read_pairs
-from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
+from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode
 from raymtr.errors import InputError, UnusableError
 
@@ -53,7 +53,7 @@ def test_the_loss_is_transformers_own_over_the_answer(made, small_spec):
 def test_pretraining_learns_and_a_resumed_run_is_the_same_run(made, small_spec):
     pairs, tokenizer = made
     spec = replace(small_spec, steps=20)
-    draw = PretrainDraw(pairs, spec.toy, weights={})
+    draw = pretrain_draw(pairs, spec.toy, weights={})
 
     def go(step, first, last):
         return [
@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):
             load_base("any", replace(small_spec, quantization="4bit"))
     step = step_of(tokenizer, replace(small_spec, learning_rate=1e30))
     with pytest.raises(UnusableError, match="learning_rate"):
-        draw = PretrainDraw(pairs, small_spec.toy, weights={})
+        draw = pretrain_draw(pairs, small_spec.toy, weights={})
         batches = batches_from(draw, tokenizer, small_spec, first=0, steps=9)
         for number, batch in enumerate(batches):
             step(batch, number)

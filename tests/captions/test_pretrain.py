@@ -13,7 +13,7 @@ from raymtr.captions.pairs import (
     read_pairs,
     words_of,
 )
-from raymtr.captions.pretrain import PretrainDraw, build_toy, train_tokenizer
+from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
 
 
 def test_the_tokenizer_loses_nothing(pair_file, small_spec):
@@ -33,7 +33,7 @@ def test_the_same_seed_builds_the_same_llama(pair_file, small_spec):
 
 
 def test_sentences_hold_every_tag_and_come_at_their_share(pair_file, small_spec):
-    draw = PretrainDraw(read_pairs(pair_file), small_spec.toy, weights={})
+    draw = pretrain_draw(read_pairs(pair_file), small_spec.toy, weights={})
     rng = np.random.default_rng(0)
     for _ in range(50):
         tags, text = draw.sentence(rng)
@@ -69,13 +69,9 @@ def test_faithful_tags_stand_in_the_caption():
     terms = tuple(find_terms(caption, known))
     assert terms == ("slow", "electric guitar", "drum machine"), "the longest term wins"
     pair = Pair(("slow", "sad violin", "guitar"), caption, "", "c", "", terms)
-    seen: set[str] = set()
-    for seed in range(30):
-        tags = faithful_tags(pair, np.random.default_rng(seed))
-        assert {"slow", "guitar"} <= set(tags)
-        assert all(set(words_of(tag)) <= set(words_of(caption)) for tag in tags)
-        seen.update(tags)
-    assert seen == {"slow", "guitar", "electric guitar", "drum machine"}
+    tags = faithful_tags(pair)
+    assert tags == ["slow", "guitar", "electric guitar", "drum machine"]
+    assert all(set(words_of(tag)) <= set(words_of(caption)) for tag in tags)
 
 
 def test_a_source_comes_as_often_as_its_weight_says(pair_file):

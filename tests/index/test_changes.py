@@ -191,7 +191,7 @@ def test_a_fault_of_the_indices_is_told_apart_from_a_change_refused(
     def fail(_: object) -> None:
         raise OSError("No space left on device")
 
-    said = {"exact": "was not changed", "ivf_rq": "was changed, but its indices were not"}
+    said = {"exact": "was not changed", "ivf_rq": "serves the change, but its indices were not"}
     with monkeypatch.context() as patched:
         patched.setattr(changes, "_settle", fail)
         message = rf"{said[live_build(workspace).index.kind]}.*No space left"

@@ -1,0 +1,77 @@
+"""The work of an `embed` that is killed half-way and run again, against one that is never killed.
+
+    python benchmarks/embed_killed.py [--clips 3000] [--music FOLDER]
+
+Asked: at most 1.10 times the work, start-up apart. The job and all of its processes, Ray's too, get
+SIGKILL at once, as when a node is lost, as soon as half of the tracks are in shards; then the same
+command runs again. Work is the CPU of the process tree, start-up that of a job over four tracks.
+Clips, towers and the way CPU is counted are those of embed_job.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from embed_job import JOB, SAVE_MODEL, SHARED_MUSIC, find_clips, make_workspace, run_python
+
+from raymtr.index.shards import find_shards, matrix_of
+from raymtr.workspace import Workspace
+
+ASKED = 1.10
+FEW = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=3_000)
+    parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(Path(scratch), arguments.clips, arguments.music)
+
+
+def measure(folder: Path, count: int, music: Path) -> None:
+    clips, model = find_clips(folder, music), str(folder / "model")
+    run_python(SAVE_MODEL, model)
+    few, whole, half = (
+        make_workspace(folder / name, clips, n)
+        for name, n in (("few", FEW), ("whole", count), ("half", count))
+    )
+
+    def run(name: str, workspace: Workspace, until: float = float("inf")) -> float:
+        def enough() -> bool:
+            return embedded(workspace) >= until
+
+        cpu, wall = run_python(JOB, workspace.root, model, kill_when=enough)
+        done = embedded(workspace)
+        print(f"{name}: {cpu:.1f} CPU s, {wall:.1f} s, {done} of {count} in shards", flush=True)
+        return cpu
+
+    start = run("four tracks", few)
+    never = run("never killed", whole)
+    first = run("killed", half, until=count / 2)
+    assert embedded(half) < count, "it was killed too late"
+    again = run("and run again", half)
+    assert embedded(half) == embedded(whole) == count
+    assert np.array_equal(*map(vectors_of, (half, whole))), "the vectors differ"
+    work = (first + again - 2 * start) / (never - start)
+    verdict = "met" if work <= ASKED else "MISS"
+    print(f"{verdict} {work:.3f} of the work of one never killed, asked {ASKED}")
+
+
+def embedded(workspace: Workspace) -> int:
+    """Tracks that stand in shards, of a job that runs as of one that ended."""
+    shards = Path(workspace.root).glob("embeddings/*/tracks/*.parquet")
+    return sum(pq.read_metadata(shard).num_rows for shard in shards)
+
+
+def vectors_of(workspace: Workspace) -> np.ndarray:
+    return matrix_of(find_shards(workspace).read_tracks().sort_by("track_id")["vector"])
+
+
+if __name__ == "__main__":
+    main()
