@@ -26,6 +26,7 @@ from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.index.shards import SOURCES, MadeBy, Shards
+from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
 from raymtr.progress import Progress
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
-CONFIG = "config.json"  # the last file of a saved model to appear
-GOLDEN = "golden.json"  # only a model that raymtr saved has pinned vectors
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
 SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
 TRACKS_PER_ACTOR = 500  # what a replica must have to do; its start takes as long as 300
@@ -101,7 +100,7 @@ def embed_catalog(
         start_ray()
         require_gpus(settings.embed.actors)
     source = model or workspace.newest_model()
-    loaded = load_audio_side(source, settings)
+    loaded = identify(source, settings)
     shards = open_shards(workspace, loaded)
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
@@ -150,12 +149,8 @@ def embed_pipeline(
         )
         .map_batches(
             EmbedTracks,
-            fn_constructor_args=(shards.model_folder,),
-            fn_constructor_kwargs={
-                "precision": embed.precision,
-                "device": device,
-                "threads": embed.threads,
-            },
+            fn_constructor_args=(shards.model_folder, shards.made_by),
+            fn_constructor_kwargs={"device": device, "threads": embed.threads},
             batch_size=embed.tracks_per_block if embed.use_gpu else None,  # a CPU gains nothing
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=embed.actors),
@@ -231,22 +226,25 @@ def read_catalog(workspace: Workspace) -> pa.Table:
     return catalog
 
 
-def load_audio_side(source: str, settings: Settings) -> Model:
-    """The model at `source`, a path or a name, without its text tower where that can be left."""
-    from raymtr.model.pretrained import load_model  # torch: not needed where nothing is embedded
+def identify(source: str, settings: Settings) -> Identity | Model:
+    """What the model at `source`, a path or a name, is; loaded only where it has to be."""
+    precision = settings.embed.precision
+    if known := read_identity(source, precision):
+        return known
+    from raymtr.model.pretrained import load_model  # torch
 
-    return load_model(source, precision=settings.embed.precision, audio_only=True)
+    return load_model(source, precision=precision, audio_only=True)
 
 
-def keep_model(source: str, model: Model, folder: str) -> None:
+def keep_model(source: str, model: Identity | Model, folder: str) -> None:
     """Keep the model beside its vectors, for the actors and for every search to come."""
-    if storage.exists(f"{source}/{GOLDEN}"):
+    if isinstance(model, Identity) or storage.exists(f"{source}/{GOLDEN}"):
         storage.copy_folder(source, folder, last=CONFIG)
     else:  # other people's form of a checkpoint, read whole; saved in ours
         model.save(folder)
 
 
-def open_shards(workspace: Workspace, model: Model) -> Shards:
+def open_shards(workspace: Workspace, model: Identity | Model) -> Shards:
     """The folder of this model's vectors; it need not exist yet."""
     made_by = MadeBy(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
     return Shards(workspace.embeddings(model.fingerprint), made_by)
@@ -257,7 +255,7 @@ def plan_embedding(
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
     catalog = read_catalog(workspace)
-    loaded = load_audio_side(model or workspace.newest_model(), settings)
+    loaded = identify(model or workspace.newest_model(), settings)
     spec = loaded.spec
     remaining = open_shards(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))

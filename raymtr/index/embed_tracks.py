@@ -22,8 +22,9 @@ import numpy as np
 import pyarrow as pa
 
 from raymtr import audio, storage
-from raymtr.index.shards import EMBEDDED, HUNG, SOURCES, hung_name
-from raymtr.specs import AudioSpec, EmbedSpec, Precision
+from raymtr.errors import UnusableError
+from raymtr.index.shards import EMBEDDED, HUNG, SOURCES, MadeBy, hung_name
+from raymtr.specs import AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -93,13 +94,20 @@ def give_up_after(seconds: float, marker: str) -> Iterator[None]:
 class EmbedTracks:
     """DECODED rows -> EMBEDDED rows; the model is loaded and checked once per actor."""
 
-    def __init__(self, model_folder: str, *, precision: Precision, device: str, threads: int):
+    def __init__(self, model_folder: str, made_by: MadeBy, *, device: str, threads: int) -> None:
+        """Raises UnusableError where the folder's is not the model of `made_by`, or is damaged."""
         import torch  # here, for the decoding tasks import this file too
 
         from raymtr.model.pretrained import load_model
 
         torch.set_num_threads(threads)
-        self._model = load_model(model_folder, precision=precision, device=device, audio_only=True)
+        self._model = load_model(
+            model_folder, precision=made_by.precision, device=device, audio_only=True
+        )
+        if self._model.fingerprint != made_by.fingerprint:
+            raise UnusableError(
+                f"{model_folder} holds model {self._model.fingerprint}, not {made_by.fingerprint}"
+            )
         self._model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:

@@ -22,7 +22,7 @@ from torch.nn import functional
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
-MEL_VERSION = "slaney-log10-1"  # part of the fingerprint: change it with any number below
+# Part of the fingerprint: with any number below, model.identity.MEL_VERSION changes.
 TINIEST_POWER = 1e-10
 DECADES = 8.0  # kept below the clip's loudest point
 BAND_GROUPS = 8  # more would be smaller products than a core likes

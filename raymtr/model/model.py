@@ -9,8 +9,6 @@ length, so no padding is computed. What the Model does not know: files on disk, 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import threading
 import typing
@@ -26,12 +24,10 @@ from torch import Tensor, nn
 from raymtr import audio
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import AudioForward, compute_dtype
+from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, golden_wave, save_towers
-from raymtr.model.two_towers import AUDIO_SIDE
-from raymtr.specs import Precision, TowersSpec, to_dict
+from raymtr.specs import Precision, TowersSpec
 
-# How a track is cut (audio.windows) and put together again: part of every fingerprint.
-WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
 LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}  # of a golden vector made anew
 LEAST_COSINE_INT8 = 0.98  # of a text's, after quantize_text
@@ -119,24 +115,10 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """12 hex digits that name what an audio vector was made with, and nothing else.
-
-        Decoding, audio numbers, mel, windows, pooling, precision and the audio side's weights; not
-        the text side, nor where the model lies.
-        """
-        rules = {
-            "decoding": audio.DECODING,
-            "audio": to_dict(self.spec.audio),
-            "windows": WINDOWS_AND_POOLING,
-            "precision": self.precision,
-            **self.towers.rules(),
-        }
-        digest = hashlib.blake2b(json.dumps(rules, sort_keys=True).encode(), digest_size=6)
-        for name, tensor in sorted(self.towers.state_dict().items()):
-            if name.startswith(AUDIO_SIDE) and not name.endswith("num_batches_tracked"):
-                digest.update(f"{name}{list(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().float().contiguous().numpy())
-        return digest.hexdigest()
+        """What an audio vector was made with, in 12 hex digits; see model.identity."""
+        weights = self.towers.state_dict().items()
+        arrays = ((name, tensor.detach().cpu().float().numpy()) for name, tensor in weights)
+        return fingerprint_of(self.spec, self.precision, self.towers.rules(), arrays)
 
     def quantize_text(self) -> None:
         """From now on texts are encoded in int8, at a third of the time: for queries, on a CPU.

@@ -31,11 +31,10 @@ from torch import Tensor
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, PARTS, ClapTowers, blank_clap
+from raymtr.model.identity import CONFIG, FORMAT, GOLDEN, WEIGHTS, damaged, read_config
 from raymtr.model.two_towers import TEXT_PART, TwoTowers, blank_audio_side, blank_towers
 from raymtr.specs import AudioSpec, TowersSpec, from_dict, to_dict
 
-FORMAT = 1  # raised whenever an older raymtr could misread what is written
-CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
 Towers = TwoTowers | ClapTowers
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
 
@@ -116,7 +115,7 @@ def read_towers(
     Raises InputError where the folder is somebody else's, UnusableError where it is damaged or was
     written by a newer raymtr.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     try:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
@@ -133,7 +132,7 @@ def read_towers(
             golden |= {"texts": [], "text": []}
         return towers, config["provenance"], golden
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise _damaged(folder, error) from error
+        raise damaged(folder, error) from error
 
 
 def _read_weights(folder: Path, *, without: str | None = None) -> dict[str, Tensor]:
@@ -141,28 +140,6 @@ def _read_weights(folder: Path, *, without: str | None = None) -> dict[str, Tens
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         names = [n for n in file.keys() if without is None or not n.startswith(without)]  # noqa: SIM118
         return {name: file.get_tensor(name) for name in names}
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
-    written = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(written, int):
-        raise InputError(f"{folder} is no raymtr model: its {CONFIG} states no format")
-    if written > FORMAT:
-        raise UnusableError(
-            f"model {folder} has format {written}, this raymtr reads up to {FORMAT}; "
-            "use the raymtr that wrote it, or a newer one"
-        )
-    return dict(config)
-
-
-def _damaged(folder: Path, error: Exception) -> UnusableError:
-    return UnusableError(
-        f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
-    )
 
 
 def load_weights(towers: Towers, weights: Mapping[str, Tensor]) -> None:

@@ -26,8 +26,9 @@ from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, read_clap_release
 from raymtr.model.hub import require_hub
+from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
-from raymtr.model.model_folder import CONFIG, Towers, load_weights, read_towers
+from raymtr.model.model_folder import Towers, load_weights, read_towers
 from raymtr.model.two_towers import TwoTowers, blank_towers
 from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
 

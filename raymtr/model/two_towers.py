@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from raymtr.errors import InputError
-from raymtr.model.log_mel import MEL_VERSION, LogMel
+from raymtr.model.identity import rules_of
+from raymtr.model.log_mel import LogMel
 from raymtr.model.resnet import STRIDE, ModifiedResNet
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
 from raymtr.specs import TowersSpec
 
 TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config and tokenizer
-AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # what an audio vector is made with
 
 
 class TwoTowers(nn.Module):
@@ -60,7 +60,7 @@ class TwoTowers(nn.Module):
 
     def rules(self) -> dict[str, Any]:
         """What an audio vector depends on beside weights, windows and the spec's audio."""
-        return {"mel": MEL_VERSION, "heads": self.spec.audio_tower.heads}
+        return rules_of(self.spec)
 
     def save_parts(self, folder: Path) -> None:
         """Everything but the weights, into the model folder `folder`."""
