@@ -281,9 +281,10 @@ class TrackTable:
         found = query.limit(max(limit, TIED)).to_arrow()
         found = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])
         ranked: Ranked = []
+        columns = ["track_id", *(["names"] if holding else [])]  # each costs a read a row
         for start in range(0, len(found), limit):
             part = found.slice(start, limit)
-            rows = self._by_row_id(part["_rowid"].to_pylist(), ["track_id", "names"])
+            rows = self._by_row_id(part["_rowid"].to_pylist(), columns)
             for row, score in zip(rows, part["_score"].to_pylist(), strict=True):
                 if all(word in (row["names"] or "") for word in holding):
                     ranked.append((row["track_id"], score))
