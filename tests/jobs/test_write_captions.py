@@ -10,6 +10,7 @@ import ray
 
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
+from raymtr.captions.faithfulness import Vocabulary, judge
 from raymtr.captions.templates import SCHEMA, TRAIN_TEMPLATES
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
@@ -172,9 +173,14 @@ def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
 
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     settings = tiny()
-    settings = replace(settings, caption=replace(settings.caption, passes=1))
+    settings = replace(settings, caption=replace(settings.caption, passes=1, tag_bias=50.0))
     answer = write_captions(workspace, settings, per_track=1, captioner=captioner, engine="vllm")
     check_model_captions(workspace, answer, "vllm")
+    for row in storage.read_tables(workspace.captions).to_pylist():
+        provenance = json.loads(row["provenance"])
+        drawn = provenance.get("instead_of", row["caption"])  # an untrained model's, kept or not
+        found = judge(drawn, provenance["tags"], Vocabulary.of_tags(()))
+        assert found.coverage >= 0.75, f"drawn to {provenance['tags']}, it wrote {drawn!r}"
 
 
 def test_an_engine_that_is_not_there_is_an_error(tmp_path, captioner):
