@@ -272,7 +272,9 @@ def test_an_unsound_outcome_is_refused_and_what_served_still_does(
 ) -> None:
     before = live_build(workspace)
     twice = pa.concat_tables([fresh_rows(), fresh_rows().slice(0, 1)])
-    with pytest.raises(UnusableError, match="not changed: 1 track ids stand more than once"):
+    with pytest.raises(
+        UnusableError, match="not changed and still serves: 1 track ids stand more than once"
+    ):
         upsert_rows(workspace, twice, find_shards(workspace), search=SEARCH)
     assert live_build(workspace) == before and not table_of(workspace).rows(["n0"])
     with pytest.raises(InputError, match=r"column 'mood' is not in the live tables.*raymtr index"):
