@@ -177,6 +177,7 @@ def run_python(
     )
     tree = {root.pid: psutil.Process(root.pid)}
     used: dict[int, float] = {}
+    ends = {0}  # exit statuses that are no failure
     while root.poll() is None or alive(tree, root.pid):
         for process in list(tree.values()):
             try:
@@ -186,11 +187,12 @@ def run_python(
             except psutil.NoSuchProcess:
                 continue
         if root.poll() is None and kill_when():
+            ends.add(-signal.SIGKILL)
             for process in tree.values():
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
         time.sleep(SAMPLE_S)
-    if root.returncode not in (0, -signal.SIGKILL):
+    if root.returncode not in ends:
         raise SystemExit(f"a run ended with {root.returncode}")
     return sum(used.values()), time.monotonic() - started
 

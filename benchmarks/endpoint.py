@@ -5,7 +5,7 @@
 Asked, with HAProxy and Serve's settings as `k8s/` has them: one client's p50 within 3 ms of encode
 + search + rank in process for the fused layout, within 8 ms for the composed one; at 16 clients at
 most 6 core-ms a request above the road in process. Serve's default proxy, as `raymtr serve` runs
-it, stands beside it, and a repeated query, whose vectors come from memory.
+it, stands beside it, and a repeated query, whose answer comes from memory.
 
 Every query is a new text, for the endpoint and, in turn with it, for this process, which holds a
 searcher over the same tables. The endpoint is a process tree of its own: its CPU is counted there,

@@ -153,7 +153,7 @@ class ToyLlamaSpec:
     max_tokens: int = 512
     steps: int = 1_400
     learning_rate: float = 1.5e-3
-    sentences: float = 0.34  # as below
+    sentences: float = 0.34  # share of template sentences over random tags: they teach copying
     people: float = 0.25  # weight of a pair that people wrote: LoRA is to learn from those
 
 
@@ -173,7 +173,7 @@ class FinetuneSpec:
     max_tokens: int = 256  # of prompt and caption together
     mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
     faithful: float = 0.9  # share of pairs whose tags are made to fit the caption
-    sentences: float = 0.0  # share of template sentences over random tags: they teach copying
+    sentences: float = 0.0  # share of such sentences that LoRA learns from, as the toy base does
     seed: int = 0
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"

@@ -28,15 +28,15 @@ TOKENIZER_SENTENCES = 2_000  # of templates, beside the pairs
 
 
 class SentenceDraw:
-    """(tags, text) of an example: of `share` a template sentence over random tags, else `pair`'s.
+    """(tags, text) of an example: of `share` a template sentence over random tags, else a pair.
 
-    `pairs` are where the tags come from.
+    The tags come from `pairs`, the pair from `draw`.
     """
 
-    def __init__(self, pairs: Sequence[Pair], pair: Draw, *, share: float) -> None:
+    def __init__(self, pairs: Sequence[Pair], draw: Draw, *, share: float) -> None:
         words = [*QUALITY_WORDS.split(), *HEARD_WORDS.split()]
         self._tags = sorted({tag for pair in pairs for tag in pair.tags} | set(words))
-        self._pair, self._share = pair, share
+        self._pair, self._share = draw, share
 
     def __call__(self, rng: np.random.Generator) -> tuple[list[str], str]:
         """Draws anew each time: no sentence is ever learnt by heart."""
