@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 
 import pyarrow as pa
@@ -65,13 +64,13 @@ def _batches(dataset):  # type: ignore[no-untyped-def]
 
 def with_bare_vllm(captioner: Captioner, sizes: dict[int, pa.Table]) -> dict[int, float]:
     """Seconds for each size, the engine's start apart."""
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(SPEC.cache_gib))
     from vllm import LLM, SamplingParams
 
     folder = merged_folder(captioner, FinetuneSpec())
     llm = LLM(
         folder,
         dtype="float32",
+        kv_cache_memory_bytes=SPEC.cache_mib << 20,
         enforce_eager=True,
         max_model_len=512,
         enable_chunked_prefill=False,

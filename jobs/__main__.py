@@ -42,8 +42,11 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "plan": ("plan", "machines, memory, disk and time that a catalog of some size needs"),
     "doctor": ("doctor", "what works on this machine and what does not"),
 }
-FULL_DISK = os.strerror(errno.ENOSPC)  # Lance and Arrow repeat the system's words
-FULL_DISK_CURE = "; free some space and run the same command again: what is finished is kept"
+CURES = {  # by the system's words, which Lance and Arrow repeat
+    errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
+    errno.EACCES: "it takes rights to read and write there",
+    errno.EROFS: "choose a folder that can be written, such as another --workspace",
+}
 WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo makes workspaces of its own
 MAKES_WORKSPACE = {"scan", "finetune"}
 
@@ -121,8 +124,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
 
 
 def _fail(verb: str, error: Exception, status: int) -> int:
-    cure = FULL_DISK_CURE if FULL_DISK in str(error) else ""
-    print(f"raymtr {verb}: {error}{cure}", file=sys.stderr)
+    cures = [cure for code, cure in CURES.items() if os.strerror(code) in str(error)]
+    print("; ".join([f"raymtr {verb}: {error}", *cures]), file=sys.stderr)
     return status
 
 

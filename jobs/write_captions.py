@@ -2,8 +2,9 @@
 
 With a captioner (the workspace's, or the one that is named) a language model writes: one pass of
 Ray Data, tracks -> drafts -> engine -> judge, whose results come home as they are ready and are
-written in shards, so memory does not grow with the catalog. What the judge refuses goes through
-once more with new seeds, and at last a template writes it. Killed and run again, the job goes on.
+written in shards, so memory does not grow with the catalog. What the judge refuses is held on
+storage and goes through once more with new seeds, and at last a template writes it. Killed and run
+again, the job goes on.
 
 Without a captioner templates write, in one pass whose result is one file, replaced in one step.
 Whoever writes, a track's captions depend on the track, the settings and the seed alone.
@@ -17,7 +18,7 @@ import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -178,15 +179,23 @@ class ModelCaptions:
         done = pc.unique(written.done())
         tagged, total, undone = self._count(set(done.to_pylist()))
         progress = Progress("caption", tagged, unit="tracks", done=tagged - undone)
-        settle = Settle(written, self._made_by, per_track=per_track, progress=progress)
+        settle = Settle(
+            written,
+            self._made_by,
+            per_track=per_track,
+            draws=self._spec.draws,
+            progress=progress,
+        )
         try:
-            for attempt in range(self._spec.passes if undone else 0):
-                if attempt and not settle.refused:
+            for attempt in range(self._spec.passes):
+                if not undone:
                     break
-                wanted = frozenset(settle.refused) if attempt else None
-                plan = self._plan(per_track, seed, attempt, wanted)
+                if attempt:
+                    drafts = self._draw_again(written.held(attempt - 1), seed, attempt)
+                else:
+                    drafts = self._draw(done, per_track, seed)
                 last = attempt == self._spec.passes - 1
-                settle.read(self._rows(done, plan), self._spec.draws, last=last)
+                undone = settle.read(self._judged(drafts), undone, attempt=attempt, last=last)
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines()
             cause = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
@@ -213,35 +222,41 @@ class ModelCaptions:
         rest = tracks.filter(pc.and_(others, pc.invert(already)))
         written.commit(caption_tracks(rest, per_track=per_track, seed=seed).to_pylist(), [])
 
-    def _plan(
-        self, per_track: int, seed: int, attempt: int, wanted: frozenset[tuple[str, int]] | None
-    ) -> Callable[[pa.Table], pa.Table]:
+    def _draw(self, done: pa.Array, per_track: int, seed: int) -> ray.data.Dataset:
+        """The first pass's drafts, to be written: of all tracks but those that are done."""
         from raymtr.captions.drafts import plan_drafts
-
-        draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
-        return functools.partial(
-            plan_drafts, per_track=per_track, seed=seed, draws=draws, wanted=wanted
-        )
-
-    def _rows(
-        self, done: pa.Array, plan: Callable[[pa.Table], pa.Table]
-    ) -> Iterator[dict[str, Any]]:
-        """Judged drafts of one pass, in no order."""
-        from raymtr.captions.drafts import DRAFT, judge_drafts
-        from raymtr.captions.engine import write_drafts
-        from raymtr.captions.faithfulness import Vocabulary
-
-        vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
 
         def undone(tracks: pa.Table) -> pa.Table:
             return tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=done)))
 
-        drafts = (
+        draws = range(self._spec.draws)
+        plan = functools.partial(plan_drafts, per_track=per_track, seed=seed, draws=draws)
+        return (
             ray.data.read_parquet(self._workspace.tracks, columns=TRACK)
             .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
             .map_batches(undone, batch_format="pyarrow")
             .map_batches(plan, batch_format="pyarrow")
         )
+
+    def _draw_again(self, held: str, seed: int, attempt: int) -> ray.data.Dataset:
+        """A later pass's drafts, to be written: of what the pass before held."""
+        from raymtr.captions.drafts import plan_again
+
+        draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
+        plan = functools.partial(plan_again, seed=seed, draws=draws)
+        return (
+            ray.data.read_parquet(held)
+            .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
+            .map_batches(plan, batch_format="pyarrow")
+        )
+
+    def _judged(self, drafts: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+        """`drafts` written and judged, in no order."""
+        from raymtr.captions.drafts import DRAFT, judge_drafts
+        from raymtr.captions.engine import write_drafts
+        from raymtr.captions.faithfulness import Vocabulary
+
+        vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
         judged = write_drafts(drafts, self._engine, self._captioner, self._spec).map_batches(
             functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
         )

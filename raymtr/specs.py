@@ -201,7 +201,7 @@ class CaptionSpec:
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
-    cache_gib: int = 1  # vLLM's key-value cache on a CPU
+    cache_mib: int = 512  # vLLM's key-value cache on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,9 +109,7 @@ def write_bytes(uri: str, data: bytes) -> None:
     except OSError as error:
         if os.path.exists(partial):
             os.unlink(partial)
-        raise UnusableError(
-            f"cannot write {path}: {error.strerror}; free space or rights"
-        ) from error
+        raise UnusableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def read_json(uri: str) -> Any:

@@ -3,14 +3,15 @@
 A draft is one draw for one caption of one track. It carries its prompt and its seed, so any engine
 may write it, in any order and on any machine; the judge (`captions.faithfulness`) scores it, and
 the best draft of a caption is kept. What no draw got right is drawn again with new seeds, and
-at last a template writes it, which says so in its provenance.
+at last a template writes it, which says so in its provenance. Between two passes a track is a HELD
+row on storage, and its new drafts carry what was found before: no process holds the refused.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,11 @@ DRAFT = pa.schema(
         pa.field("invention", pa.float64()),
         pa.field("verdict", pa.string()),  # ok, or why not
         pa.field("error", pa.string()),  # why there is no text
+        pa.field("held", pa.string()),  # a JSON list: what earlier passes found for its track
     ]
 )
+HELD = pa.schema([DRAFT.field(name) for name in ("track_id", "uri", "tags", "names", "held")])
+FOUND = ("caption", "draw", "seed", "text", "coverage", "invention", "verdict", "error")
 OK = "ok"
 
 
@@ -45,36 +49,60 @@ def usable_tags(track: dict[str, Any]) -> list[str]:
     return without_names(tags_of(track["tags"]), names_of(track))
 
 
-def plan_drafts(
-    tracks: pa.Table,
-    *,
-    per_track: int,
-    seed: int,
-    draws: range,
-    wanted: frozenset[tuple[str, int]] | None = None,
-) -> pa.Table:
+def plan_drafts(tracks: pa.Table, *, per_track: int, seed: int, draws: range) -> pa.Table:
     """A DRAFT row for each of `draws` of each caption of `tracks` (TRACK columns).
 
-    Tracks without usable tags have none. `wanted` are the (track, caption) still to be drawn.
+    Tracks without usable tags have none.
     """
     rows: list[dict[str, Any]] = []
     for track in tracks.to_pylist():
-        tags, track_id = usable_tags(track), track["track_id"]
-        shared = {
-            "track_id": track_id,
-            "uri": track["uri"],
-            "tags": json.dumps(tags, ensure_ascii=False),
-            "names": json.dumps(names_of(track), ensure_ascii=False),
-        }
-        for caption in range(per_track if tags else 0):
-            if wanted is not None and (track_id, caption) not in wanted:
-                continue
-            shared |= {"caption": caption, "prompt": prompt_of(tags)}
-            for draw in draws:
-                rows.append(
-                    {**shared, "draw": draw, "seed": seed_of(seed, track_id, caption, draw)}
-                )
+        if tags := usable_tags(track):
+            about = {
+                "track_id": track["track_id"],
+                "uri": track["uri"],
+                "tags": json.dumps(tags, ensure_ascii=False),
+                "names": json.dumps(names_of(track), ensure_ascii=False),
+            }
+            rows += _draws_of(about, range(per_track), seed=seed, draws=draws)
     return pa.Table.from_pylist(rows, DRAFT)
+
+
+def plan_again(held: pa.Table, *, seed: int, draws: range) -> pa.Table:
+    """A DRAFT row for each of `draws` of each refused caption of `held` (HELD columns)."""
+    rows: list[dict[str, Any]] = []
+    for track in held.to_pylist():
+        refused = [best["caption"] for best in json.loads(track["held"]) if best["verdict"] != OK]
+        rows += _draws_of(track, refused, seed=seed, draws=draws)
+    return pa.Table.from_pylist(rows, DRAFT)
+
+
+def _draws_of(
+    about: dict[str, Any], captions: Iterable[int], *, seed: int, draws: range
+) -> list[dict[str, Any]]:
+    about = about | {"prompt": prompt_of(json.loads(about["tags"]))}
+    return [
+        {
+            **about,
+            "caption": caption,
+            "draw": draw,
+            "seed": seed_of(seed, about["track_id"], caption, draw),
+        }
+        for caption in captions
+        for draw in draws
+    ]
+
+
+def held_row(best: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The HELD row of a track that must be drawn for again, of its captions' best drafts so far."""
+    about = {name: best[0][name] for name in HELD.names[:-1]}
+    found = [{name: draft[name] for name in FOUND} for draft in best]
+    return {**about, "held": json.dumps(found, ensure_ascii=False)}
+
+
+def held_drafts(draft: dict[str, Any]) -> list[dict[str, Any]]:
+    """What earlier passes held of the track of `draft`: its captions' best drafts, or none."""
+    about = {name: draft[name] for name in HELD.names[:-1]}
+    return [about | found for found in json.loads(draft["held"] or "[]")]
 
 
 def seed_of(seed: int, track_id: str, caption: int, draw: int) -> int:
@@ -100,8 +128,11 @@ def judge_drafts(drafts: pa.Table, vocabulary: Vocabulary) -> pa.Table:
     return pa.Table.from_pylist(rows, DRAFT)
 
 
-def best_draft(drafts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of one caption's judged drafts: an acceptable one before others, then by its figures."""
+def best_drafts(drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best of each caption of one track, of all its judged drafts, in the captions' order.
+
+    An acceptable draft comes before others, then its figures count.
+    """
 
     def worth(draft: dict[str, Any]) -> tuple[bool, bool, float, int]:
         if draft["error"] is not None:
@@ -113,7 +144,11 @@ def best_draft(drafts: Sequence[dict[str, Any]]) -> dict[str, Any]:
             -draft["draw"],
         )
 
-    return max(drafts, key=worth)
+    captions = sorted({draft["caption"] for draft in drafts})
+    return [
+        max((draft for draft in drafts if draft["caption"] == caption), key=worth)
+        for caption in captions
+    ]
 
 
 def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:

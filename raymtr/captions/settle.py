@@ -1,7 +1,8 @@
 """From drafts as they come, in no order, to whole tracks written in shards.
 
-It holds only what is not settled yet: the drafts of captions whose other drafts are still being
-drawn, and the captions of tracks that are not whole. So memory does not grow with the catalog.
+In memory are only the tracks whose drafts are still being drawn, and a shard. A track that has a
+refused caption is written to where the next pass reads it. So memory does not grow with the
+catalog, nor with what is refused.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from raymtr.captions.drafts import OK, best_draft, caption_row, template_row
+from raymtr.captions.drafts import (
+    OK,
+    best_drafts,
+    caption_row,
+    held_drafts,
+    held_row,
+    template_row,
+)
 from raymtr.captions.written import Written
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
@@ -28,63 +36,76 @@ class Settle:
         made_by: dict[str, Any],
         *,
         per_track: int,
+        draws: int,
         progress: Progress,
     ) -> None:
-        self.per_track, self.failed = per_track, 0
-        self.refused: dict[tuple[str, int], dict[str, Any]] = {}  # caption -> its best draft so far
-        self._accepted: dict[str, dict[int, dict[str, str]]] = {}  # of tracks not yet whole
+        self.failed = 0
+        self._per_track, self._draws = per_track, draws
         self._written, self._made_by, self._progress = written, made_by, progress
         self._rows: list[dict[str, str]] = []
         self._letters: list[dict[str, str]] = []
+        self._held: list[dict[str, str]] = []
         self._tracks, self._spoken = 0, time.monotonic()
 
-    def read(self, drafts: Iterator[dict[str, Any]], draws: int, *, last: bool) -> None:
-        """Take one pass's drafts; `last`: what is refused now goes to a template."""
-        waiting: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        before, self.refused = self.refused, {}
+    def read(
+        self, drafts: Iterator[dict[str, Any]], tracks: int, *, attempt: int, last: bool
+    ) -> int:
+        """Take the drafts of one pass over so many tracks; how many are held for the next pass.
+
+        `last`: there is none, and what is refused now goes to a template. Raises UnusableError
+        where drafts did not come back.
+        """
+        waiting: dict[str, list[dict[str, Any]]] = {}
+        settled = held = 0
         for draft in drafts:
-            key = (draft["track_id"], draft["caption"])
-            group = waiting.setdefault(key, [])
+            track_id, before = draft["track_id"], held_drafts(draft)
+            group = waiting.setdefault(track_id, [])
             group.append(draft)
-            if len(group) == draws:
-                del waiting[key]
-                self._caption(key, [*group, *filter(None, [before.pop(key, None)])], last=last)
-        if lost := len(waiting) + len(before):
-            raise UnusableError(f"{lost} captions did not come back; the same command goes on")
-        self._commit()
+            refused = sum(best["verdict"] != OK for best in before) if before else self._per_track
+            if len(group) < refused * self._draws:
+                continue
+            del waiting[track_id]
+            best = best_drafts(group + before)
+            settled += 1
+            if not last and any(draft["verdict"] != OK for draft in best):
+                self._held.append(held_row(best))
+                held += 1
+                self._progress.advance(0, note=f"{held} to be drawn again")
+            else:
+                self._track(best)
+                self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
+            self._commit_when_due(attempt)
+        self._commit(attempt)
+        if settled < tracks:
+            raise UnusableError(
+                f"the drafts of {tracks - settled} tracks did not come back; the same command "
+                "goes on"
+            )
+        return held
 
-    def _caption(self, key: tuple[str, int], drafts: list[dict[str, Any]], *, last: bool) -> None:
-        best = best_draft(drafts)
-        if best["verdict"] != OK and not last:
-            self.refused[key] = best
-            return
-        track_id, number = key
-        captions = self._accepted.setdefault(track_id, {})
-        if best["error"] is not None:
-            captions[number] = {"error": best["error"], "uri": best["uri"]}
-        else:
-            row = caption_row if best["verdict"] == OK else template_row
-            captions[number] = row(best, self._made_by)
-        if len(captions) == self.per_track:
-            self._track(track_id, list(self._accepted.pop(track_id).values()))
-
-    def _track(self, track_id: str, captions: list[dict[str, str]]) -> None:
+    def _track(self, best: list[dict[str, Any]]) -> None:
         """All captions of a track are there: equal ones once, or its failure."""
-        errors = [row for row in captions if "error" in row]
-        if errors:
-            letter = {"track_id": track_id, "uri": errors[0]["uri"], "code": "generation"}
-            self._letters.append({**letter, "reason": errors[0]["error"]})
+        failed = next((draft for draft in best if draft["error"] is not None), None)
+        if failed:
+            letter = {"track_id": failed["track_id"], "uri": failed["uri"], "code": "generation"}
+            self._letters.append({**letter, "reason": failed["error"]})
             self.failed += 1
         else:
-            self._rows += {row["caption"]: row for row in captions}.values()
-        self._tracks += 1
-        self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
-        old = time.monotonic() - self._spoken > SHARD_EVERY_S
-        if self._tracks >= SHARD_TRACKS or old:
-            self._commit()
+            rows = [
+                (caption_row if draft["verdict"] == OK else template_row)(draft, self._made_by)
+                for draft in best
+            ]
+            self._rows += {row["caption"]: row for row in rows}.values()
 
-    def _commit(self) -> None:
+    def _commit_when_due(self, attempt: int) -> None:
+        self._tracks += 1
+        if self._tracks >= SHARD_TRACKS or time.monotonic() - self._spoken > SHARD_EVERY_S:
+            self._commit(attempt)
+
+    def _commit(self, attempt: int) -> None:
         if self._rows or self._letters:
             self._written.commit(self._rows, self._letters)
-        self._rows, self._letters, self._tracks = [], [], 0
+        if self._held:
+            self._written.hold(self._held, attempt)
+        self._rows, self._letters, self._held, self._tracks = [], [], [], 0
         self._spoken = time.monotonic()

@@ -2,8 +2,9 @@
 
 `run.json` says what made the captions that lie beside it. The same settings go on there and write
 what is missing; other settings write into a folder beside them, `next-<settings>/`, and replace
-what was there only when they are done. So a run that dies loses nothing and doubles nothing, and
-readers, who take the Parquet files directly under the folder, never see two runs at once.
+what was there only when they are done. `held-*/` is what a run has still to draw again. So a run
+that dies loses nothing and doubles nothing, and readers, who take the Parquet files directly under
+the folder, never see two runs at once.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from typing import Any
 import pyarrow as pa
 
 from raymtr import storage
+from raymtr.captions.drafts import HELD
 from raymtr.captions.templates import SCHEMA
 from raymtr.errors import UnusableError
 from raymtr.track import DEAD_LETTER
 
-RUN, LETTERS, NEXT = "run.json", "dead_letter", "next-"
+RUN, LETTERS, NEXT, HELD_FOLDER = "run.json", "dead_letter", "next-", "held-"
 
 
 class Written:
@@ -44,9 +46,10 @@ class Written:
         return made
 
     def take(self) -> None:
-        """Become the owner. Tracks that failed before are tried again, so their letters go."""
+        """Become the owner. Tracks that failed or were held before are tried anew."""
         storage.write_json(f"{self.folder}/{RUN}", {"run": self._token, "settings": self._settings})
         storage.delete(f"{self.folder}/{LETTERS}")
+        self._forget_held()
 
     def done(self) -> pa.ChunkedArray:
         """Ids of the tracks whose captions are written, repeated, in no order."""
@@ -58,10 +61,7 @@ class Written:
 
         Raises UnusableError where another run has become the owner.
         """
-        if storage.read_json(f"{self.folder}/{RUN}")["run"] != self._token:
-            raise UnusableError(
-                f"another caption job has taken over {self.folder}; let one of them finish alone"
-            )
+        self._check_owner()
         ids = "\n".join(sorted({row["track_id"] for row in (*rows, *letters)}))
         name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
         if letters:
@@ -70,8 +70,33 @@ class Written:
         if rows:
             storage.write_table(f"{self.folder}/{name}", pa.Table.from_pylist(list(rows), SCHEMA))
 
+    def hold(self, rows: Sequence[dict[str, str]], attempt: int) -> None:
+        """Write one shard of tracks (HELD) for which the pass after `attempt` draws again.
+
+        Raises UnusableError where another run has become the owner.
+        """
+        self._check_owner()
+        name = f"part-{uuid.uuid4().hex[:16]}.parquet"
+        storage.write_table(f"{self.held(attempt)}/{name}", pa.Table.from_pylist(list(rows), HELD))
+
+    def held(self, attempt: int) -> str:
+        """The folder of what the pass `attempt` holds for the next one."""
+        return f"{self.folder}/{HELD_FOLDER}{self._token}-{attempt}"
+
+    def _check_owner(self) -> None:
+        if storage.read_json(f"{self.folder}/{RUN}")["run"] != self._token:
+            raise UnusableError(
+                f"another caption job has taken over {self.folder}; let one of them finish alone"
+            )
+
+    def _forget_held(self) -> None:
+        for name in storage.list_folders(self.folder):
+            if name.startswith(HELD_FOLDER):
+                storage.delete(f"{self.folder}/{name}")
+
     def finish(self) -> None:
         """The run is complete: its captions are the workspace's."""
+        self._forget_held()
         if not storage.list_files(self.folder, suffix=".parquet"):
             storage.write_table(f"{self.folder}/part-empty.parquet", SCHEMA.empty_table())
         if not self._goes_on:

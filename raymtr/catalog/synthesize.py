@@ -131,7 +131,7 @@ def _render_piece(folder: str, seed: int, piece: Piece) -> None:
             file.date, file.genre = str(piece.year), piece.sections[0].style
             file.write(sound)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise UnusableError(f"cannot write {path}: {error}; free space or rights") from error
+        raise UnusableError(f"cannot write {path}: {error}") from error
 
 
 def _joined(sounds: Sequence[np.ndarray]) -> np.ndarray:
