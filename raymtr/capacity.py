@@ -39,7 +39,7 @@ class Measured:
     window_s: float = 10.0
     windows_per_gpu_s: float = 4_000.0
 
-    # benchmarks/index_scale.py --tracks 1000000: 128 dimensions, a window a track; the mean of three runs.
+    # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track: mean of three.
     tracks: int = 1_000_000
     dim: int = 128
     build_s: float = 16.0 + 62.0  # names and words; then load, indices, tuning and gate
