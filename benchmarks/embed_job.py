@@ -69,8 +69,9 @@ SAVE_MODEL = """
 import sys
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
-from raymtr.recipes import laptop
-save_towers(build_towers(laptop().towers, seed=0), sys.argv[1])
+from raymtr.settings import load_settings
+towers = load_settings("laptop", sys.argv[2:]).towers
+save_towers(build_towers(towers, seed=0), sys.argv[1])
 """
 
 
@@ -79,6 +80,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs=2, default=[100, 700], help="the two sizes")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
+    parser.add_argument("--width", type=int, help="of the audio tower (default: laptop's)")
     parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as catalogs hold them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +92,8 @@ def measure(folder: Path, arguments: argparse.Namespace) -> int:
     if arguments.mp3s:
         sources = join_clips(folder, sources)
     model = str(folder / "model")
-    run_python(SAVE_MODEL, model)
+    wide = [f"towers.audio_tower.width={arguments.width}"] if arguments.width else []
+    run_python(SAVE_MODEL, model, *wide)
     few, many = arguments.clips
     seconds: dict[tuple[str, int], list[float]] = {}
     difference = 0.0

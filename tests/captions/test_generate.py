@@ -15,7 +15,7 @@ from raymtr import storage
 from raymtr.captions.drafts import (
     DRAFT,
     OK,
-    best_draft,
+    best_drafts,
     caption_row,
     judge_drafts,
     plan_drafts,
@@ -140,7 +140,7 @@ def test_the_most_faithful_acceptable_draft_is_kept():
     verdicts = [row["verdict"] for row in judged]
     assert verdicts[1] == OK and verdicts[2] == "leaks a name" and "repeats" in verdicts[3]
     assert judged[4]["error"] == "the engine wrote nothing"
-    best = best_draft(judged)
+    (best,) = best_drafts(judged)
     assert best["draw"] == 1
     provenance = json.loads(caption_row(best, {"engine": "transformers"})["provenance"])
     assert provenance["source"] == "model" and provenance["coverage"] == 1.0
@@ -149,7 +149,7 @@ def test_the_most_faithful_acceptable_draft_is_kept():
 
 def test_a_template_stands_in_and_says_so():
     judged = judge_drafts(drafts_with("Zork."), Vocabulary.of_tags([])).to_pylist()
-    row = template_row(best_draft(judged), {})
+    row = template_row(best_drafts(judged)[0], {})
     provenance = json.loads(row["provenance"])
     assert provenance["source"] == "template" and provenance["instead_of"] == "Zork."
     assert "slow" in row["caption"].casefold() and "piano" in row["caption"].casefold()
