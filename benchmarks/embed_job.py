@@ -1,11 +1,12 @@
 """The whole `embed` job against a bare loop over the same functions, in CPU seconds.
 
-    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--music FOLDER] [--mp3s]
+    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--mp3s] [--width 64]
 
 Asked: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
 more that do not depend on the size, vectors within 1e-6. Towers of the laptop recipe with random
-weights; ten-second clips, from FOLDER (Ogg) or made of noise, repeated under new ids. With --mp3s
-three clips each are joined to a track of 30 s, an MP3 of 44.1 kHz in stereo.
+weights, --width that of the audio tower if not the recipe's; ten-second clips, from --music (a
+folder of Ogg) or made of noise, repeated under new ids. With --mp3s three clips each are joined to
+a track of 30 s, an MP3 of 44.1 kHz in stereo.
 
 Each run is a process of its own, job and loop taking turns; its CPU is that of the whole process
 tree, Ray's daemons and workers included, sampled until it is gone. The minimum over rounds counts.
@@ -70,7 +71,7 @@ import sys
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.settings import load_settings
-towers = load_settings("laptop", sys.argv[2:]).towers
+towers = load_settings("laptop", assignments=sys.argv[2:]).towers
 save_towers(build_towers(towers, seed=0), sys.argv[1])
 """
 
