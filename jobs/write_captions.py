@@ -28,6 +28,15 @@ import ray
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
+from raymtr.captions.drafts import (
+    DRAFT,
+    judge_drafts,
+    plan_again,
+    plan_drafts,
+    seed_of,
+    usable_tags,
+)
+from raymtr.captions.faithfulness import Vocabulary
 from raymtr.captions.settle import Settle
 from raymtr.captions.templates import SCHEMA, TRACK, caption_tracks
 from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
@@ -210,8 +219,6 @@ class ModelCaptions:
         self, written: Written, model_tracks: int, *, per_track: int, seed: int
     ) -> None:
         """Captions by template for all tagged tracks but `model_tracks` that the seed chooses."""
-        from raymtr.captions.drafts import seed_of, usable_tags
-
         tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
         usable = [row["track_id"] for row in tracks.to_pylist() if usable_tags(row)]
         usable.sort(key=lambda track_id: seed_of(seed, track_id, 0, 0))
@@ -224,7 +231,6 @@ class ModelCaptions:
 
     def _draw(self, done: pa.Array, per_track: int, seed: int) -> ray.data.Dataset:
         """The first pass's drafts, to be written: of all tracks but those that are done."""
-        from raymtr.captions.drafts import plan_drafts
 
         def undone(tracks: pa.Table) -> pa.Table:
             return tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=done)))
@@ -240,8 +246,6 @@ class ModelCaptions:
 
     def _draw_again(self, held: str, seed: int, attempt: int) -> ray.data.Dataset:
         """A later pass's drafts, to be written: of what the pass before held."""
-        from raymtr.captions.drafts import plan_again
-
         draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
         plan = functools.partial(plan_again, seed=seed, draws=draws)
         return (
@@ -252,9 +256,7 @@ class ModelCaptions:
 
     def _judged(self, drafts: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         """`drafts` written and judged, in no order."""
-        from raymtr.captions.drafts import DRAFT, judge_drafts
         from raymtr.captions.engine import write_drafts
-        from raymtr.captions.faithfulness import Vocabulary
 
         vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
         judged = write_drafts(drafts, self._engine, self._captioner, self._spec).map_batches(
@@ -272,8 +274,6 @@ class ModelCaptions:
 
     def _count(self, done: set[str]) -> tuple[int, int, int]:
         """Tracks with tags that a caption may hold, all tracks, and those still to be captioned."""
-        from raymtr.captions.drafts import usable_tags
-
         tagged = total = undone = 0
         for batch in self._tracks(TRACK):
             ids = [track["track_id"] for track in batch.to_pylist() if usable_tags(track)]

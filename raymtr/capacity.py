@@ -40,6 +40,7 @@ class Measured:
     windows_per_gpu_s: float = 4_000.0
 
     # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track: mean of three.
+    # The recall is the first one's.
     tracks: int = 1_000_000
     dim: int = 128
     build_s: float = 16.0 + 62.0  # names and words; then load, indices, tuning and gate
@@ -48,7 +49,7 @@ class Measured:
     recall: Mapping[str, float] = field(default_factory=lambda: {"audio": 0.9965, "text": 0.997})
     p95_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 6.6, "text": 5.9})
     query_core_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 5.5, "text": 5.2})
-    exact_core_ms: float = 28.7  # numpy over float32 in memory
+    exact_core_ms: float = 28.7  # numpy over float32 in memory; of two
     # The same at 250,000 tracks takes 2.7 and 4.7 ms (two runs): what does not grow.
     fixed_ms: float = 3.0
 
@@ -56,7 +57,7 @@ class Measured:
     exact_build_s_per_track: float = 1.35 / 50_000
     exact_build_core_s_per_track: float = 1.35 / 50_000
     build_base_gb: float = 0.65  # of a build's peak, what does not grow
-    window_core_s: float = 6.4e-6  # to load a window and check it
+    window_core_s: float = 6.4e-6  # to load a window and check it; on the Xeon
     base_gb: float = 0.24  # a Python with LanceDB that has opened the tables
     words_bytes: float = 160.0  # of a track in `tracks`, indices included
     row_bytes: float = 64.0  # of a track in `vectors`, beside its vector

@@ -39,7 +39,8 @@ DRAFT = pa.schema(
         pa.field("held", pa.string()),  # a JSON list: what earlier passes found for its track
     ]
 )
-HELD = pa.schema([DRAFT.field(name) for name in ("track_id", "uri", "tags", "names", "held")])
+ABOUT = ("track_id", "uri", "tags", "names")  # what all drafts of a track share
+HELD = pa.schema([DRAFT.field(name) for name in (*ABOUT, "held")])
 FOUND = ("caption", "draw", "seed", "text", "coverage", "invention", "verdict", "error")
 OK = "ok"
 
@@ -94,14 +95,14 @@ def _draws_of(
 
 def held_row(best: Sequence[dict[str, Any]]) -> dict[str, str]:
     """The HELD row of a track that must be drawn for again, of its captions' best drafts so far."""
-    about = {name: best[0][name] for name in HELD.names[:-1]}
+    about = {name: best[0][name] for name in ABOUT}
     found = [{name: draft[name] for name in FOUND} for draft in best]
     return {**about, "held": json.dumps(found, ensure_ascii=False)}
 
 
 def held_drafts(draft: dict[str, Any]) -> list[dict[str, Any]]:
     """What earlier passes held of the track of `draft`: its captions' best drafts, or none."""
-    about = {name: draft[name] for name in HELD.names[:-1]}
+    about = {name: draft[name] for name in ABOUT}
     return [about | found for found in json.loads(draft["held"] or "[]")]
 
 
