@@ -1,7 +1,8 @@
-"""The audio tower's convolutions as one OpenVINO graph: the extra `fast`, for CPUs.
+"""The audio tower's convolutions as OpenVINO graphs: the extra `fast`, for CPUs.
 
-The graph is written out here, node by node. OpenVINO's own converter traces the model and takes ten
-seconds; this takes one. The graph has one fixed shape, a batch of one.
+The graphs are written out here, node by node. OpenVINO's own converter traces the model and takes
+ten seconds; this takes one. They have one fixed shape, a batch of one. They are two because the
+tower's start stays float32 (see `audio_forward`).
 
 OpenVINO tells its makers whenever it is imported, from a forked process. Nothing here phones home:
 its reporter is hidden from it, which it takes for not installed.
@@ -31,29 +32,41 @@ class OpenVinoConvolutions:
 
     def __init__(self, tower: ModifiedResNet, spec: AudioSpec, dtype: torch.dtype) -> None:
         mel = ops.parameter([1, spec.n_mels, spec.frames], openvino.Type.f32)
-        graph = openvino.Model([_map(tower, mel)], [mel], "audio_tower")
-        settings = {
-            "INFERENCE_PRECISION_HINT": HINTS[dtype],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "NUM_STREAMS": 1,
-            # Pinned, all processes of a machine would sit on its first cores.
-            "ENABLE_CPU_PINNING": False,
-        }
-        self._request = openvino.compile_model(graph, "CPU", settings).create_infer_request()
+        self._start = _compiled(_start(tower, mel), mel, torch.float32)
+        between = self._start.get_output_tensor()
+        x = ops.parameter(between.shape, openvino.Type.f32)
+        self._rest = _compiled(_rest(tower, x), x, dtype)
+        self._rest.set_input_tensor(between)
 
     def __call__(self, mel: Tensor) -> Tensor:
         """The last stage's map."""
-        self._request.infer([mel.contiguous().numpy()], share_inputs=True)
-        return torch.tensor(self._request.get_output_tensor().data)
+        self._start.infer([mel.contiguous().numpy()], share_inputs=True)
+        self._rest.infer()
+        return torch.tensor(self._rest.get_output_tensor().data)
 
 
-def _map(tower: ModifiedResNet, mel: Any) -> Any:
+def _compiled(y: Any, x: Any, dtype: torch.dtype) -> Any:
+    settings = {
+        "INFERENCE_PRECISION_HINT": HINTS[dtype],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        # Pinned, all processes of a machine would sit on its first cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+    graph = openvino.Model([y], [x], "audio_tower")
+    return openvino.compile_model(graph, "CPU", settings).create_infer_request()
+
+
+def _start(tower: ModifiedResNet, mel: Any) -> Any:
     x = ops.unsqueeze(mel, ops.constant([1]))
     for module in (tower.conv1, tower.conv2, tower.conv3):
         x = ops.relu(_convolution(module, x))
-    x = _average(tower.avgpool, x)
-    for stage in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
-        for block in stage:
+    return _bottleneck(tower.layer1[0], _average(tower.avgpool, x))
+
+
+def _rest(tower: ModifiedResNet, x: Any) -> Any:
+    for stage in (tower.layer1[1:], tower.layer2, tower.layer3, tower.layer4):
+        for block in stage:  # type: ignore[attr-defined]
             x = _bottleneck(block, x)
     return x
 
