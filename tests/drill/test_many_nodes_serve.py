@@ -135,14 +135,15 @@ def service(music: Workspace, tmp_path: Path) -> dict[str, Any]:
 
 
 def scaled(config: dict[str, Any], retriever: dict[str, Any]) -> dict[str, Any]:
-    """The configuration with the base's ingresses, and retrievers that scale like this."""
+    """The configuration composed as the base's is, and retrievers that scale like this."""
     base = rendered("RayService", "raymtr", folder="base")["spec"]["serveConfigV2"]
     deployments = [
         *yaml.safe_load(base)["applications"][0]["deployments"],
         {"name": "Retriever", "autoscaling_config": retriever},
     ]
     [application] = config["applications"]
-    return config | {"applications": [application | {"deployments": deployments}]}
+    composed = {"args": application["args"] | {"layout": "composed"}, "deployments": deployments}
+    return config | {"applications": [application | composed]}
 
 
 def running(nodes: Nodes, deployment: str) -> list[dict[str, Any]]:
@@ -167,7 +168,7 @@ def test_it_scales_and_answers_through_losses(
     cluster = nodes(cpus=2)
     cluster.serve(scaled(service, SCALING))
     address = f"http://127.0.0.1:{service['http_options']['port']}"
-    until(lambda: is_ready(address))
+    until(lambda: running(cluster, "Ingress") and is_ready(address))
 
     began = time.monotonic()
     light = Clients(address, exact)
