@@ -40,9 +40,10 @@ from raymtr.workspace import Workspace
 
 CENTRES, SPREAD, SHIFT = 2_000, 0.7, 0.6
 SHARD_ROWS = 100_000
-QUERIES, HITS = 200, 10
+QUERIES, ROUNDS, HITS = 200, 5, 10
 HELD, ASKED = 1, 2  # seeds: of the tracks' vectors, of the queries
 WITHIN = 0.3  # that a plan may be off
+Search = Callable[[np.ndarray], list[str]]
 TITLED = Path(__file__).resolve().parents[2] / "shared/data/mtg-jamendo/titled_catalogue.tsv"
 
 
@@ -246,24 +247,43 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
     def index(query: np.ndarray) -> list[str]:
         return [track for track, _ in table.nearest(query, limit=HITS)]
 
+    rounds = {
+        kind: [Round(index, numpy_exact, getattr(world, kind)(QUERIES)) for _ in range(ROUNDS)]
+        for kind in ("audio", "text")
+    }
+    for each in zip(*rounds.values(), strict=True):  # in turn: a second of noise hits one of many
+        for one in each:
+            one.run()
     cpu_ms = {}
-    for kind in ("audio", "text"):
-        queries = getattr(world, kind)(QUERIES)
-        exact, exact_ms, exact_cpu = timed(numpy_exact, queries)
-        found, ms, cpu = timed(index, queries)
-        recall = np.mean([len(set(a) & set(b)) / HITS for a, b in zip(exact, found, strict=True)])
+    for kind, done in rounds.items():
+        ms, exact_ms = (np.concatenate([getattr(r, n) for r in done]) for n in ("ms", "exact_ms"))
+        core_ms = sorted(one.core_ms for one in done)
+        cpu_ms[f"a query ({kind}), CPU-ms"] = float(np.median(core_ms))
         print(
-            f"{kind:5} recall@10 {recall:.4f} | index p50 {np.median(ms):.2f} p95 "
-            f"{np.quantile(ms, 0.95):.2f} p99 {np.quantile(ms, 0.99):.2f} ms, {cpu:.2f} CPU-ms | "
-            f"numpy exact p50 {np.median(exact_ms):.2f} ms, {exact_cpu:.2f} CPU-ms"
+            f"{kind:5} recall@10 {np.mean([one.recall for one in done]):.4f} | index p50 "
+            f"{np.median(ms):.2f} p95 {np.quantile(ms, 0.95):.2f} p99 {np.quantile(ms, 0.99):.2f} "
+            f"ms, CPU-ms {np.median(core_ms):.2f} ({core_ms[0]:.2f} to {core_ms[-1]:.2f} of "
+            f"{ROUNDS} rounds) | numpy exact p50 {np.median(exact_ms):.2f} ms, "
+            f"{np.median([one.exact_core_ms for one in done]):.2f} CPU-ms"
         )
-        cpu_ms[f"a query ({kind}), CPU-ms"] = cpu
     return cpu_ms
 
 
-def timed(
-    search: Callable[[np.ndarray], list[str]], queries: np.ndarray
-) -> tuple[list[list[str]], list[float], float]:
+class Round:
+    """QUERIES new queries by numpy and by the index, one after the other."""
+
+    def __init__(self, index: Search, exact: Search, queries: np.ndarray) -> None:
+        self._index, self._exact, self._queries = index, exact, queries
+
+    def run(self) -> None:
+        """Measure: recall, milliseconds of each query, CPU milliseconds of one on average."""
+        exact, self.exact_ms, self.exact_core_ms = timed(self._exact, self._queries)
+        found, self.ms, self.core_ms = timed(self._index, self._queries)
+        same = [len({*a} & {*b}) / HITS for a, b in zip(exact, found, strict=True)]
+        self.recall = float(np.mean(same))
+
+
+def timed(search: Search, queries: np.ndarray) -> tuple[list[list[str]], list[float], float]:
     """Answers, milliseconds of each, CPU milliseconds of one on average."""
     search(queries[0])
     answers, times = [], []
