@@ -79,7 +79,10 @@ def compare(workspace: Workspace, scratch: str) -> None:
     right = {kind: exact_rows(matrix, asked) for kind, asked in queries.items()}
     probes = world.text(QUERIES)
     tune = Tuner(probes, exact_rows(matrix, probes))
-    found = list(contestants(table, ids, matrix, tune, scratch))
+    found = []
+    for contestant in contestants(table, ids, matrix, tune, scratch):
+        print(f"{contestant.name}: built, {contestant.build_core_s:.1f} CPU-s", flush=True)
+        found.append(contestant)
     turn = np.concatenate([asked[:TIMED] for asked in queries.values()])
     spent = alternate({c.name: partial(ask, c.search, turn) for c in found}, rounds=ROUNDS)
     head = ("", "build CPU-s", "recall audio", "text", "CPU ms", "disk MB", "memory MB")

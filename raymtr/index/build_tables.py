@@ -160,10 +160,15 @@ def no_vectors(dim: int) -> pa.Table:
 
 
 def vector_config(index: VectorIndex) -> Any:
-    """LanceDB's own words for `index`, which is not exact."""
+    """LanceDB's own words for `index`, which is not exact.
+
+    Its k-means by default takes twice the vectors a centroid and five times the rounds: 55 CPU-s
+    for a million vectors instead of 34, and recall@10 of text queries 0.9972 instead of 0.9967.
+    """
+    where = {"num_partitions": index.partitions, "sample_rate": 128, "max_iterations": 10}
     if index.kind == "ivf_rq":
-        return IvfRq(num_bits=5, distance_type="cosine", num_partitions=index.partitions)
-    return IvfSq(distance_type="cosine", num_partitions=index.partitions)
+        return IvfRq(num_bits=5, distance_type="cosine", **where)
+    return IvfSq(distance_type="cosine", **where)
 
 
 def _half(vectors: pa.ChunkedArray) -> pa.FixedSizeListArray:
