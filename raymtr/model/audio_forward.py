@@ -8,9 +8,9 @@ window's vector is byte-equal whatever stands beside it. Pooling and head stay f
 
 `bf16` means bfloat16 convolutions where the machine has instructions for them. On a CPU without,
 torch would imitate them at a third of float32's speed, so float32 is used and a log line says so.
-On a CPU the stem and the first bottleneck stay float32. A log-mel is far from zero everywhere, so a
-rounded weight moves a whole channel, and all that follows hears it: this ninth of the work makes
-most of the error.
+On a CPU the stem and the first shortcut, which reads it, stay float32. A log-mel is far from zero
+everywhere, so a rounded weight moves a whole channel, and all that follows hears it: this
+thirteenth of the work makes most of the error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raymtr.model.clap import ClapTowers
 from raymtr.model.model_folder import Towers
-from raymtr.model.resnet import Bottleneck, ModifiedResNet
+from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of
 from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import Precision
 
@@ -153,7 +153,7 @@ class TorchConvolutions:
         self._stem = [_Convolution(module, device, start) for module in stem]
         self._pool = tower.avgpool
         self._blocks = [
-            _Bottleneck(block, device, dtype if number else start)
+            _Bottleneck(block, device, dtype, shortcut=dtype if number else start)
             for number, block in enumerate(blocks_of(tower))
         ]
 
@@ -169,22 +169,23 @@ class TorchConvolutions:
 
 
 class _Bottleneck:
-    """A folded bottleneck in one precision."""
+    """A folded bottleneck, whose shortcut may be of higher precision."""
 
-    def __init__(self, block: Bottleneck, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, block: Bottleneck, device: torch.device, dtype: torch.dtype, *, shortcut: torch.dtype
+    ) -> None:
         self._dtype, self._pool = dtype, block.avgpool
         self._first = _Convolution(block.conv1, device, dtype)
         self._second = _Convolution(block.conv2, device, dtype)
         self._third = _Convolution(block.conv3, device, dtype)
         down: Any = block.downsample  # a pool, a convolution, and what is left of its norm
-        self._shortcut = None if down is None else _Convolution(down[1], device, dtype)
+        self._shortcut = None if down is None else _Convolution(down[1], device, shortcut)
 
     def __call__(self, x: Tensor) -> Tensor:
         """The block's output; it may lie where `x` lay, which nobody else reads."""
-        x = x.to(self._dtype)
-        y = self._pool(self._second(self._first(x)))
         onto = x if self._shortcut is None else self._shortcut(self._pool(x), rectify=False)
-        return self._third(y, onto=onto)
+        y = self._pool(self._second(self._first(x.to(self._dtype))))
+        return self._third(y, onto=onto.to(self._dtype))
 
 
 class _Convolution:
@@ -221,11 +222,6 @@ class _Convolution:
         else:
             y = onednn._convolution_pointwise_.binary(onto, *arguments, "add", None, then, [], "")
         return y
-
-
-def blocks_of(tower: ModifiedResNet) -> list[Bottleneck]:
-    """All bottlenecks, in order."""
-    return [module for module in tower.modules() if isinstance(module, Bottleneck)]
 
 
 def folded(tower: ModifiedResNet) -> ModifiedResNet:

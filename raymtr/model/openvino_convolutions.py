@@ -21,7 +21,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 
-from raymtr.model.resnet import ModifiedResNet  # noqa: E402
+from raymtr.model.resnet import ModifiedResNet, blocks_of  # noqa: E402
 from raymtr.specs import AudioSpec  # noqa: E402
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -32,11 +32,12 @@ class OpenVinoConvolutions:
 
     def __init__(self, tower: ModifiedResNet, spec: AudioSpec, dtype: torch.dtype) -> None:
         mel = ops.parameter([1, spec.n_mels, spec.frames], openvino.Type.f32)
-        self._start = _compiled(_start(tower, mel), mel, torch.float32)
-        between = self._start.get_output_tensor()
-        x = ops.parameter(between.shape, openvino.Type.f32)
-        self._rest = _compiled(_rest(tower, x), x, dtype)
-        self._rest.set_input_tensor(between)
+        self._start = _compiled(_start(tower, mel), [mel], torch.float32)
+        between = [self._start.get_output_tensor(number) for number in (0, 1)]
+        arriving = [ops.parameter(tensor.shape, openvino.Type.f32) for tensor in between]
+        self._rest = _compiled([_rest(tower, *arriving)], arriving, dtype)
+        for number, tensor in enumerate(between):
+            self._rest.set_input_tensor(number, tensor)
 
     def __call__(self, mel: Tensor) -> Tensor:
         """The last stage's map."""
@@ -45,7 +46,7 @@ class OpenVinoConvolutions:
         return torch.tensor(self._rest.get_output_tensor().data)
 
 
-def _compiled(y: Any, x: Any, dtype: torch.dtype) -> Any:
+def _compiled(results: list[Any], parameters: list[Any], dtype: torch.dtype) -> Any:
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -53,31 +54,38 @@ def _compiled(y: Any, x: Any, dtype: torch.dtype) -> Any:
         # Pinned, all processes of a machine would sit on its first cores.
         "ENABLE_CPU_PINNING": False,
     }
-    graph = openvino.Model([y], [x], "audio_tower")
+    graph = openvino.Model(results, parameters, "audio_tower")
     return openvino.compile_model(graph, "CPU", settings).create_infer_request()
 
 
-def _start(tower: ModifiedResNet, mel: Any) -> Any:
+def _start(tower: ModifiedResNet, mel: Any) -> list[Any]:
+    """The stem's map, and the first shortcut's."""
     x = ops.unsqueeze(mel, ops.constant([1]))
     for module in (tower.conv1, tower.conv2, tower.conv3):
         x = ops.relu(_convolution(module, x))
-    return _bottleneck(tower.layer1[0], _average(tower.avgpool, x))
+    x = _average(tower.avgpool, x)
+    return [x, _shortcut(blocks_of(tower)[0], x)]
 
 
-def _rest(tower: ModifiedResNet, x: Any) -> Any:
-    for stage in (tower.layer1[1:], tower.layer2, tower.layer3, tower.layer4):
-        for block in stage:  # type: ignore[attr-defined]
-            x = _bottleneck(block, x)
+def _rest(tower: ModifiedResNet, x: Any, onto: Any) -> Any:
+    first, *others = blocks_of(tower)
+    x = _bottleneck(first, x, onto)
+    for block in others:
+        x = _bottleneck(block, x, _shortcut(block, x))
     return x
 
 
-def _bottleneck(block: Any, x: Any) -> Any:
+def _shortcut(block: Any, x: Any) -> Any:
+    if block.downsample is None:
+        return x
+    return _convolution(block.downsample[1], _average(block.downsample[0], x))
+
+
+def _bottleneck(block: Any, x: Any, onto: Any) -> Any:
     y = ops.relu(_convolution(block.conv1, x))
     y = ops.relu(_convolution(block.conv2, y))
     y = _convolution(block.conv3, _average(block.avgpool, y))
-    if block.downsample is not None:
-        x = _convolution(block.downsample[1], _average(block.downsample[0], x))
-    return ops.relu(ops.add(y, x))
+    return ops.relu(ops.add(y, onto))
 
 
 def _convolution(module: nn.Conv2d, x: Any) -> Any:

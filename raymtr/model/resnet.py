@@ -140,3 +140,8 @@ class ModifiedResNet(nn.Module):
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         pooled: Tensor = self.attn_pool(x)
         return pooled
+
+
+def blocks_of(tower: ModifiedResNet) -> list[Bottleneck]:
+    """All bottlenecks, in order."""
+    return [module for module in tower.modules() if isinstance(module, Bottleneck)]
