@@ -6,8 +6,8 @@ The vectors are made: tracks lie around CENTRES directions of unequal weight, an
 lie off that distribution, as words do, by a shift common to all and noise of their own. Titles,
 artists and tags are those of ../shared/data/mtg-jamendo, again and again with a number behind, or
 numbers alone where that folder is absent. Recall is against an exact scan; latency is one query at
-a time on one thread of ours; CPU is of the whole process. What a catalog of real vectors gives may
-differ: the index is tuned on whatever it holds, and says what it found.
+a time on one thread of ours; CPU is of the whole process, in the median of ROUNDS. What a catalog
+of real vectors gives may differ: the index is tuned on whatever it holds, and says what it found.
 
 At the end the figures stand beside what `raymtr plan` says of a catalog of this size: asked is
 within 30 %. The other benchmarks of the index go on with the folder that --keep names.
@@ -24,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -247,13 +248,12 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
     def index(query: np.ndarray) -> list[str]:
         return [track for track, _ in table.nearest(query, limit=HITS)]
 
-    rounds = {
-        kind: [Round(index, numpy_exact, getattr(world, kind)(QUERIES)) for _ in range(ROUNDS)]
-        for kind in ("audio", "text")
-    }
-    for each in zip(*rounds.values(), strict=True):  # in turn: a second of noise hits one of many
-        for one in each:
-            one.run()
+    kinds = ("audio", "text")
+    asked = {kind: [getattr(world, kind)(QUERIES) for _ in range(ROUNDS)] for kind in kinds}
+    rounds: dict[str, list[Round]] = {kind: [] for kind in kinds}
+    for number in range(ROUNDS):  # the kinds in turn: a second of noise hits one round of many
+        for kind in kinds:
+            rounds[kind].append(one_round(index, numpy_exact, asked[kind][number]))
     cpu_ms = {}
     for kind, done in rounds.items():
         ms, exact_ms = (np.concatenate([getattr(r, n) for r in done]) for n in ("ms", "exact_ms"))
@@ -269,18 +269,22 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
     return cpu_ms
 
 
-class Round:
-    """QUERIES new queries by numpy and by the index, one after the other."""
+class Round(NamedTuple):
+    """QUERIES queries by the index, and by numpy: milliseconds of each, CPU's of one on average."""
 
-    def __init__(self, index: Search, exact: Search, queries: np.ndarray) -> None:
-        self._index, self._exact, self._queries = index, exact, queries
+    recall: float
+    ms: list[float]
+    core_ms: float
+    exact_ms: list[float]
+    exact_core_ms: float
 
-    def run(self) -> None:
-        """Measure: recall, milliseconds of each query, CPU milliseconds of one on average."""
-        exact, self.exact_ms, self.exact_core_ms = timed(self._exact, self._queries)
-        found, self.ms, self.core_ms = timed(self._index, self._queries)
-        same = [len({*a} & {*b}) / HITS for a, b in zip(exact, found, strict=True)]
-        self.recall = float(np.mean(same))
+
+def one_round(index: Search, exact: Search, queries: np.ndarray) -> Round:
+    """Measured one after the other."""
+    right, exact_ms, exact_core_ms = timed(exact, queries)
+    found, ms, core_ms = timed(index, queries)
+    recall = np.mean([len({*a} & {*b}) / HITS for a, b in zip(right, found, strict=True)])
+    return Round(float(recall), ms, core_ms, exact_ms, exact_core_ms)
 
 
 def timed(search: Search, queries: np.ndarray) -> tuple[list[list[str]], list[float], float]:

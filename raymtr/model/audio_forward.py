@@ -148,7 +148,8 @@ class TorchConvolutions:
     """A folded tower's convolutions, each one call with what follows it."""
 
     def __init__(self, tower: ModifiedResNet, device: torch.device, dtype: torch.dtype) -> None:
-        self._start = start = torch.float32 if device.type == "cpu" else dtype
+        start = torch.float32 if device.type == "cpu" else dtype
+        self._stem_dtype = start
         stem = (tower.conv1, tower.conv2, tower.conv3)
         self._stem = [_Convolution(module, device, start) for module in stem]
         self._pool = tower.avgpool
@@ -159,7 +160,7 @@ class TorchConvolutions:
 
     def __call__(self, mel: Tensor) -> Tensor:
         """The last stage's map."""
-        x = mel.to(self._start).unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        x = mel.to(self._stem_dtype).unsqueeze(1).contiguous(memory_format=torch.channels_last)
         for convolution in self._stem:
             x = convolution(x)
         x = self._pool(x)
