@@ -110,7 +110,7 @@ def test_a_placeholder_is_no_evidence(title: str, artist: str) -> None:
 
 
 @pytest.mark.parametrize("title", ["1979", "22", "Track of Time", "Song 2", "Unknown Pleasures"])
-@pytest.mark.parametrize("artist", ["A", "The Artist", "The Various", "Unknown Mortal Orchestra"])
+@pytest.mark.parametrize("artist", ["A", "The Artist", "Unknown Mortal Orchestra"])
 def test_a_name_that_looks_like_a_placeholder_is_a_name(title: str, artist: str) -> None:
     assert read_name(title, artist).song is not None
 
