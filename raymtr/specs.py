@@ -46,7 +46,7 @@ def _weights(spec: Any, name: str) -> None:
 Precision = Literal["fp32", "bf16"]
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
-HALVINGS = 5  # of a picture's sides, in a ResNet
+STRIDE = 32  # of the audio tower, in bands and in frames: a smaller picture leaves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +124,11 @@ class TowersSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "dim")
         _at_least(1e-3, self, "temperature")
-        if min(self.audio.frames, self.audio.n_mels) < 2**HALVINGS:
+        if min(self.audio.n_mels, self.audio.frames) < STRIDE:
             raise InputError(
-                f"audio.n_mels and the frames of a window (window_s / hop) are {2**HALVINGS} at "
-                f"least, for the tower halves both {HALVINGS} times; got {self.audio.n_mels} and "
-                f"{self.audio.frames}"
+                f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "
+                f"is too small: the audio tower needs {STRIDE} of each; raise audio.window_s or "
+                "n_mels"
             )
 
 
