@@ -127,8 +127,8 @@ class TowersSpec:
         if min(self.audio.n_mels, self.audio.frames) < STRIDE:
             raise InputError(
                 f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "
-                f"is too small: the audio tower needs {STRIDE} of each; raise audio.window_s or n_mels, "
-                "or lower hop"
+                f"is too small: the audio tower needs {STRIDE} of each; raise audio.window_s or "
+                "n_mels, or lower hop"
             )
 
 
