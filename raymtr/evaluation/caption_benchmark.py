@@ -84,7 +84,7 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
         seen = ", ".join(table.column_names)
         raise InputError(f"{uri} has no column caption; columns seen: {seen}")
     rows = table.to_pylist()
-    for key_of_row, key_of_pair in ((_clip, lambda pair: pair.clip), (_tags, _tags_of_pair)):
+    for key_of_row, key_of_pair in ((clip_of, lambda pair: pair.clip), (_tags, _tags_of_pair)):
         found: dict[object, list[str]] = {}
         for row in rows:
             if row["caption"] is not None:
