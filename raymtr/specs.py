@@ -59,6 +59,8 @@ class AudioSpec:
     hop: int = 220  # samples between frames
     n_mels: int = 128  # Slaney mel bands
     min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
+    # Of a clip; "removed" makes one clip of all its gains, "kept" is what released weights want.
+    level: Literal["kept", "removed"] = "kept"
 
     def __post_init__(self) -> None:
         _at_least(1, self, "sample_rate", "hop", "n_mels")
