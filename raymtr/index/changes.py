@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build_tables import vectors_table, windows_table
-from raymtr.index.filters import sql_among
+from raymtr.index.conditions import sql_among
 from raymtr.index.publish import (
     count_not_unit,
     find_recall_faults,

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from raymtr import text as sentences
-from raymtr.index.filters import Condition, Filter, Joined
+from raymtr.index.conditions import Condition
+from raymtr.index.filters import Filter, joined
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.search.ranking import Arm
@@ -140,7 +141,7 @@ def _artist_graph(table: TrackTable, request: SearchRequest, understood: Underst
 
 
 def _and(first: Filter, second: Filter | None) -> Filter:
-    return first if second is None else Joined("and", (first, second))
+    return first if second is None else joined("and", first, second)
 
 
 def _weighted_mean(
