@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -85,6 +85,8 @@ class Build:
     trial: Trial | None = None  # None: exact, which there is nothing to try of
     revision: int = 0  # how often tracks were added, changed or taken out since it was built
     changed_at: str | None = None  # when that was last, as `built_at`
+    after: str | None = None  # the build that served when this one was made
+    retired_at: str | None = field(default=None, compare=False)  # when another took its place
 
     @property
     def table_version(self) -> str:
