@@ -43,6 +43,15 @@ def _weights(spec: Any, name: str) -> None:
         raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
 
 
+def _up_to(bound: str, spec: Any, *names: str) -> None:
+    """Raise InputError where one of these settings lies above the setting `bound`."""
+    for name in names:
+        if getattr(spec, name) > getattr(spec, bound):
+            raise InputError(
+                f"{name} is at most {bound}, {getattr(spec, bound)}; got {getattr(spec, name)}"
+            )
+
+
 Precision = Literal["fp32", "bf16"]
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
@@ -149,21 +158,25 @@ class TrainSpec:
     batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: two workers != one
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: all alike
     workers: int = 1
+    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
     threads: int = 1  # torch threads of a worker; part of the settings, for it changes the weights
     use_gpu: bool = False
     checkpoint_every: int = 500  # steps
     validate_every: int = 500  # steps
     keep_checkpoints: int = 2
+    cache_gib: float = 50.0  # decoded audio kept on each machine; the rest is decoded as drawn
+    cache_folder: str = ""  # where; else in a local workspace, or the machine's temporary folder
 
     def __post_init__(self) -> None:
         _at_least(1, self, "steps", "workers", "threads", "keep_checkpoints")
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
-        _at_least(0, self, "seed")
+        _at_least(0, self, "seed", "min_workers", "cache_gib")
+        _up_to("workers", self, "min_workers")
         _weights(self, "mixture")
-        if self.global_batch < 2 or self.global_batch % self.workers:
+        if self.global_batch < max(2, self.workers):
             raise InputError(
-                "global_batch is at least 2 and a multiple of workers, got "
+                "global_batch is at least 2 and a row for each worker, got "
                 f"{self.global_batch} over {self.workers} workers"
             )
 
@@ -173,6 +186,7 @@ class EmbedSpec:
     """The embedding job: how wide it runs and what it refuses."""
 
     actors: int = 1  # model replicas; fewer for few tracks
+    min_actors: int = 0  # start with as few, take up to `actors` as they come; 0: all or none
     threads: int = 1  # torch threads of one replica
     use_gpu: bool = False
     precision: Precision = "fp32"
@@ -183,7 +197,8 @@ class EmbedSpec:
 
     def __post_init__(self) -> None:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
-        _at_least(0, self, "max_track_s", "max_file_mb")
+        _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
+        _up_to("actors", self, "min_actors")
 
 
 @dataclass(frozen=True, kw_only=True)

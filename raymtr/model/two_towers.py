@@ -62,13 +62,13 @@ class TwoTowers(nn.Module):
         self.text_tower.tokenizer.save_pretrained(folder / TEXT_PART)
 
 
-def build_towers(spec: TowersSpec, *, seed: int) -> TwoTowers:
-    """A random audio tower beside the pretrained text tower that the spec names.
+def build_towers(spec: TowersSpec, *, seed: int, text_folder: str | None = None) -> TwoTowers:
+    """A random audio tower beside the pretrained text tower in `text_folder`, or as the spec names.
 
     The same spec and seed give the same weights; the global random state is left alone. The audio
     tower lies channels last in memory: a training step on a CPU is 1.5 times faster for it.
     """
-    text_tower = load_text_tower(spec.text_tower)
+    text_tower = load_text_tower(spec.text_tower, text_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = TwoTowers(spec, text_tower)
