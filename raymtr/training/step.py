@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from raymtr.errors import UnusableError
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
-from raymtr.training.contrastive_loss import contrastive_loss, workers
+from raymtr.training.contrastive_loss import contrastive_loss, shares, workers
 
 
 class Towers(Protocol):
@@ -104,7 +104,8 @@ class TrainStep:
 
     def loss(self, batch: Batch) -> Tensor:
         """This worker's share of the loss; the towers run in `spec.precision`, the loss in fp32."""
-        return contrastive_loss(*self._forward(batch), self.towers.logit_scale)
+        sizes = shares(self.spec.global_batch, workers()) if workers() > 1 else None
+        return contrastive_loss(*self._forward(batch), self.towers.logit_scale, sizes)
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
