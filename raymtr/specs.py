@@ -43,15 +43,6 @@ def _weights(spec: Any, name: str) -> None:
         raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
 
 
-def _up_to(bound: str, spec: Any, *names: str) -> None:
-    """Raise InputError where one of these settings lies above the setting `bound`."""
-    for name in names:
-        if getattr(spec, name) > getattr(spec, bound):
-            raise InputError(
-                f"{name} is at most {bound}, {getattr(spec, bound)}; got {getattr(spec, name)}"
-            )
-
-
 Precision = Literal["fp32", "bf16"]
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
@@ -172,7 +163,7 @@ class TrainSpec:
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
         _at_least(0, self, "seed", "min_workers", "cache_gib")
-        _up_to("workers", self, "min_workers")
+        _at_most(self.workers, self, "min_workers")
         _weights(self, "mixture")
         if self.global_batch < max(2, self.workers):
             raise InputError(
@@ -198,7 +189,7 @@ class EmbedSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
         _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
-        _up_to("actors", self, "min_actors")
+        _at_most(self.actors, self, "min_actors")
 
 
 @dataclass(frozen=True, kw_only=True)
