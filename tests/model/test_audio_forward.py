@@ -13,12 +13,13 @@ import torch
 from torch.nn import functional
 
 from raymtr.model.audio_forward import (
+    WINDOWS_AT_ONCE,
     AudioForward,
     Convolutions,
-    TorchConvolutions,
     compute_dtype,
     folded,
 )
+from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import AudioTowerSpec, TowersSpec
 
@@ -72,6 +73,19 @@ def test_a_window_is_byte_equal_in_every_batch(
     assert np.array_equal(embed(np.tile(waves, (2, 1))), np.tile(alone, (2, 1)))
     assert np.array_equal(embed(waves[::-1]), alone[::-1])
     assert embed(waves[:0]).shape == (0, 24)
+
+
+def test_batches_follow_one_another_through_two_buffers(
+    make_towers: Callable[..., TwoTowers], waves: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several windows at once, as on a GPU: all in order, the last batch padded."""
+    monkeypatch.setitem(WINDOWS_AT_ONCE, "cpu", 3)
+    embed = forward("torch", make_towers())
+    many = np.tile(waves, (2, 1))[:7]
+    alone = np.concatenate([embed(wave[None]) for wave in many])
+    together = embed(many)
+    assert np.abs(together - alone).max() < 1e-5
+    assert np.abs(alone[:4] - np.roll(alone[:4], 1, axis=0)).max(axis=1).min() > 1e-3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
