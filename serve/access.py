@@ -33,7 +33,7 @@ OPEN_PATHS = re.compile(
 )
 UPLOADS = "/v1/search/audio"
 CARRIES_AUDIO = ("/v1/search", UPLOADS)
-LOOPBACK_HOSTS = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+LOOPBACK_HOSTS = re.compile(r"(localhost\.?|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 SCOPES = frozenset({"search", "metrics"})
 SECURITY = {
     b"x-content-type-options": b"nosniff",
@@ -95,23 +95,33 @@ class Gate:
             return
         began = time.perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
+        headless = scope["method"] == "HEAD" and path != "/mcp"  # which has no GET
+        scope = scope | ({"method": "GET", "head": True} if headless else {})  # ours: it is changed
 
         async def send_marked(message: Any) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
                 self.meters.answered(route, message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", []), *SECURITY.items()]
+            elif headless:
+                message = message | {"body": b""}
             await send(message)
 
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        refusal = self._refuse(path, headers, scope.get("query_string", b""))
+        bounded = _Bounded(receive, self._most_bytes(path), self.settings.body_timeout_s)
+        plays = path.startswith("/rest/")
+        try:
+            if plays and scope["method"] == "POST":
+                scope |= await _as_query(bounded, scope, headers)
+            refusal = self._refuse(path, headers, scope)
+        except HTTPException as error:  # of the body
+            refusal = Refusal(error.status_code, "body_refused", str(error.detail))
         if refusal is not None:
             answer: Response = refusal.response()
-            if path.startswith("/rest/"):
+            if plays:
                 answer = subsonic.refused(refusal, asked=Request(scope).query_params)
             await answer(scope, receive, send_marked)
             return
-        bounded = _Bounded(receive, self._most_bytes(path), self.settings.body_timeout_s)
         carries = self._carries_audio(path, headers)
         self.uploads += carries
         try:
@@ -119,7 +129,7 @@ class Gate:
         finally:
             self.uploads -= carries
 
-    def _refuse(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
+    def _refuse(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
             return Refusal(403, "host_refused", "without keys only a loopback host is answered")
         length = headers.get("content-length", "0")
@@ -127,17 +137,23 @@ class Gate:
             return Refusal(413, "body_too_large", "the body is larger than this endpoint takes")
         if OPEN_PATHS.fullmatch(path):
             return None
-        return self._refuse_caller(path, headers, query) or self._refuse_upload(path, headers)
+        return self._refuse_caller(path, headers, scope) or self._refuse_upload(path, headers)
 
-    def _refuse_caller(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
+    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
         if not self.keys:
             return self._spend("anyone")
-        key = self._known(_key_in(path, headers.get("authorization", ""), query))
+        query = scope.get("query_string", b"")
+        sent = _key_in(path, headers.get("authorization", ""), query)
+        if not sent and path.startswith("/rest/") and "t" in parse_qs(query.decode("latin-1")):
+            detail = "salted tokens would need the key in plain text here: send it as apiKey"
+            return Refusal(401, "token_login", detail)
+        key = self._known(sent)
         if key is None:
             return Refusal(401, "key_refused", "send `Authorization: Bearer <key>`")
         wanted = "metrics" if path == "/metrics" else "search"
         if wanted not in key.scopes:
             return Refusal(403, "key_out_of_scope", f"this key does not open {wanted}")
+        scope["caller"] = key.name
         return self._spend(key.name)
 
     def _refuse_upload(self, path: str, headers: dict[str, str]) -> Refusal | None:
@@ -155,10 +171,12 @@ class Gate:
         return stated is None or int(stated) > self.settings.json_max_kb * 1024
 
     def _known(self, sent: str) -> Key | None:
-        digest = hashlib.sha256(sent.encode()).hexdigest()
+        # A header's bytes were read as Latin-1; they are UTF-8, or that.
+        forms = (sent.encode(), sent.encode("latin-1", "replace"))
+        digests = [hashlib.sha256(form).hexdigest() for form in forms]
         found = None
         for known, key in self.keys.items():  # all of them: the time tells nothing
-            if hmac.compare_digest(known, digest):
+            if any([hmac.compare_digest(known, digest) for digest in digests]):
                 found = key
         return found
 
@@ -195,6 +213,18 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
         except ValueError:
             return ""
     return sent
+
+
+async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[str, Any]:
+    """What makes a GET of a player's POST: its form, behind what the address asks already."""
+    form, more = b"", True
+    while more:
+        message = await receive()
+        form, more = form + message.get("body", b""), message.get("more_body", False)
+    kind = headers.get("content-type", "").lower()
+    asked = [scope.get("query_string", b"")]
+    asked += [form] if "json" not in kind and "multipart" not in kind else []
+    return {"method": "GET", "query_string": b"&".join(filter(None, asked))}
 
 
 class _Bounded:

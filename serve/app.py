@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
+from ray.serve.context import _get_global_client as get_global_client
 
-from raymtr.errors import InputError
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.calls import overdue
 from raymtr.index.shards import MadeBy
+from raymtr.ports import listeners, own_cluster
 from serve import audio_encoder, encoders, retriever
 from serve.asking import LOST, NOT_TAKEN, answer_of
 from serve.http import build_http
@@ -66,6 +69,7 @@ class Retriever:
     """The library's search over the live build."""
 
     def __init__(self, settings: ServeSettings, text: Any, audio: Any) -> None:
+        self.deadline_s = settings.request_timeout_s
         wait = {"queue_timeout_s": settings.queue_timeout_s}
 
         async def encode_text(made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
@@ -112,7 +116,33 @@ class Retriever:
             self.warm = True
         return await self.retriever.state()
 
+    def check_health(self) -> None:
+        """Serve asks this now and then, and puts another replica in the place of one that fails.
+
+        A call that outlives its request cannot be stopped, and holds its thread, or a core, for as
+        long as this process lives.
+        """
+        stuck = overdue(self.deadline_s)
+        if stuck:
+            raise UnusableError(f"calls into the tables do not come back (seconds): {stuck}")
+
     warm = False
+
+
+def refuse_shared_port() -> None:
+    """Raises UnusableError where another cluster's server listens on this one's port too.
+
+    Looked at where a proxy of this cluster is, for elsewhere the port is anyone's. HAProxy leaves
+    its Ray's tree of processes when it reloads, so it is not told apart.
+    """
+    address, own = get_global_client().http_config, own_cluster()
+    here = listeners(address.host or "", address.port)
+    others = [one for one in here if one.cluster != own and "haproxy" not in one.name]
+    if own and others and len(others) < len(here):
+        raise UnusableError(
+            f"{address.host}:{address.port} is in use by {others[0]} too: requests would go to "
+            "either; end that, or choose another port in http_options"
+        )
 
 
 def build_app(args: dict[str, Any]) -> serve.Application:
@@ -141,6 +171,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     class Ingress:
         def __init__(self, behind: Any) -> None:
             """`behind` is the retriever; in the fused layout what that one asks for uploads."""
+            refuse_shared_port()
             self.retriever = Retriever(settings, None, behind) if fused else behind
 
         async def ask(self, verb: str, *arguments: Any) -> Any:
@@ -149,6 +180,11 @@ def build_app(args: dict[str, Any]) -> serve.Application:
             if fused:
                 return await called(*arguments)
             return await answer_of(called.remote(*arguments), settings.queue_timeout_s)
+
+        def check_health(self) -> None:
+            """In the fused layout the retriever's; see there."""
+            if fused:
+                self.retriever.check_health()
 
     inner = audio if fused else retrieve.bind(settings, text, audio)
     return Ingress.bind(inner)  # type: ignore[attr-defined]

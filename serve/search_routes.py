@@ -1,4 +1,4 @@
-"""Search by words, by examples, by a recording; similar tracks and artists; text vectors.
+"""Search by words, by examples, by a recording; similar tracks and artists.
 
 What a search accepts is not said here again: the library checks it. Answers are plain JSON values
 and go out as they are: FastAPI's walk through ten hits takes seven times as long as their JSON.
@@ -7,18 +7,15 @@ and go out as they are: FastAPI's walk through ten hits takes seven times as lon
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serve.asking import ask, ask_search, meters_of
-from serve.messages import EmbeddingsBody, Refusal, RefusedError, SearchBody
+from serve.messages import SearchBody
 from serve.openapi import UPLOAD, answers_with
 from serve.uploads import file_of, recording_in
-
-MOST_INPUTS = 256
 
 
 def add_search(http: FastAPI) -> None:
@@ -62,33 +59,3 @@ async def ask_search_artists(http: FastAPI, name: str, asked: dict[str, Any]) ->
     meters_of(http).searched(searched)
     answer: dict[str, Any] = searched.answer
     return answer
-
-
-def add_embeddings(http: FastAPI) -> None:
-    """Text vectors for OpenAI's clients."""
-
-    @http.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        if not 1 <= len(texts) <= MOST_INPUTS or not all(text.strip() for text in texts):
-            detail = f"input is 1 to {MOST_INPUTS} non-empty texts"
-            raise RefusedError(Refusal(422, "invalid_request", detail))
-        if body.encoding_format not in ("float", "base64") or body.dimensions is not None:
-            detail = "encoding_format is float or base64; dimensions cannot be chosen"
-            raise RefusedError(Refusal(422, "invalid_request", detail))
-        made = await ask(http, "embed", body.model, texts)
-        meters_of(http).encoded(made["vectors"])
-        packed = body.encoding_format == "base64"
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
-                if packed
-                else row.tolist(),
-            }
-            for index, row in enumerate(made["vectors"].rows)
-        ]
-        words = sum(len(text.split()) for text in texts)  # words stand for tokens here
-        usage = {"prompt_tokens": words, "total_tokens": words}
-        return {"object": "list", "data": data, "model": made["model"], "usage": usage}

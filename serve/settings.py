@@ -50,6 +50,7 @@ class ServeSettings:
     body_max_mb: float = 32.0
     json_max_kb: float = 256.0  # of a body without audio
     requests_per_minute: int = 600  # of one key
+    cors_origins: str = ""  # of pages elsewhere that may ask, blanks between; * is any page
     pointer_every_s: float = 2.0  # how often the live pointer is read
     health_check_s: float = 10.0
     shutdown_wait_s: float = 5.0

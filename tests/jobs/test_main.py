@@ -76,6 +76,7 @@ def test_ctrl_c_is_status_130_and_says_how_far_it_came(
 @pytest.mark.drill
 def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     """A real embedding, stopped when its first tracks are done, and taken up again."""
+    import os
     import signal
 
     import numpy as np
@@ -99,7 +100,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
         job = subprocess.Popen(command, stderr=stderr, start_new_session=True)
     while not list((tmp_path / "w").glob("embeddings/*/tracks/*.parquet")):
         assert job.poll() is None, log.read_text()[-2_000:]
-    job.send_signal(signal.SIGINT)
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
     assert job.wait(120) == 130, log.read_text()[-2_000:]
     said = log.read_text()
     assert "Traceback" not in said, said[-3_000:]
