@@ -28,6 +28,7 @@ LAYERS = (
         "track",
         "workspace",
         "metrics",
+        "ports",
         "progress",
         "capacity",
     ),

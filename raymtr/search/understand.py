@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
+from raymtr.errors import InputError
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
 from raymtr.index.track_table import TrackTable
@@ -92,6 +93,18 @@ def understand(text: str, table: TrackTable) -> Understood:
     if found is None and _may_be_misspelt(plain, table):
         found = _misspelt(text, wholes, similar, artists, table)
     return found or _description(text, table)
+
+
+def similar_artist(name: str, table: TrackTable) -> Understood:
+    """What `similar to` asks of this very artist, whatever else its name could be read as.
+
+    Raises InputError where neither a track nor the artist graph has the name.
+    """
+    named = [_Reading(None, name)]
+    found = _Known(table, named).first(named, "similar")
+    if found is None:
+        raise InputError(f"no artist {name!r} in this catalog")
+    return found
 
 
 def _misspelt(
