@@ -8,6 +8,7 @@ it takes or makes `X-Request-ID`, hands it to every deployment's log and sends i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -23,14 +24,15 @@ from starlette.responses import Response
 
 from raymtr.errors import InputError
 from serve import subsonic
-from serve.messages import Refusal
+from serve.messages import UPLOAD_AGAIN_S, Refusal
 from serve.meters import Meters
 from serve.settings import ServeSettings
 
 OPEN_PATHS = re.compile(
     r"/|/page/.*|/livez|/readyz|/docs|/openapi\.json|/rest/getOpenSubsonicExtensions(\.view)?"
 )
-CARRIES_AUDIO = ("/v1/search", "/v1/search/audio")
+UPLOADS = "/v1/search/audio"
+CARRIES_AUDIO = ("/v1/search", UPLOADS)
 LOOPBACK_HOSTS = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 SCOPES = frozenset({"search", "metrics"})
 SECURITY = {
@@ -84,6 +86,7 @@ class Gate:
         self.app, self.settings, self.meters = app, settings, meters
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
         self.spent: dict[str, tuple[float, float]] = {}  # caller -> tokens left, at what time
+        self.uploads = 0  # being read or searched by
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse, or hand on with a bounded body."""
@@ -108,7 +111,13 @@ class Gate:
                 answer = subsonic.refused(refusal, asked=Request(scope).query_params)
             await answer(scope, receive, send_marked)
             return
-        await self.app(scope, _Bounded(receive, self._most_bytes(path)), send_marked)
+        bounded = _Bounded(receive, self._most_bytes(path), self.settings.body_timeout_s)
+        carries = self._carries_audio(path, headers)
+        self.uploads += carries
+        try:
+            await self.app(scope, bounded, send_marked)
+        finally:
+            self.uploads -= carries
 
     def _refuse(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
@@ -118,6 +127,9 @@ class Gate:
             return Refusal(413, "body_too_large", "the body is larger than this endpoint takes")
         if OPEN_PATHS.fullmatch(path):
             return None
+        return self._refuse_caller(path, headers, query) or self._refuse_upload(path, headers)
+
+    def _refuse_caller(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
         if not self.keys:
             return self._spend("anyone")
         key = self._known(_key_in(path, headers.get("authorization", ""), query))
@@ -127,6 +139,20 @@ class Gate:
         if wanted not in key.scopes:
             return Refusal(403, "key_out_of_scope", f"this key does not open {wanted}")
         return self._spend(key.name)
+
+    def _refuse_upload(self, path: str, headers: dict[str, str]) -> Refusal | None:
+        """Before its body is read: bodies that wait for an encoder lie in memory."""
+        most = self.settings.uploads_at_once
+        if not self._carries_audio(path, headers) or self.uploads < most:
+            return None
+        return Refusal(503, "busy", f"{most} recordings are in hand already", UPLOAD_AGAIN_S)
+
+    def _carries_audio(self, path: str, headers: dict[str, str]) -> bool:
+        """Whether a request's body may be a recording, by its path and stated length."""
+        if path not in CARRIES_AUDIO or path == UPLOADS:
+            return path == UPLOADS
+        stated = headers.get("content-length")
+        return stated is None or int(stated) > self.settings.json_max_kb * 1024
 
     def _known(self, sent: str) -> Key | None:
         digest = hashlib.sha256(sent.encode()).hexdigest()
@@ -172,13 +198,21 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
 
 
 class _Bounded:
-    """`receive` that stops a body at `most` bytes."""
+    """`receive` that stops a body at `most` bytes, and one that does not come within `wait_s`."""
 
-    def __init__(self, receive: Any, most: int) -> None:
+    def __init__(self, receive: Any, most: int, wait_s: float) -> None:
         self.receive, self.left = receive, most
+        self.until: float | None = time.monotonic() + wait_s  # None: all of the body is here
 
     async def __call__(self) -> Any:
-        message = await self.receive()
+        if self.until is None:
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), self.until - time.monotonic())
+        except TimeoutError:
+            raise HTTPException(408, "the body did not come in time") from None
+        if not message.get("more_body", False):
+            self.until = None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
             # FastAPI makes a 400 of any other exception while it reads a body.

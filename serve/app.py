@@ -9,7 +9,7 @@ the fused layout one replica is ingress, retriever and text encoder: no hop, and
 
 from __future__ import annotations
 
-import asyncio
+import os
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ from ray import serve
 
 from raymtr.errors import InputError
 from raymtr.index.shards import MadeBy
-from serve import encoders, retriever
+from serve import audio_encoder, encoders, retriever
 from serve.asking import LOST, NOT_TAKEN, answer_of
 from serve.http import build_http
-from serve.messages import Refusal, Vectors
+from serve.messages import UPLOAD_AGAIN_S, Refusal, Vectors
 from serve.settings import ServeSettings, read_settings
+
+GIVES_WAY = 4  # niceness of an audio encoder above its neighbours': words go first on shared cores
 
 
 class TextEncoder:
@@ -38,22 +40,24 @@ class TextEncoder:
 
 
 class AudioEncoder:
-    """Decodes and embeds uploads, each by itself: recordings differ too much in length."""
+    """Decodes and embeds uploads."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.encoder = encoders.AudioEncoder(settings)
+        os.nice(GIVES_WAY)
+        self.encoder = audio_encoder.AudioEncoder(settings)
 
     async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
         """The unit vector [D] of one recording."""
-        return await asyncio.to_thread(self.encoder.encode, made_by, data)
+        return await self.encoder.encode(made_by, data)
 
 
 async def vectors_of(encoder: Any, made_by: MadeBy, said: Any, *, queue_timeout_s: float) -> Any:
     """What an encoder's deployment makes of it; 503 where its queue is full or it died."""
+    again_s = UPLOAD_AGAIN_S if isinstance(said, bytes) else 1
     try:
         return await answer_of(encoder.encode.remote(made_by, said), queue_timeout_s)
     except NOT_TAKEN:
-        return Refusal(503, "busy", "no encoder has room now", 1)
+        return Refusal(503, "busy", "no encoder has room now", again_s)
     except LOST:
         return Refusal(503, "replica_lost", "the encoder that answered is gone", 1)
 
@@ -125,12 +129,14 @@ def build_app(args: dict[str, Any]) -> serve.Application:
 
     on_gpu = settings.deployment(gpus=settings.num_gpus)
     text = serve.deployment(TextEncoder, name="TextEncoder").options(**on_gpu).bind(settings)
-    audio = serve.deployment(AudioEncoder, name="AudioEncoder").options(**on_gpu).bind(settings)
+    on_few = settings.audio_deployment()
+    audio = serve.deployment(AudioEncoder, name="AudioEncoder").options(**on_few).bind(settings)
     retrieve = serve.deployment(Retriever, name="Retriever").options(**settings.deployment())
     fused = settings.layout == "fused"
-    cpus = settings.num_cpus if fused else min(settings.num_cpus, 0.1)
+    has = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
+    has |= {"num_gpus": settings.num_gpus} if fused else {}  # where its text encoder is
 
-    @serve.deployment(name="Ingress", ray_actor_options={"num_cpus": cpus}, **settings.bounds())
+    @serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
     @serve.ingress(http)
     class Ingress:
         def __init__(self, behind: Any) -> None:

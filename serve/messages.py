@@ -14,6 +14,8 @@ import numpy as np
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
 
+UPLOAD_AGAIN_S = 5  # to a recording that finds no room: about what one takes
+
 
 @dataclass(frozen=True)
 class Refusal:
@@ -23,11 +25,14 @@ class Refusal:
     code: str
     detail: str
     retry_after_s: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def response(self) -> JSONResponse:
         """As application/problem+json (RFC 9457)."""
         body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        headers = dict(self.headers)
+        if self.retry_after_s:
+            headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
         return JSONResponse(

@@ -16,6 +16,7 @@ REFUSALS = {
     401: "no key, or an unknown one",
     403: "the key does not open this, or the host is not answered",
     404: "there is no such track, artist, model or file",
+    408: "the body did not come in time",
     413: "the body is too large",
     422: "the request is not understood; `detail` says what is accepted",
     429: "the key's rate is spent; `Retry-After` says how long to wait",

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-from email import message_from_bytes
-from email.policy import HTTP
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,6 +16,7 @@ from fastapi.responses import JSONResponse
 from serve.asking import ask, ask_search, meters_of
 from serve.messages import EmbeddingsBody, Refusal, RefusedError, SearchBody
 from serve.openapi import UPLOAD, answers_with
+from serve.uploads import file_of, recording_in
 
 MOST_INPUTS = 256
 
@@ -32,12 +30,7 @@ def add_search(http: FastAPI) -> None:
     async def search_tracks(body: SearchBody) -> JSONResponse:
         asked = body.asked()
         if body.audio is not None:
-            try:
-                said = body.audio.data
-                asked["audio"] = await asyncio.to_thread(base64.b64decode, said, validate=True)
-            except (binascii.Error, ValueError) as error:
-                refusal = Refusal(422, "invalid_request", f"audio.data is no base64: {error}")
-                raise RefusedError(refusal) from error
+            asked["audio"] = await asyncio.to_thread(recording_in, body.audio.data)
         return JSONResponse(await ask_search(http, asked))
 
     @http.post("/v1/search/audio", openapi_extra={"requestBody": UPLOAD}, responses=found)
@@ -46,7 +39,7 @@ def add_search(http: FastAPI) -> None:
     ) -> JSONResponse:
         """Multipart with one file; the rest of the search in the query string."""
         sent = request.headers.get("content-type", ""), await request.body()
-        data = await asyncio.to_thread(file_of, *sent)  # a second for 30 MB
+        data = await asyncio.to_thread(file_of, *sent)
         asked = {"audio": data, "k": k, "text": text, "where": where}
         return JSONResponse(await ask_search(http, asked))
 
@@ -69,21 +62,6 @@ async def ask_search_artists(http: FastAPI, name: str, asked: dict[str, Any]) ->
     meters_of(http).searched(searched)
     answer: dict[str, Any] = searched.answer
     return answer
-
-
-def file_of(content_type: str, body: bytes) -> bytes:
-    """The first file of a multipart body (RFC 7578), or the body itself where it is audio."""
-    if content_type.startswith(("audio/", "application/octet-stream")):
-        return body
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    parts = message_from_bytes(head + body, policy=HTTP)
-    if content_type.startswith("multipart/form-data") and parts.is_multipart():
-        for part in parts.iter_parts():
-            if part.get_filename() is not None:
-                data: Any = part.get_payload(decode=True)
-                return bytes(data)
-    refusal = Refusal(422, "no_file", "expected multipart/form-data with one file, or audio/*")
-    raise RefusedError(refusal)
 
 
 def add_embeddings(http: FastAPI) -> None:

@@ -28,6 +28,7 @@ import pyarrow.types as pt
 from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
+from raymtr.index.calls import calling
 from raymtr.index.filters import Filter, sql_among
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
@@ -115,6 +116,7 @@ class TrackTable:
         """The columns of a track as the catalog has them."""
         return [name for name in self._tracks.schema.names if name not in SHADOW]
 
+    @calling("nearest tracks")
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
         """The tracks nearest to a unit vector [D] by cosine, best first."""
         if not self.build.rows["vectors"]:
@@ -123,10 +125,12 @@ class TrackTable:
             return self._nearest_exactly(vector, limit, where)
         return self._nearest_by_index(vector, limit, where)
 
+    @calling("tracks by words")
     def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
         return self._match(MatchQuery(text, "words"), limit, where)
 
+    @calling("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
 
@@ -144,22 +148,26 @@ class TrackTable:
             query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
+    @calling("tracks of a name")
     def named(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
+    @calling("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[Row]:
         """NAMED_COLUMNS of tracks whose names share the most, and rarest, runs of three letters."""
         rare = self._rarity.rarest(runs(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
         return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
+    @calling("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
         """Tracks whose artist graph names this artist, and at which place of their lists."""
         rows = self._rows.by_similar(artist_key)
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
+    @calling("the tags")
     def tags(self) -> frozenset[str]:
         """Every tag of the catalog, in its spoken form."""
         tags = pc.list_flatten(self._rows.column("tags")).unique()
@@ -170,17 +178,20 @@ class TrackTable:
         """Every word of a tag."""
         return frozenset(word for tag in self.tags for word in tag.split())
 
+    @calling("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
+    @calling("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent."""
         wanted = ["track_id", *(columns or self.columns)]
         return {row["track_id"]: row for row in self._rows.by_id(ids, wanted)}
 
+    @calling("vectors of tracks")
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
         if self.build.index.kind == "exact":
@@ -194,17 +205,20 @@ class TrackTable:
         matrix = matrix_of(found["vector"]).astype(np.float32)
         return dict(zip(found["track_id"].to_pylist(), matrix, strict=True))
 
+    @calling("windows of tracks")
     def windows(self, ids: Sequence[str]) -> pa.Table:
         """`track_id, start_s, end_s, vector` of every window of these tracks."""
         wanted = ["track_id", "start_s", "end_s", "vector"]
         return read_rows(self._windows, sql_among("track_id", ids), wanted)
 
+    @calling("all vectors")
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
         return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
 
+    @calling("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
         drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
@@ -223,6 +237,7 @@ class TrackTable:
         rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
         yield from rows.to_batches()
 
+    @calling("statistics of the index")
     def unindexed_rows(self) -> int:
         """Vectors that the vector index does not cover; an exact scan misses none."""
         if self.build.index.kind == "exact":
@@ -231,6 +246,7 @@ class TrackTable:
         return max((s.num_unindexed_rows for s in stats if s and s.distance_type), default=0)
 
     @cached_property
+    @calling("a sample of names")
     def _rarity(self) -> Rarity:
         held = self.build.rows["tracks"]
         rows = np.unique(np.linspace(0, held - 1, min(held, SAMPLED)).astype(int)).tolist()

@@ -10,26 +10,12 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
-from ray import serve
 
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
-from serve.app import build_app
 
 ADA, BOB, SCRAPER = ({"authorization": f"Bearer key-of-{name}"} for name in ("ada", "bob", "scr"))
 PER_MINUTE = 60
-
-
-@pytest.fixture(scope="module")
-def run_app(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.Client]:
-    """A function: name and settings -> one more application beside the first, under its name."""
-
-    def run(name: str, **settings: object) -> httpx.Client:
-        given = {"workspace": workspace.root, "num_cpus": 0.1, "max_replicas": 1, **settings}
-        serve.run(build_app(given), name=name, route_prefix=f"/{name}")
-        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=60)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +123,6 @@ def test_the_fused_layout_gives_the_same_answers(keyed: httpx.Client, workspace:
 
 
 def test_what_takes_too_long_is_told_so(run_app: Callable) -> None:
-    hasty = {"request_timeout_s": 0.002, "audio_timeout_s": 0.001}
-    hasty |= {"queue_timeout_s": 0.002}
+    hasty = {"request_timeout_s": 0.003, "audio_timeout_s": 0.001, "queue_timeout_s": 0.001}
     client = run_app("hasty", layout="fused", open_to_anyone=True, **hasty)
     assert problem(client.post("/v1/search", json={"text": "piano"})) == (504, "timeout")
