@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import UnusableError
 from raymtr.specs import FinetuneSpec, Settings, to_dict
 from raymtr.workspace import Workspace
 
@@ -56,7 +56,6 @@ def finetune_captioner(
     from raymtr.captions.prompt import prompt_hash
 
     started = time.monotonic()
-    check_settings(spec)
     if not storage.is_remote(pairs):
         pairs = os.path.abspath(storage.local_path(pairs))
     sets = hold_out(read_pairs(pairs))
@@ -82,19 +81,6 @@ def finetune_captioner(
     answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
     publish(folder, workspace.captioner, asked | {"base_path": base, "answer": answer}, sets)
     return answer | {"captioner": workspace.captioner}
-
-
-def check_settings(spec: FinetuneSpec) -> None:
-    """Raises InputError on settings no fine-tuning can have."""
-    for key in ("rank", "alpha", "steps", "workers", "threads", "checkpoint_every", "batch"):
-        if getattr(spec, key) < 1:
-            raise InputError(f"finetune.{key} counts from 1, got {getattr(spec, key)}")
-    if spec.batch < spec.workers:
-        raise InputError(
-            f"finetune.batch is over all workers: at least {spec.workers}, got {spec.batch}"
-        )
-    if spec.quantization != "none" and spec.strategy == "fsdp":
-        raise InputError("finetune.strategy=fsdp shards whole weights; leave quantization=none")
 
 
 def fit(

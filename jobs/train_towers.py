@@ -11,6 +11,7 @@ finished, it answers at once.
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from raymtr.specs import Settings, TrainSpec, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
+LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr train --workspace w --run first --set train.steps=1000"
 
 TRACKS_PER_BLOCK = 16  # decoded by one task: the unit of retry and of progress
@@ -138,13 +140,24 @@ def fewest_workers(spec: TrainSpec) -> int:
     return spec.min_workers or spec.workers
 
 
+def worker_cores(spec: TrainSpec) -> float:
+    """Cores that a worker reserves: its threads, or what there is for the fewest, on one node."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [node.get("CPU", 0.0) for node in nodes if node.get("GPU") or not spec.use_gpu]
+    share = min(max(cores, default=0.0), sum(cores) / fewest_workers(spec))
+    if not share:  # nothing has joined yet; an autoscaler will see what is asked for
+        return spec.threads
+    return float(min(spec.threads, int(share) or share))
+
+
 def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> dict[str, Any]:
     """Run the train loop on Ray Train's workers; rank 0's answer.
 
     A worker that dies is started again, from the last checkpoint. Where fewer workers are enough
     to start, Ray takes more as nodes come: all stop, and go on from the last checkpoint.
     """
-    import ray
     from ray.train import ScalingConfig
 
     from jobs.trainer import run_trainer
@@ -152,8 +165,8 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
 
     spec, fewest = settings.train, fewest_workers(settings.train)
     mend_list_of_ray(folder)
-    nodes = [node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]]
-    cores = min(max(nodes), sum(nodes) / fewest)
+    each = {"CPU": worker_cores(spec)} | ({"GPU": 1} if spec.use_gpu else {})
+    LOG.info("training waits for %d to %d workers, each with %s", fewest, spec.workers, each)
     return run_trainer(
         train_worker,
         {
@@ -166,10 +179,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
         scaling=ScalingConfig(
             num_workers=spec.workers if fewest == spec.workers else (fewest, spec.workers),
             use_gpu=spec.use_gpu,
-            resources_per_worker={
-                "CPU": min(spec.threads, int(cores) or cores),
-                **({"GPU": 1} if spec.use_gpu else {}),
-            },
+            resources_per_worker=each,
         ),
         keep_checkpoints=spec.keep_checkpoints,
     )

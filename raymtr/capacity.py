@@ -36,9 +36,9 @@ class Measured:
     # benchmarks/decoding.py: 24 ms of a core for a 30 s stereo MP3 at 128 kb/s, mixed, resampled.
     decode_core_s_per_audio_s: float = 0.024 / 30.0
     # The same: one 20 s block of a four-minute MP3 by seek, as training decodes what its cache
-    # (raymtr.audio_cache) does not hold.
+    # (raymtr.audio_cache) does not hold, took 0.92 to 1.06 times as long as that file.
     block_s: float = 20.0
-    block_core_s: float = 0.025
+    block_core_s: float = 0.024
     whole_s: float = 60.0  # a track up to here is decoded whole
     decoded_bytes_per_s: float = 2 * 22_050.0  # int16
     # Arithmetic, not a measurement: 29.4 GFLOP a window of 10 s (ModifiedResNet-50 of width 64) on

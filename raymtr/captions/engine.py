@@ -90,8 +90,9 @@ def _with_vllm(
         # On a CPU the engine cannot split the prompt of a row that has its own seed: it dies.
         options["enable_chunked_prefill"] = False
         options["max_num_batched_tokens"] = max(MOST_TOKENS, options["max_model_len"])
+    runner = "V2" if spec.use_gpu else "V1"  # it has an interface of its own
     if spec.tag_bias:
-        options["logits_processors"] = [IN_VLLM]
+        options["logits_processors"] = [IN_VLLM.format(runner=runner)]
     if adapter:
         options |= {"enable_lora": True, "max_lora_rank": _rank(captioner)}
     config = vLLMEngineProcessorConfig(
@@ -105,6 +106,7 @@ def _with_vllm(
                 # On a CPU its 1,024 compiled products are half a GiB, and no faster for it.
                 "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
                 "VLLM_LOGGING_LEVEL": "WARNING",
+                "VLLM_USE_V2_MODEL_RUNNER": "1" if runner == "V2" else "0",
                 "VLLM_NO_USAGE_STATS": "1",
             }
         },

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from raymtr.errors import InputError
 from raymtr.model.identity import rules_of
 from raymtr.model.log_mel import LogMel
-from raymtr.model.resnet import STRIDE, ModifiedResNet
+from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
 from raymtr.specs import TowersSpec
 
@@ -31,11 +30,6 @@ class TwoTowers(nn.Module):
 
     def __init__(self, spec: TowersSpec, text_tower: TextTower) -> None:
         super().__init__()
-        if min(spec.audio.n_mels, spec.audio.frames) < STRIDE:
-            raise InputError(
-                f"a window of {spec.audio.n_mels} mel bands by {spec.audio.frames} frames is too "
-                f"small: the audio tower needs {STRIDE} of each; raise audio.window_s or n_mels"
-            )
         self.spec = spec
         self.log_mel = LogMel(spec.audio)
         self.audio_tower = ModifiedResNet(spec.audio_tower)
