@@ -45,6 +45,9 @@ class Measured:
     # an H200; memory traffic is expected to hold it to 4,000 to 7,000 windows a second.
     window_s: float = 10.0
     windows_per_gpu_s: float = 4_000.0
+    # benchmarks/audio_tower.py on a busy EPYC of family 25: such a window on a core in float32, and
+    # 0.153 with bfloat16 instructions.
+    encode_core_s: float = 0.276
 
     # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track, mean of two;
     # what grows in square, or not at all, also from 3,000,000 and 250,000.
@@ -104,6 +107,7 @@ class Plan:
     embed_hours: float  # left for embedding once the index has its time
     gpus: int
     decode_cores: int  # all together, busy for all of `embed_hours`
+    encode_cores: int  # instead of the GPUs, beside those that decode
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
     train_audio_gb: float  # of the whole catalog, decoded
     train_cache_gb: float  # of it, on each machine that trains
@@ -169,6 +173,7 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         embed_hours=embed_s / 3600.0,
         gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
         decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        encode_cores=math.ceil(windows * m.encode_core_s / embed_s),
         disk_gb=_disk_gb(tracks, windows, dim, exact, m),
         **_training(wanted, m),
         build_hours=build_s / 3600.0,
