@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import UnusableError
 from raymtr.specs import FinetuneSpec, Settings, to_dict
 from raymtr.workspace import Workspace
 
@@ -56,7 +56,6 @@ def finetune_captioner(
     from raymtr.captions.prompt import prompt_hash
 
     started = time.monotonic()
-    check_settings(spec)
     if not storage.is_remote(pairs):
         pairs = os.path.abspath(storage.local_path(pairs))
     sets = hold_out(read_pairs(pairs))
@@ -100,19 +99,6 @@ def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | 
     if not storage.exists(f"{folder}/base/config.json"):
         storage.copy_folder(base, f"{folder}/base", last="config.json")
     return pairs, None
-
-
-def check_settings(spec: FinetuneSpec) -> None:
-    """Raises InputError on settings no fine-tuning can have."""
-    for key in ("rank", "alpha", "steps", "workers", "threads", "checkpoint_every", "batch"):
-        if getattr(spec, key) < 1:
-            raise InputError(f"finetune.{key} counts from 1, got {getattr(spec, key)}")
-    if spec.batch < spec.workers:
-        raise InputError(
-            f"finetune.batch is over all workers: at least {spec.workers}, got {spec.batch}"
-        )
-    if spec.quantization != "none" and spec.strategy == "fsdp":
-        raise InputError("finetune.strategy=fsdp shards whole weights; leave quantization=none")
 
 
 def fit(

@@ -16,11 +16,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.calls import LostTableError
 from raymtr.index.filters import parse_filter
 from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
@@ -34,6 +36,7 @@ from serve.messages import Refusal, Searched, Vectors
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
+T = TypeVar("T")
 EncodeText = Callable[[MadeBy, list[str]], Awaitable[Vectors | Refusal]]
 EncodeAudio = Callable[[MadeBy, bytes], Awaitable[np.ndarray | Refusal]]
 VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
@@ -54,6 +57,7 @@ class Retriever:
         self.searcher = _open(self.workspace)
         self._encode_text, self._encode_audio = encode_text, encode_audio
         self._looked = time.monotonic()
+        self._following = asyncio.Lock()
         self._vectors = Memory[np.ndarray](most=VECTORS_KEPT, kept_s=float("inf"))
         self._answers = Memory[Searched](most=ANSWERS_KEPT, kept_s=ANSWER_KEPT_S)
         self._map: tuple[str, Answer] | None = None
@@ -62,34 +66,46 @@ class Retriever:
         """The searcher of the build that serves now; the pointer is read every so often."""
         if time.monotonic() - self._looked >= self.settings.pointer_every_s:
             self._looked = time.monotonic()
-            searcher = await asyncio.to_thread(self._follow, self.searcher)
-            if searcher is not self.searcher:
-                self._answers.clear()
-            self.searcher = searcher
+            await self._follow()
         return self.searcher
 
-    def _follow(self, searcher: Searcher) -> Searcher:
-        if live_build(self.workspace) == searcher.build:
-            return searcher
-        return _open(self.workspace)
+    async def _follow(self) -> None:
+        """Open what the pointer names, where that is another build than the one held."""
+        async with self._following:  # many requests can lose one file; one opens the next build
+            live = await asyncio.to_thread(live_build, self.workspace)
+            if live != self.searcher.build:
+                self.searcher = await asyncio.to_thread(_open, self.workspace)
+                self._answers.clear()
+
+    async def _read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
+        """What is found in the live build; in the next one where its files are gone by now."""
+        try:
+            return await look_up(await self.live())
+        except LostTableError:
+            await self._follow()
+            return await look_up(self.searcher)
 
     async def search(self, asked: dict[str, Any]) -> Searched | Refusal:
         """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
-        began = time.perf_counter()
         try:
-            searcher = await self.live()
-            key = _key_of(searcher, asked)
-            held = self._answers.get(key)
-            found = _again(held, began) if held else await self._search(searcher, asked)
+            found = await self._read(partial(self._remembered, asked))
         except InputError as error:
             return Refusal(422, "invalid_request", str(error))
         except UnusableError as error:
             return Refusal(503, "index_unavailable", str(error), 5)
-        if isinstance(found, Refusal):
-            return found
-        if key is not None and not found.remembered:
+        if isinstance(found, Searched):
+            _note(found)
+        return found
+
+    async def _remembered(self, asked: dict[str, Any], searcher: Searcher) -> Searched | Refusal:
+        began = time.perf_counter()
+        key = _key_of(searcher, asked)
+        held = self._answers.get(key)
+        if held is not None:
+            return _again(held, began)
+        found = await self._search(searcher, asked)
+        if key is not None and isinstance(found, Searched):
             self._answers.put(key, found)
-        _note(found)
         return found
 
     async def _search(self, searcher: Searcher, asked: dict[str, Any]) -> Searched | Refusal:
@@ -145,35 +161,33 @@ class Retriever:
 
     async def track(self, track_id: str) -> Answer | Refusal:
         """The catalog's row of a track."""
-        searcher = await self.live()
-        rows = await asyncio.to_thread(searcher.table.rows, [track_id])
+        rows = await self._read(lambda live: asyncio.to_thread(live.table.rows, [track_id]))
         if track_id not in rows:
             return Refusal(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return rows[track_id]
 
     async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Refusal:
         """A playlist of `count` tracks between two, each with its cosine to the first."""
-        searcher = await self.live()
-        table = searcher.table
 
-        def walk() -> list[Answer]:
+        def walk(searcher: Searcher) -> Answer:
+            table, build = searcher.table, searcher.build
             allowed = parse_filter(where, table.filterable) if where and where.strip() else None
             steps = path_between(table, start, end, count=count, where=allowed)
             rows = table.rows([track_id for track_id, _ in steps], HIT_COLUMNS)
-            return [rows[track_id] | {"similarity": round(near, 4)} for track_id, near in steps]
+            tracks = [rows[track_id] | {"similarity": round(near, 4)} for track_id, near in steps]
+            version = {"model": build.fingerprint, "table_version": build.table_version}
+            return {"tracks": tracks} | version
 
         try:
-            tracks = await asyncio.to_thread(walk)
+            return await self._read(lambda live: asyncio.to_thread(walk, live))
         except InputError as error:
             return Refusal(422, "invalid_request", str(error))
-        build = searcher.build
-        return {"tracks": tracks, "model": build.fingerprint, "table_version": build.table_version}
 
     async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Refusal:
         """Artists around one, each with the best of its tracks, by the search for similar ones."""
-        table = (await self.live()).table
         key = name_key(name)
-        known = await asyncio.to_thread(table.named, [key] if key else [])
+        keys = [key] if key else []
+        known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
         if not any(name_key(row["artist"]) == key for row in known):
             return Refusal(404, "unknown_artist", f"no artist {name!r} in this catalog")
         found = await self.search({"text": f"similar to {name}", "per_artist": 1, **asked})

@@ -7,7 +7,16 @@ import pytest
 
 from raymtr.errors import InputError
 from raymtr.recipes import RECIPES
-from raymtr.specs import AudioSpec, CaptionSpec, Settings, TowersSpec, TrainSpec, from_dict, to_dict
+from raymtr.specs import (
+    AudioSpec,
+    CaptionSpec,
+    EmbedSpec,
+    Settings,
+    TowersSpec,
+    TrainSpec,
+    from_dict,
+    to_dict,
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -54,7 +63,9 @@ def test_specs_are_frozen():
             "setting train.steps is at least 1, got 0",
         ),
         (Settings, {"recipe": "r", "embed": {"actors": 0}}, "setting embed.actors is at least 1"),
-        (TrainSpec, {"workers": 5}, "global_batch .* got 768 over 5 workers"),
+        (TrainSpec, {"workers": 769}, "global_batch .* got 768 over 769 workers"),
+        (TrainSpec, {"min_workers": 2}, "min_workers is at most workers, 1; got 2"),
+        (EmbedSpec, {"actors": 2, "min_actors": 3}, "min_actors is at most actors, 2; got 3"),
         (TowersSpec, {"audio": {"window_s": 0}}, "setting audio.window_s is at least 0.1, got 0"),
     ],
 )

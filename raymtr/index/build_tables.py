@@ -17,10 +17,11 @@ import pyarrow.types as pt
 from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 
 from raymtr import text
+from raymtr.index.conditions import filterable_type
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.shards import Shards, matrix_of
 from raymtr.index.track_rows import ARTIST_KEY, SHADOW, SIMILAR_KEYS, TITLE_KEY
-from raymtr.index.track_table import VectorIndex, filterable, table_name
+from raymtr.index.track_table import VectorIndex, table_name
 
 VECTORS_PER_PARTITION = 4096
 # Runs of three letters: with one letter of a name missing it was found in 0.99 of cases among
@@ -88,7 +89,8 @@ def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
 def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.Table:
     """A row for each track of `tracks` that has a vector, in their order, with filter columns."""
     place = pc.index_in(tracks["track_id"], value_set=embedded["track_id"])
-    tracks = tracks.filter(pc.is_valid(place)).select(filterable(tracks.schema).names)
+    copied = [f.name for f in tracks.schema if f.name not in SHADOW and filterable_type(f.type)]
+    tracks = tracks.filter(pc.is_valid(place)).select(copied)
     vectors = embedded["vector"].take(pc.drop_null(place))
     columns = {name: tracks[name] for name in tracks.column_names}
     columns["row_index"] = pa.array(np.arange(len(tracks), dtype=np.int64))

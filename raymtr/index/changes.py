@@ -32,16 +32,9 @@ import pyarrow.compute as pc
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build_tables import vectors_table, windows_table
-from raymtr.index.filters import sql_among
-from raymtr.index.publish import (
-    count_not_unit,
-    find_recall_faults,
-    find_row_faults,
-    kept_builds,
-    live_build,
-    put_live,
-    write_record,
-)
+from raymtr.index.conditions import sql_among
+from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
+from raymtr.index.publish import kept_builds, live_build, put_live, write_record
 from raymtr.index.shards import Shards, matrix_of
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name

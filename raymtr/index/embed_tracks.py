@@ -29,6 +29,7 @@ from raymtr.specs import AudioSpec, EmbedSpec
 if TYPE_CHECKING:
     from raymtr.model.model import Model
 
+REPLICA = "replica"  # column of what EmbedTracks gives: host and process, for the driver to count
 DECODED = pa.schema(
     [
         pa.field("track_id", pa.string()),
@@ -111,8 +112,10 @@ class EmbedTracks:
         self._model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row out for each row in, in order."""
-        return embed_tracks(self._model, batch)
+        """One row out for each row in, in order, and in REPLICA which process made it."""
+        embedded = embed_tracks(self._model, batch)
+        own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(embedded), pa.string())
+        return embedded.append_column(REPLICA, own)
 
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:

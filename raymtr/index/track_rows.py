@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymtr.index.filters import sql_among, sql_column, sql_literal
+from raymtr.index.conditions import sql_among, sql_column, sql_literal
 
 # Shadow columns of `tracks`; a catalog's own columns never begin with an underscore.
 TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"

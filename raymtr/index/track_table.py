@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,11 +24,12 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
-from raymtr.index.filters import Filter, sql_among
+from raymtr.index.calls import calling
+from raymtr.index.conditions import filterable_type, sql_among
+from raymtr.index.filters import Filter
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
 from raymtr.index.spelling import SAMPLED, Rarity, any_of, runs
@@ -84,6 +85,8 @@ class Build:
     trial: Trial | None = None  # None: exact, which there is nothing to try of
     revision: int = 0  # how often tracks were added, changed or taken out since it was built
     changed_at: str | None = None  # when that was last, as `built_at`
+    after: str | None = None  # the build that served when this one was made
+    retired_at: str | None = field(default=None, compare=False)  # when another took its place
 
     @property
     def table_version(self) -> str:
@@ -107,14 +110,20 @@ class TrackTable:
 
     @cached_property
     def filterable(self) -> pa.Schema:
-        """The columns a filter may name."""
-        return filterable(self._tracks.schema)
+        """The columns a filter may name, and for its messages those of types that none knows."""
+        held = self._vectors.schema.names  # tables of an earlier version hold fewer types there
+        return pa.schema(
+            field
+            for field in self._tracks.schema
+            if field.name not in SHADOW and (field.name in held or not filterable_type(field.type))
+        )
 
     @cached_property
     def columns(self) -> list[str]:
         """The columns of a track as the catalog has them."""
         return [name for name in self._tracks.schema.names if name not in SHADOW]
 
+    @calling("nearest tracks")
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
         """The tracks nearest to a unit vector [D] by cosine, best first."""
         if not self.build.rows["vectors"]:
@@ -123,10 +132,12 @@ class TrackTable:
             return self._nearest_exactly(vector, limit, where)
         return self._nearest_by_index(vector, limit, where)
 
+    @calling("tracks by words")
     def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
         return self._match(MatchQuery(text, "words"), limit, where)
 
+    @calling("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
 
@@ -144,22 +155,26 @@ class TrackTable:
             query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
+    @calling("tracks of a name")
     def named(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
+    @calling("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[Row]:
         """NAMED_COLUMNS of tracks whose names share the most, and rarest, runs of three letters."""
         rare = self._rarity.rarest(runs(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
         return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
+    @calling("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
         """Tracks whose artist graph names this artist, and at which place of their lists."""
         rows = self._rows.by_similar(artist_key)
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
+    @calling("the tags")
     def tags(self) -> frozenset[str]:
         """Every tag of the catalog, in its spoken form."""
         tags = pc.list_flatten(self._rows.column("tags")).unique()
@@ -170,17 +185,20 @@ class TrackTable:
         """Every word of a tag."""
         return frozenset(word for tag in self.tags for word in tag.split())
 
+    @calling("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
+    @calling("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent."""
         wanted = ["track_id", *(columns or self.columns)]
         return {row["track_id"]: row for row in self._rows.by_id(ids, wanted)}
 
+    @calling("vectors of tracks")
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
         if self.build.index.kind == "exact":
@@ -194,17 +212,20 @@ class TrackTable:
         matrix = matrix_of(found["vector"]).astype(np.float32)
         return dict(zip(found["track_id"].to_pylist(), matrix, strict=True))
 
+    @calling("windows of tracks")
     def windows(self, ids: Sequence[str]) -> pa.Table:
         """`track_id, start_s, end_s, vector` of every window of these tracks."""
         wanted = ["track_id", "start_s", "end_s", "vector"]
         return read_rows(self._windows, sql_among("track_id", ids), wanted)
 
+    @calling("all vectors")
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
         return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
 
+    @calling("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
         drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
@@ -223,6 +244,7 @@ class TrackTable:
         rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
         yield from rows.to_batches()
 
+    @calling("statistics of the index")
     def unindexed_rows(self) -> int:
         """Vectors that the vector index does not cover; an exact scan misses none."""
         if self.build.index.kind == "exact":
@@ -231,6 +253,7 @@ class TrackTable:
         return max((s.num_unindexed_rows for s in stats if s and s.distance_type), default=0)
 
     @cached_property
+    @calling("a sample of names")
     def _rarity(self) -> Rarity:
         held = self.build.rows["tracks"]
         rows = np.unique(np.linspace(0, held - 1, min(held, SAMPLED)).astype(int)).tolist()
@@ -332,18 +355,6 @@ class TrackTable:
 def table_name(kind: str, build: str) -> str:
     """The LanceDB table of one kind in one build."""
     return f"{kind}_{build}"
-
-
-def filterable(schema: pa.Schema) -> pa.Schema:
-    """The columns of `schema` a filter can name: text, numbers, truth values, lists of text."""
-    fields = []
-    for field in schema:
-        kind = field.type.value_type if pt.is_list(field.type) else field.type
-        plain = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_boolean(kind)
-        plain = plain or pt.is_integer(kind) or pt.is_floating(kind)
-        if plain and field.name not in SHADOW:
-            fields.append(field)
-    return pa.schema(fields)
 
 
 def _unit(halves: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Searcher: a published build and the model that made it, behind one verb.
 
-It follows the pointer when it is opened and stays on that build. The model is the one kept with
-the embeddings; it is loaded when a query first needs it (words alone do not), and refused when its
-fingerprint is not the table's. How a query is read stands in `understand`, what is looked up in
-`arms`, how lists become one in `ranking`; here they are put in order and made into an answer.
+It follows the pointer when it is opened and stays on that build, until the build's files are gone:
+then `search` goes on with the one that serves. The model is the one kept with the embeddings; it is
+loaded when a query first needs it (words alone do not), and refused when its fingerprint is not the
+table's. How a query is read stands in `understand`, what is looked up in `arms`, how lists become
+one in `ranking`; here they are put in order and made into an answer.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from raymtr.audio import AudioError
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.calls import LostTableError
 from raymtr.index.duplicates import read_groups
 from raymtr.index.names import spoken_name
 from raymtr.index.publish import live_build
@@ -98,6 +100,11 @@ class Searcher:
         return model
 
     @cached_property
+    def _successor(self) -> Searcher:
+        """A searcher of what serves by now. This one stays as it is, for threads in the middle."""
+        return Searcher(self.workspace)
+
+    @cached_property
     def groups(self) -> dict[str, int]:
         """The group of each track that has duplicates, as found by the time they are first needed.
 
@@ -119,8 +126,13 @@ class Searcher:
         tracks that are one song only the best, which names the others; `cursor`: an answer's
         `next_cursor`, to read on. Raises InputError on anything else.
         """
-        plan = self.plan({"text": text, **asked})
-        return self.answer(plan, self._encode(plan))
+        try:
+            plan = self.plan({"text": text, **asked})
+            return self.answer(plan, self._encode(plan))
+        except LostTableError:
+            if live_build(self.workspace).table_version == self.build.table_version:
+                raise
+            return self._successor.search(text, **asked)
 
     def plan(self, asked: Mapping[str, Any]) -> Plan:
         """The first half of a search: check and understand. What it needs encoded can be encoded

@@ -14,10 +14,11 @@ import torch
 
 from raymtr import audio
 from raymtr.errors import InputError, UnusableError
+from raymtr.model.identity import fingerprint_of
 from raymtr.model.model import Model
 from raymtr.model.model_folder import golden_vectors
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import AudioSpec
+from raymtr.specs import AudioSpec, TowersSpec
 
 TEXTS = ["sad piano", "a", "a fast happy jazz song with piano and no drums", "", "slow"]
 
@@ -182,3 +183,12 @@ def test_an_unknown_device_is_refused(name: str, make_towers: Callable[..., TwoT
 def test_a_gpu_that_is_not_there_is_one_sentence(make_towers: Callable[..., TwoTowers]) -> None:
     with pytest.raises(UnusableError, match="device='cpu'"):
         Model(make_towers(), device="cuda:99")
+
+
+def test_models_older_than_the_level_setting_keep_their_fingerprint() -> None:
+    """Computed by the code before it; its vectors need no embedding again."""
+    weights = [("audio_tower.a", np.arange(4, dtype=np.float32))]
+    rules = {"mel": "slaney-log10-1", "heads": 8}
+    assert fingerprint_of(TowersSpec(), "fp32", rules, weights) == "04aa79b16d6b"
+    removed = TowersSpec(audio=AudioSpec(level="removed"))
+    assert fingerprint_of(removed, "fp32", rules, weights) != "04aa79b16d6b"
