@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +17,12 @@ import pytest
 from raymtr import storage
 from raymtr.catalog.manifest import read_manifest
 from raymtr.errors import InputError
+from raymtr.index import build_tables
 from raymtr.index.build_tables import tracks_table
+from raymtr.index.changes import upsert_rows
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import live_build, publish
+from raymtr.index.shards import find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -115,3 +119,27 @@ def test_a_catalog_of_an_earlier_version_is_published_with_plain_columns(
     table = TrackTable(workspace.db, build)
     where = parse_filter("bpm > 100 and moods has 'x'", table.filterable)
     assert table.matching(where) == {"a"}
+
+
+def test_a_build_of_an_earlier_version_is_filtered_and_changed(
+    make_workspace: Callable, commit_vectors: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It copied no dates beside its vectors, so filters do not know these until the next index."""
+    rows = [{"track_id": i, "uri": f"/{i}.wav", "day": dt.date(2020, 1, 2), "n": 1} for i in "ab"]
+    workspace = make_workspace(rows)
+    commit_vectors(workspace, {i: np.eye(4, dtype=np.float32)[:1] for i in "ab"})
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    shards = find_shards(workspace)
+    with monkeypatch.context() as patched:
+        patched.setattr(build_tables, "filterable_type", lambda kind: not pa.types.is_date(kind))
+        old = publish(workspace, tracks, shards, search=SearchSpec())
+    changed = upsert_rows(workspace, tracks.slice(0, 1), shards, search=SearchSpec())
+    table = TrackTable(workspace.db, changed)
+    assert changed.name == old.name and set(table.vectors(["a", "b"])) == {"a", "b"}
+    assert table.rows(["a"])["a"]["day"] == dt.date(2020, 1, 2)
+    with pytest.raises(InputError, match="unknown column 'day'"):
+        parse_filter("day > '2019-01-01'", table.filterable)
+    new = TrackTable(workspace.db, publish(workspace, tracks, shards, search=SearchSpec()))
+    where = parse_filter("day > '2019-01-01' and n = 1", new.filterable)
+    found = new.nearest(np.eye(4, dtype=np.float32)[0], limit=5, where=where)
+    assert {track_id for track_id, _ in found} == {"a", "b"} == new.matching(where)
