@@ -20,6 +20,7 @@ from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
+from raymtr.columns import plain_table
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
@@ -53,7 +54,9 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         catalog = storage.read_tables(workspace.tracks)
         if catalog is None:
             raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
-        ids, changed = merge_manifest(catalog, with_file_versions(read_manifest(source)))
+        catalog = plain_table(catalog)
+        manifest = read_manifest(source, like=catalog.schema)
+        ids, changed = merge_manifest(catalog, with_file_versions(manifest))
         rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
         shards = find_shards(workspace, live.fingerprint) if live.made_by else None
         refuse_without_vector(rows, shards)

@@ -138,7 +138,9 @@ def write_table(uri: str, table: pa.Table) -> None:
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some of its columns."""
     filesystem, path = open_filesystem(uri)
-    return pq.read_table(path, columns=list(columns) if columns else None, filesystem=filesystem)
+    wanted = list(columns) if columns else None
+    # Without it a folder `year=1999` above the file becomes a column of it.
+    return pq.read_table(path, columns=wanted, filesystem=filesystem, partitioning=None)
 
 
 def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:

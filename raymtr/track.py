@@ -152,6 +152,8 @@ def _check_names(names: list[str]) -> None:
             )
         if name not in KNOWN and name.lower() in taken:
             raise InputError(f"column {name!r} has the name of another but for case; rename it")
+        if "`" in name or any(unicodedata.category(sign)[0] == "C" for sign in name):
+            raise InputError(f"column {name!r} cannot be named in a filter; rename it")
         if names.count(name) > 1:
             raise InputError(f"column {name!r} stands more than once; rename or drop one")
         taken.add(name.lower())
@@ -168,9 +170,14 @@ def fit_column(
             raise pa.ArrowTypeError("a truth value is no number")
         if field.name == "track_id" and pa.types.is_floating(part.type):
             raise pa.ArrowTypeError("an id is no fraction")
-        if pa.types.is_integer(field.type):  # "1999.0" and 1999.0 are whole numbers too
-            part = part.cast(pa.float64())
-        return part.cast(field.type)
+        if pa.types.is_integer(field.type) and pa.types.is_string(part.type):
+            part = pc.replace_substring_regex(part, r"\.0+$", "")
+        try:
+            return part.cast(field.type)
+        except _MISFIT:
+            if not pa.types.is_integer(field.type):
+                raise
+            return part.cast(pa.float64()).cast(field.type)  # 1e3 is a whole number too
 
     try:
         return cast(column)
@@ -178,7 +185,7 @@ def fit_column(
         row = _first_misfit(column, cast)
         raise InputError(
             f"column {field.name!r}, {place(row)}: {column[row].as_py()!r} does not fit; "
-            f"expected {_EXPECTED[field.type]}"
+            f"expected {_EXPECTED.get(field.type, f'{field.type}, as the catalog has it')}"
         ) from error
 
 

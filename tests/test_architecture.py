@@ -20,6 +20,7 @@ LAYERS = (
     ("model",),
     ("audio", "audio_cache", "text"),
     (
+        "columns",
         "errors",
         "specs",
         "recipes",

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 
 from raymtr import text
+from raymtr.columns import plain_table
 from raymtr.index.conditions import filterable_type
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.shards import Shards, matrix_of
@@ -63,7 +63,8 @@ SCALAR_INDICES = {
 
 
 def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
-    """The catalog's rows with the shadow columns that names and words are found by."""
+    """The catalog's rows in plain types, with the columns that names and words are found by."""
+    catalog = plain_table(catalog)  # one of an earlier version may hold others
     rows = catalog.select(["track_id", "title", "artist", "album", "tags", "similar_artists"])
     by_track: dict[str, list[str]] = {}
     for row in captions.select(["track_id", "caption"]).to_pylist() if captions is not None else ():
@@ -80,10 +81,7 @@ def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
     for name, values in shadows.items():
         kind = pa.list_(pa.string()) if name == SIMILAR_KEYS else pa.string()
         catalog = catalog.append_column(name, pa.array(values, kind))
-    untyped = [field.name for field in catalog.schema if pt.is_null(field.type)]
-    return catalog.cast(
-        pa.schema(f.with_type(pa.string()) if f.name in untyped else f for f in catalog.schema)
-    )
+    return catalog
 
 
 def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.Table:
