@@ -24,6 +24,7 @@ LAYERS = (
         "specs",
         "recipes",
         "settings",
+        "plain_text",
         "storage",
         "track",
         "workspace",
