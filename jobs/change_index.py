@@ -22,7 +22,7 @@ from raymtr.catalog.summary import with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
+from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.owner import own_index
 from raymtr.index.publish import live_build
@@ -62,7 +62,7 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        table = tracks_table(rows, captions)
+        table = tracks_table(with_lengths(rows, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)

@@ -319,6 +319,17 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanSpec:
+    """Which folders of a library are no part of it, by name; case does not count."""
+
+    skip_folders: tuple[str, ...] = (
+        *("$RECYCLE.BIN", "RECYCLER", "#recycle", "@Recycle", "Network Trash Folder"),  # deleted
+        *("@eaDir", "__MACOSX", "System Volume Information", "lost+found", "Temporary Items"),
+        *("#snapshot", "@snapshot", "@Recently-Snapshot", "~snapshot", "GMT-*"),  # older states
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All of one recipe, and the root of every `--set key=value`."""
 
@@ -329,6 +340,7 @@ class Settings:
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     caption: CaptionSpec = field(default_factory=CaptionSpec)
+    scan: ScanSpec = field(default_factory=ScanSpec)
 
     def __post_init__(self) -> None:
         train = self.train
@@ -393,6 +405,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         if value not in arguments:
             raise InputError(f"setting {name!r} accepts {', '.join(arguments)}; got {value!r}")
         return value
+    if origin is tuple and arguments[-1] is Ellipsis:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"setting {name!r} is a list, got {value!r}")
+        return tuple(_typed(arguments[0], item, name) for item in value)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
             raise InputError(f"setting {name!r} is a list of {len(arguments)}, got {value!r}")

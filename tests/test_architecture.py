@@ -25,6 +25,7 @@ LAYERS = (
         "specs",
         "recipes",
         "settings",
+        "plain_text",
         "storage",
         "track",
         "workspace",
