@@ -20,8 +20,9 @@ from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
+from raymtr.columns import plain_table
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
+from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.owner import own_index
 from raymtr.index.publish import live_build
@@ -53,13 +54,15 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         catalog = storage.read_tables(workspace.tracks)
         if catalog is None:
             raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
-        ids, changed = merge_manifest(catalog, with_file_versions(read_manifest(source)))
+        catalog = plain_table(catalog)
+        manifest = read_manifest(source, like=catalog.schema)
+        ids, changed = merge_manifest(catalog, with_file_versions(manifest))
         rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
         shards = find_shards(workspace, live.fingerprint) if live.made_by else None
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        table = tracks_table(rows, captions)
+        table = tracks_table(with_lengths(rows, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)

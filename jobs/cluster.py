@@ -10,6 +10,7 @@ import time
 
 import ray
 import ray.data
+from ray import exceptions
 
 from raymtr.errors import UnusableError
 
@@ -19,6 +20,20 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+LOSSES = (  # what Ray raises when processes or machines go away; its other errors stay when retried
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.LocalRayletDiedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OutOfMemoryError,
+    exceptions.RpcError,
+    exceptions.RaySystemError,
+    exceptions.TaskPlacementGroupRemoved,
+    exceptions.ActorPlacementGroupRemoved,
+    exceptions.TaskUnschedulableError,
+    exceptions.ActorUnschedulableError,
+)
 ANSWERS_WITHIN_S = 30.0
 SHORT_FOLDER = "/tmp"
 # A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
@@ -96,3 +111,15 @@ def require_gpus(count: int) -> None:
             f"{count} GPU asked for, {found} in this Ray cluster; add GPU nodes, "
             "or set use_gpu=false to run on CPUs"
         )
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether `error` is the loss of a worker, of a node or of the cluster: curable by time alone.
+
+    An actor that raises as it starts is reported like one that was lost, but it would do so again.
+    """
+    if isinstance(error, exceptions.RayTaskError):  # what was raised in a task
+        return is_lost(error.cause)
+    if isinstance(error, exceptions.RayActorError) and error.actor_init_failed:
+        return False
+    return isinstance(error, (*LOSSES, ConnectionError))

@@ -12,6 +12,7 @@ come again at once: under load, waiting would only turn all of them into timeout
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -141,7 +142,18 @@ def read_settings(values: Mapping[str, Any]) -> ServeSettings:
         key: _parse(value) if isinstance(value, str) and "str" not in str(names.get(key)) else value
         for key, value in values.items()
     }
+    if isinstance(workspace := read.get("workspace"), str):
+        read["workspace"] = _told(workspace)
     return from_dict(ServeSettings, read)
+
+
+def _told(workspace: str) -> str:
+    """`$NAME` by the environment, so that pods are told in one place where the workspace is."""
+    if not workspace.startswith("$"):
+        return workspace
+    if (name := workspace[1:]) not in os.environ:
+        raise InputError(f"workspace is {workspace}, and the environment has no {name}")
+    return os.environ[name]
 
 
 def _parse(text: str) -> Any:

@@ -1,10 +1,13 @@
 r"""The filter language: `year > 1990 and tags has 'jazz' and not artist in ('A', 'B')`.
 
-Text is parsed into a typed tree that knows the table's columns and their types; only the tree is
-turned into the table's SQL, by the three functions at the end. So nothing a user types is ever run
-as SQL, and a misspelt column is an error that lists the columns instead of an empty answer.
-`lancedb.expr` is not used: it cannot say "the list has this value", and its `to_sql` (0.40) leaves
-the quote of a text like `\'` open.
+Text is parsed into conditions that know the table's columns and their types; only those are turned
+into the table's SQL. So nothing a user types is ever run as SQL, and a misspelt column is an error
+that lists the columns instead of an empty answer.
+
+What comes out is as flat as it can be: `not` is carried down to the conditions while they are read
+(De Morgan), and `and` within `and` is one. LanceDB's planner stops answering where negations are
+nested, and refuses some 20 levels of `and` and `or` in turn; so there are bounds, far beyond what
+people write, and what passes them is answered.
 
 A comparison with an absent value is neither true nor false, as in SQL: `year != 1990` does not
 find tracks without a year; `year is null` does.
@@ -13,78 +16,37 @@ find tracks without a year; `year is null` does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import NoReturn
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from raymtr.errors import InputError
+from raymtr.index.conditions import SIGNS, Condition, Written, condition_on, filterable_type
 
-Literal = str | int | float | bool
-
-MOST_TOKENS = 500  # a longer filter is refused, not recursed into
+MOST_TOKENS = 500  # of a filter
+LONGEST_FILTER = 50_000  # characters
+MOST_OPEN = 100  # parentheses within one another
+DEEPEST = 16  # levels of `and` and `or` in turn, within one another
 EXAMPLE = "year > 1990 and tags has 'jazz'"
 
 _TOKEN = re.compile(
     r"""\s*(?:
       (?P<string>'(?:[^']|'')*'|"(?:[^"]|"")*")
-    | (?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\w)
+    | (?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,4})?)(?!\w)
     | (?P<column>`[^`]+`)
     | (?P<word>[^\W\d]\w*)
     | (?P<sign><=|>=|!=|==|<>|[=<>(),])
     )""",
     re.VERBOSE,
 )
-_SQL_SIGN = {
-    "=": "=",
-    "==": "=",
-    "!=": "<>",
-    "<>": "<>",
-    "<": "<",
-    "<=": "<=",
-    ">": ">",
-    ">=": ">=",
-}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One column against literals; `verb` is a sign, `has`, `contains`, `in` or `null`."""
-
-    column: str
-    verb: str
-    values: tuple[Literal, ...] = ()
-
-    def sql(self) -> str:
-        """The condition in the table's SQL."""
-        if self.verb == "null":
-            return f"({sql_column(self.column)} IS NULL)"
-        if self.verb == "in":
-            return sql_among(self.column, self.values)
-        column, value = sql_column(self.column), sql_literal(self.values[0])
-        if self.verb == "has":
-            return f"array_has({column}, {value})"
-        if self.verb == "contains":
-            return f"contains({column}, {value})"
-        return f"({column} {_SQL_SIGN[self.verb]} {value})"
-
-
-@dataclass(frozen=True)
-class Not:
-    """True where `item` is false."""
-
-    item: Filter
-
-    def sql(self) -> str:
-        """The negation in the table's SQL."""
-        return f"(NOT {self.item.sql()})"
 
 
 @dataclass(frozen=True)
 class Joined:
-    """All (`and`) or any (`or`) of `items`."""
+    """All (`and`) or any (`or`) of `items`, of which none is joined by the same word."""
 
     word: str
     items: tuple[Filter, ...]
@@ -94,11 +56,19 @@ class Joined:
         return "(" + f" {self.word.upper()} ".join(item.sql() for item in self.items) + ")"
 
 
-Filter = Condition | Not | Joined
+Filter = Condition | Joined
+
+
+def joined(word: str, *items: Filter) -> Filter:
+    """All (`and`) or any (`or`) of `items`, flat."""
+    flat: list[Filter] = []
+    for item in items:
+        flat += item.items if isinstance(item, Joined) and item.word == word else (item,)
+    return flat[0] if len(flat) == 1 else Joined(word, tuple(flat))
 
 
 def parse_filter(text: str, schema: pa.Schema) -> Filter:
-    """`text` as a tree over the columns of `schema`.
+    """`text` as conditions on the columns of `schema`.
 
     Raises InputError on what does not parse, an unknown column, or a value of another type.
     """
@@ -111,81 +81,87 @@ class _Parser:
     def __init__(self, text: str, schema: pa.Schema) -> None:
         self.text, self.schema = text, schema
         self.tokens = _tokens(text)
-        self.next = 0
+        self.next = self.open = 0
 
     def whole(self) -> Filter:
-        tree = self.either()
+        tree = self.either(negated=False)
         if self.next < len(self.tokens):
-            self.refuse(f"unexpected {self.tokens[self.next][1]!r}")
+            self.refuse(f"unexpected {self.tokens[self.next][1]!r:.80}")
+        if (depth := _depth(tree)) > DEEPEST:
+            self.refuse(
+                f"`and` and `or` in turn are {depth} levels deep, at most {DEEPEST} are read"
+            )
         return tree
 
-    def either(self) -> Filter:
-        items = [self.both()]
-        while self.word("or"):
-            items.append(self.both())
-        return items[0] if len(items) == 1 else Joined("or", tuple(items))
+    def either(self, *, negated: bool) -> Filter:
+        return self.several("or", "and" if negated else "or", self.both, negated=negated)
 
-    def both(self) -> Filter:
-        items = [self.one()]
-        while self.word("and"):
-            items.append(self.one())
-        return items[0] if len(items) == 1 else Joined("and", tuple(items))
+    def both(self, *, negated: bool) -> Filter:
+        return self.several("and", "or" if negated else "and", self.one, negated=negated)
 
-    def one(self) -> Filter:
-        if self.word("not"):
-            return Not(self.one())
-        if self.sign("("):
-            tree = self.either()
-            self.expect(")")
-            return tree
-        return self.condition()
+    def several(
+        self, between: str, word: str, read: Callable[..., Filter], *, negated: bool
+    ) -> Filter:
+        items = [read(negated=negated)]
+        while self.word(between):
+            items.append(read(negated=negated))
+        return joined(word, *items)
 
-    def condition(self) -> Filter:
+    def one(self, *, negated: bool) -> Filter:
+        while self.word("not"):
+            negated = not negated
+        if not self.sign("("):
+            return self.condition(negated=negated)
+        self.open += 1
+        if self.open > MOST_OPEN:
+            self.refuse(f"at most {MOST_OPEN} parentheses may be open at a time")
+        tree = self.either(negated=negated)
+        self.expect(")")
+        self.open -= 1
+        return tree
+
+    def condition(self, *, negated: bool) -> Filter:
         kind, text = self.take("a column")
         if kind not in ("word", "column"):
-            self.refuse(f"a column was expected, not {text!r}")
+            self.refuse(f"a column was expected, not {text!r:.80}")
         column = text.strip("`")
         if column not in self.schema.names:
-            known = ", ".join(self.schema.names)
-            raise InputError(f"unknown column {column!r} in the filter; columns: {known}")
+            known = ", ".join(field.name for field in self.schema if filterable_type(field.type))
+            raise InputError(f"unknown column {column!r:.80} in the filter; columns: {known}")
         if self.word("is"):
-            negated = self.word("not")
+            negated ^= self.word("not")
             if not self.word("null"):
                 self.refuse("`is` is followed by null or not null")
-            return Not(Condition(column, "null")) if negated else Condition(column, "null")
-        if self.word("not"):
-            return Not(self.comparison(column))
-        return self.comparison(column)
-
-    def comparison(self, column: str) -> Filter:
+            return Condition(column, "null", (), negated)
+        while self.word("not"):
+            negated = not negated
         verb = self.take("a comparison")[1].lower()
-        if verb == "in":
-            self.expect("(")
-            values = [self.literal(column, verb)]
-            while self.sign(","):
-                values.append(self.literal(column, verb))
-            self.expect(")")
-            return Condition(column, "in", tuple(values))
-        if verb not in _SQL_SIGN and verb not in ("has", "contains"):
+        if verb not in (*SIGNS, "in", "has", "contains"):
             self.refuse(
-                f"{column!r} is followed by = != < <= > >= in has contains is, not {verb!r}"
+                f"{column!r} is followed by = != < <= > >= in has contains is, not {verb!r:.80}"
             )
-        return Condition(column, verb, (self.literal(column, verb),))
+        values = self.listed() if verb == "in" else (self.literal(),)
+        kind = self.schema.field(column).type
+        return condition_on(column, kind, verb, values, negated=negated)
 
-    def literal(self, column: str, verb: str) -> Literal:
+    def listed(self) -> tuple[Written, ...]:
+        self.expect("(")
+        values = [self.literal()]
+        while self.sign(","):
+            values.append(self.literal())
+        self.expect(")")
+        return tuple(values)
+
+    def literal(self) -> Written:
         kind, text = self.take("a value")
-        value: Literal
         if kind == "string":
             quote = text[0]
-            value = text[1:-1].replace(quote * 2, quote)
-        elif kind == "number":
-            value = float(text) if re.search(r"[.eE]", text) else int(text)
-        elif kind == "word" and text.lower() in ("true", "false"):
-            value = text.lower() == "true"
-        else:
-            self.refuse(f"a value was expected, not {text!r}; text stands in quotes")
-        _check_type(column, verb, value, self.schema.field(column).type)
-        return value
+            return text[1:-1].replace(quote * 2, quote)
+        if kind == "number":
+            return Decimal(text)
+        if kind == "word" and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        self.refuse(f"a value was expected, not {text!r:.80}; text stands in quotes")
 
     def take(self, wanted: str) -> tuple[str, str]:
         if self.next >= len(self.tokens):
@@ -204,61 +180,40 @@ class _Parser:
             self.refuse(f"{sign!r} was expected")
 
     def _skip(self, kind: str, text: str) -> bool:
-        here = self.next < len(self.tokens) and self.tokens[self.next]
-        found = bool(here) and here[0] == kind and here[1].lower() == text  # type: ignore[index]
+        here = self.tokens[self.next] if self.next < len(self.tokens) else ("", "")
+        found = here[0] == kind and here[1].lower() == text
         self.next += found
         return found
 
     def refuse(self, what: str) -> NoReturn:
-        raise InputError(f"filter {self.text!r}: {what}; an example: {EXAMPLE}")
+        _refuse(self.text, what)
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
+    if len(text) > LONGEST_FILTER:
+        _refuse(text, f"it has {len(text)} characters, at most {LONGEST_FILTER} are read")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        _refuse(text, f"character {error.start + 1} is half of one (a lone surrogate)")
     tokens: list[tuple[str, str]] = []
     position = 0
     end = len(text.rstrip())
     while position < end:
         match = _TOKEN.match(text, position)
-        if match is None or len(tokens) >= MOST_TOKENS:
-            seen = text[position : position + 20].strip()
-            raise InputError(f"filter {text[:100]!r}: cannot read {seen!r}; an example: {EXAMPLE}")
+        if match is None:
+            _refuse(text, f"cannot read {text[position:].lstrip()[:20]!r}")
         tokens.append((str(match.lastgroup), match[match.lastgroup or 0]))
         position = match.end()
+    if len(tokens) > MOST_TOKENS:
+        _refuse(text, f"it has {len(tokens)} words and signs, at most {MOST_TOKENS} are read")
     return tokens
 
 
-def _check_type(column: str, verb: str, value: Literal, kind: pa.DataType) -> None:
-    is_list = pt.is_list(kind) or pt.is_large_list(kind)
-    if is_list != (verb == "has"):
-        cure = f"{column} has 'x'" if is_list else f"{column} = 'x'"
-        raise InputError(f"column {column!r} is {kind}: write {cure}")
-    inner = kind.value_type if is_list else kind
-    if pt.is_string(inner) or pt.is_large_string(inner):
-        fits = isinstance(value, str)
-    elif pt.is_boolean(inner):
-        fits = isinstance(value, bool)
-    elif pt.is_integer(inner) or pt.is_floating(inner):
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = fits and abs(value) < 2**63  # type: ignore[arg-type]
-    else:
-        raise InputError(f"column {column!r} is {kind}; filters know text, numbers, truth, lists")
-    if not fits or (verb == "contains" and not isinstance(value, str)):
-        raise InputError(f"column {column!r} is {kind}; {value!r} does not fit")
+def _refuse(text: str, what: str) -> NoReturn:
+    shown = text if len(text) <= 100 else f"{text[:100]} ..."
+    raise InputError(f"filter {shown!r}: {what}; an example: {EXAMPLE}")
 
 
-def sql_column(name: str) -> str:
-    """A column's name in the table's SQL, case and spaces kept."""
-    return "`" + name.replace("`", "") + "`"
-
-
-def sql_literal(value: Literal) -> str:
-    """A literal in the table's SQL. Only the single quote means anything inside a text there."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return str(value).lower()
-
-
-def sql_among(column: str, values: Iterable[Literal]) -> str:
-    """That a column has one of some values, of which there may be none."""
-    listed = ", ".join(map(sql_literal, values))
-    return f"({sql_column(column)} IN ({listed}))" if listed else "false"
+def _depth(tree: Filter) -> int:
+    return 1 + max(map(_depth, tree.items)) if isinstance(tree, Joined) else 0

@@ -1,37 +1,41 @@
 """The index as steps nobody can catch half-way: load, build, gate, promote, keep, roll back.
 
 `db/live.json` is the one pointer: the record of the build that serves. Every build that passed
-its gate keeps its record under `db/builds/`, so going back is writing an older record to the
-pointer again. A build that fails its gate is dropped and the pointer stays; a job killed on the
-way leaves tables without a record, which the next one drops.
+its gate keeps its record under `db/builds/`, which names the build that served before it: going
+back is writing that one's record to the pointer again, and a build that was rolled away from is no
+one's past. A build that fails its gate is dropped and the pointer stays; a job killed on the way
+leaves tables without a record, which the next one drops.
+
+Readers follow the pointer within seconds, and some are in the middle of a search: what served until
+now is kept for a time of grace, whatever search.keep_versions says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import lancedb
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
-from raymtr.index.shards import Shards, matrix_of
+from raymtr.index.gate import find_faults
+from raymtr.index.shards import Shards
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
-from raymtr.index.tune import PROBED, draw_probes, tune_index
+from raymtr.index.tune import draw_probes, tune_index
 from raymtr.specs import SearchSpec, from_dict, to_dict
 from raymtr.workspace import Workspace
 
-UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 takes up to 5e-4
+GRACE = timedelta(minutes=10)  # that a reader may stay on a build when another serves
 
 
 def live_build(workspace: Workspace) -> Build:
     """The build that serves. Raises InputError where nothing was published yet."""
-    pointer = f"{workspace.db}/live.json"
+    pointer = _pointer(workspace)
     if not storage.exists(pointer):
         raise InputError(f"nothing to search in {workspace.root} yet; run `raymtr index` first")
     return from_dict(Build, storage.read_json(pointer))
@@ -53,8 +57,12 @@ def publish(
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
+    before = _live_or_none(workspace)
+    if before:
+        drop_old(workspace, keep=search.keep_versions)  # makes room: their grace may be over
     try:
         build = _make(db, name, tracks, shards, search=search)
+        build = replace(build, after=before.name if before else None)
         if build.index.kind != "exact" and shards:
             probes = draw_probes(TrackTable(workspace.db, build), shards)
             build = tune_index(workspace.db, build, probes, target=search.target_recall)
@@ -73,13 +81,20 @@ def publish(
 
 
 def roll_back(workspace: Workspace) -> Build:
-    """Let the build before the live one serve again. Raises InputError where none is kept."""
+    """Let the build that served before the live one serve again.
+
+    Raises InputError where it is not kept.
+    """
     live = live_build(workspace)
-    older = [build for build in kept_builds(workspace) if build.name < live.name]
-    if not older:
-        raise InputError(f"no build older than {live.name} is kept: nothing to roll back to")
-    put_live(workspace, older[-1])
-    return older[-1]
+    before = _before(live, {build.name: build for build in kept_builds(workspace)})
+    if before is None:
+        raise InputError(
+            f"no build that served before {live.name} is kept: nothing to roll back to"
+        )
+    build = replace(before, retired_at=None)
+    write_record(workspace, build)
+    put_live(workspace, build)
+    return build
 
 
 def write_record(workspace: Workspace, build: Build) -> None:
@@ -88,62 +103,49 @@ def write_record(workspace: Workspace, build: Build) -> None:
 
 
 def put_live(workspace: Workspace, build: Build) -> None:
-    """Let a build serve: one atomic write."""
-    storage.write_json(f"{workspace.db}/live.json", to_dict(build))
+    """Let a build serve: one atomic write, after it is noted of another that its time ends."""
+    before = _live_or_none(workspace)
+    if before and before.name != build.name:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_record(workspace, replace(before, retired_at=now))
+    storage.write_json(_pointer(workspace), to_dict(build))
 
 
 def drop_old(workspace: Workspace, *, keep: int) -> None:
-    """Keep the newest `keep` builds and the live one; drop the others and all unfinished tables."""
+    """Keep the live build, those it can be rolled back to, `keep` in all, and those in their grace.
+
+    The others are dropped, and all unfinished tables.
+    """
     db = lancedb.connect(workspace.db)
-    builds, live = kept_builds(workspace), live_build(workspace)
-    kept = {build.name for build in builds[-keep:]} | {live.name}
-    for build in builds:
-        if build.name not in kept:
-            storage.delete(_record(workspace, build))
+    builds = {build.name: build for build in kept_builds(workspace)}
+    kept = {build.name for build in builds.values() if _in_grace(build)}
+    serves: Build | None = live_build(workspace)
+    for _ in range(keep):
+        if serves is not None:
+            kept.add(serves.name)
+            serves = _before(serves, builds)
+    for name in builds.keys() - kept:
+        storage.delete(_record(workspace, builds[name]))
     for name in {table.rpartition("_")[2] for table in _table_names(db)} - kept:
         _drop_tables(db, name)
 
 
-def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> list[str]:
-    """The gate: what is wrong with a finished build, in words; [] for a good one."""
-    db = lancedb.connect(workspace.db)
-    tables = {kind: db.open_table(table_name(kind, build.name)) for kind in KINDS}
-    faults = find_row_faults(tables, build.rows)
-    for kind in ("vectors", "windows"):
-        wrong = _wrong_vectors(tables[kind], build.rows[kind])
-        if wrong:
-            faults.append(f"{wrong} vectors in {kind} are not of length 1")
-    return faults + find_recall_faults(build, target_recall=target_recall)
+def _before(build: Build, kept: Mapping[str, Build]) -> Build | None:
+    """The kept build that served before this one; records of an earlier version go by number."""
+    if build.after is not None:
+        return kept.get(build.after)
+    older = [name for name in kept if name < build.name]
+    return kept[max(older)] if older else None
 
 
-def find_recall_faults(build: Build, *, target_recall: float) -> list[str]:
-    """The part of the gate that asks what an index found, when it was tried."""
-    return [
-        f"recall@{PROBED} on {kind} queries is {recall:.3f} with {build.index.nprobes} of "
-        f"{build.index.partitions} partitions, below search.target_recall={target_recall}"
-        for kind, recall in (build.trial.recall.items() if build.trial else ())
-        if recall < target_recall
-    ]
+def _in_grace(build: Build) -> bool:
+    if build.retired_at is None:
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(build.retired_at) < GRACE
 
 
-def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
-    """The part of the gate that counts: rows as expected in each table, no track twice."""
-    faults = []
-    for kind, table in tables.items():
-        if table.count_rows() != rows[kind]:
-            faults.append(f"{kind} has {table.count_rows()} rows, {rows[kind]} were read")
-    for kind in ("tracks", "vectors"):
-        ids = tables[kind].search().select(["track_id"]).limit(rows[kind] + 1).to_arrow()
-        twice = len(ids) - pc.count_distinct(ids["track_id"]).as_py()
-        if twice:
-            faults.append(f"{twice} track ids stand more than once in {kind}")
-    return faults
-
-
-def count_not_unit(vectors: pa.ChunkedArray) -> int:
-    """How many vectors of a column are not of length 1, or not even numbers."""
-    lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
-    return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
+def _live_or_none(workspace: Workspace) -> Build | None:
+    return live_build(workspace) if storage.exists(_pointer(workspace)) else None
 
 
 def _make(
@@ -181,13 +183,6 @@ class _Counted:
             yield batch
 
 
-def _wrong_vectors(table: Any, rows: int) -> int:
-    wrong = 0
-    for batch in table.search().select(["vector"]).limit(rows + 1).to_batches():
-        wrong += count_not_unit(pa.chunked_array([batch["vector"]]))
-    return wrong
-
-
 def _next_name(db: Any, workspace: Workspace) -> str:
     used = {name.rpartition("_")[2] for name in _table_names(db)}
     used |= {build.name for build in kept_builds(workspace)}
@@ -213,3 +208,7 @@ def _drop_tables(db: Any, build: str) -> None:
 
 def _record(workspace: Workspace, build: Build) -> str:
     return f"{workspace.db}/builds/{build.name}.json"
+
+
+def _pointer(workspace: Workspace) -> str:
+    return f"{workspace.db}/live.json"

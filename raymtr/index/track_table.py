@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -24,12 +24,12 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
 from raymtr.index.calls import calling
-from raymtr.index.filters import Filter, sql_among
+from raymtr.index.conditions import filterable_type, sql_among
+from raymtr.index.filters import Filter
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
 from raymtr.index.spelling import SAMPLED, Rarity, any_of, runs
@@ -85,6 +85,8 @@ class Build:
     trial: Trial | None = None  # None: exact, which there is nothing to try of
     revision: int = 0  # how often tracks were added, changed or taken out since it was built
     changed_at: str | None = None  # when that was last, as `built_at`
+    after: str | None = None  # the build that served when this one was made
+    retired_at: str | None = field(default=None, compare=False)  # when another took its place
 
     @property
     def table_version(self) -> str:
@@ -108,8 +110,13 @@ class TrackTable:
 
     @cached_property
     def filterable(self) -> pa.Schema:
-        """The columns a filter may name."""
-        return filterable(self._tracks.schema)
+        """The columns a filter may name, and for its messages those of types that none knows."""
+        held = self._vectors.schema.names  # tables of an earlier version hold fewer types there
+        return pa.schema(
+            field
+            for field in self._tracks.schema
+            if field.name not in SHADOW and (field.name in held or not filterable_type(field.type))
+        )
 
     @cached_property
     def columns(self) -> list[str]:
@@ -348,18 +355,6 @@ class TrackTable:
 def table_name(kind: str, build: str) -> str:
     """The LanceDB table of one kind in one build."""
     return f"{kind}_{build}"
-
-
-def filterable(schema: pa.Schema) -> pa.Schema:
-    """The columns of `schema` a filter can name: text, numbers, truth values, lists of text."""
-    fields = []
-    for field in schema:
-        kind = field.type.value_type if pt.is_list(field.type) else field.type
-        plain = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_boolean(kind)
-        plain = plain or pt.is_integer(kind) or pt.is_floating(kind)
-        if plain and field.name not in SHADOW:
-            fields.append(field)
-    return pa.schema(fields)
 
 
 def _unit(halves: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def read_cursor(cursor: str, *, mark: str, now_s: float) -> int:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         place, expires, check = json.loads(text)
         fits = bool(_check(int(place), int(expires), mark) == check)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError("cursor is none that a search gave") from error
     if not fits:
         raise InputError(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 
 import lancedb
 import numpy as np
@@ -11,10 +13,12 @@ import pytest
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables, tune
+from raymtr.index import publish as publishing
 from raymtr.index.build_tables import choose_index, tracks_table
-from raymtr.index.publish import kept_builds, live_build, publish, roll_back
+from raymtr.index.filters import parse_filter
+from raymtr.index.publish import GRACE, kept_builds, live_build, publish, roll_back, write_record
 from raymtr.index.shards import Shards, find_shards
-from raymtr.index.track_table import Build, TrackTable
+from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
@@ -58,10 +62,23 @@ def test_a_build_serves_what_was_embedded(workspace: Workspace) -> None:
     np.testing.assert_allclose(matrix, [expected[i] for i in ids], atol=1e-3)
 
 
-def test_only_the_last_builds_are_kept_and_rollback_goes_back(workspace: Workspace) -> None:
+@pytest.fixture
+def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "GRACE", timedelta(0))
+
+
+def names(workspace: Workspace) -> list[str]:
+    """The builds that are kept, each with its record and all of its tables."""
+    kept = [build.name for build in kept_builds(workspace)]
+    assert tables(workspace) == sorted(table_name(kind, name) for kind in KINDS for name in kept)
+    return kept
+
+
+def test_only_the_last_builds_are_kept_and_rollback_goes_back(
+    workspace: Workspace, no_grace: None
+) -> None:
     first, second, third = (put_live(workspace) for _ in range(3))
-    assert [build.name for build in kept_builds(workspace)] == [second.name, third.name]
-    assert {name.rpartition("_")[2] for name in tables(workspace)} == {second.name, third.name}
+    assert names(workspace) == [second.name, third.name]
     assert roll_back(workspace) == second
     assert live_build(workspace) == second
     assert TrackTable(workspace.db, second).nearest(np.eye(DIM, dtype=np.float32)[0], limit=3)
@@ -69,9 +86,49 @@ def test_only_the_last_builds_are_kept_and_rollback_goes_back(workspace: Workspa
         roll_back(workspace)
     fourth = put_live(workspace, keep=1)
     assert fourth.name > third.name > second.name > first.name
-    assert tables(workspace) == sorted(
-        f"{k}_{fourth.name}" for k in ("tracks", "vectors", "windows")
-    )
+    assert names(workspace) == [fourth.name]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_what_served_until_now_stays_for_its_readers(workspace: Workspace, keep: int) -> None:
+    first, _ = put_live(workspace, keep=keep), put_live(workspace, keep=keep)
+    roll_back(workspace)
+    reader = TrackTable(workspace.db, first)
+    last = put_live(workspace, keep=keep)  # drops by its number what serves until this moment
+    assert {first.name, last.name} <= set(names(workspace))
+    assert reader.match_words("music", limit=3) == [] and len(reader.matching(None)) == 20
+    assert len(reader.windows(["t1"])) == 2
+
+
+def test_a_rollback_goes_to_what_served_before_whatever_its_number(
+    workspace: Workspace, no_grace: None
+) -> None:
+    first, second = put_live(workspace), put_live(workspace)
+    assert roll_back(workspace) == first
+    third = put_live(workspace)
+    assert names(workspace) == [first.name, third.name], "nobody goes back to the second"
+    assert roll_back(workspace) == first and second.after == third.after == first.name
+
+
+def test_grace_ends_with_the_next_build_after_it(workspace: Workspace) -> None:
+    first, second = put_live(workspace, keep=1), put_live(workspace, keep=1)
+    assert names(workspace) == [first.name, second.name]
+    long_ago = (datetime.now(UTC) - 2 * GRACE).isoformat()
+    write_record(workspace, replace(first, retired_at=long_ago))
+    third = put_live(workspace, keep=1)
+    assert names(workspace) == [second.name, third.name]
+
+
+def test_records_of_an_earlier_version_go_back_by_number(workspace: Workspace) -> None:
+    first, second = put_live(workspace), put_live(workspace)
+    for name in (f"builds/{first.name}", f"builds/{second.name}", "live"):
+        uri = f"{workspace.db}/{name}.json"
+        record = storage.read_json(uri)
+        storage.write_json(
+            uri, {k: v for k, v in record.items() if k not in ("after", "retired_at")}
+        )
+    assert roll_back(workspace).name == first.name
+    assert put_live(workspace).after == first.name
 
 
 def test_tables_of_a_killed_build_are_dropped(workspace: Workspace) -> None:
@@ -171,3 +228,47 @@ def test_captions_and_tags_become_words_and_names_keys() -> None:
     assert row["_similar_keys"] == ["who"]
     assert silent["words"] == "" and silent["_title_key"] is None
     assert not pc.any(pc.is_null(tracks_table(catalog, None)["words"])).as_py()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (pa.array([b"\xff"] * 20), "the record of track 't0' cannot be told"),
+        (pa.array([float("nan")] * 20), "the record of track 't0' cannot be told: Out of range"),
+        (pa.array(["x"] * 20), 'No field named "mo`od"'),
+    ],
+)
+def test_a_build_that_fails_its_readers_does_not_serve(
+    workspace: Workspace, column: pa.Array, message: str
+) -> None:
+    good = put_live(workspace)
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    name = "mo`od" if pa.types.is_string(column.type) else "mood"
+    damaged = tracks.append_column(name, column)
+    with pytest.raises(UnusableError, match=f"not published: .*{message}"):
+        publish(workspace, damaged, find_shards(workspace), search=SearchSpec())
+    assert live_build(workspace) == good and names(workspace) == [good.name]
+
+
+def test_the_gate_asks_each_column_for_its_own_value(workspace: Workspace) -> None:
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    many = {
+        "bpm": pa.array([None, 120.5] * 10),
+        "gain": pa.array([0.1] * 20, pa.float32()),
+        "live": pa.array([False, None] * 10),
+        "day": pa.array([date(2020, 1, 31)] * 20),
+        "seen": pa.array([datetime(2020, 1, 31, 5)] * 20, pa.timestamp("us", "UTC")),
+        "moods": pa.array([[], [2**63 - 1]] * 10, pa.list_(pa.int64())),
+        "it's": pa.array(["'", None] * 10),
+        "big": pa.array([2**64 - 1] * 20, pa.uint64()),
+        "least": pa.array([-(2**63)] * 20),
+        "nothing": pa.nulls(20, pa.string()),
+        "meta": pa.array([{"k": "x"}] * 20),
+    }
+    for name, column in many.items():
+        tracks = tracks.append_column(name, column)
+    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    table = TrackTable(workspace.db, build)
+    for text in ("live = false", "seen = '2020-01-31 05:00:00'", "moods has 9223372036854775807"):
+        where = parse_filter(text, table.filterable)
+        assert table.nearest(np.eye(DIM, dtype=np.float32)[0], limit=1, where=where), text

@@ -39,7 +39,8 @@ def vectors(ids: str, seed: int = 0) -> dict[str, np.ndarray]:
 def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
     """Tracks a to e published, a and b one song; f and g embedded, but in no catalog."""
     rows = [
-        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "artist": "Ada", "mood": "calm"}
+        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "artist": "Ada"}
+        | {"mood": "calm", "tempo": 60.5}
         for i in "abcde"
     ]
     workspace = make_workspace(rows)
@@ -102,6 +103,34 @@ def test_an_upsert_adds_and_changes_tracks(
     assert [found(workspace, **search) for search in searches] == before
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("track_id,tempo,title\na,,Renamed\n", {"tempo": 60.5, "title": "Renamed"}),
+        ("track_id,tempo\na,nan\n", {"tempo": 60.5}),
+        ("track_id,tempo\na,120\n", {"tempo": 120.0}),
+        ("track_id,mood\na,7\n", {"mood": "7"}),
+        ("track_id,mood\na,007\n", {"mood": "007"}),
+        ("track_id,mood,tempo\nw,true,\n", {"mood": "true", "tempo": None}),
+        ('{"track_id":"a","tempo":null,"mood":null,"title":"X"}', {"tempo": 60.5, "mood": "calm"}),
+        ('{"track_id":"a","tempo":90}', {"tempo": 90.0}),
+        ('{"track_id":"a","tempo":NaN}', {"tempo": 60.5}),
+        ('{"track_id":"w","title":"Words","mood":5}', {"mood": "5", "tempo": None}),
+    ],
+)
+def test_an_upsert_takes_its_types_from_the_catalog(
+    workspace: Workspace, tmp_path: Path, text: str, expected: dict
+) -> None:
+    path = tmp_path / ("m.jsonl" if text.startswith("{") else "m.csv")
+    path.write_text(text)
+    change_index.upsert_tracks(workspace, tiny(), str(path))
+    track_id = "w" if '"w"' in text or "\nw," in text else "a"
+    here = catalog(workspace)[track_id]
+    track = Searcher(workspace).table.rows([track_id])[track_id]
+    assert {name: here[name] for name in expected} == expected
+    assert {name: track[name] for name in expected} == expected
+
+
 def test_a_track_credited_to_another_artist_follows_it_into_its_split(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -127,7 +156,7 @@ def test_a_track_credited_to_another_artist_follows_it_into_its_split(
             r"among them a; run `raymtr scan` and `raymtr embed`",
         ),
         ("track_id,key\na,major\n", "column 'key' is not in the live tables"),
-        ("track_id,mood\na,7\n", "does not fit the catalog"),
+        ("track_id,tempo\na,fast\n", r"'tempo', row 1 \(line 2\): 'fast' does not fit"),
         ("title\nx\n", "no track_id column"),
         ("track_id\na\na\n", "more than once"),
     ],

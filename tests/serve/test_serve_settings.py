@@ -65,6 +65,15 @@ def test_texts_of_serve_run_are_read() -> None:
     assert (read.workspace, read.max_batch_size, read.open_to_anyone) == ("7", 8, True)
 
 
+def test_the_environment_may_say_where_the_workspace_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"workspace": "$MY_WORKSPACE"}
+    monkeypatch.setenv("MY_WORKSPACE", "s3://bucket/workspace")
+    assert read_settings(told).workspace == "s3://bucket/workspace"
+    monkeypatch.delenv("MY_WORKSPACE")
+    with pytest.raises(InputError, match="has no MY_WORKSPACE"):
+        read_settings(told)
+
+
 def test_keys_are_read_hashed_or_refused(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "keys").write_text(f"# who\nada {digest}\n")

@@ -1,0 +1,147 @@
+"""The gate a finished build passes before it serves: its rows are counted, its answers looked at.
+
+Everything a reader will do is done once: a whole record, a search by words, by names and by sound,
+and a filter on each column, for a build that fails in one of them fails every reader that asks it.
+What is wrong comes back in words, all of it at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr.index.conditions import Condition, Written, condition_on, filterable_type, sql_among
+from raymtr.index.filters import Filter, joined
+from raymtr.index.shards import matrix_of
+from raymtr.index.track_rows import read_rows
+from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.tune import PROBED
+from raymtr.workspace import Workspace
+
+UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 takes up to 5e-4
+FAILURES = (OSError, RuntimeError, ValueError)  # LanceDB's
+
+
+def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> list[str]:
+    """The gate: what is wrong with a finished build, in words; [] for a good one."""
+    db = lancedb.connect(workspace.db)
+    tables = {kind: db.open_table(table_name(kind, build.name)) for kind in KINDS}
+    faults = find_row_faults(tables, build.rows)
+    for kind in ("vectors", "windows"):
+        wrong = _wrong_vectors(tables[kind], build.rows[kind])
+        if wrong:
+            faults.append(f"{wrong} vectors in {kind} are not of length 1")
+    faults += find_recall_faults(build, target_recall=target_recall)
+    return faults or find_answer_faults(TrackTable(workspace.db, build), tables)
+
+
+def find_recall_faults(build: Build, *, target_recall: float) -> list[str]:
+    """The part of the gate that asks what an index found, when it was tried."""
+    return [
+        f"recall@{PROBED} on {kind} queries is {recall:.3f} with {build.index.nprobes} of "
+        f"{build.index.partitions} partitions, below search.target_recall={target_recall}"
+        for kind, recall in (build.trial.recall.items() if build.trial else ())
+        if recall < target_recall
+    ]
+
+
+def find_answer_faults(table: TrackTable, tables: Mapping[str, Any]) -> list[str]:
+    """The part of the gate that asks as readers do; `tables` are LanceDB's, of the same build.
+
+    They are asked row by row: what `table` holds in memory of a small build is not needed here.
+    """
+    some = ["track_id", "words", "names"]
+    faults = []
+    for row in tables["tracks"].search().select(some).limit(1).to_arrow().to_pylist():
+        faults += _record_faults(tables["tracks"], table.columns, row["track_id"])
+        table.match_words(row["words"] or "music", limit=1)
+        table.match_names(row["names"] or "music", limit=1)
+    for field in table.filterable:
+        if filterable_type(field.type):
+            faults += _filter_faults(tables, field)
+    return faults
+
+
+def _record_faults(tracks: Any, columns: list[str], track_id: str) -> list[str]:
+    record = read_rows(tracks, sql_among("track_id", [track_id]), columns).to_pylist()[0]
+    try:
+        json.dumps(record, allow_nan=False, default=_moment).encode()
+    except (ValueError, TypeError) as error:
+        return [f"the record of track {track_id!r} cannot be told: {error}"]
+    return []
+
+
+def _moment(value: Any) -> str:
+    if not isinstance(value, date):
+        raise TypeError(f"{value!r:.80} is no plain value")
+    return value.isoformat()
+
+
+def _filter_faults(tables: Mapping[str, Any], field: pa.Field) -> list[str]:
+    """Whether the first value of a column finds its track again, beside words and vectors."""
+    try:
+        for kind in ("tracks", "vectors"):
+            held = tables[kind].search().where(Condition(field.name, "null", (), True).sql())
+            wanted = list(dict.fromkeys(["track_id", field.name]))
+            for row in held.select(wanted).limit(1).to_arrow().to_pylist():
+                where = _of_row(row, field)
+                if where and not len(read_rows(tables[kind], where.sql(), ["track_id"])):
+                    track = row["track_id"]
+                    return [f"column {field.name!r} of {kind}: its value does not find {track!r}"]
+    except FAILURES as error:
+        said = str(error).strip().splitlines()[0]
+        return [f"column {field.name!r} cannot be filtered on: {said}"]
+    return []
+
+
+def _of_row(row: Mapping[str, Any], field: pa.Field) -> Filter | None:
+    value, verb = row[field.name], "="
+    if isinstance(value, list):
+        value, verb = next((item for item in value if item is not None), None), "has"
+    if value is None:
+        return None
+    own = Condition("track_id", "in", (row["track_id"],))
+    written = (_written(value),)
+    return joined("and", own, condition_on(field.name, field.type, verb, written, negated=False))
+
+
+def _written(value: Any) -> Written:
+    """A value as a filter would have it."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if isinstance(value, (str, bool)) else Decimal(repr(value))
+
+
+def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
+    """The part of the gate that counts: rows as expected in each table, no track twice."""
+    faults = []
+    for kind, table in tables.items():
+        if table.count_rows() != rows[kind]:
+            faults.append(f"{kind} has {table.count_rows()} rows, {rows[kind]} were read")
+    for kind in ("tracks", "vectors"):
+        ids = tables[kind].search().select(["track_id"]).limit(rows[kind] + 1).to_arrow()
+        twice = len(ids) - pc.count_distinct(ids["track_id"]).as_py()
+        if twice:
+            faults.append(f"{twice} track ids stand more than once in {kind}")
+    return faults
+
+
+def count_not_unit(vectors: pa.ChunkedArray) -> int:
+    """How many vectors of a column are not of length 1, or not even numbers."""
+    lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
+    return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
+
+
+def _wrong_vectors(table: Any, rows: int) -> int:
+    wrong = 0
+    for batch in table.search().select(["vector"]).limit(rows + 1).to_batches():
+        wrong += count_not_unit(pa.chunked_array([batch["vector"]]))
+    return wrong
