@@ -7,6 +7,7 @@ request cost travels back with its answer, so that the ingress can count all of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -76,6 +77,22 @@ class Searched:
     answer: dict[str, Any]
     vectors: Vectors | None
     remembered: bool = False  # made for an earlier request, so nothing was looked up or encoded
+
+
+def plain(value: Any) -> Any:
+    """A value of the catalog as JSON has it: NaN and infinity are unknown, bytes say their number.
+
+    Tables written before such values were refused still hold them.
+    """
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 class _Body(BaseModel):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
@@ -33,7 +32,7 @@ from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
 from raymtr.workspace import Workspace
 from serve.memory import Memory
-from serve.messages import Refusal, Searched, Vectors
+from serve.messages import Refusal, Searched, Vectors, plain
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
@@ -259,22 +258,6 @@ def _note(searched: Searched) -> None:
     said |= {"remembered": searched.remembered}
     said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
     log.info("searched", extra=said | {"table_version": answer["table_version"]})
-
-
-def plain(value: Any) -> Any:
-    """A value of the catalog as JSON has it: NaN and infinity are unknown, bytes say their number.
-
-    Tables written before such values were refused still hold them.
-    """
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, list):
-        return [plain(one) for one in value]
-    if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
-    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 def _draw_map(searcher: Searcher) -> Answer:

@@ -13,8 +13,8 @@ from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.track_table import KINDS, table_name
 from raymtr.specs import SearchSpec
-from serve.messages import Searched
-from serve.retriever import Retriever, plain
+from serve.messages import Searched, plain
+from serve.retriever import Retriever
 from serve.settings import ServeSettings
 
 

@@ -85,8 +85,10 @@ def test_an_app_whose_proxy_shares_its_port_does_not_start(
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", client.base_url.port))
         other.listen()
-        with pytest.raises(RuntimeError, match=f"in use by process {os.getpid()}"):
+        with pytest.raises(RuntimeError, match="Ingress"):
             run_app("shared", layout="fused", open_to_anyone=True)
+    said = serve.status().applications["shared"].deployments["Ingress"].message
+    assert f"in use by process {os.getpid()}" in said
     serve.delete("shared")
     assert client.get("/livez").status_code == 200
 
