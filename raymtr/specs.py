@@ -278,14 +278,29 @@ class CaptionSpec:
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
+    tensor_parallel: int = 1  # GPUs of one node over which vLLM splits a model; each actor has them
+    max_num_seqs: int = 256  # captions that a vLLM engine writes at once, at most
+    gpu_memory: float = 0.9  # share of a GPU's memory that vLLM takes, weights and cache together
     cache_mib: int = 512  # vLLM's key-value cache on a CPU
 
     def __post_init__(self) -> None:
         _at_least(1, self, "max_new_tokens", "draws", "passes", "batch", "actors", "threads")
-        _at_least(1, self, "cache_mib")
+        _at_least(1, self, "tensor_parallel", "max_num_seqs", "cache_mib")
         _at_least(0, self, "temperature", "top_k", "tag_bias")
         _at_least(-2, self, "presence_penalty")
         _at_most(2, self, "presence_penalty")
+        if not 0 < self.gpu_memory <= 1:
+            raise InputError(f"gpu_memory is over 0 and at most 1, got {self.gpu_memory}")
+        if self.tensor_parallel > 1 and not self.use_gpu:
+            raise InputError(
+                f"tensor_parallel={self.tensor_parallel} counts GPUs; set use_gpu=true, "
+                "or tensor_parallel=1"
+            )
+
+    @property
+    def precision(self) -> Precision:
+        """What the weights are in while they write."""
+        return "bf16" if self.use_gpu else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)

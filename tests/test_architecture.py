@@ -38,6 +38,7 @@ MAY_IMPORT_RAY = {
     "serve",
     "raymtr/captions/engine.py",
     "raymtr/captions/loop.py",
+    "raymtr/captions/vllm_engine.py",
     "raymtr/training/loop.py",
 }
 LEVEL = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

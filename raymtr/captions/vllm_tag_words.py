@@ -90,5 +90,5 @@ class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
         requests = self._requests
         reach = torch.arange(-self._words.reach, 0, device=ends.device)
         places = ends[:, None] + reach
-        tokens = requests.all_token_ids.gpu[slots[:, None], places.clamp(min=0)]
+        tokens: torch.Tensor = requests.all_token_ids.gpu[slots[:, None], places.clamp(min=0)]
         return tokens.masked_fill(places < requests.prompt_len.gpu[slots][:, None], BEFORE)

@@ -45,7 +45,11 @@ class TwoTowers(nn.Module):
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Tokens [B, T] -> [B, dim]."""
-        vectors: Tensor = self.text_projector(self.text_tower(input_ids, attention_mask))
+        return self.embed_states(self.text_tower(input_ids, attention_mask))
+
+    def embed_states(self, states: Tensor) -> Tensor:
+        """What the text tower made of sentences [B, hidden] -> [B, dim]."""
+        vectors: Tensor = self.text_projector(states)
         return vectors
 
     def tokenize(self, sentences: list[str]) -> dict[str, Tensor]:

@@ -29,7 +29,8 @@ from raymtr.training.step import Batch
 from raymtr.training.tracks import cache_key
 
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
-TEXT_GROUPS = 4  # of like length: a quarter less padding than one; eight save no more
+# Of like length: a quarter less to compute than in one; sixteen pad less, but are smaller products.
+TEXT_GROUPS = 8
 
 
 class Batches:
@@ -62,15 +63,18 @@ class Batches:
             sentence = draw_sentence(track, track["captions"] or (), rng)
             assert sentence is not None, "tracks without words are no training tracks"
             drawn.append((sentence, track, rng))
-        drawn.sort(key=lambda each: len(each[0]))
+        tokens = self.tokenize([sentence for sentence, _, _ in drawn])
+        lengths = tokens["attention_mask"].sum(1)
+        order = torch.argsort(lengths, stable=True)
+        drawn = [drawn[row] for row in order.tolist()]
         waves = np.empty((len(drawn), self.cache.spec.window_samples), np.float32)
         for wave, (_, track, rng) in zip(waves, drawn, strict=True):
             self._clip(track, rng, wave)
-        groups = np.array_split(np.arange(len(drawn)), min(TEXT_GROUPS, len(drawn)))
-        return Batch(
-            waves=torch.from_numpy(waves),
-            texts=[self.tokenize([drawn[row][0] for row in group]) for group in groups],
-        )
+        texts = []
+        for rows in torch.tensor_split(order, min(TEXT_GROUPS, len(drawn))):
+            longest = int(lengths[rows[-1]])
+            texts.append({name: values[rows, :longest] for name, values in tokens.items()})
+        return Batch(waves=torch.from_numpy(waves), texts=texts)
 
     def _clip(self, track: dict[str, Any], rng: np.random.Generator, wave: np.ndarray) -> None:
         """Fill `wave`. Raises UnusableError where the track is no longer what it was."""
@@ -85,12 +89,21 @@ class Batches:
                 "bring the file back, or train without it under another --run"
             ) from error
 
-    def ahead(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """Steps `first` to `last` - 1 with their batches, the next one always in the making."""
+    def ahead(
+        self, first: int, last: int, *, then: Callable[[Batch], Batch] = lambda batch: batch
+    ) -> Iterator[tuple[int, Batch]]:
+        """Steps `first` to `last` - 1 with their batches, the next one always in the making.
+
+        `then` is done to each batch in the same thread.
+        """
+
+        def make(step: int) -> Batch:
+            return then(self.make(step))
+
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-            waiting = thread.submit(self.make, first)
+            waiting = thread.submit(make, first)
             for step in range(first, last):
                 batch = waiting.result()
                 if step + 1 < last:
-                    waiting = thread.submit(self.make, step + 1)
+                    waiting = thread.submit(make, step + 1)
                 yield step, batch

@@ -29,6 +29,7 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: weights are other bits at 
         "cache_folder",
     )
 )
+BEFORE_IT_WAS_SAID = {"towers.audio.level": "kept"}  # what runs did when there was no such setting
 CHECKPOINT = "checkpoint_"  # start of a checkpoint folder's name; the number of steps done follows
 
 
@@ -52,7 +53,7 @@ def may_resume(folder: str, identity: dict[str, Any]) -> bool:
     """
     if not storage.exists(f"{folder}/run.json"):
         return False
-    before = storage.read_json(f"{folder}/run.json")
+    before = BEFORE_IT_WAS_SAID | storage.read_json(f"{folder}/run.json")
     differing = [
         f"{key} was {before[key]!r} and is {identity[key]!r}"
         for key in sorted(before.keys() & identity.keys())

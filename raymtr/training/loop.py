@@ -70,7 +70,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None
     began, busy = time.perf_counter(), time.process_time()
-    for step, batch in batches.ahead(first, spec.steps):
+    for step, batch in batches.ahead(first, spec.steps, then=step_of.read_ahead):
         figures = step_of(batch, step)
         figures["seconds"] = time.perf_counter() - began  # of this step, its wait for data included
         figures["cpu_seconds"] = time.process_time() - busy  # of all this worker's threads

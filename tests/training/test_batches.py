@@ -116,7 +116,7 @@ def test_sentences_of_like_length_stand_together(tracks: pa.Table, folder: Path)
     lengths = [len(sentence) for sentence in sentences_of(batch)]
     assert lengths == sorted(lengths)
     widths = [group["input_ids"].shape[1] for group in batch.texts]
-    assert len(widths) == 4 and widths[0] < widths[-1]
+    assert len(widths) == 8 and widths[0] < widths[-1]
 
 
 def test_sentences_and_clips_are_drawn_anew(tracks: pa.Table, folder: Path) -> None:
