@@ -24,7 +24,7 @@ from raymtr.settings import load_settings
 from raymtr.specs import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = {"cpu": ("requirements/cpu.txt",)}  # Dockerfile
+LOCKS = {"cpu": ("requirements/cpu.txt",), "vllm": ("requirements/vllm-gpu.txt",)}  # Dockerfile
 SHELL = re.compile(r"[;&|<>$`*?~()\n]")  # Ray hands an entrypoint to a shell
 IN_A_SHELL = re.compile(r"\$(\w+)")
 IN_A_COMMAND = re.compile(r"\$\((\w+)\)")  # Kubernetes' own form
@@ -113,7 +113,7 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
         "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
         "train": (train.workers, train.threads, int(train.use_gpu)),
         "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
-        "caption": (caption.actors, caption.threads, int(caption.use_gpu)),
+        "caption": (caption.actors, caption.threads, caption.use_gpu * caption.tensor_parallel),
     }
     if job not in asked:
         return
@@ -165,9 +165,9 @@ def _engines(
 def packages_of(image: str, root: Path = ROOT) -> frozenset[str]:
     """The packages that the locks of an image name, by the last part of its name."""
     kind = image.rpartition("/")[2].partition(":")[0]
-    lines = "".join((root / lock).read_text(encoding="utf-8") for lock in LOCKS["cpu"])
-    beside = {"vllm==", "bitsandbytes=="} if kind == "raymtr-vllm" else set()
-    return frozenset(re.findall(r"^([\w.-]+)==", "\n".join([lines, *beside]), re.MULTILINE))
+    locks = LOCKS["cpu"] + (LOCKS["vllm"] if kind == "raymtr-vllm" else ())
+    lines = "".join((root / lock).read_text(encoding="utf-8") for lock in locks)
+    return frozenset(re.findall(r"^([\w.-]+)==", lines, re.MULTILINE))
 
 
 def _start_options(name: str, cluster: Manifest) -> Iterator[str]:
