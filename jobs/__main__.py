@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 import raymtr
 from raymtr.errors import InputError, UnusableError
+from raymtr.plain_text import printable
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
 
@@ -51,6 +52,14 @@ WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo makes workspaces of i
 MAKES_WORKSPACE = {"scan", "finetune"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3
+
+
+class _Printable(logging.Formatter):
+    """Lines may quote a user's text, and that must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without control characters."""
+        return printable(super().format(record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,7 +94,9 @@ def overview() -> str:
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parse, run and report one verb; the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
     logging.getLogger("raymtr").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
@@ -109,7 +120,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
     else:
-        print(module.describe(answer))
+        print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
     rate = answer.get("error_rate") or 0.0
@@ -125,7 +136,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
 
 def _fail(verb: str, error: Exception, status: int) -> int:
     cures = [cure for code, cure in CURES.items() if os.strerror(code) in str(error)]
-    print("; ".join([f"raymtr {verb}: {error}", *cures]), file=sys.stderr)
+    print(printable("; ".join([f"raymtr {verb}: {error}", *cures])), file=sys.stderr)
     return status
 
 
