@@ -35,6 +35,7 @@ from typing import Any, NoReturn
 
 import raymtr
 from raymtr.errors import InputError, LostError, UnusableError
+from raymtr.plain_text import printable
 from raymtr.progress import Progress
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
@@ -78,6 +79,14 @@ LEAST_STORE, STORE_PER_CORE = 512 << 20, 128 << 20  # bytes
 STOPPED = 128 + signal.SIGINT  # as a shell says it
 
 
+class _Printable(logging.Formatter):
+    """Lines may quote a user's text, and that must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without control characters."""
+        return printable(super().format(record))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the process's exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -110,7 +119,9 @@ def overview() -> str:
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parse, run and report one verb; the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
     logging.getLogger("raymtr").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
@@ -129,14 +140,14 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         if judged is None:
             raise  # a bug keeps its traceback
         status, sentence = judged
-        print(f"raymtr {verb}: {sentence}", file=sys.stderr)
+        print(printable(f"raymtr {verb}: {sentence}"), file=sys.stderr)
         return status
     except KeyboardInterrupt:
         return _stopped(verb)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
     else:
-        print(module.describe(answer))
+        print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
     rate = answer.get("error_rate") or 0.0

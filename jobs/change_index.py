@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from raymtr import storage
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
-from raymtr.catalog.summary import with_file_versions
+from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
 from raymtr.errors import InputError
@@ -56,7 +56,8 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
             raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
         catalog = plain_table(catalog)
         manifest = read_manifest(source, like=catalog.schema)
-        ids, changed = merge_manifest(catalog, with_file_versions(manifest))
+        manifest = with_digests(with_file_versions(manifest), catalog)
+        ids, changed = merge_manifest(catalog, manifest)
         rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
         shards = find_shards(workspace, live.fingerprint) if live.made_by else None
         refuse_without_vector(rows, shards)
@@ -120,6 +121,8 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
         given = {name: value for name, value in row.items() if value is not None}
         if given.get("artist", before.get("artist")) != before.get("artist"):
             before["split"] = None  # a track follows its artist
+        if given.get("file_version", before.get("file_version")) != before.get("file_version"):
+            before["audio_digest"] = None  # that of the file as it was
         rows.append(before | given)
     try:
         schema = pa.unify_schemas([catalog.schema, manifest.schema], promote_options="permissive")

@@ -51,6 +51,8 @@ def from_bytes(data: bytes) -> str:
 
 def one_line(text: str | None) -> str | None:
     """One line of what can be seen in `text`, composed (NFC); None where that is nothing."""
+    if text and text.isascii() and text.isprintable():
+        return " ".join(text.split()) or None
     seen = _SURROGATES.sub("", text or "").replace("\0", " ")
     seen = _UNSEEN.sub("", _ESCAPES.sub("", seen))
     line = " ".join(unicodedata.normalize("NFC", seen).split())

@@ -6,7 +6,7 @@ scan: FLAC carries the MD5 of its samples, of others the size and a few places a
 audio they are three, for an encoder that is given other sound writes other bytes from there on; of
 bare samples they are spread over all of it, for an editor can change a part and no size.
 
-Given up: an edit of bare samples, of the same size, shorter than a 64th of the track; of coded
+Given up: an edit of bare samples, of the same size, shorter than a 32nd of the track; of coded
 frames one that leaves beginning, middle, end and size as they were.
 """
 
@@ -23,9 +23,9 @@ from raymtr.audio.formats import Format, Identified
 from raymtr.audio.probe import find_samples
 
 VERSION = 1  # raised by hand when the same file would get another digest
-_PIECE = 8 << 10  # bytes of a place
-_PLACES, _PCM_PLACES = 3, 64
-_MPEG_HEAD = 1 << 16  # bytes in which frames begin, but behind junk
+_PLACES, _PIECE = 3, 4 << 10  # of coded audio: places, and bytes of each
+_PCM_PLACES, _PCM_PIECE = 32, 512
+_MPEG_HEAD = 1 << 15  # bytes in which frames begin, but behind junk
 
 
 def digest_of(file: BinaryIO, known: Identified) -> str | None:
@@ -40,18 +40,17 @@ def digest_of(file: BinaryIO, known: Identified) -> str | None:
     start, end = _place(file, kind, extent)
     if end <= start:
         return None
-    places = _PCM_PLACES if kind.pcm else _PLACES
-    last = max(start, end - _PIECE)
-    offsets = sorted({start + (last - start) * n // (places - 1) for n in range(places)})
-    pieces = (read_at(file, offset, min(_PIECE, end - offset)) for offset in offsets)
-    return _named(kind.form, end - start, pieces)
+    places, piece = (_PCM_PLACES, _PCM_PIECE) if kind.pcm else (_PLACES, _PIECE)
+    if end - start <= 2 * places * piece:
+        return _named(kind.form, end - start, [read_at(file, start, end - start)])
+    last = end - piece - start
+    offsets = (start + last * n // (places - 1) for n in range(places))
+    return _named(kind.form, end - start, [read_at(file, at, piece) for at in offsets])
 
 
 def _named(form: str, size: int, pieces: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(f"{form} {size}".encode(), digest_size=16)
-    for piece in pieces:
-        digest.update(piece)
-    return f"{VERSION}-{digest.hexdigest()}"
+    digest = hashlib.sha256(f"{form} {size} ".encode() + b"".join(pieces))
+    return f"{VERSION}-{digest.hexdigest()[:32]}"
 
 
 def _ogg_digest(file: BinaryIO, extent: Extent) -> str | None:

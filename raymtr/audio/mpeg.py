@@ -20,6 +20,7 @@ from raymtr.audio.extent import Extent, id3_length, read_at
 SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
 
 _HEAD = 1 << 17  # bytes in which the first frame nearly always begins
+_GLANCE = 1 << 14  # of them a scan looks at
 _SEARCH = 1 << 24  # and in which it must: a cover whose tag states too small a size is before it
 _LONGEST_GAP = 1 << 22  # bytes; behind a longer one nothing is searched
 _HOLE = 0.1  # share of a stream
@@ -96,8 +97,8 @@ def glance(file: BinaryIO, extent: Extent) -> float | None:
     None where no frames follow one another in the first bytes.
     """
     length = extent.end - extent.start
-    head = read_at(file, extent.start, min(_HEAD, length))
-    found = _first_frame(head, whole=length <= _HEAD)
+    head = read_at(file, extent.start, min(_GLANCE, length))
+    found = _first_frame(head, whole=length <= _GLANCE)
     if found is None:
         return None
     first, (form, size_at, samples, rate) = found

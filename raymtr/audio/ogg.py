@@ -24,6 +24,8 @@ _LONGEST_PAGE_S = 60  # beyond that a damaged page's word is damaged too
 _MOST_DAMAGED = 100  # pages, then the walk ends: bytes made to look like pages cost no minutes
 _MOST_HEADERS = 1 << 25  # bytes of header packets: a cover may stand among the comments
 _BIGGEST_PAGE = 27 + 255 + 255 * 255
+_LONGEST_PACKET = 8192  # samples, of Vorbis
+_USUAL_PAGE = 16 << 10
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
 _LATE_S = 0.05  # an earlier beginning is the estimate's error
 
@@ -68,10 +70,12 @@ class Stream:
             return
         if self.first is None:
             self.first = page.granule, page.packets
-            self.start = 0 if page.ends else None
-            return
+            if not page.ends:
+                return
         granule, packets = self.first
         each = (page.granule - granule) / max(page.packets, 1)
+        if page.ends:  # its granule may be cut to the length of the track
+            each = _LONGEST_PACKET
         begins = round(granule - packets * each)
         self.start = begins if begins > _LATE_S * self.rate else 0
 
@@ -133,37 +137,47 @@ def glance(file: BinaryIO, extent: Extent) -> float | None:
 
     A guess: what lies between is not read, so links of a chain are not seen.
     """
-    head = [page for page, _ in pages(read_at(file, extent.start, 2 * _BIGGEST_PAGE))]
-    most = min(_BIGGEST_PAGE, extent.end - extent.start)
-    tail = read_at(file, extent.end - most, most)
-    begun = next((p for p in head if p.begins and _clock(p.body)), None)
-    at = tail.rfind(b"OggS")
-    if begun is None or not 0 <= at <= len(tail) - 27:
-        return None
-    last, _ = _page_at(tail, at)
-    if last.serial != begun.serial or last.granule <= 0:
-        return None
-    stream = Stream(*(_clock(begun.body) or (1, 0)), number=begun.number)
-    for page in head:
-        if page.serial == begun.serial and not page.begins and page.intact:
+    begun, stream = None, None
+    for page, _ in pages(read_at(file, extent.start, _BIGGEST_PAGE)):
+        if begun is None and page.begins and (clock := _clock(page.body)):
+            begun, stream = page, Stream(*clock, number=page.number)
+        elif begun and stream and page.serial == begun.serial:
             stream.add(page)
+            if stream.start is not None:
+                break
+    last = _last_page(file, extent)
+    if not (begun and stream and last) or last.serial != begun.serial or last.granule <= 0:
+        return None
     stream.granule = last.granule
     return stream.seconds or None
 
 
 def page_from(file: BinaryIO, offset: int, end: int) -> bytes:
     """The body of the first page that begins at `offset` or behind it, cut at `end`."""
-    data = read_at(file, offset, min(2 * _BIGGEST_PAGE, end - offset))
-    at = data.find(b"OggS")
-    return _page_at(data, at)[0].body if 0 <= at <= len(data) - 27 else b""
+    for most in (2 * _USUAL_PAGE, 2 * _BIGGEST_PAGE):
+        data = read_at(file, offset, min(most, end - offset))
+        at = data.find(b"OggS")
+        if 0 <= at <= len(data) - 27:
+            page, stop = _page_at(data, at)
+            if stop <= len(data) or offset + len(data) >= end:
+                return page.body
+    return b""
 
 
 def last_page(file: BinaryIO, extent: Extent) -> bytes:
     """The body of the last page."""
-    most = min(_BIGGEST_PAGE, extent.end - extent.start)
-    tail = read_at(file, extent.end - most, most)
-    at = tail.rfind(b"OggS")
-    return _page_at(tail, at)[0].body if 0 <= at <= len(tail) - 27 else b""
+    page = _last_page(file, extent)
+    return page.body if page else b""
+
+
+def _last_page(file: BinaryIO, extent: Extent) -> Page | None:
+    for most in (_USUAL_PAGE, _BIGGEST_PAGE):
+        most = min(most, extent.end - extent.start)
+        tail = read_at(file, extent.end - most, most)
+        at = tail.rfind(b"OggS")
+        if 0 <= at <= len(tail) - 27:
+            return _page_at(tail, at)[0]
+    return None
 
 
 def read_headers(file: BinaryIO, extent: Extent) -> tuple[list[bytearray], int]:

@@ -213,20 +213,18 @@ def _sample_entries(file: BinaryIO, extent: Extent) -> Iterator[bytes]:
 
 def mov_seconds(file: BinaryIO, extent: Extent) -> float | None:
     """The movie's duration, or that of its fragments where the header has none (ISO 14496-12)."""
-    header = box_at(file, extent.start, extent.end, "moov/mvhd")
-    found = [header, box_at(file, extent.start, extent.end, "moov/mvex/mehd")]
-    scale = 0
-    for box in filter(None, found):
-        data = read_at(file, box[0], 32).ljust(32, b"\0")
-        wide = data[0] == 1
-        if box is header:
-            scale = int.from_bytes(data[20:24] if wide else data[12:16], "big")
-            ticks = int.from_bytes(data[24:32] if wide else data[16:20], "big")
-        else:
-            ticks = int.from_bytes(data[4:12] if wide else data[4:8], "big")
-        if scale and 0 < ticks < 0xFFFFFFFF:
-            return ticks / scale
-    return None
+    moov = box_at(file, extent.start, extent.end, "moov")
+    header = box_at(file, *moov, "mvhd") if moov else None
+    if moov is None or header is None:
+        return None
+    data = read_at(file, header[0], 32).ljust(32, b"\0")
+    wide = data[0] == 1
+    scale = int.from_bytes(data[20:24] if wide else data[12:16], "big")
+    ticks = int.from_bytes(data[24:32] if wide else data[16:20], "big")
+    if not ticks and (fragments := box_at(file, *moov, "mvex/mehd")):
+        data = read_at(file, fragments[0], 12).ljust(12, b"\0")
+        ticks = int.from_bytes(data[4:12] if data[0] == 1 else data[4:8], "big")
+    return ticks / scale if scale and 0 < ticks < 0xFFFFFFFF else None
 
 
 def mpeg_frames(file: BinaryIO, extent: Extent) -> Stated | None:

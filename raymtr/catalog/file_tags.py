@@ -109,7 +109,7 @@ def _open(uri: str) -> tuple[BinaryIO, int]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is no regular file")
-    return open(path, "rb"), status.st_size
+    return open(path, "rb", buffering=0), status.st_size
 
 
 def read_words(words: Words) -> dict[str, Any]:
