@@ -145,12 +145,19 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What `precision` is computed in on `device`: bfloat16 only where there is hardware for it."""
     if precision == "fp32":
         return torch.float32
-    if device.type == "cpu":
-        has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")):
-            LOG.info("this CPU has no bfloat16 instructions: bf16 is computed in float32")
-            return torch.float32
+    if device.type == "cpu" and not _cpu_has_bfloat16():
+        LOG.info("this CPU has no bfloat16 instructions: bf16 is computed in float32")
+        return torch.float32
     return torch.bfloat16
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether there are instructions for it, and oneDNN, which can be told of fewer, uses them."""
+    has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")):
+        return False
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return not onednn or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def folded(tower: ModifiedResNet) -> ModifiedResNet:
