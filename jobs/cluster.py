@@ -12,7 +12,7 @@ import ray
 import ray.data
 from ray import exceptions
 
-from raymtr.errors import UnusableError
+from raymtr.errors import LostError, UnusableError
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -69,7 +69,7 @@ def start_ray() -> None:
 
 
 def join_ray(address: str) -> None:
-    """Join a cluster. Raises UnusableError where nobody answers, for which Ray waits minutes."""
+    """Join a cluster. Raises LostError where nobody answers, for which Ray itself waits minutes."""
     gone = f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to use this machine alone"
     host, _, port = address.rpartition("://")[2].rpartition(":")
     until = time.monotonic() + ANSWERS_WITHIN_S  # a head that restarts is waited for
@@ -79,12 +79,12 @@ def join_ray(address: str) -> None:
             break
         except OSError as error:
             if time.monotonic() > until:
-                raise UnusableError(f"{gone} ({error.strerror or error})") from None
+                raise LostError(f"{gone} ({error.strerror or error})") from None
             time.sleep(1)
     try:
         ray.init(logging_level=logging.WARNING)
     except ConnectionError as error:
-        raise UnusableError(gone) from error
+        raise LostError(gone) from error
 
 
 def short_folder() -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from jobs import cluster
-from raymtr.errors import UnusableError
+from raymtr.errors import LostError, UnusableError
 
 START = """
 import json, os, ray
@@ -29,7 +29,7 @@ def test_a_cluster_that_is_gone_is_told_in_one_sentence(monkeypatch: pytest.Monk
         address = f"127.0.0.1:{free.getsockname()[1]}"
     monkeypatch.setattr(cluster, "ANSWERS_WITHIN_S", 0.0)
     for named in (address, f"ray://{address}"):
-        with pytest.raises(UnusableError, match=f"no Ray cluster answers at RAY_ADDRESS={named}"):
+        with pytest.raises(LostError, match=f"no Ray cluster answers at RAY_ADDRESS={named}"):
             cluster.join_ray(named)
 
 
