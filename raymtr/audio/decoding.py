@@ -216,7 +216,7 @@ def _is_whole(attempt: Decoded, reader: Reader, stated: Stated) -> bool:
         return False
     if attempt.expected_seconds is None and reader.damaged:
         return False
-    expected = max(attempt.expected_seconds or 0.0, reader.timeline_s)
+    expected = max(attempt.expected_seconds or 0.0, reader.timeline_s if stated.timed else 0.0)
     return attempt.seconds >= expected - min(stated.slack_s, expected / 4)
 
 

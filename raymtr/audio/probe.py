@@ -32,6 +32,7 @@ class Stated:
     seconds: float | None = None  # None: ask the decoder's header, then multiply by `stretch`
     slack_s: float = SLACK_S
     stretch: float = 1.0  # stated over present bytes of the data chunk
+    timed: bool = True  # whether the times of decoded frames tell of gaps
     missing: str = ""  # why the file cannot be whole, where that is known already
     encrypted: bool = False
     start: int | None = None  # first byte a decoder should see; None: that of the container
@@ -258,4 +259,5 @@ def ogg_pages(file: BinaryIO, extent: Extent) -> Stated:
         missing = "the last page is cut off, so expected is the least it can be"
     seconds = sum(stream.seconds for stream in streams) or None
     late = any(stream.start for stream in streams)  # where such a stream begins is estimated
-    return Stated(seconds=seconds, missing=missing, slack_s=LATE_SLACK_S if late else SLACK_S)
+    slack_s = LATE_SLACK_S if late else SLACK_S
+    return Stated(seconds=seconds, missing=missing, slack_s=slack_s, timed=not late)

@@ -427,12 +427,17 @@ def each_page(data: bytes) -> list[int]:
     return places
 
 
-@pytest.mark.parametrize("name", ["ogg", "opus"])
+@pytest.mark.parametrize("name", ["ogg", "opus", "flac"])
 @pytest.mark.parametrize("late_s", [0, 0.4, 60, 3600])
-def test_ogg_may_begin_late_and_lack_its_last_flag(name: str, late_s: float, files: Files) -> None:
-    data = bytearray(files[name])
+def test_ogg_may_begin_late_and_lack_its_last_flag(
+    name: str, late_s: float, files: Files, music: np.ndarray, encode: Encode
+) -> None:
+    ogg = files[name]
+    if name == "flac":
+        ogg = encode(music, 44_100, container="ogg", codec="flac")
+    data = bytearray(ogg)
     rate = 48_000 if name == "opus" else 44_100
-    for at in each_page(files[name]):
+    for at in each_page(ogg):
         granule = struct.unpack_from("<q", data, at + 6)[0]
         if granule > 0:
             struct.pack_into("<q", data, at + 6, granule + round(late_s * rate))
