@@ -90,7 +90,8 @@ def understand(text: str, table: TrackTable) -> Understood:
             return replace(found, kind="description", text=text)
         return replace(found, text=text)
     found = known.first(similar, "similar") or known.first(artists, "artist")
-    if found is None and _may_be_misspelt(plain, table):
+    # Part of a name, letter by letter, is no other name misspelt.
+    if found is None and _may_be_misspelt(plain, table) and not table.match_names(plain, limit=1):
         found = _misspelt(text, wholes, similar, artists, table)
     return found or _description(text, table)
 

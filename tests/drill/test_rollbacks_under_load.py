@@ -41,7 +41,12 @@ def workspace(make_workspace: Callable, commit_vectors: Callable, tiny_model: st
     """Tracks that sound as the model reads their tag, published once."""
     sounds = ["slow piano", "heavy guitars", "techno beat"]
     rows = [
-        {"track_id": f"t{n:03}", "uri": f"/{n}.wav", "title": f"Tune {n}", "year": 1950 + n % 70}
+        {
+            "track_id": f"t{n:03}",
+            "uri": f"/t{n:03}.wav",
+            "title": f"Tune {n}",
+            "year": 1950 + n % 70,
+        }
         | {"artist": f"Player {n % 40}", "tags": [sounds[n % 3]], "bpm": 60.5 + n}
         for n in range(TRACKS)
     ]
