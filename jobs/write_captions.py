@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from jobs.cluster import start_ray
+from jobs.cluster import is_lost, start_ray
 from raymtr import storage
 from raymtr.captions.drafts import (
     DRAFT,
@@ -40,7 +40,7 @@ from raymtr.captions.faithfulness import Vocabulary
 from raymtr.captions.settle import Settle
 from raymtr.captions.templates import SCHEMA, TRACK, caption_tracks
 from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.progress import Progress
 from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
@@ -100,7 +100,7 @@ def write_captions(
     With `model_tracks`, the captioner writes for so many tracks and templates for the others.
 
     Raises InputError where there is no catalog or captioner, or `per_track` or `seed` is out of
-    range; UnusableError where the engine or its GPU is missing, or it dies.
+    range; UnusableError where the engine or its GPU is missing or fails, LostError where it dies.
     """
     if per_track < 1 or seed < 0:
         raise InputError(
@@ -212,7 +212,8 @@ class ModelCaptions:
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines()
             cause = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
-            raise UnusableError(
+            kind = LostError if is_lost(error) else UnusableError
+            raise kind(
                 f"the {self._engine} engine died; what was written is kept, and the same command "
                 f"goes on once the cause is gone: {cause.strip()}"
             ) from error

@@ -73,7 +73,7 @@ def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weigh
     """What the engines run, made now unless it is there: merged weights, by one task on one node.
 
     `home` is a folder that every node reaches. Raises InputError where the adapter does not fit
-    its base, UnusableError where no node has the memory or the task dies.
+    its base, UnusableError where no node has the memory.
     """
     weights = planned_weights(captioner, spec, home=home)
     if is_merged(weights):
@@ -94,8 +94,6 @@ def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weigh
         if isinstance(error.cause, (InputError, UnusableError)):
             raise error.cause from None
         raise
-    except ray.exceptions.RayError as error:
-        raise UnusableError(f"merging {captioner.uri} with its base died: {error}") from error
     return weights
 
 
