@@ -106,6 +106,20 @@ def test_bfloat16_convolutions_stay_near(
     assert not torch.equal(exact, near)
 
 
+def test_the_start_is_float32_on_every_device(make_towers: Callable[..., TwoTowers]) -> None:
+    """The meta device stands for a GPU: it is none that this code knows, and computes nothing."""
+    towers, elsewhere = make_towers(), torch.device("meta")
+    made = TorchConvolutions(folded(towers.audio_tower), elsewhere, torch.bfloat16)
+    shortcuts = [block._shortcut for block in made._blocks if block._shortcut is not None]
+    start = [convolution._weight.dtype for convolution in (*made._stem, shortcuts[0])]
+    rest = [block._first._weight.dtype for block in made._blocks]
+    rest += [shortcut._weight.dtype for shortcut in shortcuts[1:]]
+    assert set(start) == {torch.float32} and set(rest) == {torch.bfloat16}
+    spec = towers.spec.audio
+    found = made(torch.zeros(2, spec.n_mels, spec.frames, device=elsewhere))
+    assert found.device == elsewhere and found.dtype == torch.bfloat16
+
+
 def test_folding_leaves_the_towers_alone(make_towers: Callable[..., TwoTowers]) -> None:
     towers = make_towers()
     before = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
