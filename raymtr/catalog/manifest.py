@@ -4,7 +4,8 @@ Known columns are strictly typed, and a value that does not fit is named with it
 else is kept as an extra. A column that a catalog has already takes its type there. Else text
 formats have no types, so a CSV extra becomes numbers or truth values only where each of its cells
 comes back as it was written: 007, 1e5 and 1.10 are codes. Lists in text (tags, similar artists)
-are split on , ; and |, unless the cell is a list as JSON or Python writes it.
+are split on , ; and |, artists on ; and | alone (Earth, Wind & Fire are one), unless the cell is a
+list as JSON or Python writes it.
 
 Relative URIs are taken from the manifest's folder, so that a manifest beside its audio can move
 with it. Whether the audio is there is not asked: a missing file is an error row of embedding.
@@ -25,7 +26,7 @@ from raymtr.catalog.tabular import read_rows
 from raymtr.errors import InputError, UnusableError
 from raymtr.track import KNOWN, SCHEMA, check_tracks, fit_column
 
-LIST_SEPARATORS = r"[,;|]"
+LIST_SEPARATORS, NAME_SEPARATORS = r"[,;|]", r"[;|]"
 
 
 def read_manifest(uri: str, *, like: pa.Schema | None = None) -> pa.Table:
@@ -89,7 +90,8 @@ def trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def split_texts(cells: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> pa.ChunkedArray:
     """Cells of text as lists of texts: JSON where a cell begins with [, else split."""
-    lists = pc.split_pattern_regex(cells, pattern=LIST_SEPARATORS)
+    pattern = NAME_SEPARATORS if name == "artists" else LIST_SEPARATORS
+    lists = pc.split_pattern_regex(cells, pattern=pattern)
     begins_json = pc.fill_null(pc.starts_with(cells, "["), False)
     if not pc.any(begins_json).as_py():
         return without_empty(lists)

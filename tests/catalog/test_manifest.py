@@ -2,6 +2,7 @@
 
 import json
 from datetime import date
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -375,3 +376,10 @@ def test_a_name_that_stands_twice_in_parquet_is_said_in_one_sentence(tmp_path):
     )
     with pytest.raises(InputError, match="column uri stands more than once"):
         read_manifest(str(tmp_path / "m.parquet"))
+
+
+def test_a_comma_in_a_name_parts_no_artists(tmp_path: Path) -> None:
+    file = tmp_path / "m.csv"
+    file.write_text('track_id,artists,tags\na,"Earth, Wind & Fire; Björk","soul, funk"\n')
+    row = read_manifest(str(file)).to_pylist()[0]
+    assert row["artists"] == ["Earth, Wind & Fire", "Björk"] and row["tags"] == ["soul", "funk"]
