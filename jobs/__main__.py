@@ -1,9 +1,19 @@
 """The command line: `raymtr <verb>`, the same as `python -m jobs.<name>`.
 
 A verb is a job module; this file knows only what all of them share: the common arguments, the
-settings, the workspace, and what each outcome means as an exit status (0 done, 1 failed, 2 wrong
-use or input, 3 finished above --max-error-rate). Answers go to stdout, everything else to stderr.
-Job modules are imported when their verb is called, so that `raymtr --help` is instant.
+settings, the workspace, and what each outcome means as an exit status. Answers go to stdout,
+everything else to stderr. Job modules are imported when their verb is called, so that `raymtr
+--help` is instant.
+
+Exit status; only at 75 is it of use to try again before somebody changed something:
+
+    0   done
+    1   failed: this machine or this data cannot give it, or a bug (then with a traceback)
+    2   wrong use or wrong input
+    3   finished, but more than --max-error-rate of the rows failed
+    75  the cluster, a node or the object store was lost; the same command goes on where it was
+        (EX_TEMPFAIL)
+    130 stopped by Ctrl-C; the same command goes on
 """
 
 from __future__ import annotations
@@ -16,6 +26,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +34,9 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import raymtr
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError, LostError, UnusableError
+from raymtr.plain_text import printable
+from raymtr.progress import Progress
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
 
@@ -31,6 +44,7 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "scan": ("scan_catalog", "a folder of audio or a manifest becomes the catalog"),
     "finetune": ("finetune_captioner", "teach a language model to write captions from tags"),
     "caption": ("write_captions", "tags become sentences"),
+    "fetch": ("fetch", "bring a model or text tower into the workspace, for jobs without a hub"),
     "train": ("train_towers", "train the audio and text towers on the catalog"),
     "embed": ("embed_catalog", "turn every track into vectors"),
     "index": ("build_index", "publish the vectors as the live tables"),
@@ -47,10 +61,30 @@ CURES = {  # by the system's words, which Lance and Arrow repeat
     errno.EACCES: "it takes rights to read and write there",
     errno.EROFS: "choose a folder that can be written, such as another --workspace",
 }
+STORE_IS_AWAY = (  # in Arrow's words for what its client gave up to try again
+    "AWS Error NETWORK_CONNECTION",
+    "AWS Error SLOW_DOWN",
+    "AWS Error SERVICE_UNAVAILABLE",
+    "AWS Error INTERNAL_FAILURE",
+    "AWS Error REQUEST_TIMEOUT",
+    "AWS Error THROTTLING",
+)
+GO_ON = "the same command goes on where it was"
 WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo makes workspaces of its own
-MAKES_WORKSPACE = {"scan", "finetune"}
+MAKES_WORKSPACE = {"scan", "finetune", "fetch"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3
+LOST = os.EX_TEMPFAIL
+LEAST_STORE, STORE_PER_CORE = 512 << 20, 128 << 20  # bytes
+STOPPED = 128 + signal.SIGINT  # as a shell says it
+
+
+class _Printable(logging.Formatter):
+    """Lines may quote a user's text, and that must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without control characters."""
+        return printable(super().format(record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,11 +119,14 @@ def overview() -> str:
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parse, run and report one verb; the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
     logging.getLogger("raymtr").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Failed to query Ray Train Controller")
+    os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(object_store_bytes()))
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
     # Ray repeats its workers' words, and its own, on stdout, some when the process ends (its
@@ -98,18 +135,19 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             answer = run_module(verb, module, arguments)
-    except InputError as error:
-        return _fail(verb, error, WRONG_USE)
-    except UnusableError as error:
-        return _fail(verb, error, FAILED)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        return _fail(verb, error, FAILED)
+    except _known_errors() as error:
+        judged = judge(error)
+        if judged is None:
+            raise  # a bug keeps its traceback
+        status, sentence = judged
+        print(printable(f"raymtr {verb}: {sentence}"), file=sys.stderr)
+        return status
+    except KeyboardInterrupt:
+        return _stopped(verb)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
     else:
-        print(module.describe(answer))
+        print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
     rate = answer.get("error_rate") or 0.0
@@ -123,10 +161,51 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _fail(verb: str, error: Exception, status: int) -> int:
-    cures = [cure for code, cure in CURES.items() if os.strerror(code) in str(error)]
-    print("; ".join([f"raymtr {verb}: {error}", *cures]), file=sys.stderr)
-    return status
+def _known_errors() -> tuple[type[Exception], ...]:
+    """What `judge` may know; asked once something was raised, so that Ray costs nothing."""
+    of_ray = (sys.modules["ray.exceptions"].RayError,) if "ray.exceptions" in sys.modules else ()
+    return (InputError, UnusableError, LostError, OSError, *of_ray)
+
+
+def judge(error: Exception) -> tuple[int, str] | None:
+    """Exit status and sentence of an error; None of one that only its traceback explains."""
+    cause = getattr(error, "cause", error)  # of what was raised in one of Ray's tasks
+    text = "; ".join(
+        [str(cause), *(cure for code, cure in CURES.items() if os.strerror(code) in str(cause))]
+    )
+    if isinstance(cause, InputError):
+        return WRONG_USE, text
+    if isinstance(cause, UnusableError) or (isinstance(cause, OSError) and cause.errno):
+        return FAILED, text
+    if isinstance(cause, OSError) and any(sign in text for sign in STORE_IS_AWAY):
+        return LOST, f"the object store does not answer ({text}); {GO_ON}"
+    if _is_lost(cause):
+        reason = next(iter(text.strip().splitlines()), type(cause).__name__)
+        return LOST, f"the cluster or a node was lost ({reason}); {GO_ON}"
+    return None
+
+
+def _is_lost(error: Exception) -> bool:
+    if isinstance(error, (LostError, ConnectionError)):
+        return True
+    if "ray" not in sys.modules:
+        return False
+    from jobs.cluster import is_lost
+
+    return is_lost(error)
+
+
+def _stopped(verb: str) -> int:
+    """Ctrl-C: how far it came, instead of where in Ray it was."""
+    at = Progress.latest
+    far = f" at {at.done} of {at.total} {at.unit}; the same command goes on" if at else ""
+    print(f"raymtr {verb}: stopped{far}", file=sys.stderr)
+    return STOPPED
+
+
+def object_store_bytes() -> int:
+    """Of a local Ray, which takes its own share of memory up to this: blocks for every core."""
+    return max(LEAST_STORE, STORE_PER_CORE * (os.cpu_count() or 1))
 
 
 def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
+import time
 
 import ray
 import ray.data
+from ray import exceptions
 
 from raymtr.errors import UnusableError
 
@@ -16,6 +20,24 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+LOSSES = (  # what Ray raises when processes or machines go away; its other errors stay when retried
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.LocalRayletDiedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OutOfMemoryError,
+    exceptions.RpcError,
+    exceptions.RaySystemError,
+    exceptions.TaskPlacementGroupRemoved,
+    exceptions.ActorPlacementGroupRemoved,
+    exceptions.TaskUnschedulableError,
+    exceptions.ActorUnschedulableError,
+)
+ANSWERS_WITHIN_S = 30.0
+SHORT_FOLDER = "/tmp"
+# A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
+LONGEST_FOLDER = 103 - len("/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 
 
 def start_ray() -> None:
@@ -26,16 +48,59 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        join_ray(address)
         return
-    ray.init(
-        address="local",  # never joins another's that `ray start` left on this machine
-        include_dashboard=False,
-        object_store_memory=512 << 20,
-        logging_level=logging.WARNING,
-        configure_logging=False,
-    )
+    try:
+        ray.init(
+            address="local",  # never joins another's that `ray start` left on this machine
+            include_dashboard=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+            _temp_dir=short_folder(),
+        )
+    except OSError as error:
+        if isinstance(error, ConnectionError) or error.filename is None:
+            raise
+        raise UnusableError(
+            f"Ray cannot write {error.filename} ({error.strerror}), where it keeps the key of its "
+            "cluster: point HOME at a folder that can be written, or RAY_AUTH_TOKEN_PATH at a key"
+        ) from error
+
+
+def join_ray(address: str) -> None:
+    """Join a cluster. Raises UnusableError where nobody answers, for which Ray waits minutes."""
+    gone = f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to use this machine alone"
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    until = time.monotonic() + ANSWERS_WITHIN_S  # a head that restarts is waited for
+    while port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            break
+        except OSError as error:
+            if time.monotonic() > until:
+                raise UnusableError(f"{gone} ({error.strerror or error})") from None
+            time.sleep(1)
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UnusableError(gone) from error
+
+
+def short_folder() -> str | None:
+    """Ray's folder for a session, where its usual one has too long a name for sockets in it.
+
+    Raises UnusableError where there is no other.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_FOLDER:
+        return None
+    if not os.access(SHORT_FOLDER, os.W_OK):
+        raise UnusableError(
+            f"the folder for temporary files has a name too long for sockets: {usual}; set "
+            f"RAY_TMPDIR to one of at most {LONGEST_FOLDER} bytes"
+        )
+    return f"{SHORT_FOLDER}/ray"
 
 
 def require_gpus(count: int) -> None:
@@ -46,3 +111,15 @@ def require_gpus(count: int) -> None:
             f"{count} GPU asked for, {found} in this Ray cluster; add GPU nodes, "
             "or set use_gpu=false to run on CPUs"
         )
+
+
+def is_lost(error: BaseException | None) -> bool:
+    """Whether `error` is the loss of a worker, of a node or of the cluster: curable by time alone.
+
+    An actor that raises as it starts is reported like one that was lost, but it would do so again.
+    """
+    if isinstance(error, exceptions.RayTaskError):  # what was raised in a task
+        return is_lost(error.cause)
+    if isinstance(error, exceptions.RayActorError) and error.actor_init_failed:
+        return False
+    return isinstance(error, (*LOSSES, ConnectionError))

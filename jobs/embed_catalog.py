@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
-from raymtr.index.shards import SOURCES, MadeBy, Shards
+from raymtr.index.embed_tracks import REPLICA, EmbedTracks, decode_tracks
+from raymtr.index.shards import MADE_FROM, MadeBy, Shards
 from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
 from raymtr.progress import Progress
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -51,6 +51,7 @@ SKIPPED_ALL: dict[str, Any] = {
     "new": 0,
     "fingerprint": None,
     "model": None,
+    "replicas": 0,
     "seconds": 0.0,
 }
 DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog does not know
@@ -89,8 +90,9 @@ def embed_catalog(
 
     A track whose file has changed since counts as new. `retry` names codes of the dead letter
     whose tracks are to be tried again. A catalog of words alone needs no model: all of it is
-    skipped. Raises InputError where there is no catalog or no model, UnusableError where GPUs are
-    asked for and absent.
+    skipped. It starts with `embed.min_actors` replicas, or all, and takes more as nodes come.
+    Raises InputError where there is no catalog or no model, UnusableError where GPUs are asked for
+    and absent.
     """
     started = time.monotonic()
     catalog = read_catalog(workspace)
@@ -98,8 +100,8 @@ def embed_catalog(
         return SKIPPED_ALL | {"skipped": len(catalog)}
     if settings.embed.use_gpu:  # before anything is touched
         start_ray()
-        require_gpus(settings.embed.actors)
-    source = model or workspace.newest_model()
+        require_gpus(fewest_actors(settings.embed))
+    source = workspace.model(model) if model else workspace.newest_model()
     loaded = identify(source, settings)
     shards = open_shards(workspace, loaded)
     shards.take()
@@ -107,8 +109,10 @@ def embed_catalog(
         keep_model(source, loaded, shards.model_folder)
     if retry:
         shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
     shards.forget(changed := shards.changed(catalog))
-    left = shards.remaining(catalog)
+    left, replicas = shards.remaining(catalog), 0
     if len(left):
         LOG.info(
             "embedding %d tracks, %d of them changed, with model %s",
@@ -117,11 +121,17 @@ def embed_catalog(
             loaded.fingerprint,
         )
         start_ray()
-        pipeline = embed_pipeline(left, shards, loaded.spec.audio, fit_actors(settings.embed, left))
-        commit_results(pipeline, shards, total=len(left))
+        embed = fit_actors(settings.embed, left)
+        pipeline = embed_pipeline(left, shards, loaded.spec.audio, embed)
+        replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
     shards.release()
-    answer = shards.account(catalog) | {"new": len(left), "fingerprint": loaded.fingerprint}
-    return answer | {"model": shards.model_folder, "seconds": round(time.monotonic() - started, 3)}
+    return shards.account(catalog) | {
+        "new": len(left),
+        "fingerprint": loaded.fingerprint,
+        "model": shards.model_folder,
+        "replicas": replicas,
+        "seconds": round(time.monotonic() - started, 3),
+    }
 
 
 def embed_pipeline(
@@ -153,7 +163,9 @@ def embed_pipeline(
             fn_constructor_kwargs={"device": device, "threads": embed.threads},
             batch_size=embed.tracks_per_block if embed.use_gpu else None,  # a CPU gains nothing
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=fewest_actors(embed), max_size=embed.actors
+            ),
             num_cpus=cores,
             num_gpus=gpus,
         )
@@ -162,7 +174,13 @@ def embed_pipeline(
 
 def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
     """`embed` with no more replicas than `tracks` are worth: each costs its start."""
-    return replace(embed, actors=min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR)))
+    actors = min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR))
+    return replace(embed, actors=actors, min_actors=min(embed.min_actors, actors))
+
+
+def fewest_actors(embed: EmbedSpec) -> int:
+    """With how many replicas embedding may start."""
+    return embed.min_actors or embed.actors
 
 
 def actor_cores(embed: EmbedSpec) -> float:
@@ -178,11 +196,11 @@ def actor_cores(embed: EmbedSpec) -> float:
     working = [cores for cores in nodes if cores >= 1]
     if not working:  # nothing has joined yet; an autoscaler will see what is asked for
         return embed.threads
-    return float(min(embed.threads, (sum(working) - len(working)) / embed.actors))
+    return float(min(embed.threads, (sum(working) - len(working)) / fewest_actors(embed)))
 
 
-def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) -> None:
-    """Write what the cluster made, shard by shard, and say how it goes.
+def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int, actors: int) -> int:
+    """Write what the cluster made, shard by shard, and say how it goes; how many replicas made it.
 
     The clock of the rate starts with the first shard: what comes before is the cluster's start.
     Raises UnusableError where the model does not start on a worker.
@@ -190,9 +208,13 @@ def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) ->
     from ray.exceptions import ActorDiedError
 
     progress: Progress | None = None
-    failed = 0
+    failed, replicas = 0, set[str]()
     try:
         for shard in gather_shards(pipeline):
+            before = len(replicas)
+            replicas.update(pc.unique(shard[REPLICA]).to_pylist())
+            if len(replicas) > before:
+                LOG.info("%d replicas so far embed, of at most %d at once", len(replicas), actors)
             shards.commit(shard)
             failed += len(shard) - shard["code"].null_count
             if progress is None:
@@ -200,8 +222,11 @@ def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int) ->
             else:
                 progress.advance(len(shard), note=f"{failed} failed" if failed else "")
     except ActorDiedError as error:
+        if not error.actor_init_failed:
+            raise
         reason = str(error).strip().splitlines()[-1]
         raise UnusableError(f"the model does not run on a worker: {reason}") from error
+    return len(replicas)
 
 
 def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -219,8 +244,8 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """SOURCES and `duration` of the catalog. Raises InputError where there is none."""
-    catalog = storage.read_tables(workspace.tracks, [*SOURCES, "duration"])
+    """MADE_FROM and `duration` of the catalog. Raises InputError where there is none."""
+    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return catalog
@@ -255,7 +280,7 @@ def plan_embedding(
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
     catalog = read_catalog(workspace)
-    loaded = identify(model or workspace.newest_model(), settings)
+    loaded = identify(workspace.model(model) if model else workspace.newest_model(), settings)
     spec = loaded.spec
     remaining = open_shards(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))
@@ -285,8 +310,8 @@ def describe(answer: dict[str, Any]) -> str:
         )
     lines = [
         f"{answer['embedded']} tracks embedded ({answer['new']} tried now), {answer['failed']} "
-        f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s; model "
-        f"{answer['fingerprint']}"
+        f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s, "
+        f"{answer['replicas']} replicas; model {answer['fingerprint']}"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from typing import Any
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import UnusableError
 from raymtr.specs import FinetuneSpec, Settings, to_dict
 from raymtr.workspace import Workspace
 
@@ -56,12 +56,11 @@ def finetune_captioner(
     from raymtr.captions.prompt import prompt_hash
 
     started = time.monotonic()
-    check_settings(spec)
     if not storage.is_remote(pairs):
         pairs = os.path.abspath(storage.local_path(pairs))
     sets = hold_out(read_pairs(pairs))
     if base is not None:
-        base = os.path.abspath(base) if os.path.isdir(base) else base
+        base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         load_tokenizer(base)  # refuses what is no model before any cluster starts
     asked = {
         "settings": to_dict(spec),
@@ -71,6 +70,7 @@ def finetune_captioner(
     }
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = f"{workspace.captioner}/runs/{name}"
+    pairs, base = within_reach(folder, pairs, base)
     if not storage.exists(f"{folder}/answer.json"):
         start_ray()
         require_gpus(spec.workers if spec.use_gpu else 0)
@@ -84,17 +84,21 @@ def finetune_captioner(
     return answer | {"captioner": workspace.captioner}
 
 
-def check_settings(spec: FinetuneSpec) -> None:
-    """Raises InputError on settings no fine-tuning can have."""
-    for key in ("rank", "alpha", "steps", "workers", "threads", "checkpoint_every", "batch"):
-        if getattr(spec, key) < 1:
-            raise InputError(f"finetune.{key} counts from 1, got {getattr(spec, key)}")
-    if spec.batch < spec.workers:
-        raise InputError(
-            f"finetune.batch is over all workers: at least {spec.workers}, got {spec.batch}"
-        )
-    if spec.quantization != "none" and spec.strategy == "fsdp":
-        raise InputError("finetune.strategy=fsdp shards whole weights; leave quantization=none")
+def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | None]:
+    """`pairs` and `base` as workers on any node read them; None is the base in `folder`.
+
+    A run in an object store may have workers elsewhere, so what lies on this machine goes with it.
+    """
+    if not storage.is_remote(folder):
+        return pairs, base
+    if not storage.is_remote(pairs):
+        storage.write_bytes(f"{folder}/pairs.jsonl", storage.read_bytes(pairs))
+        pairs = f"{folder}/pairs.jsonl"
+    if base is None or not os.path.isdir(base):
+        return pairs, base
+    if not storage.exists(f"{folder}/base/config.json"):
+        storage.copy_folder(base, f"{folder}/base", last="config.json")
+    return pairs, None
 
 
 def fit(
@@ -161,12 +165,12 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     from collections import Counter
 
     from raymtr.captions.base_model import base_identity
-    from raymtr.captions.generate import FACTS, VOCABULARY, local_folder
+    from raymtr.captions.captioner import FACTS, VOCABULARY
 
     answer = made["answer"]
     facts = {
         "base": made["base_path"] or "base",
-        "base_identity": base_identity(made["base_path"] or local_folder(f"{folder}/base")),
+        "base_identity": base_identity(made["base_path"] or f"{folder}/base"),
         "prompt": made["prompt"],
         "pairs": made["pairs"],
         "settings": made["settings"],
@@ -180,6 +184,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     for part, last in (("adapter", "adapter_config.json"), ("base", "config.json")):
         target = captioner if part == "adapter" else f"{captioner}/{part}"
         if storage.exists(f"{folder}/{part}"):
+            if part == "base":
+                storage.delete(target)  # another base's files would count as its weights
             storage.copy_folder(f"{folder}/{part}", target, last=last)
     tags = Counter(tag.casefold() for pair in sets.train for tag in pair.tags)
     common = sorted(tag for tag, count in tags.items() if count >= TERM_COUNT)

@@ -39,6 +39,8 @@ def run(
         hours=parse_positive(arguments.hours, "--hours"),
         minutes_per_track=parse_positive(arguments.minutes_per_track, "--minutes-per-track"),
         dim=parse_size(arguments.dim, "--dim"),
+        clips=settings.train.steps * settings.train.global_batch,
+        cache_gib=settings.train.cache_gib,
     )
     return plan_catalog(wanted, settings)
 
@@ -64,8 +66,13 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['windows']:,} windows of {wanted['dim']} dimensions",
         "GPUs": f"{answer['gpus']:,}, busy for {answer['embed_hours']:,.1f} h (the index takes "
         "the rest)",
+        "no GPU": f"{answer['encode_cores']:,} CPU cores instead",
         "decoding": f"{answer['decode_cores']:,} CPU cores for as long",
         "disk": f"{_gb(disk['all'])}: {parts}",
+        "training": f"{_gb(answer['train_audio_gb'])} of audio once decoded, of which a machine "
+        f"keeps {_gb(answer['train_cache_gb'])} on its disk (train.cache_gib); "
+        f"{answer['train_decode_core_hours']:,.3g} core-hours of decoding for {wanted['clips']:,} "
+        "clips",
         "index": f"{answer['index']['kind']}: {answer['index']['why']}",
         "build": f"{answer['build_hours']:.3g} h, {answer['build_core_hours']:.3g} core-hours, "
         f"{_gb(answer['build_memory_gb'])} of memory on one machine",

@@ -1,17 +1,17 @@
 """`raymtr train`: catalog + captions + audio -> two towers, by Ray Train.
 
-Three steps: settle the tracks (decode each once, in parallel, into the cache; what fails goes to
-the run's `dead_letter/`), train on `train.workers` workers, keep the answer. The run's folder is
-Ray's (storage_path, name): started again with the same name and settings it goes on from its last
-checkpoint to the very weights an uninterrupted run has; finished, it answers at once.
+First whatever can be wrong is looked at: settings, tracks, the text tower, which comes into the
+workspace here, GPUs. Then three steps: settle the tracks (decode each once, in parallel; what
+fails goes to the run's `dead_letter/`), train on up to `train.workers` workers, keep the answer.
+The run's folder is Ray's (storage_path, name): started again with the same name and settings it
+goes on from its last checkpoint, on as many workers to the very weights an uninterrupted run has;
+finished, it answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import tempfile
+import logging
 import time
 from functools import partial
 from typing import Any
@@ -21,16 +21,15 @@ import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
-from raymtr.errors import UnusableError
 from raymtr.progress import Progress
-from raymtr.specs import Settings, to_dict
+from raymtr.specs import Settings, TrainSpec, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
+LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr train --workspace w --run first --set train.steps=1000"
 
 TRACKS_PER_BLOCK = 16  # decoded by one task: the unit of retry and of progress
-MOST_FAILURES = 3  # of workers, before the run is given up
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +50,8 @@ def train_towers(
     """Train, or go on training, the towers of `settings`; the run's folder ends with `model/`.
 
     Raises InputError on settings that cannot be or differ from the run's, UnusableError where the
-    catalog has too little to train on, GPUs are missing, or training cannot go on.
+    catalog has too little to train on, the text tower or GPUs are missing, or training cannot go
+    on, and LostError where its workers keep being lost.
     """
     from raymtr.training.identity import identity_of, may_resume
     from raymtr.training.tracks import read_training_tracks
@@ -61,20 +61,22 @@ def train_towers(
     folder = workspace.run(name)
     candidates = read_training_tracks(workspace, settings.train)
     identity = identity_of(settings, candidates)
-    resumes = may_resume(folder, identity)
-    if resumes and storage.exists(f"{folder}/model") and storage.exists(f"{folder}/answer.json"):
+    finished = storage.exists(f"{folder}/model") and storage.exists(f"{folder}/answer.json")
+    if may_resume(folder, identity) and finished:
         answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
         return answer
+    text_tower = settle_text_tower(workspace, settings)
+    identity["text_tower"] = text_tower["digest"]
     start_ray()
-    require_gpus(settings.train.workers if settings.train.use_gpu else 0)
-    if not resumes:
+    require_gpus(fewest_workers(settings.train) if settings.train.use_gpu else 0)
+    if not may_resume(folder, identity):
         settle_tracks(candidates, folder, workspace, settings)
         storage.write_json(f"{folder}/run.json", identity)
     failed = storage.read_tables(f"{folder}/dead_letter")
     answer = {
         "run": name,
         "steps": settings.train.steps,
-        **fit(folder, workspace, settings),
+        **fit(folder, workspace, settings, text_tower["folder"]),
         "model": f"{folder}/model",
         "failed": len(failed) if failed else 0,
         "error_rate": len(failed) / len(candidates) if failed else 0.0,
@@ -84,112 +86,103 @@ def train_towers(
     return answer
 
 
-def cache_folder(workspace: Workspace) -> str:
-    """Where decoded audio is kept: in a local workspace, else on each machine's own disk.
+def settle_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The workspace's copy of the text tower, brought on first use, once towers stand on it.
 
-    There a machine decodes what it has not seen when it first trains on it.
+    Raises InputError where the two do not go together, UnusableError where no copy can be had.
     """
-    if not storage.is_remote(workspace.root):
-        return workspace.audio_cache
-    name = hashlib.sha256(workspace.root.encode()).hexdigest()[:16]
-    return os.path.join(tempfile.gettempdir(), f"raymtr-audio-{name}")
+    from raymtr.model.fetched import fetch_text_tower
+    from raymtr.model.two_towers import blank_towers
+    from raymtr.workspace import FETCHED
+
+    facts = fetch_text_tower(settings.towers.text_tower, workspace)
+    blank_towers(settings.towers, storage.local_copy(facts["folder"], last=FETCHED))
+    return facts
 
 
 def settle_tracks(
     candidates: pa.Table, folder: str, workspace: Workspace, settings: Settings
 ) -> None:
-    """Decode every candidate into the cache; what succeeds is written as the run's `tracks/`."""
+    """Decode every candidate; what succeeds is written as the run's `tracks/`, with its length."""
     import ray.data
 
-    from raymtr.training.tracks import AUDIO_COLUMNS, check_trainable, fill_audio_cache
+    from raymtr.training.tracks import AUDIO_COLUMNS, DECODED, check_trainable, fill_audio_cache
 
     decoded = (
         ray.data.from_arrow(candidates.select(AUDIO_COLUMNS))
         .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
         .map_batches(
-            partial(
-                fill_audio_cache,
-                folder=cache_folder(workspace),
-                spec=settings.towers.audio,
-                max_s=settings.embed.max_track_s,
-            ),
+            partial(fill_audio_cache, workspace=workspace, settings=settings),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,
         )
     )
     progress = Progress("decode", len(candidates), unit="tracks")
-    failures = DEAD_LETTER.empty_table()
+    done, failed = DECODED.empty_table(), 0
     for block in decoded.iter_batches(batch_size=None, batch_format="pyarrow"):
-        bad = block.filter(pc.is_valid(block["code"])).cast(DEAD_LETTER)
-        failures = pa.concat_tables([failures, bad])
-        progress.advance(len(block), note=f"{len(failures)} failed" if len(failures) else "")
+        done = pa.concat_tables([done, block])
+        failed += len(block) - block["code"].null_count
+        progress.advance(len(block), note=f"{failed} failed" if failed else "")
+    failures = done.filter(pc.is_valid(done["code"])).select(DEAD_LETTER.names).cast(DEAD_LETTER)
     failures = failures.sort_by("track_id")
     if len(failures):
         storage.write_table(f"{folder}/dead_letter/decode.parquet", failures)
-    good = pc.invert(pc.is_in(candidates["track_id"], failures["track_id"].combine_chunks()))
-    tracks = candidates.filter(good)
+    places = pc.index_in(candidates["track_id"], value_set=done["track_id"].combine_chunks())
+    tracks = candidates.append_column("samples", done["samples"].take(places))
+    tracks = tracks.filter(pc.is_valid(tracks["samples"]))
     check_trainable(tracks, settings.train, failures)
     storage.write_table(f"{folder}/tracks/tracks.parquet", tracks)
 
 
-def fit(folder: str, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def fewest_workers(spec: TrainSpec) -> int:
+    """With how many workers training may start."""
+    return spec.min_workers or spec.workers
+
+
+def worker_cores(spec: TrainSpec) -> float:
+    """Cores that a worker reserves: its threads, or what there is for the fewest, on one node."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cores = [node.get("CPU", 0.0) for node in nodes if node.get("GPU") or not spec.use_gpu]
+    share = min(max(cores, default=0.0), sum(cores) / fewest_workers(spec))
+    if not share:  # nothing has joined yet; an autoscaler will see what is asked for
+        return spec.threads
+    return float(min(spec.threads, int(share) or share))
+
+
+def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> dict[str, Any]:
     """Run the train loop on Ray Train's workers; rank 0's answer.
 
-    A worker that dies is started again, from the last checkpoint. Raises UnusableError where
-    workers keep dying, or where trying again is of no use.
+    A worker that dies is started again, from the last checkpoint. Where fewer workers are enough
+    to start, Ray takes more as nodes come: all stop, and go on from the last checkpoint.
     """
-    import ray
-    from ray.train import (
-        CheckpointConfig,
-        FailureConfig,
-        RunConfig,
-        ScalingConfig,
-        TrainingFailedError,
-    )
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
+    from ray.train import ScalingConfig
 
+    from jobs.trainer import run_trainer
     from raymtr.training.loop import mend_list_of_ray, train_worker
 
-    spec = settings.train
-    filesystem, path = storage.open_filesystem(workspace.towers)
+    spec, fewest = settings.train, fewest_workers(settings.train)
     mend_list_of_ray(folder)
-    cores = ray.cluster_resources().get("CPU", 1.0) / spec.workers
-    trainer = TorchTrainer(
+    each = {"CPU": worker_cores(spec)} | ({"GPU": 1} if spec.use_gpu else {})
+    LOG.info("training waits for %d to %d workers, each with %s", fewest, spec.workers, each)
+    return run_trainer(
         train_worker,
-        train_loop_config={
+        {
             "settings": to_dict(settings),
             "folder": folder,
-            "cache": cache_folder(workspace),
+            "text_tower": text_tower,
+            "workspace": workspace.root,
         },
-        scaling_config=ScalingConfig(
-            num_workers=spec.workers,
+        folder=folder,
+        scaling=ScalingConfig(
+            num_workers=spec.workers if fewest == spec.workers else (fewest, spec.workers),
             use_gpu=spec.use_gpu,
-            resources_per_worker={
-                "CPU": min(spec.threads, int(cores) or cores),
-                **({"GPU": 1} if spec.use_gpu else {}),
-            },
+            resources_per_worker=each,
         ),
-        run_config=RunConfig(
-            name=folder.rpartition("/")[2],
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MOST_FAILURES),
-            checkpoint_config=CheckpointConfig(num_to_keep=spec.keep_checkpoints),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
+        keep_checkpoints=spec.keep_checkpoints,
     )
-    try:
-        answer: dict[str, Any] = trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise UnusableError(
-            f"training failed {MOST_FAILURES + 1} times; the same command goes on from the last "
-            f"checkpoint once the cause is gone: {error}"
-        ) from error
-    if "failed" in answer:
-        raise UnusableError(answer["failed"])
-    return answer
 
 
 def describe(answer: dict[str, Any]) -> str:
@@ -206,6 +199,9 @@ def describe(answer: dict[str, Any]) -> str:
             f"{figures['valid_chance_r_at_10']:.3f}), median rank "
             f"{figures['valid_median_rank']:.0f} of {figures['valid_pool']:.0f} tracks"
         )
+    if len(answer.get("workers", ())) > 1:
+        counts = ", ".join(f"{w['workers']} from step {w['from_step']}" for w in answer["workers"])
+        lines.append(f"workers: {counts}; not the bits of a run whose workers stay")
     if answer["failed"]:
         lines.append(f"{answer['failed']} tracks could not be decoded; see the run's dead_letter/")
     return "\n".join([*lines, f"model: {answer['model']}"])

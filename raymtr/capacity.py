@@ -35,10 +35,19 @@ class Measured:
 
     # benchmarks/decoding.py: 24 ms of a core for a 30 s stereo MP3 at 128 kb/s, mixed, resampled.
     decode_core_s_per_audio_s: float = 0.024 / 30.0
+    # The same: one 20 s block of a four-minute MP3 by seek, as training decodes what its cache
+    # (raymtr.audio_cache) does not hold, took 0.92 to 1.06 times as long as that file.
+    block_s: float = 20.0
+    block_core_s: float = 0.024
+    whole_s: float = 60.0  # a track up to here is decoded whole
+    decoded_bytes_per_s: float = 2 * 22_050.0  # int16
     # Arithmetic, not a measurement: 29.4 GFLOP a window of 10 s (ModifiedResNet-50 of width 64) on
     # an H200; memory traffic is expected to hold it to 4,000 to 7,000 windows a second.
     window_s: float = 10.0
     windows_per_gpu_s: float = 4_000.0
+    # benchmarks/audio_tower.py on a busy EPYC of family 25: such a window on a core in float32, and
+    # 0.153 with bfloat16 instructions.
+    encode_core_s: float = 0.276
 
     # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track, mean of two;
     # what grows in square, or not at all, also from 3,000,000 and 250,000.
@@ -85,6 +94,8 @@ class Wanted:
     hours: float
     minutes_per_track: float = 4.0
     dim: int = 128
+    clips: int = 0  # that a training run draws
+    cache_gib: float = 50.0  # of decoded audio that a machine may keep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +107,11 @@ class Plan:
     embed_hours: float  # left for embedding once the index has its time
     gpus: int
     decode_cores: int  # all together, busy for all of `embed_hours`
+    encode_cores: int  # instead of the GPUs, beside those that decode
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
+    train_audio_gb: float  # of the whole catalog, decoded
+    train_cache_gb: float  # of it, on each machine that trains
+    train_decode_core_hours: float  # to check the catalog once, and for what the cache lacks
     build_hours: float  # `raymtr index`, on the machine measured
     build_core_hours: float
     build_memory_gb: float
@@ -158,7 +173,9 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         embed_hours=embed_s / 3600.0,
         gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
         decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        encode_cores=math.ceil(windows * m.encode_core_s / embed_s),
         disk_gb=_disk_gb(tracks, windows, dim, exact, m),
+        **_training(wanted, m),
         build_hours=build_s / 3600.0,
         build_core_hours=build_core_s / 3600.0,
         build_memory_gb=m.build_base_gb + (m.build_peak_gb - m.build_base_gb) * tracks / m.tracks,
@@ -200,6 +217,23 @@ def _disk_gb(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> d
         "index": 0.0 if exact else tracks * dim * m.index_bytes_per_number,
     }
     return {name: size / 1e9 for name, size in (parts | {"all": sum(parts.values())}).items()}
+
+
+def _training(wanted: Wanted, m: Measured) -> dict[str, float]:
+    """What a training run keeps on a machine's disk, and decodes; one machine draws all clips."""
+    track_s = wanted.minutes_per_track * 60.0
+    audio_bytes = wanted.tracks * track_s * m.decoded_bytes_per_s
+    kept_bytes = min(wanted.cache_gib * 2**30, audio_bytes)
+    clip_core_s = track_s * m.decode_core_s_per_audio_s
+    if track_s > m.whole_s:
+        clip_core_s = (1 + m.window_s / m.block_s) * m.block_core_s  # blocks that a clip touches
+    once_s = wanted.tracks * track_s * m.decode_core_s_per_audio_s
+    again_s = wanted.clips * (1 - kept_bytes / audio_bytes) * clip_core_s
+    return {
+        "train_audio_gb": audio_bytes / 1e9,
+        "train_cache_gb": kept_bytes / 1e9,
+        "train_decode_core_hours": (once_s + again_s) / 3600.0,
+    }
 
 
 def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:

@@ -1,8 +1,7 @@
-"""The two failures a user can meet, kept apart because the cure is in different hands.
+"""The failures a user can meet, kept apart because the cure is in different hands.
 
-Everything else that is raised is a bug and keeps its traceback. The command line maps
-`InputError` to exit 2 and `UnusableError` to exit 1; messages name what was seen, what was
-expected, and the cure.
+Everything else that is raised is a bug and keeps its traceback. Messages name what was seen, what
+was expected, and the cure; the command line's exit status of each stands in jobs/__main__.py.
 """
 
 
@@ -12,3 +11,7 @@ class InputError(ValueError):
 
 class UnusableError(RuntimeError):
     """What was asked is right, but this machine or this data cannot give it: no GPU, no disk."""
+
+
+class LostError(RuntimeError):
+    """Nothing is wrong with what was asked: a node, or the whole cluster, went away. Try again."""

@@ -125,25 +125,34 @@ def roc_aucs(scores: ArrayLike, relevance: ArrayLike) -> Floats:
 
 
 def bootstrap_interval(
-    values: ArrayLike, rng: np.random.Generator, *, level: float = 0.95, draws: int = 1000
+    values: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    bounds: tuple[float, float] | None = None,
+    level: float = 0.95,
+    draws: int = 1000,
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` [Q], queries drawn with replacement.
+    """Percentile interval of the mean of `values` [Q], by the Bayesian bootstrap (Rubin 1981).
 
     It says how far the figure would move with other queries of this kind; a pool of other tracks
-    is not in it.
+    is not in it. Where values cannot leave `bounds`, half a query is imagined at each bound: three
+    queries that are all right say little, and [1, 1] would say all. For values of 0 and 1 that is
+    Jeffreys' interval of a share.
     """
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
         raise ValueError("a bootstrap wants one number a query, none of them NaN")
-    size = sample.size
-    rows = max(1, BOOTSTRAP_VALUES // size)
-    means = np.concatenate(
-        [
-            sample[rng.integers(size, size=(min(rows, draws - first), size))].mean(axis=1)
-            for first in range(0, draws, rows)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    rows = max(1, BOOTSTRAP_VALUES // sample.size)
+    means = []
+    for first in range(0, draws, rows):
+        count = min(rows, draws - first)
+        weights = rng.standard_exponential((count, sample.size))
+        sums, total = weights @ sample, weights.sum(axis=1)
+        if bounds is not None:
+            imagined = rng.standard_gamma(0.5, (count, 2))
+            sums, total = sums + imagined @ np.array(bounds), total + imagined.sum(axis=1)
+        means.append(sums / total)
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

@@ -26,9 +26,14 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def ttmrpp() -> Settings:
-    """TTMR++ as published: 32,768 steps of 768 pairs, ratios by dataset, ResNet-50 and RoBERTa."""
+    """TTMR++ as published: 32,768 steps of 768 pairs, ratios by dataset, ResNet-50 and RoBERTa.
+
+    But for a clip's level, which is removed: the published towers take a quieter copy for another
+    piece.
+    """
     return Settings(
         recipe="ttmrpp",
+        towers=TowersSpec(audio=AudioSpec(level="removed")),
         train=TrainSpec(
             mixture={
                 "msd": 0.40,
@@ -55,7 +60,7 @@ def laptop() -> Settings:
     return Settings(
         recipe="laptop",
         towers=TowersSpec(
-            audio=AudioSpec(window_s=5.0, hop=512, n_mels=64),
+            audio=AudioSpec(window_s=5.0, hop=512, n_mels=64, level="removed"),
             audio_tower=AudioTowerSpec(layers=(1, 1, 1, 1), width=16, heads=8, dim=256),
             text_tower=TextTowerSpec(source=MINILM, max_tokens=64, pooling="mean", trainable=False),
         ),
@@ -100,6 +105,7 @@ def tiny() -> Settings:
     return Settings(
         recipe="tiny",
         towers=TowersSpec(
+            audio=AudioSpec(level="removed"),
             audio_tower=AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=4, dim=64),
             text_tower=TextTowerSpec(source=MINILM, max_tokens=32, pooling="mean", trainable=False),
         ),

@@ -29,7 +29,24 @@ def _at_least(least: float, spec: Any, *names: str) -> None:
             raise InputError(f"{name} is at least {least:g}, got {getattr(spec, name)}")
 
 
+def _at_most(most: float, spec: Any, *names: str) -> None:
+    """Raise InputError where one of these settings lies above `most`."""
+    for name in names:
+        if getattr(spec, name) > most:
+            raise InputError(f"{name} is at most {most:g}, got {getattr(spec, name)}")
+
+
+def _weights(spec: Any, name: str) -> None:
+    """Raise InputError where the weights of this setting do not say what to draw; {} may stand."""
+    weights = getattr(spec, name)
+    if weights and (min(weights.values()) < 0 or not sum(weights.values())):
+        raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
+
+
 Precision = Literal["fp32", "bf16"]
+FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
+FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
+STRIDE = 32  # of the audio tower, in bands and in frames: a smaller picture leaves nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +59,12 @@ class AudioSpec:
     hop: int = 220  # samples between frames
     n_mels: int = 128  # Slaney mel bands
     min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
+    # Of a clip; "removed" makes one clip of all its gains, "kept" is what released weights want.
+    level: Literal["kept", "removed"] = "kept"
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "sample_rate", "n_fft", "hop", "n_mels")
+        _at_least(1, self, "sample_rate", "hop", "n_mels")
+        _at_least(16, self, "n_fft")
         _at_least(0.1, self, "window_s")
         _at_least(0, self, "min_tail_s")
 
@@ -68,6 +88,17 @@ class AudioTowerSpec:
     heads: int = 8  # of the attention pooling
     dim: int = 768  # output of the pooling
 
+    def __post_init__(self) -> None:
+        _at_least(1, self, "heads", "dim")
+        _at_least(2, self, "width")
+        if min(self.layers) < 1:
+            raise InputError(f"layers count from 1 in each stage, got {list(self.layers)}")
+        if self.width % 2 or self.width * 32 % self.heads:
+            raise InputError(
+                f"width is even, and 32 times it a multiple of heads, got {self.width} and "
+                f"{self.heads}"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextTowerSpec:
@@ -77,6 +108,9 @@ class TextTowerSpec:
     max_tokens: int = 128
     pooling: Literal["first", "mean"] = "first"  # first token, or mean over real tokens
     trainable: bool = True
+
+    def __post_init__(self) -> None:
+        _at_least(3, self, "max_tokens")  # its two marks, and a word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +122,16 @@ class TowersSpec:
     text_tower: TextTowerSpec = field(default_factory=TextTowerSpec)
     dim: int = 128  # of the joint space
     temperature: float = 0.1  # start of the learned logit scale, ln(1 / temperature)
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "dim")
+        _at_least(1e-3, self, "temperature")
+        if min(self.audio.n_mels, self.audio.frames) < STRIDE:
+            raise InputError(
+                f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "
+                f"is too small: the audio tower needs {STRIDE} of each; raise audio.window_s or "
+                "n_mels, or lower hop"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,20 +149,25 @@ class TrainSpec:
     batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: two workers != one
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: all alike
     workers: int = 1
+    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
     threads: int = 1  # torch threads of a worker; part of the settings, for it changes the weights
     use_gpu: bool = False
     checkpoint_every: int = 500  # steps
     validate_every: int = 500  # steps
     keep_checkpoints: int = 2
+    cache_gib: float = 50.0  # decoded audio kept on each machine; the rest is decoded as drawn
+    cache_folder: str = ""  # where; else in a local workspace, or the machine's temporary folder
 
     def __post_init__(self) -> None:
         _at_least(1, self, "steps", "workers", "threads", "keep_checkpoints")
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
-        _at_least(0, self, "seed")
-        if self.global_batch < 2 or self.global_batch % self.workers:
+        _at_least(0, self, "seed", "min_workers", "cache_gib")
+        _at_most(self.workers, self, "min_workers")
+        _weights(self, "mixture")
+        if self.global_batch < max(2, self.workers):
             raise InputError(
-                "global_batch is at least 2 and a multiple of workers, got "
+                "global_batch is at least 2 and a row for each worker, got "
                 f"{self.global_batch} over {self.workers} workers"
             )
 
@@ -128,6 +177,7 @@ class EmbedSpec:
     """The embedding job: how wide it runs and what it refuses."""
 
     actors: int = 1  # model replicas; fewer for few tracks
+    min_actors: int = 0  # start with as few, take up to `actors` as they come; 0: all or none
     threads: int = 1  # torch threads of one replica
     use_gpu: bool = False
     precision: Precision = "fp32"
@@ -138,7 +188,8 @@ class EmbedSpec:
 
     def __post_init__(self) -> None:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
-        _at_least(0, self, "max_track_s", "max_file_mb")
+        _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
+        _at_most(self.actors, self, "min_actors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +206,17 @@ class ToyLlamaSpec:
     learning_rate: float = 1.5e-3
     sentences: float = 0.34  # share of template sentences over random tags: they teach copying
     people: float = 0.25  # weight of a pair that people wrote: LoRA is to learn from those
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "layers", "heads", "inner", "steps")
+        _at_least(FEWEST_WORDS, self, "vocabulary")
+        _at_least(FEWEST_TOKENS, self, "max_tokens")
+        _at_least(0, self, "learning_rate", "sentences", "people")
+        _at_most(1, self, "sentences")
+        if self.width < 1 or self.width % (2 * self.heads):
+            raise InputError(
+                f"width is a multiple of twice the heads, got {self.width} and {self.heads}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +246,21 @@ class FinetuneSpec:
     validate_every: int = 200
     toy: ToyLlamaSpec = field(default_factory=ToyLlamaSpec)
 
+    def __post_init__(self) -> None:
+        _at_least(1, self, "rank", "alpha", "steps", "workers", "threads")
+        _at_least(1, self, "checkpoint_every", "validate_every")
+        _at_least(FEWEST_TOKENS, self, "max_tokens")
+        _at_least(0, self, "learning_rate", "warmup", "dropout", "faithful", "sentences", "seed")
+        _at_most(1, self, "warmup", "faithful", "sentences")
+        _at_most(0.9, self, "dropout")
+        _weights(self, "mixture")
+        if self.batch < self.workers:
+            raise InputError(
+                f"batch is over all workers: at least {self.workers}, got {self.batch}"
+            )
+        if self.quantization != "none" and self.strategy == "fsdp":
+            raise InputError("strategy=fsdp shards whole weights; leave quantization=none")
+
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSpec:
@@ -201,7 +278,29 @@ class CaptionSpec:
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
+    tensor_parallel: int = 1  # GPUs of one node over which vLLM splits a model; each actor has them
+    max_num_seqs: int = 256  # captions that a vLLM engine writes at once, at most
+    gpu_memory: float = 0.9  # share of a GPU's memory that vLLM takes, weights and cache together
     cache_mib: int = 512  # vLLM's key-value cache on a CPU
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "max_new_tokens", "draws", "passes", "batch", "actors", "threads")
+        _at_least(1, self, "tensor_parallel", "max_num_seqs", "cache_mib")
+        _at_least(0, self, "temperature", "top_k", "tag_bias")
+        _at_least(-2, self, "presence_penalty")
+        _at_most(2, self, "presence_penalty")
+        if not 0 < self.gpu_memory <= 1:
+            raise InputError(f"gpu_memory is over 0 and at most 1, got {self.gpu_memory}")
+        if self.tensor_parallel > 1 and not self.use_gpu:
+            raise InputError(
+                f"tensor_parallel={self.tensor_parallel} counts GPUs; set use_gpu=true, "
+                "or tensor_parallel=1"
+            )
+
+    @property
+    def precision(self) -> Precision:
+        """What the weights are in while they write."""
+        return "bf16" if self.use_gpu else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +319,17 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanSpec:
+    """Which folders of a library are no part of it, by name; case does not count."""
+
+    skip_folders: tuple[str, ...] = (
+        *("$RECYCLE.BIN", "RECYCLER", "#recycle", "@Recycle", "Network Trash Folder"),  # deleted
+        *("@eaDir", "__MACOSX", "System Volume Information", "lost+found", "Temporary Items"),
+        *("#snapshot", "@snapshot", "@Recently-Snapshot", "~snapshot", "GMT-*"),  # older states
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All of one recipe, and the root of every `--set key=value`."""
 
@@ -230,6 +340,20 @@ class Settings:
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     caption: CaptionSpec = field(default_factory=CaptionSpec)
+    scan: ScanSpec = field(default_factory=ScanSpec)
+
+    def __post_init__(self) -> None:
+        train = self.train
+        if train.warmup_steps > train.steps:
+            raise InputError(
+                f"train.warmup_steps is at most train.steps, or the rate never gets up; got "
+                f"{train.warmup_steps} of {train.steps}"
+            )
+        if train.min_learning_rate > train.learning_rate:
+            raise InputError(
+                "train.min_learning_rate is at most train.learning_rate, got "
+                f"{train.min_learning_rate:g} and {train.learning_rate:g}"
+            )
 
 
 def to_dict(spec: Any) -> dict[str, Any]:
@@ -281,6 +405,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         if value not in arguments:
             raise InputError(f"setting {name!r} accepts {', '.join(arguments)}; got {value!r}")
         return value
+    if origin is tuple and arguments[-1] is Ellipsis:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"setting {name!r} is a list, got {value!r}")
+        return tuple(_typed(arguments[0], item, name) for item in value)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
             raise InputError(f"setting {name!r} is a list of {len(arguments)}, got {value!r}")

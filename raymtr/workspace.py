@@ -7,11 +7,13 @@ workspace of another layout is refused with a sentence instead of being half und
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 
+FETCHED = "fetched.json"  # the last file of a model that was fetched
 LAYOUT = 1  # raised whenever a path or a schema below changes meaning
 
 
@@ -100,6 +102,24 @@ class Workspace:
                 f"no finished training run in {self.towers}; run `raymtr train`, or give --model"
             )
         return max(finished, key=storage.modified_s).removesuffix("/config.json")
+
+    def fetched(self, name: str) -> str:
+        """Folder of the model or text tower that was fetched as `name`; whole once it has FETCHED.
+
+        Raises InputError where no such model can be called that.
+        """
+        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name, re.ASCII):
+            raise InputError(f"a model's name is NAME or OWNER/NAME, got {name!r}")
+        return self.path("models", name.replace("/", "--"))
+
+    def model(self, source: str) -> str:
+        """The workspace's own copy where `source` names a fetched model, else `source` itself."""
+        try:
+            folder = self.fetched(source)
+        except InputError:
+            return source
+        here = not os.path.isdir(source) and storage.exists(f"{folder}/{FETCHED}")
+        return folder if here else source
 
     def embeddings(self, fingerprint: str) -> str:
         """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""

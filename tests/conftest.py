@@ -17,7 +17,13 @@ for _key, _value in {
 }.items():
     os.environ.setdefault(_key, _value)
 
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from urllib.error import URLError  # noqa: E402
+from urllib.request import urlopen  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pyarrow as pa  # noqa: E402
@@ -106,3 +112,54 @@ def commit_vectors() -> Callable[..., None]:
         shards.release()
 
     return commit
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment in which `s3://music` is reached: a real S3 server, moto's, on loopback.
+
+    A process of its own, so that pyarrow's, Ray's and LanceDB's clients all reach it as they would
+    reach any other.
+    """
+    pytest.importorskip("moto.server", reason="moto's S3 server is not installed")
+    import boto3
+
+    log = tmp_path_factory.mktemp("moto") / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        address = _address(log)
+        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret"}
+        client = boto3.client("s3", endpoint_url=address, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="music")
+        yield os.environ | {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": address,
+            "AWS_ENDPOINT": address,
+            "AWS_ALLOW_HTTP": "true",
+        }
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _address(log: Path) -> str:
+    """What the server that writes `log` says it listens at, once it answers there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for line in log.read_text().splitlines():
+            if "http://127.0.0.1:" in line:
+                address = line[line.index("http://") :].split()[0]
+                try:
+                    urlopen(address, timeout=5).close()
+                    return address
+                except URLError:
+                    pass
+        time.sleep(0.1)
+    raise AssertionError(f"no S3 server: {log.read_text()}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import soundfile as sf
 
 from raymtr.audio import AudioError, decode, random_clip
-from raymtr.audio_cache import AudioCache
+from raymtr.audio_cache import BLOCK_S, LEDGER, WHOLE_S, AudioCache
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
@@ -110,3 +112,118 @@ def test_many_processes_may_fill_at_once(track: str, tmp_path: Path) -> None:
         sums = pool.starmap(_clip_sum, [(str(tmp_path), track)] * 4)
     assert len(set(sums)) == 1
     assert os.listdir(AudioCache(str(tmp_path), SPEC).folder) == ["noise.npy"]
+
+
+# ---- long tracks, and a budget ---------------------------------------------------------------
+
+SIZE = 2 * 22_050 + 128  # bytes of a cached track of one second
+
+
+def clip_bytes(cache: AudioCache, key: str, uri: str, seed: int, samples: int | None) -> bytes:
+    return cache.clip(key, uri, np.random.default_rng(seed), samples=samples).tobytes()
+
+
+def held(cache: AudioCache) -> dict[str, int]:
+    if not os.path.isdir(cache.folder):
+        return {}
+    return {name: os.path.getsize(f"{cache.folder}/{name}") for name in os.listdir(cache.folder)}
+
+
+@pytest.fixture(scope="module")
+def long_track(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Noise that is resampled: a span of it is no slice of the whole, to the last bit."""
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    sf.write(path, rng.uniform(-0.4, 0.4, (WHOLE_S + 7) * 16_000), 16_000)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def short_tracks(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("short")
+    rng = np.random.default_rng(2)
+    for n in range(12):
+        sf.write(folder / f"{n}.wav", rng.uniform(-0.4, 0.4, 22_050), 22_050)
+    return [str(folder / f"{n}.wav") for n in range(12)]
+
+
+def test_a_clip_of_a_long_track_does_not_depend_on_what_is_kept(
+    long_track: str, tmp_path: Path
+) -> None:
+    keeps, none = AudioCache(str(tmp_path / "a"), SPEC), AudioCache("/none", SPEC, budget=0)
+    samples = keeps.fill("long", long_track)
+    assert samples == len(decode(long_track, SPEC).samples) and not held(keeps)
+    seeds = range(12)
+    first = [clip_bytes(keeps, "long", long_track, seed, samples) for seed in seeds]
+    blocks = held(keeps)
+    assert 1 < len(blocks) <= -(-(WHOLE_S + 7) // BLOCK_S)
+    assert max(blocks.values()) == BLOCK_S * 22_050 * 2 + 128
+    again = [clip_bytes(keeps, "long", "/gone.flac", seed, samples) for seed in seeds]
+    never = [clip_bytes(none, "long", long_track, seed, samples) for seed in seeds]
+    assert first == again == never
+    for seed in seeds:
+        near = random_clip(long_track, SPEC, np.random.default_rng(seed))
+        clip = np.frombuffer(first[seed], np.float32)
+        assert np.abs(clip - near).max() <= 1.01 / 32767 + 1e-6
+
+
+def test_a_budget_is_kept_and_changes_no_clip(
+    short_tracks: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unbounded = AudioCache(str(tmp_path / "all"), SPEC)
+    bounded = AudioCache(str(tmp_path / "some"), SPEC, budget=5 * SIZE + 100)
+    with caplog.at_level(logging.INFO, "raymtr"):
+        for round_ in range(3):
+            for n, uri in enumerate(short_tracks):
+                wanted = clip_bytes(unbounded, str(n), uri, round_, 22_050)
+                assert clip_bytes(bounded, str(n), uri, round_, 22_050) == wanted
+    assert len(held(unbounded)) == 12
+    assert sorted(held(bounded)) == [f"{n}.npy" for n in range(5)], "the first stay"
+    assert caplog.text.count("the rest is decoded anew") == 1, "said, and once"
+
+
+def _fill_all(folder: str, budget: int, uris: list[str]) -> None:
+    cache = AudioCache(folder, SPEC, budget=budget)
+    for n, uri in enumerate(uris):
+        cache.fill(f"{os.getpid()}-{n}", uri)
+
+
+def test_many_processes_keep_one_budget(short_tracks: list[str], tmp_path: Path) -> None:
+    budget = 9 * SIZE + 100
+    jobs = [(str(tmp_path), budget, short_tracks)] * 3
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.starmap(_fill_all, jobs, chunksize=1)
+    sizes = held(AudioCache(str(tmp_path), SPEC))
+    assert len(sizes) == 9 and sum(sizes.values()) == int((tmp_path / LEDGER).read_text())
+
+
+def test_a_new_run_makes_room_where_it_is_short(short_tracks: list[str], tmp_path: Path) -> None:
+    cache = AudioCache(str(tmp_path), SPEC, budget=6 * SIZE + 100)
+    for n in range(6):
+        cache.fill(f"{n}", short_tracks[n])
+        os.utime(f"{cache.folder}/{n}.npy", (n, n))
+    cache.make_room(["0", "9"], need=2 * SIZE)
+    assert sorted(held(cache)) == ["0.npy", "2.npy", "3.npy", "4.npy", "5.npy"], "the oldest went"
+    cache.make_room(["0"], need=SIZE)
+    assert len(held(cache)) == 5, "there is room: nothing goes"
+    (tmp_path / LEDGER).write_text("999999999")  # as after a crash between count and file
+    cache.make_room(["0", "9"], need=2 * SIZE)
+    cache.fill("9", short_tracks[9])
+    assert "9.npy" in held(cache), "counted anew"
+    AudioCache(str(tmp_path), SPEC, budget=SIZE + 100).make_room(["0", "9"], need=2 * SIZE)
+    assert sorted(held(cache)) == ["9.npy"], "a lower budget holds for its own as well"
+
+
+def test_a_disk_that_refuses_is_said_once_and_training_goes_on(
+    short_tracks: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = AudioCache(str(tmp_path), SPEC, budget=1 << 40)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, before[1]))  # as if the disk were full
+    try:
+        with caplog.at_level(logging.INFO, "raymtr"):
+            clips = [clip_bytes(cache, uri, uri, 0, 22_050) for uri in short_tracks[:3]]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caplog.text.count("File too large") == 1 and not held(cache)
+    assert clips == [clip_bytes(cache, uri, uri, 0, 22_050) for uri in short_tracks[:3]]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.audio_cache import BLOCK_S, WHOLE_S
 from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.shards import find_shards
-from raymtr.specs import SearchSpec
+from raymtr.specs import AudioSpec, SearchSpec
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "README.md"
 BENCHMARK = Wanted(tracks=10**6, hours=24, minutes_per_track=1 / 6)  # a window a track
@@ -41,6 +43,13 @@ def test_the_plan_for_a_million_is_what_was_measured() -> None:
         assert plan.recall_at_10[kind] == figure(row % (cell, some, some))
         assert plan.p95_ms[kind] == pytest.approx(figure(row % (some, cell, some)), rel=0.3)
         assert plan.query_core_ms[kind] == pytest.approx(figure(row % (some, some, cell)), rel=0.3)
+
+
+def test_cores_encode_as_slowly_as_was_measured() -> None:
+    """24 windows a track; the time that is left once the index is built."""
+    plan = plan_capacity(Wanted(tracks=10**6, hours=24), exact=False)
+    core_s = figure(r"and (\d+) ms of a core a window") / 1000
+    assert plan.encode_cores == pytest.approx(24e6 * core_s / (plan.embed_hours * 3600), abs=1)
 
 
 @pytest.mark.parametrize("tracks", [250_000, 2_000_000, 3_000_000])
@@ -139,3 +148,25 @@ def test_other_sizes_are_refused_with_what_is_accepted(text: str) -> None:
 def test_hours_are_above_zero(text: str) -> None:
     with pytest.raises(InputError, match="--hours is a number above 0"):
         parse_positive(text, "--hours")
+
+
+def test_training_keeps_its_budget_and_decodes_the_rest() -> None:
+    wanted = Wanted(tracks=1_000_000, hours=168, clips=25_000_000, cache_gib=50)
+    plan = plan_capacity(wanted, exact=False)
+    assert plan.train_audio_gb == pytest.approx(10_584), "10.6 MB a track of four minutes"
+    assert plan.train_cache_gb == pytest.approx(50 * 2**30 / 1e9)
+    checked = 1_000_000 * 240 * MEASURED.decode_core_s_per_audio_s / 3600
+    again = 25_000_000 * 0.995 * 1.5 * MEASURED.block_core_s / 3600
+    assert plan.train_decode_core_hours == pytest.approx(checked + again, rel=0.01)
+    small = plan_capacity(
+        dataclasses.replace(wanted, tracks=600, minutes_per_track=0.4), exact=True
+    )
+    assert small.train_cache_gb == small.train_audio_gb < 1
+    assert small.train_decode_core_hours < 0.01, "all of it is kept"
+
+
+def test_the_plan_knows_the_cache_it_speaks_of() -> None:
+    spec = AudioSpec()
+    assert (MEASURED.block_s, MEASURED.whole_s) == (BLOCK_S, WHOLE_S)
+    assert MEASURED.decoded_bytes_per_s == 2 * spec.sample_rate
+    assert MEASURED.window_s == spec.window_s

@@ -25,7 +25,7 @@ def test_later_sources_win(tmp_path):
     )
     assert settings.recipe == "tiny"
     assert (settings.train.steps, settings.train.global_batch, settings.train.seed) == (7, 10, 5)
-    assert load_settings("ttmrpp", config=str(config)).recipe == "ttmrpp"
+    assert load_settings("laptop", config=str(config), assignments=["train.warmup_steps=0"]).recipe
 
 
 def test_json_files_words_lists_and_neighbours(tmp_path):
@@ -94,3 +94,66 @@ def test_variables_of_others_are_left_alone_and_unknown_ones_of_ours_are_not():
     assert load_settings(environment={"RAYMTR_OTHER": "1", "PATH": "x"}) == laptop()
     with pytest.raises(InputError, match=r"unknown setting 'train.stepz'"):
         load_settings(environment={"RAYMTR_SET_TRAIN__STEPZ": "1"})
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "train.warmup_steps=1000",
+        "train.min_learning_rate=1.0",
+        'train.mixture={"a": -1}',
+        'train.mixture={"a": 0}',
+        "towers.temperature=0",
+        "towers.temperature=-0.1",
+        "towers.dim=0",
+        "towers.audio_tower.heads=3",
+        "towers.audio_tower.width=0",
+        "towers.audio_tower.width=7",
+        "towers.audio_tower.layers=[0,0,0,0]",
+        "towers.text_tower.max_tokens=0",
+        "towers.audio.window_s=0.1",
+        "towers.audio.hop=100000000",
+        "towers.audio.n_fft=1",
+        "towers.audio.n_mels=8",
+        "finetune.validate_every=0",
+        "finetune.checkpoint_every=0",
+        "finetune.steps=0",
+        "finetune.rank=0",
+        "finetune.learning_rate=-1",
+        "finetune.warmup=5",
+        "finetune.warmup=-1",
+        "finetune.dropout=1.5",
+        "finetune.dropout=-0.1",
+        "finetune.max_tokens=8",
+        "finetune.faithful=2",
+        "finetune.faithful=-1",
+        "finetune.sentences=7",
+        "finetune.seed=-1",
+        'finetune.mixture={"x": -3}',
+        "finetune.workers=5",
+        "finetune.toy.steps=0",
+        "finetune.toy.heads=3",
+        "finetune.toy.vocabulary=10",
+        "finetune.toy.width=0",
+        "finetune.toy.max_tokens=4",
+        "caption.temperature=-1",
+        "caption.top_k=-5",
+        "caption.max_new_tokens=0",
+        "caption.draws=0",
+        "caption.passes=0",
+        "caption.batch=0",
+        "caption.actors=0",
+        "caption.threads=0",
+        "caption.tag_bias=-100",
+        "caption.presence_penalty=3",
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(assignment: str):
+    """Before anything starts: no worker meets it, and nothing is trained on it."""
+    group, name = assignment.partition("=")[0].rsplit(".", 1)
+    with pytest.raises(InputError, match=rf"{group}\b.*\b{name}"):
+        load_settings("tiny", assignments=[assignment])
+
+
+def test_the_least_that_makes_sense_is_taken():
+    assert load_settings("tiny", assignments=["caption.temperature=0", "caption.top_k=0"])

@@ -2,6 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -100,3 +104,107 @@ def test_the_local_file_system_is_opened_at_absolute_paths(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     filesystem, path = storage.open_filesystem("x/y")
     assert isinstance(filesystem, fs.LocalFileSystem) and path == str(tmp_path / "x/y")
+
+
+def test_a_local_folder_is_its_own_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for uri in (str(tmp_path / "a b"), f"file://{tmp_path}/a%20b", "a b"):
+        assert storage.local_copy(uri, last="config.json") == str(tmp_path / "a b")
+
+
+@pytest.fixture
+def on_a_node(object_store, tmp_path, monkeypatch):
+    """This process reaches the object store, and has a temporary folder of its own."""
+    for key, value in object_store.items():
+        monkeypatch.setenv(key, value)
+    (tmp_path / "node").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+@pytest.mark.usefixtures("on_a_node")
+def test_a_remote_folder_is_copied_once_and_anew_when_it_was_replaced(tmp_path):
+    uri = f"s3://music/{tmp_path.name}"
+    with pytest.raises(UnusableError, match=r"no config\.json"):
+        storage.local_copy(uri, last="config.json")
+    storage.write_bytes(f"{uri}/deep/er/weights", b"x" * 100)
+    storage.write_bytes(f"{uri}/config.json", b"1")
+    first = storage.local_copy(uri, last="config.json")
+    assert Path(first).is_relative_to(tmp_path / "node")
+    assert Path(first, "deep/er/weights").read_bytes() == b"x" * 100
+    Path(first, "config.json").write_bytes(b"kept")
+    assert storage.local_copy(uri, last="config.json") == first
+    assert Path(first, "config.json").read_bytes() == b"kept", "it was fetched once more"
+
+    storage.write_bytes(f"{uri}/config.json", b"22")
+    second = storage.local_copy(uri, last="config.json")
+    assert second != first and Path(second, "config.json").read_bytes() == b"22"
+    assert Path(first, "config.json").exists(), "who had the old one may still read it"
+
+
+@pytest.mark.usefixtures("on_a_node")
+def test_of_a_remote_folder_only_what_is_wanted_is_copied(tmp_path):
+    uri = f"s3://music/{tmp_path.name}"
+    for name in ("weights", "config.json", "runs/1/weights"):
+        storage.write_bytes(f"{uri}/{name}", b"1")
+    some = storage.local_copy(uri, last="config.json", wanted=lambda name: "weights" not in name)
+    assert os.listdir(some) == ["config.json"]
+    whole = storage.local_copy(uri, last="config.json")
+    assert sorted(os.listdir(whole)) == ["config.json", "runs", "weights"]
+
+
+@pytest.mark.usefixtures("on_a_node")
+def test_a_copy_that_was_cut_is_begun_again(tmp_path, monkeypatch):
+    uri = f"s3://music/{tmp_path.name}"
+    for name in ("a", "b", "config.json"):
+        storage.write_bytes(f"{uri}/{name}", name.encode())
+
+    fetch = storage._copy_file
+
+    def cut(source, target):
+        if source.endswith("b"):
+            raise OSError("the line is cut")
+        fetch(source, target)
+
+    monkeypatch.setattr(storage, "_copy_file", cut)
+    with pytest.raises(UnusableError, match="the line is cut"):
+        storage.local_copy(uri, last="config.json")
+
+    def replaced(source, target):
+        fetch(source, target)
+        storage.write_bytes(f"{uri}/b", b"of another model")
+
+    monkeypatch.setattr(storage, "_copy_file", replaced)
+    with pytest.raises(UnusableError, match="was changed"):
+        storage.local_copy(uri, last="config.json")
+    monkeypatch.setattr(storage, "_copy_file", fetch)
+    copy = storage.local_copy(uri, last="config.json")
+    assert sorted(os.listdir(copy)) == ["a", "b", "config.json"]
+    assert Path(copy, "b").read_bytes() == b"of another model"
+
+
+COPY = """
+import sys
+from raymtr import storage
+fetch = storage._copy_file
+def told(source, target):
+    print("fetched", flush=True)
+    fetch(source, target)
+storage._copy_file = told
+print(storage.local_copy(sys.argv[1], last="config.json"))
+"""
+
+
+@pytest.mark.usefixtures("on_a_node")
+def test_of_processes_that_ask_at_once_one_fetches(tmp_path):
+    uri = f"s3://music/{tmp_path.name}"
+    storage.write_bytes(f"{uri}/weights", os.urandom(40 << 20))
+    storage.write_bytes(f"{uri}/config.json", b"1")
+    asking = [
+        subprocess.Popen([sys.executable, "-c", COPY, uri], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [line for one in asking for line in one.communicate(timeout=120)[0].splitlines()]
+    copies = {line for line in said if line != "fetched"}
+    assert said.count("fetched") == 2 and len(copies) == 1 and len(said) == 2 + 3
+    assert Path(copies.pop(), "weights").stat().st_size == 40 << 20

@@ -2,9 +2,10 @@
 
 A pair is a line of JSON with `tags` and `caption`; `source` (who wrote it), `split` and a clip
 (`ytid`, `clip_id` or `track_id`) are used where they stand. What is held out is held out by clip:
-all its captions, whoever wrote them. Held out are the clips whose hash is smallest, so the choice
-is the same on every machine and does not depend on the order of lines; where sources say `human`,
-only such pairs are held out, and where splits are marked, only clips not marked `train`.
+all its captions, whoever wrote them, and those of clips that have the same words. Held out are the
+clips whose hash is smallest, so the choice is the same on every machine and does not depend on the
+order of lines; where sources say `human`, only such pairs are held out, and where splits are
+marked, only clips not marked `train`.
 
 The adapter learns from what people wrote, where sources say so. What machines wrote is plenty and
 reads like machines: it is for a base that is made on the spot, which hears people but a little.
@@ -99,9 +100,13 @@ def _row(line: bytes, where: str) -> Mapping[str, Any]:
 
 def _pair(row: Mapping[str, Any]) -> Pair:
     tags, caption = tuple(tags_of(row["tags"])), " ".join(row["caption"].split())
-    named = next((str(row[key]) for key in CLIP_KEYS if row.get(key)), None)
-    clip = named or "\0".join(tags)
+    clip = clip_of(row) or "\0".join(tags)
     return Pair(tags, caption, str(row.get("source", "")), clip, str(row.get("split", "")))
+
+
+def clip_of(row: Mapping[str, Any]) -> str | None:
+    """Which clip a row is about, by the first of CLIP_KEYS that it has; 0 is an id as any other."""
+    return next((str(row[key]) for key in CLIP_KEYS if row.get(key) not in (None, "")), None)
 
 
 def with_terms(pairs: Sequence[Pair]) -> list[Pair]:
@@ -140,22 +145,48 @@ def words_of(text: str) -> list[str]:
 
 def hold_out(pairs: Sequence[Pair]) -> PairSets:
     """Split by clip, by the rule in this file's docstring."""
+    recording = recordings(pairs)
     candidates = by_people(pairs)
     unseen = [pair for pair in candidates if pair.split and pair.split != "train"]
     candidates = unseen or candidates
-    clips = sorted({pair.clip for pair in candidates}, key=_place)
-    every = len({pair.clip for pair in pairs})
-    scored = set(clips[: min(HELD_OUT, round(HELD_OUT_SHARE * every) or 1)])
-    others = sorted({pair.clip for pair in pairs} - scored, key=_place)
+    clips = sorted({recording[pair.clip] for pair in candidates}, key=_place)
+    every = set(recording.values())
+    scored = set(clips[: min(HELD_OUT, round(HELD_OUT_SHARE * len(every)) or 1)])
+    others = sorted(every - scored, key=_place)
     watched = set(others[: min(VALIDATION, len(others) // 10 or 1)])
     wanted = set(map(id, candidates))
     return PairSets(
-        train=[p for p in pairs if p.clip not in scored | watched],
-        valid=[p for p in pairs if p.clip in watched],
+        train=[p for p in pairs if recording[p.clip] not in scored | watched],
+        valid=[p for p in pairs if recording[p.clip] in watched],
         held_out=sorted(
-            (p for p in pairs if p.clip in scored and id(p) in wanted), key=lambda p: _place(p.clip)
+            (p for p in pairs if recording[p.clip] in scored and id(p) in wanted),
+            key=lambda p: _place(p.clip),
         ),
     )
+
+
+def recordings(pairs: Sequence[Pair]) -> dict[str, str]:
+    """For each clip the one that stands for its recording.
+
+    Clips of which one has the very tags and caption of another are one recording under two ids,
+    as catalogs have it on several albums.
+    """
+    joined: dict[str, str] = {}
+
+    def first(clip: str) -> str:
+        while joined.setdefault(clip, clip) != clip:
+            joined[clip] = joined[joined[clip]]
+            clip = joined[clip]
+        return clip
+
+    said: dict[tuple[frozenset[str], str], str] = {}
+    for pair in pairs:
+        words = frozenset(tag.casefold() for tag in pair.tags), pair.caption.casefold()
+        one, other = sorted(
+            (first(pair.clip), first(said.setdefault(words, pair.clip))), key=_place
+        )
+        joined[other] = one
+    return {clip: first(clip) for clip in list(joined)}
 
 
 def by_people(pairs: Sequence[Pair]) -> list[Pair]:

@@ -5,8 +5,8 @@ one that was begun, get a bonus in every step, until that word stands in the cap
 outlives its word makes a model say the word again and again; one for every piece of a word, begun
 or not, makes new words out of the pieces.
 
-Both engines use this one rule: `captions.generate` with `transformers`, `captions.vllm_tag_words`
-inside vLLM.
+This rule is every engine's: `captions.generate`'s with `transformers`, and inside vLLM that of
+`captions.vllm_tag_words`, on a GPU by way of `captions.tag_words_batch`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raymtr.captions.words import SMALL_WORDS
 
 LEAD = "a"  # before a word, so that it is spelt as after another
 WORDS, BIAS = "tag_words", "tag_bias"  # of `SamplingParams.extra_args`, vLLM's way for own settings
-IN_VLLM = "raymtr.captions.vllm_tag_words:TagWords"
+IN_VLLM = "raymtr.captions.vllm_tag_words:TagWords{runner}"  # V1 or V2: vLLM's model runner
 
 Spellings = Sequence[Sequence[int]]  # of one word, in tokens; the first is the tag's own
 

@@ -1,6 +1,8 @@
-"""The bonus of `captions.tag_words` inside vLLM, which loads `TagWords` by its name.
+"""The bonus of `captions.tag_words` inside vLLM, which loads one of these classes by its name.
 
-A file of its own, because it cannot be imported without vLLM, nor without paying for it.
+vLLM has two model runners, each with an interface of its own: V1 calls a processor for every row,
+V2, on GPUs, once for the batch with its tokens on the device. A file of its own, because it cannot
+be imported without vLLM, nor without paying for it.
 """
 
 from __future__ import annotations
@@ -9,14 +11,17 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor
 
 from raymtr.captions.tag_words import BIAS, WORDS, OpenWords, Spellings
+from raymtr.captions.tag_words_batch import BEFORE, OpenWordsBatch
 
 
-class TagWords(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
-    """Adds a request's bonus to the scores of the tokens of its open words."""
+class TagWordsV1(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
+    """Adds a request's bonus to the scores of the tokens of its open words, a row at a time."""
 
     def is_argmax_invariant(self) -> bool:
         """Whether the likeliest token stays the likeliest: no."""
@@ -40,3 +45,50 @@ class Favour:
         self._read = len(written)
         scores[tokens] += self._bias
         return scores
+
+
+class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
+    """The same for the whole batch. It needs one row a request: no speculative decoding."""
+
+    def __init__(self, vllm_config: Any, req_states: Any) -> None:
+        self._requests = req_states
+        self._words = OpenWordsBatch(req_states.max_num_reqs, req_states.device)
+        self._favoured = np.zeros(req_states.max_num_reqs, dtype=bool)
+        self._new: dict[int, tuple[Sequence[Spellings], float]] = {}
+
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """Take a request into a slot; whether it has words."""
+        own = sampling_params.extra_args or {}
+        words = json.loads(own[WORDS]) if WORDS in own else []
+        self._new[req_idx] = (words, own.get(BIAS, 0.0))
+        self._favoured[req_idx] = bool(words)
+        return bool(words)
+
+    def apply_staged_writes(self) -> None:
+        """Bring the new requests' words to the device."""
+        if not self._new:
+            return
+        self._words.begin(self._new)
+        for slot in self._new:
+            first = int(self._requests.prompt_len.np[slot])
+            last = int(self._requests.prefill_len.np[slot])
+            if self._favoured[slot] and last > first:  # it was interrupted, and comes back
+                ends = torch.arange(first + 1, last + 1, device=self._requests.device)
+                self._words.read(slot, self._tails(torch.full_like(ends, slot), ends))
+        self._new = {}
+
+    def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
+        """`logits` [B, V] with every request's bonus, changed in place."""
+        if not self._favoured[ctx.idx_mapping_np].any():
+            return logits
+        slots = ctx.expanded_idx_mapping.long()
+        tails = self._tails(slots, self._requests.total_len.gpu[slots].long())
+        return self._words.favour(logits, slots, tails)
+
+    def _tails(self, slots: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """The last tokens of the captions in `slots` before the places `ends`, both [B]."""
+        requests = self._requests
+        reach = torch.arange(-self._words.reach, 0, device=ends.device)
+        places = ends[:, None] + reach
+        tokens: torch.Tensor = requests.all_token_ids.gpu[slots[:, None], places.clamp(min=0)]
+        return tokens.masked_fill(places < requests.prompt_len.gpu[slots][:, None], BEFORE)

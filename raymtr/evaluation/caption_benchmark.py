@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.pairs import CLIP_KEYS, Pair, hold_out, read_pairs
+from raymtr.captions.pairs import CLIP_KEYS, Pair, clip_of, hold_out, read_pairs
 from raymtr.captions.prompt import tags_of
 from raymtr.captions.score import (
     NGRAMS,
@@ -84,7 +84,7 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
         seen = ", ".join(table.column_names)
         raise InputError(f"{uri} has no column caption; columns seen: {seen}")
     rows = table.to_pylist()
-    for key_of_row, key_of_pair in ((_clip, lambda pair: pair.clip), (_tags, _tags_of_pair)):
+    for key_of_row, key_of_pair in ((clip_of, lambda pair: pair.clip), (_tags, _tags_of_pair)):
         found: dict[object, list[str]] = {}
         for row in rows:
             if row["caption"] is not None:
@@ -92,7 +92,7 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
         written = [found.get(key_of_pair(pair), []) for pair in pairs]
         if any(written):
             return written
-    if any(_clip(row) or _tags(row) for row in rows):
+    if any(clip_of(row) or _tags(row) for row in rows):
         raise InputError(
             f"{uri} captions none of the {len(pairs)} pairs: expected their clips "
             f"({', '.join(CLIP_KEYS)}) or their tags; the first row is {str(rows[0])[:200]}"
@@ -103,10 +103,6 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
             "without them, row i belongs to pair i"
         )
     return [[str(row["caption"] or "")] for row in rows]
-
-
-def _clip(row: Mapping[str, Any]) -> str | None:
-    return next((str(row[key]) for key in CLIP_KEYS if row.get(key)), None)
 
 
 def _tags(row: Mapping[str, Any]) -> frozenset[str] | None:

@@ -56,7 +56,7 @@ def measure(
                 figures[kind]["median_rank"] = float(np.median(column))
                 continue
             figures[kind][name] = float(column.mean())
-            intervals[kind][name] = list(metrics.bootstrap_interval(column, rng))
+            intervals[kind][name] = list(metrics.bootstrap_interval(column, rng, bounds=(0.0, 1.0)))
     return figures, intervals
 
 

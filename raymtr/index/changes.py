@@ -36,7 +36,7 @@ from raymtr.index.conditions import sql_among
 from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
 from raymtr.index.shards import Shards, matrix_of
-from raymtr.index.track_rows import read_rows
+from raymtr.index.track_rows import ADDED, read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBES, draw_probes, tune_index
 from raymtr.specs import SearchSpec
@@ -175,7 +175,7 @@ def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
     Raises InputError on a column the tables lack, or a value that does not fit theirs.
     """
-    new = [name for name in rows.column_names if name not in schema.names]
+    new = [name for name in rows.column_names if name not in schema.names and name not in ADDED]
     if new and any(rows[name].null_count < len(rows) for name in new):
         raise InputError(
             f"column {new[0]!r} is not in the live tables, which have {', '.join(schema.names)}; "

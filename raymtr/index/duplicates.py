@@ -7,7 +7,7 @@ only blocks that reach into each other are multiplied. LanceDB's index is not as
 one query per track costs more than these products (10^6 x 128: 173 core-seconds, 0.74 GB). Memory
 is the vectors as float16, one row of facts a track, and two blocks.
 
-A group is what pairs join; its first track is the one to keep, and each other says how it is alike.
+A group is one track to keep and those that are like it; each of them says how.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from raymtr.index.same_song import (
     COPY_S,
     KEPT,
     KINDS,
+    Likeness,
     Name,
     Pair,
     group_rows,
@@ -67,12 +68,23 @@ def find_duplicates(table: TrackTable) -> pa.Table:
             facts["title"].to_pylist(), facts["artist"].to_pylist(), strict=True
         )
     ]
+    by_vector = tells_apart(vectors)
     pairs = [*named_alike(names, vectors, seconds)]
-    if tells_apart(vectors):
+    if by_vector:
         pairs += copies(vectors, seconds)
     else:
         LOG.warning("this model gives most tracks one vector: copies are found by name alone")
-    rows = group_rows(pairs, names, ids)
+    cut = cut_to_length(seconds)
+
+    def tell(one: int, others: list[int]) -> list[Likeness | None]:
+        cosines = _cosines(vectors, one, others)
+        kinds = _likenesses(one, others, names, cosines, _apart_s(one, others, seconds, cut))
+        if by_vector:
+            copied = (cosines >= COPY) & (np.abs(seconds[others] - seconds[one]) <= COPY_S)
+            kinds = [KINDS[0] if is_copy else k for is_copy, k in zip(copied, kinds, strict=True)]
+        return kinds
+
+    rows = group_rows(pairs, names, ids, tell)
     of_track = facts.take(pa.array([row for _, row, _ in rows], pa.int64()))
     kept = {group: row for group, row, kind in rows if kind == KEPT}
     cosines = [float(_cosines(vectors, kept[group], [row])[0]) for group, row, _ in rows]
@@ -156,12 +168,26 @@ def named_alike(names: list[Name], vectors: np.ndarray, seconds: np.ndarray) -> 
             continue
         for place, one in enumerate(rows[:-1]):
             others = rows[place + 1 :]
-            for other, cosine in zip(others, _cosines(vectors, one, others), strict=True):
-                told = not (cut[one] and cut[other])
-                apart_s = abs(seconds[one] - seconds[other]) if told else np.nan
-                kind = likeness(names[one], names[other], cosine=cosine, apart_s=apart_s)
+            apart_s = _apart_s(one, others, seconds, cut)
+            kinds = _likenesses(one, others, names, _cosines(vectors, one, others), apart_s)
+            for other, kind in zip(others, kinds, strict=True):
                 if kind is not None:
                     yield one, other, KINDS.index(kind)
+
+
+def _likenesses(
+    one: int, others: list[int], names: list[Name], cosines: np.ndarray, apart_s: np.ndarray
+) -> list[Likeness | None]:
+    return [
+        likeness(names[one], names[other], cosine=float(cosine), apart_s=float(seconds))
+        for other, cosine, seconds in zip(others, cosines, apart_s, strict=True)
+    ]
+
+
+def _apart_s(one: int, others: list[int], seconds: np.ndarray, cut: np.ndarray) -> np.ndarray:
+    """Differences of durations [n]; NaN where both are cut to a length that says nothing."""
+    apart = np.abs(seconds[others] - seconds[one])
+    return np.where(cut[others] & cut[one], np.nan, apart)
 
 
 def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:

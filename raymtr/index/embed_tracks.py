@@ -29,11 +29,13 @@ from raymtr.specs import AudioSpec, EmbedSpec
 if TYPE_CHECKING:
     from raymtr.model.model import Model
 
+REPLICA = "replica"  # column of what EmbedTracks gives: host and process, for the driver to count
 DECODED = pa.schema(
     [
         pa.field("track_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("file_version", pa.string()),
+        pa.field("audio_digest", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("starts_s", pa.list_(pa.float64())),
         pa.field("samples", pa.large_binary()),  # float32 [W, S]
@@ -51,6 +53,7 @@ def decode_tracks(
     `hung` is the folder `Shards.hung`: tracks whose decoder hung in an earlier try.
     """
     known = storage.list_files(hung)
+    limits = {"too_long": "embed.max_track_s", "too_large": "embed.max_file_mb"}
     for row in batch.select(SOURCES).to_pylist():
         name = hung_name(row["track_id"])
         if name in known:
@@ -64,8 +67,13 @@ def decode_tracks(
                 )
             starts_s, windows = audio.windows(decoded.samples, spec)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
+            row["audio_digest"] = decoded.digest
         except audio.AudioError as error:
-            row |= {"code": error.code, "reason": error.reason}
+            setting = limits.get(error.code)
+            reason = (
+                f"{error.reason}; the setting {setting} allows more" if setting else error.reason
+            )
+            row |= {"code": error.code, "reason": reason}
         yield _one_row(DECODED, row)
 
 
@@ -111,8 +119,10 @@ class EmbedTracks:
         self._model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row out for each row in, in order."""
-        return embed_tracks(self._model, batch)
+        """One row out for each row in, in order, and in REPLICA which process made it."""
+        embedded = embed_tracks(self._model, batch)
+        own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(embedded), pa.string())
+        return embedded.append_column(REPLICA, own)
 
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import Precision, TowersSpec, from_dict, to_dict
+from raymtr.specs import AudioSpec, Precision, TowersSpec, from_dict, to_dict
 
 FORMAT = 1  # of a model folder; raised whenever an older raymtr could misread what is written
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
@@ -78,7 +78,7 @@ def fingerprint_of(
     """
     said = {
         "decoding": audio.DECODING,
-        "audio": to_dict(spec.audio),
+        "audio": _numbers(spec.audio),
         "windows": WINDOWS_AND_POOLING,
         "precision": precision,
         **rules,
@@ -89,6 +89,14 @@ def fingerprint_of(
             digest.update(f"{name}{list(array.shape)}".encode())
             digest.update(np.ascontiguousarray(array, np.float32).data)
     return digest.hexdigest()
+
+
+def _numbers(spec: AudioSpec) -> dict[str, Any]:
+    """The audio numbers; a level that is kept is none, as in models older than the setting."""
+    numbers = to_dict(spec)
+    if spec.level == "kept":
+        del numbers["level"]
+    return numbers
 
 
 def read_config(folder: Path) -> dict[str, Any]:

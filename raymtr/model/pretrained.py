@@ -25,7 +25,7 @@ from torch import Tensor
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, read_clap_release
-from raymtr.model.hub import require_hub
+from raymtr.model.hub import cached_folder, download, require_hub
 from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
 from raymtr.model.model_folder import Towers, load_weights, read_towers
@@ -205,23 +205,17 @@ def release_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fetch(name: str, published: Published) -> Path:
     """The published files, from the hub's cache on this machine or from the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    wanted: dict[str, Any] = {"repo_id": published.repo, "allow_patterns": list(published.files)}
-    try:
-        folder = Path(snapshot_download(**wanted, local_files_only=True))
-        names = [file for file in published.files if "*" not in file]
-        if any((folder / file).is_file() for file in names):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    require_hub(name, cure=f"connect once, or give a folder with {published.repo}'s files")
+    folder = cached_folder(published.repo, published.files)
+    names = [file for file in published.files if "*" not in file]
+    if folder and any((folder / file).is_file() for file in names):
+        return folder
+    require_hub(
+        name,
+        cure=f"run `raymtr fetch {name}` once where it answers, or give a folder with "
+        f"{published.repo}'s files",
+    )
     LOG.info("fetching %s (%s) from the hub", published.repo, published.licence)
-    try:
-        return Path(snapshot_download(**wanted))
-    except OSError as error:
-        raise UnusableError(f"cannot fetch {published.repo} from the hub: {error}") from error
+    return download(published.repo, published.files)
 
 
 def _download(uri: str, folder: Path) -> Path:

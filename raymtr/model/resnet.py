@@ -15,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.errors import InputError
 from raymtr.specs import AudioTowerSpec
 
 EXPANSION = 4  # channels a bottleneck puts out, over those it works in
-STRIDE = 32  # of the whole tower, in bands and in frames: a smaller picture leaves nothing
 
 
 class Bottleneck(nn.Module):
@@ -113,11 +111,6 @@ class ModifiedResNet(nn.Module):
             stage += [Bottleneck(channels, inner, stride=1) for _ in range(blocks - 1)]
             stages.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        if channels % spec.heads:
-            raise InputError(
-                f"audio_tower.heads must divide the last stage's {channels} channels, "
-                f"got {spec.heads}"
-            )
         self.attn_pool = AttentionPool(channels, spec.heads, spec.dim)
         self._initialise()
 

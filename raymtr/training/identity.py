@@ -1,7 +1,8 @@
 """What makes two trainings the same: settings, data, library. Only the same may be resumed.
 
 A run's folder keeps this in `run.json`. Going on under other settings would give weights that no
-settings describe, so it is refused, naming what differs.
+settings describe, so it is refused, naming what differs. What is learned counts, not what computes
+it: another number of workers makes the same batches, and goes on.
 """
 
 from __future__ import annotations
@@ -16,33 +17,47 @@ from raymtr.errors import InputError
 from raymtr.specs import Settings, to_dict
 from raymtr.training.tracks import content_hash
 
+HOW_IT_RUNS = frozenset(  # settings that may differ: weights are other bits at most
+    f"train.{name}"
+    for name in (
+        "workers",
+        "min_workers",
+        "use_gpu",
+        "keep_checkpoints",
+        "validate_every",
+        "cache_gib",
+        "cache_folder",
+    )
+)
+BEFORE_IT_WAS_SAID = {"towers.audio.level": "kept"}  # what runs did when there was no such setting
 CHECKPOINT = "checkpoint_"  # start of a checkpoint folder's name; the number of steps done follows
 
 
 def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
     """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
-    facts = {
+    train = _flat("train", to_dict(settings.train))
+    return {
         **_flat("towers", to_dict(settings.towers)),
-        **_flat("train", to_dict(settings.train)),
+        **{key: value for key, value in train.items() if key not in HOW_IT_RUNS},
         "tracks": content_hash(tracks),
         "torch": torch.__version__,
     }
-    return facts
 
 
 def may_resume(folder: str, identity: dict[str, Any]) -> bool:
     """Whether the run in `folder` is to be gone on with; False where there is nothing yet.
 
     A run of another identity that never came to a checkpoint is removed: it holds nothing to
-    lose. Raises InputError, naming what differs, where it holds more.
+    lose. Raises InputError, naming what differs, where it holds more. A fact that only one side
+    knows is another version's, and says nothing.
     """
     if not storage.exists(f"{folder}/run.json"):
         return False
-    before = storage.read_json(f"{folder}/run.json")
+    before = BEFORE_IT_WAS_SAID | storage.read_json(f"{folder}/run.json")
     differing = [
-        f"{key} was {before.get(key)!r} and is {identity.get(key)!r}"
-        for key in sorted({*before, *identity})
-        if before.get(key) != identity.get(key)
+        f"{key} was {before[key]!r} and is {identity[key]!r}"
+        for key in sorted(before.keys() & identity.keys())
+        if before[key] != identity[key]
     ]
     if not differing:
         return True

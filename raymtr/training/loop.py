@@ -22,16 +22,16 @@ import ray.train.torch
 import torch
 
 from raymtr import storage
-from raymtr.audio_cache import AudioCache
-from raymtr.errors import UnusableError
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
-from raymtr.specs import Settings, from_dict
+from raymtr.specs import Settings, TrainSpec, from_dict
 from raymtr.training.batches import Batches
 from raymtr.training.identity import CHECKPOINT
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
+from raymtr.training.tracks import audio_cache_of, make_room
 from raymtr.training.validation import Validation
+from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
@@ -42,31 +42,36 @@ LIST_OF_RAY = "checkpoint_manager_snapshot.json"
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Train from the newest checkpoint to the last step, then (rank 0) save the model.
 
-    `config` holds `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, and the
-    `cache` of decoded audio. Rank 0's answer is the run's; it has `failed`, a sentence, where
-    trying again is of no use.
+    `config` holds `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the
+    `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0's answer is the run's.
+    Raises InputError or UnusableError where trying again is of no use.
     """
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
     LOG.setLevel(logging.INFO)
     settings: Settings = from_dict(Settings, config["settings"])
     spec, folder = settings.train, config["folder"]
     torch.set_num_threads(spec.threads)
-    rank = ray.train.get_context().get_world_rank()
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
-    towers = build_towers(settings.towers, seed=spec.seed)
+    text_folder = storage.local_copy(config["text_tower"], last=FETCHED)
+    towers = build_towers(settings.towers, seed=spec.seed, text_folder=text_folder)
     step_of = TrainStep(towers, spec, device)
-    first = resume(step_of, folder)
+    first, history = resume(step_of, folder)
+    if not history or history[-1]["workers"] != workers:
+        history.append({"from_step": first, "workers": workers})
+    if rank == 0:
+        say_who_works(history, spec)
     train, valid = _tracks(folder)
-    cache = AudioCache(config["cache"], settings.towers.audio)
-    batches = Batches(train, cache, towers.tokenize, spec, rank=rank)
+    cache = audio_cache_of(Workspace(config["workspace"]), settings)
+    if context.get_local_rank() == 0:
+        make_room(cache, train)
+    batches = Batches(train, cache, towers.tokenize, spec, rank=rank, workers=workers)
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None
     began, busy = time.perf_counter(), time.process_time()
-    for step, batch in batches.ahead(first, spec.steps):
-        try:
-            figures = step_of(batch, step)
-        except UnusableError as error:  # all workers are here: they share the loss
-            return {"failed": str(error)}
+    for step, batch in batches.ahead(first, spec.steps, then=step_of.read_ahead):
+        figures = step_of(batch, step)
         figures["seconds"] = time.perf_counter() - began  # of this step, its wait for data included
         figures["cpu_seconds"] = time.process_time() - busy  # of all this worker's threads
         done = step + 1
@@ -77,7 +82,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         if _due(done, spec.checkpoint_every, spec.steps):
             if log:
                 log.save()
-            _report(step_of, done, figures, rank)
+            _report({"steps": done, "workers": history, **step_of.state()}, figures, rank)
         began, busy = time.perf_counter(), time.process_time()
     if not log:
         return {}
@@ -85,11 +90,31 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     save_towers(
         towers, f"{folder}/model", provenance={"source": "raymtr train", "steps": spec.steps}
     )
-    return {"resumed_from_step": first, "metrics": log.rows[-1]}
+    return {"resumed_from_step": first, "workers": history, "metrics": log.rows[-1]}
 
 
-def resume(step_of: TrainStep, folder: str) -> int:
-    """Restore the run's newest whole checkpoint; how many steps it has done, 0 without one."""
+def say_who_works(history: list[dict[str, int]], spec: TrainSpec) -> None:
+    """Tell how many workers there are, and what it means where their number has changed."""
+    now = history[-1]["workers"]
+    if spec.min_workers:
+        LOG.info("training on %d workers of at most %d", now, spec.workers)
+    if len(history) > 1:
+        local = now > 1 or history[-2]["workers"] > 1
+        LOG.warning(
+            "from step %d on %d workers train where %d did: the same batches, but sums in another "
+            "order%s, so not the bits of a run whose workers stay",
+            history[-1]["from_step"],
+            now,
+            history[-2]["workers"],
+            ", and batch norm over other parts of them" * (local and spec.batch_norm == "local"),
+        )
+
+
+def resume(step_of: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
+    """Restore the run's newest whole checkpoint.
+
+    How many steps it has done, 0 without one; and from which step on how many workers did them.
+    """
     names = [name for name in storage.list_folders(folder) if name.startswith(CHECKPOINT)]
     for name in reversed(names):
         try:
@@ -99,8 +124,8 @@ def resume(step_of: TrainStep, folder: str) -> int:
             LOG.warning("checkpoint %s is not whole (%s); trying the one before", name, error)
             continue
         step_of.restore(state)
-        return int(state["steps"])
-    return 0
+        return int(state["steps"]), state.get("workers", [])
+    return 0, []
 
 
 def mend_list_of_ray(folder: str) -> None:
@@ -121,14 +146,14 @@ def mend_list_of_ray(folder: str) -> None:
         storage.delete(path)
 
 
-def _report(step_of: TrainStep, done: int, figures: dict[str, float], rank: int) -> None:
+def _report(state: dict[str, Any], figures: dict[str, float], rank: int) -> None:
     """Hand rank 0's checkpoint to Ray; a barrier for all workers."""
-    name = f"{CHECKPOINT}{done:09d}"
+    name = f"{CHECKPOINT}{state['steps']:09d}"
     if rank:
         ray.train.report(figures, checkpoint_dir_name=name)
         return
     with tempfile.TemporaryDirectory() as scratch:
-        torch.save({"steps": done, **step_of.state()}, f"{scratch}/{STATE}")
+        torch.save(state, f"{scratch}/{STATE}")
         checkpoint = ray.train.Checkpoint.from_directory(scratch)
         ray.train.report(figures, checkpoint=checkpoint, checkpoint_dir_name=name)
 

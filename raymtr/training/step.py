@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from raymtr.errors import UnusableError
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
-from raymtr.training.contrastive_loss import contrastive_loss, workers
+from raymtr.training.contrastive_loss import contrastive_loss, shares, workers
 
 
 class Towers(Protocol):
@@ -49,7 +49,9 @@ class Batch:
     """
 
     waves: Tensor  # float32 [b, samples]
-    texts: Sequence[Mapping[str, Tensor]]  # input_ids and attention_mask, int64 [g, T]; sum g = b
+    # Of each group input_ids and attention_mask, int64 [g, T]; or, where a frozen tower has read
+    # it, its states, float32 [g, hidden]. The sum of all g is b.
+    texts: Sequence[Mapping[str, Tensor]]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -104,7 +106,8 @@ class TrainStep:
 
     def loss(self, batch: Batch) -> Tensor:
         """This worker's share of the loss; the towers run in `spec.precision`, the loss in fp32."""
-        return contrastive_loss(*self._forward(batch), self.towers.logit_scale)
+        sizes = shares(self.spec.global_batch, workers()) if workers() > 1 else None
+        return contrastive_loss(*self._forward(batch), self.towers.logit_scale, sizes)
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -112,12 +115,34 @@ class TrainStep:
         self.towers.eval()
         return self._forward(batch.to(self.device))
 
+    @torch.no_grad()
+    def read_ahead(self, batch: Batch) -> Batch:
+        """`batch` with its sentences read, where training does not change the tower that reads.
+
+        For a thread of its own: a step on a CPU is many short pieces that wait for the slowest
+        core, and this work fills the gaps.
+        """
+        if self.towers.text_tower.spec.trainable:
+            return batch
+        batch = batch.to(self.device)
+        with self._autocast():
+            read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
+        return replace(batch, texts=read)
+
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        bf16 = self.spec.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+        with self._autocast():
             audio = self.towers.embed_audio(batch.waves)
-            text = torch.cat([self.towers.embed_text(**group) for group in batch.texts])
+            text = torch.cat([self._embed_text(group) for group in batch.texts])
         return audio, text
+
+    def _embed_text(self, group: Mapping[str, Tensor]) -> Tensor:
+        embed = self.towers.embed_states if "states" in group else self.towers.embed_text
+        vectors: Tensor = embed(**group)
+        return vectors
+
+    def _autocast(self) -> torch.autocast:
+        bf16 = self.spec.precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def state(self) -> dict[str, Any]:
         """All that training changes: frozen weights are not among it."""

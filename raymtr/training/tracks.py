@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +22,7 @@ from raymtr import storage
 from raymtr.audio import AudioError
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.specs import Settings, TrainSpec
 from raymtr.track import DEAD_LETTER
 from raymtr.training.mixture import Mixture
 from raymtr.workspace import Workspace
@@ -31,6 +33,9 @@ AUDIO_COLUMNS = ["track_id", "uri", "file_version"]
 COLUMNS = [*AUDIO_COLUMNS, "title", "artist", "album", "tags", "similar_artists", "dataset"]
 FEWEST_TRACKS = 2  # one track has nothing to be told apart from
 MOST_VALID_TRACKS = 200  # validation is a glance, not the evaluation
+DECODED = pa.schema(  # what became of each track
+    [*(field.with_nullable(True) for field in DEAD_LETTER), pa.field("samples", pa.int64())]
+)
 WORDS = ("title", "artist", "tags", "similar_artists", "captions")
 
 
@@ -115,18 +120,43 @@ def cache_key(track: Mapping[str, Any]) -> str:
     return f"{track['track_id']}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
-def fill_audio_cache(tracks: pa.Table, folder: str, spec: AudioSpec, *, max_s: float) -> pa.Table:
-    """A Ray Data step: decode each track of AUDIO_COLUMNS into the cache.
+def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:
+    """Where this machine keeps the workspace's decoded audio; asked on the machine itself.
 
-    Gives DEAD_LETTER's columns a row a track; `code` is null where all went well.
+    In a local workspace, which all workers share, else below the temporary folder (TMPDIR).
     """
-    cache = AudioCache(folder, spec)
+    folder = settings.train.cache_folder or workspace.audio_cache
+    if storage.is_remote(folder):
+        name = hashlib.sha256(workspace.root.encode()).hexdigest()[:16]
+        folder = os.path.join(tempfile.gettempdir(), f"raymtr-audio-{name}")
+    budget = int(settings.train.cache_gib * 2**30)
+    return AudioCache(folder, settings.towers.audio, budget=budget)
+
+
+def fill_audio_cache(tracks: pa.Table, workspace: Workspace, settings: Settings) -> pa.Table:
+    """A Ray Data step: decode each track of AUDIO_COLUMNS, into the cache where all read one.
+
+    Gives DEAD_LETTER's columns and `samples` a row a track; `code` is null where all went well.
+    On disks of their own machines would keep what others train on.
+    """
+    cache = audio_cache_of(workspace, settings)
+    if settings.train.cache_folder or storage.is_remote(workspace.root):
+        cache.budget = 0
     rows: list[dict[str, Any]] = []
     for track in tracks.select(AUDIO_COLUMNS).to_pylist():
-        row = {"track_id": track["track_id"], "uri": track["uri"], "code": None, "reason": None}
+        row = dict.fromkeys(DECODED.names) | {"track_id": track["track_id"], "uri": track["uri"]}
         try:
-            cache.fill(cache_key(track), track["uri"], max_s=max_s)
+            row["samples"] = cache.fill(
+                cache_key(track), track["uri"], max_s=settings.embed.max_track_s
+            )
         except AudioError as error:
             row.update(code=error.code, reason=error.reason)
         rows.append(row)
-    return pa.Table.from_pylist(rows, pa.schema([f.with_nullable(True) for f in DEAD_LETTER]))
+    return pa.Table.from_pylist(rows, DECODED)
+
+
+def make_room(cache: AudioCache, tracks: pa.Table) -> None:
+    """Let go of cached audio of other tracks, as far as these need its place."""
+    keys = [cache_key(track) for track in tracks.select(AUDIO_COLUMNS).to_pylist()]
+    samples = pc.sum(tracks["samples"]).as_py() if "samples" in tracks.column_names else None
+    cache.make_room(keys, need=2 * (samples or 0))

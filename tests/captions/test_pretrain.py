@@ -1,5 +1,8 @@
 """The toy base: its tokenizer knows every byte, its sentences teach copying."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 
@@ -53,6 +56,32 @@ def test_held_out_clips_are_in_no_other_set(pair_file):
     assert len(sets.held_out) == round(60 * 0.125)
     again = hold_out(pairs[::-1])
     assert {p.clip for p in again.held_out} == held, "the order of lines does not matter"
+
+
+def write_pairs(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_one_recording_under_many_ids_is_held_out_whole(tmp_path: Path):
+    rows = [
+        {"tags": [f"tag {i % 6}", "x"][:: 1 - 2 * (i % 2)], "caption": f"It is a piece {i % 6}."}
+        | {"track_id": f"t{i}"}
+        for i in range(60)
+    ]
+    sets = hold_out(read_pairs(write_pairs(tmp_path / "p.jsonl", rows)))
+    said = [{p.caption for p in part} for part in (sets.train, sets.valid, sets.held_out)]
+    assert all(said) and sum(map(len, said)) == 6, "no caption is in two sets"
+    assert len(sets.held_out) == 10
+
+
+def test_a_clip_numbered_0_is_a_clip(tmp_path: Path):
+    rows = [
+        {"tags": [f"tag {i}"], "caption": f"It is a piece {i}.", "clip_id": i // 2}
+        for i in range(20)
+    ]
+    pairs = read_pairs(write_pairs(tmp_path / "p.jsonl", rows))
+    assert [pair.clip for pair in pairs[:4]] == ["0", "0", "1", "1"]
 
 
 def test_what_people_wrote_is_told_from_the_rest(pair_file):

@@ -211,8 +211,39 @@ def test_only_what_is_new_or_changed_is_embedded_again(
     assert {ids["added"], ids["broken"]} <= set(after)
 
 
+def test_fewer_replicas_to_start_with_are_no_more_than_the_tracks_are_worth() -> None:
+    embed = EmbedSpec(actors=8, min_actors=4)
+    few = fit_actors(embed, pa.table({"track_id": ["a"] * 1_200}))
+    assert (few.actors, few.min_actors) == (2, 2)
+
+
 def test_replicas_are_as_many_as_the_tracks_are_worth() -> None:
     asked = EmbedSpec(actors=8)
     sizes = (1, 499, 1_000, 1_700, 10**6)
     fitted = [fit_actors(asked, pa.table({"track_id": range(size)})).actors for size in sizes]
     assert fitted == [1, 1, 2, 3, 8]
+
+
+def test_a_pool_may_start_with_the_gpus_there_are(
+    tmp_path: Path, make_workspace: Callable, tiny_model: str
+) -> None:
+    """A GPU by name only, as Ray takes it on trust: two are wanted. The model then finds none."""
+    uris = [write_noise(tmp_path, name, 1.0) for name in ("a", "bb")]
+    workspace = make_workspace([{"track_id": f"t{n}", "uri": uri} for n, uri in enumerate(uris)])
+    script = """
+import sys
+import ray
+from jobs import embed_catalog
+from jobs.__main__ import main
+embed_catalog.TRACKS_PER_ACTOR = 1
+ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+common = ["--workspace", sys.argv[1], "--model", sys.argv[2], "--recipe", "tiny"]
+wide = ["--set", "embed.use_gpu=true", "--set", "embed.actors=2", "--set", "embed.min_actors="]
+for fewest in ("0", "1"):
+    main(["embed", *common, *wide[:-1], wide[-1] + fewest])
+"""
+    command = [sys.executable, "-c", script, workspace.root, tiny_model]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    all_or_none, some = (line for line in run.stderr.splitlines() if "raymtr embed: " in line)
+    assert "2 GPU asked for, 1 in this" in all_or_none
+    assert "the model does not run on a worker" in some and "cuda" in some

@@ -1,30 +1,21 @@
 """The whole road with recordings and workspace in an object store, against a real S3 server.
 
-The server is moto's, on loopback: a process of its own, so that pyarrow's, Ray's and LanceDB's
-clients all reach it as they would reach any other. So does the road: Ray's workers take their
-credentials from the environment they are born in.
+The road is a process of its own, as the server is: Ray's workers take their credentials from the
+environment they are born in.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
-import pytest
 import soundfile
 
-pytest.importorskip("moto.server", reason="moto's S3 server is not installed")
-
-BUCKET = "s3://music"
+BUCKET = "s3://music"  # of the fixture `object_store`
 PUT = """
 import sys
 from raymtr import storage
@@ -60,57 +51,8 @@ print(json.dumps({
 """
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment in which `BUCKET` is reached."""
-    import boto3
-
-    log = (tmp_path_factory.mktemp("moto") / "log").open("w+")
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        address = _address(log.name)
-        env = os.environ | {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": address,
-            "AWS_ENDPOINT": address,
-            "AWS_ALLOW_HTTP": "true",
-        }
-        boto3.client(
-            "s3",
-            endpoint_url=address,
-            region_name="us-east-1",
-            aws_access_key_id="key",
-            aws_secret_access_key="secret",
-        ).create_bucket(Bucket="music")
-        yield env
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
-
-
-def _address(log: str) -> str:
-    for _ in range(300):
-        for line in Path(log).read_text().splitlines():
-            if "http://127.0.0.1:" in line:
-                address = line[line.index("http://") :].split()[0]
-                try:
-                    urlopen(address, timeout=5).close()
-                    return address
-                except URLError:
-                    pass
-        time.sleep(0.1)
-    raise AssertionError(f"no S3 server: {Path(log).read_text()}")
-
-
 def test_the_road_through_an_object_store(
-    server: dict[str, str], tiny_model: str, tmp_path: Path
+    object_store: dict[str, str], tiny_model: str, tmp_path: Path
 ) -> None:
     rows = [
         {"track_id": f"t{n}", "uri": f"{BUCKET}/100% ñ {n}.wav", "title": title, "tags": ["piano"]}
@@ -121,11 +63,11 @@ def test_the_road_through_an_object_store(
     for n in range(4):
         data = _wave(200.0 * 2**n) if n < 3 else b"no audio"
         subprocess.run(
-            [sys.executable, "-c", PUT, rows[n]["uri"]], input=data, env=server, check=True
+            [sys.executable, "-c", PUT, rows[n]["uri"]], input=data, env=object_store, check=True
         )
     done = subprocess.run(
         [sys.executable, "-c", ROAD, f"{BUCKET}/w", str(manifest), tiny_model],
-        env=server,
+        env=object_store,
         capture_output=True,
         text=True,
         check=False,

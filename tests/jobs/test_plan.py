@@ -11,6 +11,7 @@ from raymtr.specs import SearchSpec
 def test_a_plan_needs_no_workspace(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--tracks", "100M", "--hours", "168"]) == 0
     out = capsys.readouterr().out
+    assert "keeps 53.7 GB on its disk (train.cache_gib)" in out
     assert "100,000,000 tracks" in out and "ivf_rq" in out and "not measured" in out
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import soundfile
 
 from jobs.train_towers import describe, train_towers
 from raymtr import load_model, storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import AudioSpec, Settings, to_dict
 from raymtr.track import check_tracks
@@ -162,10 +163,98 @@ def test_two_workers_fit(workspace: Workspace, ray_cluster: None) -> None:
 def test_endless_nan_is_not_trained(workspace: Workspace, ray_cluster: None) -> None:
     settings = settings_of(learning_rate=1e30, warmup_steps=0, checkpoint_every=100)
     with pytest.raises(
-        UnusableError, match=r"loss became nan at step \d+, learning rate 9\.\d+e\+29"
+        UnusableError, match=r"^the loss became nan at step \d+, learning rate 9\.\d+e\+29"
     ):
         train_towers(workspace, settings, run="wild")
     assert not storage.exists(f"{workspace.run('wild')}/model")
+
+
+def test_a_run_goes_on_with_another_number_of_workers(
+    workspace: Workspace, ray_cluster: None
+) -> None:
+    """Killed with two workers, that have three and two rows of a batch, and resumed with one."""
+    settings = settings_of(workers=2, steps=KILLED_STEPS, global_batch=5, batch_norm="shared")
+    process = start_in_a_process(workspace, settings, "elastic")
+    wait_for(f"{workspace.run('elastic')}/checkpoint_000000010/state.pt", process)
+    kill_with_its_cluster(process)
+    one = dataclasses.replace(settings.train, workers=1)
+    answer = train_towers(workspace, dataclasses.replace(settings, train=one), run="elastic")
+    first = answer["resumed_from_step"]
+    assert 0 < first < KILLED_STEPS
+    assert answer["workers"] == [
+        {"from_step": 0, "workers": 2},
+        {"from_step": first, "workers": 1},
+    ]
+    assert f"2 from step 0, 1 from step {first}; not the bits" in describe(answer)
+    rows = rows_of(workspace, "elastic")
+    assert [row["step"] for row in rows] == list(range(KILLED_STEPS))
+    assert np.mean([row["loss"] for row in rows[-5:]]) < np.mean([row["loss"] for row in rows[:5]])
+
+
+def test_a_run_starts_with_the_workers_there_are(workspace: Workspace, ray_cluster: None) -> None:
+    """Four are wanted; this cluster has two cores."""
+    settings = settings_of(workers=4, min_workers=1, steps=4, checkpoint_every=2)
+    answer = train_towers(workspace, settings, run="some")
+    assert answer["workers"] == [{"from_step": 0, "workers": 2}]
+
+
+def test_an_error_that_would_come_again_ends_the_run_at_once(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file goes after it was settled. One worker says so; the other waits for it in a step."""
+    workspace = make_catalog(tmp_path)
+    settings = settings_of(workers=2, cache_gib=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.train_towers.fit", lambda *_: sys.exit("killed"))
+        with pytest.raises(SystemExit):
+            train_towers(workspace, settings, run="gone")
+    os.unlink(tmp_path / "tone 00 ü.wav")
+    with pytest.raises(UnusableError, match=r"^\S+tone 00 ü.wav was decoded when this run began"):
+        train_towers(workspace, settings, run="gone")
+
+
+def test_a_run_whose_workers_keep_dying_can_be_tried_again(
+    workspace: Workspace, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two is killed; the other fails as well, in a message to it, and is no bug."""
+    monkeypatch.setattr("jobs.trainer.MOST_FAILURES", 0)
+    settings = settings_of(workers=2, steps=5_000, checkpoint_every=5)
+
+    def kill_one() -> None:
+        first = Path(workspace.run("dying"), "checkpoint_000000005", "state.pt")
+        while not first.exists():
+            time.sleep(0.1)
+        workers = [p for p in psutil.process_iter() if "RayTrainWorker" in " ".join(p.cmdline())]
+        here = {p.pid for p in psutil.Process().children(recursive=True)}
+        next(p for p in workers if p.pid in here).kill()
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    with pytest.raises(LostError, match="workers were lost"):
+        train_towers(workspace, settings, run="dying")
+    killer.join()
+
+
+def test_a_text_tower_that_is_nowhere_stops_before_anything_is_decoded(
+    workspace: Workspace,
+) -> None:
+    settings = settings_of()
+    text = dataclasses.replace(settings.towers.text_tower, source="roberta-base")
+    towers = dataclasses.replace(settings.towers, text_tower=text)
+    with pytest.raises(UnusableError, match=r"'roberta-base' needs the hub .*raymtr fetch roberta"):
+        train_towers(workspace, dataclasses.replace(settings, towers=towers), run="nowhere")
+    assert not storage.exists(workspace.run("nowhere"))
+
+
+def test_more_tokens_than_the_tower_reads_stop_before_anything_is_decoded(
+    workspace: Workspace,
+) -> None:
+    settings = settings_of()
+    text = dataclasses.replace(settings.towers.text_tower, max_tokens=100_000)
+    towers = dataclasses.replace(settings.towers, text_tower=text)
+    with pytest.raises(InputError, match=r"text_tower\.max_tokens must be 3 to 512"):
+        train_towers(workspace, dataclasses.replace(settings, towers=towers), run="cannot")
+    assert not storage.exists(workspace.run("cannot"))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -66,6 +67,17 @@ def test_a_loud_neighbour_changes_nothing() -> None:
     alone = LogMel(spec)(quiet)
     assert torch.equal(LogMel(spec)(torch.cat([loud, quiet, loud]))[1:2], alone)
     assert alone.min() < alone.max() - 0.5  # it has a picture to lose
+
+
+@pytest.mark.parametrize("gain", [2.0**-5, 0.3, 7.0])
+def test_without_its_level_a_clip_is_one_picture_at_every_gain(gain: float) -> None:
+    spec = dataclasses.replace(ODD, level="removed")
+    wave = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (1, spec.window_samples)))
+    wave = wave.float() * torch.linspace(0.01, 1, spec.window_samples)
+    one, other = LogMel(spec)(wave), LogMel(spec)(gain * wave)
+    assert torch.allclose(one, other, atol=1e-5) and one.max() == 1.0 and one.min() >= -1.0
+    kept = LogMel(ODD)
+    assert not torch.allclose(kept(wave), kept(gain * wave), atol=0.1)
 
 
 def test_silence_and_a_single_click() -> None:

@@ -79,4 +79,4 @@ def test_batch_norms_can_be_swapped() -> None:
 
 def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
     with pytest.raises(InputError, match="heads"):
-        ModifiedResNet(AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=3, dim=8))
+        AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=3, dim=8)

@@ -110,9 +110,6 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
         load_text_tower(spec_of(str(tmp_path)))
 
 
-@pytest.mark.parametrize("max_tokens", [2, 41])
-def test_more_tokens_than_the_encoder_has_positions_are_refused(
-    text_folder: str, max_tokens: int
-) -> None:
+def test_more_tokens_than_the_encoder_has_positions_are_refused(text_folder: str) -> None:
     with pytest.raises(InputError, match="max_tokens must be 3 to 40"):
-        load_text_tower(spec_of(text_folder, max_tokens=max_tokens))
+        load_text_tower(spec_of(text_folder, max_tokens=41))

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from raymtr.audio_cache import AudioCache
+from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, TrainSpec
 from raymtr.training.batches import Batches
+from raymtr.training.contrastive_loss import shares
 from raymtr.training.step import Batch
 
 AUDIO = AudioSpec(sample_rate=8000, window_s=0.25)
@@ -51,8 +53,11 @@ def tracks(folder: Path) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def batches_of(tracks: pa.Table, folder: Path, spec: TrainSpec = SPEC, rank: int = 0) -> Batches:
-    return Batches(tracks, AudioCache(str(folder / "cache"), AUDIO), bytes_of, spec, rank=rank)
+def batches_of(
+    tracks: pa.Table, folder: Path, spec: TrainSpec = SPEC, rank: int = 0, workers: int = 1
+) -> Batches:
+    cache = AudioCache(str(folder / "cache"), AUDIO)
+    return Batches(tracks, cache, bytes_of, spec, rank=rank, workers=workers)
 
 
 def pairs_of(batch: Batch) -> list[tuple[str, bytes]]:
@@ -87,12 +92,23 @@ def test_a_batch_is_a_function_of_its_step(tracks: pa.Table, folder: Path) -> No
     assert not same(one.make(4), changed.make(4))
 
 
-def test_two_workers_share_the_batch_of_one(tracks: pa.Table, folder: Path) -> None:
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_share_the_batch_of_one(tracks: pa.Table, folder: Path, workers: int) -> None:
     whole = batches_of(tracks, folder).make(2)
-    two = dataclasses.replace(SPEC, workers=2)
-    parts = [batches_of(tracks, folder, two, rank).make(2) for rank in (0, 1)]
+    parts = [batches_of(tracks, folder, SPEC, rank, workers).make(2) for rank in range(workers)]
+    assert [len(part.waves) for part in parts] == shares(8, workers)
     pairs = [pair for part in parts for pair in pairs_of(part)]
     assert sorted(pairs) == sorted(pairs_of(whole)), "in whatever order, the same pairs"
+
+
+def test_a_worker_meets_mostly_its_own_part_of_the_catalog(tracks: pa.Table, folder: Path) -> None:
+    """So that a cache on each machine need not hold all of it."""
+    numbers = []
+    for rank in (0, 1):
+        batches = batches_of(tracks, folder, SPEC, rank, workers=2)
+        waves = torch.cat([batches.make(step).waves for step in range(30)])
+        numbers.append((waves.mean(1) * 100).round())
+    assert (numbers[0] < 10).float().mean() > 0.8 and (numbers[1] < 10).float().mean() < 0.2
 
 
 def test_sentences_of_like_length_stand_together(tracks: pa.Table, folder: Path) -> None:
@@ -100,7 +116,7 @@ def test_sentences_of_like_length_stand_together(tracks: pa.Table, folder: Path)
     lengths = [len(sentence) for sentence in sentences_of(batch)]
     assert lengths == sorted(lengths)
     widths = [group["input_ids"].shape[1] for group in batch.texts]
-    assert len(widths) == 4 and widths[0] < widths[-1]
+    assert len(widths) == 8 and widths[0] < widths[-1]
 
 
 def test_sentences_and_clips_are_drawn_anew(tracks: pa.Table, folder: Path) -> None:
@@ -119,5 +135,27 @@ def test_made_ahead_is_the_same_and_errors_come_through(tracks: pa.Table, folder
     assert list(batches.ahead(6, 6)) == []
     broken = tracks.set_column(0, "track_id", pa.array([f"no{n}" for n in range(20)]))
     broken = broken.set_column(1, "uri", pa.array([str(folder / "none.wav")] * 20))
-    with pytest.raises(Exception, match=r"none\.wav"):
+    with pytest.raises(UnusableError, match=r"none\.wav was decoded when this run began"):
         list(batches_of(broken, folder).ahead(0, 2))
+
+
+def test_a_batch_does_not_depend_on_what_is_cached(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long tracks and short ones, with a cache that keeps all, some or nothing."""
+    monkeypatch.setattr("raymtr.audio_cache.WHOLE_S", 1)
+    monkeypatch.setattr("raymtr.audio_cache.BLOCK_S", 1)
+    rng, rows = np.random.default_rng(4), []
+    for n in range(10):
+        uri, samples = str(folder / f"long {n}.wav"), 4_000 * (n + 1)
+        soundfile.write(uri, rng.uniform(-0.4, 0.4, 2 * samples), 16_000)
+        row = {"track_id": f"t{n}", "uri": uri, "title": f"T{n}", "artist": None, "album": None}
+        row |= {"tags": None, "similar_artists": None, "captions": None, "dataset": "made"}
+        rows.append(row | {"file_version": None, "samples": samples})
+    table, made = pa.Table.from_pylist(rows), []
+    for budget in (None, 60_000, 0):
+        cache = AudioCache(str(folder / f"cache {budget}"), AUDIO, budget=budget)
+        batches = Batches(table, cache, bytes_of, SPEC)
+        made.append([batches.make(step) for step in range(4)])
+    for batches_made in made[1:]:
+        assert all(same(one, other) for one, other in zip(made[0], batches_made, strict=True))

@@ -31,7 +31,7 @@ def test_the_newest_checkpoint_is_taken(tmp_path: Path) -> None:
         checkpoint(tmp_path, steps)
     (tmp_path / "model").mkdir()
     step_of = Restored()
-    assert resume(step_of, str(tmp_path)) == 1000
+    assert resume(step_of, str(tmp_path)) == (1000, [])
     assert step_of.weights["w"].eq(1000).all()
 
 
@@ -42,11 +42,11 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(tmp_path: Path, kept: flo
     data = torn.read_bytes()
     torn.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
     (tmp_path / "checkpoint_000000015").mkdir()  # killed before the file was begun
-    assert resume(Restored(), str(tmp_path)) == 5
+    assert resume(Restored(), str(tmp_path)) == (5, [])
 
 
 def test_no_checkpoint_is_step_nought(tmp_path: Path) -> None:
-    assert resume(Restored(), str(tmp_path / "none")) == 0
+    assert resume(Restored(), str(tmp_path / "none")) == (0, [])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import soundfile
 
 from raymtr import storage
 from raymtr.errors import UnusableError
+from raymtr.recipes import tiny
 from raymtr.specs import AudioSpec, TrainSpec
 from raymtr.track import DEAD_LETTER, check_tracks
 from raymtr.training.tracks import (
     MOST_VALID_TRACKS,
+    audio_cache_of,
     check_trainable,
     content_hash,
     fill_audio_cache,
@@ -94,11 +97,35 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None
     names = ["good.wav", "bad.wav", "gone.wav"]
     columns = {"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]}
     tracks = pa.table(columns | {"file_version": ["1", None, "1"]})
-    spec = AudioSpec(sample_rate=8000, window_s=0.5)
-    made = fill_audio_cache(tracks, str(tmp_path / "cache"), spec, max_s=60.0)
-    assert made.column_names == DEAD_LETTER.names
+    towers = dataclasses.replace(tiny().towers, audio=AudioSpec(sample_rate=8000, window_s=1.0))
+    settings = dataclasses.replace(tiny(), towers=towers)
+    made = fill_audio_cache(tracks, Workspace(str(tmp_path)), settings)
+    assert made.column_names == [*DEAD_LETTER.names, "samples"]
+    assert made["samples"].to_pylist() == [8000, None, None]
     assert made["code"].to_pylist() == [None, "not_audio", "missing"]
     assert "gone.wav" in made["reason"][2].as_py()
+
+
+def test_only_a_cache_that_all_workers_read_is_filled_beforehand(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(22_050), 22_050)
+    track = {"track_id": "a", "uri": str(tmp_path / "a.wav"), "file_version": "1"}
+    tracks = pa.Table.from_pylist([track])
+    for folder in ("", str(tmp_path / "own")):
+        train = dataclasses.replace(tiny().train, cache_folder=folder)
+        settings = dataclasses.replace(tiny(), train=train)
+        made = fill_audio_cache(tracks, Workspace(str(tmp_path / "w")), settings)
+        assert made["samples"].to_pylist() == [22_050]
+    assert list((tmp_path / "w" / "cache" / "audio").rglob("a-*.npy"))
+    assert not (tmp_path / "own").exists()
+
+
+def test_each_machine_has_a_cache_of_its_own_for_an_object_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    caches = [audio_cache_of(Workspace(root), tiny()) for root in ("s3://a/w", "s3://b/w")]
+    assert all(Path(cache.folder).is_relative_to(tmp_path) for cache in caches)
+    assert caches[0].folder != caches[1].folder and caches[0].budget == 50 << 30
 
 
 def test_nothing_left_after_decoding_says_what_was_lost() -> None:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.specs import AudioTowerSpec, TrainSpec
-from raymtr.training.contrastive_loss import gather_rows
+from raymtr.training.contrastive_loss import gather_rows, shares
 from raymtr.training.step import Batch, TrainStep
 
 MODES = ("without", "frozen", "shared", "local")  # of batch norm
+BATCHES = (8, 9)  # rows of the global batch; of nine one worker has five
 SPEC = TrainSpec(steps=3, global_batch=8, learning_rate=1e-3, warmup_steps=0)
 TOWER = AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=4, dim=16)
 
@@ -47,23 +48,24 @@ class SmallTowers(nn.Module):
         return self.words(input_ids).mean(1)
 
 
-def part_of_batch(step: int, rank: int, workers: int) -> Batch:
+def part_of_batch(step: int, rank: int, workers: int, rows: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
-    ids = torch.randint(0, 30, (8, 4), generator=generator)
-    waves = torch.randn(8, 32 * 64, generator=generator)
-    waves += torch.arange(8.0)[:, None] / 4  # so that halves of the batch differ in statistics
-    own = ids.chunk(workers)[rank]
+    ids = torch.randint(0, 30, (rows, 4), generator=generator)
+    waves = torch.randn(rows, 32 * 64, generator=generator)
+    waves += torch.arange(float(rows))[:, None] / 4  # so that parts of it differ in statistics
+    own = ids.split(shares(rows, workers))[rank]
     text = {"input_ids": own, "attention_mask": torch.ones_like(own)}
-    return Batch(waves.chunk(workers)[rank], [text])
+    return Batch(waves.split(shares(rows, workers))[rank], [text])
 
 
-def train(mode: str, rank: int, workers: int) -> dict[str, Any]:
+def train(mode: str, rank: int, workers: int, rows: int = 8) -> dict[str, Any]:
     """Loss and gradient of the first step from the same weights, and what three steps lead to."""
-    spec = dataclasses.replace(SPEC, batch_norm="local" if mode == "without" else mode)
+    batch_norm = "local" if mode == "without" else mode
+    spec = dataclasses.replace(SPEC, global_batch=rows, batch_norm=batch_norm)
     step_of = TrainStep(SmallTowers(mode), spec, torch.device("cpu"))
     losses, gradient = [], torch.empty(0)
     for step in range(3):
-        losses.append(step_of(part_of_batch(step, rank, workers), step)["loss"])
+        losses.append(step_of(part_of_batch(step, rank, workers, rows), step)["loss"])
         if step == 0:
             gradient = torch.cat([p.grad.flatten().clone() for p in step_of.learned])
     state = step_of.towers.state_dict()
@@ -75,7 +77,9 @@ def train(mode: str, rank: int, workers: int) -> dict[str, Any]:
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    results: dict[str, Any] = {mode: train(mode, rank, 2) for mode in MODES}
+    results: dict[str, Any] = {
+        f"{mode} {size}": train(mode, rank, 2, size) for mode in MODES for size in BATCHES
+    }
     rows = torch.full((2, 3), float(rank + 1), requires_grad=True)
     gathered = gather_rows(rows)
     (gathered * torch.arange(4.0)[:, None] * (rank + 1)).sum().backward()
@@ -96,10 +100,11 @@ def relative(got: Tensor, wanted: Tensor) -> float:
     return float((got - wanted).norm() / wanted.norm())
 
 
+@pytest.mark.parametrize("rows", BATCHES)
 @pytest.mark.parametrize("mode", ["without", "frozen", "shared"])
-def test_two_workers_are_one(mode: str, two: list[dict[str, Any]]) -> None:
-    one = train(mode, 0, 1)
-    mine, other = two[0][mode], two[1][mode]
+def test_two_workers_are_one(mode: str, rows: int, two: list[dict[str, Any]]) -> None:
+    one = train(mode, 0, 1, rows)
+    mine, other = (results[f"{mode} {rows}"] for results in two)
     assert mine["losses"] == other["losses"], "all workers know the global loss"
     assert torch.equal(mine["weights"], other["weights"])
     assert mine["losses"][0] == pytest.approx(one["losses"][0], abs=1e-5)
@@ -109,7 +114,7 @@ def test_two_workers_are_one(mode: str, two: list[dict[str, Any]]) -> None:
 
 
 def test_local_batch_norm_is_not_equal(two: list[dict[str, Any]]) -> None:
-    assert relative(two[0]["local"]["gradient"], train("local", 0, 1)["gradient"]) > 1e-2
+    assert relative(two[0]["local 8"]["gradient"], train("local", 0, 1)["gradient"]) > 1e-2
 
 
 def test_gathered_gradients_of_all_workers_come_home(two: list[dict[str, Any]]) -> None:

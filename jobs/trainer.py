@@ -1,0 +1,112 @@
+"""One road to Ray Train for every training: what ends a run at once, and what is tried again.
+
+A worker that raises InputError or UnusableError would do so again, so it ends the run at once, and
+its own sentence is what the driver raises. A worker that is lost is started again with all the
+others, from the last checkpoint; so is one with an error of another kind, for a store that hangs
+up for a moment raises those.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch.distributed as dist
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import (
+    WorkerHealthCheckFailedError,
+    WorkerHealthCheckTimeoutError,
+)
+from ray.train.v2.api.config import LoggingConfig
+
+from jobs.cluster import is_lost
+from raymtr import storage
+from raymtr.errors import InputError, LostError, UnusableError
+
+LOG = logging.getLogger("raymtr")
+
+MOST_FAILURES = 3  # of workers, before the run is given up
+PEER_IS_GONE = "onnection closed by peer", "onnection reset by peer", "roken pipe"  # says gloo
+
+
+class FinalErrors(UserCallback):  # type: ignore[misc]
+    """Ends the run where a worker raised what it would raise again; runs in Ray's controller."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raising here is final to Ray: it does not count as a worker's failure."""
+        for error in worker_exceptions.values():
+            if isinstance(error, (InputError, UnusableError)):
+                raise error
+        rank, error = min(worker_exceptions.items())
+        LOG.warning("worker %d failed (%s); all start again from the last checkpoint", rank, error)
+
+
+def run_trainer(
+    loop: Callable[[dict[str, Any]], dict[str, Any]],
+    config: dict[str, Any],
+    *,
+    folder: str,
+    scaling: ScalingConfig,
+    keep_checkpoints: int | None = None,
+) -> dict[str, Any]:
+    """Run `loop` on Ray Train's workers, for the run whose place is `folder`; rank 0's answer.
+
+    Raises what a worker raised, if that was InputError or UnusableError; LostError where workers
+    kept being lost; TrainingFailedError, a bug, where they kept raising something else.
+    """
+    parent, _, name = folder.rpartition("/")
+    filesystem, path = storage.open_filesystem(parent)
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=config,
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=MOST_FAILURES),
+            checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
+            callbacks=[FinalErrors()],
+            # Ray logs the pages of what is raised here in a sentence.
+            logging_config=LoggingConfig(log_level="CRITICAL"),
+        ),
+    )
+    try:
+        answer: dict[str, Any] = trainer.fit().return_value
+    except TrainingFailedError as error:
+        cause = getattr(error, "controller_failure", None)
+        if isinstance(cause, (InputError, UnusableError)):
+            raise cause from None
+        if was_lost(error):
+            raise LostError(f"workers were lost {MOST_FAILURES + 1} times: {error}") from error
+        raise
+    return answer
+
+
+def was_lost(error: TrainingFailedError) -> bool:
+    """Whether what ended training was the loss of workers, and not what one of them raised.
+
+    Where one is lost the others fail as well, in the middle of a message to it.
+    """
+    if hasattr(error, "preemption_info"):
+        return True
+    causes = [getattr(error, "controller_failure", None)]
+    causes += getattr(error, "worker_failures", {}).values()
+    return any(_is_loss(cause) for cause in causes)
+
+
+def _is_loss(error: Exception | None) -> bool:
+    if isinstance(error, WorkerHealthCheckFailedError):
+        return is_lost(error.health_check_failure)
+    peer_is_gone = isinstance(error, RuntimeError) and any(w in str(error) for w in PEER_IS_GONE)
+    lost = (WorkerHealthCheckTimeoutError, dist.DistError)
+    return peer_is_gone or isinstance(error, lost) or is_lost(error)
