@@ -1,4 +1,4 @@
-"""Sentences read in another thread, by a tower that does not learn: the same weights, bit by bit."""
+"""Sentences read in another thread, by a tower that does not learn: the same bits."""
 
 from __future__ import annotations
 
