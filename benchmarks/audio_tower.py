@@ -37,9 +37,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import raymtr
 from raymtr import storage
-from raymtr.model.audio_forward import TorchConvolutions, compute_dtype, folded
+from raymtr.model.audio_forward import compute_dtype, folded
 from raymtr.model.log_mel import LogMel
 from raymtr.model.resnet import ModifiedResNet
+from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.specs import AudioSpec, AudioTowerSpec
 from raymtr.workspace import Workspace
 

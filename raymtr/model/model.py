@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from raymtr import audio
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import AudioForward, compute_dtype
+from raymtr.model.exact import exact_float32
+from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_audio
 from raymtr.model.identity import fingerprint_of
-from raymtr.model.model_folder import Towers, golden_wave, save_towers
+from raymtr.model.model_folder import Towers, save_towers
 from raymtr.specs import Precision, TowersSpec
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}  # of a golden vector made anew
 LEAST_COSINE_INT8 = 0.98  # of a text's, after quantize_text
 Sound = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
 
@@ -57,7 +58,7 @@ class Model:
         self.device = open_device(device)
         self.provenance = dict(provenance or {})
         self._golden = golden
-        self._least_cosine = {"audio": LEAST_COSINE[precision], "text": LEAST_COSINE[precision]}
+        self._least_text_cosine = LEAST_COSINE[precision]
         self._tokenizing = threading.Lock()  # a fast tokenizer holds its padding as state
 
     @property
@@ -136,7 +137,7 @@ class Model:
         from raymtr.model.int8_text import Int8TextTower
 
         self._text_side = (Int8TextTower(self.towers.text_tower), self.towers.text_projector)
-        self._least_cosine["text"] = LEAST_COSINE_INT8
+        self._least_text_cosine = LEAST_COSINE_INT8
 
     def save(self, folder: str) -> None:
         """Write the model to `folder`, whole or not at all; `load_model(folder)` reads it."""
@@ -148,21 +149,18 @@ class Model:
         None for a model that was never saved and has nothing pinned. Raises UnusableError where
         the vectors differ: damaged weights, or a machine or library that computes otherwise.
         """
-        if self._golden is None:
+        golden = self._golden
+        if golden is None:
             return None
-        pinned = np.array([self._golden["audio"], *self._golden["text"]], dtype=np.float64)
-        wave = golden_wave(self.spec.audio)
-        made = [self.embed_windows(wave[None])[0], *self.encode_text(self._golden["texts"])]
-        cosines = (_unit(pinned) * _unit(np.array(made, dtype=np.float64))).sum(axis=1)
-        for side, found in (("audio", cosines[:1]), ("text", cosines[1:])):  # audio_only: no text
-            least = self._least_cosine[side]
-            if not (found >= least).all():
-                raise UnusableError(
-                    f"the model's pinned {side} vector comes out with cosine {found.min():.6f}, "
-                    f"at least {least} expected: its files are damaged, or this machine computes "
-                    "otherwise; do not use its vectors"
-                )
-        return float(cosines.min())
+        pinned, least = pinned_audio(golden, compute_dtype(self.precision, self.device))
+        sounds = golden_sounds(self.spec.audio)[: len(pinned)]
+        found = cosines(self.embed_windows(sounds), pinned)
+        _require_cosine("audio", found, least)
+        if golden["texts"]:  # none where the text side was left unread
+            texts = cosines(self.encode_text(golden["texts"]), np.array(golden["text"]))
+            _require_cosine("text", texts, self._least_text_cosine)
+            found = np.concatenate([found, texts])
+        return float(found.min())
 
     @cached_property
     def _audio_forward(self) -> AudioForward:
@@ -182,9 +180,9 @@ class Model:
         """Sentences of one length, int64 [B, T] -> float32 [B, D]."""
         tower, head = self._text_side
         input_ids = input_ids.to(self.device)
-        states = tower(input_ids, torch.ones_like(input_ids))
-        vectors: np.ndarray = head(states).cpu().numpy()
-        return vectors
+        with exact_float32():
+            vectors: Tensor = head(tower(input_ids, torch.ones_like(input_ids)))
+        return np.asarray(vectors.cpu().numpy())
 
     def _windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """Starts and windows of one recording; an AudioError says which."""
@@ -202,6 +200,16 @@ class Model:
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         return _unit(vectors) if self.normalize else vectors
+
+
+def _require_cosine(side: str, found: np.ndarray, least: float) -> None:
+    """Raise UnusableError unless the pinned vectors of a side came out right."""
+    if not found.mean() >= least:
+        raise UnusableError(
+            f"the model's pinned {side} vectors come out with a cosine of {found.mean():.6f}, "
+            f"at least {least:.7g} expected: its files are damaged, or this machine computes "
+            "otherwise; do not use its vectors"
+        )
 
 
 def open_device(name: str) -> torch.device:

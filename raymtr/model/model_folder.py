@@ -3,26 +3,20 @@
     config.json         format number, TowersSpec, provenance (source, licence)
     model.safetensors   float32 weights of both towers, heads and scale, a frozen tower included
     text_tower/         the text encoder's config and tokenizer (`clap/`: those of a CLAP)
-    golden.json         vectors of a few fixed inputs, computed in float32 when it was saved
+    golden.json         vectors of a few fixed inputs, computed when it was saved (model.golden)
 
 The folder is written beside its place and renamed into it, so a reader sees all of it or none.
-The golden vectors guard mel, towers, pooling and tokenizer at once: other hardware or another
-library version that changes the meaning of a vector shows there first.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from pyarrow import fs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,12 +25,12 @@ from torch import Tensor
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, PARTS, ClapTowers, blank_clap
+from raymtr.model.golden import golden_vectors
 from raymtr.model.identity import CONFIG, FORMAT, GOLDEN, WEIGHTS, damaged, read_config
 from raymtr.model.two_towers import TEXT_PART, TwoTowers, blank_audio_side, blank_towers
-from raymtr.specs import AudioSpec, TowersSpec, from_dict, to_dict
+from raymtr.specs import TowersSpec, from_dict, to_dict
 
 Towers = TwoTowers | ClapTowers
-GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
 
 
 def save_towers(
@@ -159,25 +153,3 @@ def load_weights(towers: Towers, weights: Mapping[str, Tensor]) -> None:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise ValueError(f"weights do not fit the spec: {'; '.join(faults[:3])}{more}")
     towers.load_state_dict(dict(weights))
-
-
-def golden_wave(spec: AudioSpec) -> np.ndarray:
-    """The fixed waveform float32 [window_samples] behind a golden vector: a chord and a sweep."""
-    seconds = np.arange(spec.window_samples) / spec.sample_rate
-    chord = sum(np.sin(2 * math.pi * hz * seconds) for hz in (220.0, 277.18, 329.63))
-    sweep = np.sin(2 * math.pi * (100.0 + 150.0 * seconds) * seconds)
-    beat = 0.5 + 0.5 * np.cos(2 * math.pi * 2.0 * seconds)
-    return np.asarray(0.1 * chord * beat + 0.2 * sweep, dtype=np.float32)
-
-
-def golden_vectors(towers: Towers) -> dict[str, Any]:
-    """Un-normalised vectors of the golden inputs, by the plain float32 forward on a CPU."""
-    plain = copy.deepcopy(towers).cpu().eval()
-    with torch.inference_mode():
-        audio = plain.embed_audio(torch.from_numpy(golden_wave(plain.spec.audio))[None])[0]
-        text = [plain.embed_text(**plain.tokenize([text]))[0] for text in GOLDEN_TEXTS]
-    return {
-        "texts": list(GOLDEN_TEXTS),
-        "text": [vector.tolist() for vector in text],
-        "audio": audio.tolist(),
-    }

@@ -13,12 +13,13 @@ import torch
 from torch.nn import functional
 
 from raymtr.model.audio_forward import (
+    WINDOWS_AT_ONCE,
     AudioForward,
     Convolutions,
-    TorchConvolutions,
     compute_dtype,
     folded,
 )
+from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import AudioTowerSpec, TowersSpec
 
@@ -74,6 +75,19 @@ def test_a_window_is_byte_equal_in_every_batch(
     assert embed(waves[:0]).shape == (0, 24)
 
 
+def test_batches_follow_one_another_through_two_buffers(
+    make_towers: Callable[..., TwoTowers], waves: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several windows at once, as on a GPU: all in order, the last batch padded."""
+    monkeypatch.setitem(WINDOWS_AT_ONCE, "cpu", 3)
+    embed = forward("torch", make_towers())
+    many = np.tile(waves, (2, 1))[:7]
+    alone = np.concatenate([embed(wave[None]) for wave in many])
+    together = embed(many)
+    assert np.abs(together - alone).max() < 1e-5
+    assert np.abs(alone[:4] - np.roll(alone[:4], 1, axis=0)).max(axis=1).min() > 1e-3
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_bfloat16_convolutions_stay_near(
     engine: str, make_towers: Callable[..., TwoTowers], waves: np.ndarray
@@ -90,6 +104,20 @@ def test_bfloat16_convolutions_stay_near(
     # Random weights; trained towers come to 0.9999 (benchmarks/audio_tower.py).
     assert functional.cosine_similarity(exact, near)[[0, 1, 3]].min() > 0.998
     assert not torch.equal(exact, near)
+
+
+def test_the_start_is_float32_on_every_device(make_towers: Callable[..., TwoTowers]) -> None:
+    """The meta device stands for a GPU: it is none that this code knows, and computes nothing."""
+    towers, elsewhere = make_towers(), torch.device("meta")
+    made = TorchConvolutions(folded(towers.audio_tower), elsewhere, torch.bfloat16)
+    shortcuts = [block._shortcut for block in made._blocks if block._shortcut is not None]
+    start = [convolution._weight.dtype for convolution in (*made._stem, shortcuts[0])]
+    rest = [block._first._weight.dtype for block in made._blocks]
+    rest += [shortcut._weight.dtype for shortcut in shortcuts[1:]]
+    assert set(start) == {torch.float32} and set(rest) == {torch.bfloat16}
+    spec = towers.spec.audio
+    found = made(torch.zeros(2, spec.n_mels, spec.frames, device=elsewhere))
+    assert found.device == elsewhere and found.dtype == torch.bfloat16
 
 
 def test_folding_leaves_the_towers_alone(make_towers: Callable[..., TwoTowers]) -> None:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from raymtr.errors import UnusableError
+from raymtr.model.golden import golden_vectors
 from raymtr.model.model import Model
-from raymtr.model.model_folder import golden_vectors
 from raymtr.model.text_tower import load_text_tower
 from raymtr.model.two_towers import TwoTowers
 from raymtr.recipes import MINILM
@@ -74,5 +74,5 @@ def test_golden_vectors_guard_a_quantized_text(make_towers: Callable[..., TwoTow
         damaged.text_tower.encoder.encoder.layer[0].output.dense.weight.zero_()
     model = Model(damaged, golden=golden)
     model.quantize_text()
-    with pytest.raises(UnusableError, match=r"pinned text vector .* at least 0\.98"):
+    with pytest.raises(UnusableError, match=r"pinned text vectors .* at least 0\.98"):
         model.check_golden()
