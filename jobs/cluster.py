@@ -7,19 +7,30 @@ import os
 import socket
 import tempfile
 import time
+from typing import Any
 
+import psutil
 import ray
 import ray.data
 from ray import exceptions
 
 from raymtr.errors import LostError, UnusableError
 
+LOG = logging.getLogger("raymtr")
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
 }
+# Ray takes what starts or answers late for dead, and a busy machine is late in everything.
+PATIENT = {
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_failure_threshold": "60",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+STARTS = 10  # of a local cluster; Ray gives each half a minute, whatever it is told
+TOO_SLOW = "timed out during startup"
 LOSSES = (  # what Ray raises when processes or machines go away; its other errors stay when retried
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
@@ -52,13 +63,7 @@ def start_ray() -> None:
         join_ray(address)
         return
     try:
-        ray.init(
-            address="local",  # never joins another's that `ray start` left on this machine
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-            _temp_dir=short_folder(),
-        )
+        start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
         if isinstance(error, ConnectionError) or error.filename is None:
             raise
@@ -66,6 +71,35 @@ def start_ray() -> None:
             f"Ray cannot write {error.filename} ({error.strerror}), where it keeps the key of its "
             "cluster: point HOME at a folder that can be written, or RAY_AUTH_TOKEN_PATH at a key"
         ) from error
+
+
+def start_local(**options: Any) -> None:
+    """Start a local cluster with these `options` of `ray.init`, however long the machine takes.
+
+    Raises UnusableError where Ray gave up each time.
+    """
+    for key, value in PATIENT.items():
+        os.environ.setdefault(key, value)
+    others = set(psutil.Process().children())
+    for start in range(1, STARTS + 1):
+        try:
+            ray.init(
+                address="local",  # never joins another's that `ray start` left on this machine
+                include_dashboard=False,
+                configure_logging=False,
+                **options,
+            )
+            return
+        except Exception as error:
+            if TOO_SLOW not in str(error):  # Ray has no class for it
+                raise
+            LOG.warning("a busy machine: Ray was not up in time, start %d of %d", start, STARTS)
+            for child in set(psutil.Process().children()) - others:
+                child.kill()  # Ray leaves what it did start
+    raise UnusableError(
+        f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
+        "busy, or with RAY_ADDRESS on a cluster that is up"
+    )
 
 
 def join_ray(address: str) -> None:

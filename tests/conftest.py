@@ -41,17 +41,11 @@ def ray_cluster() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    from jobs.cluster import start_local
     from jobs.serve import STRAIGHT
 
     os.environ.update(STRAIGHT)  # as `raymtr serve` has it
-    ray.init(
-        address="local",  # never another's that `ray start` left on this machine
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 << 20,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    start_local(num_cpus=2, object_store_memory=200 << 20, log_to_driver=False)
     yield
     ray.shutdown()
 

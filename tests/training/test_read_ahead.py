@@ -1,4 +1,4 @@
-"""Sentences read in another thread, by a tower that does not learn: the very same weights."""
+"""Sentences read in another thread, by a tower that does not learn: the same bits."""
 
 from __future__ import annotations
 
