@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 
 import pyarrow as pa
 
+from raymtr.captions.captioner import Weights, merge, open_captioner
 from raymtr.captions.drafts import plan_drafts
-from raymtr.captions.engine import MOST_TOKENS
-from raymtr.captions.generate import Captioner, Writer, merged_folder, open_captioner
+from raymtr.captions.generate import Writer
 from raymtr.captions.pairs import read_pairs
 from raymtr.captions.templates import TRACK
-from raymtr.specs import CaptionSpec, FinetuneSpec
+from raymtr.captions.vllm_engine import MOST_TOKENS
+from raymtr.specs import CaptionSpec
 
 SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threads=2)
 
@@ -37,15 +39,15 @@ def plan(pairs: str, count: int) -> pa.Table:
     return plan_drafts(pa.Table.from_pylist(rows), per_track=1, seed=0, draws=range(1))
 
 
-def with_transformers(captioner: Captioner, drafts: pa.Table) -> float:
+def with_transformers(weights: Weights, drafts: pa.Table) -> float:
     """Seconds, the model's loading apart."""
-    writer = Writer(captioner, SPEC)
+    writer = Writer(weights, SPEC)
     started = time.perf_counter()
     writer(drafts)
     return time.perf_counter() - started
 
 
-def with_ray_data(captioner: Captioner, drafts: pa.Table) -> float:
+def with_ray_data(weights: Weights, drafts: pa.Table) -> float:
     """Seconds, the engine's start included."""
     import ray.data
 
@@ -53,7 +55,7 @@ def with_ray_data(captioner: Captioner, drafts: pa.Table) -> float:
 
     started = time.perf_counter()
     blocks = ray.data.from_arrow(drafts).repartition(target_num_rows_per_block=256)
-    count = sum(len(b) for b in _batches(write_drafts(blocks, "vllm", captioner, SPEC)))
+    count = sum(len(b) for b in _batches(write_drafts(blocks, "vllm", weights, SPEC)))
     assert count == len(drafts)
     return time.perf_counter() - started
 
@@ -62,13 +64,12 @@ def _batches(dataset):  # type: ignore[no-untyped-def]
     return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def with_bare_vllm(captioner: Captioner, sizes: dict[int, pa.Table]) -> dict[int, float]:
+def with_bare_vllm(weights: Weights, sizes: dict[int, pa.Table]) -> dict[int, float]:
     """Seconds for each size, the engine's start apart."""
     from vllm import LLM, SamplingParams
 
-    folder = merged_folder(captioner, FinetuneSpec())
     llm = LLM(
-        folder,
+        weights.model,
         dtype="float32",
         kv_cache_memory_bytes=SPEC.cache_mib << 20,
         enforce_eager=True,
@@ -101,14 +102,16 @@ def main() -> None:
     arguments = parser.parse_args()
     from jobs.cluster import start_ray
 
-    captioner = open_captioner(arguments.captioner)
+    folder = tempfile.mkdtemp(prefix="merged-")
+    merge(open_captioner(arguments.captioner), folder, "fp32")
+    weights = Weights(folder)
     sizes = {n: plan(arguments.pairs, n) for n in (arguments.prompts // 2, 2 * arguments.prompts)}
     few, many = sizes
     whole = plan(arguments.pairs, arguments.prompts)
-    plain = with_transformers(captioner, whole)
-    bare = with_bare_vllm(captioner, sizes)
+    plain = with_transformers(weights, whole)
+    bare = with_bare_vllm(weights, sizes)
     start_ray()
-    through_ray = {count: with_ray_data(captioner, drafts) for count, drafts in sizes.items()}
+    through_ray = {count: with_ray_data(weights, drafts) for count, drafts in sizes.items()}
     slope = (many - few) / (through_ray[many] - through_ray[few])
     bare_slope = (many - few) / (bare[many] - bare[few])
     fixed = through_ray[few] - few / slope

@@ -1,11 +1,14 @@
 """What the HTTP road costs beyond the same search called in process.
 
-    python benchmarks/endpoint.py [--tracks 3000] [--requests 200] [--rounds 3]
+    python benchmarks/endpoint.py [--tracks 3000] [--requests 200] [--rounds 3] [--uploads 16]
 
 Asked, with HAProxy and Serve's settings as `k8s/` has them: one client's p50 within 3 ms of encode
 + search + rank in process for the fused layout, within 8 ms for the composed one; at 16 clients at
 most 6 core-ms a request above the road in process. Serve's default proxy, as `raymtr serve` runs
 it, stands beside it, and a repeated query, whose answer comes from memory.
+
+With `--uploads N` that many clients then send recordings of four minutes, again and again, while
+one asks for words: what each is told and when, and the words' p50 beside the one before.
 
 Every query is a new text, for the endpoint and, in turn with it, for this process, which holds a
 searcher over the same tables. The endpoint is a process tree of its own: its CPU is counted there,
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
+import io
 import itertools
 import json
 import os
@@ -40,6 +44,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import psutil
 import pyarrow as pa
+import soundfile
 import torch
 import yaml
 
@@ -58,6 +63,7 @@ from raymtr.workspace import Workspace
 ASKED_P50_MS = {"fused": 3.0, "composed": 8.0}
 ASKED_CORE_MS, CLIENTS = 6.0, 16
 REST_S = 5.0
+UPLOADING_S = 20.0
 KEY = "key of the benchmark"
 REPOSITORY = Path(__file__).resolve().parents[1]
 WORDS = [
@@ -89,6 +95,7 @@ def main() -> int:
     parser.add_argument("--tracks", type=int, default=3_000)
     parser.add_argument("--requests", type=int, default=200, help="in each round of each way")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--uploads", type=int, default=0, help="clients that send recordings")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     texts = new_texts()
@@ -141,6 +148,47 @@ def measure(
         f"  {rate:.0f} requests/s at {CLIENTS} clients; at rest {1e3 * rest:.0f} core-ms a second"
     )
     print(f"  the same query again: p50 {1e3 * statistics.median(again):.1f} ms", flush=True)
+    if arguments.uploads:
+        measure_uploads(served, texts, arguments.uploads)
+
+
+def measure_uploads(served: Endpoint, texts: Iterator[str], clients: int) -> None:
+    """UPLOADING_S of more recordings than there is room for."""
+    ask, data, over = served.client(), four_minutes(), threading.Event()
+    before = [timed(ask, text) for text in itertools.islice(texts, 50)]
+    told: list[tuple[int, float]] = []
+
+    def send() -> None:
+        while not over.is_set():
+            began = time.perf_counter()
+            told.append((served.upload(data), time.perf_counter() - began))
+            over.wait(1)
+
+    senders = [threading.Thread(target=send) for _ in range(clients)]
+    for sender in senders:
+        sender.start()
+    beside, until = [], time.monotonic() + UPLOADING_S
+    while time.monotonic() < until:
+        beside.append(timed(ask, next(texts)))
+    over.set()
+    for sender in senders:
+        sender.join()
+    print(f"  {clients} clients send recordings of four minutes for {UPLOADING_S:.0f} s:")
+    for status in sorted({status for status, _ in told}):
+        took = sorted(seconds for one, seconds in told if one == status)
+        p50 = took[len(took) // 2]
+        print(f"    {len(took)} times {status}, p50 {p50:.2f} s, at most {took[-1]:.2f}")
+    p50, p99 = 1e3 * np.quantile(beside, (0.5, 0.99))
+    alone = 1e3 * statistics.median(before)
+    print(f"    words: p50 {p50:.1f} ms, p99 {p99:.1f}; before, p50 {alone:.1f}", flush=True)
+
+
+def four_minutes() -> bytes:
+    """A recording as FLAC: 240 s of noise and a tone at 44.1 kHz, in stereo."""
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    tone = 0.3 * np.sin(np.arange(240 * 44_100) / 9)[:, None]
+    soundfile.write(file, tone + rng.uniform(-0.1, 0.1, (len(tone), 2)), 44_100, format="FLAC")
+    return file.getvalue()
 
 
 def tell(what: str, value: float, asked: float, has_bar: bool) -> None:
@@ -167,6 +215,18 @@ class Endpoint:
                 raise SystemExit(f"{answer.status} {body[:500]!r}")
 
         return ask
+
+    def upload(self, data: bytes) -> int:
+        """The status that a recording gets."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
+        headers = {"authorization": f"Bearer {KEY}", "content-type": "audio/flac"}
+        try:
+            connection.request("POST", "/v1/search/audio", data, headers)
+            return connection.getresponse().status
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # refused while it was sent, and the answer went with the connection
+        finally:
+            connection.close()
 
     def load(self, texts: Iterator[str]) -> tuple[float, float]:
         """CPU seconds of a request, and requests a second, asked by CLIENTS at once."""

@@ -13,6 +13,7 @@ Exit status; only at 75 is it of use to try again before somebody changed someth
     3   finished, but more than --max-error-rate of the rows failed
     75  the cluster, a node or the object store was lost; the same command goes on where it was
         (EX_TEMPFAIL)
+    130 stopped by Ctrl-C; the same command goes on
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +35,8 @@ from typing import Any, NoReturn
 
 import raymtr
 from raymtr.errors import InputError, LostError, UnusableError
+from raymtr.plain_text import printable
+from raymtr.progress import Progress
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
 
@@ -71,6 +75,16 @@ MAKES_WORKSPACE = {"scan", "finetune", "fetch"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3
 LOST = os.EX_TEMPFAIL
+LEAST_STORE, STORE_PER_CORE = 512 << 20, 128 << 20  # bytes
+STOPPED = 128 + signal.SIGINT  # as a shell says it
+
+
+class _Printable(logging.Formatter):
+    """Lines may quote a user's text, and that must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line without control characters."""
+        return printable(super().format(record))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,11 +119,14 @@ def overview() -> str:
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parse, run and report one verb; the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(message)s"))
     logging.getLogger("raymtr").setLevel(logging.INFO)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Failed to query Ray Train Controller")
+    os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(object_store_bytes()))
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
     # Ray repeats its workers' words, and its own, on stdout, some when the process ends (its
@@ -123,12 +140,14 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         if judged is None:
             raise  # a bug keeps its traceback
         status, sentence = judged
-        print(f"raymtr {verb}: {sentence}", file=sys.stderr)
+        print(printable(f"raymtr {verb}: {sentence}"), file=sys.stderr)
         return status
+    except KeyboardInterrupt:
+        return _stopped(verb)
     if arguments.json:
         print(json.dumps(answer, ensure_ascii=False, allow_nan=False))
     else:
-        print(module.describe(answer))
+        print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
     rate = answer.get("error_rate") or 0.0
@@ -174,6 +193,19 @@ def _is_lost(error: Exception) -> bool:
     from jobs.cluster import is_lost
 
     return is_lost(error)
+
+
+def _stopped(verb: str) -> int:
+    """Ctrl-C: how far it came, instead of where in Ray it was."""
+    at = Progress.latest
+    far = f" at {at.done} of {at.total} {at.unit}; the same command goes on" if at else ""
+    print(f"raymtr {verb}: stopped{far}", file=sys.stderr)
+    return STOPPED
+
+
+def object_store_bytes() -> int:
+    """Of a local Ray, which takes its own share of memory up to this: blocks for every core."""
+    return max(LEAST_STORE, STORE_PER_CORE * (os.cpu_count() or 1))
 
 
 def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:

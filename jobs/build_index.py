@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from jobs import change_index
 from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.index.build_tables import choose_index, tracks_table
+from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
 from raymtr.index.owner import own_index
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back
@@ -80,7 +80,8 @@ def build_index(
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
         if storage.exists(f"{workspace.db}/live.json"):
             sweep(workspace)
-        build = publish(workspace, tracks_table(catalog, captions), shards, search=settings.search)
+        rows = tracks_table(with_lengths(catalog, shards), captions)
+        build = publish(workspace, rows, shards, search=settings.search)
     return _answer(build, workspace) | {
         "left_out": left_out,
         "seconds": round(time.monotonic() - started, 3),

@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 from raymtr import storage
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
-from raymtr.catalog.summary import with_file_versions
+from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
+from raymtr.columns import plain_table
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
+from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.owner import own_index
 from raymtr.index.publish import live_build
@@ -53,13 +54,16 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         catalog = storage.read_tables(workspace.tracks)
         if catalog is None:
             raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
-        ids, changed = merge_manifest(catalog, with_file_versions(read_manifest(source)))
+        catalog = plain_table(catalog)
+        manifest = read_manifest(source, like=catalog.schema)
+        manifest = with_digests(with_file_versions(manifest), catalog)
+        ids, changed = merge_manifest(catalog, manifest)
         rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
         shards = find_shards(workspace, live.fingerprint) if live.made_by else None
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        table = tracks_table(rows, captions)
+        table = tracks_table(with_lengths(rows, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)
@@ -117,6 +121,8 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
         given = {name: value for name, value in row.items() if value is not None}
         if given.get("artist", before.get("artist")) != before.get("artist"):
             before["split"] = None  # a track follows its artist
+        if given.get("file_version", before.get("file_version")) != before.get("file_version"):
+            before["audio_digest"] = None  # that of the file as it was
         rows.append(before | given)
     try:
         schema = pa.unify_schemas([catalog.schema, manifest.schema], promote_options="permissive")

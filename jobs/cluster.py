@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import tempfile
+import time
 from typing import Any
 
 import psutil
@@ -11,7 +14,7 @@ import ray
 import ray.data
 from ray import exceptions
 
-from raymtr.errors import UnusableError
+from raymtr.errors import LostError, UnusableError
 
 LOG = logging.getLogger("raymtr")
 QUIET = {
@@ -19,6 +22,7 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # processes that read ends of files; 32 by default
 }
 # Ray takes what starts or answers late for dead, and a busy machine is late in everything.
 PATIENT = {
@@ -42,6 +46,10 @@ LOSSES = (  # what Ray raises when processes or machines go away; its other erro
     exceptions.TaskUnschedulableError,
     exceptions.ActorUnschedulableError,
 )
+ANSWERS_WITHIN_S = 30.0
+SHORT_FOLDER = "/tmp"
+# A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
+LONGEST_FOLDER = 103 - len("/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 
 
 def start_ray() -> None:
@@ -52,10 +60,18 @@ def start_ray() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.WARNING)
+    if address := os.environ.get("RAY_ADDRESS"):
+        join_ray(address)
         return
-    start_local(object_store_memory=512 << 20, logging_level=logging.WARNING)
+    try:
+        start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
+    except OSError as error:
+        if isinstance(error, ConnectionError) or error.filename is None:
+            raise
+        raise UnusableError(
+            f"Ray cannot write {error.filename} ({error.strerror}), where it keeps the key of its "
+            "cluster: point HOME at a folder that can be written, or RAY_AUTH_TOKEN_PATH at a key"
+        ) from error
 
 
 def start_local(**options: Any) -> None:
@@ -63,7 +79,7 @@ def start_local(**options: Any) -> None:
 
     Raises UnusableError where Ray gave up each time.
     """
-    for key, value in PATIENT.items():
+    for key, value in (QUIET | PATIENT).items():
         os.environ.setdefault(key, value)
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
@@ -85,6 +101,41 @@ def start_local(**options: Any) -> None:
         f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
         "busy, or with RAY_ADDRESS on a cluster that is up"
     )
+
+
+def join_ray(address: str) -> None:
+    """Join a cluster. Raises LostError where nobody answers, for which Ray itself waits minutes."""
+    gone = f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to use this machine alone"
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    until = time.monotonic() + ANSWERS_WITHIN_S  # a head that restarts is waited for
+    while port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            break
+        except OSError as error:
+            if time.monotonic() > until:
+                raise LostError(f"{gone} ({error.strerror or error})") from None
+            time.sleep(1)
+    try:
+        ray.init(logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise LostError(gone) from error
+
+
+def short_folder() -> str | None:
+    """Ray's folder for a session, where its usual one has too long a name for sockets in it.
+
+    Raises UnusableError where there is no other.
+    """
+    usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
+    if len(os.fsencode(usual)) <= LONGEST_FOLDER:
+        return None
+    if not os.access(SHORT_FOLDER, os.W_OK):
+        raise UnusableError(
+            f"the folder for temporary files has a name too long for sockets: {usual}; set "
+            f"RAY_TMPDIR to one of at most {LONGEST_FOLDER} bytes"
+        )
+    return f"{SHORT_FOLDER}/ray"
 
 
 def require_gpus(count: int) -> None:

@@ -25,7 +25,7 @@ from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.embed_tracks import REPLICA, EmbedTracks, decode_tracks
-from raymtr.index.shards import SOURCES, MadeBy, Shards
+from raymtr.index.shards import MADE_FROM, MadeBy, Shards
 from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
 from raymtr.progress import Progress
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -109,6 +109,8 @@ def embed_catalog(
         keep_model(source, loaded, shards.model_folder)
     if retry:
         shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
     shards.forget(changed := shards.changed(catalog))
     left, replicas = shards.remaining(catalog), 0
     if len(left):
@@ -242,8 +244,8 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """SOURCES and `duration` of the catalog. Raises InputError where there is none."""
-    catalog = storage.read_tables(workspace.tracks, [*SOURCES, "duration"])
+    """MADE_FROM and `duration` of the catalog. Raises InputError where there is none."""
+    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return catalog

@@ -60,7 +60,7 @@ def finetune_captioner(
         pairs = os.path.abspath(storage.local_path(pairs))
     sets = hold_out(read_pairs(pairs))
     if base is not None:
-        base = os.path.abspath(base) if os.path.isdir(base) else base
+        base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         load_tokenizer(base)  # refuses what is no model before any cluster starts
     asked = {
         "settings": to_dict(spec),
@@ -70,6 +70,7 @@ def finetune_captioner(
     }
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     folder = f"{workspace.captioner}/runs/{name}"
+    pairs, base = within_reach(folder, pairs, base)
     if not storage.exists(f"{folder}/answer.json"):
         start_ray()
         require_gpus(spec.workers if spec.use_gpu else 0)
@@ -81,6 +82,23 @@ def finetune_captioner(
     answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
     publish(folder, workspace.captioner, asked | {"base_path": base, "answer": answer}, sets)
     return answer | {"captioner": workspace.captioner}
+
+
+def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | None]:
+    """`pairs` and `base` as workers on any node read them; None is the base in `folder`.
+
+    A run in an object store may have workers elsewhere, so what lies on this machine goes with it.
+    """
+    if not storage.is_remote(folder):
+        return pairs, base
+    if not storage.is_remote(pairs):
+        storage.write_bytes(f"{folder}/pairs.jsonl", storage.read_bytes(pairs))
+        pairs = f"{folder}/pairs.jsonl"
+    if base is None or not os.path.isdir(base):
+        return pairs, base
+    if not storage.exists(f"{folder}/base/config.json"):
+        storage.copy_folder(base, f"{folder}/base", last="config.json")
+    return pairs, None
 
 
 def fit(
@@ -147,12 +165,12 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     from collections import Counter
 
     from raymtr.captions.base_model import base_identity
-    from raymtr.captions.generate import FACTS, VOCABULARY, local_folder
+    from raymtr.captions.captioner import FACTS, VOCABULARY
 
     answer = made["answer"]
     facts = {
         "base": made["base_path"] or "base",
-        "base_identity": base_identity(made["base_path"] or local_folder(f"{folder}/base")),
+        "base_identity": base_identity(made["base_path"] or f"{folder}/base"),
         "prompt": made["prompt"],
         "pairs": made["pairs"],
         "settings": made["settings"],
@@ -166,6 +184,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     for part, last in (("adapter", "adapter_config.json"), ("base", "config.json")):
         target = captioner if part == "adapter" else f"{captioner}/{part}"
         if storage.exists(f"{folder}/{part}"):
+            if part == "base":
+                storage.delete(target)  # another base's files would count as its weights
             storage.copy_folder(f"{folder}/{part}", target, last=last)
     tags = Counter(tag.casefold() for pair in sets.train for tag in pair.tags)
     common = sorted(tag for tag, count in tags.items() if count >= TERM_COUNT)

@@ -66,6 +66,7 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['windows']:,} windows of {wanted['dim']} dimensions",
         "GPUs": f"{answer['gpus']:,}, busy for {answer['embed_hours']:,.1f} h (the index takes "
         "the rest)",
+        "no GPU": f"{answer['encode_cores']:,} CPU cores instead",
         "decoding": f"{answer['decode_cores']:,} CPU cores for as long",
         "disk": f"{_gb(disk['all'])}: {parts}",
         "training": f"{_gb(answer['train_audio_gb'])} of audio once decoded, of which a machine "

@@ -18,18 +18,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymtr import storage
+from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
+from raymtr.catalog.continuity import SEEN, count_changes, keep_ids
 from raymtr.catalog.file_tags import read_tags
-from raymtr.catalog.folder import AUDIO_SUFFIXES, Listing, is_audio, list_audio, one_file
+from raymtr.catalog.folder import Listing, is_audio, list_audio, one_file
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.splits import assign_splits
-from raymtr.catalog.summary import missing_audio, summarize, with_file_versions
+from raymtr.catalog.summary import (
+    missing_audio,
+    summarize,
+    with_digests,
+    with_file_versions,
+)
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
-from raymtr.specs import Settings
+from raymtr.specs import ScanSpec, Settings
 from raymtr.track import DEAD_LETTER, SCHEMA, check_tracks
 from raymtr.workspace import Workspace
 
@@ -49,6 +57,7 @@ class Found:
     tracks: pa.Table
     errors: pa.Table = field(default_factory=DEAD_LETTER.empty_table)
     skipped: dict[str, int] = field(default_factory=dict)
+    by_name: int = 0  # tracks whose title is their file's name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,8 +87,12 @@ def scan_catalog(
     Raises InputError where the source or the graph is wrong, UnusableError where it holds nothing.
     """
     graph = read_graph(artists) if artists else None  # first: a slip here must not cost the scan
-    found = read_source(source)
-    tracks = assign_splits(with_file_versions(found.tracks))
+    found = read_source(source, settings.scan)
+    before = storage.read_tables(workspace.tracks, SEEN)
+    tracks = with_file_versions(found.tracks)
+    by_table = found.kind == "manifest"  # whose ids are given
+    tracks = with_digests(tracks, before) if by_table else keep_ids(tracks, before)
+    tracks = assign_splits(tracks)
     similar = None
     if graph is not None:
         tracks, matched = join_similar_artists(tracks, graph)
@@ -91,6 +104,8 @@ def scan_catalog(
         "kind": found.kind,
         **summarize(tracks, errors=len(found.errors)),
         "similar_artists": similar,
+        "files": count_changes(tracks, before),
+        "by_name": found.by_name,
         "skipped": found.skipped,
         "missing": missing_audio(tracks) if found.kind == "manifest" else None,
     }
@@ -99,7 +114,7 @@ def scan_catalog(
     return answer
 
 
-def read_source(source: str) -> Found:
+def read_source(source: str, spec: ScanSpec) -> Found:
     """The tracks of a folder, a file or a manifest."""
     if not storage.exists(source):
         raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
@@ -113,7 +128,7 @@ def read_source(source: str) -> Found:
             f"{source} is neither audio ({_listed(AUDIO_SUFFIXES)}) nor a manifest "
             f"({_listed(SUFFIXES)})"
         )
-    listing = list_audio(source)
+    listing = list_audio(source, spec.skip_folders)
     if len(listing.files):
         return read_files(listing, kind="folder")
     if storage.list_files(source, suffix=".parquet"):
@@ -136,11 +151,13 @@ def read_files(listing: Listing, *, kind: str) -> Found:
     read = pa.concat_tables(parts)
     failed = read.filter(read["code"].is_valid()).select(DEAD_LETTER.names)
     folders = pa.Table.from_pylist(listing.unreadable, schema=DEAD_LETTER)
+    good = read.filter(read["code"].is_null())
     return Found(
         kind,
-        check_tracks(read.filter(read["code"].is_null()).select(SCHEMA.names)),
+        check_tracks(good.select(SCHEMA.names)),
         errors=pa.concat_tables([failed.cast(DEAD_LETTER), folders]),
         skipped=dict(listing.skipped.most_common()),
+        by_name=len(good) - (pc.sum(good["named_by_tag"]).as_py() or 0),
     )
 
 
@@ -183,6 +200,12 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
+def _changes(counts: dict[str, int]) -> str:
+    """`moved 312, retagged 1,204, new 17`."""
+    words = {"copies": "the sound of another file"}
+    return ", ".join(f"{words.get(name, name)} {count:,}" for name, count in counts.items())
+
+
 def describe(answer: dict[str, Any]) -> str:
     """The answer in a few lines."""
     lines = [
@@ -200,6 +223,11 @@ def describe(answer: dict[str, Any]) -> str:
     if answer["similar_artists"]:
         similar = answer["similar_artists"]
         lines.append(f"graph     knows {similar['matched']:,} of {similar['artists']:,} artists")
+    changes = {name: count for name, count in answer["files"].items() if count}
+    if set(changes) - {"new"}:
+        lines.append(f"files     {_changes(changes)}")
+    if answer["by_name"]:
+        lines.append(f"by name   {answer['by_name']:,} have no title in their tags, or no tags")
     if answer["skipped"]:
         lines.append(f"skipped   {_counts(answer['skipped'])}")
     if answer["missing"] and answer["missing"]["absent"]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import ipaddress
+import logging
 import os
 import signal
 import threading
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import serve
 
 from jobs.cluster import start_ray
 from raymtr.errors import InputError
 from raymtr.index.publish import live_build
+from raymtr.ports import try_port
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -31,6 +34,7 @@ STRAIGHT = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # body_max_mb bounds an upload
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:around_the_proxy",
 }
 
 
@@ -51,8 +55,18 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, lambda *_: asked_to_end.set())
     asked_to_end.wait()
-    serve.shutdown()
+    stop_serving()
     return answer
+
+
+def stop_serving() -> None:
+    """End the endpoint; a Ray of our own ends with it, and with that all that is slow to end."""
+    own = "RAY_ADDRESS" not in os.environ
+    if own:  # a busy machine's controller is late, which is nobody's worry then
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    serve.shutdown()
+    if own:
+        ray.shutdown()
 
 
 def serve_endpoint(
@@ -70,6 +84,8 @@ def serve_endpoint(
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
     live_build(workspace)
+    if "RAY_ADDRESS" not in os.environ:  # else the port is one of the cluster's machines
+        try_port(host, port)
     for key, value in STRAIGHT.items():
         os.environ.setdefault(key, value)  # of the processes that Ray starts
     start_ray()

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import ray
 
-from jobs.cluster import require_gpus, start_ray
+from jobs.cluster import is_lost, start_ray
 from raymtr import storage
 from raymtr.captions.drafts import (
     DRAFT,
@@ -40,7 +40,7 @@ from raymtr.captions.faithfulness import Vocabulary
 from raymtr.captions.settle import Settle
 from raymtr.captions.templates import SCHEMA, TRACK, caption_tracks
 from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.progress import Progress
 from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
@@ -49,6 +49,8 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
 TRACKS_PER_BLOCK = 256  # planned by one task
+# Settings that no caption depends on: a run that lacked memory goes on with less.
+WIDTH = ("actors", "threads", "batch", "cache_mib", "tensor_parallel", "max_num_seqs", "gpu_memory")
 SAMPLING = ("temperature", "top_k", "tag_bias", "presence_penalty", "max_new_tokens")
 MOST_TERMS = 100_000  # different tags of a catalog that the judge knows as musical terms
 
@@ -98,7 +100,7 @@ def write_captions(
     With `model_tracks`, the captioner writes for so many tracks and templates for the others.
 
     Raises InputError where there is no catalog or captioner, or `per_track` or `seed` is out of
-    range; UnusableError where the engine or its GPU is missing, or it dies.
+    range; UnusableError where the engine or its GPU is missing or fails, LostError where it dies.
     """
     if per_track < 1 or seed < 0:
         raise InputError(
@@ -155,13 +157,11 @@ class ModelCaptions:
     def __init__(
         self, workspace: Workspace, settings: Settings, captioner: str, engine: str
     ) -> None:
+        from raymtr.captions.captioner import open_captioner
         from raymtr.captions.engine import choose_engine
-        from raymtr.captions.generate import open_captioner
         from raymtr.captions.prompt import prompt_hash
 
         self._workspace, self._spec = workspace, settings.caption
-        if self._spec.draws < 1 or self._spec.passes < 1:
-            raise InputError("caption.draws and caption.passes count from 1")
         self._captioner = open_captioner(captioner)
         self._engine = choose_engine(engine)
         self._made_by = {
@@ -176,9 +176,13 @@ class ModelCaptions:
         self, *, per_track: int, seed: int, model_tracks: int | None = None
     ) -> dict[str, Any]:
         """Draw, judge and commit until every tagged track is settled."""
+        from raymtr.captions.engine import made_weights, require_room
+
         start_ray()
-        require_gpus(self._spec.actors if self._spec.use_gpu else 0)
-        asked = {"per_track": per_track, "seed": seed, "spec": to_dict(self._spec)}
+        require_room(self._engine, self._spec)
+        self._weights = made_weights(self._captioner, self._spec, home=self._workspace.captioner)
+        own = {name: value for name, value in to_dict(self._spec).items() if name not in WIDTH}
+        asked = {"per_track": per_track, "seed": seed, "spec": own}
         if model_tracks is not None:
             asked["model_tracks"] = model_tracks
         written = Written(self._workspace.captions, {**self._made_by, **asked})
@@ -208,7 +212,8 @@ class ModelCaptions:
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines()
             cause = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
-            raise UnusableError(
+            kind = LostError if is_lost(error) else UnusableError
+            raise kind(
                 f"the {self._engine} engine died; what was written is kept, and the same command "
                 f"goes on once the cause is gone: {cause.strip()}"
             ) from error
@@ -259,7 +264,7 @@ class ModelCaptions:
         from raymtr.captions.engine import write_drafts
 
         vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
-        judged = write_drafts(drafts, self._engine, self._captioner, self._spec).map_batches(
+        judged = write_drafts(drafts, self._engine, self._weights, self._spec).map_batches(
             functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
         )
         for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow"):

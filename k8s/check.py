@@ -2,10 +2,11 @@
 
     python -m k8s.check [FOLDER ...] [--crds FOLDER]
 
-Renders each kustomization (by default the base and every overlay), validates what comes out against
-the schemas of Kubernetes, KubeRay and Ray Serve, and holds it against the code it runs. Prints each
-problem on a line and ends with 1 where there is one. KubeRay's CRDs are read from --crds, a folder
-of `ray.io_v1_rayjobs.json` and so on; without it their kinds are named as unchecked.
+Renders each kustomization (by default the base, every component over it, and every overlay),
+validates what comes out against the schemas of Kubernetes, KubeRay and Ray Serve, and holds it
+against the code it runs. Prints each problem on a line and ends with 1 where there is one.
+KubeRay's CRDs are read from --crds, a folder of `ray.io_v1_rayjobs.json` and so on; without it
+their kinds are named as unchecked.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 
 import yaml
 
-from k8s import cluster_rules, code_rules, endpoint_rules
-from k8s.kustomize import KustomizeError, Manifest, read_objects, render
+from k8s import cluster_rules, code_rules, endpoint_rules, job_rules, network_rules, size_rules
+from k8s.kustomize import KustomizeError, Manifest, is_component, read_objects, render
 from k8s.references import references
 from k8s.schemas import schema_problems, serve_problems, unchecked_kinds
 
@@ -28,8 +29,14 @@ CRDS = HERE.parents[1] / "shared" / "kuberay-crds"
 
 
 def kustomizations() -> list[Path]:
-    """The base and the overlays."""
-    return [HERE / "base", *sorted(p.parent for p in HERE.glob("overlays/*/kustomization.yaml"))]
+    """The base, the components and the overlays."""
+    found = [*HERE.glob("components/*/"), *HERE.glob("overlays/*/")]
+    return [HERE / "base", *sorted(path for path in found if path.name != "__pycache__")]
+
+
+def objects_of(folder: Path) -> list[Manifest]:
+    """What a kustomization brings; a component's is the base that it changes."""
+    return render(folder, onto=render(HERE / "base") if is_component(folder) else ())
 
 
 def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
@@ -49,11 +56,17 @@ def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
     yield from references(objects, secrets)
     yield from cluster_rules.fit(objects, nodes)
     yield from cluster_rules.confinement(objects)
-    yield from cluster_rules.isolation(objects)
+    yield from network_rules.isolation(objects)
     yield from cluster_rules.operator_rules(objects)
+    yield from job_rules.templates(objects)
+    yield from job_rules.machines(objects)
+    yield from job_rules.offline(objects)
     yield from code_rules.entrypoints(objects)
     yield from code_rules.versions(objects)
+    yield from size_rules.deadlines(objects)
+    yield from size_rules.caches(objects)
     yield from endpoint_rules.serve_settings(objects)
+    yield from endpoint_rules.one_configuration(objects)
     yield from endpoint_rules.metrics(objects)
     yield from endpoint_rules.routes(objects)
 
@@ -69,15 +82,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = 0
     for folder in arguments.folders:
         try:
-            objects = render(folder)
+            objects = objects_of(folder)
             here = list(problems(objects, crds=crds))
         except KustomizeError as error:
             objects, here = [], [str(error)]
+        name = "/".join(folder.resolve().parts[-2:])
         for problem in here:
-            sys.stdout.write(f"{folder.name}: {problem}\n")
+            sys.stdout.write(f"{name}: {problem}\n")
         unchecked = ", ".join(unchecked_kinds(objects, crds)) or "none"
         sys.stderr.write(
-            f"{folder.name}: {len(objects)} objects, {len(here)} problems; "
+            f"{name}: {len(objects)} objects, {len(here)} problems; "
             f"kinds without a schema here: {unchecked}\n"
         )
         found += len(here)

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from k8s.kustomize import Manifest, by_name
+from k8s.kustomize import Manifest
 from k8s.pods import Pod, pods, quantity, rays
 from k8s.schemas import name_of
 
@@ -98,25 +98,6 @@ def _container(pod: Pod, container: Manifest) -> Iterator[str]:
                 yield f"{where}: {path} is not writable"
 
 
-def isolation(objects: list[Manifest]) -> Iterator[str]:
-    """Everything is closed at first, and every pod has a policy that opens what it needs."""
-    policies = by_name(objects, "NetworkPolicy").values()
-    closed = any(
-        p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-        for p in policies
-    )
-    if not closed:
-        yield "no NetworkPolicy closes the namespace"
-    for pod in pods(objects):
-        wanted = [p["spec"]["podSelector"].get("matchLabels", {}).items() for p in policies]
-        if not any(labels and labels <= pod.labels.items() for labels in wanted):
-            yield f"{pod.where}: no NetworkPolicy is about it, so it can reach nothing"
-    for name, budget in by_name(objects, "PodDisruptionBudget").items():
-        labels = budget["spec"]["selector"]["matchLabels"].items()
-        if not any(labels <= pod.labels.items() for pod in pods(objects)):
-            yield f"PodDisruptionBudget {name} is about no pod"
-
-
 def operator_rules(objects: list[Manifest]) -> Iterator[str]:
     """The CRDs' CEL rules and the operator's own checks, which a cluster would make."""
     for thing, cluster in rays(objects):
@@ -135,9 +116,7 @@ def operator_rules(objects: list[Manifest]) -> Iterator[str]:
                 yield f"{name}: group {group['groupName']}: minReplicas <= replicas <= maxReplicas"
         if cluster["headGroupSpec"]["rayStartParams"].get("num-cpus") != "0":
             yield f'{name}: the head is to do no work: rayStartParams num-cpus is "0"'
-        if thing["kind"] == "RayJob":
-            yield from _job(name, spec)
-        else:
+        if thing["kind"] == "RayService":
             fewest = sum(group["minReplicas"] for group in groups)
             surge = spec.get("upgradeStrategy", {}).get("type") == "NewCluster"
             if not spec.get("excludeHeadPodFromServeSvc") or not (fewest >= 2 or surge):
@@ -155,14 +134,3 @@ def _deletion(name: str, strategy: Manifest) -> Iterator[str]:
         states = [k for k in ("jobStatus", "jobDeploymentStatus") if k in rule.get("condition", {})]
         if len(states) != 1:
             yield f"{name}: a deletion condition has jobStatus or jobDeploymentStatus, one of them"
-
-
-def _job(name: str, spec: Manifest) -> Iterator[str]:
-    if not spec.get("suspend"):
-        yield f"{name}: it would run as soon as it is applied; templates stand suspended"
-    if not spec.get("shutdownAfterJobFinishes"):
-        for key in ("suspend", "ttlSecondsAfterFinished"):
-            if spec.get(key):
-                yield f"{name}: {key} wants shutdownAfterJobFinishes"
-    if not spec.get("activeDeadlineSeconds") or not spec.get("backoffLimit"):
-        yield f"{name}: a job has a deadline, and goes on after a lost cluster: backoffLimit"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import importlib
 import io
 import re
@@ -19,11 +20,14 @@ from k8s.kustomize import Manifest
 from k8s.pods import Pod, pods, pods_of_cluster, rays
 from k8s.schemas import name_of
 from raymtr.errors import InputError
-from raymtr.settings import ENVIRONMENT_PREFIX, load_settings
+from raymtr.settings import load_settings
 from raymtr.specs import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = {"cpu": ("requirements/cpu.txt",), "vllm": ("requirements/vllm-gpu.txt",)}  # Dockerfile
 SHELL = re.compile(r"[;&|<>$`*?~()\n]")  # Ray hands an entrypoint to a shell
+IN_A_SHELL = re.compile(r"\$(\w+)")
+IN_A_COMMAND = re.compile(r"\$\((\w+)\)")  # Kubernetes' own form
 
 
 def entrypoints(objects: list[Manifest]) -> Iterator[str]:
@@ -33,24 +37,46 @@ def entrypoints(objects: list[Manifest]) -> Iterator[str]:
         clusters = pods_of_cluster(name, cluster)
         if thing["kind"] == "RayJob":
             try:
-                settings, arguments = parse_command(
-                    thing["spec"]["entrypoint"], environment=_environment(clusters[0])
-                )
+                settings, arguments = job_command(thing, clusters[0])
             except InputError as error:
                 yield f"{name}: entrypoint: {error}"
                 continue
             yield from _room(name, thing["metadata"]["name"], settings, clusters[1:])
             yield from _reachable(name, arguments, clusters)
+            yield from _engines(name, settings, arguments, clusters)
         yield from _start_options(name, cluster)
     for pod in pods(objects):
-        command = pod.main.get("command", [])
-        if pod.role == "other" and command[:1] == ["raymtr"]:
+        for container in pod.containers if pod.role == "other" else ():
+            if container.get("command", [])[:1] != ["raymtr"]:
+                continue
+            known = environment(container)
             try:
-                _, arguments = parse_command(shlex.join(command))
+                words = [expand(word, known, IN_A_COMMAND) for word in container["command"]]
+                _, arguments = parse_command(shlex.join(words), environment=known)
             except InputError as error:
                 yield f"{pod.where}: command: {error}"
                 continue
             yield from _reachable(pod.where, arguments, [pod])
+
+
+def job_command(job: Manifest, head: Pod) -> tuple[Settings, argparse.Namespace]:
+    """The entrypoint of a RayJob as its head's shell reads it. Raises InputError."""
+    known = environment(head.main)
+    line = expand(job["spec"]["entrypoint"], known, IN_A_SHELL)
+    return parse_command(line, environment=known)
+
+
+def environment(container: Manifest) -> dict[str, str]:
+    """The variables that a container is given as they stand."""
+    return {v["name"]: v["value"] for v in container.get("env", []) if "value" in v}
+
+
+def expand(line: str, known: Mapping[str, str], form: re.Pattern[str]) -> str:
+    """`line` with its variables' values. Raises InputError on one that the pod does not set."""
+    for name in form.findall(line):
+        if name not in known:
+            raise InputError(f"{name} is no variable of its pod; {', '.join(known) or 'none'} is")
+    return form.sub(lambda found: known[found[1]], line)
 
 
 def parse_command(
@@ -79,45 +105,69 @@ def parse_command(
     return settings, arguments
 
 
-def _environment(pod: Pod) -> dict[str, str]:
-    env = pod.main.get("env", [])
-    return {v["name"]: v["value"] for v in env if v["name"].startswith(ENVIRONMENT_PREFIX)}
-
-
 def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterator[str]:
     """The cores and GPUs that a job's settings ask for are there."""
-    cores = {pod.where: int(pod.limit("cpu")) for pod in workers}
-    gpus = sum(int(pod.limit("nvidia.com/gpu")) * pod.most for pod in workers)
-    asked = {
-        "embed": (settings.embed.actors, settings.embed.threads, settings.embed.use_gpu),
-        "train": (settings.train.workers, settings.train.threads, settings.train.use_gpu),
-        "caption": (settings.caption.actors, settings.caption.threads, settings.caption.use_gpu),
+    train, tune = settings.train, settings.finetune
+    embed, caption = settings.embed, settings.caption
+    asked = {  # how many, cores of each, GPUs of each
+        "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
+        "train": (train.workers, train.threads, int(train.use_gpu)),
+        "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
+        "caption": (caption.actors, caption.threads, caption.use_gpu * caption.tensor_parallel),
     }
     if job not in asked:
         return
-    count, threads, on_gpu = asked[job]
+    count, threads, each = asked[job]
     # Those that may hold one: GPU pods where GPUs are asked for. A core of each stays for tasks,
     # which then find one however the actors are spread.
-    holding = [p for p in workers if bool(p.limit("nvidia.com/gpu")) == on_gpu]
-    room = sum((cores[p.where] - 1) // threads * p.most for p in holding)
+    room = 0
+    for pod in workers:
+        cores, gpus = int(pod.limit("cpu")), int(pod.limit("nvidia.com/gpu"))
+        if bool(gpus) == bool(each):
+            room += min((cores - 1) // threads, gpus // each if each else cores) * pod.most
     if room < count:
-        yield f"{name}: {count} of {threads} cores are asked for, its workers hold {room}"
-    if gpus != (count if on_gpu else 0):
-        yield f"{name}: {count if on_gpu else 0} GPUs are used, its workers have {gpus}"
+        yield f"{name}: {count} of {threads} cores and {each} GPUs are asked for, it holds {room}"
+    there = sum(int(pod.limit("nvidia.com/gpu")) * pod.most for pod in workers)
+    if there != count * each:
+        yield f"{name}: {count * each} GPUs are used, its workers have {there}"
 
 
 def _reachable(name: str, arguments: argparse.Namespace, cluster: list[Pod]) -> Iterator[str]:
     """Folders a job reads or writes are mounted in each of its pods."""
-    source = getattr(arguments, "source", None)
-    for path in (arguments.workspace, source):
-        if path is None or "://" in path:
+    others = [getattr(arguments, key, None) for key in ("source", "pairs", "base", "model")]
+    for path in (arguments.workspace, *others):
+        if path is None or not path.startswith("/"):
             continue
         for pod in cluster:
             mounts = {m["mountPath"]: m for m in pod.main["volumeMounts"]}
-            if path not in mounts:
+            holding = [m for m in mounts if path == m or path.startswith(f"{m}/")]
+            if not holding:
                 yield f"{name}: {path} is no mount of {pod.where}"
-            elif path == arguments.workspace and mounts[path].get("readOnly"):
+            elif path == arguments.workspace and mounts[holding[0]].get("readOnly"):
                 yield f"{name}: {path} is read only in {pod.where}"
+
+
+def _engines(
+    name: str, settings: Settings, arguments: argparse.Namespace, cluster: list[Pod]
+) -> Iterator[str]:
+    """The images hold the packages that the settings want."""
+    wanted = []
+    if getattr(arguments, "engine", None) == "vllm":
+        wanted += [("--engine vllm", "vllm", pod) for pod in cluster]
+    if "pairs" in arguments and settings.finetune.quantization != "none":
+        wanted += [("finetune.quantization", "bitsandbytes", pod) for pod in cluster[1:]]
+    for setting, package, pod in wanted:
+        if package not in packages_of(pod.main["image"]):
+            yield f"{name}: {setting} wants {package}, which {pod.main['image']} has not"
+
+
+@functools.cache
+def packages_of(image: str, root: Path = ROOT) -> frozenset[str]:
+    """The packages that the locks of an image name, by the last part of its name."""
+    kind = image.rpartition("/")[2].partition(":")[0]
+    locks = LOCKS["cpu"] + (LOCKS["vllm"] if kind == "raymtr-vllm" else ())
+    lines = "".join((root / lock).read_text(encoding="utf-8") for lock in locks)
+    return frozenset(re.findall(r"^([\w.-]+)==", lines, re.MULTILINE))
 
 
 def _start_options(name: str, cluster: Manifest) -> Iterator[str]:

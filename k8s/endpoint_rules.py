@@ -4,6 +4,7 @@ figures that boards and alerts ask for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
@@ -14,53 +15,145 @@ from typing import Any
 
 import yaml
 
-from k8s.kustomize import Manifest, by_name
+from k8s.code_rules import IN_A_SHELL, environment, expand
+from k8s.kustomize import Manifest, by_name, render
 from k8s.pods import Pod, pods
 from k8s.schemas import name_of
 from raymtr.errors import InputError
+from raymtr.specs import from_dict, to_dict
+from serve.settings import ServeSettings, read_settings
 
 # Counted by the cluster's own exporters, which are not here: kube-state-metrics and the kubelet.
 OF_THE_CLUSTER = ("kube_", "kubelet_")
 METRIC = re.compile(r"\b((?:raymtr|ray|kube|kubelet)_[a-z0-9_]+)")
 SUFFIX = re.compile(r"_(bucket|sum|count|total)$")
 GRPC_MOST_BYTES = 4 << 20  # of a message, where nothing is set
+MAY_DIFFER = {  # between the base and an overlay: where it runs, and how large
+    *("layout", "device", "text_int8", "num_cpus", "num_gpus"),
+    *("num_replicas", "min_replicas", "max_replicas"),
+}
 CLOSED = ("/metrics", "/-/routes", "/-/healthz")  # figures, and Serve's own
 
 
 def serve_settings(objects: list[Manifest]) -> Iterator[str]:
     """The endpoint's arguments are its settings, and each named deployment is one of its own."""
-    for name, service in by_name(objects, "RayService").items():
+    for service in by_name(objects, "RayService").values():
+        name, cluster = name_of(service), pods([service])
         config = yaml.safe_load(service["spec"]["serveConfigV2"])
-        http = config.get("http_options", {})
         for application in config.get("applications", []):
-            module, _, attribute = application.get("import_path", "").partition(":")
             try:
-                built = getattr(importlib.import_module(module), attribute)(application["args"])
-                settings = importlib.import_module("serve.settings").read_settings(
-                    application["args"]
-                )
+                args = as_told(application["args"], cluster)
+                deployments = _bound(application.get("import_path", ""), json.dumps(args))
+                settings = read_settings(args)
             except (ImportError, AttributeError, KeyError, ValueError, InputError) as error:
-                yield f"RayService {name}: {application.get('import_path')}: {error}"
+                yield f"{name}: {application.get('import_path')}: {error}"
                 continue
-            known = set(_deployments(built))
+            bound = {one.name: one for one in deployments}
             for deployment in application.get("deployments", []):
-                if deployment.get("name") not in known:
-                    yield f"RayService {name}: no deployment {deployment.get('name')}; {known}"
-            if http.get("request_timeout_s", 0) <= settings.request_timeout_s:
-                yield f"RayService {name}: the proxy gives up before the endpoint does"
+                if deployment.get("name") not in bound:
+                    yield f"{name}: no deployment {deployment.get('name')}; {set(bound)}"
+                together = deployment.get("max_replicas_per_node") != 1
+                if deployment.get("num_replicas", 1) > 1 and together:
+                    yield (
+                        f"{name}: Serve may put all replicas of {deployment['name']} on one node, "
+                        "and lose them with it: max_replicas_per_node is 1"
+                    )
+            if config.get("http_options", {}).get("request_timeout_s", 0) <= (
+                settings.request_timeout_s
+            ):
+                yield f"{name}: the proxy gives up before the endpoint does"
             if settings.open_to_anyone or not settings.api_keys:
-                yield f"RayService {name}: anyone may ask; name a file with api_keys"
-            yield from _mounted(f"RayService {name}", settings, pods([service]))
-            yield from _uploads_fit(f"RayService {name}", settings, pods([service]))
+                yield f"{name}: anyone may ask; name a file with api_keys"
+            yield from _room(name, list(bound.values()), cluster)
+            yield from _mounted(name, settings, cluster)
+            yield from _uploads_fit(name, settings, cluster)
 
 
-def _deployments(application: Any) -> Iterator[str]:
-    """Names in the graph that an application is bound from."""
+def as_told(args: dict[str, Any], cluster: list[Pod]) -> dict[str, Any]:
+    """The arguments as the pods read them. Raises InputError where they would differ."""
+    told = {expand(str(args["workspace"]), environment(p.main), IN_A_SHELL) for p in cluster}
+    if len(told) != 1:
+        raise InputError(f"pods have different workspaces: {', '.join(sorted(told))}")
+    return {**args, "workspace": told.pop()}
+
+
+@functools.cache
+def _bound(path: str, args: str) -> tuple[Any, ...]:
+    """The deployments that the application at `path` binds for arguments in JSON."""
+    module, _, attribute = path.partition(":")
+    return tuple(
+        _deployments(getattr(importlib.import_module(module), attribute)(json.loads(args)))
+    )
+
+
+def _deployments(application: Any) -> Iterator[Any]:
+    """Those in the graph that an application is bound from, each once it is met."""
     bound = application._bound_deployment
-    yield bound.name
+    yield bound
     for argument in (*bound.init_args, *bound.init_kwargs.values()):
         if hasattr(argument, "_bound_deployment"):
             yield from _deployments(argument)
+
+
+def _room(name: str, deployments: list[Any], cluster: list[Pod]) -> Iterator[str]:
+    """The workers that stand from the start hold the fewest replicas, all workers the most."""
+    workers = [pod for pod in cluster if pod.role == "worker"]
+    for key, resource in (("num_cpus", "cpu"), ("num_gpus", "nvidia.com/gpu")):
+        asked = {"fewest": 0.0, "most": 0.0}
+        for one in deployments:
+            scaling = one._deployment_config.autoscaling_config
+            each = (one.ray_actor_options or {}).get(key) or 0.0
+            asked["fewest"] += each * (scaling.min_replicas if scaling else 1)
+            asked["most"] += each * (scaling.max_replicas if scaling else 1)
+        there = {
+            "fewest": sum(pod.limit(resource) * pod.fewest for pod in workers),
+            "most": sum(pod.limit(resource) * pod.most for pod in workers),
+        }
+        for which, needed in asked.items():
+            if needed > there[which]:
+                yield (
+                    f"{name}: the {which} replicas ask for {needed:g} {resource}, "
+                    f"its {which} workers have {there[which]:g}"
+                )
+        if key == "num_gpus" and there["most"] and not asked["most"]:
+            yield f"{name}: its workers have GPUs, and no replica asks for one"
+
+
+def one_configuration(objects: list[Manifest]) -> Iterator[str]:
+    """An overlay repeats serveConfigV2 whole, for it is one text; only MAY_DIFFER may differ."""
+    for service in by_name(objects, "RayService").values():
+        mine, base = _configuration(service), _configuration(_base_service())
+        for path in sorted(set(mine) | set(base)):
+            if path.rpartition(".")[2] not in MAY_DIFFER and mine.get(path) != base.get(path):
+                yield (
+                    f"{name_of(service)}: serveConfigV2: {path} is {mine.get(path)}, "
+                    f"the base's {base.get(path)}"
+                )
+
+
+@functools.cache
+def _base_service() -> Manifest:
+    return by_name(render(Path(__file__).parent / "base"), "RayService")["raymtr"]
+
+
+def _configuration(service: Manifest) -> dict[str, Any]:
+    """Its settings by their path, with the defaults of those that are left out."""
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for application in config.get("applications", []):
+        with contextlib.suppress(InputError):  # told by serve_settings
+            application["args"] = to_dict(from_dict(ServeSettings, application["args"]))
+    return dict(_leaves(config))
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{where}.{item.get('name', number)}")
+    else:
+        yield where, value
 
 
 def _uploads_fit(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:

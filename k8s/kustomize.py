@@ -1,8 +1,8 @@
 """Read a kustomization as `kubectl kustomize` renders it, so far as ours go.
 
 The proof must run where there is no kubectl. What is read here: resources (files, folders, Lists),
-the namespace, images, and patches: JSON 6902 lists, `$patch: delete`. Anything else in a
-kustomization is an error, never skipped, so a manifest cannot mean more to a cluster than it did
+components, the namespace, images, and patches: JSON 6902 lists, `$patch: delete`. Anything else in
+a kustomization is an error, never skipped, so a manifest cannot mean more to a cluster than it did
 to the proof. Where kubectl is installed a test holds the two against each other.
 """
 
@@ -17,7 +17,7 @@ import yaml
 
 Manifest = dict[str, Any]
 
-KNOWN_KEYS = {"apiVersion", "kind", "namespace", "resources", "images", "patches"}
+KNOWN_KEYS = {"apiVersion", "kind", "namespace", "resources", "components", "images", "patches"}
 WITHOUT_NAMESPACE = {"Namespace", "PriorityClass"}  # of the kinds we use
 
 
@@ -25,13 +25,16 @@ class KustomizeError(ValueError):
     """A kustomization that is wrong, or says what is not read here."""
 
 
-def render(folder: Path) -> list[Manifest]:
-    """Every object of the kustomization in `folder`, patched. Raises KustomizeError."""
+def render(folder: Path, *, onto: Iterable[Manifest] = ()) -> list[Manifest]:
+    """Every object of the kustomization in `folder`, patched; a component's over those of `onto`.
+
+    Raises KustomizeError.
+    """
     wanted = _read_one(folder / "kustomization.yaml")
     unknown = sorted(set(wanted) - KNOWN_KEYS)
     if unknown:
         raise KustomizeError(f"{folder}: {unknown[0]!r} is not read here; known: {KNOWN_KEYS}")
-    objects: list[Manifest] = []
+    objects = [_unshared(thing) for thing in onto]
     for name in wanted.get("resources", []):
         path = folder / name
         if path.is_dir():
@@ -40,6 +43,10 @@ def render(folder: Path) -> list[Manifest]:
             objects += read_objects(path)
         else:
             raise KustomizeError(f"{folder}: there is no {name}")
+    for name in wanted.get("components", []):
+        if not is_component(folder / name):
+            raise KustomizeError(f"{folder}: {name} is no Component")
+        objects = render(folder / name, onto=objects)
     for patch in wanted.get("patches", []):
         objects = _patched(objects, patch, folder)
     for image in wanted.get("images", []):
@@ -53,6 +60,11 @@ def render(folder: Path) -> list[Manifest]:
     if twice:
         raise KustomizeError(f"{folder}: defined twice: {sorted(twice)}")
     return objects
+
+
+def is_component(folder: Path) -> bool:
+    """Whether it changes what others bring, rather than bringing everything itself."""
+    return bool(_read_one(folder / "kustomization.yaml").get("kind") == "Component")
 
 
 def read_objects(path: Path) -> list[Manifest]:

@@ -25,6 +25,7 @@ class Pod:
     most: int
     template: Manifest
     beside: tuple[Manifest, ...] = ()  # resources of containers that an operator adds
+    fewest: int = 1  # that stand from the start
     claims: tuple[str, ...] = ()  # volumes that a StatefulSet claims for each
 
     @property
@@ -94,8 +95,8 @@ def pods_of_cluster(name: str, cluster: Manifest) -> list[Pod]:
     found = [Pod(where=f"{name}, head", role="head", most=1, template=head, beside=beside)]
     for group in cluster.get("workerGroupSpecs", []):
         where = f"{name}, group {group['groupName']}"
-        most = group["maxReplicas"]
-        found.append(Pod(where=where, role="worker", most=most, template=group["template"]))
+        most, fewest, template = group["maxReplicas"], group["minReplicas"], group["template"]
+        found.append(Pod(where=where, role="worker", most=most, fewest=fewest, template=template))
     return found
 
 

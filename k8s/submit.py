@@ -1,11 +1,18 @@
-"""Start copies of the RayJobs that stand suspended in the namespace, one after the other.
+"""Bring RayJobs that stand suspended in the namespace to success, one after the other.
 
-    python submit.py scan embed index                 in a pod: start each, wait, stop at a failure
-    kubectl get rayjob embed -o json | python submit.py - | kubectl create -f -       by hand
+    python submit.py scan embed index      in the pod of a Job: each in turn, stop at a failure
+    python submit.py                       the one that the Job is named after: `train-2` is `train`
 
 A RayJob runs once and never again, so what stands in the cluster is a template: changed there, or
-by an overlay, it is changed for people and for the nightly run alike. Nothing but the standard
-library and two verbs of the Kubernetes API: a client library would be larger than all of this.
+by an overlay, it is changed for people and for the nightly run alike. What runs is a copy, labelled
+with the Job's name and owned by it, so that it goes when the Job does.
+
+KubeRay would try every failure again, a wrong flag too. Here only a lost cluster is: what a verb
+says of its input or of itself (exit status 1, 2, 3) stands. All that is known lies in the cluster,
+so a pod that takes over from an evicted one goes on with the same copies and the same count.
+
+Nothing but the standard library and three verbs of the Kubernetes API: a client library would be
+larger than all of this.
 """
 
 from __future__ import annotations
@@ -13,21 +20,40 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOOK_EVERY_S = 15.0
-MOST_SILENCE_S = 600.0  # of the API, before waiting is given up; the job itself runs on
+MOST_SILENCE_S = 600.0  # of the API, before this pod gives up and the Job starts another
+PAUSE_S = 60.0  # after the first failure, then twice as long each time
+MOST_PAUSE_S = 1_800.0
 ENDED = ("Complete", "Failed", "ValidationFailed")  # of jobDeploymentStatus; the others go on
+FINAL_REASONS = ("DeadlineExceeded", "ValidationFailed")
+FINAL_STATUSES = (1, 2, 3)  # of a verb: failed, wrong use, too many errors; see jobs/__main__.py
+ENTRYPOINT_FAILED = re.compile(r"Job entrypoint command failed with exit code (-?\d+)")  # Ray's
 TEMPLATE_LABEL = "raymtr/template"
+STARTED_BY = "raymtr/started-by"
+ATTEMPTS = "raymtr/attempts"
+QUEUE = "raymtr/queue"
+KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+FAILED, WRONG_USE, TRY_AGAIN = 1, 2, 75  # the Job's podFailurePolicy knows them
 
 
 class ApiError(Exception):
-    """The API refused, or could not be reached."""
+    """The API refused."""
+
+
+class Unreachable(ApiError):
+    """The API is silent or busy: it may answer later."""
 
 
 class Api:
@@ -52,73 +78,157 @@ class Api:
             reply = link.getresponse()
             text = reply.read()
         except (OSError, http.client.HTTPException) as error:
-            raise ApiError(f"{self.host} cannot be reached: {error}") from error
+            raise Unreachable(f"{self.host} cannot be reached: {error}") from error
         finally:
             link.close()
         if reply.status >= 300:
-            raise ApiError(f"{method} {self.path}{path}: {reply.status} {text[:300]!r}")
+            kind = Unreachable if reply.status == 429 or reply.status >= 500 else ApiError
+            raise kind(f"{method} {self.path}{path}: {reply.status} {text[:300]!r}")
         answer: dict[str, Any] = json.loads(text)
         return answer
 
 
-def copy_of(template: dict[str, Any]) -> dict[str, Any]:
-    """A RayJob like `template`, under a name of its own, that starts at once."""
-    name = template["metadata"]["name"]
-    labels = {**template["metadata"].get("labels", {}), TEMPLATE_LABEL: name}
+@dataclass(frozen=True)
+class Owner:
+    """The Job in whose pod this runs."""
+
+    name: str
+    uid: str
+
+
+@dataclass
+class Step:
+    """One template, brought to success for `owner`."""
+
+    api: Api
+    name: str
+    owner: Owner
+    told: str = ""
+
+    def look(self, now: datetime) -> bool | None:
+        """Whether it has succeeded, None while it has not ended; starts a copy when it is time."""
+        template = self.api.ask("GET", f"/{self.name}")
+        copies = self.copies()
+        if not copies:
+            self.start(template)
+            return None
+        last, status = copies[-1]["metadata"]["name"], copies[-1].get("status", {})
+        if status.get("jobDeploymentStatus") not in ENDED:
+            self.tell(f"{last}: {status.get('jobDeploymentStatus', 'created')}")
+            return None
+        if status.get("jobStatus") == "SUCCEEDED":
+            self.tell(f"{last}: succeeded")
+            return True
+        said = f"{last}: {status.get('reason', '')} {status.get('message', '')}".rstrip()
+        attempts = int(template["metadata"]["annotations"][ATTEMPTS])
+        if is_final(status) or len(copies) >= attempts:
+            why = "not tried again" if is_final(status) else f"{attempts} attempts"
+            self.tell(f"{said}\n{self.name}: failed, {why}")
+            return False
+        pause = timedelta(seconds=min(MOST_PAUSE_S, PAUSE_S * 2 ** (len(copies) - 1)))
+        if now < datetime.fromisoformat(status["endTime"]) + pause:
+            self.tell(f"{said}\n{self.name}: again in {pause}")
+        else:
+            self.start(template)
+        return None
+
+    def copies(self) -> list[dict[str, Any]]:
+        """Those made for this Job, the oldest first."""
+        wanted = quote(f"{STARTED_BY}={self.owner.name},{TEMPLATE_LABEL}={self.name}")
+        found = self.api.ask("GET", f"?labelSelector={wanted}")["items"]
+        return sorted(found, key=lambda job: str(job["metadata"]["creationTimestamp"]))
+
+    def start(self, template: dict[str, Any]) -> None:
+        """A new copy."""
+        made = self.api.ask("POST", "", copy_of(template, self.owner))
+        self.tell(f"{made['metadata']['name']}: started")
+
+    def tell(self, line: str) -> None:
+        """Progress, for the pod's log, once."""
+        if line != self.told:
+            say(line)
+        self.told = line
+
+
+def copy_of(template: dict[str, Any], owner: Owner) -> dict[str, Any]:
+    """A RayJob like `template`, under a name of its own, that starts at once.
+
+    Where the template names a queue of Kueue, the copy waits there. The template itself must not
+    bear that label: Kueue would take it for a job that waits, and start it.
+    """
+    about = template["metadata"]
+    labels = {**about.get("labels", {}), TEMPLATE_LABEL: about["name"], STARTED_BY: owner.name}
+    if queue := about.get("annotations", {}).get(QUEUE):
+        labels[KUEUE_LABEL] = queue
+    owned = {"apiVersion": "batch/v1", "kind": "Job", "name": owner.name, "uid": owner.uid}
     return {
         "apiVersion": template["apiVersion"],
         "kind": template["kind"],
-        "metadata": {"generateName": f"{name}-", "labels": labels},
+        "metadata": {
+            "generateName": f"{about['name']}-",
+            "labels": labels,
+            "ownerReferences": [owned],
+        },
         "spec": {**template["spec"], "suspend": False},
     }
 
 
-def run(api: Api, name: str, *, look_every_s: float = LOOK_EVERY_S) -> bool:
-    """Start a copy of the template `name` and wait for its end; whether it succeeded."""
-    started = api.ask("POST", "", copy_of(api.ask("GET", f"/{name}")))["metadata"]["name"]
-    say(f"{started}: started")
-    heard, before = time.monotonic(), ""
+def is_final(status: dict[str, Any]) -> bool:
+    """Whether a copy that ended without success would end so again."""
+    stopped = status.get("jobStatus") == "STOPPED"  # by somebody
+    refused = status.get("jobDeploymentStatus") == "ValidationFailed"
+    late = status.get("reason") in FINAL_REASONS
+    return stopped or refused or late or exit_status(status.get("message", "")) in FINAL_STATUSES
+
+
+def exit_status(message: str) -> int | None:
+    """What the entrypoint ended with, by Ray's words; None where it did not end by itself."""
+    match = ENTRYPOINT_FAILED.match(message)
+    return int(match[1]) if match else None
+
+
+def run(step: Step, *, look_every_s: float = LOOK_EVERY_S) -> bool:
+    """Look until it has ended; whether it succeeded. Raises Unreachable after long silence."""
+    heard = time.monotonic()
     while True:
-        time.sleep(look_every_s)
         try:
-            status = api.ask("GET", f"/{started}").get("status", {})
-        except ApiError as error:
+            ended = step.look(datetime.now(UTC))
+            heard = time.monotonic()
+        except Unreachable as error:
             if time.monotonic() - heard > MOST_SILENCE_S:
                 raise
-            say(f"{started}: {error}; asking again")
-            continue
-        heard = time.monotonic()
-        state = status.get("jobDeploymentStatus", "")
-        if state != before:
-            say(f"{started}: {state}")
-            before = state
-        if state in ENDED:
-            succeeded: bool = status.get("jobStatus") == "SUCCEEDED"
-            if not succeeded:
-                say(f"{started}: {status.get('reason', '')} {status.get('message', '')}")
-            return succeeded
+            ended = None
+            step.tell(f"{step.name}: {error}; asking again")
+        if ended is not None:
+            return ended
+        time.sleep(look_every_s)
 
 
 def say(line: str) -> None:
-    """Progress, for the pod's log."""
+    """A line of the pod's log."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def main(names: list[str]) -> int:
-    """Exit status: 0 when every job succeeded, 1 when one did not, 2 on wrong use."""
-    if not names:
-        say("usage: submit.py RAYJOB [RAYJOB ...], or - for a RayJob on stdin")
-        return 2
-    if names == ["-"]:
-        json.dump(copy_of(json.load(sys.stdin)), sys.stdout, indent=2)
-        return 0
+def main(names: Sequence[str]) -> int:
+    """Exit status: 0 when every step succeeded, else as the Job's podFailurePolicy reads it."""
     try:
+        owner = Owner(os.environ["JOB_NAME"], os.environ["JOB_UID"])
         api = Api()
-        return 0 if all(run(api, name) for name in names) else 1
-    except (ApiError, OSError, KeyError) as error:
+    except (KeyError, OSError) as error:
+        say(f"submit: this runs in the pod of a Job (k8s/base/nightly.yaml): {error!r}")
+        return WRONG_USE
+    try:
+        for name in names or [owner.name.rpartition("-")[0]]:
+            if not run(Step(api, name, owner)):
+                return FAILED
+    except Unreachable as error:
+        say(f"submit: {error}")
+        return TRY_AGAIN
+    except (ApiError, KeyError, ValueError) as error:
         say(f"submit: {error!r}")
-        return 1
+        return FAILED
+    return 0
 
 
 if __name__ == "__main__":

@@ -36,15 +36,18 @@ class Measured:
     # benchmarks/decoding.py: 24 ms of a core for a 30 s stereo MP3 at 128 kb/s, mixed, resampled.
     decode_core_s_per_audio_s: float = 0.024 / 30.0
     # The same: one 20 s block of a four-minute MP3 by seek, as training decodes what its cache
-    # (raymtr.audio_cache) does not hold.
+    # (raymtr.audio_cache) does not hold, took 0.92 to 1.06 times as long as that file.
     block_s: float = 20.0
-    block_core_s: float = 0.025
+    block_core_s: float = 0.024
     whole_s: float = 60.0  # a track up to here is decoded whole
     decoded_bytes_per_s: float = 2 * 22_050.0  # int16
     # Arithmetic, not a measurement: 29.4 GFLOP a window of 10 s (ModifiedResNet-50 of width 64) on
     # an H200; memory traffic is expected to hold it to 4,000 to 7,000 windows a second.
     window_s: float = 10.0
     windows_per_gpu_s: float = 4_000.0
+    # benchmarks/audio_tower.py on a busy EPYC of family 25: such a window on a core in float32, and
+    # 0.153 with bfloat16 instructions.
+    encode_core_s: float = 0.276
 
     # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track, mean of two;
     # what grows in square, or not at all, also from 3,000,000 and 250,000.
@@ -104,6 +107,7 @@ class Plan:
     embed_hours: float  # left for embedding once the index has its time
     gpus: int
     decode_cores: int  # all together, busy for all of `embed_hours`
+    encode_cores: int  # instead of the GPUs, beside those that decode
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
     train_audio_gb: float  # of the whole catalog, decoded
     train_cache_gb: float  # of it, on each machine that trains
@@ -169,6 +173,7 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         embed_hours=embed_s / 3600.0,
         gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
         decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        encode_cores=math.ceil(windows * m.encode_core_s / embed_s),
         disk_gb=_disk_gb(tracks, windows, dim, exact, m),
         **_training(wanted, m),
         build_hours=build_s / 3600.0,

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 LOG = logging.getLogger("raymtr")
 
 
 class Progress:
     """Counts work towards `total` and logs a line at most every `every_s` seconds."""
+
+    latest: ClassVar[Progress | None] = None  # how far this process came, should it be stopped
 
     def __init__(
         self,
@@ -30,6 +33,7 @@ class Progress:
         self.done = self._found_done = done  # a resumed piece of work's rate is its own
         self._every_s, self._clock = every_s, clock
         self._started = self._spoken = clock()
+        Progress.latest = self
 
     def advance(self, count: int, note: str = "") -> None:
         """`count` more are done; `note` is added to the line if one is due."""

@@ -43,15 +43,6 @@ def _weights(spec: Any, name: str) -> None:
         raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
 
 
-def _up_to(bound: str, spec: Any, *names: str) -> None:
-    """Raise InputError where one of these settings lies above the setting `bound`."""
-    for name in names:
-        if getattr(spec, name) > getattr(spec, bound):
-            raise InputError(
-                f"{name} is at most {bound}, {getattr(spec, bound)}; got {getattr(spec, name)}"
-            )
-
-
 Precision = Literal["fp32", "bf16"]
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
@@ -172,7 +163,7 @@ class TrainSpec:
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
         _at_least(0, self, "seed", "min_workers", "cache_gib")
-        _up_to("workers", self, "min_workers")
+        _at_most(self.workers, self, "min_workers")
         _weights(self, "mixture")
         if self.global_batch < max(2, self.workers):
             raise InputError(
@@ -198,7 +189,7 @@ class EmbedSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
         _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
-        _up_to("actors", self, "min_actors")
+        _at_most(self.actors, self, "min_actors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,14 +278,29 @@ class CaptionSpec:
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
+    tensor_parallel: int = 1  # GPUs of one node over which vLLM splits a model; each actor has them
+    max_num_seqs: int = 256  # captions that a vLLM engine writes at once, at most
+    gpu_memory: float = 0.9  # share of a GPU's memory that vLLM takes, weights and cache together
     cache_mib: int = 512  # vLLM's key-value cache on a CPU
 
     def __post_init__(self) -> None:
         _at_least(1, self, "max_new_tokens", "draws", "passes", "batch", "actors", "threads")
-        _at_least(1, self, "cache_mib")
+        _at_least(1, self, "tensor_parallel", "max_num_seqs", "cache_mib")
         _at_least(0, self, "temperature", "top_k", "tag_bias")
         _at_least(-2, self, "presence_penalty")
         _at_most(2, self, "presence_penalty")
+        if not 0 < self.gpu_memory <= 1:
+            raise InputError(f"gpu_memory is over 0 and at most 1, got {self.gpu_memory}")
+        if self.tensor_parallel > 1 and not self.use_gpu:
+            raise InputError(
+                f"tensor_parallel={self.tensor_parallel} counts GPUs; set use_gpu=true, "
+                "or tensor_parallel=1"
+            )
+
+    @property
+    def precision(self) -> Precision:
+        """What the weights are in while they write."""
+        return "bf16" if self.use_gpu else "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +319,17 @@ class SearchSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScanSpec:
+    """Which folders of a library are no part of it, by name; case does not count."""
+
+    skip_folders: tuple[str, ...] = (
+        *("$RECYCLE.BIN", "RECYCLER", "#recycle", "@Recycle", "Network Trash Folder"),  # deleted
+        *("@eaDir", "__MACOSX", "System Volume Information", "lost+found", "Temporary Items"),
+        *("#snapshot", "@snapshot", "@Recently-Snapshot", "~snapshot", "GMT-*"),  # older states
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All of one recipe, and the root of every `--set key=value`."""
 
@@ -323,6 +340,7 @@ class Settings:
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     caption: CaptionSpec = field(default_factory=CaptionSpec)
+    scan: ScanSpec = field(default_factory=ScanSpec)
 
     def __post_init__(self) -> None:
         train = self.train
@@ -387,6 +405,10 @@ def _typed(hint: Any, value: Any, name: str) -> Any:
         if value not in arguments:
             raise InputError(f"setting {name!r} accepts {', '.join(arguments)}; got {value!r}")
         return value
+    if origin is tuple and arguments[-1] is Ellipsis:
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"setting {name!r} is a list, got {value!r}")
+        return tuple(_typed(arguments[0], item, name) for item in value)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or len(value) != len(arguments):
             raise InputError(f"setting {name!r} is a list of {len(arguments)}, got {value!r}")

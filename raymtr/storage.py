@@ -15,7 +15,7 @@ import re
 import shutil
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -138,7 +138,9 @@ def write_table(uri: str, table: pa.Table) -> None:
 def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some of its columns."""
     filesystem, path = open_filesystem(uri)
-    return pq.read_table(path, columns=list(columns) if columns else None, filesystem=filesystem)
+    wanted = list(columns) if columns else None
+    # Without it a folder `year=1999` above the file becomes a column of it.
+    return pq.read_table(path, columns=wanted, filesystem=filesystem, partitioning=None)
 
 
 def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
@@ -190,22 +192,45 @@ def copy_folder(source: str, target: str, *, last: str) -> None:
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     names = [info.path[len(path) :].lstrip("/") for info in found if info.is_file]
     for name in sorted(names, key=lambda name: (name == last, name)):
-        write_bytes(f"{target}/{name}", read_bytes(f"{source}/{name}"))
+        _copy_file(f"{source}/{name}", f"{target}/{name}")
 
 
-def local_copy(uri: str, *, last: str) -> str:
+def _copy_file(source: str, target: str) -> None:
+    """Copy a file of any size, a chunk at a time; a local one whole or not at all."""
+    filesystem, path = open_filesystem(target)
+    local = isinstance(filesystem, fs.LocalFileSystem)
+    place = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
+    if local:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    there, source = open_filesystem(source)
+    try:
+        with (
+            there.open_input_stream(source, compression=None) as reader,
+            filesystem.open_output_stream(place, compression=None) as writer,
+        ):
+            shutil.copyfileobj(reader, writer, CHUNK)
+        if local:
+            os.replace(place, path)
+    except OSError as error:
+        if local and os.path.exists(place):
+            os.unlink(place)
+        raise UnusableError(f"cannot copy {source} to {path}: {error}") from error
+
+
+def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda name: True) -> str:
     """The folder at `uri` as one on this machine: itself, or a whole copy of an object store's.
 
-    `last` is the file that the folder's maker writes last. A copy lies below the temporary folder,
-    named by the URI and the state of what lies there, so a folder that was replaced is fetched
-    anew. Of many processes of a machine that ask at once, one fetches and the others wait.
+    `last` is the file that the folder's maker writes last; of the others, those are copied whose
+    names are `wanted`. A copy lies below the temporary folder, named by the URI and the state of
+    what lies there, so a folder that was replaced is fetched anew. Of many processes of a machine
+    that ask at once, one fetches and the others wait.
     Raises UnusableError where the folder has no `last`, changes meanwhile, or cannot be fetched.
     """
     if not is_remote(uri):
         return os.path.abspath(local_path(uri))
     copies = os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
     try:
-        files = _files_below(uri)
+        files = _files_below(uri, wanted)
         if last not in files:
             raise UnusableError(f"{uri} is no whole folder: it has no {last}")
         state = hashlib.sha256(json.dumps([uri, files]).encode()).hexdigest()[:32]
@@ -216,8 +241,9 @@ def local_copy(uri: str, *, last: str) -> str:
             if not os.path.isdir(target):
                 partial = f"{target}.partial"
                 shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-                _fetch_files(uri, list(files), partial)
-                if _files_below(uri) != files:
+                for name in files:
+                    _copy_file(f"{uri}/{name}", f"{partial}/{name}")
+                if _files_below(uri, wanted) != files:
                     raise UnusableError(f"{uri} was changed while it was copied; run this again")
                 os.rename(partial, target)
     except OSError as error:
@@ -225,24 +251,12 @@ def local_copy(uri: str, *, last: str) -> str:
     return target
 
 
-def _files_below(uri: str) -> dict[str, list[int | None]]:
+def _files_below(uri: str, wanted: Callable[[str], bool]) -> dict[str, list[int | None]]:
     """Files at any depth below the folder `uri`, by name: size in bytes, and time of the write."""
     filesystem, path = open_filesystem(uri)
     found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
     files = sorted((info.path[len(path) :].lstrip("/"), info) for info in found if info.is_file)
-    return {name: [info.size, info.mtime_ns] for name, info in files}
-
-
-def _fetch_files(uri: str, names: Sequence[str], target: str) -> None:
-    filesystem, path = open_filesystem(uri)
-    for name in names:
-        place = os.path.join(target, name)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
-        with (
-            filesystem.open_input_stream(f"{path}/{name}", compression=None) as source,
-            open(place, "wb") as copy,
-        ):
-            shutil.copyfileobj(source, copy, CHUNK)
+    return {name: [info.size, info.mtime_ns] for name, info in files if wanted(name)}
 
 
 def delete(uri: str) -> None:

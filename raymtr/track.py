@@ -11,6 +11,7 @@ the offending row looked for, so that the message can name it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -27,7 +28,8 @@ class Track(TypedDict, total=False):
     track_id: str
     uri: str | None  # None: a track known by words alone
     title: str | None
-    artist: str | None
+    artist: str | None  # as the file or the table shows it, of one or of several
+    artists: list[str] | None  # each of them by name
     album: str | None
     year: int | None
     duration: float | None  # seconds
@@ -35,7 +37,8 @@ class Track(TypedDict, total=False):
     similar_artists: list[str] | None  # most similar first
     dataset: str | None  # which source of the training mixture it belongs to
     split: str | None  # train, valid or test; by artist
-    file_version: str | None  # of the audio when scanned: another one, another sound
+    file_version: str | None  # of the audio when scanned: the same one, the same file
+    audio_digest: str | None  # of its coded audio: the same one, the same sound
 
 
 SCHEMA = pa.schema(
@@ -44,6 +47,7 @@ SCHEMA = pa.schema(
         pa.field("uri", pa.string()),
         pa.field("title", pa.string()),
         pa.field("artist", pa.string()),
+        pa.field("artists", pa.list_(pa.string())),
         pa.field("album", pa.string()),
         pa.field("year", pa.int32()),
         pa.field("duration", pa.float64()),
@@ -52,6 +56,7 @@ SCHEMA = pa.schema(
         pa.field("dataset", pa.string()),
         pa.field("split", pa.string()),
         pa.field("file_version", pa.string()),
+        pa.field("audio_digest", pa.string()),
     ]
 )
 KNOWN = tuple(SCHEMA.names)
@@ -101,6 +106,46 @@ def artist_key(name: str) -> str:
     return key.removeprefix("the ") or key
 
 
+# What sets artists apart in one text. No comma, no "&", no bare slash: Tyler, the Creator; Simon &
+# Garfunkel; AC/DC.
+_BETWEEN_ARTISTS = re.compile(r"\s*[;\0]\s*|\s+/\s+")
+_GUESTS = re.compile(
+    r"\s+[(\[]?(?:feat\.|ft\.|featuring)\s+(?P<guests>[^)\]]+)[)\]]?", re.IGNORECASE
+)
+
+
+def split_artists(text: str) -> list[str]:
+    """`Alba; Bruno feat. Carla` -> Alba, Bruno, Carla; none twice."""
+    names: list[str] = []
+    for part in _BETWEEN_ARTISTS.split(text):
+        guests = _GUESTS.findall(part)
+        names += [name.strip() for name in (_GUESTS.sub("", part), *guests)]
+    return list(dict.fromkeys(filter(None, names)))
+
+
+def with_artists(table: pa.Table) -> pa.Table:
+    """`table` with the column `artists` where it had none, and filled from `artist` where null.
+
+    A catalog that was scanned before there was such a column gets it on the way to its readers.
+    """
+    kind = pa.list_(pa.string())
+    chunks = []
+    for shown in table["artist"].chunks:
+        coded = shown.dictionary_encode()
+        names = coded.dictionary.to_pylist()
+        chunks.append(pa.array(map(split_artists, names), kind).take(coded.indices))
+    column = pa.chunked_array(chunks, kind)
+    if "artists" not in table.column_names:
+        return table.add_column(table.column_names.index("artist") + 1, "artists", column)
+    column = pc.coalesce(table["artists"].cast(kind), column)
+    return table.set_column(table.column_names.index("artists"), "artists", column)
+
+
+def lead_artist(artist: str) -> str | None:
+    """The one whose track it is: of `X feat. Y` and of `X; Y` it is X; None where nothing is."""
+    return next(iter(split_artists(artist)), None)
+
+
 def _nth_row(index: int) -> str:
     return f"row {index + 1}"
 
@@ -135,7 +180,7 @@ def check_tracks(table: pa.Table, *, place: Callable[[int], str] = _nth_row) -> 
         place,
         f"split {{value}} in {{row}}: expected one of {', '.join(SPLITS)}, or nothing",
     )
-    return pa.table(columns).sort_by("track_id")
+    return with_artists(pa.table(columns)).sort_by("track_id")
 
 
 def _check_names(names: list[str]) -> None:
@@ -152,6 +197,8 @@ def _check_names(names: list[str]) -> None:
             )
         if name not in KNOWN and name.lower() in taken:
             raise InputError(f"column {name!r} has the name of another but for case; rename it")
+        if "`" in name or any(unicodedata.category(sign)[0] == "C" for sign in name):
+            raise InputError(f"column {name!r} cannot be named in a filter; rename it")
         if names.count(name) > 1:
             raise InputError(f"column {name!r} stands more than once; rename or drop one")
         taken.add(name.lower())
@@ -168,9 +215,14 @@ def fit_column(
             raise pa.ArrowTypeError("a truth value is no number")
         if field.name == "track_id" and pa.types.is_floating(part.type):
             raise pa.ArrowTypeError("an id is no fraction")
-        if pa.types.is_integer(field.type):  # "1999.0" and 1999.0 are whole numbers too
-            part = part.cast(pa.float64())
-        return part.cast(field.type)
+        if pa.types.is_integer(field.type) and pa.types.is_string(part.type):
+            part = pc.replace_substring_regex(part, r"\.0+$", "")
+        try:
+            return part.cast(field.type)
+        except _MISFIT:
+            if not pa.types.is_integer(field.type):
+                raise
+            return part.cast(pa.float64()).cast(field.type)  # 1e3 is a whole number too
 
     try:
         return cast(column)
@@ -178,7 +230,7 @@ def fit_column(
         row = _first_misfit(column, cast)
         raise InputError(
             f"column {field.name!r}, {place(row)}: {column[row].as_py()!r} does not fit; "
-            f"expected {_EXPECTED[field.type]}"
+            f"expected {_EXPECTED.get(field.type, f'{field.type}, as the catalog has it')}"
         ) from error
 
 

@@ -8,6 +8,7 @@ it takes or makes `X-Request-ID`, hands it to every deployment's log and sends i
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import re
@@ -23,15 +24,16 @@ from starlette.responses import Response
 
 from raymtr.errors import InputError
 from serve import subsonic
-from serve.messages import Refusal
+from serve.messages import UPLOAD_AGAIN_S, Refusal
 from serve.meters import Meters
 from serve.settings import ServeSettings
 
 OPEN_PATHS = re.compile(
     r"/|/page/.*|/livez|/readyz|/docs|/openapi\.json|/rest/getOpenSubsonicExtensions(\.view)?"
 )
-CARRIES_AUDIO = ("/v1/search", "/v1/search/audio")
-LOOPBACK_HOSTS = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
+UPLOADS = "/v1/search/audio"
+CARRIES_AUDIO = ("/v1/search", UPLOADS)
+LOOPBACK_HOSTS = re.compile(r"(localhost\.?|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 SCOPES = frozenset({"search", "metrics"})
 SECURITY = {
     b"x-content-type-options": b"nosniff",
@@ -84,6 +86,7 @@ class Gate:
         self.app, self.settings, self.meters = app, settings, meters
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
         self.spent: dict[str, tuple[float, float]] = {}  # caller -> tokens left, at what time
+        self.uploads = 0  # being read or searched by
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Refuse, or hand on with a bounded body."""
@@ -92,25 +95,41 @@ class Gate:
             return
         began = time.perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
+        headless = scope["method"] == "HEAD" and path != "/mcp"  # which has no GET
+        scope = scope | ({"method": "GET", "head": True} if headless else {})  # ours: it is changed
 
         async def send_marked(message: Any) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
                 self.meters.answered(route, message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", []), *SECURITY.items()]
+            elif headless:
+                message = message | {"body": b""}
             await send(message)
 
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
-        refusal = self._refuse(path, headers, scope.get("query_string", b""))
+        bounded = _Bounded(receive, self._most_bytes(path), self.settings.body_timeout_s)
+        plays = path.startswith("/rest/")
+        try:
+            if plays and scope["method"] == "POST":
+                scope |= await _as_query(bounded, scope, headers)
+            refusal = self._refuse(path, headers, scope)
+        except HTTPException as error:  # of the body
+            refusal = Refusal(error.status_code, "body_refused", str(error.detail))
         if refusal is not None:
             answer: Response = refusal.response()
-            if path.startswith("/rest/"):
+            if plays:
                 answer = subsonic.refused(refusal, asked=Request(scope).query_params)
             await answer(scope, receive, send_marked)
             return
-        await self.app(scope, _Bounded(receive, self._most_bytes(path)), send_marked)
+        carries = self._carries_audio(path, headers)
+        self.uploads += carries
+        try:
+            await self.app(scope, bounded, send_marked)
+        finally:
+            self.uploads -= carries
 
-    def _refuse(self, path: str, headers: dict[str, str], query: bytes) -> Refusal | None:
+    def _refuse(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
             return Refusal(403, "host_refused", "without keys only a loopback host is answered")
         length = headers.get("content-length", "0")
@@ -118,21 +137,46 @@ class Gate:
             return Refusal(413, "body_too_large", "the body is larger than this endpoint takes")
         if OPEN_PATHS.fullmatch(path):
             return None
+        return self._refuse_caller(path, headers, scope) or self._refuse_upload(path, headers)
+
+    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
         if not self.keys:
             return self._spend("anyone")
-        key = self._known(_key_in(path, headers.get("authorization", ""), query))
+        query = scope.get("query_string", b"")
+        sent = _key_in(path, headers.get("authorization", ""), query)
+        if not sent and path.startswith("/rest/") and "t" in parse_qs(query.decode("latin-1")):
+            detail = "salted tokens would need the key in plain text here: send it as apiKey"
+            return Refusal(401, "token_login", detail)
+        key = self._known(sent)
         if key is None:
             return Refusal(401, "key_refused", "send `Authorization: Bearer <key>`")
         wanted = "metrics" if path == "/metrics" else "search"
         if wanted not in key.scopes:
             return Refusal(403, "key_out_of_scope", f"this key does not open {wanted}")
+        scope["caller"] = key.name
         return self._spend(key.name)
 
+    def _refuse_upload(self, path: str, headers: dict[str, str]) -> Refusal | None:
+        """Before its body is read: bodies that wait for an encoder lie in memory."""
+        most = self.settings.uploads_at_once
+        if not self._carries_audio(path, headers) or self.uploads < most:
+            return None
+        return Refusal(503, "busy", f"{most} recordings are in hand already", UPLOAD_AGAIN_S)
+
+    def _carries_audio(self, path: str, headers: dict[str, str]) -> bool:
+        """Whether a request's body may be a recording, by its path and stated length."""
+        if path not in CARRIES_AUDIO or path == UPLOADS:
+            return path == UPLOADS
+        stated = headers.get("content-length")
+        return stated is None or int(stated) > self.settings.json_max_kb * 1024
+
     def _known(self, sent: str) -> Key | None:
-        digest = hashlib.sha256(sent.encode()).hexdigest()
+        # A header's bytes were read as Latin-1; they are UTF-8, or that.
+        forms = (sent.encode(), sent.encode("latin-1", "replace"))
+        digests = [hashlib.sha256(form).hexdigest() for form in forms]
         found = None
         for known, key in self.keys.items():  # all of them: the time tells nothing
-            if hmac.compare_digest(known, digest):
+            if any([hmac.compare_digest(known, digest) for digest in digests]):
                 found = key
         return found
 
@@ -171,14 +215,34 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
     return sent
 
 
-class _Bounded:
-    """`receive` that stops a body at `most` bytes."""
+async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[str, Any]:
+    """What makes a GET of a player's POST: its form, behind what the address asks already."""
+    form, more = b"", True
+    while more:
+        message = await receive()
+        form, more = form + message.get("body", b""), message.get("more_body", False)
+    kind = headers.get("content-type", "").lower()
+    asked = [scope.get("query_string", b"")]
+    asked += [form] if "json" not in kind and "multipart" not in kind else []
+    return {"method": "GET", "query_string": b"&".join(filter(None, asked))}
 
-    def __init__(self, receive: Any, most: int) -> None:
+
+class _Bounded:
+    """`receive` that stops a body at `most` bytes, and one that does not come within `wait_s`."""
+
+    def __init__(self, receive: Any, most: int, wait_s: float) -> None:
         self.receive, self.left = receive, most
+        self.until: float | None = time.monotonic() + wait_s  # None: all of the body is here
 
     async def __call__(self) -> Any:
-        message = await self.receive()
+        if self.until is None:
+            return await self.receive()
+        try:
+            message = await asyncio.wait_for(self.receive(), self.until - time.monotonic())
+        except TimeoutError:
+            raise HTTPException(408, "the body did not come in time") from None
+        if not message.get("more_body", False):
+            self.until = None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
             # FastAPI makes a 400 of any other exception while it reads a body.

@@ -16,6 +16,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
+from pydantic import ValidationError
 from starlette.routing import Route
 
 import raymtr
@@ -53,11 +54,34 @@ def add_agents(http: FastAPI) -> Callable[[], Any]:
     return running
 
 
+class Server(MCPServer):
+    """The SDK's server, but what it is asked wrongly is told so that an agent can mend it."""
+
+    async def call_tool(self, name: str, arguments: Answer, context: Any = None) -> Any:
+        """Refuses arguments that the tool does not have, which the SDK would leave unread."""
+        tools = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
+        unknown = sorted(arguments.keys() - tools.get(name, arguments).keys())
+        if unknown:
+            accepted = ", ".join(tools[name])
+            raise ToolError(f"unknown argument {unknown[0]!r:.100}; accepted: {accepted}")
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                first = error.__cause__.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise ToolError(f"invalid_request: {where}: {first['msg']}") from error
+            raise
+
+
 def build_server(http: FastAPI) -> MCPServer:
     """The server and its tools."""
-    server = MCPServer(
+    server = Server(
         "raymtr", instructions=INSTRUCTIONS, version=raymtr.__version__, log_level="WARNING"
     )
+
+    def some(given: list[str] | str | None) -> list[str] | None:
+        return [given] if isinstance(given, str) else given
 
     async def told(answer: Awaitable[Answer]) -> Answer:
         try:
@@ -70,20 +94,21 @@ def build_server(http: FastAPI) -> MCPServer:
         text: str,
         where: str | None = None,
         k: int = 10,
-        exclude: list[str] | None = None,
+        exclude: list[str] | str | None = None,
         per_artist: int | None = None,
     ) -> Answer:
         """Tracks for words: a description ("rainy-day piano, no vocals"), a title, an artist, or
         "similar to <artist or title>". `where` is a filter such as "year > 1990 and tags has
         'jazz'"; `exclude` are terms that hits must not have; `per_artist` caps hits of one artist.
         """
-        asked = {"text": text, "where": where, "k": k, "exclude": exclude, "per_artist": per_artist}
+        asked: Answer = {"text": text, "where": where, "k": k}
+        asked |= {"exclude": some(exclude), "per_artist": per_artist}
         return await told(ask_search(http, asked))
 
     @server.tool(annotations=READS)
     async def similar(
-        like: list[str],
-        unlike: list[str] | None = None,
+        like: list[str] | str,
+        unlike: list[str] | str | None = None,
         text: str | None = None,
         where: str | None = None,
         k: int = 10,
@@ -91,7 +116,7 @@ def build_server(http: FastAPI) -> MCPServer:
         """Tracks that sound like others, by their track ids, and less like `unlike`; words may
         steer further.
         """
-        asked = {"like": like, "unlike": unlike, "text": text, "where": where, "k": k}
+        asked = {"like": some(like), "unlike": some(unlike), "text": text, "where": where, "k": k}
         return await told(ask_search(http, asked))
 
     @server.tool(annotations=READS)

@@ -57,7 +57,11 @@ async def answer_of(call: Any, queue_timeout_s: float) -> Any:
         await asyncio.wait_for(call._fetch_future_result_async(), queue_timeout_s)
     except TimeoutError as error:
         raise NotTakenError from error
-    return await call
+    try:
+        return await call
+    except asyncio.CancelledError:
+        call.cancel()  # else a replica works on what nobody waits for
+        raise
 
 
 async def ask_search(http: FastAPI, asked: dict[str, Any]) -> dict[str, Any]:

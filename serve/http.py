@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 import raymtr
 from serve.access import Gate
@@ -20,8 +21,9 @@ from serve.agents import add_agents
 from serve.asking import ask, meters_of
 from serve.messages import Refusal, RefusedError
 from serve.meters import Meters
+from serve.openai_routes import add_embeddings
 from serve.openapi import add_schemas, refusals
-from serve.search_routes import add_embeddings, add_search
+from serve.search_routes import add_search
 from serve.settings import ServeSettings
 from serve.subsonic import add_subsonic
 from serve.track_routes import add_playlist, add_tracks
@@ -31,8 +33,12 @@ CODES = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "body_too_slow",
     413: "body_too_large",
 }
+# Of pages elsewhere: what they may send, and may read besides the body.
+SENT_HEADERS = ["authorization", "content-type", "range", "x-request-id", "mcp-protocol-version"]
+TOLD_HEADERS = ["content-range", "etag", "retry-after", "x-request-id"]
 
 
 def build_http(settings: ServeSettings) -> FastAPI:
@@ -51,6 +57,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
         responses=refusals(),
+        dependencies=[Depends(known_parameters)],
     )
     http.state.timeout_s = settings.request_timeout_s
     http.state.meters = Meters()
@@ -64,7 +71,26 @@ def build_http(settings: ServeSettings) -> FastAPI:
     add_errors(http)
     add_schemas(http)
     http.add_middleware(Gate, settings=settings, meters=http.state.meters)
+    if settings.cors_origins:  # outermost: a browser asks for leave without a key
+        http.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins.split(),
+            allow_methods=["GET", "POST"],
+            allow_headers=SENT_HEADERS,
+            expose_headers=TOLD_HEADERS,
+        )
     return http
+
+
+async def known_parameters(request: Request) -> None:
+    """A parameter that the route does not have is refused: unread, it would seem to work."""
+    route = request.scope["route"]
+    known = {parameter.alias for parameter in route.dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown and route.include_in_schema and route.path.startswith("/v1/"):
+        accepted = ", ".join(sorted(known)) or "none"
+        detail = f"unknown parameter {unknown[0]!r:.100}; accepted: {accepted}"
+        raise RefusedError(Refusal(422, "invalid_request", detail))
 
 
 def add_operations(http: FastAPI) -> None:
@@ -122,6 +148,11 @@ def add_errors(http: FastAPI) -> None:
     @http.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        kind = request.headers.get("content-type", "")
+        if first["loc"] == ("body",) and "json" not in kind.lower():
+            said = f"got {kind!r:.100}" if kind else "none was sent"
+            detail = f"the body is JSON: send the header `Content-Type: application/json`; {said}"
+            return Refusal(422, "invalid_request", detail).response()
         where = ".".join(str(part) for part in first["loc"][1:])
         status = 400 if first["type"] == "json_invalid" else 422
         code = "invalid_json" if status == 400 else "invalid_request"

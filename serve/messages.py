@@ -7,12 +7,23 @@ request cost travels back with its answer, so that the ingress can count all of 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
+
+UPLOAD_AGAIN_S = 5  # to a recording that finds no room: about what one takes
 
 
 @dataclass(frozen=True)
@@ -23,15 +34,19 @@ class Refusal:
     code: str
     detail: str
     retry_after_s: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def response(self) -> JSONResponse:
         """As application/problem+json (RFC 9457)."""
         body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s else {}
+        headers = dict(self.headers)
+        if self.retry_after_s:
+            headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
         return JSONResponse(
-            body | {"code": self.code, "detail": self.detail},
+            # `message` is what OpenAI's clients show of an error, and all they show.
+            body | {"code": self.code, "detail": self.detail, "message": self.detail},
             self.status,
             headers,
             media_type="application/problem+json",
@@ -62,6 +77,22 @@ class Searched:
     answer: dict[str, Any]
     vectors: Vectors | None
     remembered: bool = False  # made for an earlier request, so nothing was looked up or encoded
+
+
+def plain(value: Any) -> Any:
+    """A value of the catalog as JSON has it: NaN and infinity are unknown, bytes say their number.
+
+    Tables written before such values were refused still hold them.
+    """
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 class _Body(BaseModel):
@@ -103,11 +134,14 @@ class SearchBody(_Body):
         return self.model_dump(exclude_none=True, exclude={"audio"})
 
 
+TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
 class EmbeddingsBody(_Body):
     """The body of POST /v1/embeddings, as OpenAI's clients send it."""
 
-    input: StrictStr | list[StrictStr]
-    model: StrictStr = "raymtr"
-    encoding_format: StrictStr = "float"
+    input: Annotated[StrictStr | list[Any], WithJsonSchema(TEXTS)]  # tokens are refused in words
+    model: StrictStr | None = None
+    encoding_format: StrictStr | None = None
     dimensions: StrictInt | None = None
     user: StrictStr | None = None

@@ -43,6 +43,11 @@ class Meters:
         self._unindexed = Gauge(
             "raymtr_index_unindexed_rows", "vectors the vector index misses", registry=own
         )
+        self._overdue = Gauge(
+            "raymtr_overdue_calls",
+            "kinds of calls into the tables that outlived their request, where the answer was made",
+            registry=own,
+        )
         self._index = Gauge(
             "raymtr_index_info", "the build that serves", ["table_version", "model"], registry=own
         )
@@ -73,6 +78,7 @@ class Meters:
         for table, rows in state["rows"].items():
             self._rows.labels(table).set(rows)
         self._unindexed.set(state["unindexed_rows"])
+        self._overdue.set(state["overdue_calls"])
         self._index.clear()
         self._index.labels(state["table_version"], state["model"] or "").set(1)
 

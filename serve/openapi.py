@@ -16,7 +16,9 @@ REFUSALS = {
     401: "no key, or an unknown one",
     403: "the key does not open this, or the host is not answered",
     404: "there is no such track, artist, model or file",
+    408: "the body did not come in time",
     413: "the body is too large",
+    416: "the file has none of the bytes asked for",
     422: "the request is not understood; `detail` says what is accepted",
     429: "the key's rate is spent; `Retry-After` says how long to wait",
     503: "too busy, or not ready; `Retry-After` says how long to wait",
@@ -58,7 +60,8 @@ _FOUND = {  # of every answer to a search
 }
 SCHEMAS = {
     "Problem": _record(
-        {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "code": TEXT, "detail": TEXT}
+        {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "code": TEXT, "detail": TEXT},
+        message=TEXT,
     ),
     "Hit": _record(
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 MEDIA_TYPES = {"m3u": "audio/x-mpegurl; charset=utf-8", "jspf": "application/json"}
 SUFFIXES = {"m3u": "m3u8", "jspf": "jspf"}
@@ -23,7 +24,7 @@ def _m3u(tracks: Tracks, title: str, locate: Locate) -> str:
     for track in tracks:
         seconds = -1 if track["duration"] is None else round(track["duration"])
         name = " - ".join(filter(None, [track["artist"], track["title"] or track["track_id"]]))
-        lines += [f"#EXTINF:{seconds},{_line(name)}", _line(locate(track))]
+        lines += [f"#EXTINF:{seconds},{_line(name)}", _place(locate(track))]
     return "\n".join(lines) + "\n"
 
 
@@ -40,6 +41,11 @@ def _jspf(tracks: Tracks, title: str, locate: Locate) -> str:
         }
         entries.append({key: value for key, value in entry.items() if value is not None})
     return json.dumps({"playlist": {"title": title, "track": entries}}, ensure_ascii=False)
+
+
+def _place(where: str) -> str:
+    """A path or address as it is; a path with line breaks, which no line can hold, as a URI."""
+    return f"file://{quote(where)}" if len(where.splitlines()) > 1 else where
 
 
 def _line(text: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.calls import LostTableError
+from raymtr.index.calls import LostTableError, overdue
 from raymtr.index.filters import parse_filter
 from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
@@ -32,7 +32,7 @@ from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
 from raymtr.workspace import Workspace
 from serve.memory import Memory
-from serve.messages import Refusal, Searched, Vectors
+from serve.messages import Refusal, Searched, Vectors, plain
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
@@ -164,7 +164,7 @@ class Retriever:
         rows = await self._read(lambda live: asyncio.to_thread(live.table.rows, [track_id]))
         if track_id not in rows:
             return Refusal(404, "unknown_track", f"no track {track_id!r} in this catalog")
-        return rows[track_id]
+        return {name: plain(value) for name, value in rows[track_id].items()}
 
     async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Refusal:
         """A playlist of `count` tracks between two, each with its cosine to the first."""
@@ -184,13 +184,17 @@ class Retriever:
             return Refusal(422, "invalid_request", str(error))
 
     async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Refusal:
-        """Artists around one, each with the best of its tracks, by the search for similar ones."""
+        """Artists around one, each with the best of its tracks, by the search for similar ones.
+
+        The name goes as it is: written into a sentence, "Artist vs Poet" or an artist whose name is
+        also a title would be read as something else.
+        """
         key = name_key(name)
         keys = [key] if key else []
         known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
         if not any(name_key(row["artist"]) == key for row in known):
             return Refusal(404, "unknown_artist", f"no artist {name!r} in this catalog")
-        found = await self.search({"text": f"similar to {name}", "per_artist": 1, **asked})
+        found = await self.search({"similar_artist": name, "per_artist": 1, **asked})
         if isinstance(found, Refusal):
             return found
         hits = found.answer["hits"]
@@ -208,8 +212,10 @@ class Retriever:
         build = searcher.build
         unindexed = await asyncio.to_thread(searcher.table.unindexed_rows)
         return {"table_version": build.table_version, "model": build.fingerprint} | {
+            "built_at": build.changed_at or build.built_at,
             "rows": build.rows,
             "unindexed_rows": unindexed,
+            "overdue_calls": len(overdue(self.settings.request_timeout_s)),
         }
 
     async def map(self) -> Answer:

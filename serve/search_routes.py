@@ -1,4 +1,4 @@
-"""Search by words, by examples, by a recording; similar tracks and artists; text vectors.
+"""Search by words, by examples, by a recording; similar tracks and artists.
 
 What a search accepts is not said here again: the library checks it. Answers are plain JSON values
 and go out as they are: FastAPI's walk through ten hits takes seven times as long as their JSON.
@@ -7,20 +7,15 @@ and go out as they are: FastAPI's walk through ten hits takes seven times as lon
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-from email import message_from_bytes
-from email.policy import HTTP
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from serve.asking import ask, ask_search, meters_of
-from serve.messages import EmbeddingsBody, Refusal, RefusedError, SearchBody
+from serve.messages import SearchBody
 from serve.openapi import UPLOAD, answers_with
-
-MOST_INPUTS = 256
+from serve.uploads import file_of, recording_in
 
 
 def add_search(http: FastAPI) -> None:
@@ -32,12 +27,7 @@ def add_search(http: FastAPI) -> None:
     async def search_tracks(body: SearchBody) -> JSONResponse:
         asked = body.asked()
         if body.audio is not None:
-            try:
-                said = body.audio.data
-                asked["audio"] = await asyncio.to_thread(base64.b64decode, said, validate=True)
-            except (binascii.Error, ValueError) as error:
-                refusal = Refusal(422, "invalid_request", f"audio.data is no base64: {error}")
-                raise RefusedError(refusal) from error
+            asked["audio"] = await asyncio.to_thread(recording_in, body.audio.data)
         return JSONResponse(await ask_search(http, asked))
 
     @http.post("/v1/search/audio", openapi_extra={"requestBody": UPLOAD}, responses=found)
@@ -46,7 +36,7 @@ def add_search(http: FastAPI) -> None:
     ) -> JSONResponse:
         """Multipart with one file; the rest of the search in the query string."""
         sent = request.headers.get("content-type", ""), await request.body()
-        data = await asyncio.to_thread(file_of, *sent)  # a second for 30 MB
+        data = await asyncio.to_thread(file_of, *sent)
         asked = {"audio": data, "k": k, "text": text, "where": where}
         return JSONResponse(await ask_search(http, asked))
 
@@ -69,48 +59,3 @@ async def ask_search_artists(http: FastAPI, name: str, asked: dict[str, Any]) ->
     meters_of(http).searched(searched)
     answer: dict[str, Any] = searched.answer
     return answer
-
-
-def file_of(content_type: str, body: bytes) -> bytes:
-    """The first file of a multipart body (RFC 7578), or the body itself where it is audio."""
-    if content_type.startswith(("audio/", "application/octet-stream")):
-        return body
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
-    parts = message_from_bytes(head + body, policy=HTTP)
-    if content_type.startswith("multipart/form-data") and parts.is_multipart():
-        for part in parts.iter_parts():
-            if part.get_filename() is not None:
-                data: Any = part.get_payload(decode=True)
-                return bytes(data)
-    refusal = Refusal(422, "no_file", "expected multipart/form-data with one file, or audio/*")
-    raise RefusedError(refusal)
-
-
-def add_embeddings(http: FastAPI) -> None:
-    """Text vectors for OpenAI's clients."""
-
-    @http.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
-        texts = [body.input] if isinstance(body.input, str) else body.input
-        if not 1 <= len(texts) <= MOST_INPUTS or not all(text.strip() for text in texts):
-            detail = f"input is 1 to {MOST_INPUTS} non-empty texts"
-            raise RefusedError(Refusal(422, "invalid_request", detail))
-        if body.encoding_format not in ("float", "base64") or body.dimensions is not None:
-            detail = "encoding_format is float or base64; dimensions cannot be chosen"
-            raise RefusedError(Refusal(422, "invalid_request", detail))
-        made = await ask(http, "embed", body.model, texts)
-        meters_of(http).encoded(made["vectors"])
-        packed = body.encoding_format == "base64"
-        data = [
-            {
-                "object": "embedding",
-                "index": index,
-                "embedding": base64.b64encode(row.astype("<f4").tobytes()).decode()
-                if packed
-                else row.tolist(),
-            }
-            for index, row in enumerate(made["vectors"].rows)
-        ]
-        words = sum(len(text.split()) for text in texts)  # words stand for tokens here
-        usage = {"prompt_tokens": words, "total_tokens": words}
-        return {"object": "list", "data": data, "model": made["model"], "usage": usage}

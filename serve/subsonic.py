@@ -2,13 +2,15 @@
 
 Only what the extension needs is here (`ping`, `getOpenSubsonicExtensions` and its two methods):
 the rest of a music server is the user's own, and ids are this catalog's track ids. Players read
-the body and not the status, so errors come as Subsonic's envelope with status 200. A key is sent
-as `apiKey`, or as the password `p`; Subsonic's salted tokens would need it in plain text here.
+the body and not the status, so errors come as Subsonic's envelope with status 200, that of a
+method which is not here too. A key is sent as `apiKey`, or as the password `p`; Subsonic's salted
+tokens would need it in plain text here. Players post forms; `access` makes queries of them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -25,10 +27,13 @@ VERSION = "1.16.1"
 EXTENSIONS = [
     {"name": "sonicSimilarity", "versions": [1]},
     {"name": "apiKeyAuthentication", "versions": [1]},
+    {"name": "formPost", "versions": [1]},
 ]
-MISSING, NOT_FOUND, GENERIC = 10, 70, 0  # Subsonic's codes
-REFUSED_KEY, NOT_AUTHORIZED = 44, 50
-CODES = {401: REFUSED_KEY, 403: NOT_AUTHORIZED, 404: NOT_FOUND}
+GENERIC = 0  # Subsonic's codes
+BY_STATUS = {401: 44, 403: 50, 404: 70}  # no such key, not authorized, not found
+BY_CODE = {"missing_parameter": 10, "token_login": 42}
+FORMS = ("xml", "json", "jsonp")
+CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,99}", re.ASCII)  # what a script may be told to call
 
 
 def add_subsonic(http: FastAPI) -> None:
@@ -39,6 +44,15 @@ def add_subsonic(http: FastAPI) -> None:
 
     async def extensions(request: Request) -> Response:
         return envelope({"openSubsonicExtensions": EXTENSIONS}, asked=request.query_params)
+
+    async def key(request: Request) -> Response:
+        """Whose key it is; without keys nobody's."""
+        found = {"tokenInfo": {"username": request.scope.get("caller", "anyone")}}
+        return envelope(found, asked=request.query_params)
+
+    async def unknown(request: Request, method: str) -> Response:
+        detail = f"no method {method!r:.100} here, only {', '.join(verbs)}"
+        return refused(Refusal(400, "unknown_method", detail), asked=request.query_params)
 
     async def similar(request: Request) -> Response:
         """Tracks that sound like `id`, nearest first."""
@@ -59,12 +73,14 @@ def add_subsonic(http: FastAPI) -> None:
     verbs = {
         "ping": ping,
         "getOpenSubsonicExtensions": extensions,
+        "tokenInfo": key,
         "getSonicSimilarTracks": similar,
         "findSonicPath": path,
     }
     for name, verb in verbs.items():
         for form in (name, f"{name}.view"):
             http.add_api_route(f"/rest/{form}", verb, methods=["GET"], include_in_schema=False)
+    http.add_api_route("/rest/{method:path}", unknown, methods=["GET"], include_in_schema=False)
 
 
 async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -111,7 +127,7 @@ def child(track: Mapping[str, Any]) -> dict[str, Any]:
 
 def refused(refusal: Refusal, *, asked: Mapping[str, str]) -> Response:
     """A refusal in Subsonic's words."""
-    code = MISSING if refusal.code == "missing_parameter" else CODES.get(refusal.status, GENERIC)
+    code = BY_CODE.get(refusal.code, BY_STATUS.get(refusal.status, GENERIC))
     answer = envelope({"error": {"code": code, "message": refusal.detail}}, asked=asked)
     if refusal.retry_after_s:
         answer.headers["Retry-After"] = str(refusal.retry_after_s)
@@ -127,9 +143,16 @@ def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
         "serverVersion": raymtr.__version__,
         "openSubsonic": True,
     }
-    if asked.get("f") == "json":
+    form, callback = asked.get("f", "xml").lower(), asked.get("callback", "")
+    wrong = form not in FORMS or (form == "jsonp" and not CALLBACK.fullmatch(callback))
+    if wrong and "error" not in body:
+        detail = "f is xml, json, or jsonp with the name of a callback"
+        return refused(Refusal(422, "missing_parameter", detail), asked=asked)
+    if form in ("json", "jsonp"):
         text = json.dumps({"subsonic-response": head | dict(body)}, ensure_ascii=False)
-        return Response(text, media_type="application/json")
+        if wrong or form == "json":
+            return Response(text, media_type="application/json")
+        return Response(f"{callback}({text});", media_type="application/javascript")
     root = _element("subsonic-response", head | dict(body))
     root.set("xmlns", "http://subsonic.org/restapi")
     return Response(

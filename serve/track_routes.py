@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse, Response
 
 from raymtr import storage
 from serve.asking import ask
+from serve.files import FileAnswer
 from serve.messages import Refusal, RefusedError
 from serve.openapi import answers_with
 from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
@@ -26,7 +27,7 @@ def add_tracks(http: FastAPI) -> None:
         return await ask(http, "track", track_id)
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
-    async def track_audio(track_id: str) -> FileResponse:
+    async def track_audio(track_id: str) -> FileAnswer:
         """The catalog's own file, whole or a range of bytes; no path is ever taken from a user."""
         uri = (await ask(http, "track", track_id)).get("uri")
         path = None if uri is None or storage.is_remote(uri) else Path(storage.local_path(uri))
@@ -36,7 +37,8 @@ def add_tracks(http: FastAPI) -> None:
             )
         kind = mimetypes.guess_type(path.name)[0] or ""
         plays = kind.startswith(("audio/", "video/"))
-        return FileResponse(path, media_type=kind if plays else "application/octet-stream")
+        named = kind if plays else "application/octet-stream"
+        return FileAnswer(path, media_type=named, stat_result=path.stat())
 
     @http.get("/v1/map")
     async def catalog_map() -> dict[str, Any]:

@@ -20,14 +20,17 @@ LAYERS = (
     ("model",),
     ("audio", "audio_cache", "text"),
     (
+        "columns",
         "errors",
         "specs",
         "recipes",
         "settings",
+        "plain_text",
         "storage",
         "track",
         "workspace",
         "metrics",
+        "ports",
         "progress",
         "capacity",
     ),
@@ -38,6 +41,7 @@ MAY_IMPORT_RAY = {
     "serve",
     "raymtr/captions/engine.py",
     "raymtr/captions/loop.py",
+    "raymtr/captions/vllm_engine.py",
     "raymtr/training/loop.py",
 }
 LEVEL = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -45,6 +45,13 @@ def test_the_plan_for_a_million_is_what_was_measured() -> None:
         assert plan.query_core_ms[kind] == pytest.approx(figure(row % (some, some, cell)), rel=0.3)
 
 
+def test_cores_encode_as_slowly_as_was_measured() -> None:
+    """24 windows a track; the time that is left once the index is built."""
+    plan = plan_capacity(Wanted(tracks=10**6, hours=24), exact=False)
+    core_s = figure(r"and (\d+) ms of a core a window") / 1000
+    assert plan.encode_cores == pytest.approx(24e6 * core_s / (plan.embed_hours * 3600), abs=1)
+
+
 @pytest.mark.parametrize("tracks", [250_000, 2_000_000, 3_000_000])
 def test_the_plan_grows_as_was_measured(tracks: int) -> None:
     plan = plan_capacity(Wanted(tracks=tracks, hours=24, minutes_per_track=1 / 6), exact=False)

@@ -9,6 +9,7 @@ from raymtr.errors import InputError
 from raymtr.recipes import RECIPES
 from raymtr.specs import (
     AudioSpec,
+    CaptionSpec,
     EmbedSpec,
     Settings,
     TowersSpec,
@@ -45,6 +46,10 @@ def test_specs_are_frozen():
     ("cls", "values", "words"),
     [
         (AudioSpec, {"hopp": 1}, "unknown setting 'hopp'; accepted here: sample_rate, window_s"),
+        (CaptionSpec, {"tensor_parallel": 2}, "tensor_parallel=2 counts GPUs; set use_gpu=true"),
+        (CaptionSpec, {"gpu_memory": 1.5}, "gpu_memory is over 0 and at most 1, got 1.5"),
+        (CaptionSpec, {"max_num_seqs": 0}, "max_num_seqs is at least 1, got 0"),
+        (CaptionSpec, {"passes": 0}, "passes is at least 1, got 0"),
         (TowersSpec, {"audio": {"hop": "220"}}, "'audio.hop' is a int, got '220'"),
         (TowersSpec, {"audio": 5}, "'audio' is a group"),
         (AudioSpec, {"hop": True}, "'hop' is a int"),
@@ -59,8 +64,8 @@ def test_specs_are_frozen():
         ),
         (Settings, {"recipe": "r", "embed": {"actors": 0}}, "setting embed.actors is at least 1"),
         (TrainSpec, {"workers": 769}, "global_batch .* got 768 over 769 workers"),
-        (TrainSpec, {"min_workers": 2}, "min_workers is at most workers, 1; got 2"),
-        (EmbedSpec, {"actors": 2, "min_actors": 3}, "min_actors is at most actors, 2; got 3"),
+        (TrainSpec, {"min_workers": 2}, "min_workers is at most 1, got 2"),
+        (EmbedSpec, {"actors": 2, "min_actors": 3}, "min_actors is at most 2, got 3"),
         (TowersSpec, {"audio": {"window_s": 0}}, "setting audio.window_s is at least 0.1, got 0"),
     ],
 )

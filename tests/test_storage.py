@@ -143,29 +143,41 @@ def test_a_remote_folder_is_copied_once_and_anew_when_it_was_replaced(tmp_path):
 
 
 @pytest.mark.usefixtures("on_a_node")
+def test_of_a_remote_folder_only_what_is_wanted_is_copied(tmp_path):
+    uri = f"s3://music/{tmp_path.name}"
+    for name in ("weights", "config.json", "runs/1/weights"):
+        storage.write_bytes(f"{uri}/{name}", b"1")
+    some = storage.local_copy(uri, last="config.json", wanted=lambda name: "weights" not in name)
+    assert os.listdir(some) == ["config.json"]
+    whole = storage.local_copy(uri, last="config.json")
+    assert sorted(os.listdir(whole)) == ["config.json", "runs", "weights"]
+
+
+@pytest.mark.usefixtures("on_a_node")
 def test_a_copy_that_was_cut_is_begun_again(tmp_path, monkeypatch):
     uri = f"s3://music/{tmp_path.name}"
     for name in ("a", "b", "config.json"):
         storage.write_bytes(f"{uri}/{name}", name.encode())
 
-    fetch = storage._fetch_files
+    fetch = storage._copy_file
 
-    def cut(uri, names, target):
-        fetch(uri, names[:1], target)
-        raise OSError("the line is cut")
+    def cut(source, target):
+        if source.endswith("b"):
+            raise OSError("the line is cut")
+        fetch(source, target)
 
-    monkeypatch.setattr(storage, "_fetch_files", cut)
+    monkeypatch.setattr(storage, "_copy_file", cut)
     with pytest.raises(UnusableError, match="the line is cut"):
         storage.local_copy(uri, last="config.json")
 
-    def replaced(uri, names, target):
-        fetch(uri, names, target)
+    def replaced(source, target):
+        fetch(source, target)
         storage.write_bytes(f"{uri}/b", b"of another model")
 
-    monkeypatch.setattr(storage, "_fetch_files", replaced)
+    monkeypatch.setattr(storage, "_copy_file", replaced)
     with pytest.raises(UnusableError, match="was changed"):
         storage.local_copy(uri, last="config.json")
-    monkeypatch.setattr(storage, "_fetch_files", fetch)
+    monkeypatch.setattr(storage, "_copy_file", fetch)
     copy = storage.local_copy(uri, last="config.json")
     assert sorted(os.listdir(copy)) == ["a", "b", "config.json"]
     assert Path(copy, "b").read_bytes() == b"of another model"
@@ -174,11 +186,11 @@ def test_a_copy_that_was_cut_is_begun_again(tmp_path, monkeypatch):
 COPY = """
 import sys
 from raymtr import storage
-fetch = storage._fetch_files
-def told(*arguments):
+fetch = storage._copy_file
+def told(source, target):
     print("fetched", flush=True)
-    fetch(*arguments)
-storage._fetch_files = told
+    fetch(source, target)
+storage._copy_file = told
 print(storage.local_copy(sys.argv[1], last="config.json"))
 """
 
@@ -194,5 +206,5 @@ def test_of_processes_that_ask_at_once_one_fetches(tmp_path):
     ]
     said = [line for one in asking for line in one.communicate(timeout=120)[0].splitlines()]
     copies = {line for line in said if line != "fetched"}
-    assert said.count("fetched") == 1 and len(copies) == 1 and len(said) == 4
+    assert said.count("fetched") == 2 and len(copies) == 1 and len(said) == 2 + 3
     assert Path(copies.pop(), "weights").stat().st_size == 40 << 20

@@ -1,22 +1,30 @@
 """Audio bytes to mono float32 at the spec's rate: one decoder for training, indexing and serving.
 
-`source` opens the bytes, `probe` and `mpeg` read what they state about their own length,
+`source` opens the bytes, `formats` is the table of what can be read and by whom, `extent` finds the
+audio between tags, `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its length,
 `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, and `decoding` is the
-road through them. Everything outside uses the names below and no others.
+road through them. `describe` is the other road, of a scan: words (`id3`, `comments`), a guess of
+the length, and the `digest` that names the sound. Everything outside uses the names below only.
 """
 
 from raymtr.audio.cuts import clip_start, loop_to, windows
-from raymtr.audio.decoding import DECODING, Decoded, decode, decode_span, random_clip
+from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
+from raymtr.audio.describe import Described, describe
+from raymtr.audio.formats import SUFFIXES
 from raymtr.audio.mono import to_mono
 from raymtr.audio.source import AudioError
 
 __all__ = [
     "DECODING",
+    "RULES",
+    "SUFFIXES",
     "AudioError",
     "Decoded",
+    "Described",
     "clip_start",
     "decode",
     "decode_span",
+    "describe",
     "loop_to",
     "random_clip",
     "to_mono",

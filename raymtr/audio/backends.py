@@ -20,8 +20,6 @@ import soundfile as sf
 
 from raymtr.audio.mono import as_float
 
-SOUNDFILE_FORMS = frozenset({"wav", "w64", "aiff", "caf", "au", "flac", "ogg", "mp3"})
-
 _BLOCK = 1 << 22  # samples: decoder and resampler evict each other's tables, so few turns
 _QUEUED = 1 << 16  # frames FFmpeg's queue gathers; it grows by copying
 _WARM_UP_S = 0.2  # the first frames after a seek miss their predecessors: decoded, then dropped
@@ -108,7 +106,8 @@ class PyAVReader:
         if not streams:
             self._container.close()
             raise NoAudioError("it holds no audio stream that can be decoded")
-        self._stream: Any = streams[0]
+        default = av.stream.Disposition.default
+        self._stream: Any = next((s for s in streams if s.disposition & default), streams[0])
         self._stream.codec_context.thread_count = 1
         self.rate: int = self._stream.rate
         self.timeline_s = 0.0  # first decoded frame's start to last one's end, by their times

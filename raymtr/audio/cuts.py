@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from raymtr.audio.mono import is_silent
 from raymtr.audio.source import AudioError
 from raymtr.specs import AudioSpec
 
@@ -22,11 +23,12 @@ def loop_to(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarray]:
-    """All windows of a track: starts in seconds float64 [W], float32 [W, window_samples].
+    """The audible windows of a track: starts in s float64 [W], float32 [W, window_samples].
 
     Windows start every `window_s`. Where a tail of at least `min_tail_s` remains, one more window
     ends exactly with the track, overlapping its predecessor. A track shorter than a window is
-    repeated from its start until it fills one. Raises AudioError where there are no samples.
+    repeated from its start until it fills one. A silent window is left out: its vector would say
+    nothing of the track. Raises AudioError where there are no samples, or none that is heard.
     """
     if not len(samples):
         raise AudioError("empty", "there are no samples")
@@ -35,5 +37,8 @@ def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarra
     tail = len(samples) - (starts[-1] + size)
     if tail > 0 and tail >= spec.min_tail_s * spec.sample_rate:
         starts.append(len(samples) - size)
+    starts = [start for start in starts if not is_silent(samples[start : start + size])]
+    if not starts:
+        raise AudioError("silent", "nothing is to be heard in it")
     cut = np.stack([loop_to(samples[s : s + size], size) for s in starts])
     return np.array(starts) / spec.sample_rate, cut.astype(np.float32, copy=False)

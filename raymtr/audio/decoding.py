@@ -2,9 +2,10 @@
 
 Samples are decoded at their own rate by soundfile, or by PyAV what soundfile cannot open or does
 not bring home whole (`backends`); channels are averaged, then soxr HQ resamples, both in
-one place (`mono`): no backend may mix or resample.
+one place (`mono`): no backend may mix or resample. Where the channels cancel each other out, the
+louder one is decoded instead: a track that is heard has a sound.
 
-No file comes out short in silence. What a file states about its own length (`probe`) is
+No file comes out short unsaid. What a file states about its own length (`probe`) is
 compared with what was decoded; a file that no backend decodes whole is refused, and jobs turn the
 `AudioError` into a row. Given up: whatever could be saved of a damaged file, and sample rates that
 change midway. A few damaged frames that leave the length whole pass.
@@ -17,25 +18,31 @@ import functools
 import io
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from raymtr.audio.backends import CANNOT_OPEN, SOUNDFILE_FORMS, PyAVReader, SoundFileReader
+from raymtr.audio.backends import CANNOT_OPEN, PyAVReader, SoundFileReader
 from raymtr.audio.cuts import clip_start, loop_to
+from raymtr.audio.describe import describe
+from raymtr.audio.formats import by_soundfile, state
 from raymtr.audio.mono import (
     HIGHEST_RATE,
     LOWEST_RATE,
+    is_silent,
     mix_and_resample,
     resampled_length,
 )
-from raymtr.audio.probe import Stated, probe
+from raymtr.audio.probe import Stated
 from raymtr.audio.source import AudioError, Source, opened
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
 DECODING = "decode-1"  # part of every fingerprint; raised by hand when the same file would differ
+# What is refused and why. Raised by hand when a refusal may have become a track, or the other way
+# round: what was refused by older rules is tried again. It is no part of a fingerprint.
+RULES = 2
 
 _MARGIN_S = 0.1  # decoded on both sides of a span: soxr HQ reaches 128 samples of the lower rate
 _CODEC_FRAME = 4096  # samples; MP4 leaves up to that much padding behind its stated end
@@ -51,6 +58,7 @@ class Decoded:
     seconds: float  # decoded, at the native rate
     expected_seconds: float | None  # by the file's own statement; None where it states nothing
     backend: str  # "soundfile" or "pyav"
+    digest: str | None = None  # of the coded audio (`audio.digest`)
 
 
 def decode(
@@ -65,7 +73,8 @@ def decode(
     Raises AudioError; with `max_s` before decoding where the file states more, else on the way.
     """
     with opened(source, max_mb) as file:
-        return _decode_whole(file, spec, max_s)
+        decoded = _decode_whole(file, spec, max_s)
+        return replace(decoded, digest=describe(file).digest)
 
 
 def decode_span(source: Source, spec: AudioSpec, *, start_s: float, length_s: float) -> np.ndarray:
@@ -110,7 +119,7 @@ def random_clip(source: Source, spec: AudioSpec, rng: np.random.Generator) -> np
 def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -> Decoded:
     if not file.seek(0, 2):
         raise AudioError("empty", "the file has no bytes")
-    stated = probe(file)
+    stated = state(file)
     if stated is None:
         raise AudioError("not_audio", "it begins like no audio format known here")
     file = _behind_tags(file, stated)
@@ -118,14 +127,14 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
     why = ""
     for opener in _openers(stated):
         try:
-            reader = opener(file)
+            attempt, is_whole = _attempt(opener, file, stated, spec, max_s)
         except CANNOT_OPEN as error:
             why = getattr(error, "strerror", None) or str(error)
             continue
-        with contextlib.closing(reader):
-            attempt = _decode_with(reader, stated, spec, max_s)
-            if _is_whole(attempt, reader, stated):
-                return attempt
+        if is_whole:
+            if is_silent(attempt.samples):
+                raise AudioError("silent", f"nothing is to be heard in its {attempt.seconds:.1f} s")
+            return attempt
         if best is None or attempt.seconds > best.seconds:
             best = attempt
         if stated.stretch > 1:
@@ -133,8 +142,28 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
     raise _refusal(best, stated, why)
 
 
+def _attempt(
+    opener: Callable[[BinaryIO], Reader],
+    file: BinaryIO,
+    stated: Stated,
+    spec: AudioSpec,
+    max_s: float | None,
+) -> tuple[Decoded, bool]:
+    """All that one backend finds in the file, and whether it is as much as it should be.
+
+    Raises what CANNOT_OPEN names.
+    """
+    with contextlib.closing(opener(file)) as reader:
+        decoded, louder = _decode_with(reader, stated, spec, max_s)
+        is_whole = _is_whole(decoded, reader, stated)
+    if louder is None or not is_whole:
+        return decoded, is_whole
+    with contextlib.closing(opener(file)) as reader:
+        return _decode_with(reader, stated, spec, max_s, channel=louder)[0], True
+
+
 def _behind_tags(file: BinaryIO, stated: Stated) -> BinaryIO:
-    """The file, or a copy without the ID3v2 tags that make libsndfile cut a WAV short."""
+    """The file, or a copy without what stands before its audio and misleads decoders."""
     if not stated.start:
         return file
     file.seek(stated.start)
@@ -148,12 +177,19 @@ def _openers(stated: Stated) -> list[Callable[[BinaryIO], Reader]]:
     PyAV, which counts honestly.
     """
     by_pyav = functools.partial(PyAVReader, form=stated.form)
-    trusted = stated.form in SOUNDFILE_FORMS and not stated.missing
+    trusted = by_soundfile(stated.form) and not stated.missing
     return [SoundFileReader, by_pyav] if trusted else [by_pyav]
 
 
-def _decode_with(reader: Reader, stated: Stated, spec: AudioSpec, max_s: float | None) -> Decoded:
-    """All that this backend finds in the file, with what it should find."""
+def _decode_with(
+    reader: Reader,
+    stated: Stated,
+    spec: AudioSpec,
+    max_s: float | None,
+    *,
+    channel: int | None = None,
+) -> tuple[Decoded, int | None]:
+    """What a reader gives, with what it should; and the channel to hear where the mean has none."""
     rate, frames = reader.rate, reader.frames
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError("not_audio", f"its header states a sample rate of {rate} Hz")
@@ -163,11 +199,15 @@ def _decode_with(reader: Reader, stated: Stated, spec: AudioSpec, max_s: float |
     if max_s is not None and expected is not None and expected > max_s and not stated.missing:
         raise AudioError("too_long", f"it states {expected:.1f} s, at most {max_s:.1f} s are read")
     blocks = ((reader.rate, block) for block in reader.blocks())
-    samples, seconds = mix_and_resample(blocks, spec, max_s)
+    mixed = mix_and_resample(blocks, spec, max_s, channel=channel)
+    samples, seconds = mixed.samples, mixed.seconds
     if reader.can_seek and frames and frames < seconds * rate <= frames + _CODEC_FRAME:
         seconds = frames / rate  # cut the padding off, so that spans and wholes end alike
         samples = samples[: resampled_length(frames, rate, spec)]
-    return Decoded(samples=samples, seconds=seconds, expected_seconds=expected, backend=reader.name)
+    decoded = Decoded(
+        samples=samples, seconds=seconds, expected_seconds=expected, backend=reader.name
+    )
+    return decoded, mixed.louder
 
 
 def _is_whole(attempt: Decoded, reader: Reader, stated: Stated) -> bool:
@@ -176,7 +216,7 @@ def _is_whole(attempt: Decoded, reader: Reader, stated: Stated) -> bool:
         return False
     if attempt.expected_seconds is None and reader.damaged:
         return False
-    expected = max(attempt.expected_seconds or 0.0, reader.timeline_s)
+    expected = max(attempt.expected_seconds or 0.0, reader.timeline_s if stated.timed else 0.0)
     return attempt.seconds >= expected - min(stated.slack_s, expected / 4)
 
 
@@ -188,6 +228,8 @@ def _refusal(best: Decoded | None, stated: Stated, why: str) -> AudioError:
         if best:
             return AudioError("empty", "there are no samples in it")
         return AudioError("not_audio", f"it begins like {stated.form}, but: {why}")
+    if stated.encrypted:  # only now: some call plain sound so
+        return AudioError("encrypted", f"its sound is encrypted ({stated.form}); it takes a key")
     known = f"{expected:.2f} s" if expected else "an unknown length"
     note = stated.missing or "the rest is damaged or cut off"
     return AudioError("truncated", f"decoded {seconds:.2f} s of {known} expected: {note}")
@@ -210,7 +252,7 @@ class _Track(NamedTuple):
 @contextlib.contextmanager
 def _seekable(file: BinaryIO) -> Iterator[_Track | None]:
     """The track, or None where only a full decode can be relied on (or can tell what is wrong)."""
-    stated = probe(file)
+    stated = state(file)
     reader: Reader | None = None
     if stated and not stated.missing and stated.stretch == 1:
         with contextlib.suppress(*CANNOT_OPEN):
@@ -247,6 +289,7 @@ def _read_span(track: _Track, spec: AudioSpec, start: int, count: int) -> np.nda
     meeting = max(0, start - margin) // up
     stop = -(-(start + count + margin) * down // up)
     blocks = track.reader.blocks(meeting * down, None if stop >= track.frames else stop)
-    samples, _ = mix_and_resample(((rate, block) for block in blocks), spec)
-    span = samples[start - meeting * up :][:count]
-    return None if track.reader.damaged or len(span) < count else span
+    mixed = mix_and_resample(((rate, block) for block in blocks), spec)
+    span = mixed.samples[start - meeting * up :][:count]
+    unsure = track.reader.damaged or mixed.louder is not None
+    return None if unsure or len(span) < count else span

@@ -7,6 +7,7 @@ stream gives bit for bit what one call over the whole track gives.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -20,6 +21,22 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header that states others 
 _CHUNK = 1 << 16  # samples soxr takes at a time: larger ones leave the cache
 _LOUDEST = 1e6  # RMS where full scale is 1: float files may pass it, but not by 120 dB
 _MOST_CHANNELS = 64
+_SILENT = 1e-4  # where full scale is 1: -80 dB, above the dither of 16 bits
+_CANCELLED = 1e-3  # energy of the mean over that of the loudest channel: -30 dB
+_EVERY = 37  # of so many frames one tells the energies of the channels
+
+
+class Mixed(NamedTuple):
+    """What came of all blocks."""
+
+    samples: np.ndarray  # float32 [n] at the spec's rate
+    seconds: float  # at the native rate
+    louder: int | None  # the loudest channel, where the channels cancel each other out
+
+
+def is_silent(samples: np.ndarray) -> bool:
+    """Whether nothing is to be heard in samples [n]."""
+    return not len(samples) or float(max(samples.max(), -samples.min())) < _SILENT
 
 
 def to_mono(samples: np.ndarray, rate: int, spec: AudioSpec) -> np.ndarray:
@@ -40,24 +57,36 @@ def to_mono(samples: np.ndarray, rate: int, spec: AudioSpec) -> np.ndarray:
     if not samples.size:
         raise AudioError("empty", "there are no samples")
     block = as_float(samples.reshape(len(samples), -1))
-    return mix_and_resample([(int(rate), block)], spec)[0]
+    mixed = mix_and_resample([(int(rate), block)], spec)
+    if mixed.louder is not None:
+        mixed = mix_and_resample([(int(rate), block)], spec, channel=mixed.louder)
+    return mixed.samples
 
 
 def mix_and_resample(
-    blocks: Iterable[tuple[int, np.ndarray]], spec: AudioSpec, max_s: float | None = None
-) -> tuple[np.ndarray, float]:
-    """(float32 [n] at the spec's rate, native seconds) of (rate in Hz, [frames, channels]) blocks.
+    blocks: Iterable[tuple[int, np.ndarray]],
+    spec: AudioSpec,
+    max_s: float | None = None,
+    *,
+    channel: int | None = None,
+) -> Mixed:
+    """One channel, or the mean of all, of (rate in Hz, [frames, channels]) blocks.
 
-    The mean of the channels is a matrix product: thirty times faster than `mean` on interleaved
-    samples. Raises AudioError beyond `max_s`, and for samples that no sound has.
+    The mean is a matrix product: thirty times faster than `mean` on interleaved samples. Raises
+    AudioError beyond `max_s`, and for samples that no sound has.
     """
     parts: list[np.ndarray] = []
     stream: soxr.ResampleStream | None = None
     frames, rate = 0, spec.sample_rate
+    energies = np.zeros(_MOST_CHANNELS + 1)  # of each channel; of the mean last
     for rate, block in blocks:
         channels = block.shape[1]
         with np.errstate(invalid="ignore", over="ignore"):  # what that means is judged below
-            mono = block @ np.full(channels, 1 / channels, np.float32)
+            if channel is None:
+                mono = block @ np.full(channels, 1 / channels, np.float32)
+                _add_energies(energies, block, mono)
+            else:
+                mono = np.ascontiguousarray(block[:, min(channel, channels - 1)])
         frames += len(mono)
         if max_s is not None and frames > max_s * rate:
             raise AudioError("too_long", f"it goes on after {max_s:.1f} s, the most that is read")
@@ -74,7 +103,16 @@ def mix_and_resample(
         energy = float(samples @ samples)
     if not energy <= _LOUDEST**2 * len(samples):
         raise AudioError("bad_samples", "it holds NaN, infinite or absurdly large samples")
-    return samples, frames / rate
+    loudest = int(energies[:-1].argmax())
+    cancelled = energies[-1] < _CANCELLED * energies[loudest]
+    return Mixed(samples, frames / rate, loudest if cancelled else None)
+
+
+def _add_energies(energies: np.ndarray, block: np.ndarray, mono: np.ndarray) -> None:
+    some, mean = block[::_EVERY, :_MOST_CHANNELS], mono[::_EVERY]
+    if some.shape[1] > 1:
+        energies[: some.shape[1]] += np.einsum("ij,ij->j", some, some, dtype=np.float64)
+        energies[-1] += np.dot(mean, mean)
 
 
 def _resampler(rate: int, spec: AudioSpec) -> soxr.ResampleStream:

@@ -13,12 +13,17 @@ import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+
+from raymtr.audio.extent import Extent, id3_length, read_at
 
 SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
 
-_SEARCH = 1 << 16  # bytes in which the first frame must begin
+_HEAD = 1 << 17  # bytes in which the first frame nearly always begins
+_GLANCE = 1 << 14  # of them a scan looks at
+_SEARCH = 1 << 24  # and in which it must: a cover whose tag states too small a size is before it
 _LONGEST_GAP = 1 << 22  # bytes; behind a longer one nothing is searched
+_HOLE = 0.1  # share of a stream
 _CHAIN = 4  # frames that must follow one another to be believed
 _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 
@@ -51,16 +56,23 @@ class Counted:
     seconds: float  # of the whole recording, gaps included
     missing_s: float  # of it, seconds whose frames are gone
     frame_s: float  # seconds in one frame
+    first: int  # byte at which the first frame begins
 
 
-def count_frames(head: bytes, length: int, read_all: Callable[[], bytes]) -> Counted | None:
-    """The length of a stream of `length` bytes that begins with `head`; None where it is none.
+def count_frames(read: Callable[[int], bytes], length: int) -> Counted | None:
+    """The length of a stream of `length` bytes, of which `read` gives the first; None for none.
 
     A Xing, Info or VBRI header counts the frames of the whole recording. If its count of bytes is
     the stream's, it is believed; else all frames are walked, and where there is no such header, or
-    more frames than it counts, a gap counts as the audio its bytes would have held.
+    more frames than it counts, a gap between two rows of frames counts as the audio its bytes would
+    have held. Bytes before the first row and behind the last one are no audio: text, padding, the
+    rest of a cover whose tag states too small a size.
     """
-    found = _first_frame(head)
+    head = read(_HEAD)
+    found = _first_frame(head, whole=length <= _HEAD)
+    if found is None and length > _HEAD:
+        head = read(_SEARCH)
+        found = _first_frame(head, whole=length <= _SEARCH)
     if found is None:
         return None
     first, (form, _, samples, rate) = found
@@ -69,27 +81,48 @@ def count_frames(head: bytes, length: int, read_all: Callable[[], bytes]) -> Cou
     if header.bytes and abs(length - first - header.bytes) <= near:
         count, expected = header.frames, float(header.frames)
     else:
-        count, expected = _walk(read_all(), header.frames)
+        count, expected = _walk(read(length), first, header.frames)
     return Counted(
         form=form,
         seconds=max(0.0, expected * samples - header.trim) / rate,
         missing_s=(expected - count) * samples / rate,
         frame_s=samples / rate,
+        first=first,
     )
 
 
-def _walk(data: bytes, stated: int) -> tuple[int, float]:
+def glance(file: BinaryIO, extent: Extent) -> float | None:
+    """Seconds by an encoder's count of frames, else as if all frames were like the first: a guess.
+
+    None where no frames follow one another in the first bytes.
+    """
+    length = extent.end - extent.start
+    head = read_at(file, extent.start, min(_GLANCE, length))
+    found = _first_frame(head, whole=length <= _GLANCE)
+    if found is None:
+        return None
+    first, (form, size_at, samples, rate) = found
+    header = _xing(head[first : first + 256]) if form == "mp3" else _NO_HEADER
+    frames = header.frames or (length - first) / size_at(first)
+    return max(0.0, frames * samples - header.trim) / rate
+
+
+def first_frame(head: bytes) -> int | None:
+    """Where in the first bytes of a stream its frames begin."""
+    found = _first_frame(head, whole=len(head) < _HEAD)
+    return found[0] if found else None
+
+
+def _walk(data: bytes, first: int, stated: int) -> tuple[int, float]:
     """(whole frames there are, frames there should be), `stated` being a header's word or 0.
 
-    A frame that leads into nothing is part of the gap: its own length may be what is damaged.
+    A frame that leads into a gap is part of it: its own length may be what is damaged.
     """
-    found = _first_frame(data)
-    if found is None:
+    frames = _frames_at(data, first)
+    if frames is None:
         return 0, float(stated)
-    first, (_, size_at, _, _) = found
-    end = _end_before_tags(data)
-    count, frame_bytes, gap_bytes = 0, 0, len(data[:first].strip(b"\0"))
-    p, size = first, 0
+    size_at, p, end = frames.size_at, first, len(data)
+    size, count, frame_bytes, gap_bytes = 0, 0, 0, 0
     while p < end - 6:
         before, size = size, size_at(p)
         if size and p + size > end:
@@ -100,8 +133,10 @@ def _walk(data: bytes, stated: int) -> tuple[int, float]:
         elif tag := _tag_length(data, p):
             p += tag
         else:
-            count, frame_bytes = count - (before > 0), frame_bytes - before
             after = _resync(data, p - before, end, size_at)
+            if after == end and not is_hole(data[p:], end):
+                break  # what follows the last row is no audio
+            count, frame_bytes = count - (before > 0), frame_bytes - before
             gap_bytes += after - (p - before)
             p = after
     count -= 1 if stated else 0  # the frame that holds the header is silent
@@ -110,30 +145,26 @@ def _walk(data: bytes, stated: int) -> tuple[int, float]:
     return count, count + gap_bytes * count / max(1, frame_bytes)
 
 
-def id3_length(head: bytes) -> int:
-    """Bytes of the ID3v2 tag that begins with `head`; 0 where none does (ID3v2.4, 3.1)."""
-    if len(head) < 10 or head[:3] != b"ID3":
-        return 0
-    a, b, c, d = head[6:10]
-    return 10 + (a << 21 | b << 14 | c << 7 | d) + (10 if head[5] & 0x10 else 0)
-
-
-def _first_frame(data: bytes) -> tuple[int, _Frames] | None:
-    """The first place from which whole frames follow one another."""
+def _first_frame(data: bytes, *, whole: bool) -> tuple[int, _Frames] | None:
+    """The first place from which frames follow one another; a `whole` stream may end so soon."""
     p, end = data.find(b"\xff"), len(data) - 6
-    while 0 <= p < min(end, _SEARCH):
-        frames = _layer_frames(data, p) or _adts_frames(data, p)
-        if frames and _chain_holds(frames, p, end):
+    while 0 <= p < end:
+        frames = _frames_at(data, p)
+        if frames and _chain_holds(frames.size_at, p, end, may_end=whole):
             return p, frames
         p = data.find(b"\xff", p + 1)
     return None
 
 
-def _chain_holds(frames: _Frames, p: int, end: int) -> bool:
+def _frames_at(data: bytes, p: int) -> _Frames | None:
+    return _layer_frames(data, p) or _adts_frames(data, p)
+
+
+def _chain_holds(size_at: Callable[[int], int], p: int, end: int, *, may_end: bool = True) -> bool:
     for _ in range(_CHAIN):
-        size = frames.size_at(p) if p < end else 0
+        size = size_at(p) if p < end else 0
         if not size:
-            return p >= end
+            return p >= end and may_end
         p += size
     return True
 
@@ -144,29 +175,21 @@ def _tag_length(data: bytes, p: int) -> int:
 
 
 def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int:
-    """Where after `p` two frames follow one another."""
+    """Where after `p` frames follow one another again, or reach the end; else the end."""
     limit = min(end - 6, p + _LONGEST_GAP)
     while 0 <= (p := data.find(b"\xff", p + 1)) < limit:
-        after = p + size_at(p)
-        if after > p and (after >= end - 6 or size_at(after)):
+        if _chain_holds(size_at, p, end - 6):
             return p
     return end
 
 
-def _end_before_tags(data: bytes) -> int:
-    """The end of the audio: before ID3v1, APEv2 and Lyrics3 tags at the end of the file."""
-    end = len(data)
-    while end > 0:
-        if data[end - 128 : end - 125] == b"TAG":
-            end -= 128
-        elif data[end - 32 : end - 24] == b"APETAGEX":
-            size, _, flags = struct.unpack_from("<III", data, end - 20)
-            end -= size + (32 if flags >> 31 else 0)
-        elif data[end - 9 : end] == b"LYRICS200" and data[end - 15 : end - 9].isdigit():
-            end -= int(data[end - 15 : end - 9]) + 15
-        else:
-            break
-    return max(end, 0)
+def is_hole(tail: bytes, whole: int) -> bool:
+    """Whether the last bytes of `whole` ones were never written: zeros alone, and a lot of them.
+
+    Some padding of zeros is left by many writers; a download that has reserved its space is not
+    told from that but by its share.
+    """
+    return len(tail) > whole * _HOLE and not tail.strip(b"\0")
 
 
 def _xing(frame: bytes) -> _Header:

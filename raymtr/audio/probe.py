@@ -2,294 +2,262 @@
 
 Decoders return half a damaged file without a word, so `audio` needs a second opinion. Headers are
 read here by hand, because a decoder's own header figure already hides the damage: libsndfile cuts
-a torn WAV's length to fit, and guesses that of a VBR MP3 from its first frames. The bytes also
-name the container, so a wrong suffix misleads nobody and FFmpeg is only ever offered the one
-demuxer that fits: a playlist that names other files is no audio here.
+a torn WAV's length to fit, and guesses that of a VBR MP3 from its first frames.
 
-Given up: formats outside `_MAGIC`, and free-format MP3. MP3, ADTS and Ogg files are read whole
-and walked frame by frame or page by page (half a millisecond for 30 s); of others only headers.
+There are two questions. `Stated` is what a decode has to reach: MP3, ADTS and Ogg files are read
+whole for it and walked frame by frame or page by page (half a millisecond for 30 s). The guess of
+a scan reads heads and ends only, and is corrected by the length that is decoded.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import BinaryIO, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
 
-from raymtr.audio import mpeg
+from raymtr.audio import mpeg, ogg
+from raymtr.audio.comments import box_at, boxes
+from raymtr.audio.extent import Extent, read_at
 
 SLACK_S = 0.05  # a decode may be this much short of the stated length
+LATE_SLACK_S = 0.5  # or this much of one that is counted from an estimated beginning
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stated:
-    """A file's container and what it states about its length."""
+    """What a file states about its length."""
 
-    form: str  # name of the FFmpeg demuxer that reads it
+    form: str = ""  # name of the FFmpeg demuxer that reads it
     seconds: float | None = None  # None: ask the decoder's header, then multiply by `stretch`
     slack_s: float = SLACK_S
     stretch: float = 1.0  # stated over present bytes of the data chunk
+    timed: bool = True  # whether the times of decoded frames tell of gaps
     missing: str = ""  # why the file cannot be whole, where that is known already
-    start: int = 0  # first byte behind ID3v2 tags that do not belong before such a container
+    encrypted: bool = False
+    start: int | None = None  # first byte a decoder should see; None: that of the container
 
 
-def probe(file: BinaryIO) -> Stated | None:
-    """The statement of `file`, or None where its bytes are no audio container known here."""
-    size = file.seek(0, 2)
-    start = _after_id3(file)
-    head = _at(file, start, 64)
-    form = next((name for name, found in _MAGIC if found(head)), "")
-    if form:
-        return replace(_container(file, form, head, start, size), start=start)
-    return _mpeg(file, start, size)
+def nothing(file: BinaryIO, extent: Extent) -> Stated:
+    """Of a format that only its decoder knows the length of."""
+    return Stated()
 
 
-def _container(file: BinaryIO, form: str, head: bytes, start: int, size: int) -> Stated:
-    if form in _CHUNKS:
-        return _chunked(file, form, head, start, size)
-    if form == "flac":
-        return _flac(_at(file, start + 8, 34))
-    if form == "au":
-        offset, stated = struct.unpack_from(">II", head.ljust(12, b"\0"), 4)
-        return Stated(form=form, stretch=_stretch(stated, size - start - offset))
-    if form == "ogg":
-        return _ogg(_at(file, start, size - start))
-    if form == "mov":
-        return _mov(file, start, size)
-    if form == "asf":
-        return _asf(_at(file, start, 1 << 16))
-    return Stated(form=form)
+# ---- chunks: WAV, AIFF, CAF, Wave64, DSF -------------------------------------------------------
 
-
-_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
-_MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide")
-_MAGIC: tuple[tuple[str, Callable[[bytes], bool]], ...] = (
-    ("wav", lambda b: b[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and b[8:12] == b"WAVE"),
-    ("aiff", lambda b: b[:4] == b"FORM" and b[8:12] in (b"AIFF", b"AIFC")),
-    ("w64", lambda b: b[:16] == _W64_RIFF),
-    ("caf", lambda b: b[:4] == b"caff"),
-    ("au", lambda b: b[:4] == b".snd"),
-    ("flac", lambda b: b[:4] == b"fLaC"),
-    ("ogg", lambda b: b[:4] == b"OggS"),
-    ("mov", lambda b: b[4:8] in _MOV_BOXES),
-    ("asf", lambda b: b[:16] == _ASF),
-    ("matroska", lambda b: b[:4] == b"\x1aE\xdf\xa3"),
-    ("wv", lambda b: b[:4] == b"wvpk"),
-    ("tta", lambda b: b[:4] == b"TTA1"),
-    ("ape", lambda b: b[:4] == b"MAC "),
-    ("ac3,eac3", lambda b: b[:2] == b"\x0bw"),
-)
-
-
-def _at(file: BinaryIO, offset: int, count: int) -> bytes:
-    file.seek(offset)
-    return file.read(count)
-
-
-def _after_id3(file: BinaryIO) -> int:
-    """Where the audio begins: behind any ID3v2 tags (cover art included)."""
-    start = 0
-    while length := mpeg.id3_length(_at(file, start, 10)):
-        start += length
-    return start
-
-
-# ---- chunks: WAV, AIFF, CAF, Wave64 ------------------------------------------------------------
-
-# form -> offset of the first chunk, struct of id and size, padding, whether sizes count the header
+# offset of the first chunk, struct of id and size, padding, whether sizes count the header
 _CHUNKS: dict[str, tuple[int, str, int, bool]] = {
     "wav": (12, "<4sI", 2, False),
     "aiff": (12, ">4sI", 2, False),
     "caf": (8, ">4sq", 1, False),
     "w64": (40, "<16sQ", 8, True),
+    "dsf": (28, "<4sQ", 1, True),
 }
 _MAX_CHUNKS = 1000  # a file of zeros is not a million empty chunks
+# From here on a size that the file does not hold is none, but the most that a writer had counted on
+# and never came back to correct: about 2^31 or 2^32, less what its header takes, or 2,000,000,000.
+_OPEN = 0x7000_0000
+_PCM = (1, 3, 0xFFFE)  # whole numbers, floats, or which of them stands further on
 
 
-def _chunked(file: BinaryIO, form: str, head: bytes, start: int, size: int) -> Stated:
-    """Compare the size that the chunk of samples states with the bytes that follow it."""
-    first, layout, align, counts_header = _CHUNKS[form]
-    layout = layout.replace("<", ">") if head[:4] == b"RIFX" else layout
-    header, p, long_size = struct.calcsize(layout), start + first, 0
+def _walk_chunks(file: BinaryIO, extent: Extent, kind: str) -> Iterator[tuple[bytes, int, int]]:
+    """(id, start, stated size) of each chunk."""
+    first, layout, align, counts_header = _CHUNKS[kind]
+    head = read_at(file, extent.start, 4)
+    layout = layout.replace("<", ">") if head == b"RIFX" else layout
+    header, p = struct.calcsize(layout), extent.start + first
     for _ in range(_MAX_CHUNKS):
-        if p + header > size:
-            break
-        name, stated = struct.unpack(layout, _at(file, p, header))
+        if p + header > extent.end:
+            return
+        name, stated = struct.unpack(layout, read_at(file, p, header))
         stated -= header if counts_header else 0
+        yield name, p + header, stated
+        p += header + max(0, stated) + -stated % align
+
+
+def find_samples(file: BinaryIO, extent: Extent, kind: str) -> tuple[int, int, int] | None:
+    """Start, present and stated size of the chunk of samples; None where there is none."""
+    long_size = 0
+    for name, at, stated in _walk_chunks(file, extent, kind):
         if name == b"ds64":  # RF64 keeps the long size of its data chunk here (EBU 3306)
-            long_size = struct.unpack("<Q", _at(file, p + header + 8, 8).ljust(8, b"\0"))[0]
+            long_size = struct.unpack("<Q", read_at(file, at + 8, 8).ljust(8, b"\0"))[0]
         if name[:4] in (b"data", b"SSND"):
             if long_size and stated == 0xFFFFFFFF:
                 stated = long_size
-            return Stated(form=form, stretch=_stretch(stated, size - p - header))
-        p += header + max(0, stated) + -stated % align
-    return Stated(form=form, missing="there is no chunk of samples")
+            present = extent.end - at
+            is_open = (stated > present and _is_open(stated)) or stated <= 0
+            return at, present if is_open else min(present, stated), stated
+    return None
+
+
+def chunked(kind: str, file: BinaryIO, extent: Extent) -> Stated:
+    """Compare the size that the chunk of samples states with the bytes that follow it."""
+    found = find_samples(file, extent, kind)
+    if found is None:
+        return Stated(missing="there is no chunk of samples")
+    at, _, stated = found
+    return Stated(stretch=_stretch(stated, extent.end - at))
+
+
+def au(file: BinaryIO, extent: Extent) -> Stated:
+    """The size in the header of Sun's format."""
+    offset, stated = struct.unpack(">II", read_at(file, extent.start + 4, 8).ljust(8, b"\0"))
+    return Stated(stretch=_stretch(stated, extent.end - extent.start - offset))
+
+
+def _is_open(stated: int) -> bool:
+    return stated <= 0 or _OPEN <= stated <= 0xFFFFFFFF
 
 
 def _stretch(stated: int, present: int) -> float:
     """Stated over present bytes; 1 where a streaming writer left the size open."""
-    is_open = stated <= 0 or stated == 0xFFFFFFFF or 0x7FFF0000 <= stated <= 0x80000000
-    return 1.0 if is_open or stated <= present else stated / max(present, 1)
+    return 1.0 if stated <= present or _is_open(stated) else stated / max(present, 1)
+
+
+def wav_seconds(file: BinaryIO, extent: Extent) -> float | None:
+    """Bytes of samples over bytes a second of the chunk `fmt `, which only of PCM are true."""
+    rate = 0
+    for name, at, _ in _walk_chunks(file, extent, "wav"):
+        if name == b"fmt ":
+            order = ">" if read_at(file, extent.start, 4) == b"RIFX" else "<"
+            kind, _, _, rate = struct.unpack(f"{order}HHII", read_at(file, at, 12).ljust(12, b"\0"))
+            rate = rate if kind in _PCM else 0
+        if name == b"data":
+            break
+    found = find_samples(file, extent, "wav")
+    return found[1] / rate if found and rate else None
+
+
+def aiff_seconds(file: BinaryIO, extent: Extent) -> float | None:
+    """Frames over the rate, an 80-bit float, of the chunk COMM."""
+    for name, at, _ in _walk_chunks(file, extent, "aiff"):
+        if name == b"COMM":
+            comm = read_at(file, at, 18).ljust(18, b"\0")
+            frames = int.from_bytes(comm[2:6], "big")
+            exponent, mantissa = struct.unpack(">HQ", comm[8:18])
+            rate = mantissa * 2.0 ** ((exponent & 0x7FFF) - 16383 - 63)
+            return frames / rate if rate >= 1 else None
+    return None
+
+
+def dsf_seconds(file: BinaryIO, extent: Extent) -> float | None:
+    """Samples over the rate in the chunk `fmt `."""
+    head = read_at(file, extent.start + 28, 52).ljust(52, b"\0")
+    rate, _, samples = struct.unpack_from("<IIQ", head, 28)
+    return samples / rate if rate else None
 
 
 # ---- headers that state a length ---------------------------------------------------------------
 
 
-def _flac(streaminfo: bytes) -> Stated:
+def flac(file: BinaryIO, extent: Extent) -> Stated:
     """STREAMINFO: 20 bits of rate, 8 of format, 36 of total samples (RFC 9639, 8.2)."""
-    packed = int.from_bytes(streaminfo[10:18].ljust(8, b"\0"), "big")
+    packed = int.from_bytes(read_at(file, extent.start + 18, 8).ljust(8, b"\0"), "big")
     rate, total = packed >> 44, packed & (1 << 36) - 1
-    return Stated(form="flac", seconds=total / rate if rate and total else None)
+    return Stated(seconds=total / rate if rate and total else None)
 
 
-def _asf(head: bytes) -> Stated:
+_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ENCRYPTION = (  # content encryption, extended and advanced (ASF, 3.14 to 3.16)
+    bytes.fromhex("fbb3112223bdd211b4b700a0c955fc6e"),
+    bytes.fromhex("14e68a292226174cb935dae07ee9289c"),
+    bytes.fromhex("b69b077aa4da124ea5ca91d38dc11a8d"),
+)
+
+
+def asf(file: BinaryIO, extent: Extent) -> Stated:
     """Play duration less preroll of the file properties object (ASF specification, 3.2)."""
-    p = head.find(bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"))
+    head = read_at(file, extent.start, 1 << 16)
+    size = min(int.from_bytes(head[16:24], "little"), len(head))
+    encrypted = any(mark in head[:size] for mark in _ENCRYPTION)
+    p = head.find(_PROPERTIES)
     if p < 0 or len(head) < p + 92:
-        return Stated(form="asf")
+        return Stated(encrypted=encrypted)
     play, _, preroll, flags = struct.unpack_from("<QQQI", head, p + 64)
     seconds = play / 1e7 - preroll / 1e3
     is_live = flags & 1 or seconds <= 0
     # A WMA decoder keeps back up to a frame at either end, 46 ms each.
-    return Stated(form="asf", seconds=None if is_live else seconds, slack_s=0.1)
+    return Stated(seconds=None if is_live else seconds, slack_s=0.1, encrypted=encrypted)
 
 
-def _mov(file: BinaryIO, start: int, size: int) -> Stated:
+_CIPHERS = (b"drms", b"drmi", b"enca", b"encv", b"aavd")  # sample entries that need a key
+
+
+def mov(file: BinaryIO, extent: Extent) -> Stated:
     """Walk the top-level boxes: without `moov` nothing can be decoded, nor the length be known."""
-    p = start
-    for _ in range(_MAX_CHUNKS):
-        if p + 16 > size:
-            break
-        length, name, long = struct.unpack(">I4sQ", _at(file, p, 16))
-        length = long if length == 1 else length
-        p = p + length if length >= 8 else size
-        if name == b"moov" and p <= size:
-            return Stated(form="mov")
-    seconds = (max(p, size) - start) * 8 / 128_000
+    stop = extent.start
+    for name, _, end in boxes(file, extent.start, extent.end):
+        stop = end
+        if name == b"moov" and end <= extent.end:
+            return Stated(encrypted=_encrypted(file, extent))
+    seconds = (max(stop, extent.end) - extent.start) * 8 / 128_000
     missing = "its index (moov) is cut off; the length is a guess from its size at 128 kb/s"
-    return Stated(form="mov", seconds=seconds, missing=missing)
+    return Stated(seconds=seconds, missing=missing)
 
 
-def _mpeg(file: BinaryIO, start: int, size: int) -> Stated | None:
+def _encrypted(file: BinaryIO, extent: Extent) -> bool:
+    """Whether all sound is described by sample entries that need a key."""
+    kinds = [entry for entry in _sample_entries(file, extent) if entry]
+    return bool(kinds) and all(kind in _CIPHERS for kind in kinds)
+
+
+def _sample_entries(file: BinaryIO, extent: Extent) -> Iterator[bytes]:
+    """The kind of each track of sound."""
+    moov = box_at(file, extent.start, extent.end, "moov")
+    for name, start, end in boxes(file, *moov) if moov else ():
+        media = box_at(file, start, end, "mdia") if name == b"trak" else None
+        handler = media and box_at(file, *media, "hdlr")
+        table = media and box_at(file, *media, "minf/stbl/stsd")
+        if handler and table and read_at(file, handler[0] + 8, 4) == b"soun":
+            yield read_at(file, table[0] + 12, 4)
+
+
+def mov_seconds(file: BinaryIO, extent: Extent) -> float | None:
+    """The movie's duration, or that of its fragments where the header has none (ISO 14496-12)."""
+    moov = box_at(file, extent.start, extent.end, "moov")
+    header = box_at(file, *moov, "mvhd") if moov else None
+    if moov is None or header is None:
+        return None
+    data = read_at(file, header[0], 32).ljust(32, b"\0")
+    wide = data[0] == 1
+    scale = int.from_bytes(data[20:24] if wide else data[12:16], "big")
+    ticks = int.from_bytes(data[24:32] if wide else data[16:20], "big")
+    if not ticks and (fragments := box_at(file, *moov, "mvex/mehd")):
+        data = read_at(file, fragments[0], 12).ljust(12, b"\0")
+        ticks = int.from_bytes(data[4:12] if data[0] == 1 else data[4:8], "big")
+    return ticks / scale if scale and 0 < ticks < 0xFFFFFFFF else None
+
+
+def mpeg_frames(file: BinaryIO, extent: Extent) -> Stated | None:
     """The frames counted. Half a file without a Xing header is simply a shorter whole file."""
-    head = _at(file, start, 1 << 17)
-    counted = mpeg.count_frames(head, size - start, lambda: _at(file, start, size - start))
+    length = extent.end - extent.start
+    counted = mpeg.count_frames(
+        lambda count: read_at(file, extent.start, min(count, length)), length
+    )
     if counted is None:
         return None
     slack_s = mpeg.SLACK_FRAMES * counted.frame_s
+    # MPEG decoders know ID3v2 in front, and find their way in a file best that is left as it is.
+    only_id3 = all(tag.kind == "id3v2" for tag in extent.tags if tag.start < extent.start)
     missing = f"{counted.missing_s:.2f} s of frames are missing or damaged"
     return Stated(
         form=counted.form,
         seconds=counted.seconds,
         slack_s=slack_s,
         missing=missing if counted.missing_s > slack_s else "",
+        start=extent.start + counted.first if counted.first or not only_id3 else 0,
     )
 
 
-# ---- Ogg ---------------------------------------------------------------------------------------
-
-_OGG_HEADER = struct.Struct("<5xBqII4xB")
-_LONGEST_PAGE_S = 60  # beyond that a damaged page's word is damaged too
-_MOST_DAMAGED = 100  # pages, then the walk ends: bytes made to look like pages cost no minutes
-_REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
-
-
-def _ogg(data: bytes) -> Stated:
-    """Sum, over chained streams, the last granule position over its clock (RFC 3533, RFC 7845).
-
-    Decoders drop a page whose checksum fails, a second of Opus, and go on; so every checksum is
-    verified, and a gap in the numbers of the intact pages, or no page marked as the last, means
-    that audio is missing. Of a page that fails, the granule position still tells how long the
-    track was at least.
-    """
-    streams: list[_OggStream] = []
-    current: dict[int, _OggStream] = {}  # by serial, which the same file twice has twice
-    for page in _ogg_pages(data):
-        if page.begins and page.intact and (clock := _ogg_clock(page.body)):
-            current[page.serial] = _OggStream(*clock, number=page.number)
-            streams.append(current[page.serial])
-        elif stream := current.get(page.serial):
-            if page.intact or page.granule - stream.granule < _LONGEST_PAGE_S * stream.rate:
-                stream.granule = max(stream.granule, page.granule)
-            if page.intact:
-                stream.gaps += page.number != stream.number + 1
-                stream.number, stream.ended = page.number, page.ends
-    seconds = sum(max(0, s.granule - s.skip) / s.rate for s in streams)
+def ogg_pages(file: BinaryIO, extent: Extent) -> Stated:
+    """Sum, over chained streams, from the first granule to the last over the clock."""
+    streams, torn = ogg.walk(read_at(file, extent.start, extent.end - extent.start))
     missing = ""
-    if any(s.gaps for s in streams):
+    if any(stream.gaps for stream in streams):
         missing = "pages are missing or damaged"
-    elif not all(s.ended for s in streams):
-        missing = "there is no last page, so expected is the least it can be"
-    return Stated(form="ogg", seconds=seconds or None, missing=missing)
-
-
-@dataclass
-class _OggStream:
-    """One logical stream while its pages go by."""
-
-    rate: int  # granules a second
-    skip: int  # granules before the first sample
-    granule: int = 0
-    number: int = 0  # of the last intact page
-    gaps: int = 0
-    ended: bool = False
-
-
-class _OggPage(NamedTuple):
-    serial: int
-    number: int
-    granule: int
-    begins: bool
-    ends: bool
-    intact: bool
-    body: bytes
-
-
-def _ogg_pages(data: bytes) -> Iterator[_OggPage]:
-    """The pages; from a damaged header the next capture pattern is searched (RFC 3533, 6)."""
-    p, damaged = data.find(b"OggS"), 0
-    while 0 <= p <= len(data) - 27 and damaged < _MOST_DAMAGED:
-        flags, granule, serial, number, segments = _OGG_HEADER.unpack_from(data, p)
-        body = p + 27 + segments
-        end = body + sum(data[p + 27 : body])
-        whole = data[p:end]
-        intact = end <= len(data) and _ogg_checksum(whole) == whole[22:26]
-        yield _OggPage(
-            serial,
-            number,
-            granule,
-            bool(flags & 2),
-            bool(flags & 4),
-            intact,
-            whole[27 + segments :],
-        )
-        damaged += not intact
-        p = end if intact else data.find(b"OggS", p + 4)
-
-
-def _ogg_clock(packet: bytes) -> tuple[int, int] | None:
-    """Granules a second and granules to skip, from a codec's first packet; None for no audio."""
-    packet, rate, skip = packet.ljust(64, b"\0"), 0, 0
-    if packet.startswith(b"\x01vorbis"):
-        rate = struct.unpack_from("<I", packet, 12)[0]
-    elif packet.startswith(b"OpusHead"):
-        rate, skip = 48_000, struct.unpack_from("<H", packet, 10)[0]
-    elif packet.startswith(b"\x7fFLAC"):
-        rate = int.from_bytes(packet[27:30], "big") >> 4
-    elif packet.startswith(b"Speex   "):
-        rate = struct.unpack_from("<I", packet, 36)[0]
-    return (rate, skip) if rate else None
-
-
-def _ogg_checksum(page: bytes) -> bytes:
-    """The checksum of a page as its header should hold it.
-
-    Ogg runs the polynomial of zlib's CRC-32 from the other end, from zero and without inverting:
-    reversing the bits of each byte, and of the result, makes zlib's C loop compute it.
-    """
-    blank = page[:22] + bytes(4) + page[26:]
-    crc = zlib.crc32(blank.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return crc.to_bytes(4, "big").translate(_REVERSED)
+    elif torn and streams:
+        missing = "the last page is cut off, so expected is the least it can be"
+    seconds = sum(stream.seconds for stream in streams) or None
+    late = any(stream.start for stream in streams)  # where such a stream begins is estimated
+    slack_s = LATE_SLACK_S if late else SLACK_S
+    return Stated(seconds=seconds, missing=missing, slack_s=slack_s, timed=not late)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from raymtr import storage
-from raymtr.errors import InputError
+from raymtr.errors import InputError, UnusableError
 
 Source = str | bytes | os.PathLike[str]  # a local path or a URI; or the bytes of a file
 
@@ -24,8 +24,9 @@ Source = str | bytes | os.PathLike[str]  # a local path or a URI; or the bytes o
 class AudioError(Exception):
     """A file that gives no samples. `code` is stable, `reason` is a sentence for a person.
 
-    Codes: missing, unreadable, too_large (before reading); empty, not_audio, too_long, truncated
-    (shorter than it states), bad_samples (NaN, infinite or absurd values).
+    Codes: missing, unreadable, unreachable (a store that does not answer), too_large (before
+    reading); empty, not_audio, encrypted, too_long, truncated (shorter than it states), bad_samples
+    (NaN, infinite or absurd values), silent.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -47,7 +48,11 @@ def opened(source: Source, max_mb: float | None = None) -> Iterator[BinaryIO]:
         raise AudioError("missing", f"there is no file {source!r}") from error
     except OSError as error:
         what = repr(source) if isinstance(source, str) else "the bytes given"
-        raise AudioError("unreadable", f"cannot read {what}: {error.strerror or error}") from error
+        away = isinstance(source, str) and storage.is_remote(source)
+        code = "unreachable" if away else "unreadable"
+        raise AudioError(code, f"cannot read {what}: {error.strerror or error}") from error
+    except UnusableError as error:  # one bucket that is away is a bad row, not a dead job
+        raise AudioError("unreachable", str(error)) from error
     except InputError as error:  # a URI of an unknown kind is a bad row, not a dead job
         raise AudioError("unreadable", str(error)) from error
 

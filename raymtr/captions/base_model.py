@@ -12,10 +12,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import FinetuneSpec
 
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # how names of big files end
 WHOLE_HASH = 1 << 20  # bytes of a weight file that its identity reads: they name every tensor
+
+
+def here(base: str, *, weights: bool = True) -> str:
+    """`base` as this process can open it: a copy on this machine of one in an object store."""
+    if not storage.is_remote(base):
+        return storage.local_path(base)
+    if not storage.exists(f"{base}/config.json"):
+        raise InputError(f"no model at {base!r} (no config.json); --base is a folder or a hub name")
+    if weights:
+        return storage.local_copy(base, last="config.json")
+    return storage.local_copy(
+        base, last="config.json", wanted=lambda name: not name.endswith(WEIGHTS)
+    )
 
 
 def load_tokenizer(base: str) -> Any:
@@ -23,7 +38,7 @@ def load_tokenizer(base: str) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(here(base, weights=False))
     except (OSError, ValueError) as error:
         raise InputError(f"no tokenizer at {base!r}; --base is a folder or a hub name") from error
     if tokenizer.eos_token_id is None:
@@ -48,7 +63,7 @@ def load_base(base: str, spec: FinetuneSpec) -> Any:
     if spec.quantization != "none":
         options["quantization_config"] = _quantization(spec)
     try:
-        model = AutoModelForCausalLM.from_pretrained(base, **options)
+        model = AutoModelForCausalLM.from_pretrained(here(base), **options)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{base!r} is no causal language model that can be read here ({error}); "
@@ -70,7 +85,11 @@ def _quantization(spec: FinetuneSpec) -> Any:
             "install it there, or set finetune.quantization=none"
         )
     four = spec.quantization == "4bit"
-    return BitsAndBytesConfig(load_in_4bit=four, load_in_8bit=not four)
+    return BitsAndBytesConfig(
+        load_in_4bit=four,
+        load_in_8bit=not four,
+        bnb_4bit_compute_dtype=torch.bfloat16 if spec.precision == "bf16" else torch.float32,
+    )
 
 
 def add_lora(model: Any, spec: FinetuneSpec) -> Any:
@@ -81,7 +100,8 @@ def add_lora(model: Any, spec: FinetuneSpec) -> Any:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if spec.quantization != "none":
-        model = prepare_model_for_kbit_training(model)
+        again = {"use_reentrant": False}  # of activations that are not kept; DDP needs it so
+        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)
     targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
     layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     absent = sorted(set(targets) - layers)
@@ -105,15 +125,20 @@ def base_identity(base: str) -> str:
     """Which weights lie in the folder `base`, as 16 hexadecimal digits; a hub name stays a name.
 
     It reads the configuration, and the first MiB and the size of each weight file: a base of 14
-    GB is told apart in a second. Weights that differ only further back are not.
+    GB is told apart in a second, wherever it lies. Weights that differ only further back are not.
     """
-    if not os.path.isdir(base):
+    if not is_folder(base):
         return base
     digest = hashlib.sha256()
-    for name in sorted(os.listdir(base)):
+    filesystem, path = storage.open_filesystem(base)
+    for name in storage.list_files(base):
         if name == "config.json" or name.endswith((".safetensors", ".bin")):
-            path = os.path.join(base, name)
-            with open(path, "rb") as file:
-                digest.update(f"{name} {os.path.getsize(path)}\0".encode())
+            with filesystem.open_input_file(f"{path}/{name}") as file:
+                digest.update(f"{name} {file.size()}\0".encode())
                 digest.update(file.read(WHOLE_HASH))
     return digest.hexdigest()[:16]
+
+
+def is_folder(base: str) -> bool:
+    """Whether `base` is a folder, here or in an object store, and not a hub name."""
+    return storage.is_remote(base) or os.path.isdir(storage.local_path(base))

@@ -66,16 +66,20 @@ class FinetuneStep:
         """`steps` and `rate` are the phase's: pretraining and LoRA have their own."""
         self.model, self.spec, self.steps, self.rate = model, spec, steps, rate
         self.device = device
-        if spec.quantization == "none":
+        if spec.quantization == "none" and not self._is_sharded():
             model.to(device)
         self.loss: nn.Module = self._over_workers(AnswerLoss(model))
         self.learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(self.learned.values(), lr=rate, weight_decay=0.01)
 
+    def _is_sharded(self) -> bool:
+        """Whether each worker has a part of every layer: the device never holds them all."""
+        return self.spec.strategy == "fsdp" and _world() > 1
+
     def _over_workers(self, loss: AnswerLoss) -> nn.Module:
-        if not dist.is_initialized() or dist.get_world_size() == 1:
+        if _world() == 1:
             return loss
-        if self.spec.strategy == "fsdp":
+        if self._is_sharded():
             from torch.distributed.fsdp import fully_shard
 
             causal = (

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from raymtr import storage
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.finetune import Draws, FinetuneStep, batches_from, pad
-from raymtr.captions.generate import local_folder, write_texts
+from raymtr.captions.generate import write_texts
 from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, read_pairs
 from raymtr.captions.pretrain import SentenceDraw, build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode, prompt_of, tidy
@@ -62,7 +62,8 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
             tokenizer = train_tokenizer(sets.train, spec.toy)
             _publish(tokenizer, f"{folder}/tokenizer", last="tokenizer.json")
         _wait()
-        tokenizer = load_tokenizer(local_folder(f"{folder}/tokenizer"))
+        made = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
+        tokenizer = load_tokenizer(made)
         model = build_toy(tokenizer, spec.toy, seed=spec.seed)
         step_of = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
@@ -72,7 +73,7 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         draw = pretrain_draw(sets.train, spec.toy, weights=weights)
         Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
         _save(step_of, target, tokenizer)
-    return local_folder(target)
+    return target
 
 
 def tune(

@@ -2,7 +2,7 @@
 
 `OpenWords` follows one caption in Python. On a GPU that would mean a copy to the host, and a wait,
 in every step of every caption. Here the words of all captions lie in one padded table, and what is
-begun or written is read off the last few tokens: some twenty small kernels a step, whose work is
+begun or written is read off the last few tokens: a few dozen small kernels a step, whose work is
 rows x words x spellings x (tokens of the longest spelling) squared, and nothing over the
 vocabulary.
 """

@@ -1,12 +1,11 @@
-"""What an audio file says about itself: title, artist, album, year, seconds, genres.
+"""What an audio file says about itself: title, artists, album, year, seconds, genres.
 
 Nothing is decoded, and a file without readable tags is still a track, by its name: whether it is
 music is for the decoder to say. Only a file with nothing in it, or that cannot be opened, becomes
-an error row. The parser is tinytag (MIT, pure Python); what it does not know (Matroska, WebM,
-bare AAC) goes by its name.
+an error row. How each format keeps its words is `raymtr.audio`'s matter; which of them are a
+track's title or year, and which are none, is decided here, as the players that people use do it.
 
-Broken files send it through gigabytes four bytes at a time, so it reads through a `Ration`. Files
-are opened from threads: most of the time goes into waiting for disks and object stores.
+Files are opened from threads: most of the time goes into waiting for disks and object stores.
 """
 
 from __future__ import annotations
@@ -15,35 +14,59 @@ import io
 import os
 import re
 import stat
-import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-from tinytag import TinyTag, TinyTagException, UnsupportedFormatError
 
-from raymtr import storage
-from raymtr.errors import InputError
-from raymtr.track import SCHEMA
+from raymtr import audio, storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.plain_text import one_line
+from raymtr.track import SCHEMA, split_artists
 
-TAGGED = pa.schema([*SCHEMA, pa.field("code", pa.string()), pa.field("reason", pa.string())])
+TAGGED = pa.schema(
+    [
+        *SCHEMA,
+        pa.field("named_by_tag", pa.bool_()),
+        pa.field("code", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
+)
 READERS = 16  # threads
-MOST_READS = 100_000  # an Ogg file has about 300 pages a minute, two reads each
-MOST_BYTES = 64 << 20  # pictures are not read, text is short
 FEWEST_BYTES = 10  # a second of audio has more, silence in FLAC included; else its header lies
+
+Words = list[dict[str, list[str]]]  # of each tag of a file, the most trusted first
+
+# Names a fact goes by, the one that players show first.
+_TITLE = ("TITLE",)
+_ARTIST = ("ARTIST", "ALBUMARTIST", "ALBUM ARTIST", "ALBUM_ARTIST", "PERFORMER")
+_ARTISTS = ("ARTISTS",)
+_ALBUM = ("ALBUM",)
+_DATES = ("DATE", "YEAR", "ORIGINALDATE", "ORIGINALYEAR", "ORIGINAL YEAR")
+_GENRE = ("GENRE",)
 _YEAR = re.compile(r"(?<!\d)([12]\d{3})(?:\d{4})?(?!\d)")  # 1999, 1999-05-01, 05/1999, 19990501
-_GENRE_ENDS = re.compile(r"[;/|,\x00]")
+_GENRE_ENDS = re.compile(r"[;|\x00]")
+_GENRE_PARTS = re.compile(r"[/,]")
+# Genres that hold what elsewhere parts two: Apple's, and Discogs' "Folk, World, & Country".
+_ONE_GENRE = re.compile(r"singer\s*/\s*songwriter|.*,\s*(?:&|and)\s.*", re.IGNORECASE)
 
 
 def read_tags(files: pa.Table) -> pa.Table:
     """`files` (track_id, uri, title by the name) as tracks, in their order.
 
-    Two columns more, `code` and `reason`, are null but where a file is empty or unreadable.
+    Three columns more: `named_by_tag` says whether the title is not the file's name; `code` and
+    `reason` are null but where a file is empty or unreadable.
     """
     with ThreadPoolExecutor(READERS) as pool:
         rows = list(pool.map(_read_file, files.to_pylist()))
     return pa.Table.from_pylist(rows, schema=TAGGED)
+
+
+def digests_of(uris: Iterable[str]) -> Iterator[str | None]:
+    """The digest of each local or remote file's sound; None where it cannot be had."""
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(_digest, uris)
 
 
 def _read_file(file: dict[str, str]) -> dict[str, Any]:
@@ -51,13 +74,29 @@ def _read_file(file: dict[str, str]) -> dict[str, Any]:
         stream, size = _open(file["uri"])
     except FileNotFoundError:
         return file | {"code": "missing", "reason": "a link to a file that is not there"}
+    except UnusableError as error:
+        return file | {"code": "unreachable", "reason": str(error)}
     except (OSError, InputError) as error:
         return file | {"code": "unreadable", "reason": f"cannot be opened: {error}"}
     with stream:
         if size == 0:
             return file | {"code": "empty", "reason": "the file has no bytes"}
-        tag = _parse(stream, size, file["uri"])
-    return file if tag is None else file | _words(tag, size, title=file["title"])
+        found = audio.describe(stream)
+    row = file | read_words(found.words) | {"audio_digest": found.digest}
+    row["named_by_tag"] = row["title"] is not None
+    row["title"] = row["title"] or file["title"]
+    if found.seconds is not None and 0.0 < found.seconds < size / FEWEST_BYTES:
+        row["duration"] = found.seconds
+    return row
+
+
+def _digest(uri: str) -> str | None:
+    try:
+        stream, _ = _open(uri)
+    except (OSError, InputError, UnusableError):
+        return None
+    with stream:
+        return audio.describe(stream).digest
 
 
 def _open(uri: str) -> tuple[BinaryIO, int]:
@@ -70,91 +109,51 @@ def _open(uri: str) -> tuple[BinaryIO, int]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is no regular file")
-    return open(path, "rb"), status.st_size
+    return open(path, "rb", buffering=0), status.st_size
 
 
-class Ration:
-    """A file that refuses to be read on and on, and never more at once than it holds."""
-
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream, self._size = stream, size
-        self._reads, self._bytes = MOST_READS, MOST_BYTES
-        self.seek, self.tell = stream.seek, stream.tell
-
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes. Raises OSError once the ration is used up."""
-        size = min(size, self._size)
-        self._reads -= 1
-        self._bytes -= size
-        if self._reads < 0 or self._bytes < 0:
-            raise OSError("too much to read for tags")
-        return self._stream.read(size)
-
-
-def _parse(stream: BinaryIO, size: int, uri: str) -> TinyTag | None:
-    """The file's tags: by content, else by suffix; without its seconds where they fail."""
-    suffix = os.path.splitext(uri)[1].lower()
-    # Bare AAC would be taken for MP3, and an Ogg file is read to its end for its seconds.
-    untimed = suffix == ".aac" or (storage.is_remote(uri) and suffix in (".ogg", ".oga", ".opus"))
-    for seconds in (False,) if untimed else (True, False):
-        for name in (None, uri):
-            stream.seek(0)
-            try:
-                return TinyTag.get(name, Ration(stream, size), duration=seconds)
-            except UnsupportedFormatError:
-                continue
-            except (TinyTagException, OSError):
-                break
-    return None
-
-
-def _words(tag: TinyTag, size: int, *, title: str) -> dict[str, Any]:
+def read_words(words: Words) -> dict[str, Any]:
+    """The columns of a track that the tags of a file give; null what they do not."""
+    shown = _values(words, _ARTIST)
+    listed = _values(words, _ARTISTS)
+    artists = [name for text in listed or shown for name in split_artists(text)]
+    titles, albums = _values(words, _TITLE), _values(words, _ALBUM)
     return {
-        "title": _line(tag.title) or title,
-        "artist": _line(tag.artist) or _line(tag.albumartist),
-        "album": _line(tag.album),
-        "year": _year(tag.year),
-        "duration": _seconds(tag, size),
-        "tags": _genres([tag.genre, *tag.other.get("genre", ())]),
+        "title": titles[0] if titles else None,
+        "artist": "; ".join(shown or listed) or None,
+        "artists": list(dict.fromkeys(artists)) or None,
+        "album": albums[0] if albums else None,
+        "year": _year(words),
+        "tags": _genres(_values(words, _GENRE)),
     }
 
 
-def _line(text: str | None) -> str | None:
-    """One line of clean text, or None."""
-    clean = _mended(text or "").replace("\x00", " ").encode("utf-8", "replace").decode()
-    return " ".join(unicodedata.normalize("NFC", clean).split()) or None
+def _values(words: Words, names: Iterable[str]) -> list[str]:
+    """The values of the first of these names that any tag has, of the most trusted that has it.
+
+    A value of question marks is what a writer left who had no letters for it.
+    """
+    for name in names:
+        for fields in words:
+            lines = [one_line(text) for text in fields.get(name, ())]
+            if found := [line for line in lines if line and line.strip("? ")]:
+                return list(dict.fromkeys(found))
+    return []
 
 
-def _mended(text: str) -> str:
-    """`BeyoncÃ©` -> `Beyoncé`: many writers put UTF-8 into tags that are declared Latin-1."""
-    try:
-        return text.encode("latin-1").decode()
-    except UnicodeError:
-        return text
+def _year(words: Words) -> int | None:
+    """The first that can be one, in the order of _DATES: `0000` and `'69` are none."""
+    texts = (text for name in _DATES for fields in words for text in fields.get(name, ()))
+    return next((int(found[1]) for text in texts if (found := _YEAR.search(text))), None)
 
 
-def _year(text: str | None) -> int | None:
-    found = _YEAR.search(text or "")
-    return int(found[1]) if found else None
-
-
-def _seconds(tag: TinyTag, size: int) -> float | None:
-    """The duration its header states, unless the file has too few bytes for it."""
-    seconds = tag.duration or 0.0
-    if not 0.0 < seconds < size / FEWEST_BYTES:
-        return None
-    # What is stated without loss is known to the byte; a stream's WAV header says 2^32 bytes.
-    if tag.is_lossless and seconds * (tag.bitrate or 0.0) * 1000 / 8 > 1.5 * size:
-        return None
-    return float(seconds)
-
-
-def _genres(texts: Iterable[str | None]) -> list[str] | None:
+def _genres(texts: Iterable[str]) -> list[str] | None:
     """Genres apart (`Rock; Pop/Rap`), in their order, none twice but for case."""
     genres: dict[str, str] = {}
     for text in texts:
-        for part in _GENRE_ENDS.split(text or ""):
-            genre = _line(part)
-            if genre:
-                genres.setdefault(genre.casefold(), genre)
+        for part in _GENRE_ENDS.split(text):
+            is_one = _ONE_GENRE.fullmatch(part.strip())
+            for piece in [part] if is_one else _GENRE_PARTS.split(part):
+                if genre := one_line(piece):
+                    genres.setdefault(genre.casefold(), genre)
     return list(genres.values()) or None

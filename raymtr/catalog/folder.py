@@ -6,7 +6,8 @@ of 10^6 files in seconds; the files are opened by `file_tags`, where a job may s
 
 Links are followed, git-annex and shared album folders being made of them, but only to places not
 walked yet, so that neither a loop nor a link beside its target gives anything twice. Names that
-begin with one dot are hidden; "...Baby One More Time" begins with three.
+begin with one dot are hidden; "...Baby One More Time" begins with three. Folders in which systems
+keep what was deleted, or older states, are left out by name.
 """
 
 from __future__ import annotations
@@ -18,19 +19,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from urllib.parse import quote_from_bytes
 
 import pyarrow as pa
 from pyarrow import fs
 
 from raymtr import storage
+from raymtr.audio import SUFFIXES
 from raymtr.errors import UnusableError
+from raymtr.plain_text import from_bytes, one_line
 
-_SUFFIXES = """
-    .wav .wave .w64 .flac .mp3 .mp2 .mpga .ogg .oga .opus .spx .m4a .m4b .mp4 .aac .aif .aiff .aifc
-    .wma .asf .mka .webm .weba .caf .au .snd .ac3 .ape .wv .tta .mpc .dsf .amr
-"""
-AUDIO_SUFFIXES = frozenset(_SUFFIXES.split())
 # "01 Title", "1-01 Title", "7. Title", "12 - Title"; but "99 Luftballons", "24-7", "1999" stay.
 _TRACK_NUMBER = re.compile(
     r"^(?:\d{1,2}-\d{2}\s+|\d{1,3}\s*[-.)]+(?:\s+|(?=\D))|0\d{1,2}\s+)(?=.*\w)"
@@ -44,14 +43,21 @@ class Listing:
     files: pa.Table  # track_id, uri, title by the name; in the order of the paths
     skipped: Counter[str] = field(default_factory=Counter)  # files left out, by suffix
     unreadable: list[dict[str, str | None]] = field(default_factory=list)  # folders: dead letters
+    skip_folders: tuple[str, ...] = ()  # patterns of names, in small letters
+
+    def skips(self, folder: str) -> bool:
+        """Whether a folder of this name is no part of the library."""
+        return any(fnmatchcase(folder.lower(), pattern) for pattern in self.skip_folders)
 
 
-def list_audio(source: str) -> Listing:
+def list_audio(source: str, skip_folders: Sequence[str] = ()) -> Listing:
     """The audio files below the folder `source`, local or in an object store.
 
-    Raises UnusableError where the folder itself cannot be read.
+    Folders whose names fit a pattern of `skip_folders` are left out and counted. Raises
+    UnusableError where the folder itself cannot be read.
     """
-    listing = Listing(files=pa.table({}))
+    patterns = tuple(pattern.lower() for pattern in skip_folders)
+    listing = Listing(files=pa.table({}), skip_folders=patterns)
     if storage.is_remote(source):
         filesystem, path = storage.open_filesystem(source.rstrip("/"))
         root, below = source.rstrip("/"), _walk_store(filesystem, path, listing)
@@ -79,7 +85,7 @@ def _files(below: list[str], uris: list[str]) -> pa.Table:
 
 def is_audio(name: str) -> bool:
     """Whether a file's name promises audio."""
-    return _suffix(name) in AUDIO_SUFFIXES
+    return _suffix(name) in SUFFIXES
 
 
 def _suffix(name: str) -> str:
@@ -102,11 +108,13 @@ def _walk(root: str, listing: Listing) -> list[str]:
         link = links.pop()
         target = os.path.realpath(os.path.join(root, link))
         if os.path.isdir(target):
-            if not _held(walked, target) and not any(_inside(top, target) for top in walked):
+            if listing.skips(os.path.basename(link)):
+                listing.skipped[f"folder {_shown(os.path.basename(link))}"] += 1
+            elif not _held(walked, target) and not any(_inside(top, target) for top in walked):
                 walked.append(target)
                 folders.append(link)
         elif not is_audio(link):
-            listing.skipped[_readable(_suffix(link)) or "no suffix"] += 1
+            listing.skipped[_shown_suffix(link)] += 1
         elif not (os.path.exists(target) and is_audio(target) and _held(walked, target)):
             found.append(link)
     return sorted(found, key=os.fsencode)
@@ -132,11 +140,14 @@ def _look(
                 elif entry.is_symlink():
                     links.append(path)
                 elif entry.is_dir():
-                    folders.append(path)
+                    if listing.skips(entry.name):
+                        listing.skipped[f"folder {_shown(entry.name)}"] += 1
+                    else:
+                        folders.append(path)
                 elif is_audio(entry.name):
                     found.append(path)
                 else:
-                    listing.skipped[_readable(_suffix(entry.name)) or "no suffix"] += 1
+                    listing.skipped[_shown_suffix(entry.name)] += 1
     except OSError as error:
         if not below:
             raise UnusableError(f"{root} cannot be read: {error.strerror}") from error
@@ -162,12 +173,15 @@ def _walk_store(filesystem: fs.FileSystem, root: str, listing: Listing) -> list[
     found = []
     for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
         path = info.path[len(root) :].lstrip("/")
+        *folders, _ = path.split("/")
         if any(map(_hidden, path.split("/"))):
             listing.skipped["hidden"] += info.is_file
+        elif skipped := next(filter(listing.skips, folders), None):
+            listing.skipped[f"folder {skipped}"] += info.is_file
         elif info.is_file and is_audio(path):
             found.append(path)
         elif info.is_file:
-            listing.skipped[_suffix(path) or "no suffix"] += 1
+            listing.skipped[_shown_suffix(path)] += 1
     return sorted(found, key=os.fsencode)
 
 
@@ -204,12 +218,20 @@ def _is_text(path: str) -> bool:
 
 
 def _readable(name: str) -> str:
-    """A file name as text; old names that are not UTF-8 are nearly always Windows-1252."""
-    return name if _is_text(name) else os.fsencode(name).decode("cp1252", "replace")
+    """A file name as text, in the encoding it most likely has."""
+    return name if _is_text(name) else from_bytes(os.fsencode(name))
+
+
+def _shown(name: str) -> str:
+    return one_line(_readable(name)) or "without a name"
+
+
+def _shown_suffix(name: str) -> str:
+    return one_line(_readable(_suffix(name))) or "no suffix"
 
 
 def title_of(path: str) -> str:
     """The title a file's name gives: without suffix, underscores and track number."""
     stem = _readable(os.path.splitext(os.path.basename(path))[0])
-    title = " ".join(unicodedata.normalize("NFC", stem).replace("_", " ").split())
+    title = one_line(stem.replace("_", " ")) or ""
     return _TRACK_NUMBER.sub("", title).strip() or title or stem

@@ -1,10 +1,11 @@
 """A manifest, somebody's own table of tracks -> tracks.
 
 Known columns are strictly typed, and a value that does not fit is named with its row; everything
-else is kept as an extra. Text formats have no types, so a CSV extra becomes numbers or truth
-values only where each of its cells is one, and never where a leading zero would be lost: such a
-column is a code. Lists in text (tags, similar artists) are split on , ; and |, unless the cell
-is a list as JSON or Python writes it.
+else is kept as an extra. A column that a catalog has already takes its type there. Else text
+formats have no types, so a CSV extra becomes numbers or truth values only where each of its cells
+comes back as it was written: 007, 1e5 and 1.10 are codes. Lists in text (tags, similar artists)
+are split on , ; and |, artists on ; and | alone (Earth, Wind & Fire are one), unless the cell is a
+list as JSON or Python writes it.
 
 Relative URIs are taken from the manifest's folder, so that a manifest beside its audio can move
 with it. Whether the audio is there is not asked: a missing file is an error row of embedding.
@@ -23,17 +24,16 @@ import pyarrow.compute as pc
 from raymtr import storage
 from raymtr.catalog.tabular import read_rows
 from raymtr.errors import InputError, UnusableError
-from raymtr.track import KNOWN, SCHEMA, check_tracks
+from raymtr.track import KNOWN, SCHEMA, check_tracks, fit_column
 
-LIST_SEPARATORS = r"[,;|]"
-_CODE = r"^[+-]?(0[0-9]|[0-9]{19})"  # 007 and numbers too long to be kept exactly
+LIST_SEPARATORS, NAME_SEPARATORS = r"[,;|]", r"[;|]"
 
 
-def read_manifest(uri: str) -> pa.Table:
+def read_manifest(uri: str, *, like: pa.Schema | None = None) -> pa.Table:
     """The tracks of the Parquet, CSV, TSV or JSON lines file (or folder of Parquet) at `uri`.
 
-    Raises InputError naming row, column, value and what was expected; UnusableError where there
-    are columns but no rows.
+    Columns of the catalog `like` have its types. Raises InputError naming row, column, value and
+    what was expected; UnusableError where there are columns but no rows.
     """
     rows = read_rows(uri)
     table = rows.table
@@ -47,10 +47,11 @@ def read_manifest(uri: str) -> pa.Table:
         column = table.column(position)
         if name in KNOWN:
             column = known_column(column, SCHEMA.field(name).type, name, rows.place)
+        elif like is not None and name in like.names:
+            column = known_column(column, like.field(name).type, name, rows.place)
+            column = fit_column(column, like.field(name), place=rows.place)
         elif not rows.typed:
             column = inferred(column)
-        if pa.types.is_null(column.type):
-            column = column.cast(pa.string())
         table = table.set_column(position, name, column)
     if "uri" in table.column_names:
         at = table.column_names.index("uri")
@@ -65,12 +66,18 @@ def known_column(
     column: pa.ChunkedArray, wanted: pa.DataType, name: str, place: Callable[[int], str]
 ) -> pa.ChunkedArray:
     """Text trimmed, empty text null, text taken apart where a list is wanted; types follow."""
+    if column.null_count == len(column):
+        return pa.chunked_array([pa.nulls(len(column), wanted)])
+    is_list = pa.types.is_list(wanted)
     if pa.types.is_string(column.type):
         column = trimmed(column)
-        if pa.types.is_list(wanted):
+        if is_list:
             return split_texts(column, name, place)
-    is_list = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
-    if pa.types.is_list(wanted) and is_list and not pa.types.is_nested(column.type.value_type):
+        if pa.types.is_integer(wanted) or pa.types.is_floating(wanted):
+            unknown = pc.match_substring_regex(column, r"(?i)^[+-]?nan$")
+            column = pc.if_else(pc.fill_null(unknown, False), pa.scalar(None, pa.string()), column)
+    texts = is_list and pa.types.is_string(wanted.value_type)
+    if texts and pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
         return without_empty(column.cast(wanted))
     return column
 
@@ -83,7 +90,8 @@ def trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def split_texts(cells: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> pa.ChunkedArray:
     """Cells of text as lists of texts: JSON where a cell begins with [, else split."""
-    lists = pc.split_pattern_regex(cells, pattern=LIST_SEPARATORS)
+    pattern = NAME_SEPARATORS if name == "artists" else LIST_SEPARATORS
+    lists = pc.split_pattern_regex(cells, pattern=pattern)
     begins_json = pc.fill_null(pc.starts_with(cells, "["), False)
     if not pc.any(begins_json).as_py():
         return without_empty(lists)
@@ -125,17 +133,26 @@ def _without_empty(lists: pa.Array) -> pa.Array:
 
 
 def inferred(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """An extra column of text as whole numbers, numbers or truth values where all cells are."""
+    """An extra column of text as whole numbers, numbers or truth values where all cells are.
+
+    A cell is a number only where that number, written again, is the cell.
+    """
     texts = trimmed(cells)
-    code = pc.any(pc.match_substring_regex(texts, _CODE)).as_py()
-    if texts.null_count == len(texts) or code:
+    if texts.null_count == len(texts):
         return texts
-    for kind in (pa.int64(), pa.float64(), pa.bool_()):
-        try:
-            return texts.cast(kind)
-        except pa.ArrowInvalid:
-            continue
-    return texts
+    if pc.all(pc.match_substring_regex(texts, r"(?i)^(true|false)$")).as_py():
+        return texts.cast(pa.bool_())
+    if not pc.all(pc.match_substring_regex(texts, r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$")).as_py():
+        return texts
+    try:
+        whole = texts.cast(pa.int64())
+        return whole if whole.cast(pa.string()).equals(texts) else texts
+    except pa.ArrowInvalid:
+        numbers = texts.cast(pa.float64())
+    given = texts.drop_null().to_pylist()
+    kept = zip(numbers.drop_null().to_pylist(), given, strict=True)
+    same = all(cell in (repr(number), f"{number:.0f}") for number, cell in kept)
+    return numbers if same else texts
 
 
 def parent(uri: str) -> str:

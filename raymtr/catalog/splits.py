@@ -1,8 +1,9 @@
 """Train, valid and test by artist, so that no one is tested on an artist that was trained on.
 
 An artist's split is a hash of the seed and the name, and of nothing else: adding tracks, artists
-or files never moves anyone. The price is that shares are met only on average; a catalog of few
-artists may have none in a split. A track without an artist stands alone, by its id.
+or files never moves anyone. With guests (`X feat. Y`, `X; Y`) a track is X's. The price is that
+shares are met only on average; a catalog of few artists may have none in a split. A track without
+an artist stands alone, by its id.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr.errors import InputError
-from raymtr.track import artist_key
+from raymtr.track import artist_key, lead_artist
 
 
 def assign_splits(
@@ -35,8 +36,12 @@ def assign_splits(
         return "test" if share < test else "valid" if share < test + valid else "train"
 
     artists = table["artist"].combine_chunks().dictionary_encode()
-    keys = [artist_key(name) for name in artists.dictionary.to_pylist()]
-    by_artist = [given.get(key) or draw(f"artist {key}") for key in keys]
+    names = artists.dictionary.to_pylist()
+    leads = [artist_key(lead_artist(name) or name) for name in names]
+    by_artist = [
+        given.get(artist_key(name)) or given.get(lead) or draw(f"artist {lead}")
+        for name, lead in zip(names, leads, strict=True)
+    ]
     drawn = pa.array(by_artist, pa.string()).take(artists.indices)
     alone = table.filter(pc.is_null(table["artist"]))["track_id"].to_pylist()
     drawn = pc.replace_with_mask(

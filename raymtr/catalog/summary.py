@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
+from raymtr.catalog.file_tags import digests_of
 from raymtr.track import extras_of
 
 LOG = logging.getLogger("raymtr")
@@ -27,7 +28,7 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
     return {
         "tracks": len(tracks),
         "with_audio": pc.count(tracks["uri"]).as_py(),
-        "artists": pc.count_distinct(tracks["artist"]).as_py(),
+        "artists": pc.count_distinct(pc.list_flatten(tracks["artists"])).as_py(),
         "hours": round(seconds / 3600, 3),  # of the tracks whose duration is known
         "tags": {tag["values"]: tag["counts"] for tag in tags},
         "extras": {name: str(tracks.schema.field(name).type) for name in extras_of(tracks)},
@@ -51,6 +52,31 @@ def with_file_versions(tracks: pa.Table) -> pa.Table:
     ]
     place = tracks.column_names.index("file_version")
     return tracks.set_column(place, "file_version", pa.array(versions, pa.string()))
+
+
+def with_digests(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
+    """`tracks` of a manifest with the `audio_digest` of the files that are not as they were.
+
+    The catalog `before` has the others'. A first scan opens no file: `embed` does, and notes them.
+    """
+    if before is None:
+        return tracks
+    was = {row["track_id"]: row for row in before.to_pylist()}
+    digests: list[str | None] = tracks["audio_digest"].to_pylist()
+    to_read = []
+    for place, row in enumerate(tracks.select(["track_id", "uri", "file_version"]).to_pylist()):
+        old = was.get(row["track_id"])
+        if old is None or digests[place] or row["file_version"] is None:
+            continue
+        if old["file_version"] == row["file_version"]:
+            digests[place] = old.get("audio_digest")
+        elif not storage.is_remote(row["uri"]):
+            to_read.append(place)
+    uris = tracks["uri"].take(pa.array(to_read, pa.int64())).to_pylist()
+    for place, digest in zip(to_read, digests_of(uris), strict=True):
+        digests[place] = digest
+    at = tracks.column_names.index("audio_digest")
+    return tracks.set_column(at, "audio_digest", pa.array(digests, pa.string()))
 
 
 def _version(path: str) -> str | None:

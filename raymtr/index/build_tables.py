@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.types as pt
 from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 
 from raymtr import text
+from raymtr.columns import plain_table
 from raymtr.index.conditions import filterable_type
 from raymtr.index.names import name_key, spoken_name
 from raymtr.index.shards import Shards, matrix_of
-from raymtr.index.track_rows import ARTIST_KEY, SHADOW, SIMILAR_KEYS, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, SHADOW, SIMILAR_KEYS, TITLE_KEY
 from raymtr.index.track_table import VectorIndex, table_name
+from raymtr.track import with_artists
 
 VECTORS_PER_PARTITION = 4096
 # Runs of three letters: with one letter of a name missing it was found in 0.99 of cases among
@@ -40,11 +41,13 @@ SCALAR_INDICES = {
         "year": BTree(),
         "duration": BTree(),
         "artist": BTree(),
+        "artists": LabelList(),
         "split": Bitmap(),
         "dataset": Bitmap(),
         "tags": LabelList(),
         TITLE_KEY: BTree(),
         ARTIST_KEY: BTree(),
+        ARTIST_KEYS: LabelList(),
         SIMILAR_KEYS: LabelList(),
         "names": NAMES_INDEX,
         "words": FTS(stem=True),
@@ -54,6 +57,7 @@ SCALAR_INDICES = {
         "year": BTree(),
         "duration": BTree(),
         "artist": BTree(),
+        "artists": LabelList(),
         "split": Bitmap(),
         "dataset": Bitmap(),
         "tags": LabelList(),
@@ -63,27 +67,40 @@ SCALAR_INDICES = {
 
 
 def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
-    """The catalog's rows with the shadow columns that names and words are found by."""
-    rows = catalog.select(["track_id", "title", "artist", "album", "tags", "similar_artists"])
+    """The catalog's rows in plain types, with the columns that names and words are found by."""
+    catalog = with_artists(plain_table(catalog))  # one of an earlier version may hold others
+    wanted = ["track_id", "title", "artist", "artists", "album", "tags", "similar_artists"]
+    rows = catalog.select(wanted)
     by_track: dict[str, list[str]] = {}
     for row in captions.select(["track_id", "caption"]).to_pylist() if captions is not None else ():
         by_track.setdefault(row["track_id"], []).append(row["caption"] or "")
     shadows: dict[str, list[Any]] = {name: [] for name in SHADOW}
     for row in rows.to_pylist():
         sentences = [*by_track.get(row["track_id"], ()), text.tags_sentence(row["tags"] or ())]
-        names = [row["title"], row["artist"], row["album"]]
+        artists = row["artists"] or []
+        names = [row["title"], row["artist"], *artists[1:], row["album"]]
+        if row["artist"] and all(name in row["artist"] for name in artists):
+            names = [row["title"], row["artist"], row["album"]]
         shadows["words"].append(". ".join(filter(None, sentences)))
         shadows["names"].append(" ".join(spoken_name(name) for name in names if name))
         shadows[TITLE_KEY].append(name_key(row["title"]))
         shadows[ARTIST_KEY].append(name_key(row["artist"]))
+        shadows[ARTIST_KEYS].append(list(filter(None, map(name_key, artists))))
         shadows[SIMILAR_KEYS].append([name_key(name) for name in row["similar_artists"] or ()])
     for name, values in shadows.items():
-        kind = pa.list_(pa.string()) if name == SIMILAR_KEYS else pa.string()
+        kind = pa.list_(pa.string()) if name in (ARTIST_KEYS, SIMILAR_KEYS) else pa.string()
         catalog = catalog.append_column(name, pa.array(values, kind))
-    untyped = [field.name for field in catalog.schema if pt.is_null(field.type)]
-    return catalog.cast(
-        pa.schema(f.with_type(pa.string()) if f.name in untyped else f for f in catalog.schema)
-    )
+    return catalog
+
+
+def with_lengths(catalog: pa.Table, shards: Shards | None) -> pa.Table:
+    """`catalog` with the `duration` that was decoded, where one was; a scan's is a guess."""
+    if shards is None:
+        return catalog
+    lengths = shards.lengths()
+    place = pc.index_in(catalog["track_id"], value_set=lengths["track_id"])
+    seconds = pc.coalesce(lengths["seconds"].take(place), catalog["duration"])
+    return catalog.set_column(catalog.column_names.index("duration"), "duration", seconds)
 
 
 def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.Table:

@@ -36,7 +36,7 @@ from raymtr.index.conditions import sql_among
 from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
 from raymtr.index.shards import Shards, matrix_of
-from raymtr.index.track_rows import read_rows
+from raymtr.index.track_rows import ADDED, read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBES, draw_probes, tune_index
 from raymtr.specs import SearchSpec
@@ -68,6 +68,8 @@ def upsert_rows(
     if shards is not None:
         embedded, windows = shards.of_tracks(ids)
         vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
+        held = tables["vectors"].schema.names  # an earlier version copied fewer types there
+        vectors = vectors.select([name for name in vectors.column_names if name in held])
         first = _next_row_index(tables["vectors"])
         place = vectors.column_names.index("row_index")
         numbers = pa.array(np.arange(first, first + len(vectors), dtype=np.int64))
@@ -173,7 +175,7 @@ def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
     Raises InputError on a column the tables lack, or a value that does not fit theirs.
     """
-    new = [name for name in rows.column_names if name not in schema.names]
+    new = [name for name in rows.column_names if name not in schema.names and name not in ADDED]
     if new and any(rows[name].null_count < len(rows) for name in new):
         raise InputError(
             f"column {new[0]!r} is not in the live tables, which have {', '.join(schema.names)}; "

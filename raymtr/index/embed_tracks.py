@@ -35,6 +35,7 @@ DECODED = pa.schema(
         pa.field("track_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("file_version", pa.string()),
+        pa.field("audio_digest", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("starts_s", pa.list_(pa.float64())),
         pa.field("samples", pa.large_binary()),  # float32 [W, S]
@@ -52,6 +53,7 @@ def decode_tracks(
     `hung` is the folder `Shards.hung`: tracks whose decoder hung in an earlier try.
     """
     known = storage.list_files(hung)
+    limits = {"too_long": "embed.max_track_s", "too_large": "embed.max_file_mb"}
     for row in batch.select(SOURCES).to_pylist():
         name = hung_name(row["track_id"])
         if name in known:
@@ -65,8 +67,13 @@ def decode_tracks(
                 )
             starts_s, windows = audio.windows(decoded.samples, spec)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
+            row["audio_digest"] = decoded.digest
         except audio.AudioError as error:
-            row |= {"code": error.code, "reason": error.reason}
+            setting = limits.get(error.code)
+            reason = (
+                f"{error.reason}; the setting {setting} allows more" if setting else error.reason
+            )
+            row |= {"code": error.code, "reason": reason}
         yield _one_row(DECODED, row)
 
 

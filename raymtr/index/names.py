@@ -15,6 +15,8 @@ from functools import lru_cache
 from raymtr.track import artist_key
 
 _SILENT = str.maketrans({"'": None, ".": None, "&": " and "})  # R.E.M. is one word, and so is don't
+# Signs that stand for letters: P!nk, Ke$ha, $uicideboy$. At the end of a word "!" is a sign again.
+_DRAWN = re.compile(r"(?<=[^\W\d])(?:!(?=[^\W\d])|\$)|\$(?=[^\W\d])")
 _NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 _KNOWN_NAMES = 1 << 17  # an artist's name comes back with each track and each neighbour
 
@@ -23,7 +25,7 @@ _KNOWN_NAMES = 1 << 17  # an artist's name comes back with each track and each n
 def spoken_name(name: str) -> str:
     """The words of a name without punctuation; a name of punctuation alone ("!!!") stays."""
     folded = artist_key(name)
-    letters = folded.translate(_SILENT)
+    letters = _DRAWN.sub(lambda sign: {"!": "i", "$": "s"}[sign[0]], folded).translate(_SILENT)
     if letters.isascii():
         spaced = _NOT_PLAIN.sub(" ", letters)
     else:

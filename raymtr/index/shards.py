@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymtr import storage
+from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
@@ -41,7 +41,11 @@ RUN = "run.json"
 EVERY_CODE = "all"
 HUNG = "timeout"  # the code of a track whose decoder did not come back
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
-SOURCES = ["track_id", "uri", "file_version"]
+SOURCES = ["track_id", "uri", "file_version"]  # what a track is to be made from
+MADE_FROM = [*SOURCES, "audio_digest"]  # and what it was made from
+# A dead letter here says by which rules the file was refused: by older ones it is tried again.
+LETTERS = pa.schema([*DEAD_LETTER, pa.field("rules", pa.int32())])
+WITHOUT_RULES = ("timeout", "bad_vector")  # codes of another kind than what decoding refuses
 TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
 
 
@@ -50,6 +54,8 @@ EMBEDDED = pa.schema(  # what the model made of one track: vectors, or the reaso
         pa.field("track_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("file_version", pa.string()),  # of the file, as the catalog had it
+        pa.field("audio_digest", pa.string()),  # of its coded audio, as it was decoded
+        pa.field("seconds", pa.float64()),  # decoded
         pa.field("starts_s", pa.list_(pa.float64())),  # [W]
         pa.field("ends_s", pa.list_(pa.float64())),  # [W]
         pa.field("vector", pa.list_(pa.float32())),  # [D], unit
@@ -120,10 +126,11 @@ class Shards:
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
         storage.write_table(self._file("windows", name), self._windows_of(good))
-        storage.write_table(self._file("sources", name), embedded.select(SOURCES))
+        storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
-            letters = failed.select(DEAD_LETTER.names).cast(DEAD_LETTER)
-            storage.write_table(self._file("dead_letter", name), letters)
+            rules = pa.array([audio.RULES] * len(failed), pa.int32())
+            letters = failed.select(DEAD_LETTER.names).append_column("rules", rules)
+            storage.write_table(self._file("dead_letter", name), letters.cast(LETTERS))
         self._check_owner()
         storage.write_table(self._file("tracks", name), self._tracks_of(good))
 
@@ -143,21 +150,46 @@ class Shards:
         return catalog.filter(wanted).select(SOURCES)
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
-        """Ids of committed tracks whose audio is another file now.
+        """Ids of committed tracks whose audio is another one now.
 
-        Where a scan knew the version of both, versions decide, so that moving a folder changes
-        nothing; elsewhere the URI does.
+        Where both digests of the coded audio are known they decide, so that a tagger costs no
+        vector. Else versions do where a scan knew both, so that moving a folder changes nothing;
+        elsewhere the URI does.
         """
-        before = self._read("sources", SOURCES)
+        before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
-        both = before.join(
-            catalog.select(SOURCES), "track_id", join_type="inner", right_suffix="_now"
+        both = _with_digest(before).join(
+            _with_digest(catalog).select(MADE_FROM),
+            "track_id",
+            join_type="inner",
+            right_suffix="_now",
         )
-        known = pc.and_(pc.is_valid(both["file_version"]), pc.is_valid(both["file_version_now"]))
-        same_version = pc.equal(both["file_version"], both["file_version_now"])
-        same = pc.if_else(known, same_version, pc.equal(both["uri"], both["uri_now"]))
+        same_uri = pc.equal(both["uri"], both["uri_now"])
+        same_version = pc.equal(both["file_version"], both["file_version_now"])  # null: unknown
+        digests = both["audio_digest"], both["audio_digest_now"]
+        rules = [pc.utf8_slice_codeunits(digest, 0, 2) for digest in digests]  # `1-`, a version
+        unknown = pa.scalar(None, pa.bool_())
+        same_digest = pc.if_else(pc.equal(*rules), pc.equal(*digests), unknown)
+        same = pc.coalesce(same_digest, same_version, same_uri)
         return both["track_id"].filter(pc.invert(pc.fill_null(same, True)))
+
+    def adopt_digests(self, catalog: pa.Table) -> None:
+        """Note the digest of files that were embedded before there was one and are as they were."""
+        now = catalog.filter(pc.is_valid(_with_digest(catalog)["audio_digest"])).select(MADE_FROM)
+        for name in sorted(self._names("sources")) if len(now) else ():
+            held = _with_digest(storage.read_table(self._file("sources", name)))
+            unknown = pc.is_null(held["audio_digest"])
+            place = pc.index_in(held["track_id"], value_set=now["track_id"])
+            found = now.take(place)
+            same = pc.equal(held["file_version"], found["file_version"])
+            adopted = pc.and_kleene(unknown, pc.fill_null(same, False))
+            if pc.any(adopted).as_py():
+                digests = pc.if_else(adopted, found["audio_digest"], held["audio_digest"])
+                at = held.column_names.index("audio_digest")
+                held = held.set_column(at, "audio_digest", digests)
+                self._check_owner()
+                storage.write_table(self._file("sources", name), held)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Take these tracks, embedded or failed, out of the shards that hold them.
@@ -195,7 +227,16 @@ class Shards:
     def read_tracks(self) -> pa.Table:
         """`track_id, vector` of every embedded track."""
         table = self._read("tracks", ["track_id", "vector"])
-        return self._tracks_of(EMBEDDED.empty_table()) if table is None else table
+        if table is not None:
+            return table
+        return self._tracks_of(EMBEDDED.empty_table()).select(["track_id", "vector"])
+
+    def lengths(self) -> pa.Table:
+        """`track_id, seconds` of the tracks whose decoded length is known."""
+        table = self._read("tracks", ["track_id", "seconds"])
+        if table is None or "seconds" not in table.column_names:
+            table = EMBEDDED.empty_table().select(["track_id", "seconds"])
+        return table.filter(pc.is_valid(table["seconds"]))
 
     def window_tables(self) -> Iterator[pa.Table]:
         """`track_id, start_s, end_s, vector` of every window, a committed shard at a time."""
@@ -215,12 +256,23 @@ class Shards:
                 for kind, parts in (("tracks", tracks), ("windows", windows)):
                     table = storage.read_table(self._file(kind, name))
                     parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))
-        return pa.concat_tables(tracks), pa.concat_tables(windows)
+        return pa.concat_tables(tracks, promote_options="default"), pa.concat_tables(windows)
 
     def read_dead_letters(self) -> pa.Table:
         """`track_id, uri, code, reason` of every track that failed."""
         table = self._read("dead_letter", list(DEAD_LETTER.names))
         return DEAD_LETTER.empty_table() if table is None else table
+
+    def refused_by_older_rules(self) -> pa.ChunkedArray:
+        """Ids of tracks that decoding refused by other rules than today's."""
+        letters = self._read("dead_letter", ["track_id", "code", "rules"])
+        if letters is None:
+            return pa.chunked_array([], pa.string())
+        old = pa.chunked_array([pa.array([True] * len(letters))])
+        if "rules" in letters.column_names:
+            old = pc.not_equal(pc.fill_null(letters["rules"], 0), audio.RULES)
+        other = pc.is_in(letters["code"], value_set=pa.array(WITHOUT_RULES))
+        return letters["track_id"].filter(pc.and_(old, pc.invert(other)))
 
     def forget_failures(self, codes: Sequence[str]) -> None:
         """Drop the dead letters of these `codes`, so that their tracks are tried again.
@@ -271,7 +323,8 @@ class Shards:
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
         vectors = self._vectors(good["vector"])
-        return pa.table({"track_id": good["track_id"], "vector": vectors})
+        columns = {"track_id": good["track_id"], "vector": vectors}
+        return pa.table(columns | {"seconds": good["seconds"]})
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
         starts = good["starts_s"].combine_chunks()
@@ -308,6 +361,13 @@ def find_shards(workspace: Workspace, fingerprint: str | None = None) -> Shards:
             f"no finished embeddings in {workspace.root} (there are: {seen}); run `raymtr embed`"
         )
     return max(finished, key=lambda shards: storage.modified_s(f"{shards.folder}/{RUN}"))
+
+
+def _with_digest(table: pa.Table) -> pa.Table:
+    """`table` with the column that what was written before there were digests lacks."""
+    if "audio_digest" in table.column_names:
+        return table
+    return table.append_column("audio_digest", pa.nulls(len(table), pa.string()))
 
 
 def matrix_of(column: pa.ChunkedArray) -> np.ndarray:

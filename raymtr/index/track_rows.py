@@ -18,8 +18,11 @@ from raymtr.index.conditions import sql_among, sql_column, sql_literal
 
 # Shadow columns of `tracks`; a catalog's own columns never begin with an underscore.
 TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"
-SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS)
-NAMED_COLUMNS = ["track_id", "title", "artist", TITLE_KEY, ARTIST_KEY]
+ARTIST_KEYS = "_artist_keys"  # of each artist; ARTIST_KEY is of the text that shows them all
+SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS, SIMILAR_KEYS)
+NAMED_COLUMNS = ["track_id", "title", "artist", "artists", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS]
+# Columns that builds of 2026 do not have: they answer without, and an upsert leaves them out.
+ADDED = ("artists", ARTIST_KEYS, "audio_digest")
 
 Row = dict[str, Any]
 
@@ -32,13 +35,16 @@ class LanceRows:
 
     def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
         """The rows of these ids, in no order; an unknown id has none."""
-        return self._where(sql_among("track_id", ids), columns)
+        return self._where(sql_among("track_id", ids), self._held(columns))
 
     def by_name(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
         wanted = sorted(set(keys))
         condition = f"{sql_among(TITLE_KEY, wanted)} OR {sql_among(ARTIST_KEY, wanted)}"
-        return self._where(condition, NAMED_COLUMNS)
+        if ARTIST_KEYS in self._table.schema.names and wanted:
+            among = ", ".join(map(sql_literal, wanted))
+            condition += f" OR array_has_any({sql_column(ARTIST_KEYS)}, make_array({among}))"
+        return self._where(condition, self._held(NAMED_COLUMNS))
 
     def by_similar(self, key: str) -> list[Row]:
         """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
@@ -48,6 +54,10 @@ class LanceRows:
     def column(self, name: str) -> pa.ChunkedArray:
         """One column of all rows."""
         return read_rows(self._table, None, [name])[name]
+
+    def _held(self, columns: Sequence[str]) -> list[str]:
+        names = self._table.schema.names
+        return [name for name in columns if name not in ADDED or name in names]
 
     def _where(self, condition: str, columns: Sequence[str]) -> list[Row]:
         return list(read_rows(self._table, condition, columns).to_pylist())
@@ -84,11 +94,18 @@ class HeldRows:
             for row, key in enumerate(self._table[column].to_pylist()):
                 if key is not None:
                     rows.setdefault(key, []).append(row)
+        if ARTIST_KEYS in self._table.column_names:
+            for key, some in self._listed(ARTIST_KEYS).items():
+                rows[key] = list(dict.fromkeys([*rows.get(key, ()), *some]))
         return rows
 
     @cached_property
     def _similar(self) -> dict[str, list[int]]:
-        lists = self._table[SIMILAR_KEYS]
+        return self._listed(SIMILAR_KEYS)
+
+    def _listed(self, column: str) -> dict[str, list[int]]:
+        """The rows whose list in a column holds a key."""
+        lists = self._table[column]
         parents = pc.list_parent_indices(lists).to_pylist()
         rows: dict[str, list[int]] = {}
         for row, key in zip(parents, pc.list_flatten(lists).to_pylist(), strict=True):
@@ -96,7 +113,9 @@ class HeldRows:
         return rows
 
     def _take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Row]:
-        chosen = self._table.select(list(dict.fromkeys(columns)))
+        names = self._table.column_names
+        held = [name for name in dict.fromkeys(columns) if name not in ADDED or name in names]
+        chosen = self._table.select(held)
         return list(chosen.take(pa.array(rows, pa.int64())).to_pylist())
 
 

@@ -28,8 +28,8 @@ from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
 from raymtr.index.calls import calling
-from raymtr.index.conditions import filterable_type, sql_among
-from raymtr.index.filters import Filter
+from raymtr.index.conditions import Condition, filterable_type, sql_among
+from raymtr.index.filters import Filter, joined
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
 from raymtr.index.spelling import SAMPLED, Rarity, any_of, runs
@@ -143,13 +143,14 @@ class TrackTable:
 
         A few of the words' own runs are asked of every track; those across words ("e 12") lift the
         tracks that have them in this order. Words under three letters have no run of their own: of
-        such alone ("go go") those across are asked, so they have to stand in this order.
+        such alone ("go go") those across are asked, so they have to stand in this order. Two signs
+        of a script that writes words so short are looked for in every name.
         """
         name = spoken_name(text)
         asked = set().union(*map(runs, name.split())) or runs(name)
         must = self._rarity.rarest(asked, FEW_RUNS)
         if not must:
-            return []
+            return [] if name.isascii() else self._holding(name.split(), limit, where)
         query = [(Occur.MUST, MatchQuery(run, "names")) for run in must]
         if across := self._rarity.rarest(runs(name) - asked, FEW_RUNS):
             query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
@@ -314,6 +315,14 @@ class TrackTable:
             if len(ranked) >= limit:
                 break
         return ranked[:limit]
+
+    def _holding(self, words: Sequence[str], limit: int, where: Filter | None) -> Ranked:
+        """Tracks whose names hold all words, as they stand in the table; none scores more."""
+        held: Filter = joined("and", *(Condition("names", "contains", (word,)) for word in words))
+        condition = held if where is None else joined("and", held, where)
+        query = self._tracks.search().where(condition.sql()).select(["track_id"])
+        found = query.with_row_id(True).limit(TIED).to_arrow().sort_by("_rowid")
+        return [(track_id, 1.0) for track_id in found["track_id"].to_pylist()[:limit]]
 
     def _by_row_id(self, row_ids: list[int], columns: list[str]) -> list[Row]:
         """Rows in the order of their LanceDB row ids."""

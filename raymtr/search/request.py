@@ -39,6 +39,7 @@ class SearchRequest:
     diversity: float
     fold_duplicates: bool
     cursor: str | None
+    similar_artist: str | None  # a name of the catalog, which no reading of words may change
 
     def ranking(self, k: int | None) -> SearchRequest:
         """This request for any number of hits; None for all that match."""
@@ -58,6 +59,7 @@ class SearchRequest:
             "per_artist": self.per_artist,
             "diversity": self.diversity,
             "fold_duplicates": self.fold_duplicates,
+            **({"similar_artist": self.similar_artist} if self.similar_artist else {}),
         }
 
     def mark(self, build: str) -> str:
@@ -79,11 +81,13 @@ def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
     unknown = sorted(set(asked) - set(known))
     if unknown:
         raise InputError(f"unknown key {unknown[0]!r} in a search; accepted: {', '.join(known)}")
-    text = _text(asked.get("text"))
+    text, similar_artist = _text(asked.get("text")), asked.get("similar_artist") or None
+    if similar_artist is not None and (text or not isinstance(similar_artist, str)):
+        raise InputError("similar_artist is a name, in the place of a text")
     like = _examples(asked.get("like"), "like")
     unlike = _examples(asked.get("unlike"), "unlike")
     audio = asked.get("audio")
-    if not text and not like and audio is None:
+    if not text and not similar_artist and not like and audio is None:
         raise InputError("a search needs a non-empty text, like or audio")
     check_ids([*like, *unlike], table)
     mode: Any = asked.get("mode") or "auto"
@@ -108,6 +112,7 @@ def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
         diversity=_share(asked.get("diversity"), "diversity"),
         fold_duplicates=_yes_or_no(asked.get("fold_duplicates"), "fold_duplicates"),
         cursor=_cursor(asked.get("cursor")),
+        similar_artist=similar_artist,
     )
 
 

@@ -31,7 +31,7 @@ from raymtr.search.arms import Direction, example_vector, run_arms, sentences_of
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.ranking import Candidate, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
-from raymtr.search.understand import Understood, understand
+from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class Searcher:
     def search(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
         """The best hits for a text, for example tracks, for a recording, or for all together.
 
+        `similar_artist`, in the place of a text: the name of an artist to find similar ones of;
         `like`, `unlike`: track ids, or `{"track_id", "weight"}`; `exclude`: terms that tags and
         captions of a hit must not have; `audio`: a path, the bytes of a file, or
         `(samples, rate)`; `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`:
@@ -192,7 +193,9 @@ class Searcher:
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: SearchRequest) -> Understood:
-        """What the words mean; outside of auto they are a description."""
+        """What the words mean; outside of auto they are a description. A name is not read."""
+        if request.similar_artist:
+            return similar_artist(request.similar_artist, self.table)
         if request.text and request.mode == "auto":
             return understand(request.text, self.table)
         return Understood(kind="description", text=request.text or "")

@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
+from raymtr.errors import InputError
 from raymtr.index.names import name_key, spoken_name
-from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
 from raymtr.index.track_table import TrackTable
 
 LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
@@ -89,9 +90,22 @@ def understand(text: str, table: TrackTable) -> Understood:
             return replace(found, kind="description", text=text)
         return replace(found, text=text)
     found = known.first(similar, "similar") or known.first(artists, "artist")
-    if found is None and _may_be_misspelt(plain, table):
+    # Part of a name, letter by letter, is no other name misspelt.
+    if found is None and _may_be_misspelt(plain, table) and not table.match_names(plain, limit=1):
         found = _misspelt(text, wholes, similar, artists, table)
     return found or _description(text, table)
+
+
+def similar_artist(name: str, table: TrackTable) -> Understood:
+    """What `similar to` asks of this very artist, whatever else its name could be read as.
+
+    Raises InputError where neither a track nor the artist graph has the name.
+    """
+    named = [_Reading(None, name)]
+    found = _Known(table, named).first(named, "similar")
+    if found is None:
+        raise InputError(f"no artist {name!r} in this catalog")
+    return found
 
 
 def _misspelt(
@@ -184,12 +198,19 @@ class _Known:
             for column, name in ((TITLE_KEY, reading.title), (ARTIST_KEY, reading.artist))
             if name is not None
         ]
-        fits = [min(self._fit(row[column], key) for column, key in wanted) for row in self._rows]
+        fits = [min(self._best_fit(row, *each) for each in wanted) for row in self._rows]
         best = max(fits, default=0.0)
         if best < LEAST_LIKENESS:
             return []
         rows = [row for row, fit in zip(self._rows, fits, strict=True) if fit == best]
         return [row for row in rows if _same_letters(row, reading)] or rows
+
+    def _best_fit(self, row: dict[str, Any], column: str, wanted: str | None) -> float:
+        """How well a title fits, or that of a track's artists who fits best."""
+        keys = [row[column]]
+        if column == ARTIST_KEY:
+            keys += row.get(ARTIST_KEYS) or ()
+        return max(self._fit(key, wanted) for key in keys)
 
     def _fit(self, key: str | None, wanted: str | None) -> float:
         if not key or not wanted:
@@ -201,8 +222,17 @@ class _Known:
 
 def _same_letters(row: dict[str, Any], reading: _Reading) -> bool:
     """Whether the names are written as typed: "Sun" is first of all Sun, then The Sun."""
-    typed = [(reading.title, row["title"]), (reading.artist, row["artist"])]
+    typed = [(reading.title, row["title"]), (reading.artist, _artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
+
+
+def _artist_of(row: dict[str, Any], name: str | None) -> str | None:
+    """The name of the one of a track's artists who is meant, else as the track shows them all."""
+    shown: str | None = row["artist"]
+    if name is None or name_key(shown) == name_key(name):
+        return shown if name is not None else None
+    artists = row.get("artists") or ()
+    return next((one for one in artists if name_key(one) == name_key(name)), shown)
 
 
 def _understood(reading: _Reading, rows: list[dict[str, Any]], kind: Any) -> Understood:
@@ -211,7 +241,7 @@ def _understood(reading: _Reading, rows: list[dict[str, Any]], kind: Any) -> Und
         kind="artist" if kind == "title" and not by_title else kind,
         text=reading.rest,
         title=rows[0]["title"] if by_title else None,
-        artist=rows[0]["artist"] if reading.artist is not None else None,
+        artist=_artist_of(rows[0], reading.artist),
         tracks=tuple(row["track_id"] for row in rows),
     )
 

@@ -60,7 +60,7 @@ def encode_with_pyav(
         stream = output.add_stream(codec, rate=rate, layout=layout)
         stream.bit_rate = 128_000
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples.T), "fltp", layout)
-        frame.sample_rate = rate
+        frame.sample_rate, frame.pts = rate, 0
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             output.mux(packet)
     return file.getvalue()

@@ -39,14 +39,23 @@ def test_windows(length: int, starts: list[int]) -> None:
 
 def test_no_tail_is_too_short_where_the_spec_says_so() -> None:
     spec = AudioSpec(sample_rate=100, window_s=1.0, min_tail_s=0.0)
-    assert windows(np.zeros(101, np.float32), spec)[0].tolist() == [0, 0.01]
-    assert windows(np.zeros(200, np.float32), spec)[0].tolist() == [0, 1]
+    assert windows(np.ones(101, np.float32), spec)[0].tolist() == [0, 0.01]
+    assert windows(np.ones(200, np.float32), spec)[0].tolist() == [0, 1]
 
 
 def test_no_samples_give_no_window() -> None:
     with pytest.raises(AudioError) as error:
         windows(np.zeros(0, np.float32), SPEC)
     assert error.value.code == "empty"
+
+
+def test_a_silent_window_is_left_out() -> None:
+    samples = np.ones(300, np.float32)
+    samples[100:200] = 1e-5
+    assert windows(samples, SPEC)[0].tolist() == [0, 2]
+    with pytest.raises(AudioError) as error:
+        windows(np.full(300, 1e-5, np.float32), SPEC)
+    assert error.value.code == "silent"
 
 
 def test_clips_start_everywhere_and_fit() -> None:

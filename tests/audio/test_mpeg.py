@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from raymtr.audio.mpeg import Counted, count_frames, id3_length
+from raymtr.audio.extent import id3_length
+from raymtr.audio.mpeg import Counted, count_frames
 
 HEADER = b"\xff\xfb\x90\x00"  # MPEG 1 layer III, 128 kb/s, 44.1 kHz, stereo
 SIZE = 144 * 128_000 // 44_100  # bytes
@@ -15,7 +16,7 @@ FRAME_S = 1152 / 44_100
 
 
 def count(data: bytes) -> Counted:
-    counted = count_frames(data[: 1 << 17], len(data), lambda: data)
+    counted = count_frames(lambda n: data[:n], len(data))
     assert counted is not None
     return counted
 
@@ -68,8 +69,16 @@ def test_a_gap_counts_as_the_audio_it_held() -> None:
         counted = count(data)
         assert counted.seconds == pytest.approx(120 * FRAME_S)
         assert counted.missing_s == pytest.approx(21 * FRAME_S)  # with the one that leads there
-    at_the_start = count(b"\x55" * (20 * SIZE) + FRAME * 50)
-    assert at_the_start.missing_s == pytest.approx(20 * FRAME_S)
+
+
+def test_bytes_outside_an_unbroken_row_are_no_missing_audio() -> None:
+    cover = b"\xff\xd8\xff\xe0" + bytes(range(1, 256)) * 2000  # half a megabyte
+    for junk in (b"\x55" * (20 * SIZE), b"words " * 900, cover, bytes(4000)):
+        for data in (junk + FRAME * 200, FRAME * 200 + junk, junk + FRAME * 200 + junk):
+            counted = count(data)
+            assert counted.missing_s == 0
+            assert counted.seconds == pytest.approx(200 * FRAME_S)
+            assert counted.first == (len(junk) if data.startswith(junk) else 0)
 
 
 def test_a_damaged_length_hides_nothing() -> None:
@@ -116,7 +125,7 @@ def test_an_encoders_count_is_believed_where_it_fits() -> None:
 
 def test_what_is_no_row_of_frames() -> None:
     for data in (b"", b"\xff", b"words " * 999, b"\xff" * 9999, FRAME[:4] + bytes(9999)):
-        assert count_frames(data, len(data), lambda data=data: data) is None  # type: ignore[misc]
+        assert count_frames(lambda n, data=data: data[:n], len(data)) is None  # type: ignore[misc]
 
 
 def test_the_length_of_an_id3_tag() -> None:

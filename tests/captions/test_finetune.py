@@ -148,15 +148,21 @@ from raymtr.captions.pairs import Draw, read_pairs
 from raymtr.captions.pretrain import build_toy, train_tokenizer
 from raymtr.specs import FinetuneSpec, ToyLlamaSpec
 torch.set_num_threads(1)
-pairs, out, strategy, world = sys.argv[1], sys.argv[2], sys.argv[3], int(os.environ["WORLD_SIZE"])
+pairs, out, strategy, precision = sys.argv[1:]
+world = int(os.environ["WORLD_SIZE"])
 if world > 1:
     dist.init_process_group("gloo")
 toy = ToyLlamaSpec(width=64, layers=2, heads=1, inner=96, vocabulary=600)
 spec = FinetuneSpec(steps=3, batch=8, learning_rate=5e-3, max_tokens=64, dropout=0.0, toy=toy,
-                    strategy=strategy)
+                    strategy=strategy, precision=precision)
 pairs = read_pairs(pairs)
 tokenizer = train_tokenizer(pairs, toy)
-model = add_lora(build_toy(tokenizer, toy, seed=0), spec)
+base = build_toy(tokenizer, toy, seed=0)
+model = add_lora(base.to(torch.bfloat16) if precision == "bf16" else base, spec)
+if strategy == "fsdp" and world > 1:
+    def refuse(*_):
+        raise AssertionError("the whole model on one device")
+    model.to = refuse
 step = FinetuneStep(model, spec, device=torch.device("cpu"), steps=3, rate=spec.learning_rate)
 draw = Draw(pairs, weights={}, faithful=1.0)
 for number, batch in enumerate(batches_from(draw, tokenizer, spec, first=0, steps=3)):
@@ -171,20 +177,22 @@ os._exit(0)  # gloo's threads may still drop tensors: in Python's own exit that 
 """
 
 
-def train_on(world: int, pairs: str, strategy: str, folder: Path) -> dict:
+def train_on(
+    world: int, pairs: str, strategy: str, folder: Path, *, precision: str = "fp32"
+) -> dict:
     """The same three steps on `world` processes; rank 0's weights."""
     out = folder / f"{strategy}-{world}.pt"
     port = str(20_000 + os.getpid() % 10_000 + world)
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, pairs, str(out), strategy],
+            [sys.executable, "-c", WORKER, pairs, str(out), strategy, precision],
             env=os.environ
             | {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_PORT": port}
             | {"MASTER_ADDR": "127.0.0.1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
         )
         for rank in range(world)
     ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0] * world
+    assert [worker.wait(timeout=600) for worker in workers] == [0] * world
     return torch.load(out, weights_only=True)
 
 
@@ -202,3 +210,12 @@ def test_two_workers_take_the_step_of_one(pair_file, tmp_path, strategy, one_wor
     assert set(strip) == set(one["weights"])
     for name, weight in one["weights"].items():
         assert torch.allclose(weight, strip[name], atol=2e-4), name
+
+
+def test_shards_of_a_bf16_base_learn_in_fp32(pair_file, tmp_path):
+    one = train_on(1, pair_file, "fsdp", tmp_path, precision="bf16")
+    two = train_on(2, pair_file, "fsdp", tmp_path, precision="bf16")
+    assert abs(one["loss"] - two["loss"]) < 0.05
+    for name, weight in one["weights"].items():
+        assert weight.dtype == two["weights"][name].dtype == torch.float32
+        assert torch.allclose(weight, two["weights"][name], atol=5e-3), name

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from raymtr import storage
+from raymtr.captions.captioner import Weights, bytes_to_merge, merge, open_captioner
 from raymtr.captions.drafts import (
     DRAFT,
     OK,
@@ -23,10 +24,10 @@ from raymtr.captions.drafts import (
     template_row,
 )
 from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.generate import SeededSampling, Writer, merged_folder, open_captioner
+from raymtr.captions.generate import SeededSampling, Writer
 from raymtr.captions.written import Written
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import CaptionSpec, FinetuneSpec
+from raymtr.specs import CaptionSpec
 
 SPEC = CaptionSpec(max_new_tokens=12, batch=4, draws=2)
 TRACKS = pa.Table.from_pylist(
@@ -49,8 +50,15 @@ def captioner(make_captioner, tmp_path_factory):
     return make_captioner(tmp_path_factory.mktemp("captioner"))
 
 
-def test_each_row_is_drawn_by_its_own_seed_whatever_its_neighbours(captioner):
-    writer = Writer(open_captioner(captioner), SPEC)
+@pytest.fixture(scope="module")
+def merged(captioner, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("merged") / "fp32")
+    merge(open_captioner(captioner), folder, "fp32")
+    return Weights(folder)
+
+
+def test_each_row_is_drawn_by_its_own_seed_whatever_its_neighbours(merged):
+    writer = Writer(merged, SPEC)
     drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(2))
     assert len(drafts) == 12, "two tracks have no tags"
     together = writer(drafts)["text"].to_pylist()
@@ -85,11 +93,23 @@ def test_tags_are_favoured_until_they_are_written():
     assert after.tolist() == [[0, 2, -1.5, -1.5], [-1.5, 0, 0, -1.5]]
 
 
-def test_merged_weights_write_what_the_adapter_writes(captioner):
+def test_merged_weights_write_what_the_adapter_writes(captioner, merged):
     drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(1))
-    merged = Writer(open_captioner(captioner), SPEC)(drafts)
-    served = Writer(open_captioner(captioner), replace(SPEC, serve="adapter"))(drafts)
-    assert merged["text"].to_pylist() == served["text"].to_pylist()
+    served = Writer(Weights(f"{captioner}/base", captioner), SPEC)(drafts)
+    assert Writer(merged, SPEC)(drafts)["text"].to_pylist() == served["text"].to_pylist()
+
+
+def test_weights_are_merged_in_the_precision_they_write_in(captioner, tmp_path):
+    from safetensors import safe_open
+
+    opened = open_captioner(captioner)
+    merge(opened, str(tmp_path / "half"), "bf16")
+    with safe_open(tmp_path / "half/model.safetensors", "pt") as file:
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert kinds == {torch.bfloat16}
+    whole, half = bytes_to_merge(opened, "fp32"), bytes_to_merge(opened, "bf16")
+    stored = (tmp_path / "half/model.safetensors").stat().st_size
+    assert stored < whole - half < 1.5 * stored, "a quarter more than the weights, and a start"
 
 
 def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_path):
@@ -110,9 +130,9 @@ def test_an_adapter_of_another_shape_is_refused(captioner, tmp_path):
     shutil.copytree(captioner, tmp_path / "c")
     config = json.loads((tmp_path / "c/adapter_config.json").read_text())
     (tmp_path / "c/adapter_config.json").write_text(json.dumps(config | {"r": 2}))
-    changed = open_captioner(str(tmp_path / "c"))
     with pytest.raises(InputError, match="does not fit"):
-        merged_folder(replace(changed, adapter="new"), FinetuneSpec())
+        merge(open_captioner(str(tmp_path / "c")), str(tmp_path / "merged"), "fp32")
+    assert not (tmp_path / "merged").exists()
 
 
 def test_seeds_are_a_draws_own_and_the_same_everywhere():

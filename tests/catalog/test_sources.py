@@ -27,6 +27,7 @@ def test_real_music_is_one_track_a_clip():
         "uri": str(SHARED / "real_music/clips/rm0001_3.ogg"),
         "title": "A Night Of Dizzy Spells",
         "artist": "Eric Skiff",
+        "artists": ["Eric Skiff"],
         "album": "Resistor Anthems",
         "year": 2008,
         "duration": 10.0,

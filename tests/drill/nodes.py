@@ -103,6 +103,14 @@ def rendered(kind: str, name: str, *, folder: str = "overlays/dev") -> dict[str,
     return found
 
 
+def exit_status(message: str) -> int | None:
+    """Of an entrypoint, as the submitter reads it from Ray's message."""
+    sys.path.insert(0, str(ROOT))
+    from k8s import submit
+
+    return submit.exit_status(message)
+
+
 def endpoint_config(*, workspace: str, keys: str) -> dict[str, Any]:
     """serveConfigV2 of the dev overlay, at a free port; HAProxy on the head alone.
 

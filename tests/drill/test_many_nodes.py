@@ -46,7 +46,7 @@ def workspace(make_workspace: Callable, tiny_model: str, tmp_path: Path) -> Work
 def entrypoint(workspace: Workspace) -> str:
     """What RayJob `embed` of the dev overlay runs, its folder being this one."""
     command: str = rendered("RayJob", "embed")["spec"]["entrypoint"]
-    return command.replace("/workspace", workspace.root)
+    return command.replace("$WORKSPACE", workspace.root)
 
 
 def committed(workspace: Workspace) -> set[str]:

@@ -3,7 +3,7 @@
 What the book has people do is taken from the book: the order of its steps, the keys it makes, the
 questions it asks with curl. What stands in for `kubectl` is what KubeRay does with each object of
 the dev overlay: a RayJob's entrypoint goes to the head over HTTP, and so does the RayService's
-configuration. The claims `workspace` and `music` are folders here.
+configuration. The claims `workspace` and `music` are folders here, which the pods' variables name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nodes import ROOT, Nodes, endpoint_config, rendered, until
+from nodes import ROOT, Nodes, endpoint_config, exit_status, rendered, until
 
+from jobs.__main__ import WRONG_USE
 from raymtr.catalog.synthesize import synthesize
 
 PIECES = 24
@@ -49,12 +50,12 @@ def test_a_newcomer_gets_search_results(nodes: Callable[..., Nodes], tmp_path: P
     [keys] = blocks(step(4), "sh run")
     subprocess.run(["bash", "-c", f"set -eu\n{keys}"], cwd=tmp_path, check=True)
     cluster = nodes(cpus=2)
-    folders = {"/workspace": str(workspace), "/music": str(music / "audio")}
+    cluster.environment |= {"WORKSPACE": str(workspace), "MUSIC": str(music / "audio")}
     took = {}
     for verb in re.findall(r"^start (\w+) && finished \1$", step(6), re.MULTILINE):
         began = time.monotonic()
         entrypoint: str = rendered("RayJob", verb)["spec"]["entrypoint"]
-        job = cluster.submit(" ".join(folders.get(word, word) for word in entrypoint.split()))
+        job = cluster.submit(entrypoint)
         assert cluster.finished(job) == "SUCCEEDED", cluster.client.get_job_logs(job)[-3000:]
         took[verb] = round(time.monotonic() - began)
     assert list(took) == ["scan", "caption", "train", "embed", "index"]
@@ -79,3 +80,13 @@ def test_a_newcomer_gets_search_results(nodes: Callable[..., Nodes], tmp_path: P
     assert answer["query"]["kind"] == "description"
     assert all(Path(hit["uri"]).is_file() for hit in answer["hits"])
     sys.stderr.write(f"\n{PIECES} pieces, seconds of each step: {took}\n")
+
+
+def test_the_submitter_reads_what_ray_says(nodes: Callable[..., Nodes]) -> None:
+    """KubeRay hands Ray's message on as it is; a verb's own refusals must be told by it."""
+    cluster = nodes()
+    ends = {"raymtr embed --work-space w": WRONG_USE, "exit 75": 75, "kill -9 $$": -9}
+    jobs = {cluster.submit(command): status for command, status in ends.items()}
+    for job, status in jobs.items():
+        assert cluster.finished(job) == "FAILED"
+        assert exit_status(cluster.client.get_job_info(job).message) == status

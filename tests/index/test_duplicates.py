@@ -71,7 +71,7 @@ def test_copies_masters_and_versions_are_told_apart(make_table: Callable) -> Non
         {"track_id": "a", "title": "Song", "duration": 200.0, "vector": song},
         {"track_id": "b", "title": "track 01", "artist": None, "duration": 200.0, "vector": song},
         {"track_id": "mp3", "title": "Song", "duration": 200.05, "vector": near(song, 0.95, rng)},
-        {"track_id": "loud", "title": "Song", "duration": 202.0, "vector": near(song, 0.5, rng)},
+        {"track_id": "loud", "title": "Song", "duration": 202.0, "vector": near(song, 0.8, rng)},
         {
             "track_id": "live",
             "title": "Song (Live)",

@@ -137,3 +137,26 @@ def test_a_decoder_that_hangs_costs_its_track_alone(
     rows = {row["track_id"]: row["code"] for row in decode(model, batch, hung=hung).to_pylist()}
     assert rows["short"] == "timeout"
     assert [rows["long"], rows["exact"]] == [None, None]
+
+
+def test_silence_is_a_row_with_a_reason_and_a_silent_window_has_no_vector(
+    model: Model, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    gap = 0.1 * rng.standard_normal(30 * RATE)
+    gap[10 * RATE : 20 * RATE] = 0
+    for name, samples in (("silent", np.zeros(5 * RATE)), ("gap", gap)):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+    names = ["silent", "gap"]
+    uris = [str(tmp_path / f"{name}.wav") for name in names]
+    nothing = pa.nulls(2, pa.string())
+    batch = pa.table({"track_id": names, "uri": uris, "file_version": nothing})
+    silent, heard = embed_tracks(model, decode(model, batch)).to_pylist()
+    assert silent["code"] == "silent" and silent["vector"] is None
+    assert heard["code"] is None and heard["starts_s"] == [0, 20]
+    assert heard["seconds"] == 30.0 and heard["audio_digest"].startswith("1-")
+
+
+def test_a_track_that_is_too_long_names_the_setting(model: Model, batch: pa.Table) -> None:
+    (row,) = decode(model, batch.slice(0, 1), max_s=5.0).to_pylist()
+    assert row["code"] == "too_long" and "embed.max_track_s" in row["reason"]

@@ -44,7 +44,8 @@ def test_a_song_has_title_and_artist() -> None:
         ("Song", "Quite Another", 0.99995, 0.0, "same recording"),
         ("Song", "Quite Another", 0.998, 0.0, None),  # as alike as two pieces on one instrument
         ("Song", "Song", 0.95, 2.0, "different master"),
-        ("Song", "Song", 0.40, 0.5, "different master"),
+        ("Song", "Song", 0.80, 0.5, "different master"),
+        ("Song", "Song", 0.60, 0.5, None),
         ("Song", "Song - 2011 Remaster", 0.97, 0.1, "different master"),
         ("Song", "Song (Live)", 0.98, 0.2, "other version"),
         ("Song", "Song (Live)", 0.10, 60.0, "other version"),

@@ -139,6 +139,63 @@ def test_a_changed_file_is_forgotten_and_the_rest_of_its_shard_stays(shards: Sha
     assert sorted(shards.done().to_pylist()) == ["a", "b", "c", "d"]
 
 
+def with_digests(catalog: pa.Table, *digests: str | None) -> pa.Table:
+    return catalog.append_column("audio_digest", pa.array(digests, pa.string()))
+
+
+def made_of(track_id: str, version: str | None, digest: str | None) -> dict:
+    return embedded(track_id) | {"file_version": version, "audio_digest": digest, "seconds": 12.5}
+
+
+def test_the_sound_decides_where_it_is_known(shards: Shards) -> None:
+    shards.commit(table(*(made_of(i, "1", "1-a") for i in "abcd")))
+    retagged = catalog_of("2", a="/a.wav", b="/moved.wav", c="/c.wav", d="/d.wav")
+    now = with_digests(retagged, "1-a", "1-a", "1-other", None)
+    assert sorted(shards.changed(now).to_pylist()) == ["c", "d"]
+    edited = with_digests(catalog_of("1", a="/a.wav"), "1-other")
+    assert shards.changed(edited).to_pylist() == ["a"], "its time was kept, its sound was not"
+    other_rule = with_digests(catalog_of("1", a="/a.wav"), "2-a")
+    assert not len(shards.changed(other_rule)), "digests of two rules cannot be compared"
+
+
+def test_what_was_embedded_before_there_were_digests_gets_them_while_it_is_unchanged(
+    shards: Shards,
+) -> None:
+    shards.commit(table(*(made_of(i, "1", None) for i in "ab")))
+    for name in storage.list_files(f"{shards.folder}/sources"):  # as 715a6cd wrote it
+        file = f"{shards.folder}/sources/{name}"
+        storage.write_table(file, storage.read_table(file).drop_columns("audio_digest"))
+    first = pa.concat_tables([catalog_of("1", a="/a.wav"), catalog_of("9", b="/b.wav")])
+    shards.adopt_digests(with_digests(first, "1-a", "1-b"))
+    retagged = with_digests(catalog_of("2", a="/a.wav", b="/b.wav"), "1-a", "1-b")
+    assert shards.changed(retagged).to_pylist() == ["b"]
+
+
+def test_what_older_rules_refused_is_tried_again_once(shards: Shards) -> None:
+    shards.commit(table(failed("a"), failed("b") | {"code": "timeout"}, embedded("c")))
+    assert not len(shards.refused_by_older_rules())
+    for name in storage.list_files(f"{shards.folder}/dead_letter"):  # as 715a6cd wrote it
+        file = f"{shards.folder}/dead_letter/{name}"
+        storage.write_table(file, storage.read_table(file).drop_columns("rules"))
+    assert shards.refused_by_older_rules().to_pylist() == ["a"]
+    shards.forget(shards.refused_by_older_rules())
+    shards.commit(table(failed("a")))
+    assert not len(shards.refused_by_older_rules())
+    assert shards.read_dead_letters().column_names == ["track_id", "uri", "code", "reason"]
+
+
+def test_decoded_lengths_are_kept_beside_shards_that_have_none(shards: Shards) -> None:
+    shards.commit(table(embedded("old")))
+    for name in storage.list_files(f"{shards.folder}/tracks"):  # as 715a6cd wrote it
+        file = f"{shards.folder}/tracks/{name}"
+        storage.write_table(file, storage.read_table(file).drop_columns("seconds"))
+    assert not len(shards.lengths())
+    shards.commit(table(made_of("new", "1", None)))
+    assert shards.lengths().to_pylist() == [{"track_id": "new", "seconds": 12.5}]
+    tracks, _ = shards.of_tracks(pa.array(["old", "new"]))
+    assert sorted(tracks["track_id"].to_pylist()) == ["new", "old"]
+
+
 def test_empty_folder_reads_as_empty(shards: Shards) -> None:
     assert shards.read_tracks().num_rows == 0
     assert shards.done().to_pylist() == []

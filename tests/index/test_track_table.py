@@ -109,7 +109,8 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
     rows = table.rows(["t00003", "absent"])
     assert rows == {
         "t00003": catalog_row(3)
-        | dict.fromkeys(("album", "duration", "dataset", "split", "file_version"))
+        | dict.fromkeys(("album", "duration", "dataset", "split", "file_version", "audio_digest"))
+        | {"artists": ["AC/DC"]}
     }
     assert table.rows([]) == {}
     assert {row["artist"] for row in table.named(["acdc"])} == {"AC/DC"}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -16,11 +18,14 @@ from jobs.__main__ import main
 from raymtr import storage
 from raymtr.catalog.splits import assign_splits
 from raymtr.errors import InputError
+from raymtr.index.filters import Filter, parse_filter
 from raymtr.index.owner import own_index
-from raymtr.index.publish import live_build
+from raymtr.index.publish import live_build, put_live
 from raymtr.index.shards import find_shards
+from raymtr.index.track_table import table_name
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
+from raymtr.search.understand import Understood, understand
 from raymtr.track import check_tracks
 from raymtr.training.tracks import cache_key
 from raymtr.workspace import Workspace
@@ -39,7 +44,8 @@ def vectors(ids: str, seed: int = 0) -> dict[str, np.ndarray]:
 def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
     """Tracks a to e published, a and b one song; f and g embedded, but in no catalog."""
     rows = [
-        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "artist": "Ada", "mood": "calm"}
+        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "artist": "Ada"}
+        | {"mood": "calm", "tempo": 60.5}
         for i in "abcde"
     ]
     workspace = make_workspace(rows)
@@ -102,6 +108,34 @@ def test_an_upsert_adds_and_changes_tracks(
     assert [found(workspace, **search) for search in searches] == before
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("track_id,tempo,title\na,,Renamed\n", {"tempo": 60.5, "title": "Renamed"}),
+        ("track_id,tempo\na,nan\n", {"tempo": 60.5}),
+        ("track_id,tempo\na,120\n", {"tempo": 120.0}),
+        ("track_id,mood\na,7\n", {"mood": "7"}),
+        ("track_id,mood\na,007\n", {"mood": "007"}),
+        ("track_id,mood,tempo\nw,true,\n", {"mood": "true", "tempo": None}),
+        ('{"track_id":"a","tempo":null,"mood":null,"title":"X"}', {"tempo": 60.5, "mood": "calm"}),
+        ('{"track_id":"a","tempo":90}', {"tempo": 90.0}),
+        ('{"track_id":"a","tempo":NaN}', {"tempo": 60.5}),
+        ('{"track_id":"w","title":"Words","mood":5}', {"mood": "5", "tempo": None}),
+    ],
+)
+def test_an_upsert_takes_its_types_from_the_catalog(
+    workspace: Workspace, tmp_path: Path, text: str, expected: dict
+) -> None:
+    path = tmp_path / ("m.jsonl" if text.startswith("{") else "m.csv")
+    path.write_text(text)
+    change_index.upsert_tracks(workspace, tiny(), str(path))
+    track_id = "w" if '"w"' in text or "\nw," in text else "a"
+    here = catalog(workspace)[track_id]
+    track = Searcher(workspace).table.rows([track_id])[track_id]
+    assert {name: here[name] for name in expected} == expected
+    assert {name: track[name] for name in expected} == expected
+
+
 def test_a_track_credited_to_another_artist_follows_it_into_its_split(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -127,7 +161,7 @@ def test_a_track_credited_to_another_artist_follows_it_into_its_split(
             r"among them a; run `raymtr scan` and `raymtr embed`",
         ),
         ("track_id,key\na,major\n", "column 'key' is not in the live tables"),
-        ("track_id,mood\na,7\n", "does not fit the catalog"),
+        ("track_id,tempo\na,fast\n", r"'tempo', row 1 \(line 2\): 'fast' does not fit"),
         ("title\nx\n", "no track_id column"),
         ("track_id\na\na\n", "more than once"),
     ],
@@ -254,3 +288,104 @@ def test_readers_during_upserts_see_old_or_new(workspace: Workspace, tmp_path: P
     stop.set()
     reader.join()
     assert not faults and len(seen) > 1
+
+
+def drop_what_715a6cd_had_not(workspace: Workspace) -> None:
+    """Catalog, vectors and published tables as a workspace of that commit has them."""
+    new = {"artists", "audio_digest", "_artist_keys", "seconds", "rules"}
+    shards = find_shards(workspace)
+    folders = [workspace.tracks]
+    folders += [f"{shards.folder}/{kind}" for kind in ("tracks", "sources", "dead_letter")]
+    for folder in folders:
+        for name in storage.list_files(folder, suffix=".parquet"):
+            table = storage.read_table(f"{folder}/{name}")
+            gone = new & set(table.column_names)
+            storage.write_table(f"{folder}/{name}", table.drop_columns(sorted(gone)))
+    build = live_build(workspace)
+    db = lancedb.connect(workspace.db)
+    versions = {}
+    for kind in build.versions:
+        table = db.open_table(table_name(kind, build.name))
+        if gone := sorted(new & set(table.schema.names)):
+            for index in table.list_indices():
+                if set(index.columns) & set(gone):
+                    table.drop_index(index.name)
+            table.drop_columns(gone)
+        versions[kind] = table.version
+    put_live(workspace, replace(build, versions=versions))
+
+
+def test_a_workspace_of_an_older_raymtr_is_searched_changed_and_indexed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    drop_what_715a6cd_had_not(workspace)
+    assert found(workspace, text="Tune a") and len(meant(workspace, "songs by Ada").tracks) == 5
+    assert found(workspace, text="Tune a", where="artist = 'Ada'")
+    text = "track_id,uri,title,artist\nf,/f.wav,Tune f,Ada; Bruno\n"
+    assert index(workspace, "--upsert", manifest(tmp_path, text)) == 0
+    assert found(workspace, text="Tune f")
+    assert index(workspace) == 0
+    assert meant(workspace, "songs by Bruno").tracks == ("f",)
+    assert found(workspace, text="Tune", where="artists has 'Bruno'") == ["f"]
+
+
+@pytest.mark.parametrize("exact_below", [200_000, 0])
+def test_each_artist_of_a_track_is_found_alone(
+    exact_below: int, make_workspace: Callable, commit_vectors: Callable
+) -> None:
+    rows = [
+        {"track_id": i, "uri": f"/{i}.wav", "title": title, "artist": shown, "artists": artists}
+        for i, title, shown, artists in (
+            ("a", "Duet", "Alba; Bruno", None),
+            ("b", "Solo", "Carla & Co", ["Carla", "Dora"]),
+            ("c", "Other", "Alba", None),
+        )
+    ]
+    workspace = make_workspace(rows)
+    commit_vectors(workspace, vectors("abc"))
+    settings = tiny()
+    search = replace(settings.search, exact_below=exact_below, target_recall=0.0)
+    build_index.build_index(workspace, replace(settings, search=search))
+    for text, artist, ids in (
+        ("songs by Bruno", "Bruno", {"a"}),
+        ("Duet by Bruno", "Bruno", {"a"}),
+        ("similar to Dora", "Dora", {"b"}),
+        ("songs by Alba", "Alba", {"a", "c"}),
+        ("Carla & Co", "Carla & Co", {"b"}),
+    ):
+        understood = meant(workspace, text)
+        assert (understood.artist, set(understood.tracks)) == (artist, ids), text
+    assert found(workspace, text="Bruno") == ["a"]
+    rows_found = Searcher(workspace).table.rows(["a"])
+    assert rows_found["a"]["artist"] == "Alba; Bruno", "shown as the file shows them"
+    for name, ids in {"Bruno": ["a"], "Alba": ["a", "c"], "Dora": ["b"]}.items():
+        assert sorted(Searcher(workspace).table.matching(filter_of(workspace, name))) == ids
+
+
+def meant(workspace: Workspace, text: str) -> Understood:
+    return understand(text, Searcher(workspace).table)
+
+
+def filter_of(workspace: Workspace, artist: str) -> Filter | None:
+    table = Searcher(workspace).table
+    return parse_filter(f"artists has '{artist}'", table.filterable)
+
+
+def test_the_decoded_length_reaches_the_tables(
+    make_workspace: Callable, commit_vectors: Callable
+) -> None:
+    rows = [
+        {"track_id": i, "uri": f"/{i}.wav", "title": f"Tune {i}", "duration": 260.0} for i in "ab"
+    ]
+    workspace = make_workspace(rows)
+    commit_vectors(workspace, vectors("ab"))
+    shards = find_shards(workspace)
+    for name in storage.list_files(f"{shards.folder}/tracks", suffix=".parquet"):
+        file = f"{shards.folder}/tracks/{name}"
+        table = storage.read_table(file)
+        seconds = [120.0 if i == "a" else None for i in table["track_id"].to_pylist()]
+        column = pa.array(seconds, pa.float64())
+        storage.write_table(file, table.drop_columns("seconds").append_column("seconds", column))
+    build_index.build_index(workspace, tiny())
+    assert found(workspace, text="Tune", where="duration > 240") == ["b"]
+    assert found(workspace, text="Tune", where="duration <= 120") == ["a"]

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.finetune_captioner import describe, finetune_captioner
 from raymtr import storage
-from raymtr.captions.generate import open_captioner
+from raymtr.captions.captioner import open_captioner
 from raymtr.captions.pairs import hold_out, read_pairs
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny

@@ -134,3 +134,54 @@ sys.exit(main(["scan", "x", "--workspace", sys.argv[1]]))
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 75, run.stderr
     assert "raymtr scan: the cluster or a node was lost (" in run.stderr
+
+
+def test_ctrl_c_is_status_130_and_says_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs import scan_catalog
+    from raymtr.progress import Progress
+
+    def stopped(*_: object) -> None:
+        Progress("scan", 60, unit="files").advance(12)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scan_catalog, "run", stopped)
+    assert main(["scan", "x", "--workspace", str(tmp_path)]) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == "raymtr scan: stopped at 12 of 60 files; the same command goes on"
+
+
+@pytest.mark.drill
+def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
+    """A real embedding, stopped when its first tracks are done, and taken up again."""
+    import os
+    import signal
+
+    import numpy as np
+    import soundfile
+
+    from raymtr.model.model_folder import save_towers
+    from raymtr.model.two_towers import build_towers
+    from raymtr.recipes import tiny
+
+    music = tmp_path / "music"
+    music.mkdir()
+    for number in range(400):
+        wave = np.sin(np.arange(60 * 16_000) / (9 + number % 50))
+        soundfile.write(music / f"{number:03}.wav", wave, 16_000)
+    save_towers(build_towers(tiny().towers, seed=0), str(tmp_path / "model"))
+    assert main(["scan", str(music), "--workspace", str(tmp_path / "w")]) == 0
+    command = [sys.executable, "-m", "jobs", "embed", "--workspace", str(tmp_path / "w")]
+    command += ["--model", str(tmp_path / "model"), "--set", "embed.tracks_per_block=4"]
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        job = subprocess.Popen(command, stderr=stderr, start_new_session=True)
+    while not list((tmp_path / "w").glob("embeddings/*/tracks/*.parquet")):
+        assert job.poll() is None, log.read_text()[-2_000:]
+    os.killpg(job.pid, signal.SIGINT)  # as a terminal does
+    assert job.wait(120) == 130, log.read_text()[-2_000:]
+    said = log.read_text()
+    assert "Traceback" not in said, said[-3_000:]
+    assert " of 400 tracks; the same command goes on" in said.splitlines()[-1]
+    assert subprocess.run(command).returncode == 0

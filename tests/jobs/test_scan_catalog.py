@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ import pytest
 import soundfile as sf
 
 from jobs import scan_catalog as job
+from jobs.__main__ import main
 from raymtr import storage
 from raymtr.catalog.folder import list_audio
 from raymtr.catalog.sources import real_music_tracks
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
+from raymtr.specs import ScanSpec
 from raymtr.track import KNOWN
 from raymtr.workspace import Workspace
 
@@ -227,3 +231,68 @@ def test_real_music_as_a_folder_of_files(workspace):
     answer = scan(workspace, SHARED / "real_music")
     assert answer["tracks"] == 395 and answer["errors"] == 0
     assert answer["hours"] == pytest.approx(395 * 10 / 3600, rel=1e-3)
+
+
+def test_scan_says_what_became_of_the_files_and_keeps_ids(workspace, tmp_path):
+    music = tmp_path / "library"
+    music.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("moved", "retagged", "edited", "gone", "same"):
+        sf.write(music / f"{name}.flac", rng.uniform(-0.1, 0.1, 4_000), 8_000)
+    first = scan(workspace, music)
+    assert first["files"]["new"] == 5 and first["files"]["gone"] == 0
+    was = {row["title"]: row["track_id"] for row in rows(workspace)}
+    (music / "sub").mkdir()
+    (music / "moved.flac").rename(music / "sub" / "renamed.flac")
+    tagged = (music / "retagged.flac").read_bytes()
+    comments = struct.pack("<II", 0, 1) + struct.pack("<I", 9) + b"TITLE=New"
+    block = b"\4" + len(comments).to_bytes(3, "big") + comments
+    (music / "retagged.flac").write_bytes(tagged[:42] + block + tagged[42:])
+    sf.write(music / "edited.flac", rng.uniform(-0.1, 0.1, 4_000), 8_000)
+    (music / "gone.flac").unlink()
+    shutil.copy(music / "same.flac", music / "copy.flac")
+    again = scan(workspace, music)
+    assert again["files"] == {
+        "new": 1,
+        "changed": 1,
+        "retagged": 1,
+        "moved": 1,
+        "gone": 1,
+        "copies": 1,
+    }
+    now = {row["title"]: row["track_id"] for row in rows(workspace)}
+    assert now["renamed"] == was["moved"] and now["New"] == was["retagged"]
+    assert now["edited"] == was["edited"] and now["same"] == was["same"]
+    said = job.describe(again)
+    assert "moved 1" in said and "retagged 1" in said and "new 1" in said
+    assert again["by_name"] == 4 and "by name" in said
+
+
+def test_folders_of_deleted_files_are_left_out_by_a_list_that_a_setting_changes(
+    workspace, tmp_path
+):
+    for folder in ("$RECYCLE.BIN", "@eaDir", "#Recycle", "Live", "a/lost+found"):
+        (tmp_path / "m" / folder).mkdir(parents=True)
+        sf.write(tmp_path / "m" / folder / "x.wav", np.ones(100) / 2, 8_000)
+    answer = scan(workspace, tmp_path / "m")
+    assert answer["tracks"] == 1
+    assert {name for name in answer["skipped"] if name.startswith("folder ")} == {
+        "folder $RECYCLE.BIN",
+        "folder @eaDir",
+        "folder #Recycle",
+        "folder lost+found",
+    }
+    settings = replace(tiny(), scan=ScanSpec(skip_folders=("live",)))
+    other = job.scan_catalog(workspace, settings, str(tmp_path / "m"))
+    assert other["tracks"] == 4
+
+
+def test_a_printed_line_does_not_steer_the_terminal(tmp_path, capfd):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "x.\x1b]0;owned\x07odd").write_bytes(b"x")
+    (tmp_path / "m" / "a\x1b[31m.wav").write_bytes(b"")
+    assert main(["scan", str(tmp_path / "m"), "--workspace", str(tmp_path / "w")]) in (0, 3)
+    assert main(["scan", f"{tmp_path}/\x1b[31mnowhere", "--workspace", str(tmp_path / "w")]) == 2
+    out, err = capfd.readouterr()
+    assert "\x1b" not in out + err and "\x07" not in out + err
+    assert "nowhere" in err

@@ -246,13 +246,13 @@ def test_a_text_tower_that_is_nowhere_stops_before_anything_is_decoded(
     assert not storage.exists(workspace.run("nowhere"))
 
 
-def test_a_text_tower_that_reads_less_stops_before_anything_is_decoded(
+def test_more_tokens_than_the_tower_reads_stop_before_anything_is_decoded(
     workspace: Workspace,
 ) -> None:
     settings = settings_of()
     text = dataclasses.replace(settings.towers.text_tower, max_tokens=100_000)
     towers = dataclasses.replace(settings.towers, text_tower=text)
-    with pytest.raises(InputError, match=r"text_tower.max_tokens must be 3 to 512"):
+    with pytest.raises(InputError, match=r"text_tower\.max_tokens must be 3 to 512"):
         train_towers(workspace, dataclasses.replace(settings, towers=towers), run="cannot")
     assert not storage.exists(workspace.run("cannot"))
 

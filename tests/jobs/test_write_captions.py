@@ -1,6 +1,12 @@
 """Captions on a real, small Ray cluster."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +16,13 @@ import ray
 
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
+from raymtr.captions.engine import require_room
 from raymtr.captions.faithfulness import Vocabulary, judge
+from raymtr.captions.tag_words import IN_VLLM
 from raymtr.captions.templates import SCHEMA, TRAIN_TEMPLATES
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
+from raymtr.specs import CaptionSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -169,8 +178,6 @@ def test_some_tracks_by_the_model_and_the_rest_by_templates(tmp_path, captioner)
 @pytest.mark.usefixtures("cluster")
 def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
     pytest.importorskip("vllm", reason="vLLM is not installed; make test does on Linux x86-64")
-    from dataclasses import replace
-
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     settings = tiny()
     settings = replace(settings, caption=replace(settings.caption, passes=1, tag_bias=50.0))
@@ -183,6 +190,60 @@ def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
         assert found.coverage >= 0.75, f"drawn to {provenance['tags']}, it wrote {drawn!r}"
 
 
+@pytest.fixture(scope="module")
+def weights(captioner, tmp_path_factory):
+    """The captioner's, merged."""
+    from raymtr.captions.captioner import Weights, merge, open_captioner
+
+    folder = str(tmp_path_factory.mktemp("merged") / "bf16")
+    merge(open_captioner(captioner), folder, "bf16")
+    return Weights(folder)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(weights):
+    vllm = pytest.importorskip("vllm", reason="vLLM is not installed here")
+    from raymtr.captions.vllm_engine import engine_options, writer
+
+    wide = CaptionSpec(
+        use_gpu=True, tensor_parallel=2, max_num_seqs=999, gpu_memory=0.8, tag_bias=1.0
+    )
+    arguments = vllm.AsyncEngineArgs(weights.model, **engine_options(weights, wide))
+    assert (arguments.tensor_parallel_size, arguments.max_num_seqs) == (2, 999)
+    assert (arguments.gpu_memory_utilization, arguments.dtype) == (0.8, "bfloat16")
+    stage = writer(weights, wide).get_stage_by_name("vLLMEngineStage")
+    assert (stage.map_batches_kwargs["num_gpus"], stage.map_batches_kwargs["num_cpus"]) == (2, 1)
+    assert stage.map_batches_kwargs["max_concurrency"] * 64 >= 2 * 999
+    assert "ray_remote_args_fn" not in stage.map_batches_kwargs, "GPUs of several nodes"
+    runner = stage.map_batches_kwargs["runtime_env"]["env_vars"]["VLLM_USE_V2_MODEL_RUNNER"]
+    assert (runner, arguments.logits_processors) == ("1", [IN_VLLM.format(runner="V2")])
+    with pytest.raises(InputError, match="does not divide the model's"):
+        engine_options(weights, replace(wide, tensor_parallel=7))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
+    workspace = catalog(tmp_path / "w", ROWS, files=1)
+    wide = replace(tiny(), caption=CaptionSpec(use_gpu=True, actors=3, tensor_parallel=2))
+    with pytest.raises(InputError, match=r"caption\.tensor_parallel=2 is vLLM's"):
+        write_captions(workspace, wide, captioner=captioner, engine="transformers")
+    with pytest.raises(UnusableError, match=r"caption\.tensor_parallel=2 asks for 6 GPUs"):
+        require_room("vllm", wide.caption)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
+    from raymtr.captions.captioner import open_captioner
+    from raymtr.captions.engine import made_weights
+
+    shutil.copytree(captioner, tmp_path / "c")
+    opened = open_captioner(str(tmp_path / "c"))
+    (tmp_path / "c/base/more.bin").touch()
+    os.truncate(tmp_path / "c/base/more.bin", 1 << 40)  # a terabyte that takes no room
+    with pytest.raises(UnusableError, match=r"wants 128\d\.\d GiB on one node"):
+        made_weights(opened, CaptionSpec(), home=str(tmp_path))
+
+
 def test_an_engine_that_is_not_there_is_an_error(tmp_path, captioner):
     import importlib.util
 
@@ -191,3 +252,74 @@ def test_an_engine_that_is_not_there_is_an_error(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     with pytest.raises(UnusableError, match="vLLM is not installed"):
         write_captions(workspace, tiny(), captioner=captioner, engine="vllm")
+
+
+TWO_NODES = """
+import json, sys
+from dataclasses import replace
+import pyarrow as pa
+import ray
+from ray.cluster_utils import Cluster
+from jobs.write_captions import write_captions
+from raymtr import storage
+from raymtr.captions.engine import require_room
+from raymtr.errors import UnusableError
+from raymtr.recipes import tiny
+from raymtr.specs import CaptionSpec
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+
+made, root, engine, rows, other = sys.argv[1:]
+storage.copy_folder(made, f"{root}/captioner", last="captioner.json")
+workspace = Workspace.open(root, create=True)
+table = check_tracks(pa.Table.from_pylist(json.loads(rows)))
+storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
+memory = {"object_store_memory": 100 << 20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 1, **memory})
+cluster.add_node(num_cpus=3, num_gpus=1, env_vars={"TMPDIR": other}, **memory)
+ray.init(address=cluster.address, log_to_driver=False)
+require_room("vllm", CaptionSpec(use_gpu=True, actors=2))
+try:
+    require_room("vllm", CaptionSpec(use_gpu=True, tensor_parallel=2))
+    raise AssertionError("two GPUs, but not on one node")
+except UnusableError as error:
+    assert "has 2 (1 on one node at most)" in str(error), error
+settings = tiny()
+settings = replace(settings, caption=replace(settings.caption, passes=1))
+answers = [
+    write_captions(
+        workspace,
+        replace(settings, caption=replace(settings.caption, serve=serve)),
+        per_track=1,
+        captioner=f"{root}/captioner",
+        engine=engine,
+    )
+    for serve in ("merged", "adapter")
+]
+print(json.dumps(answers))
+"""
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.drill)])
+def test_a_captioner_in_an_object_store_is_brought_to_the_node_that_writes(
+    object_store, captioner, tmp_path, engine
+):
+    driver, other = tmp_path / "driver", tmp_path / "other"
+    driver.mkdir(), other.mkdir()
+    root = f"s3://music/{engine}"
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as own:
+        arguments = [captioner, root, engine, json.dumps(ROWS), str(other)]
+        done = subprocess.run(
+            [sys.executable, "-c", TWO_NODES, *arguments],
+            env=object_store | {"TMPDIR": str(driver), "RAY_TMPDIR": own},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for answer in json.loads(done.stdout.strip().splitlines()[-1]):
+        assert (answer["captioned"], answer["failed"]) == (16, 0) and answer["engine"] == engine
+        assert "model" in answer["by"] or "template" in answer["by"]
+    assert not list(driver.rglob("*.safetensors")), "the driver has no use for weights"
+    brought = {path.name for path in other.glob("raymtr-copies-*/*/*.safetensors")}
+    assert brought == {"model.safetensors", "adapter_model.safetensors"}

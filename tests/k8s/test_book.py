@@ -72,6 +72,12 @@ def test_commands_of_raymtr_are_taken_by_its_parser() -> None:
         parse_command(line)
 
 
+def test_what_needs_a_cluster_is_shell() -> None:
+    for mark, text in BLOCKS:
+        if mark == "sh cluster":
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
 def test_what_it_names_is_there(objects: list[dict]) -> None:
     book = "\n".join(CLUSTER)
     stages = re.findall(r"^FROM \S+ AS (\S+)", (HERE / "Dockerfile").read_text(), re.MULTILINE)

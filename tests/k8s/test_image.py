@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from k8s import bill
+from k8s.code_rules import packages_of
 
 ROOT = Path(bill.__file__).resolve().parents[1]
 DOCKERFILE = (ROOT / "k8s/Dockerfile").read_text(encoding="utf-8")
@@ -33,18 +34,34 @@ def test_nothing_private_enters_the_context() -> None:
         assert not any(fnmatch.fnmatch(name, f"{rule[1:]}*") for rule in rules if rule[0] == "!")
 
 
-def test_stages_lead_to_two_images_without_root() -> None:
+def test_stages_lead_to_images_without_root() -> None:
     stages = re.findall(r"^FROM (\S+) AS (\S+)$", DOCKERFILE, re.MULTILINE)
     named = {name for _, name in stages}
-    assert {"cpu", "gpu"} <= named
+    assert {"cpu", "gpu", "vllm"} <= named
     assert {base for base, _ in stages} <= named | {"${BASE}"}
     assert set(re.findall(r"--from=(\S+)", DOCKERFILE)) <= named
-    last = DOCKERFILE[DOCKERFILE.index("AS bare") :]
-    assert re.search(r"^USER 1000:1000$", last, re.MULTILINE)
+    stages_of = dict(re.findall(r"^FROM \S+ AS (\S+)$(.*?)(?=^FROM|\Z)", DOCKERFILE, re.M | re.S))
+    for name in ("bare", "cpu", "gpu", "vllm"):
+        users = re.findall(r"^USER (\S+)$", stages_of[name], re.MULTILINE)
+        assert (users or ["1000:1000"])[-1] == "1000:1000", name
+    assert re.search(r"^USER 1000:1000$", stages_of["bare"], re.MULTILINE)
+
+
+def test_captions_on_gpus_have_their_engine_and_what_it_compiles_with() -> None:
+    """vLLM's CUDA build, by a lock that the tested one does not contradict, and a compiler."""
+    assert {"vllm", "torch", "bitsandbytes"} <= packages_of("raymtr-vllm")
+    assert not {"vllm", "bitsandbytes"} & packages_of("raymtr-gpu")
+    tested, beside = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / lock).read_text(), re.MULTILINE))
+        for lock in ("requirements/cpu.txt", "requirements/vllm-gpu.txt")
+    )
+    assert {name for name in tested.keys() & beside if tested[name] != beside[name]} == set()
+    vllm = DOCKERFILE[DOCKERFILE.index("AS vllm\n") :].partition("\nFROM")[0]
+    assert re.search(r"install .*\bg\+\+", vllm)
 
 
 def test_the_recipe_installs_the_lock_and_compiles_it() -> None:
-    assert DOCKERFILE.count("compileall") == 2  # a read-only root cannot be compiled into later
+    assert DOCKERFILE.count("compileall") == 3  # a read-only root cannot be compiled into later
     installs = re.findall(r"pip install ([^\n\\&]+)", DOCKERFILE)
     unlocked = [line for line in installs if "lock.txt" not in line and "--no-deps" not in line]
     assert unlocked == ["'setuptools>=77,<82' "]

@@ -1,6 +1,7 @@
 """The manifests, proved without a cluster, and the proof itself: seeded mistakes must be caught."""
 
 import copy
+import itertools
 import re
 import shutil
 import subprocess
@@ -9,28 +10,40 @@ from pathlib import Path
 import pytest
 import yaml
 
-from k8s import check
+from k8s import check, job_rules
 from k8s.cluster_rules import operator_rules
-from k8s.kustomize import KustomizeError, apply_step, by_name, render
+from k8s.kustomize import KustomizeError, apply_step, by_name, is_component, render
 from k8s.pods import pods, quantity
 from k8s.schemas import unchecked_kinds
 
 HERE = Path(check.__file__).parent
-FOLDERS = check.kustomizations()
+FOLDERS = {str(folder.relative_to(HERE)): folder for folder in check.kustomizations()}
+APPLIED = [name for name, folder in FOLDERS.items() if not is_component(folder)]
+COMPONENTS = ("s3", "gpu", "gpu-endpoint", "kueue")  # in the order in which they are composed
 CRDS = check.CRDS if check.CRDS.is_dir() else None
 
 NO_CRDS = f"KubeRay's CRDs are not at {check.CRDS}"
-MISTAKES = yaml.safe_load((Path(__file__).parent / "mistakes.yaml").read_text(encoding="utf-8"))
+TESTS = Path(__file__).parent
+MISTAKES = yaml.safe_load((TESTS / "mistakes.yaml").read_text(encoding="utf-8"))
+MISTAKES["manifests"] |= yaml.safe_load((TESTS / "mistakes_of_jobs.yaml").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
 def rendered() -> dict[str, list[dict]]:
-    return {folder.name: render(folder) for folder in FOLDERS}
+    return {name: check.objects_of(folder) for name, folder in FOLDERS.items()}
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_manifests_hold(folder: Path, rendered: dict[str, list[dict]]) -> None:
-    assert list(check.problems(rendered[folder.name], crds=CRDS)) == []
+@pytest.mark.parametrize("name", FOLDERS)
+def test_manifests_hold(name: str, rendered: dict[str, list[dict]]) -> None:
+    assert list(check.problems(rendered[name], crds=CRDS)) == []
+
+
+@pytest.mark.parametrize("chosen", itertools.combinations(COMPONENTS, 3), ids="+".join)
+def test_components_compose(chosen: tuple[str, ...], rendered: dict[str, list[dict]]) -> None:
+    objects = rendered["base"]
+    for name in chosen:
+        objects = render(HERE / "components" / name, onto=objects)
+    assert list(check.problems(objects, crds=CRDS)) == []
 
 
 @pytest.mark.skipif(CRDS is None, reason=NO_CRDS)
@@ -44,13 +57,13 @@ def test_kinds_without_a_schema_are_named(rendered: dict[str, list[dict]]) -> No
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_kubectl_renders_the_same(folder: Path, rendered: dict[str, list[dict]]) -> None:
+@pytest.mark.parametrize("name", APPLIED)
+def test_kubectl_renders_the_same(name: str, rendered: dict[str, list[dict]]) -> None:
     said = subprocess.run(
-        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+        ["kubectl", "kustomize", str(FOLDERS[name])], capture_output=True, text=True, check=True
     )
     theirs = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(said.stdout)}
-    ours = {(o["kind"], o["metadata"]["name"]): o for o in rendered[folder.name]}
+    ours = {(o["kind"], o["metadata"]["name"]): o for o in rendered[name]}
     assert ours == theirs
 
 
@@ -60,7 +73,7 @@ def test_a_seeded_mistake_is_caught(name: str, rendered: dict[str, list[dict]]) 
     if mistake.get("by") == "kuberay" and CRDS is None:
         pytest.skip(NO_CRDS)
     kind, _, thing = mistake["of"].partition(" ")
-    objects = copy.deepcopy(rendered["base"])
+    objects = copy.deepcopy(rendered[mistake.get("in", "base")])
     apply_step(by_name(objects, kind)[thing], mistake["step"])
     assert_caught(objects, mistake["caught"])
 
@@ -75,7 +88,7 @@ def test_a_mistake_in_serves_configuration_is_caught(
     name: str, rendered: dict[str, list[dict]]
 ) -> None:
     mistake = MISTAKES["serve"][name]
-    objects = copy.deepcopy(rendered["base"])
+    objects = copy.deepcopy(rendered[mistake.get("in", "base")])
     service = by_name(objects, "RayService")["raymtr"]
     config = service["spec"]["serveConfigV2"]
     assert mistake["from"] in config
@@ -119,15 +132,15 @@ CEL = [
 def test_the_rules_of_the_api_server(
     change: dict, refused: bool, rendered: dict[str, list[dict]]
 ) -> None:
-    job = copy.deepcopy(by_name(rendered["base"], "RayJob")["embed"])
-    job["spec"].update(change)
-    assert bool(list(operator_rules([job]))) is refused
+    jobs = copy.deepcopy([o for o in rendered["base"] if o["kind"] == "RayJob"])
+    by_name(jobs, "RayJob")["embed"]["spec"].update(change)
+    assert bool([*operator_rules(jobs), *job_rules.templates(jobs)]) is refused
 
 
 def test_every_verb_of_the_road_has_a_job(rendered: dict[str, list[dict]]) -> None:
     for objects in rendered.values():
         jobs = by_name(objects, "RayJob")
-        assert set(jobs) == {"scan", "caption", "train", "embed", "index"}
+        assert set(jobs) == {"scan", "finetune", "caption", "train", "embed", "index"}
         nightly = by_name(objects, "CronJob")["nightly"]
         pod = nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         assert set(pod["containers"][0]["command"][2:]) < set(jobs)
@@ -135,11 +148,36 @@ def test_every_verb_of_the_road_has_a_job(rendered: dict[str, list[dict]]) -> No
 
 def test_decoding_can_feed_the_gpu(rendered: dict[str, list[dict]]) -> None:
     """An encoder of 5,500 windows a second wants 42 cores: 22.7 ms of a core for 3 windows."""
-    embed = [p for p in pods(rendered["gpu"]) if p.where.startswith("RayJob embed, group")]
+    embed = [p for p in pods(rendered["overlays/gpu"]) if p.where.startswith("RayJob embed, group")]
     gpus = sum(p.limit("nvidia.com/gpu") * p.most for p in embed)
     cores = sum(p.limit("cpu") * p.most for p in embed)
     assert gpus == 1
     assert cores >= gpus * 5_500 * 22.7e-3 / 3
+
+
+def test_what_is_left_out_is_missed(rendered: dict[str, list[dict]]) -> None:
+    """Mistakes that take a whole object away."""
+    for kind, name, sentence in [
+        ("RayJob", "finetune", "RayJob finetune: there is none"),
+        ("CronJob", "fetch", "nothing fetches models"),
+        ("NetworkPolicy", "names", "names are not resolved"),
+    ]:
+        left = [o for o in rendered["base"] if (o["kind"], o["metadata"]["name"]) != (kind, name)]
+        assert_caught(left, sentence)
+
+
+def test_a_bucket_without_a_way_to_it(rendered: dict[str, list[dict]]) -> None:
+    left = [o for o in rendered["overlays/s3"] if o["metadata"]["name"] != "store"]
+    for where in ("0.0.0.0/0 at 443", "0.0.0.0/0 at 9000", "169.254.169.254 at 80"):
+        assert_caught(left, f"RayJob scan, head: the bucket needs {where}")
+
+
+def test_only_a_component_is_composed(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/kustomization.yaml").write_text("resources: []\n")
+    (tmp_path / "kustomization.yaml").write_text("resources: []\ncomponents: [plain]\n")
+    with pytest.raises(KustomizeError, match="plain is no Component"):
+        render(tmp_path)
 
 
 def test_a_kustomization_that_says_more_is_refused(tmp_path: Path) -> None:

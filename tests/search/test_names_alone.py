@@ -20,6 +20,7 @@ from raymtr.search.understand import understand
 from raymtr.specs import SearchSpec
 
 DIM, COUNT, PAGE = 8, 400, 10
+OTHERS = ["Hollandex", "방탄소년단", "P!nk Floyd Tribute", *(f"Somebody {n}" for n in range(4))]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
             "track_id": f"t{n:03}",
             "uri": f"/{n}.wav",
             "title": f"Tune {n}",
-            "artist": "Nadie Hollander" if n >= COUNT - 3 else f"Somebody {n % 7}",
+            "artist": "Nadie Hollander" if n >= COUNT - 3 else OTHERS[n % 7],
             "album": "Blue Hours" if n >= COUNT - 3 else None,
             "tags": ["blue piano"] if n % 2 else ["calm"],
         }
@@ -63,6 +64,23 @@ def test_a_word_that_only_names_have_is_on_the_first_page(
 ) -> None:
     wanted = {"t397", "t398", "t399"} if where is None else {"t398"}
     assert wanted <= set(first_page(table, text, where)[: len(wanted)])
+
+
+def test_two_syllables_of_a_longer_name_find_it(table: TrackTable) -> None:
+    wanted = {f"t{n:03}" for n in range(COUNT - 3) if n % 7 == 1}
+    assert set(first_page(table, "방탄")) < wanted
+    assert set(first_page(table, "방탄", "tags has 'calm'")) < wanted
+    assert table.match_names("탄방", limit=5) == table.match_names("dc", limit=5) == []
+
+
+def test_signs_that_stand_for_letters_are_found_by_them(table: TrackTable) -> None:
+    assert set(first_page(table, "pink")) < {f"t{n:03}" for n in range(COUNT) if n % 7 == 2}
+
+
+def test_part_of_a_name_is_no_other_name_misspelt(table: TrackTable) -> None:
+    assert understand("hollandix", table).artist == "Hollandex"
+    assert understand("hollander", table).kind == "description"
+    assert {"t397", "t398", "t399"} == set(first_page(table, "hollander")[:3])
 
 
 def test_a_word_that_tags_have_is_no_name_first(table: TrackTable) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from raymtr import storage
+from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
-from raymtr.search.understand import understand
+from raymtr.search.understand import similar_artist, understand
 from raymtr.specs import SearchSpec
 
 TRACKS = [
@@ -27,6 +28,10 @@ TRACKS = [
     ("self", "Metallica", "Metallica"),
     ("punct", "???", "!!!"),
     ("jp", "丸の内サディスティック", "椎名林檎"),
+    ("vs", "Duel", "Artist vs Poet"),
+    ("by", "Nothing", "Songs by Nobody"),
+    ("dash", "Etude", "Black - White"),
+    ("namesake", "Parov Stelar", "Keys"),
     ("hostile", "a' or 1=1 --", "Bobby Tables"),
 ]
 TAGS = ["piano", "jazz", "vocals", "calm", "drums", "guitar"]
@@ -133,3 +138,28 @@ def test_names_stand_as_the_catalog_spells_them(table: TrackTable) -> None:
     assert (understood.title, understood.artist) == ("Halo", "Beyoncé")
     understood = understand("like ray charles", table)
     assert (understood.kind, understood.artist) == ("similar", "ray charles")
+
+
+@pytest.mark.parametrize(
+    ("name", "track"),
+    [
+        ("Artist vs Poet", "vs"),
+        ("Songs by Nobody", "by"),
+        ("Black - White", "dash"),
+        ("parov stelar", "thesun"),  # also a title of another's
+        ("Metallica", "self"),
+        ("!!!", "punct"),
+    ],
+)
+def test_a_named_artist_is_that_artist_whatever_the_name_reads_like(
+    table: TrackTable, name: str, track: str
+) -> None:
+    understood = similar_artist(name, table)
+    assert (understood.kind, understood.tracks, understood.title) == ("similar", (track,), None)
+    assert understood.text == ""
+
+
+def test_an_artist_whom_only_the_graph_knows_is_known(table: TrackTable) -> None:
+    assert similar_artist("Ray Charles", table).tracks == ()
+    with pytest.raises(InputError, match="no artist 'Nobody'"):
+        similar_artist("Nobody", table)

@@ -80,6 +80,22 @@ def client(ray_cluster: None, workspace: Workspace) -> Iterator[httpx.Client]:
         yield opened
 
 
+@pytest.fixture(scope="session")
+def run_app(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.Client]:
+    """A function: name and settings -> one more application beside the first, under its name."""
+
+    from ray import serve
+
+    from serve.app import build_app
+
+    def run(name: str, **settings: object) -> httpx.Client:
+        given = {"workspace": workspace.root, "num_cpus": 0.1, "max_replicas": 1, **settings}
+        serve.run(build_app(given), name=name, route_prefix=f"/{name}")
+        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=60)
+
+    return run
+
+
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Serve ends with the last test of this folder: its replicas hold what other tests need."""
     if nextitem is None or Path(__file__).parent not in nextitem.path.parents:

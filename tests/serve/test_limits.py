@@ -7,36 +7,25 @@ import io
 from collections.abc import Callable, Iterator
 
 import httpx
+import libopensonic
 import numpy as np
 import pytest
 import soundfile
-from ray import serve
+from libopensonic.errors import SonicError
 
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
-from serve.app import build_app
 
 ADA, BOB, SCRAPER = ({"authorization": f"Bearer key-of-{name}"} for name in ("ada", "bob", "scr"))
 PER_MINUTE = 60
-
-
-@pytest.fixture(scope="module")
-def run_app(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.Client]:
-    """A function: name and settings -> one more application beside the first, under its name."""
-
-    def run(name: str, **settings: object) -> httpx.Client:
-        given = {"workspace": workspace.root, "num_cpus": 0.1, "max_replicas": 1, **settings}
-        serve.run(build_app(given), name=name, route_prefix=f"/{name}")
-        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=60)
-
-    return run
+PAGE = "https://example.org"
 
 
 @pytest.fixture(scope="module")
 def keyed(run_app: Callable, tmp_path_factory: pytest.TempPathFactory) -> httpx.Client:
     lines = [
         f"{name} {hashlib.sha256(f'key-of-{name}'.encode()).hexdigest()} {scopes}"
-        for name, scopes in (("ada", ""), ("bob", "search"), ("scr", "metrics"))
+        for name, scopes in (("ada", ""), ("bob", "search"), ("scr", "metrics"), ("zoë", ""))
     ]
     file = tmp_path_factory.mktemp("keys") / "keys"
     file.write_text("\n".join(lines))
@@ -63,6 +52,15 @@ def test_a_key_is_asked_for(keyed: httpx.Client) -> None:
         assert problem(keyed.get(shut)) == (401, "key_refused")
 
 
+def test_a_key_may_have_letters_beyond_ascii(keyed: httpx.Client) -> None:
+    """A header has no encoding of its own: most clients write UTF-8, some Latin-1."""
+    for coding in ("utf-8", "latin-1"):
+        sent = {"authorization": b"Bearer key-of-zo" + "ë".encode(coding)}
+        assert keyed.get("/v1/tracks/t00", headers=sent).status_code == 200
+    asked = {"f": "json", "apiKey": "key-of-zoë"}
+    assert keyed.get("/rest/ping", params=asked).json()["subsonic-response"]["status"] == "ok"
+
+
 def test_a_key_opens_what_its_scopes_say(keyed: httpx.Client) -> None:
     assert problem(keyed.get("/v1/map", headers=SCRAPER)) == (403, "key_out_of_scope")
     assert keyed.get("/metrics", headers=SCRAPER).status_code == 200
@@ -81,6 +79,35 @@ def test_players_send_the_key_in_their_way(keyed: httpx.Client) -> None:
         assert ask(**wrong)["error"]["code"] in (44, 50)
     listed = keyed.get("/rest/getOpenSubsonicExtensions", params={"f": "json"}).json()
     assert listed["subsonic-response"]["status"] == "ok"
+
+
+def test_players_post_their_key_and_are_told_that_tokens_cannot_be(keyed: httpx.Client) -> None:
+    base = keyed.base_url
+    where = {"port": base.port, "server_path": base.path.strip("/")}
+    host = f"{base.scheme}://{base.host}"
+    connection = libopensonic.Connection(host, api_key="key-of-ada", **where)
+    assert connection.ping() and connection.token_info().username == "ada"
+    assert libopensonic.Connection(host, "me", "key-of-ada", legacy_auth=True, **where).ping()
+    with pytest.raises(SonicError, match="send it as apiKey"):
+        libopensonic.Connection(host, "me", "key-of-ada", **where).get_sonic_similar_tracks("t00")
+    form = {"f": "json", "u": "me", "t": "0" * 32, "s": "salt"}
+    told = keyed.post("/rest/ping.view", data=form).json()["subsonic-response"]
+    assert (told["status"], told["error"]["code"]) == ("failed", 42)
+    long = keyed.post("/rest/ping", data={"f": "json", "a": "a" * 5_000})
+    assert (long.status_code, "failed" in long.text) == (200, True)
+
+
+def test_pages_of_a_set_origin_may_ask_and_no_others(run_app: Callable) -> None:
+    client = run_app("cors", layout="fused", open_to_anyone=True, cors_origins=f"{PAGE} http://b")
+    asked = {"origin": PAGE, "access-control-request-method": "POST"}
+    asked["access-control-request-headers"] = "authorization,content-type"
+    leave = client.options("/v1/search", headers=asked)
+    assert (leave.status_code, leave.headers["access-control-allow-origin"]) == (200, PAGE)
+    answer = client.post("/v1/search", json={"text": "piano"}, headers={"origin": PAGE})
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    for other in ("https://example.org.evil", "http://example.org"):
+        answer = client.get("/livez", headers={"origin": other})
+        assert "access-control-allow-origin" not in answer.headers
 
 
 def test_a_key_has_a_rate_of_its_own(keyed: httpx.Client) -> None:
@@ -137,7 +164,6 @@ def test_the_fused_layout_gives_the_same_answers(keyed: httpx.Client, workspace:
 
 
 def test_what_takes_too_long_is_told_so(run_app: Callable) -> None:
-    hasty = {"request_timeout_s": 0.002, "audio_timeout_s": 0.001}
-    hasty |= {"queue_timeout_s": 0.002}
+    hasty = {"request_timeout_s": 0.003, "audio_timeout_s": 0.001, "queue_timeout_s": 0.001}
     client = run_app("hasty", layout="fused", open_to_anyone=True, **hasty)
     assert problem(client.post("/v1/search", json={"text": "piano"})) == (504, "timeout")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raymtr.index.shards import MadeBy
-from serve.encoders import Passes, TextJob
+from serve.encoders import Job, Passes
 from serve.messages import Vectors
 
 MADE_BY = MadeBy(fingerprint="f", precision="fp32", dim=1)
@@ -23,7 +23,7 @@ class Held:
         self.seen: list[list[str]] = []
         self.go = threading.Event()
 
-    def run(self, jobs: list[TextJob]) -> list[Any]:
+    def run(self, jobs: list[Job[list[str]]]) -> list[Any]:
         said = [sentence for _, (sentence,) in jobs]
         self.seen.append(said)
         assert self.go.wait(30)
@@ -71,5 +71,22 @@ def test_a_failed_pass_and_a_request_given_up_harm_no_other() -> None:
             await bad
         assert int((await good).rows[0, 0]) == 4
         assert held.seen == [["bad"], ["good"]]
+
+    asyncio.run(ask())
+
+
+def test_an_encoder_whose_every_request_was_given_up_runs_no_empty_pass() -> None:
+    async def ask() -> None:
+        held = Held()
+        passes = Passes(held.run, most=1)
+        first = asyncio.create_task(passes.join((MADE_BY, ["a"])))
+        await until_a_pass_runs(held)
+        given_up = asyncio.create_task(passes.join((MADE_BY, ["never"])))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        held.go.set()
+        await first
+        assert (await passes.join((MADE_BY, ["b"]))).batch == 1
+        assert held.seen == [["a"], ["b"]]
 
     asyncio.run(ask())

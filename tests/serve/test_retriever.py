@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,7 @@ from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.track_table import KINDS, table_name
 from raymtr.specs import SearchSpec
-from serve.messages import Searched
+from serve.messages import Searched, plain
 from serve.retriever import Retriever
 from serve.settings import ServeSettings
 
@@ -41,3 +43,19 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     assert all(isinstance(found, Searched) for found in answers)
     assert {found.answer["table_version"] for found in answers} == {second.name}
     assert all(len(found.answer["hits"]) == 3 for found in answers)
+
+
+def test_values_that_are_no_json_are_told_as_such() -> None:
+    """Tables of before hold them; the other fields of the track are told all the same."""
+    row = {"bpm": float("nan"), "gain": float("-inf"), "cover": b"1234", "tags": [b"1", "a", 2.5]}
+    row |= {"added": datetime.date(2024, 5, 6), "more": {"a": float("inf"), "b": True}, "n": None}
+    told = {name: plain(value) for name, value in row.items()}
+    assert json.loads(json.dumps(told, allow_nan=False)) == {
+        "bpm": None,
+        "gain": None,
+        "cover": "4 bytes",
+        "tags": ["1 bytes", "a", 2.5],
+        "added": "2024-05-06",
+        "more": {"a": None, "b": True},
+        "n": None,
+    }

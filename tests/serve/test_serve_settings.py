@@ -9,7 +9,6 @@ import pytest
 
 from raymtr.errors import InputError
 from serve.access import Key, read_keys
-from serve.search_routes import file_of
 from serve.settings import ServeSettings, read_settings
 
 
@@ -28,6 +27,8 @@ def test_the_defaults_keep_their_inequalities() -> None:
         {"max_queued_requests": 1},
         {"min_replicas": 9},
         {"audio_timeout_s": 60.0},
+        {"audio_timeout_s": 20.0},  # after a wait of queue_timeout_s it would be too late
+        {"audio_ongoing": 0},
         {"queue_timeout_s": 60.0},
         {"max_batch_sise": 4},
         {"body_max_mb": 0.0},
@@ -38,9 +39,39 @@ def test_settings_that_break_a_rule_are_refused(wrong: dict) -> None:
         read_settings({"workspace": "w", **wrong})
 
 
+@pytest.mark.parametrize(
+    ("disagree", "said"),
+    [
+        ({"device": "cuda"}, "device=cuda num_gpus=1"),
+        ({"num_gpus": 1.0}, "device=cpu num_gpus=0"),
+        ({"device": "cuda", "num_gpus": 2.0}, "num_gpus <= 1"),
+        ({"device": "cuda", "num_gpus": 1.0, "text_int8": True}, "text_int8"),
+        ({"device": "cuda:1", "num_gpus": 1.0}, "cpu, cuda"),
+    ],
+)
+def test_device_and_gpus_agree_or_the_cure_is_said(disagree: dict, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        read_settings({"workspace": "w", **disagree})
+
+
+def test_uploads_never_take_more_than_half_of_an_ingress() -> None:
+    wide = ServeSettings(workspace="w", max_replicas=100)
+    assert wide.uploads_at_once == wide.max_ongoing_requests // 2
+    assert ServeSettings(workspace="w", max_replicas=1).uploads_at_once == 2 + 4
+
+
 def test_texts_of_serve_run_are_read() -> None:
     read = read_settings({"workspace": "7", "max_batch_size": "8", "open_to_anyone": "true"})
     assert (read.workspace, read.max_batch_size, read.open_to_anyone) == ("7", 8, True)
+
+
+def test_the_environment_may_say_where_the_workspace_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"workspace": "$MY_WORKSPACE"}
+    monkeypatch.setenv("MY_WORKSPACE", "s3://bucket/workspace")
+    assert read_settings(told).workspace == "s3://bucket/workspace"
+    monkeypatch.delenv("MY_WORKSPACE")
+    with pytest.raises(InputError, match="has no MY_WORKSPACE"):
+        read_settings(told)
 
 
 def test_keys_are_read_hashed_or_refused(tmp_path: Path) -> None:
@@ -53,10 +84,3 @@ def test_keys_are_read_hashed_or_refused(tmp_path: Path) -> None:
         (tmp_path / "keys").write_text(wrong)
         with pytest.raises(InputError, match="line 1"):
             read_keys(str(tmp_path / "keys"))
-
-
-def test_a_multipart_file_comes_out_byte_for_byte() -> None:
-    data = bytes(range(256)) * 9 + b"\r\n--x\n\r"
-    head = b'--BB\r\nContent-Disposition: form-data; name="f"; filename="a.mp3"\r\n\r\n'
-    body = head + data + b"\r\n--BB--\r\n"
-    assert file_of("multipart/form-data; boundary=BB", body) == data

@@ -1,4 +1,4 @@
-"""Sentences read in another thread, by a tower that does not learn: the same bits."""
+"""Sentences read in another thread, by a tower that does not learn: the very same weights."""
 
 from __future__ import annotations
 

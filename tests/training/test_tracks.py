@@ -97,9 +97,7 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None
     names = ["good.wav", "bad.wav", "gone.wav"]
     columns = {"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]}
     tracks = pa.table(columns | {"file_version": ["1", None, "1"]})
-    towers = dataclasses.replace(
-        tiny().towers, audio=AudioSpec(sample_rate=8000, window_s=0.5, hop=100)
-    )
+    towers = dataclasses.replace(tiny().towers, audio=AudioSpec(sample_rate=8000, window_s=1.0))
     settings = dataclasses.replace(tiny(), towers=towers)
     made = fill_audio_cache(tracks, Workspace(str(tmp_path)), settings)
     assert made.column_names == [*DEAD_LETTER.names, "samples"]

@@ -1,0 +1,91 @@
+"""What names the sound of a file: a digest of its coded audio, whatever tags and name it has.
+
+A tagger rewrites comments, moves what stands behind them, numbers pages anew; the coded audio stays
+as it is. So the digest is taken there, where the format keeps it, and it is cheap enough for every
+scan: FLAC carries the MD5 of its samples, of others the size and a few places are read. Of coded
+audio they are three, for an encoder that is given other sound writes other bytes from there on; of
+bare samples they are spread over all of it, for an editor can change a part and no size.
+
+Given up: an edit of bare samples, of the same size, shorter than a 32nd of the track; of coded
+frames one that leaves beginning, middle, end and size as they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+from raymtr.audio import ebml, mpeg, ogg
+from raymtr.audio.comments import boxes
+from raymtr.audio.extent import Extent, read_at
+from raymtr.audio.formats import Format, Identified
+from raymtr.audio.probe import find_samples
+
+VERSION = 1  # raised by hand when the same file would get another digest
+_PLACES, _PIECE = 3, 4 << 10  # of coded audio: places, and bytes of each
+_PCM_PLACES, _PCM_PIECE = 32, 512
+_MPEG_HEAD = 1 << 15  # bytes in which frames begin, but behind junk
+
+
+def digest_of(file: BinaryIO, known: Identified) -> str | None:
+    """The digest of an opened file, as `<version>-<hex>`; None where there is no audio."""
+    kind, extent = known.format, known.extent
+    if kind.form == "flac":
+        checksum = read_at(file, extent.start + 26, 16)
+        if len(checksum) == 16 and any(checksum):
+            return f"{VERSION}-{checksum.hex()}"
+    if kind.form == "ogg":
+        return _ogg_digest(file, extent)
+    start, end = _place(file, kind, extent)
+    if end <= start:
+        return None
+    places, piece = (_PCM_PLACES, _PCM_PIECE) if kind.pcm else (_PLACES, _PIECE)
+    if end - start <= 2 * places * piece:
+        return _named(kind.form, end - start, [read_at(file, start, end - start)])
+    last = end - piece - start
+    offsets = (start + last * n // (places - 1) for n in range(places))
+    return _named(kind.form, end - start, [read_at(file, at, piece) for at in offsets])
+
+
+def _named(form: str, size: int, pieces: Iterable[bytes]) -> str:
+    digest = hashlib.sha256(f"{form} {size} ".encode() + b"".join(pieces))
+    return f"{VERSION}-{digest.hexdigest()[:32]}"
+
+
+def _ogg_digest(file: BinaryIO, extent: Extent) -> str | None:
+    """Of the audio in its pages: their numbers and checksums change with the comments."""
+    _, start = ogg.read_headers(file, extent)
+    size = extent.end - start
+    if size <= 0:
+        return None
+    first = ogg.page_from(file, start, extent.end)
+    middle = ogg.page_from(file, start + size // 2, extent.end)
+    return _named("ogg", size, (first, middle, ogg.last_page(file, extent)))
+
+
+def _place(file: BinaryIO, kind: Format, extent: Extent) -> tuple[int, int]:
+    """Where the coded audio begins and ends."""
+    if kind.form in ("wav", "aiff", "w64", "caf", "dsf"):
+        found = find_samples(file, extent, kind.form)
+        return (found[0], found[0] + found[1]) if found else (extent.start, extent.start)
+    if kind.form == "mov":
+        found_boxes = boxes(file, extent.start, extent.end)
+        data = [
+            (start, min(end, extent.end)) for name, start, end in found_boxes if name == b"mdat"
+        ]
+        return max(
+            data, key=lambda place: place[1] - place[0], default=(extent.start, extent.start)
+        )
+    if kind.form == "asf":  # behind the header, which lasts as long as it says
+        header = int.from_bytes(read_at(file, extent.start + 16, 8), "little")
+        at = extent.start + header
+        data_size = int.from_bytes(read_at(file, at + 16, 8), "little")
+        return at + 50, min(at + data_size, extent.end)
+    if kind.form == "matroska":
+        return ebml.clusters(file, extent)
+    if kind.form == "mp3":
+        head = read_at(file, extent.start, min(_MPEG_HEAD, extent.end - extent.start))
+        first = mpeg.first_frame(head)
+        return (extent.start + first, extent.end) if first is not None else (0, 0)
+    return extent.start, extent.end

@@ -1,0 +1,102 @@
+"""Where a file's audio lies between the tags that players have put in front of it and behind it.
+
+ID3v2, APEv2, ID3v1 and Lyrics3 know no container: they stand before the first or after the last
+byte of any file, several in a row. Who reads frames must not take them for damaged audio, and who
+reads words finds them here. Only heads and feet of tags are read, at most MOST_TAGS on either side.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+MOST_TAGS = 16
+_FURTHEST = 1 << 62
+_LYRICS_MOST = 5100  # bytes of a Lyrics3v1 tag
+
+
+class OuterTag(NamedTuple):
+    """A tag outside the container."""
+
+    kind: str  # id3v2, ape, id3v1 or lyrics
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The bytes of a file that are audio, or a container of it."""
+
+    start: int
+    end: int
+    tags: tuple[OuterTag, ...] = ()  # in the order in which they stand
+
+
+def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
+    """Up to `count` bytes from `offset`; of a raw file too, which may give fewer at a time."""
+    if offset > _FURTHEST:  # a damaged size
+        return b""
+    file.seek(max(offset, 0))
+    data = file.read(max(count, 0))
+    while 0 < len(data) < count and (more := file.read(count - len(data))):
+        data += more
+    return data
+
+
+def find_extent(file: BinaryIO) -> Extent:
+    """The extent of an opened file."""
+    size = file.seek(0, 2)
+    start, end = 0, size
+    front: list[OuterTag] = []
+    while len(front) < MOST_TAGS:
+        head = read_at(file, start, 32)
+        kind, length = ("id3v2", id3_length(head)) if head[:3] == b"ID3" else ("ape", _ape(head))
+        if not 0 < length <= end - start:
+            break
+        front.append(OuterTag(kind, start, start + length))
+        start += length
+    back: list[OuterTag] = []
+    while len(back) < MOST_TAGS and (tag := _tag_before(file, end)) and tag.start >= start:
+        back.append(tag)
+        end = tag.start
+    return Extent(start, end, (*front, *reversed(back)))
+
+
+def id3_length(head: bytes) -> int:
+    """Bytes of the ID3v2 tag that begins with `head`; 0 where none does (ID3v2.4, 3.1)."""
+    if len(head) < 10 or head[:3] != b"ID3":
+        return 0
+    return 10 + syncsafe(head[6:10]) + (10 if head[5] & 0x10 else 0)
+
+
+def syncsafe(four: bytes) -> int:
+    """The number that ID3v2 keeps in the low seven bits of four bytes."""
+    a, b, c, d = four
+    return a << 21 | b << 14 | c << 7 | d
+
+
+def _ape(head: bytes) -> int:
+    """Bytes of the APEv2 tag that `head`, its header or footer, belongs to; 0 for none."""
+    if len(head) < 32 or head[:8] != b"APETAGEX":
+        return 0
+    _, size, _, flags = struct.unpack_from("<4I", head, 8)
+    return int(size) + (32 if flags >> 31 else 0)  # the size leaves the header out
+
+
+def _tag_before(file: BinaryIO, end: int) -> OuterTag | None:
+    """The tag that ends at `end`."""
+    tail = read_at(file, end - 128, min(end, 128))
+    if len(tail) == 128 and tail[:3] == b"TAG":
+        return OuterTag("id3v1", end - 128, end)
+    if length := _ape(tail[-32:]):
+        return OuterTag("ape", end - length, end)
+    if tail[-10:-7] == b"3DI":
+        return OuterTag("id3v2", end - 20 - syncsafe(tail[-4:]), end)
+    if tail[-9:] == b"LYRICS200" and tail[-15:-9].isdigit():
+        return OuterTag("lyrics", end - 15 - int(tail[-15:-9]), end)
+    if tail[-9:] == b"LYRICSEND":
+        most = read_at(file, end - _LYRICS_MOST, min(end, _LYRICS_MOST))
+        at = most.rfind(b"LYRICSBEGIN")
+        return OuterTag("lyrics", end - len(most) + at, end) if at >= 0 else None
+    return None

@@ -1,0 +1,155 @@
+"""A fine-tuned captioner in its folder, and the weights that its engines run.
+
+A captioner is a PEFT adapter folder: the adapter's two files, `captioner.json` (which base, which
+prompt, how it was made) and, where the base was made on the spot, the base itself in `base/`. It
+is named by URI wherever it goes: each machine brings home what it runs, by itself.
+
+The merged weights are made once, in the precision that captions are written in, and lie beside the
+workspace's captioner: engines run them as any other model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from typing import Any
+
+from raymtr import storage
+from raymtr.captions.base_model import base_identity, is_folder, load_base, load_tokenizer
+from raymtr.captions.prompt import prompt_hash
+from raymtr.errors import InputError
+from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
+
+LOG = logging.getLogger("raymtr")
+FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model.safetensors"
+VOCABULARY = "vocabulary.json"  # tags common in the pairs: musical terms that captions may use
+SHARD = "2GB"  # of merged weights: what is held beside them while they are saved
+BYTES = {"bf16": 2, "fp32": 4}  # a weight
+STORED = {"float32": 4, "float64": 8}  # a weight of a base, by its configuration; others have 2
+TO_LOAD = 1 << 30  # bytes of a process that has torch and transformers loaded
+
+
+@dataclass(frozen=True)
+class Captioner:
+    """A captioner, checked against its base."""
+
+    uri: str
+    base: str  # a folder, its URI, or a hub name
+    base_identity: str
+    adapter: str  # hash of the adapter's weights
+    vocabulary: tuple[str, ...]
+
+    @property
+    def identity(self) -> str:
+        """Which weights write, in 16 hexadecimal digits."""
+        return hashlib.sha256(f"{self.base_identity} {self.adapter}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What an engine runs: a model by folder, URI or hub name, and the adapter it gets, if any."""
+
+    model: str
+    adapter: str | None = None
+
+
+def open_captioner(uri: str) -> Captioner:
+    """The captioner in the folder `uri`, wherever that lies; its base's weights stay there.
+
+    Raises InputError where there is none, where its base is another than it was tuned on, or where
+    it was taught another prompt.
+    """
+    uri = uri.rstrip("/") if storage.is_remote(uri) else os.path.abspath(storage.local_path(uri))
+    if not storage.exists(f"{uri}/{CONFIG}"):
+        raise InputError(f"no captioner in {uri} (no {CONFIG}); `raymtr finetune` makes one")
+    config = storage.read_json(f"{uri}/{CONFIG}")
+    facts = storage.read_json(f"{uri}/{FACTS}") if storage.exists(f"{uri}/{FACTS}") else {}
+    base = facts.get("base") or config.get("base_model_name_or_path")
+    if not base:
+        raise InputError(f"{uri}/{CONFIG} names no base model; tune it again")
+    if storage.exists(f"{uri}/{base}/config.json"):
+        base = f"{uri}/{base}"
+    found = base_identity(base)
+    if facts and found != facts["base_identity"]:
+        raise InputError(
+            f"the adapter in {uri} was tuned on base {facts['base_identity']}, but {base} is "
+            f"{found}; put that base back, or run `raymtr finetune` on this one"
+        )
+    if facts and facts["prompt"] != prompt_hash():
+        raise InputError(
+            f"the adapter in {uri} was taught prompt {facts['prompt']}, this raymtr asks with "
+            f"{prompt_hash()}; run `raymtr finetune` again"
+        )
+    if not facts:
+        LOG.info("%s has no %s: its base cannot be checked", uri, FACTS)
+    words = f"{uri}/{VOCABULARY}"
+    return Captioner(
+        uri=uri,
+        base=base,
+        base_identity=found,
+        adapter=hashlib.sha256(storage.read_bytes(f"{uri}/{WEIGHTS}")).hexdigest()[:16],
+        vocabulary=tuple(storage.read_json(words)) if storage.exists(words) else (),
+    )
+
+
+def adapter_here(uri: str) -> str:
+    """The adapter of the captioner `uri` in a folder of this machine."""
+    return storage.local_copy(uri, last=CONFIG, wanted=lambda name: name in (CONFIG, WEIGHTS))
+
+
+def load_weights(weights: Weights, precision: Precision) -> Any:
+    """The model that `weights` name. Raises InputError where the adapter does not fit the base."""
+    model = load_base(weights.model, FinetuneSpec(precision=precision))
+    if weights.adapter is None:
+        return model
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter_here(weights.adapter))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"the adapter in {weights.adapter} does not fit the base {weights.model}: {error}"
+        ) from error
+
+
+def planned_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weights:
+    """What engines are to run: the adapter on its base, or merged weights in a folder of `home`."""
+    if spec.serve == "adapter":
+        return Weights(captioner.base, captioner.uri)
+    return Weights(f"{home}/merged/{captioner.identity}-{spec.precision}")
+
+
+def is_merged(weights: Weights) -> bool:
+    """Whether the weights are there, whole."""
+    return weights.adapter is not None or storage.exists(f"{weights.model}/config.json")
+
+
+def merge(captioner: Captioner, folder: str, precision: Precision) -> None:
+    """Add the adapter to its base and save the sum in `folder`, whole or not at all.
+
+    It holds the weights once, in `precision`, and a shard of them. Raises InputError where the
+    adapter does not fit the base, UnusableError where `folder` cannot be written.
+    """
+    whole = load_weights(Weights(captioner.base, captioner.uri), precision)
+    model = whole.merge_and_unload()
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch, max_shard_size=SHARD)
+        load_tokenizer(captioner.base).save_pretrained(scratch)
+        storage.copy_folder(scratch, folder, last="config.json")
+
+
+def bytes_to_merge(captioner: Captioner, precision: Precision) -> int:
+    """Memory that `merge` wants at most; 0 where the base is a hub's, whose size is not known."""
+    if not is_folder(captioner.base):
+        return 0
+    filesystem, path = storage.open_filesystem(captioner.base)
+    names = [n for n in storage.list_files(captioner.base) if n.endswith((".safetensors", ".bin"))]
+    stored = sum(filesystem.get_file_info(f"{path}/{name}").size for name in names)
+    config = json.loads(storage.read_bytes(f"{captioner.base}/config.json"))
+    kind = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    weights = stored * BYTES[precision] // STORED.get(kind, 2)
+    return int(1.25 * weights) + TO_LOAD

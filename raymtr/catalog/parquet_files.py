@@ -1,0 +1,82 @@
+"""Parquet files of other people's making: one, or the parts in a folder, as one table.
+
+Each part is made plain before they are put together, for writers disagree: whole numbers here and
+broken ones there, text in one of four types. A file's own columns are read and nothing is taken
+from the names of the folders above it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from raymtr import storage
+from raymtr.catalog.rows import Rows, refuse_twice
+from raymtr.columns import join_parts, plain_columns
+from raymtr.errors import InputError
+
+
+def read_parquet(uri: str) -> Rows | None:
+    """The rows of a file, or of the Parquet files of a folder; None where it has none.
+
+    Raises InputError naming the file that is none, or the two whose columns do not go together.
+    """
+    filesystem, path = storage.open_filesystem(uri)
+    one = filesystem.get_file_info(path).is_file
+    files = [uri] if one else [f"{uri.rstrip('/')}/{name}" for name in _parts(uri)]
+    tables = [_table(file) for file in files]
+    if not tables:
+        return None
+    try:
+        table = join_parts(tables)
+    except pa.ArrowException as error:
+        raise InputError(f"{uri} cannot be read as one: {_clash(files, tables)}") from error
+    ends = list(accumulate(len(part) for part in tables))
+
+    def place(index: int) -> str:
+        part = bisect_right(ends, index)
+        row = index - (ends[part] - len(tables[part])) + 1
+        return f"row {row}" if one else f"row {row} of {files[part]}"
+
+    return Rows(table, place, typed=True)
+
+
+def _parts(folder: str) -> list[str]:
+    """The Parquet files of a folder; hidden ones are other programs' notes."""
+    names = storage.list_files(folder, suffix=".parquet")
+    return [name for name in names if not name.startswith((".", "_"))]
+
+
+def _table(file: str) -> pa.Table:
+    filesystem, path = storage.open_filesystem(file)
+    try:
+        with pq.ParquetFile(
+            path, filesystem=filesystem
+        ) as opened:  # a folder `year=1999` says none
+            table = opened.read()
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{file} cannot be read as Parquet: {error}") from error
+    refuse_twice(file, table.column_names)
+    try:
+        return plain_columns(table)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _clash(files: list[str], tables: list[pa.Table]) -> str:
+    """The first column that is of one type here and of another, which none holds both, there."""
+    first: dict[str, tuple[str, pa.DataType]] = {}
+    for file, table in zip(files, tables, strict=True):
+        for field in table.schema:
+            before, kind = first.setdefault(field.name, (file, field.type))
+            try:
+                pa.unify_schemas(
+                    [pa.schema([(field.name, kind)]), pa.schema([field])],
+                    promote_options="permissive",
+                )
+            except pa.ArrowException:
+                return f"column {field.name!r} is {kind} in {before} and {field.type} in {file}"
+    return "its files have columns of other types"

@@ -1,0 +1,56 @@
+"""A file as an answer: whole, by ranges (RFC 9110, 14), or not again where the client has it (13).
+
+Starlette's answer knows ranges. Here are the conditions it leaves out, and what it refuses though
+the RFC has it ignored: a range of another unit, or one that ends before it begins.
+"""
+
+from __future__ import annotations
+
+import re
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
+
+from serve.messages import Refusal, RefusedError
+
+OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # what a 304 repeats
+
+
+class FileAnswer(FileResponse):
+    """A file whose `stat_result` is given."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """304 to a client that has this very file, else as much of it as it asks for."""
+        if scope.get("head"):
+            scope = scope | {"method": "HEAD"}
+        if _has_it(Headers(scope=scope), self.headers["etag"], self.headers["last-modified"]):
+            same = {name: self.headers[name] for name in OF_A_MATCH if name in self.headers}
+            await Response(status_code=304, headers=same)(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+    @classmethod
+    def _parse_range_header(cls, http_range: str, file_size: int) -> list[tuple[int, int]]:
+        try:
+            return super()._parse_range_header(http_range, file_size)
+        except MalformedRangeHeader:
+            return []  # the whole file
+        except RangeNotSatisfiable as error:
+            detail = f"the file has {file_size} bytes, none of them in {http_range!r:.100}"
+            size = (("Content-Range", f"bytes */{file_size}"),)
+            refusal = Refusal(416, "range_not_satisfiable", detail, headers=size)
+            raise RefusedError(refusal) from error
+
+
+def _has_it(asked: Headers, etag: str, modified: str) -> bool:
+    """Whether the conditions of a request say that the client's copy is this file."""
+    known = asked.get("if-none-match")
+    if known is not None:  # then the date is not looked at
+        return known.strip() == "*" or etag in re.findall(r'"[^"]*"', known)
+    since = asked.get("if-modified-since")
+    try:
+        return bool(since) and parsedate_to_datetime(modified) <= parsedate_to_datetime(since or "")
+    except (ValueError, TypeError):  # no date, or one without a zone: as if it were not there
+        return False

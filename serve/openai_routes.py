@@ -1,0 +1,85 @@
+"""Text vectors in the shape that OpenAI's clients know, and what such clients really send.
+
+They send null for what is not set, the dimensions they already know, and some of them tokens in the
+place of texts: tokens of another vocabulary, which cannot be read here and are refused in words.
+"""
+
+from __future__ import annotations
+
+import base64
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+
+from serve.asking import ask, meters_of
+from serve.messages import EmbeddingsBody, Refusal, RefusedError
+
+MOST_INPUTS = 256
+OURS = "raymtr"  # the model that serves, whichever that is
+TOKENS = (
+    "input is texts, not tokens, which other models number otherwise; LangChain's client sends "
+    "texts with check_embedding_ctx_length=False"
+)
+
+
+def add_embeddings(http: FastAPI) -> None:
+    """The routes of OpenAI's shape."""
+
+    @http.post("/v1/embeddings")
+    async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
+        texts = _texts(body)
+        made = await ask(http, "embed", body.model or OURS, texts)
+        rows = made["vectors"].rows
+        if body.dimensions not in (None, rows.shape[1]):
+            raise _refused(f"dimensions cannot be chosen: this model has {rows.shape[1]}")
+        meters_of(http).encoded(made["vectors"])
+        packed = body.encoding_format == "base64"
+        data = [
+            {"object": "embedding", "index": index, "embedding": _packed(row) if packed else row}
+            for index, row in enumerate(rows if packed else rows.tolist())
+        ]
+        words = sum(len(text.split()) for text in texts)  # words stand for tokens here
+        usage = {"prompt_tokens": words, "total_tokens": words}
+        return {"object": "list", "data": data, "model": made["model"], "usage": usage}
+
+    @http.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """What /v1/embeddings takes as `model`: the one that serves, by either of its names."""
+        return {"object": "list", "data": await served()}
+
+    @http.get("/v1/models/{model}")
+    async def one_model(model: str) -> dict[str, Any]:
+        for one in await served():
+            if one["id"] == model:
+                return one
+        raise RefusedError(Refusal(404, "unknown_model", f"no model {model!r:.100} here"))
+
+    async def served() -> list[dict[str, Any]]:
+        state = await ask(http, "state")
+        if state["model"] is None:
+            return []
+        made = {"created": int(datetime.fromisoformat(state["built_at"]).timestamp())}
+        about = {"object": "model", "owned_by": OURS}
+        return [{"id": name} | about | made for name in (OURS, state["model"])]
+
+
+def _texts(body: EmbeddingsBody) -> list[str]:
+    given = [body.input] if isinstance(body.input, str) else body.input
+    texts = [text for text in given if isinstance(text, str)]
+    if len(texts) < len(given):
+        raise _refused(TOKENS)
+    if not 1 <= len(texts) <= MOST_INPUTS or not all(text.strip() for text in texts):
+        raise _refused(f"input is 1 to {MOST_INPUTS} non-empty texts")
+    if body.encoding_format not in (None, "float", "base64"):
+        raise _refused("encoding_format is float or base64")
+    return texts
+
+
+def _packed(row: np.ndarray) -> str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _refused(detail: str) -> RefusedError:
+    return RefusedError(Refusal(422, "invalid_request", detail))
