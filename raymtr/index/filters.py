@@ -203,10 +203,10 @@ def _tokens(text: str) -> list[tuple[str, str]]:
         match = _TOKEN.match(text, position)
         if match is None:
             _refuse(text, f"cannot read {text[position:].lstrip()[:20]!r}")
+        if len(tokens) == MOST_TOKENS:
+            _refuse(text, f"at most {MOST_TOKENS} words and signs are read")
         tokens.append((str(match.lastgroup), match[match.lastgroup or 0]))
         position = match.end()
-    if len(tokens) > MOST_TOKENS:
-        _refuse(text, f"it has {len(tokens)} words and signs, at most {MOST_TOKENS} are read")
     return tokens
 
 
