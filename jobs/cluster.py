@@ -22,6 +22,7 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # processes that read ends of files; 32 by default
 }
 # Ray takes what starts or answers late for dead, and a busy machine is late in everything.
 PATIENT = {
@@ -78,7 +79,7 @@ def start_local(**options: Any) -> None:
 
     Raises UnusableError where Ray gave up each time.
     """
-    for key, value in PATIENT.items():
+    for key, value in (QUIET | PATIENT).items():
         os.environ.setdefault(key, value)
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
