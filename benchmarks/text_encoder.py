@@ -64,9 +64,9 @@ def overlap(workspace: str) -> tuple[int, float]:
     searcher = Searcher(workspace)
     captions = storage.read_tables(searcher.workspace.captions, ["caption"])["caption"].to_pylist()
     vectors = searcher.table.all_vectors()[1]
-    exact = searcher.model.encode_text(captions)
-    searcher.model.quantize_text()
-    quantized = searcher.model.encode_text(captions)
+    exact = searcher.model("text").encode_text(captions)
+    searcher.model("text").quantize_text()
+    quantized = searcher.model("text").encode_text(captions)
     kept = [
         len({*np.argsort(-(vectors @ a))[:10]} & {*np.argsort(-(vectors @ b))[:10]}) / 10
         for a, b in zip(exact, quantized, strict=True)

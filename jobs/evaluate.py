@@ -145,7 +145,9 @@ def rank_by_towers(searcher: Searcher, benchmark: Benchmark) -> tuple[Run, int]:
     place = pc.index_in(pa.array(benchmark.pool), value_set=vectors["track_id"])
     embedded = np.asarray(place.is_valid())
     tracks = matrix_of(vectors["vector"].take(place.drop_null()))  # [embedded, D]
-    texts = searcher.model.encode_text([query.sentence for query in benchmark.queries])  # [Q, D]
+    texts = searcher.model("text").encode_text(
+        [query.sentence for query in benchmark.queries]
+    )  # [Q, D]
     run: dict[str, Sequence[str]] = {}
     for first in range(0, len(texts), QUERIES_AT_ONCE):
         chunk = slice(first, first + QUERIES_AT_ONCE)

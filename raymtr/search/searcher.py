@@ -35,7 +35,7 @@ from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
-    from raymtr.model.model import Model
+    from raymtr.model.model import Model, Side
 
 ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
 CANDIDATES = 100  # of each arm, for a page of 10
@@ -75,15 +75,22 @@ class Searcher:
         self.workspace = root
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
+        self._checked: set[Side] = set()  # of the model
         self._threads = ThreadPoolExecutor(ARM_THREADS, thread_name_prefix="arm")
 
-    @cached_property
-    def model(self) -> Model:
-        """The model that made the table's vectors.
+    def model(self, side: Side) -> Model:
+        """The model that made the table's vectors, that side of it checked.
 
-        Raises InputError where the table has no vectors, UnusableError where the model kept with
-        it is another, or does not compute here what it computed there.
+        A search seldom needs both. Raises InputError where the table has no vectors, UnusableError
+        where the model kept with it is another, or does not compute here what it computed there.
         """
+        if side not in self._checked:
+            self._model.check_golden([side])
+            self._checked.add(side)
+        return self._model
+
+    @cached_property
+    def _model(self) -> Model:
         from raymtr.model.pretrained import load_model
 
         made_by = self.build.made_by
@@ -96,7 +103,6 @@ class Searcher:
                 f"the table's vectors are of model {made_by.fingerprint}, {folder} holds "
                 f"{model.fingerprint}: run `raymtr embed` and `raymtr index` with one model"
             )
-        model.check_golden()
         return model
 
     @cached_property
@@ -201,13 +207,18 @@ class Searcher:
         return Understood(kind="description", text=request.text or "")
 
     def _encode(self, plan: Plan) -> Encoded:
-        """What a plan needs encoded, by the model in this process; loaded only where needed."""
+        """What a plan needs encoded, by the model in this process; loaded only where needed.
+
+        Loading is not part of the time that a search took.
+        """
+        reads = self.model("text") if plan.sentences else None
+        hears = self.model("audio") if plan.recording is not None else None
         started = time.perf_counter()
-        text = self.model.encode_text(plan.sentences) if plan.sentences else ()
+        text = reads.encode_text(plan.sentences) if reads else ()
         recording = None
-        if plan.recording is not None:
+        if hears and plan.recording is not None:
             try:
-                recording = self.model.encode_audio([plan.recording])[0]
+                recording = hears.encode_audio([plan.recording])[0]
             except AudioError as error:
                 raise InputError(f"the recording to search by cannot be used: {error}") from error
         return Encoded(text=text, recording=recording, took_s=time.perf_counter() - started)

@@ -6,8 +6,10 @@ So a text's nearest window is known, without a trained audio tower.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.shards import MadeBy, Shards, find_shards
+from raymtr.model import pretrained
+from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
@@ -96,7 +100,8 @@ def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> N
     assert {reason["by"] for reason in hit["why"]} >= {"text", "words", "tags"}
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True)
-    assert "description" in describe(answer)
+    said = describe(answer | {"loaded_s": 1.0})
+    assert "description" in said and "loaded in 1.0 s, searched in" in said
 
 
 def test_a_description_finds_its_sound(searcher: Searcher) -> None:
@@ -109,7 +114,50 @@ def test_keywords_alone_need_no_model(workspace: Workspace) -> None:
     searcher = Searcher(workspace)
     answer = searcher.search("fiddle dance", mode="keyword", k=4)
     assert set(artists(answer)) == {"Ede"}
-    assert "model" not in vars(searcher)  # never loaded
+    assert "_model" not in vars(searcher)  # never loaded
+
+
+def damage(workspace: Workspace, copied: Path, side: str) -> Workspace:
+    """A copy of `workspace` whose model pins another vector for that side."""
+    shutil.copytree(workspace.root, copied)
+    copy = Workspace.open(str(copied))
+    file = find_shards(copy).model_folder + "/golden.json"
+    golden = storage.read_json(file)
+    golden[side] = np.roll(golden[side], 1, axis=-1).tolist()
+    storage.write_json(file, golden)
+    return copy
+
+
+def test_a_search_loads_and_checks_the_side_that_it_asks(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    recording = (np.sin(np.arange(220_500, dtype=np.float32) / 9), 22_050)
+    deaf = Searcher(damage(workspace, tmp_path / "deaf", "audio"))
+    assert deaf.search("techno beat", k=1)["hits"]
+    assert "_audio_forward" not in vars(deaf.model("text"))
+    with pytest.raises(UnusableError, match="pinned audio"):
+        deaf.search(audio=recording)
+    blind = Searcher(damage(workspace, tmp_path / "blind", "text"))
+    assert blind.search(audio=recording, k=1)["hits"]
+    with pytest.raises(UnusableError, match="pinned text"):
+        blind.search("techno beat")
+
+
+def test_loading_is_no_part_of_a_searchs_time(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher, hours = Searcher(workspace), [0.0]
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + 3600 * hours[0])
+
+    def slow(*arguments: Any, **options: Any) -> Model:
+        hours[0] += 1
+        return load_model(*arguments, **options)
+
+    monkeypatch.setattr(pretrained, "load_model", slow)
+    answer = searcher.search("techno beat")
+    assert hours == [1.0]
+    assert 0 < answer["took_ms"]["encode"] <= answer["took_ms"]["total"] < 3600e3
 
 
 @pytest.mark.parametrize(
