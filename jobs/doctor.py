@@ -159,7 +159,7 @@ def check_ray() -> Check:
     from jobs.cluster import start_ray
 
     start_ray()
-    answer = ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=60)
+    answer = ray.get(ray.remote(lambda: 6 * 7).remote(), timeout=300)
     has = ray.cluster_resources()
     detail = f"{ray.__version__}, {has.get('CPU', 0):.0f} CPU, {has.get('GPU', 0):.0f} GPU"
     return Check("ray", answer == 42, detail)

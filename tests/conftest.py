@@ -145,7 +145,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
 
 def _address(log: Path) -> str:
     """What the server that writes `log` says it listens at, once it answers there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         for line in log.read_text().splitlines():
             if "http://127.0.0.1:" in line:

@@ -204,7 +204,7 @@ def test_of_processes_that_ask_at_once_one_fetches(tmp_path):
         subprocess.Popen([sys.executable, "-c", COPY, uri], stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    said = [line for one in asking for line in one.communicate(timeout=120)[0].splitlines()]
+    said = [line for one in asking for line in one.communicate(timeout=600)[0].splitlines()]
     copies = {line for line in said if line != "fetched"}
     assert said.count("fetched") == 2 and len(copies) == 1 and len(said) == 2 + 3
     assert Path(copies.pop(), "weights").stat().st_size == 40 << 20

@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on_where_it_stopped(
 
 
 def kill_after_first_commit(driver: subprocess.Popen, workspace: Workspace) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert driver.poll() is None, "the driver ended before it could be killed"
         for name in storage.list_folders(workspace.path("embeddings")):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
@@ -25,21 +24,6 @@ from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    started = not ray.is_initialized()
-    if started:
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=200 << 20,
-            log_to_driver=False,
-        )
-    yield
-    if started:
-        ray.shutdown()
 
 
 def catalog(root: Path, rows: list[dict], files: int) -> Workspace:
@@ -63,7 +47,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_every_tagged_track_gets_its_captions_however_the_blocks_lie(tmp_path):
     one = catalog(tmp_path / "one", ROWS, files=1)
     answer = write_captions(one, tiny(), per_track=3, seed=1)
@@ -87,7 +71,7 @@ def test_every_tagged_track_gets_its_captions_however_the_blocks_lie(tmp_path):
     assert storage.read_tables(many.captions).equals(captions)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_catalog_without_tags_gives_an_empty_table(tmp_path):
     workspace = catalog(tmp_path / "w", [{"track_id": "a"}, {"track_id": "b"}], files=1)
     answer = write_captions(workspace, tiny())
@@ -140,7 +124,7 @@ def check_model_captions(workspace: Workspace, answer: dict, engine: str) -> Non
             assert provenance["because"] not in (None, "ok")
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_captioner_writes_resumes_and_is_replaced_by_templates(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=3)
     options = {"per_track": 1, "captioner": captioner, "engine": "transformers"}
@@ -163,7 +147,7 @@ def test_a_captioner_writes_resumes_and_is_replaced_by_templates(tmp_path, capti
     assert storage.list_files(workspace.captions) == ["part-00000.parquet"]
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_some_tracks_by_the_model_and_the_rest_by_templates(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     answer = write_captions(
@@ -175,7 +159,7 @@ def test_some_tracks_by_the_model_and_the_rest_by_templates(tmp_path, captioner)
     assert answer["captioned"] == 16
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
     pytest.importorskip("vllm", reason="vLLM is not installed; make test does on Linux x86-64")
     workspace = catalog(tmp_path / "w", ROWS, files=1)
@@ -200,7 +184,7 @@ def weights(captioner, tmp_path_factory):
     return Weights(folder)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(weights):
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed here")
     from raymtr.captions.vllm_engine import engine_options, writer
@@ -221,7 +205,7 @@ def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(weights):
         engine_options(weights, replace(wide, tensor_parallel=7))
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     wide = replace(tiny(), caption=CaptionSpec(use_gpu=True, actors=3, tensor_parallel=2))
@@ -231,7 +215,7 @@ def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
         require_room("vllm", wide.caption)
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
     from raymtr.captions.captioner import open_captioner
     from raymtr.captions.engine import made_weights

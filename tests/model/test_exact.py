@@ -58,12 +58,12 @@ def test_the_first_thread_out_leaves_the_other_exact() -> None:
     def stay() -> None:
         with exact_float32():
             entered.set()
-            leave.wait(60)
+            leave.wait(600)
 
     other = threading.Thread(target=stay)
     with exact_float32():
         other.start()
-        assert entered.wait(60)
+        assert entered.wait(600)
     assert switches() == ["ieee"] * 4
     leave.set()
     other.join()

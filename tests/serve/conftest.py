@@ -76,7 +76,7 @@ def client(ray_cluster: None, workspace: Workspace) -> Iterator[httpx.Client]:
     from jobs.serve import serve_endpoint
 
     answer = serve_endpoint(workspace, port=_free_port(), layout="composed")
-    with httpx.Client(base_url=answer["address"], timeout=60) as opened:
+    with httpx.Client(base_url=answer["address"], timeout=300) as opened:
         yield opened
 
 
@@ -91,7 +91,7 @@ def run_app(client: httpx.Client, workspace: Workspace) -> Callable[..., httpx.C
     def run(name: str, **settings: object) -> httpx.Client:
         given = {"workspace": workspace.root, "num_cpus": 0.1, "max_replicas": 1, **settings}
         serve.run(build_app(given), name=name, route_prefix=f"/{name}")
-        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=60)
+        return httpx.Client(base_url=client.base_url.join(f"/{name}"), timeout=300)
 
     return run
 

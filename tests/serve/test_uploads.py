@@ -118,7 +118,7 @@ def test_a_recordings_vector_is_the_same_alone_and_in_company(
     hold, embed = threading.Event(), encoder.passes._run
 
     def watched(jobs: Any) -> Any:
-        assert hold.wait(60)
+        assert hold.wait(600)
         together.append(len({id(window.base) for _, window in jobs}))
         return embed(jobs)
 
@@ -162,7 +162,7 @@ def test_nobody_waits_for_a_recording_that_was_given_up(
         await asyncio.wait([asked])
 
     asyncio.run(give_up())
-    assert started[0].wait(20) < 0
+    assert started[0].wait(600) < 0
 
 
 def test_a_recording_too_late_is_told_to_come_again(
