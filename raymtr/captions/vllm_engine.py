@@ -91,9 +91,11 @@ def writer(weights: Weights, spec: CaptionSpec) -> Any:
     processor = build_processor(config, preprocess=ask, postprocess=answer)
     stage = processor.get_stage_by_name("vLLMEngineStage")
     stage.fn = _on_its_node(stage.fn, weights)
+    # Setting `fn` validated the stage again, which then took what its bundles hold for one GPU.
+    holds = {"num_cpus": 1, "num_gpus": spec.tensor_parallel if spec.use_gpu else 0}
     # Ray would start an engine that dies every time again for ever.
     again = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
-    stage.map_batches_kwargs.update(again)
+    stage.map_batches_kwargs.update(holds | again)
     return processor
 
 

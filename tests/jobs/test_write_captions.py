@@ -185,7 +185,12 @@ def weights(captioner, tmp_path_factory):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(weights):
+def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(tmp_path, weights):
+    shutil.copytree(weights.model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}  # the toy has one
+    config.write_text(json.dumps(json.loads(config.read_text()) | heads))
+    weights = replace(weights, model=str(tmp_path / "model"))
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed here")
     from raymtr.captions.vllm_engine import engine_options, writer
 
