@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from raymtr import metrics
-from raymtr.audio import decode_span, windows
+from raymtr.audio import decode_span, loop_to
 from raymtr.specs import AudioSpec
 from raymtr.text import metadata_sentence, similar_artists_sentence, tags_sentence
 from raymtr.training.batches import Tokenize
@@ -66,7 +66,9 @@ def fixed_sentence(track: dict[str, Any]) -> str:
 
 def _questions(rows: list[dict[str, Any]], tokenize: Tokenize, spec: AudioSpec) -> Batch:
     first = [
-        windows(decode_span(row["uri"], spec, start_s=0.0, length_s=spec.window_s), spec)[1][0]
+        loop_to(
+            decode_span(row["uri"], spec, start_s=0.0, length_s=spec.window_s), spec.window_samples
+        )
         for row in rows
     ]
     texts = [tokenize([fixed_sentence(row) for row in rows])]

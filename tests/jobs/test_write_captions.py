@@ -285,11 +285,14 @@ answers = [
     )
     for serve in ("merged", "adapter")
 ]
-print(json.dumps(answers))
+print(json.dumps(answers), flush=True)
+ray.shutdown()
+cluster.shutdown()
 """
 
 
-@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_captioner_in_an_object_store_is_brought_to_the_node_that_writes(
     object_store, captioner, tmp_path, engine
 ):

@@ -92,7 +92,7 @@ def test_validation_is_a_spread_of_at_most_two_hundred(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "good.wav", np.zeros(8000), 8000)
+    soundfile.write(tmp_path / "good.wav", 0.1 * np.sin(np.arange(8000.0)), 8000)
     (tmp_path / "bad.wav").write_bytes(b"RIFF of nothing")
     names = ["good.wav", "bad.wav", "gone.wav"]
     columns = {"track_id": ["a", "b", "c"], "uri": [str(tmp_path / n) for n in names]}
@@ -107,7 +107,7 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None
 
 
 def test_only_a_cache_that_all_workers_read_is_filled_beforehand(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.zeros(22_050), 22_050)
+    soundfile.write(tmp_path / "a.wav", 0.1 * np.sin(np.arange(22_050.0)), 22_050)
     track = {"track_id": "a", "uri": str(tmp_path / "a.wav"), "file_version": "1"}
     tracks = pa.Table.from_pylist([track])
     for folder in ("", str(tmp_path / "own")):
