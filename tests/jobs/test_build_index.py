@@ -52,7 +52,6 @@ def test_the_catalog_is_published_with_what_was_embedded(workspace: Workspace) -
     searcher = Searcher(workspace)
     found = searcher.search("bell", mode="keyword")
     assert [hit["track_id"] for hit in found["hits"]] == ["a"]
-    assert search.describe(found)
     assert searcher.search("Fourth", mode="keyword")["hits"][0]["track_id"] == "d"
     found = searcher.search("first", mode="keyword", where="label = 'Blue'")
     assert [hit["track_id"] for hit in found["hits"]] == ["a"]
