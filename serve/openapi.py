@@ -47,6 +47,7 @@ TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 _ABOUT = {  # of a track, from the catalog
     "track_id": TEXT,
     **{name: _or_null("string") for name in ("title", "artist", "album", "uri")},
+    "artists": {"type": ["array", "null"], "items": TEXT},
     "year": _or_null("integer"),
     "duration": _or_null("number"),
     "tags": {"type": ["array", "null"], "items": TEXT},

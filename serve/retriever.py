@@ -27,6 +27,7 @@ from raymtr.index.filters import parse_filter
 from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
 from raymtr.index.shards import MadeBy
+from raymtr.index.track_table import Build
 from raymtr.search.cursor import TTL_S
 from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
@@ -208,9 +209,11 @@ class Retriever:
 
     async def state(self) -> Answer:
         """The build that serves, for readiness and metrics."""
-        searcher = await self.live()
-        build = searcher.build
-        unindexed = await asyncio.to_thread(searcher.table.unindexed_rows)
+
+        async def count(searcher: Searcher) -> tuple[Build, int]:
+            return searcher.build, await asyncio.to_thread(searcher.table.unindexed_rows)
+
+        build, unindexed = await self._read(count)
         return {"table_version": build.table_version, "model": build.fingerprint} | {
             "built_at": build.changed_at or build.built_at,
             "rows": build.rows,
@@ -220,10 +223,14 @@ class Retriever:
 
     async def map(self) -> Answer:
         """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
-        searcher = await self.live()
-        if self._map is None or self._map[0] != searcher.build.table_version:
-            self._map = searcher.build.table_version, await asyncio.to_thread(_draw_map, searcher)
-        return self._map[1]
+
+        async def draw(searcher: Searcher) -> Answer:
+            version = searcher.build.table_version
+            if self._map is None or self._map[0] != version:
+                self._map = version, await asyncio.to_thread(_draw_map, searcher)
+            return self._map[1]
+
+        return await self._read(draw)
 
 
 def _open(workspace: Workspace) -> Searcher:

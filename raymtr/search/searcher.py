@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
 CANDIDATES = 100  # of each arm, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
-HIT_COLUMNS = ("title", "artist", "album", "year", "duration", "tags", "uri")
+HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)

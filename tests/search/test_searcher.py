@@ -97,6 +97,7 @@ def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> N
     hit = answer["hits"][0]
     keys = {"track_id", "title", "artist", "album", "uri", "score", "segment", "why"}
     assert set(hit) >= keys
+    assert hit["artists"] == [hit["artist"]]
     assert {reason["by"] for reason in hit["why"]} >= {"text", "words", "tags"}
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True)
