@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from raymtr.audio import ebml, mpeg, ogg
-from raymtr.audio.comments import boxes
 from raymtr.audio.extent import Extent, read_at
 from raymtr.audio.formats import Format, Identified
+from raymtr.audio.mp4 import boxes
 from raymtr.audio.probe import find_samples
 
 VERSION = 1  # raised by hand when the same file would get another digest

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from raymtr.audio import mpeg, ogg
-from raymtr.audio.comments import box_at, boxes
 from raymtr.audio.extent import Extent, once, read_at
+from raymtr.audio.mp4 import box_at, boxes
 
 SLACK_S = 0.05  # a decode may be this much short of the stated length
 LATE_SLACK_S = 0.5  # or this much of one that is counted from an estimated beginning
