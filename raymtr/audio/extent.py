@@ -21,7 +21,7 @@ MOST_TAGS = 16
 _FURTHEST = 1 << 62
 _LYRICS_MOST = 5100  # bytes of a Lyrics3v1 tag
 _HEAD, _TAIL = 32 << 10, 16 << 10  # bytes at either end of a file that is held
-_AHEAD = 2 << 10  # read at least, where something is looked for between
+_AHEAD = 512  # read at least, where something is looked for between
 
 
 class OuterTag(NamedTuple):
@@ -80,25 +80,26 @@ class Held:
             return self._tail[offset - self._last : stop - self._last]
         if stop <= self._first:
             return self._head[offset:stop]
+        if count >= _AHEAD:  # of audio, which nobody reads twice
+            return self._read(offset, stop - offset)
         if not self._between <= offset <= stop <= self._between + len(self._piece):
-            self._piece = self._read(offset, min(max(count, _AHEAD), self.size - offset))
+            self._piece = self._read(offset, min(_AHEAD, self.size - offset))
             self._between = offset
         return self._piece[offset - self._between : stop - self._between]
 
     def _read(self, offset: int, count: int) -> bytes:
         if self._descriptor is None:
             self._file.seek(offset)
-        parts = []
-        while count > 0:
-            if self._descriptor is None:
-                part = self._file.read(count)
-            else:
-                part = os.pread(self._descriptor, count, offset)
-            if not part:
-                break
-            parts.append(part)
-            offset, count = offset + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            data = self._file.read(count)
+            while 0 < len(data) < count and (more := self._file.read(count - len(data))):
+                data += more
+            return data
+        data = os.pread(self._descriptor, count, offset)
+        while 0 < len(data) < count and (
+            more := os.pread(self._descriptor, count - len(data), offset + len(data))
+        ):
+            data += more
+        return data
 
 
 def once(

@@ -173,6 +173,7 @@ def last_page(file: BinaryIO, extent: Extent) -> bytes:
     return page.body if page else b""
 
 
+@once
 def _last_page(file: BinaryIO, extent: Extent) -> Page | None:
     for most in (_USUAL_PAGE, _BIGGEST_PAGE):
         most = min(most, extent.end - extent.start)
