@@ -123,6 +123,12 @@ def test_a_folder_of_parquet_is_a_manifest(workspace, tmp_path):
         pq.write_table(pa.table({"track_id": [name]}), tmp_path / "parts" / f"{name}.parquet")
     assert scan(workspace, tmp_path / "parts")["kind"] == "manifest"
     assert len(rows(workspace)) == 2
+    for year in (1999, 2001):
+        (tmp_path / f"hive/year={year}").mkdir(parents=True)
+        part = pa.table({"track_id": [f"of{year}"]})
+        pq.write_table(part, tmp_path / f"hive/year={year}/0.parquet")
+    assert scan(workspace, tmp_path / "hive")["kind"] == "manifest"
+    assert [row["year"] for row in rows(workspace)] == [1999, 2001]
 
 
 def test_a_big_catalog_is_in_parts_and_a_smaller_one_leaves_none_behind(workspace, tmp_path):
