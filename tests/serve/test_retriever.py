@@ -18,8 +18,11 @@ from serve.retriever import Retriever
 from serve.settings import ServeSettings
 
 
-async def nothing_to_encode(*_: Any) -> Any:
-    raise AssertionError("words are not encoded")
+class NoEncoder:
+    """An encoder that nobody asks: the catalog has no vectors."""
+
+    async def encode(self, *_: Any) -> Any:
+        raise AssertionError("words are not encoded")
 
 
 def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
@@ -30,7 +33,7 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     first = publish(workspace, tracks, None, search=SearchSpec())
     settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
-    retriever = Retriever(settings, encode_text=nothing_to_encode, encode_audio=nothing_to_encode)
+    retriever = Retriever(settings, NoEncoder(), NoEncoder())
     second = publish(workspace, tracks, None, search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
