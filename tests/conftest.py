@@ -13,6 +13,7 @@ for _key, _value in {
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's own 15 a busy machine leaves its workers no time
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_key, _value)
