@@ -95,6 +95,7 @@ class Stages:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 2)
+        LOG.info("   %s took %.0f s", name, self.seconds[name])
 
 
 def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:

@@ -1,14 +1,8 @@
 """The shared datasets as tracks: right files, right words, nobody's broken cells."""
 
 import os
-from pathlib import Path
-
-import pytest
 
 from raymtr.catalog.sources import key_words, midi_tracks, mtg_jamendo_tracks, real_music_tracks
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
 def row(table, track_id):
@@ -16,15 +10,14 @@ def row(table, track_id):
     return {name: value for name, value in found.items() if value is not None}
 
 
-@shared
-def test_real_music_is_one_track_a_clip():
-    table = real_music_tracks(str(SHARED / "real_music"))
+def test_real_music_is_one_track_a_clip(large_data):
+    table = real_music_tracks(str(large_data / "data" / "real_music"))
     assert len(table) == 395
     assert all(os.path.isfile(uri) for uri in table["uri"].to_pylist())
     assert len(set(table["artist"].to_pylist())) == 29
     assert row(table, "rm0001_3") == {
         "track_id": "rm0001_3",
-        "uri": str(SHARED / "real_music/clips/rm0001_3.ogg"),
+        "uri": str(large_data / "data" / "real_music/clips/rm0001_3.ogg"),
         "title": "A Night Of Dizzy Spells",
         "artist": "Eric Skiff",
         "artists": ["Eric Skiff"],
@@ -41,9 +34,8 @@ def test_real_music_is_one_track_a_clip():
     }
 
 
-@shared
-def test_midi_knows_key_metre_tempo_and_instruments_exactly():
-    table = midi_tracks(str(SHARED / "midi"))
+def test_midi_knows_key_metre_tempo_and_instruments_exactly(large_data):
+    table = midi_tracks(str(large_data / "data" / "midi"))
     assert len(table) == 441
     assert all(os.path.isfile(uri) for uri in table["uri"].to_pylist())
     tunes = table.filter(table["key"].is_valid())
@@ -52,7 +44,7 @@ def test_midi_knows_key_metre_tempo_and_instruments_exactly():
     clip = row(table, tunes["track_id"][0].as_py())
     assert key_words(clip["key"]) in clip["tags"] and clip["meter"] in clip["tags"]
     assert set(clip["instruments"]) < set(clip["tags"])
-    assert clip["bpm"] > 0 and os.path.isfile(SHARED / "midi" / clip["midi"])
+    assert clip["bpm"] > 0 and os.path.isfile(large_data / "data" / "midi" / clip["midi"])
 
 
 def test_keys_in_words():
@@ -64,9 +56,8 @@ def test_keys_in_words():
     ]
 
 
-@shared
-def test_mtg_jamendo_is_words_alone():
-    table = mtg_jamendo_tracks(str(SHARED / "mtg-jamendo"))
+def test_mtg_jamendo_is_words_alone(large_data):
+    table = mtg_jamendo_tracks(str(large_data / "data" / "mtg-jamendo"))
     assert len(table) == 9_316
     assert table["uri"].null_count == len(table)
     first = row(table, "track_0000214")
