@@ -1,7 +1,9 @@
 """The shared datasets as tracks: right files, right words, nobody's broken cells."""
 
 import os
+from pathlib import Path
 
+from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.sources import key_words, midi_tracks, mtg_jamendo_tracks, real_music_tracks
 
 
@@ -67,3 +69,33 @@ def test_mtg_jamendo_is_words_alone(large_data):
     assert broken["title"] == "no limite dreams"
     assert broken["artist"] == 'Noblemo "piano,sountrack,lounge"'
     assert row(table, "track_0180531")["title"] == 'Disoriented (12" Club Mix) by WEXIN'
+
+
+SMALL = str(Path(__file__).resolve().parents[1] / "data" / "sources")
+
+
+def test_a_recording_of_two_clips_is_two_tracks():
+    table = real_music_tracks(SMALL)
+    assert table["track_id"].to_pylist() == ["rm1_0", "rm1_1", "rm2_0"]
+    clip = row(table, "rm2_0")
+    assert clip["uri"] == f"{SMALL}/clips/rm2_0.ogg" and clip["recording"] == "rm2"
+    assert clip["tags"] == ["folk", "guitar", "vocal", "Estonian"]
+    assert not {"year", "album"} & set(clip)
+
+
+def test_a_collectors_note_is_no_artist_and_a_key_becomes_words():
+    table = midi_tracks(SMALL)
+    tune, game = row(table, "md1_1"), row(table, "md2_0")
+    assert "artist" not in tune and tune["composer"] == "via TR"
+    assert tune["tags"] == ["jig", "bagpipe", "E minor", "6/8"]
+    assert game["artist"] == "Ada Verne" and game["instruments"] == ["drums", "slap bass"]
+    assert table.schema.field("bpm").type == "int64"
+
+
+def test_a_catalogue_without_audio_joins_the_graph():
+    table, matched = join_similar_artists(
+        mtg_jamendo_tracks(SMALL), read_graph(f"{SMALL}/artist_similarity.tsv")
+    )
+    assert table["uri"].null_count == len(table) == 2 and matched.found == 2
+    assert row(table, "track_2")["similar_artists"] == ["Tomas Reyl", "Ada Verne"]
+    assert row(table, "track_1")["tags"] == ["ambient", "piano", "synthesizer", "calm"]
