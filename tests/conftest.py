@@ -38,6 +38,7 @@ TEST_DATA = "RAYMTR_TEST_DATA"
 WANTS_DATA = f"the large data is not here: {TEST_DATA} names its folder (tests/data/README.md)"
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What asks for the cluster is marked `ray`."""
     for item in items:

@@ -110,6 +110,7 @@ def test_only_a_loss_is_worth_trying_again(
     assert ("the same command goes on where it was" in said) == (status == 75)
 
 
+@pytest.mark.ray
 def test_a_cluster_that_goes_away_under_a_job_is_status_75(tmp_path: Path) -> None:
     """A real one: the job's only worker process is killed each time it works."""
     script = """
