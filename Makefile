@@ -51,8 +51,7 @@ serve: $(VENV)/ready
 	@test -e demo-workspace/db/live.json || $(MAKE) demo
 	$(BIN)/raymtr serve --workspace demo-workspace
 
-check: $(VENV)/ready-dev
-	@$(MAKE) --no-print-directory -j2 lint types quick
+check: lint types quick
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
@@ -62,7 +61,7 @@ types: $(VENV)/ready-dev
 	$(BIN)/mypy
 
 quick: $(VENV)/ready-dev
-	$(BIN)/pytest -m 'not ray and not slow and not drill'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not ray and not slow and not drill'
 
 test: $(VENV)/ready-dev lint types docs
 	$(BIN)/pytest -m 'not drill'

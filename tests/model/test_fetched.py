@@ -25,6 +25,8 @@ from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec, TowersSpec
 from raymtr.workspace import FETCHED, Workspace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
