@@ -3,7 +3,7 @@
 #   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
 #   make demo MUSIC=~/Music        the same road over your own folder (MODEL=<folder or name> to choose the towers)
 #   make serve                     the search page over the demo's workspace
-#   make check                     formatter, linter, types, quick tests: no Ray, under 90 s
+#   make check                     formatter, linter, types, quick tests; no Ray
 #   make test                      formatter, linter, types, documentation, all tests but the drills
 #   make drill                     kills and long runs on a real, small cluster
 #   make docs                      the documentation site, in build/site
