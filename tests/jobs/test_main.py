@@ -19,6 +19,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {verb} " in out for verb in VERBS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_helps_with_an_example(verb: str) -> None:
     run = subprocess.run(
