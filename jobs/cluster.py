@@ -14,7 +14,8 @@ import ray
 import ray.data
 from ray import exceptions
 
-from raymtr.errors import LostError, UnusableError
+from jobs.console import hear_workers, is_verbose
+from raymtr.errors import LostError, TooBusyError, UnusableError
 
 LOG = logging.getLogger("raymtr")
 QUIET = {
@@ -56,13 +57,20 @@ def start_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
     if ray.is_initialized():
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)  # Data prints every plan
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if not is_verbose():  # Data prints every plan
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if address := os.environ.get("RAY_ADDRESS"):
         join_ray(address)
-        return
+    else:
+        _start_here()
+    if not is_verbose():
+        hear_workers()
+
+
+def _start_here() -> None:
     try:
         start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
@@ -77,7 +85,7 @@ def start_ray() -> None:
 def start_local(**options: Any) -> None:
     """Start a local cluster with these `options` of `ray.init`, however long the machine takes.
 
-    Raises UnusableError where Ray gave up each time.
+    Raises TooBusyError where Ray gave up each time.
     """
     for key, value in (QUIET | PATIENT).items():
         os.environ.setdefault(key, value)
@@ -97,7 +105,7 @@ def start_local(**options: Any) -> None:
             LOG.warning("a busy machine: Ray was not up in time, start %d of %d", start, STARTS)
             for child in set(psutil.Process().children()) - others:
                 child.kill()  # Ray leaves what it did start
-    raise UnusableError(
+    raise TooBusyError(
         f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
         "busy, or with RAY_ADDRESS on a cluster that is up"
     )

@@ -17,12 +17,12 @@ from raymtr.index.publish import publish
 from raymtr.index.shards import find_shards
 from raymtr.specs import AudioSpec, SearchSpec
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "README.md"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BENCHMARK = Wanted(tracks=10**6, hours=24, minutes_per_track=1 / 6)  # a window a track
 
 
 def figure(pattern: str) -> float:
-    """A number of the benchmarks' page."""
+    """A number of the page of measurements."""
     found = re.search(pattern, " ".join(BENCHMARKS.read_text().split()))
     assert found, pattern
     return float(found[1])
@@ -64,6 +64,7 @@ def test_the_plan_grows_as_was_measured(tracks: int) -> None:
     assert (*planned, in_tables) == pytest.approx([float(said) for said in found.groups()], rel=0.3)
 
 
+@pytest.mark.slow
 def test_the_disk_of_a_small_catalog_is_as_planned(
     make_workspace: Callable, commit_vectors: Callable
 ) -> None:

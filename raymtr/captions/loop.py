@@ -27,7 +27,7 @@ from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, rea
 from raymtr.captions.pretrain import SentenceDraw, build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.errors import UnusableError
-from raymtr.progress import Progress
+from raymtr.progress import Progress, speak_to_driver
 from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
 
 LOG = logging.getLogger("raymtr")
@@ -41,8 +41,7 @@ def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
     Leaves `base/` (where it was made) and `adapter/`. Rank 0's answer is the run's; it has
     `failed`, a sentence, where trying again is of no use.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
-    LOG.setLevel(logging.INFO)
+    speak_to_driver()
     spec: FinetuneSpec = from_dict(FinetuneSpec, config["spec"])
     torch.set_num_threads(spec.threads)
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")

@@ -24,6 +24,7 @@ import torch
 from raymtr import storage
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
+from raymtr.progress import speak_to_driver
 from raymtr.specs import Settings, TrainSpec, from_dict
 from raymtr.training.batches import Batches
 from raymtr.training.identity import CHECKPOINT
@@ -46,8 +47,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0's answer is the run's.
     Raises InputError or UnusableError where trying again is of no use.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
-    LOG.setLevel(logging.INFO)
+    speak_to_driver()
     settings: Settings = from_dict(Settings, config["settings"])
     spec, folder = settings.train, config["folder"]
     torch.set_num_threads(spec.threads)

@@ -19,6 +19,8 @@ from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode
 from raymtr.errors import InputError, UnusableError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -29,6 +29,8 @@ from raymtr.captions.written import Written
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec
 
+pytestmark = pytest.mark.slow
+
 SPEC = CaptionSpec(max_new_tokens=12, batch=4, draws=2)
 TRACKS = pa.Table.from_pylist(
     [

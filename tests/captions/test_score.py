@@ -1,7 +1,6 @@
 """Caption figures: closed forms, a reference by hand, and the published figures roughly."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +19,6 @@ from raymtr.captions.score import (
 )
 from raymtr.errors import InputError
 from raymtr.recipes import MINILM
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
 @pytest.fixture(scope="module")
@@ -133,10 +129,9 @@ def test_every_figure_is_one_number_a_caption(encoder):
     assert list(found["words"]) == [4, 3, 0]
 
 
-@shared
-def test_the_published_figures_of_gpt_captions(encoder):
+def test_the_published_figures_of_gpt_captions(encoder, large_data):
     """0.664 / 0.263 and 0.653 / 0.261 on 993 clips; here 24 others, so roughly."""
-    with open(SHARED / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:
+    with open(large_data / "data" / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]
     human = {pair["ytid"]: pair for pair in pairs if pair["source"] == "musiccaps_human"}
     for source, f1, rouge in (

@@ -28,6 +28,8 @@ from raymtr.errors import InputError
 from raymtr.index.filters import DEEPEST, parse_filter
 from raymtr.index.track_rows import read_rows
 
+pytestmark = pytest.mark.slow
+
 INDICES = {"year": BTree(), "artist": BTree(), "duration": BTree(), "tags": LabelList()}
 INDICES |= {"dataset": Bitmap(), "split": Bitmap()}
 TYPES = {

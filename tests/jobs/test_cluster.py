@@ -50,6 +50,7 @@ def test_a_long_folder_for_temporary_files_gets_a_short_one(
         cluster.short_folder()
 
 
+@pytest.mark.ray
 def test_ray_starts_under_a_long_folder_and_says_which_home_it_cannot_write(
     tmp_path: Path,
 ) -> None:

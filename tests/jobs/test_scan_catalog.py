@@ -27,9 +27,6 @@ from raymtr.specs import ScanSpec
 from raymtr.track import KNOWN
 from raymtr.workspace import Workspace
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
-
 
 @pytest.fixture
 def workspace(tmp_path):
@@ -223,18 +220,18 @@ def test_the_cluster_reads_what_this_process_reads(ray_cluster, music):
     assert spread.equals(pa.concat_tables(job.in_process(files)).sort_by("track_id"))
 
 
-@shared
-def test_real_music_through_its_manifest(workspace, tmp_path):
-    pq.write_table(real_music_tracks(str(SHARED / "real_music")), tmp_path / "m.parquet")
+def test_real_music_through_its_manifest(workspace, tmp_path, large_data):
+    pq.write_table(
+        real_music_tracks(str(large_data / "data" / "real_music")), tmp_path / "m.parquet"
+    )
     answer = scan(workspace, tmp_path / "m.parquet")
     assert answer["tracks"] == 395 and answer["missing"]["absent"] == 0
     assert answer["hours"] == pytest.approx(395 * 10 / 3600, abs=1e-3)
     assert {"genre", "vocal", "licence"} <= set(answer["extras"])
 
 
-@shared
-def test_real_music_as_a_folder_of_files(workspace):
-    answer = scan(workspace, SHARED / "real_music")
+def test_real_music_as_a_folder_of_files(workspace, large_data):
+    answer = scan(workspace, large_data / "data" / "real_music")
     assert answer["tracks"] == 395 and answer["errors"] == 0
     assert answer["hours"] == pytest.approx(395 * 10 / 3600, rel=1e-3)
 

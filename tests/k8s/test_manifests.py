@@ -16,6 +16,8 @@ from k8s.kustomize import KustomizeError, apply_step, by_name, is_component, ren
 from k8s.pods import pods, quantity
 from k8s.schemas import unchecked_kinds
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(check.__file__).parent
 FOLDERS = {str(folder.relative_to(HERE)): folder for folder in check.kustomizations()}
 APPLIED = [name for name, folder in FOLDERS.items() if not is_component(folder)]

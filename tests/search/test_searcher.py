@@ -129,6 +129,7 @@ def damage(workspace: Workspace, copied: Path, side: str) -> Workspace:
     return copy
 
 
+@pytest.mark.slow
 def test_a_search_loads_and_checks_the_side_that_it_asks(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from raymtr.training.contrastive_loss import contrastive_loss
 
-EXPECTED = Path(__file__).resolve().parents[3] / "shared/fixtures/ttmrpp-tiny/expected.npz"
+REFERENCE = Path(__file__).resolve().parents[1] / "data" / "ttmrpp_reference.npz"
 ONE = torch.zeros(())  # logit scale 0: similarities count as they are
 
 
@@ -62,9 +62,8 @@ def test_bf16_embeddings_give_a_float32_loss() -> None:
     assert loss.dtype == torch.float32
 
 
-@pytest.mark.skipif(not EXPECTED.exists(), reason="the TTMR++ reference vectors are not here")
 def test_the_authors_loss_on_their_own_vectors() -> None:
-    with np.load(EXPECTED) as expected:
+    with np.load(REFERENCE) as expected:
         audio = torch.from_numpy(expected["audio_embedding"])
         text = torch.from_numpy(expected["text_embedding"][:3])
         scale = torch.from_numpy(expected["logit_scale"]).squeeze().float()

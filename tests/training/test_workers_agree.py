@@ -18,6 +18,8 @@ from raymtr.specs import AudioTowerSpec, TrainSpec
 from raymtr.training.contrastive_loss import gather_rows, shares
 from raymtr.training.step import Batch, TrainStep
 
+pytestmark = pytest.mark.slow
+
 MODES = ("without", "frozen", "shared", "local")  # of batch norm
 BATCHES = (8, 9)  # rows of the global batch; of nine one worker has five
 SPEC = TrainSpec(steps=3, global_batch=8, learning_rate=1e-3, warmup_steps=0)
