@@ -240,6 +240,7 @@ class FinetuneSpec:
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 1
+    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
     threads: int = 1
     use_gpu: bool = False
     checkpoint_every: int = 200  # steps
@@ -251,6 +252,8 @@ class FinetuneSpec:
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(FEWEST_TOKENS, self, "max_tokens")
         _at_least(0, self, "learning_rate", "warmup", "dropout", "faithful", "sentences", "seed")
+        _at_least(0, self, "min_workers")
+        _at_most(self.workers, self, "min_workers")
         _at_most(1, self, "warmup", "faithful", "sentences")
         _at_most(0.9, self, "dropout")
         _weights(self, "mixture")

@@ -126,6 +126,28 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         open_captioner(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("captioner.json", None, "no captioner.json, as where `raymtr finetune` was stopped"),
+        ("adapter_config.json", None, "no adapter_config.json"),
+        ("adapter_model.safetensors", None, "no adapter_model.safetensors"),
+        ("adapter_model.safetensors", b"", "torn or holds no weights"),
+        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "torn or holds no weights"),
+        ("adapter_model.safetensors", 0.9, "torn or holds no weights"),
+    ],
+)
+def test_what_is_less_than_a_captioner_says_so(captioner, tmp_path, name, data, says):
+    shutil.copytree(captioner, tmp_path / "c")
+    whole = (tmp_path / "c" / name).read_bytes()
+    (tmp_path / "c" / name).unlink()
+    if data is not None:
+        cut = whole[: int(data * len(whole))] if isinstance(data, float) else data
+        (tmp_path / "c" / name).write_bytes(cut)
+    with pytest.raises(InputError, match=says):
+        open_captioner(str(tmp_path / "c"))
+
+
 def test_an_adapter_of_another_shape_is_refused(captioner, tmp_path):
     shutil.copytree(captioner, tmp_path / "c")
     config = json.loads((tmp_path / "c/adapter_config.json").read_text())

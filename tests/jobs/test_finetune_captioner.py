@@ -15,6 +15,7 @@ from raymtr.captions.pairs import hold_out, read_pairs
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec, FinetuneSpec
+from raymtr.trained_on import known, pair_names, read_record
 from raymtr.workspace import Workspace
 
 
@@ -54,6 +55,11 @@ def test_pairs_become_a_captioner_and_the_same_command_answers_at_once(
     assert phases == [("pretrain", 2), ("pretrain", 4), ("lora", 2), ("lora", 4)]
     facts = storage.read_json(f"{workspace.captioner}/captioner.json")
     assert facts["base_identity"] == captioner.base_identity
+    sets, record = hold_out(read_pairs(pairs)), read_record(workspace.captioner)
+    assert record is not None
+    for part, learnt in ((sets.train, True), (sets.held_out, False), (sets.valid, False)):
+        names = [pair_names(pair.clip, pair.tags, pair.caption) for pair in part]
+        assert set(known(record, names).tolist()) == {learnt}
     assert len(facts["samples"]) == 3 and facts["settings"]["rank"] == 8
 
     again = finetune_captioner(workspace, tiny().finetune, pairs=pairs)
