@@ -52,7 +52,7 @@ def finetune_captioner(
     Raises InputError on pairs, settings or a base that cannot be, UnusableError where GPUs are
     missing or training cannot go on, and LostError where its workers keep being lost.
     """
-    from raymtr.captions.base_model import base_identity, load_tokenizer
+    from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
     from raymtr.captions.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
 
@@ -63,6 +63,7 @@ def finetune_captioner(
     if base is not None:
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         load_tokenizer(base)  # refuses what is no model before any cluster starts
+    check_positions(base, spec)
     asked = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
         "pairs": hashlib.sha256(storage.read_bytes(pairs)).hexdigest()[:16],

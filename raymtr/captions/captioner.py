@@ -75,6 +75,11 @@ def open_captioner(uri: str) -> Captioner:
     if storage.exists(f"{uri}/{base}/config.json"):
         base = f"{uri}/{base}"
     found = base_identity(base)
+    if found == base != facts["base_identity"]:  # a name, where it was tuned on a folder's weights
+        raise InputError(
+            f"the base of the captioner in {uri} is gone: there is no model in {base}; put it "
+            f"back, or name the folder that it was moved to as `base` in {uri}/{FACTS}"
+        )
     if found != facts["base_identity"]:
         raise InputError(
             f"the adapter in {uri} was tuned on base {facts['base_identity']}, but {base} is "

@@ -89,6 +89,18 @@ class Model:
             vectors[rows] = self._embed_tokens(torch.tensor([tokens[row] for row in rows]))
         return self._finish(vectors)
 
+    def unread(self, sentences: Sequence[str]) -> tuple[str, ...]:
+        """What to tell of sentences that are longer than the text tower reads; often nothing."""
+        tower = self.towers.text_tower
+        with self._tokenizing:
+            longest = max(tower.lengths(list(sentences)), default=0)
+        if longest <= tower.spec.max_tokens:
+            return ()
+        return (
+            f"this model reads {tower.spec.max_tokens} tokens of a text: of {longest} the last "
+            f"{longest - tower.spec.max_tokens} were not read",
+        )
+
     def encode_audio(self, sources: Sequence[Sound]) -> np.ndarray:
         """One row for each recording, float32 [N, D]: the mean of its windows' vectors.
 
