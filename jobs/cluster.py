@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -48,6 +51,8 @@ LOSSES = (  # what Ray raises when processes or machines go away; its other erro
     exceptions.ActorUnschedulableError,
 )
 ANSWERS_WITHIN_S = 30.0
+# Of a local cluster's own: no connection that goes out gets one, and Ray's workers and Serve none.
+PORTS = range(21_000, 29_000)
 SHORT_FOLDER = "/tmp"
 # A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
 LONGEST_FOLDER = 103 - len("/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
@@ -92,12 +97,13 @@ def start_local(**options: Any) -> None:
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
         try:
-            ray.init(
-                address="local",  # never joins another's that `ray start` left on this machine
-                include_dashboard=False,
-                configure_logging=False,
-                **options,
-            )
+            with told_where_it_is():
+                ray.init(
+                    address="local",  # never joins another's that `ray start` left on this machine
+                    include_dashboard=False,
+                    configure_logging=False,
+                    **options,
+                )
             return
         except Exception as error:
             if TOO_SLOW not in str(error):  # Ray has no class for it
@@ -109,6 +115,37 @@ def start_local(**options: Any) -> None:
         f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
         "busy, or with RAY_ADDRESS on a cluster that is up"
     )
+
+
+@contextmanager
+def told_where_it_is() -> Iterator[None]:
+    """A cluster that starts meanwhile tells its processes its address.
+
+    Helpers of Ray look for a cluster by themselves, and give up, a page of log each, where a
+    machine has two. It has to be in what they inherit, so the port is chosen before there is one.
+    """
+    port = free_port()
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": address}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def free_port() -> int:
+    """One of PORTS on which nobody listens."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as tried:
+            try:
+                tried.bind(("", port))
+            except OSError:
+                continue
+            return port
 
 
 def join_ray(address: str) -> None:

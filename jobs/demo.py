@@ -124,7 +124,8 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         with stages.timed("search"):
             examples = ask(workspace, held_out_queries(workspace))
             sections = find_sections(workspace)
-    figures = {key: quality[key] for key in ("pool", "seed", "chance", "towers", "search")}
+    kept = ("pool", "trained_on", "seed", "chance", "towers", "search")
+    figures = {key: quality[key] for key in kept}
     answer = {
         **figures,
         "where_in_track": sections,

@@ -57,6 +57,7 @@ _FOUND = {  # of every answer to a search
     "next_cursor": _or_null("string"),
     "model": _or_null("string"),
     "table_version": TEXT,
+    "notes": _list(TEXT),
     "took_ms": _record({stage: NUMBER for stage in ("encode", "search", "rank", "total")}),
 }
 SCHEMAS = {

@@ -33,6 +33,7 @@ LAYERS = (
         "ports",
         "progress",
         "capacity",
+        "trained_on",
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}

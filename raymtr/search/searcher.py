@@ -65,6 +65,7 @@ class Encoded:
     text: np.ndarray | Sequence[np.ndarray] = ()
     recording: np.ndarray | None = None
     took_s: float = 0.0
+    notes: tuple[str, ...] = ()  # what to tell of the encoding
 
 
 class Searcher:
@@ -183,6 +184,7 @@ class Searcher:
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
+            "notes": list(encoded.notes),
             "took_ms": {stage: round(1e3 * seconds, 3) for stage, seconds in took.items()},
         }
 
@@ -221,7 +223,12 @@ class Searcher:
                 recording = hears.encode_audio([plan.recording])[0]
             except AudioError as error:
                 raise InputError(f"the recording to search by cannot be used: {error}") from error
-        return Encoded(text=text, recording=recording, took_s=time.perf_counter() - started)
+        return Encoded(
+            text=text,
+            recording=recording,
+            took_s=time.perf_counter() - started,
+            notes=reads.unread(plan.sentences) if reads else (),
+        )
 
     def _directions(self, plan: Plan, encoded: Encoded) -> list[Direction]:
         """The vectors to search along: of examples, of a recording, of the text."""

@@ -101,6 +101,13 @@ def test_distinct_counts_over_all_texts():
     assert distinct(["", "a"], 2) == 0.0
 
 
+def test_a_share_of_few_pairs_is_not_known_to_be_one():
+    all_alike = {"faithful": np.ones(3), "invention": np.zeros(3)}
+    found = with_intervals(all_alike, np.random.default_rng(0))
+    assert found["faithful"]["mean"] == 1.0 and found["faithful"]["low"] < 0.7
+    assert found["invention"]["mean"] == 0.0 and found["invention"]["high"] > 0.3
+
+
 def test_intervals_hold_the_mean_and_pairs_are_compared_as_pairs():
     rng = np.random.default_rng(0)
     common = rng.normal(size=400)  # that pairs differ by much hides nothing

@@ -105,6 +105,15 @@ def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> N
     assert "description" in said and "loaded in 1.0 s, searched in" in said
 
 
+def test_a_text_that_is_not_read_to_its_end_is_said_to_be(searcher: Searcher) -> None:
+    assert searcher.search("a slow piano ballad", k=1)["notes"] == []
+    answer = searcher.search("a slow piano ballad, " * 40, k=1)
+    (note,) = answer["notes"]
+    assert note.startswith("this model reads 32 tokens of a text: of ") and "were not read" in note
+    assert f"note: {note}" in describe(answer | {"loaded_s": 1.0})
+    assert searcher.search("piano " * 40, mode="keyword", k=1)["notes"] == [], "no tower reads it"
+
+
 def test_a_description_finds_its_sound(searcher: Searcher) -> None:
     for mode in ("auto", "semantic", "hybrid"):
         assert set(artists(searcher.search("slow piano ballad", mode=mode, k=8))) == {"Ada", "Bel"}
