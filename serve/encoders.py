@@ -102,7 +102,7 @@ class TextEncoder:
                 continue
             for i in mine:
                 count = len(jobs[i][1])
-                answers[i] = Vectors(vectors[:count], len(mine))
+                answers[i] = Vectors(vectors[:count], len(mine), notes=model.unread(jobs[i][1]))
                 vectors = vectors[count:]
         return answers
 

@@ -68,6 +68,7 @@ class Vectors:
     rows: np.ndarray
     batch: int
     cached: bool = False
+    notes: tuple[str, ...] = ()  # what to tell of the encoding: text that was cut
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Retriever:
         self._audio: AudioBackend = self._reach(audio)
         self._looked = time.monotonic()
         self._following = asyncio.Lock()
-        self._vectors = LRUCache[Hashable, np.ndarray](VECTORS_KEPT)
+        self._vectors = LRUCache[Hashable, Vectors](VECTORS_KEPT)
         self._answers = TTLCache[Hashable, Searched](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
         self._map: tuple[str, Answer] | None = None
         self._warm = False
@@ -132,6 +132,7 @@ class Retriever:
             text=text.rows if isinstance(text, Vectors) else (),
             recording=heard if isinstance(heard, np.ndarray) else None,
             took_s=time.perf_counter() - started,
+            notes=text.notes if isinstance(text, Vectors) else (),
         )
         answer = await asyncio.to_thread(searcher.answer, plan, vectors)
         return Searched(answer, text if isinstance(text, Vectors) else None)
@@ -154,10 +155,10 @@ class Retriever:
         key = (made_by.fingerprint, tuple(sentences))
         cached = self._vectors.get(key)
         if cached is not None:
-            return Vectors(cached, 0, cached=True)
+            return replace(cached, batch=0, cached=True)
         vectors = await self._text.encode(made_by, sentences)
         if isinstance(vectors, Vectors):
-            self._vectors[key] = vectors.rows
+            self._vectors[key] = vectors
         return vectors
 
     async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:

@@ -24,6 +24,14 @@ from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 
+def test_a_text_longer_than_the_tower_reads_is_said_each_time(client: httpx.Client) -> None:
+    asked = {"text": "slow piano ballad " * 60, "mode": "semantic", "k": 1}
+    answers = [client.post("/v1/search", json=asked | {"k": k}).json() for k in (1, 2)]
+    assert all("were not read" in answer["notes"][0] for answer in answers)
+    short = client.post("/v1/search", json=asked | {"text": "slow piano"}).json()
+    assert short["notes"] == []
+
+
 def test_http_gives_the_hits_python_gives(client: httpx.Client, workspace: Workspace) -> None:
     searcher = Searcher(workspace)
     for asked in (
