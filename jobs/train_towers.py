@@ -112,7 +112,9 @@ def settle_tracks(
         ray.data.from_arrow(candidates.select(AUDIO_COLUMNS))
         .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
         .map_batches(
-            partial(fill_audio_cache, workspace=workspace, settings=settings),
+            partial(
+                fill_audio_cache, workspace=workspace, settings=settings, hung=f"{folder}/hung"
+            ),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,

@@ -62,7 +62,9 @@ class AudioCache:
         self.folder = os.path.join(self._root, f"{DECODING}-{spec.sample_rate}")
         self._said = False
 
-    def fill(self, key: str, uri: str, *, max_s: float | None = None) -> int:
+    def fill(
+        self, key: str, uri: str, *, max_s: float | None = None, max_mb: float | None = None
+    ) -> int:
         """Decode the track unless it is here already, under a name for its audio as it is now.
 
         How many samples it has. A long one is not kept. Raises AudioError.
@@ -71,7 +73,7 @@ class AudioCache:
             with open(self._path(key), "rb", buffering=0) as file:
                 return _length(file)
         except FileNotFoundError:
-            samples = decode(uri, self.spec, max_s=max_s).samples
+            samples = decode(uri, self.spec, max_s=max_s, max_mb=max_mb).samples
         if len(samples) <= WHOLE_S * self.spec.sample_rate:
             self._keep(self._path(key), _to_int16(samples))
         return len(samples)

@@ -2,23 +2,27 @@
 
 `source` opens the bytes, `formats` is the table of what can be read and by whom, `extent` finds the
 audio between tags, `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its length,
-`backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, and `decoding` is the
-road through them. `describe` is the other road, of a scan: words (`id3`, `comments`), a guess of
-the length, and the `digest` that names the sound. Everything outside uses the names below only.
+`backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `decoding` is the road
+through them, and `guard` bounds it in jobs. `describe` is the other road, of a scan: words (`id3`,
+`comments`), a guess of the length, and the `digest` that names the sound. Everything outside uses
+the names below only.
 """
 
 from raymtr.audio.cuts import clip_start, loop_to, windows
 from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
 from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
+from raymtr.audio.guard import HUNG, DecodeGuard, marker_of
 from raymtr.audio.mono import to_mono
 from raymtr.audio.source import AudioError
 
 __all__ = [
     "DECODING",
+    "HUNG",
     "RULES",
     "SUFFIXES",
     "AudioError",
+    "DecodeGuard",
     "Decoded",
     "Described",
     "clip_start",
@@ -26,6 +30,7 @@ __all__ = [
     "decode_span",
     "describe",
     "loop_to",
+    "marker_of",
     "random_clip",
     "to_mono",
     "windows",

@@ -13,18 +13,16 @@ whatever an earlier, killed run left to do beside it.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from raymtr import audio, storage
+from raymtr import audio
 from raymtr.errors import UnusableError
 from raymtr.index.shard_tables import SOURCES
-from raymtr.index.shards import EMBEDDED, HUNG, MadeBy, hung_name
+from raymtr.index.shards import EMBEDDED, MadeBy
 from raymtr.specs import AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:
@@ -51,53 +49,19 @@ def decode_tracks(
 ) -> Iterator[pa.Table]:
     """SOURCES -> a DECODED row each, one at a time, so that memory holds one track.
 
-    `hung` is the folder `Shards.hung`: tracks whose decoder hung in an earlier try.
+    `hung` is the folder `Shards.hung`, see `audio.DecodeGuard`.
     """
-    known = storage.list_files(hung)
-    limits = {"too_long": "embed.max_track_s", "too_large": "embed.max_file_mb"}
+    guard = audio.DecodeGuard(embed, hung)
     for row in batch.select(SOURCES).to_pylist():
-        name = hung_name(row["track_id"])
-        if name in known:
-            reason = f"the decoder was not done after embed.max_decode_s={embed.max_decode_s:g} s"
-            yield _one_row(DECODED, row | {"code": HUNG, "reason": reason})
-            continue
         try:
-            with give_up_after(embed.max_decode_s, f"{hung}/{name}"):
-                decoded = audio.decode(
-                    row["uri"], spec, max_s=embed.max_track_s, max_mb=embed.max_file_mb
-                )
+            with guard(row["track_id"]):
+                decoded = audio.decode(row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb)
             starts_s, windows = audio.windows(decoded.samples, spec)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
             row["audio_digest"] = decoded.digest
         except audio.AudioError as error:
-            setting = limits.get(error.code)
-            reason = (
-                f"{error.reason}; the setting {setting} allows more" if setting else error.reason
-            )
-            row |= {"code": error.code, "reason": reason}
+            row |= {"code": error.code, "reason": error.reason}
         yield _one_row(DECODED, row)
-
-
-@contextmanager
-def give_up_after(seconds: float, marker: str) -> Iterator[None]:
-    """End this very process if the block takes longer, leaving the file `marker` behind.
-
-    Nothing else stops a decoder that loops in C. Ray starts the worker and its block again, which
-    finds the marker. It costs a thread, where decoding in a child would cost a copy of the samples.
-    Given up: a decoder that hangs without ever letting go of the interpreter.
-    """
-
-    def give_up() -> None:
-        storage.write_bytes(marker, b"")
-        os._exit(1)
-
-    timer = threading.Timer(seconds, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 class EmbedTracks:

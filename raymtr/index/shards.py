@@ -49,7 +49,6 @@ from raymtr.workspace import Workspace
 
 RUN = "run.json"
 EVERY_CODE = "all"
-HUNG = "timeout"  # the code of a track whose decoder did not come back
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of another kind than what decoding refuses
 TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
@@ -100,7 +99,7 @@ class Shards:
 
     @property
     def hung(self) -> str:
-        """Folder of a file per track whose decoder hung, by `hung_name`."""
+        """Folder of a file per track whose decoder hung: see `audio.DecodeGuard`."""
         return f"{self.folder}/hung"
 
     @property
@@ -265,7 +264,7 @@ class Shards:
                 f"no track failed with {unknown[0]!r}; codes here: {', '.join(found) or 'none'}"
             )
         wanted = found if EVERY_CODE in codes else sorted(codes)
-        if HUNG in wanted:
+        if audio.HUNG in wanted:
             storage.delete(self.hung)
         self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
 
@@ -326,11 +325,6 @@ def matrix_of(column: pa.ChunkedArray) -> np.ndarray:
     dim = column.type.list_size
     flat = pc.list_flatten(column.combine_chunks()).to_numpy(zero_copy_only=False)
     return np.asarray(flat).reshape(-1, dim)
-
-
-def hung_name(track_id: str) -> str:
-    """The name of the file that says a track's decoder hung."""
-    return hashlib.sha256(track_id.encode()).hexdigest()[:32]
 
 
 def _shard_name(ids: Sequence[str]) -> str:

@@ -92,7 +92,10 @@ class Model:
     def unread(self, sentences: Sequence[str]) -> tuple[str, ...]:
         """What to tell of sentences that are longer than the text tower reads; often nothing."""
         tower = self.towers.text_tower
-        if all(len(sentence.encode()) < tower.spec.max_tokens - 1 for sentence in sentences):
+        if all(
+            len(sentence.encode("utf-8", "replace")) < tower.spec.max_tokens - 1
+            for sentence in sentences
+        ):
             return ()  # a token has a byte at least
         with self._tokenizing:
             longest = max(tower.lengths(list(sentences)), default=0)

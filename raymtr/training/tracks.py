@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
-from raymtr.audio import AudioError
+from raymtr.audio import AudioError, DecodeGuard
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import Settings, TrainSpec
@@ -154,22 +154,26 @@ def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:
     return AudioCache(folder, settings.towers.audio, budget=budget)
 
 
-def fill_audio_cache(tracks: pa.Table, workspace: Workspace, settings: Settings) -> pa.Table:
+def fill_audio_cache(
+    tracks: pa.Table, workspace: Workspace, settings: Settings, *, hung: str
+) -> pa.Table:
     """A Ray Data step: decode each track of AUDIO_COLUMNS, into the cache where all read one.
 
     Gives DEAD_LETTER's columns and `samples` a row a track; `code` is null where all went well.
-    On disks of their own machines would keep what others train on.
+    On disks of their own machines would keep what others train on. `hung`: see `DecodeGuard`.
     """
     cache = audio_cache_of(workspace, settings)
     if settings.train.cache_folder or storage.is_remote(workspace.root):
         cache.budget = 0
+    guard = DecodeGuard(settings.embed, hung)
     rows: list[dict[str, Any]] = []
     for track in tracks.select(AUDIO_COLUMNS).to_pylist():
         row = dict.fromkeys(DECODED.names) | {"track_id": track["track_id"], "uri": track["uri"]}
         try:
-            row["samples"] = cache.fill(
-                cache_key(track), track["uri"], max_s=settings.embed.max_track_s
-            )
+            with guard(track["track_id"]):
+                row["samples"] = cache.fill(
+                    cache_key(track), track["uri"], max_s=guard.max_s, max_mb=guard.max_mb
+                )
         except AudioError as error:
             row.update(code=error.code, reason=error.reason)
         rows.append(row)

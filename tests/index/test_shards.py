@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raymtr import storage
+from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards, hung_name, matrix_of
+from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards, matrix_of
 from raymtr.workspace import Workspace
 
 DIM = 4
@@ -117,7 +117,7 @@ def test_failures_can_be_forgotten_by_code(shards: Shards) -> None:
     shards.forget_failures(["all"])
     assert shards.done().to_pylist() == ["a"]
     shards.commit(table(failed("slow") | {"code": "timeout"}))
-    storage.write_bytes(f"{shards.hung}/{hung_name('slow')}", b"")
+    storage.write_bytes(f"{shards.hung}/{audio.marker_of('slow')}", b"")
     shards.forget_failures(["timeout"])
     assert not storage.list_files(shards.hung), "it may be decoded again"
 

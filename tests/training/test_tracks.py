@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from raymtr import storage
+from raymtr.audio import marker_of
 from raymtr.errors import UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import AudioSpec, TrainSpec
@@ -99,11 +100,27 @@ def test_what_cannot_be_decoded_is_a_row_with_its_reason(tmp_path: Path) -> None
     tracks = pa.table(columns | {"file_version": ["1", None, "1"]})
     towers = dataclasses.replace(tiny().towers, audio=AudioSpec(sample_rate=8000, window_s=1.0))
     settings = dataclasses.replace(tiny(), towers=towers)
-    made = fill_audio_cache(tracks, Workspace(str(tmp_path)), settings)
+    made = fill_audio_cache(tracks, Workspace(str(tmp_path)), settings, hung="/absent")
     assert made.column_names == [*DEAD_LETTER.names, "samples"]
     assert made["samples"].to_pylist() == [8000, None, None]
     assert made["code"].to_pylist() == [None, "not_audio", "missing"]
     assert "gone.wav" in made["reason"][2].as_py()
+
+
+def test_a_decoder_that_hung_before_and_a_file_too_large_are_rows(tmp_path: Path) -> None:
+    for name in ("slow.wav", "large.wav"):
+        soundfile.write(tmp_path / name, 0.1 * np.sin(np.arange(8000.0)), 8000)
+    columns = {
+        "track_id": ["slow", "large"],
+        "uri": [f"{tmp_path}/{n}.wav" for n in ("slow", "large")],
+    }
+    tracks = pa.table(columns | {"file_version": ["1", "1"]})
+    storage.write_bytes(f"{tmp_path}/hung/{marker_of('slow')}", b"")
+    embed = dataclasses.replace(tiny().embed, max_file_mb=0.001)
+    settings = dataclasses.replace(tiny(), embed=embed)
+    made = fill_audio_cache(tracks, Workspace(str(tmp_path)), settings, hung=f"{tmp_path}/hung")
+    assert made["code"].to_pylist() == ["timeout", "too_large"]
+    assert "embed.max_file_mb allows more" in made["reason"][1].as_py()
 
 
 def test_only_a_cache_that_all_workers_read_is_filled_beforehand(tmp_path: Path) -> None:
@@ -113,7 +130,7 @@ def test_only_a_cache_that_all_workers_read_is_filled_beforehand(tmp_path: Path)
     for folder in ("", str(tmp_path / "own")):
         train = dataclasses.replace(tiny().train, cache_folder=folder)
         settings = dataclasses.replace(tiny(), train=train)
-        made = fill_audio_cache(tracks, Workspace(str(tmp_path / "w")), settings)
+        made = fill_audio_cache(tracks, Workspace(str(tmp_path / "w")), settings, hung="/absent")
         assert made["samples"].to_pylist() == [22_050]
     assert list((tmp_path / "w" / "cache" / "audio").rglob("a-*.npy"))
     assert not (tmp_path / "own").exists()
