@@ -28,6 +28,7 @@ from raymtr.index.embed_tracks import REPLICA, EmbedTracks, decode_tracks
 from raymtr.index.shards import MADE_FROM, MadeBy, Shards
 from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
 from raymtr.progress import Progress
+from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
 
@@ -60,7 +61,8 @@ DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `embed` alone."""
     parser.add_argument(
-        "--model", help="a model folder, or a name; else the newest finished training run"
+        "--model",
+        help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     parser.add_argument(
@@ -101,7 +103,7 @@ def embed_catalog(
     if settings.embed.use_gpu:  # before anything is touched
         start_ray()
         require_gpus(fewest_actors(settings.embed))
-    source = workspace.model(model) if model else workspace.newest_model()
+    source = choose_model(workspace, model)
     loaded = identify(source, settings)
     shards = open_shards(workspace, loaded)
     shards.take()
@@ -251,6 +253,16 @@ def read_catalog(workspace: Workspace) -> pa.Table:
     return catalog
 
 
+def choose_model(workspace: Workspace, model: str | None) -> str:
+    """Path or name of the model asked for, else of the newest run's, else DEFAULT_MODEL."""
+    if model:
+        return workspace.model(model)
+    if newest := workspace.newest_model():
+        return newest
+    LOG.info("no model is named and no run has finished here: %s is used", DEFAULT_MODEL)
+    return workspace.model(DEFAULT_MODEL)
+
+
 def identify(source: str, settings: Settings) -> Identity | Model:
     """What the model at `source`, a path or a name, is; loaded only where it has to be."""
     precision = settings.embed.precision
@@ -280,7 +292,7 @@ def plan_embedding(
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
     catalog = read_catalog(workspace)
-    loaded = identify(workspace.model(model) if model else workspace.newest_model(), settings)
+    loaded = identify(choose_model(workspace, model), settings)
     spec = loaded.spec
     remaining = open_shards(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))

@@ -7,11 +7,11 @@ road through them. `describe` is the other road, of a scan: words (`id3`, `comme
 the length, and the `digest` that names the sound. Everything outside uses the names below only.
 """
 
-from raymtr.audio.cuts import clip_start, loop_to, windows
+from raymtr.audio.cuts import clip_start, loop_to, window_start, windows
 from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
 from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
-from raymtr.audio.mono import to_mono
+from raymtr.audio.mono import is_silent, to_mono
 from raymtr.audio.source import AudioError
 
 __all__ = [
@@ -25,8 +25,10 @@ __all__ = [
     "decode",
     "decode_span",
     "describe",
+    "is_silent",
     "loop_to",
     "random_clip",
     "to_mono",
+    "window_start",
     "windows",
 ]

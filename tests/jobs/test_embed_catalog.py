@@ -166,13 +166,18 @@ def test_a_gpu_that_is_not_there_is_an_error(
         embed_catalog(workspace, settings, model=tiny_model)
 
 
-def test_without_catalog_or_model_the_next_step_is_named(
-    tmp_path: Path, make_workspace: Callable
-) -> None:
+def test_without_a_catalog_the_next_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raymtr scan"):
         embed_catalog(Workspace.open(str(tmp_path / "w"), create=True), tiny())
-    with pytest.raises(InputError, match="raymtr train"):
-        embed_catalog(make_workspace([{"track_id": "a", "uri": "/a.wav"}]), tiny())
+
+
+def test_where_no_model_is_named_and_no_run_has_finished_pretrained_taggers_embed(
+    make_workspace: Callable,
+) -> None:
+    workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])
+    plan = plan_embedding(workspace, tiny())
+    named = plan_embedding(workspace, tiny(), model="musicnn-minilm")
+    assert plan["fingerprint"] == named["fingerprint"]
 
 
 def test_a_catalog_of_words_needs_no_model(make_workspace: Callable) -> None:
