@@ -121,6 +121,11 @@ class Workspace:
         return self.path("embeddings", fingerprint)
 
     @property
+    def heard(self) -> str:
+        """Folder of what was heard and measured: `tracks/`, `windows/`, `dead_letter/`."""
+        return self.path("heard")
+
+    @property
     def db(self) -> str:
         """The LanceDB database; `live.json` in it points at the tables that serve."""
         return self.path("db")

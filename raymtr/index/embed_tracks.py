@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ import pyarrow as pa
 from raymtr import audio, storage
 from raymtr.errors import UnusableError
 from raymtr.index.shards import EMBEDDED, HUNG, SOURCES, MadeBy, hung_name
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -52,20 +52,42 @@ def decode_tracks(
 
     `hung` is the folder `Shards.hung`: tracks whose decoder hung in an earlier try.
     """
+    yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
+
+
+def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
+    """As `decode_tracks`, at the taggers' rate and uncut: `samples` is float32 [n]."""
+
+    def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if audio.is_silent(samples):
+            raise audio.AudioError("silent", "nothing is to be heard in it")
+        return np.zeros(1), samples
+
+    yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)
+
+
+def _decoded(
+    batch: pa.Table,
+    cut: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    spec: AudioSpec,
+    embed: EmbedSpec,
+    hung: str,
+) -> Iterator[pa.Table]:
+    """A DECODED row for each of SOURCES; `cut` makes starts in s and float32 of samples."""
     known = storage.list_files(hung)
     limits = {"too_long": "embed.max_track_s", "too_large": "embed.max_file_mb"}
     for row in batch.select(SOURCES).to_pylist():
         name = hung_name(row["track_id"])
         if name in known:
             reason = f"the decoder was not done after embed.max_decode_s={embed.max_decode_s:g} s"
-            yield _one_row(DECODED, row | {"code": HUNG, "reason": reason})
+            yield one_row(DECODED, row | {"code": HUNG, "reason": reason})
             continue
         try:
             with give_up_after(embed.max_decode_s, f"{hung}/{name}"):
                 decoded = audio.decode(
                     row["uri"], spec, max_s=embed.max_track_s, max_mb=embed.max_file_mb
                 )
-            starts_s, windows = audio.windows(decoded.samples, spec)
+            starts_s, windows = cut(decoded.samples)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
             row["audio_digest"] = decoded.digest
         except audio.AudioError as error:
@@ -74,7 +96,7 @@ def decode_tracks(
                 f"{error.reason}; the setting {setting} allows more" if setting else error.reason
             )
             row |= {"code": error.code, "reason": reason}
-        yield _one_row(DECODED, row)
+        yield one_row(DECODED, row)
 
 
 @contextmanager
@@ -121,8 +143,13 @@ class EmbedTracks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out for each row in, in order, and in REPLICA which process made it."""
         embedded = embed_tracks(self._model, batch)
-        own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(embedded), pa.string())
-        return embedded.append_column(REPLICA, own)
+        return with_replica(embedded)
+
+
+def with_replica(rows: pa.Table) -> pa.Table:
+    """`rows` with the column that says which process made them."""
+    own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(rows), pa.string())
+    return rows.append_column(REPLICA, own)
 
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
@@ -144,7 +171,7 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
                 np.array(row["starts_s"]) + model.spec.audio.window_s, row["seconds"]
             )
             first += count
-        embedded.append(_one_row(EMBEDDED, row))
+        embedded.append(one_row(EMBEDDED, row))
     return pa.concat_tables(embedded or [EMBEDDED.empty_table()])
 
 
@@ -162,7 +189,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
-def _one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
+def one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
     """A table of one row; arrays become lists, or bytes, around their own memory."""
     columns = [_one_value(field.type, values.get(field.name)) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from jobs.embed_catalog import describe, embed_catalog, fit_actors, plan_embedding
+from jobs.embed_catalog import describe, embed_catalog, plan_embedding
 from jobs.scan_catalog import scan_catalog
+from jobs.shard_rows import fit_actors
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.shards import find_shards, matrix_of
@@ -238,9 +239,9 @@ def test_a_pool_may_start_with_the_gpus_there_are(
     script = """
 import sys
 import ray
-from jobs import embed_catalog
+from jobs import shard_rows
 from jobs.__main__ import main
-embed_catalog.TRACKS_PER_ACTOR = 1
+shard_rows.TRACKS_PER_ACTOR = 1
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 common = ["--workspace", sys.argv[1], "--model", sys.argv[2], "--recipe", "tiny"]
 wide = ["--set", "embed.use_gpu=true", "--set", "embed.actors=2", "--set", "embed.min_actors="]
