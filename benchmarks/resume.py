@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from watched import run_watched
 
-from jobs.embed_catalog import SHARD_TRACKS
+from jobs.shard_rows import SHARD_TRACKS
 from raymtr import storage
 from raymtr.index.shard_tables import SOURCES
 from raymtr.index.shards import EMBEDDED, MadeBy, Shards

@@ -47,6 +47,7 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "fetch": ("fetch", "bring a model or text tower into the workspace, for jobs without a hub"),
     "train": ("train_towers", "train the audio and text towers on the catalog"),
     "embed": ("embed_catalog", "turn every track into vectors"),
+    "tag": ("tag_catalog", "hear tags and measure tempo, key and loudness, beside the owner's"),
     "index": ("build_index", "publish the vectors as the live tables"),
     "duplicates": ("find_duplicates", "find tracks that are one song, and how they are alike"),
     "search": ("search", "ask the live tables by words, by track or by audio"),

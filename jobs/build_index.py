@@ -19,6 +19,7 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
+from raymtr.index.heard_columns import with_heard
 from raymtr.index.owner import own_index
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back
 from raymtr.index.shards import Shards, find_shards
@@ -80,7 +81,7 @@ def build_index(
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
         if storage.exists(workspace.live_pointer):
             sweep(workspace)
-        rows = tracks_table(with_lengths(catalog, shards), captions)
+        rows = tracks_table(with_lengths(with_heard(catalog, workspace), shards), captions)
         build = publish(workspace, rows, shards, search=settings.search)
     return _answer(build, workspace) | {
         "left_out": left_out,

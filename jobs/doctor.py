@@ -161,6 +161,17 @@ def check_text_tower() -> Check:
     return Check("text tower", True, "MiniLM weights are in their package")
 
 
+def check_ears() -> Check:
+    """The taggers' weights, which the default model and `tag` stand on."""
+    from raymtr.model.musicnn import CURE, read_musicnn
+
+    try:
+        read_musicnn("musicnn-msd")
+    except UnusableError as error:
+        return Check("ears", None, str(error).partition(":")[0], CURE)
+    return Check("ears", True, "musicnn's weights are in their package")
+
+
 def check_table() -> Check:
     """LanceDB writes a table and reads it back."""
     import lancedb
@@ -209,6 +220,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_gpu,
     check_audio,
     check_text_tower,
+    check_ears,
     check_ray,  # before LanceDB is loaded: starting Ray forks
     check_table,
     check_disk,

@@ -14,22 +14,20 @@ from __future__ import annotations
 import argparse
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
+from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
-from raymtr.index.embed_tracks import REPLICA, EmbedTracks, decode_tracks
+from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.index.made_with import identify, keep_model, open_shards
-from raymtr.index.shard_tables import MADE_FROM
 from raymtr.index.shards import Shards
 from raymtr.model.identity import CONFIG
-from raymtr.progress import Progress
+from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
 
@@ -40,9 +38,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
-SHARD_TRACKS = 2048  # a shard closes at this many tracks,
-SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
-TRACKS_PER_ACTOR = 500  # what a replica must have to do; its start takes as long as 300
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
 SKIPPED_ALL: dict[str, Any] = {
     "embedded": 0,
@@ -61,7 +56,8 @@ DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `embed` alone."""
     parser.add_argument(
-        "--model", help="a model folder, or a name; else the newest finished training run"
+        "--model",
+        help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     parser.add_argument(
@@ -102,7 +98,7 @@ def embed_catalog(
     if settings.embed.use_gpu:  # before anything is touched
         start_ray()
         require_gpus(fewest_actors(settings.embed))
-    source = workspace.model(model) if model else workspace.newest_model()
+    source = choose_model(workspace, model)
     loaded = identify(source, settings.embed.precision)
     shards = open_shards(workspace, loaded)
     shards.take()
@@ -173,17 +169,6 @@ def embed_pipeline(
     )
 
 
-def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
-    """`embed` with no more replicas than `tracks` are worth: each costs its start."""
-    actors = min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR))
-    return replace(embed, actors=actors, min_actors=min(embed.min_actors, actors))
-
-
-def fewest_actors(embed: EmbedSpec) -> int:
-    """With how many replicas embedding may start."""
-    return embed.min_actors or embed.actors
-
-
 def actor_cores(embed: EmbedSpec) -> float:
     """Cores one actor reserves: its threads, or less, so that tasks find a core somewhere.
 
@@ -200,56 +185,14 @@ def actor_cores(embed: EmbedSpec) -> float:
     return float(min(embed.threads, (sum(working) - len(working)) / fewest_actors(embed)))
 
 
-def commit_results(pipeline: ray.data.Dataset, shards: Shards, *, total: int, actors: int) -> int:
-    """Write what the cluster made, shard by shard, and say how it goes; how many replicas made it.
-
-    The clock of the rate starts with the first shard: what comes before is the cluster's start.
-    Raises UnusableError where the model does not start on a worker.
-    """
-    from ray.exceptions import ActorDiedError
-
-    progress: Progress | None = None
-    failed, replicas = 0, set[str]()
-    try:
-        for shard in gather_shards(pipeline):
-            before = len(replicas)
-            replicas.update(pc.unique(shard[REPLICA]).to_pylist())
-            if len(replicas) > before:
-                LOG.info("%d replicas so far embed, of at most %d at once", len(replicas), actors)
-            shards.commit(shard)
-            failed += len(shard) - shard["code"].null_count
-            if progress is None:
-                progress = Progress("embed", total, unit="tracks", done=len(shard))
-            else:
-                progress.advance(len(shard), note=f"{failed} failed" if failed else "")
-    except ActorDiedError as error:
-        if not error.actor_init_failed:
-            raise
-        reason = str(error).strip().splitlines()[-1]
-        raise UnusableError(f"the model does not run on a worker: {reason}") from error
-    return len(replicas)
-
-
-def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Results as they come, joined to shards of at most a size and an age."""
-    waiting: list[pa.Table] = []
-    closed = float("-inf")
-    for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
-        waiting.append(batch)
-        now = time.monotonic()
-        if now - closed >= SHARD_EVERY_S or sum(map(len, waiting)) >= SHARD_TRACKS:
-            yield pa.concat_tables(waiting)
-            waiting, closed = [], now
-    if waiting:
-        yield pa.concat_tables(waiting)
-
-
-def read_catalog(workspace: Workspace) -> pa.Table:
-    """MADE_FROM and `duration` of the catalog. Raises InputError where there is none."""
-    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
-    if catalog is None or not len(catalog):
-        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
-    return catalog
+def choose_model(workspace: Workspace, model: str | None) -> str:
+    """Path or name of the model asked for, else of the newest run's, else DEFAULT_MODEL."""
+    if model:
+        return workspace.model(model)
+    if newest := workspace.newest_model():
+        return newest
+    LOG.info("no model is named and no run has finished here: %s is used", DEFAULT_MODEL)
+    return workspace.model(DEFAULT_MODEL)
 
 
 def plan_embedding(
@@ -257,8 +200,7 @@ def plan_embedding(
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
     catalog = read_catalog(workspace)
-    source = workspace.model(model) if model else workspace.newest_model()
-    loaded = identify(source, settings.embed.precision)
+    loaded = identify(choose_model(workspace, model), settings.embed.precision)
     spec = loaded.spec
     remaining = open_shards(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raymtr import metrics
     from raymtr.model.pretrained import load_model
+    from raymtr.model.tagger import Tagger
     from raymtr.search.searcher import Searcher
 
 __version__ = "0.1.0"
-__all__ = ["Searcher", "__version__", "load_model", "metrics"]
+__all__ = ["Searcher", "Tagger", "__version__", "load_model", "metrics"]
 
 _HOMES = {
     "load_model": ("raymtr.model.pretrained", "load_model"),
+    "Tagger": ("raymtr.model.tagger", "Tagger"),
     "Searcher": ("raymtr.search.searcher", "Searcher"),
     "metrics": ("raymtr.metrics", None),
 }

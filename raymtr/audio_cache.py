@@ -34,7 +34,7 @@ from urllib.parse import quote
 import numpy as np
 
 from raymtr import storage
-from raymtr.audio import DECODING, clip_start, decode, decode_span, loop_to
+from raymtr.audio import DECODING, clip_start, decode, decode_span, loop_to, window_start
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import AudioSpec
 
@@ -87,21 +87,24 @@ class AudioCache:
         samples: int | None = None,
         max_s: float | None = None,
         out: np.ndarray | None = None,
+        anywhere: bool = True,
     ) -> np.ndarray:
         """A random clip, float32 [window_samples], where `audio.random_clip` would take it.
 
-        Written into `out` where that is given. `samples` is what `fill` said of the track: without
-        it a long one is decoded and kept whole. Raises AudioError.
+        Or one of the windows that indexing cuts, unless it may lie `anywhere`. Written into `out`
+        where that is given. `samples` is what `fill` said of the track: without it a long one is
+        decoded and kept whole. Raises AudioError.
         """
         draw, window = rng.random(), self.spec.window_samples
+        start_of = clip_start if anywhere else window_start
         if samples is None or samples <= WHOLE_S * self.spec.sample_rate:
             stored = self._samples(
                 self._path(key),
                 lambda: decode(uri, self.spec, max_s=max_s).samples,
-                lambda total: clip_start(total, window, draw),
+                lambda total: start_of(total, window, draw),
             )
         else:
-            start, size = clip_start(samples, window, draw), BLOCK_S * self.spec.sample_rate
+            start, size = start_of(samples, window, draw), BLOCK_S * self.spec.sample_rate
             blocks = range(start // size, -(-(start + window) // size))
             stored = np.concatenate([self._block(key, uri, n, start - n * size) for n in blocks])
         clip: np.ndarray = np.divide(

@@ -56,7 +56,14 @@ MOST_TOKENS = 1 << 20  # that any model reads or writes
 MOST_SEED = (1 << 63) - 1  # that torch takes
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
-STRIDE = 32  # of the audio tower, in bands and in frames: a smaller picture leaves nothing
+STRIDE = 32  # of a ResNet, in bands and in frames: a smaller picture leaves nothing
+# What musicnn's networks were trained on (Pons & Serra 2019), and how wide its features are.
+MUSICNN_AUDIO: dict[str, Any] = {
+    **{"sample_rate": 16_000, "window_s": 3.0, "n_fft": 512, "hop": 256, "n_mels": 96},
+    "compression": "log1p",
+}
+MUSICNN_TAGS = 100  # of both taggers
+MUSICNN_DIM = {"musicnn": 3_512, "musicnn-msd": 1_756}  # by kind of audio tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +78,8 @@ class AudioSpec:
     min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
     # Of a clip; "removed" makes one clip of all its gains, "kept" is what released weights want.
     level: Literal["kept", "removed"] = "kept"
+    # "decades": log10 down to 80 dB under the loudest point; "log1p": log10(1 + 10,000 power).
+    compression: Literal["decades", "log1p"] = "decades"
 
     def __post_init__(self) -> None:
         _at_least(1, self, "sample_rate", "hop", "n_mels")
@@ -96,14 +105,22 @@ class AudioSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioTowerSpec:
-    """CLIP's ModifiedResNet with attention pooling (Radford et al. 2021, as in TTMR++)."""
+    """CLIP's ModifiedResNet with attention pooling (Radford et al. 2021, as in TTMR++).
 
+    Or pretrained taggers (model.musicnn), whose size is given: of MSD and of MagnaTagATune, or
+    of MSD alone.
+    """
+
+    kind: Literal["resnet", "musicnn", "musicnn-msd"] = "resnet"
+    trainable: bool = True
     layers: tuple[int, int, int, int] = (3, 4, 6, 3)  # bottleneck blocks per stage
     width: int = 64  # channels of the first stage
     heads: int = 8  # of the attention pooling
     dim: int = 768  # output of the pooling
 
     def __post_init__(self) -> None:
+        if self.dim != MUSICNN_DIM.get(self.kind, self.dim):
+            raise InputError(f"dim of kind={self.kind} is {MUSICNN_DIM[self.kind]}, got {self.dim}")
         _at_least(1, self, "heads", "dim")
         _at_least(2, self, "width")
         _at_most(MOST_WIDE, self, "width", "dim")
@@ -140,6 +157,9 @@ class TowersSpec:
     audio_tower: AudioTowerSpec = field(default_factory=AudioTowerSpec)
     text_tower: TextTowerSpec = field(default_factory=TextTowerSpec)
     dim: int = 128  # of the joint space
+    # linear: TTMR++'s; two_layers: with a hidden layer of HEAD_WIDTH; tags: nothing is learnt,
+    # the joint space is musicnn's tags (model.heads).
+    heads: Literal["linear", "two_layers", "tags"] = "linear"
     temperature: float = 0.1  # start of the learned logit scale, ln(1 / temperature)
 
     def __post_init__(self) -> None:
@@ -147,7 +167,16 @@ class TowersSpec:
         _at_least(1e-3, self, "temperature")
         _at_most(MOST_WIDE, self, "dim")
         _at_most(100, self, "temperature")
-        if min(self.audio.n_mels, self.audio.frames) < STRIDE:
+        kind = self.audio_tower.kind
+        if self.heads == "tags" and (kind != "musicnn" or self.dim != MUSICNN_TAGS):
+            raise InputError(f"heads=tags go with audio_tower.kind=musicnn and dim={MUSICNN_TAGS}")
+        if kind in MUSICNN_DIM:
+            wrong = {k: v for k, v in MUSICNN_AUDIO.items() if getattr(self.audio, k) != v}
+            if wrong:
+                raise InputError(f"audio: audio_tower.kind={kind} was trained with {wrong}")
+        elif self.audio.compression != "decades":
+            raise InputError("audio: compression=log1p is for audio_tower.kind=musicnn")
+        elif min(self.audio.n_mels, self.audio.frames) < STRIDE:
             raise InputError(
                 f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "
                 f"is too small: the audio tower needs {STRIDE} of each; raise audio.window_s or "

@@ -89,18 +89,13 @@ class Workspace:
             raise InputError(f"a run's name is one folder name, got {name!r}")
         return self.path("towers", name)
 
-    def newest_model(self) -> str:
-        """Folder of the model of the training run that finished last.
-
-        Raises InputError where none has finished.
-        """
+    def newest_model(self) -> str | None:
+        """Folder of the model of the training run that finished last; None where none has."""
         models = [f"{self.run(name)}/model" for name in storage.list_folders(self.towers)]
         markers = [f"{model}/config.json" for model in models]
         finished = [marker for marker in markers if storage.exists(marker)]
         if not finished:
-            raise InputError(
-                f"no finished training run in {self.towers}; run `raymtr train`, or give --model"
-            )
+            return None
         return max(finished, key=storage.modified_s).removesuffix("/config.json")
 
     def fetched(self, name: str) -> str:
@@ -124,6 +119,11 @@ class Workspace:
     def embeddings(self, fingerprint: str) -> str:
         """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""
         return self.path("embeddings", fingerprint)
+
+    @property
+    def heard(self) -> str:
+        """Folder of what was heard and measured: `tracks/`, `windows/`, `dead_letter/`."""
+        return self.path("heard")
 
     @property
     def db(self) -> str:

@@ -72,7 +72,11 @@ def test_a_wrong_assignment_is_told_what_is_accepted(assignment, words):
         ("s.toml", b"train = ", "does not parse"),
         ("s.json", b"[1]", "must hold a table"),
         ("s.toml", b"[train]\nstep = 1\n", "unknown setting 'train.step'"),
-        ("s.toml", b'recipe = "huge"\n', "unknown recipe 'huge'; accepted: ttmrpp, laptop, tiny"),
+        (
+            "s.toml",
+            b'recipe = "huge"\n',
+            "unknown recipe 'huge'; accepted: ttmrpp, ttmrpp-small, laptop, tiny",
+        ),
         ("s.json", b'{"recipe": ["tiny"]}', "unknown recipe"),
         ("s.toml", b"x = '\xff'", "does not parse"),
     ],

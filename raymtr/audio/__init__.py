@@ -8,12 +8,12 @@ through them, and `guard` bounds it in jobs. `describe` is the other road, of a 
 the names below only.
 """
 
-from raymtr.audio.cuts import clip_start, loop_to, windows
+from raymtr.audio.cuts import clip_start, loop_to, window_start, windows
 from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
 from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
 from raymtr.audio.guard import HUNG, DecodeGuard, marker_of
-from raymtr.audio.mono import to_mono
+from raymtr.audio.mono import is_silent, to_mono
 from raymtr.audio.source import AudioError
 
 __all__ = [
@@ -29,9 +29,11 @@ __all__ = [
     "decode",
     "decode_span",
     "describe",
+    "is_silent",
     "loop_to",
     "marker_of",
     "random_clip",
     "to_mono",
+    "window_start",
     "windows",
 ]

@@ -17,6 +17,15 @@ def clip_start(total: int, window: int, draw: float) -> int:
     return int(draw * (max(0, total - window) + 1))
 
 
+def window_start(total: int, window: int, draw: float) -> int:
+    """First sample of the window that `draw`, uniform in [0, 1), picks: end to end, as `windows`.
+
+    The last one ends with the track.
+    """
+    count = max(1, -(-total // window))
+    return max(0, min(int(draw * count) * window, total - window))
+
+
 def loop_to(samples: np.ndarray, length: int) -> np.ndarray:
     """`samples` [n], repeated from their start until there are `length` of them."""
     return samples if len(samples) == length else np.resize(samples, length)

@@ -13,7 +13,7 @@ whatever an earlier, killed run left to do beside it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from raymtr import audio
 from raymtr.errors import UnusableError
 from raymtr.index.shard_tables import SOURCES
 from raymtr.index.shards import EMBEDDED, MadeBy
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -51,17 +51,39 @@ def decode_tracks(
 
     `hung` is the folder `Shards.hung`, see `audio.DecodeGuard`.
     """
+    yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
+
+
+def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
+    """As `decode_tracks`, at the taggers' rate and uncut: `samples` is float32 [n]."""
+
+    def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if audio.is_silent(samples):
+            raise audio.AudioError("silent", "nothing is to be heard in it")
+        return np.zeros(1), samples
+
+    yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)
+
+
+def _decoded(
+    batch: pa.Table,
+    cut: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    spec: AudioSpec,
+    embed: EmbedSpec,
+    hung: str,
+) -> Iterator[pa.Table]:
+    """A DECODED row for each of SOURCES; `cut` makes starts in s and float32 of samples."""
     guard = audio.DecodeGuard(embed, hung)
     for row in batch.select(SOURCES).to_pylist():
         try:
             with guard(row["track_id"]):
                 decoded = audio.decode(row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb)
-            starts_s, windows = audio.windows(decoded.samples, spec)
+            starts_s, windows = cut(decoded.samples)
             row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
             row["audio_digest"] = decoded.digest
         except audio.AudioError as error:
             row |= {"code": error.code, "reason": error.reason}
-        yield _one_row(DECODED, row)
+        yield one_row(DECODED, row)
 
 
 class EmbedTracks:
@@ -86,8 +108,13 @@ class EmbedTracks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out for each row in, in order, and in REPLICA which process made it."""
         embedded = embed_tracks(self._model, batch)
-        own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(embedded), pa.string())
-        return embedded.append_column(REPLICA, own)
+        return with_replica(embedded)
+
+
+def with_replica(rows: pa.Table) -> pa.Table:
+    """`rows` with the column that says which process made them."""
+    own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(rows), pa.string())
+    return rows.append_column(REPLICA, own)
 
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
@@ -109,7 +136,7 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
                 np.array(row["starts_s"]) + model.spec.audio.window_s, row["seconds"]
             )
             first += count
-        embedded.append(_one_row(EMBEDDED, row))
+        embedded.append(one_row(EMBEDDED, row))
     return pa.concat_tables(embedded or [EMBEDDED.empty_table()])
 
 
@@ -127,7 +154,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
-def _one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
+def one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
     """A table of one row; arrays become lists, or bytes, around their own memory."""
     columns = [_one_value(field.type, values.get(field.name)) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -55,7 +55,8 @@ class AudioForward:
         self.device = device
         self.dim = towers.spec.dim
         self.batch = WINDOWS_AT_ONCE[device.type]
-        side = WholeTower if isinstance(towers, ClapTowers) else FoldedTower
+        resnet = isinstance(towers.audio_tower, ModifiedResNet)
+        side = FoldedTower if resnet else WholeTower
         self._embed: Any = side(towers, precision=precision, device=device)  # type: ignore[arg-type]
         self._busy = threading.Lock()
 
@@ -96,7 +97,7 @@ class FoldedTower:
     def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
         self._convolutions = choose_convolutions(towers, precision=precision, device=device)
         self._log_mel = copy.deepcopy(towers.log_mel).to(device)
-        self._pool = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
+        self._pool: Any = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
         self._head = copy.deepcopy(towers.audio_projector).to(device)
 
     def __call__(self, waves: Tensor) -> Tensor:
@@ -106,9 +107,11 @@ class FoldedTower:
 
 
 class WholeTower:
-    """The same by CLAP's own modules, as they are."""
+    """The same by CLAP's or musicnn's own modules, as they are."""
 
-    def __init__(self, towers: ClapTowers, *, precision: Precision, device: torch.device) -> None:
+    def __init__(
+        self, towers: TwoTowers | ClapTowers, *, precision: Precision, device: torch.device
+    ) -> None:
         self._towers = copy.deepcopy(towers).to(device)
         self._dtype = compute_dtype(precision, device)
 
@@ -124,6 +127,7 @@ def choose_convolutions(
 ) -> Convolutions:
     """The fastest way this machine has, said in the log."""
     dtype = compute_dtype(precision, device)
+    assert isinstance(towers.audio_tower, ModifiedResNet)
     tower = folded(towers.audio_tower)
     if device.type == "cpu" and find_spec("openvino") is not None:
         from raymtr.model.openvino_convolutions import OpenVinoConvolutions

@@ -25,6 +25,7 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.model.hub import looks_like_folder
 from raymtr.model.identity import CONFIG
+from raymtr.model.musicnn_minilm import NAME
 from raymtr.model.pretrained import PUBLISHED, load_model
 from raymtr.model.text_tower import (
     FILES,
@@ -39,17 +40,18 @@ from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
 
+KNOWN = (*PUBLISHED, NAME)  # models that have a name of their own
 ENCODER, LANGUAGE_MODEL, MODEL = "text encoder", "language model", "model"
 
 
 def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
     """Bring `name` into the workspace, unless it is there; what it is, and its `folder` there.
 
-    A name is one of PUBLISHED, or a folder or hub name of a text encoder or of a causal language
+    A name is one of KNOWN, or a folder or hub name of a text encoder or of a causal language
     model. A folder's copy is named by its content, so that a changed one is brought anew. Raises
     InputError where the name means nothing, UnusableError where it needs a hub and none answers.
     """
-    if name in PUBLISHED:
+    if name in KNOWN:
         return _known(folder := workspace.fetched(name)) or _bring_model(name, folder)
     if os.path.isdir(name):
         source = Path(name).resolve()
@@ -81,8 +83,8 @@ def _bring_model(name: str, folder: str) -> dict[str, Any]:
     storage.delete(folder)  # of a fetch that was killed
     model = load_model(name)
     model.save(folder)
-    facts = {"digest": model.fingerprint, "licence": PUBLISHED[name].licence}
-    return _finish(folder, name, MODEL, PUBLISHED[name].repo, facts)
+    facts = {"digest": model.fingerprint, "licence": model.provenance["licence"]}
+    return _finish(folder, name, MODEL, model.provenance["source"], facts)
 
 
 def _bring_files(name: str, source: Path, folder: str) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def _kind_of(folder: Path) -> str:
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
             f"{folder} holds no model of transformers ({type(error).__name__}: {error}); names "
-            f"that can be fetched: {', '.join(PUBLISHED)}, and a text encoder or language model, "
+            f"that can be fetched: {', '.join(KNOWN)}, and a text encoder or language model, "
             "by folder or by its hub name"
         ) from error
     return LANGUAGE_MODEL if known and "ForCausalLM" in made_for else ENCODER

@@ -27,6 +27,7 @@ AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # weights that an audio vecto
 # How a track is cut (audio.windows) and put together again: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel
+MUSICNN_VERSION = "musicnn-0.1.0-1"  # of model.musicnn, and of the heads over its tags
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ def read_identity(source: str, precision: Precision) -> Identity | None:
 
 def rules_of(spec: TowersSpec) -> dict[str, Any]:
     """What an audio vector of two towers depends on beside weights, windows and `spec.audio`."""
-    return {"mel": MEL_VERSION, "heads": spec.audio_tower.heads}
+    rules: dict[str, Any] = {"mel": MEL_VERSION, "heads": spec.audio_tower.heads}
+    if spec.audio_tower.kind != "resnet":
+        rules["tower"] = MUSICNN_VERSION
+    if spec.heads != "linear":
+        rules["joint"] = spec.heads
+    return rules
 
 
 def fingerprint_of(
@@ -92,10 +98,11 @@ def fingerprint_of(
 
 
 def _numbers(spec: AudioSpec) -> dict[str, Any]:
-    """The audio numbers; a level that is kept is none, as in models older than the setting."""
+    """The audio numbers; what older models did is left out, as they knew no such settings."""
     numbers = to_dict(spec)
-    if spec.level == "kept":
-        del numbers["level"]
+    for name, before in (("level", "kept"), ("compression", "decades")):
+        if numbers[name] == before:
+            del numbers[name]
     return numbers
 
 

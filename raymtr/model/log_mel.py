@@ -9,6 +9,11 @@ Where the spec says so, the level is removed: the loudest point becomes 1 before
 that a clip has one picture at every gain. Old masters lie 6 to 12 dB under new ones; towers that
 saw the level find neither by the other's sound.
 
+With `compression="log1p"` the picture is musicnn's instead (Pons & Serra 2019): the clip stands in
+silence, powers are rounded to float16 as the authors do, and log10(1 + 10,000 power) goes down to
+0. That curve has a level of its own, so a removed level is one that its training music had: the
+clip's root mean square becomes LOUDNESS.
+
 It is arranged for a CPU: the spectrum is squared in place and goes into the filters with real and
 imaginary parts side by side, each group of bands reads only the bins it covers, and clips go
 through one at a time, because a second clip's spectrum only pushes the first out of the cache.
@@ -29,6 +34,9 @@ from raymtr.specs import AudioSpec
 # Part of the fingerprint: with any number below, model.identity.MEL_VERSION changes.
 TINIEST_POWER = 1e-10
 DECADES = 8.0  # kept below the clip's loudest point
+GAIN = 10_000.0  # of musicnn's logarithm
+LOUDNESS = 0.125  # root mean square, -18 dB of full scale: a record of the 2000s
+QUIETEST = 1e-3  # root mean square: what is quieter is lifted as this is, or hiss would be music
 BAND_GROUPS = 8  # more would be smaller products than a core likes
 
 
@@ -67,13 +75,21 @@ class LogMel(nn.Module):
     def _write(self, waves: Tensor, mel: Tensor) -> None:
         """Fill `mel` [B, frames, n_mels] with the log-mel of `waves` [B, S]."""
         size = self.spec.n_fft
-        centred = functional.pad(waves[:, None], (size // 2, size // 2), mode="reflect")[:, 0]
+        log1p = self.spec.compression == "log1p"
+        if log1p and self.spec.level == "removed":
+            rms = waves.square().mean(dim=1, keepdim=True).sqrt_().clamp_(min=QUIETEST)
+            waves = waves * (LOUDNESS / rms)
+        edge = "constant" if log1p else "reflect"
+        centred = functional.pad(waves[:, None], (size // 2, size // 2), mode=edge)[:, 0]
         frames = centred.unfold(1, size, self.spec.hop)[:, : mel.shape[1]]  # [B, frames, n_fft]
         spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window))
         power = spectrum.square_().view(-1, len(self.filters))  # [B frames, 2 bins]: re^2, im^2, ..
         rows = mel.view(-1, self.spec.n_mels)
         for bands, bins in self.groups:
             torch.mm(power[:, bins], self.filters[bins, bands], out=rows[:, bands])
+        if log1p:
+            mel.copy_(mel.half()).mul_(GAIN).add_(1.0).log10_()
+            return
         if self.spec.level == "removed":
             mel.div_(mel.amax(dim=(1, 2), keepdim=True).clamp_(min=TINIEST_POWER))
         mel.clamp_(min=TINIEST_POWER).log10_()

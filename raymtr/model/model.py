@@ -28,7 +28,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_audio
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
-from raymtr.specs import Precision, TowersSpec
+from raymtr.specs import AudioSpec, Precision, TowersSpec
 from raymtr.trained_on import Record
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
@@ -208,17 +208,11 @@ class Model:
 
     def _windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """Starts and windows of one recording; an AudioError says which."""
-        spec = self.spec.audio
-        given = source if isinstance(source, (tuple, bytes)) else os.fspath(source)
-        name = given if isinstance(given, str) else f"the {type(given).__name__} given"
+        samples = decode_sound(source, self.spec.audio)
         try:
-            if isinstance(given, tuple):
-                samples = audio.to_mono(*given, spec)
-            else:
-                samples = audio.decode(given, spec).samples
-            return audio.windows(samples, spec)
+            return audio.windows(samples, self.spec.audio)
         except audio.AudioError as error:
-            raise audio.AudioError(error.code, f"{name}: {error.reason}") from error
+            raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         return _unit(vectors) if self.normalize else vectors
@@ -259,6 +253,27 @@ def _listed(items: Any, verb: str, what: str) -> list[Any]:
             f"{verb} takes a list of {what}, got {type(items).__name__}: {items!r:.80}"
         )
     return list(items)
+
+
+def decode_sound(source: Sound, spec: AudioSpec) -> np.ndarray:
+    """Samples float32 [n] of a recording at the spec's rate; an AudioError names it.
+
+    Raises InputError where it can be none.
+    """
+    source = _sound(source)
+    try:
+        if isinstance(source, tuple):
+            return audio.to_mono(*source, spec)
+        given = source if isinstance(source, bytes) else os.fspath(source)
+        return audio.decode(given, spec).samples
+    except audio.AudioError as error:
+        raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
+
+
+def _called(source: Sound) -> str:
+    if isinstance(source, (tuple, bytes)):
+        return f"the {type(source).__name__} given"
+    return str(os.fspath(source))
 
 
 def _sound(source: Any) -> Sound:

@@ -138,7 +138,9 @@ def read_towers(
         if config.get("kind") == KIND:
             towers = blank_clap(folder / PARTS, audio_only=audio_only)
         elif audio_only:
-            towers = blank_audio_side(spec, text_hidden=len(weights["text_projector.0.weight"]))
+            towers = blank_audio_side(
+                spec, text_hidden=weights["text_projector.0.weight"].shape[-1]
+            )
         else:
             towers = blank_towers(spec, str(folder / TEXT_PART))
         load_weights(towers, weights)

@@ -29,6 +29,7 @@ from raymtr.model.hub import cached_folder, download, require_hub
 from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
 from raymtr.model.model_folder import Towers, load_weights, read_towers
+from raymtr.model.musicnn_minilm import NAME, PROVENANCE, build_musicnn_minilm
 from raymtr.model.two_towers import TwoTowers, blank_towers
 from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
 from raymtr.trained_on import read_record
@@ -60,7 +61,7 @@ PUBLISHED = {
 RELEASE_PREFIXES = {"audio_encoder.": "audio_tower.", "text_encoder.": "text_tower.encoder."}
 ACCEPTED = (
     "a raymtr model folder, a TTMR++ release folder (.yaml and .pth), a folder of a transformers "
-    f"ClapModel, or {' or '.join(map(repr, PUBLISHED))}"
+    f"ClapModel, or {', '.join(map(repr, (*PUBLISHED, NAME)))}"
 )
 
 
@@ -74,7 +75,8 @@ def load_model(
 ) -> Model:
     """The model at `path`: a raymtr folder (or its URI), a release's folder, or a published name.
 
-    The names are `ttmrpp` and `clap-general`, fetched from the hub once. With `audio_only` a
+    The names are `ttmrpp` and `clap-general`, fetched from the hub once, and `musicnn-minilm`,
+    built from pip packages without a hub. With `audio_only` a
     raymtr folder's text tower is left unread: quicker, smaller, and deaf to text; such a model
     cannot be saved.
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
@@ -90,6 +92,8 @@ def load_model(
             towers, provenance, golden = read_towers(
                 _download(name, Path(copied)), audio_only=audio_only
             )
+    elif name == NAME:
+        towers, provenance, golden = build_musicnn_minilm(), PROVENANCE, None
     elif name in PUBLISHED:
         towers, provenance, golden = _read(_fetch(name, PUBLISHED[name]), name)
         provenance = {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}

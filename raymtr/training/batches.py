@@ -74,8 +74,13 @@ class Batches:
         *,
         rank: int = 0,
         workers: int = 1,
+        anywhere: bool = True,
     ) -> None:
-        """`rank` is this worker's place among the `workers` that divide the global batch."""
+        """`rank` is this worker's place among the `workers` that divide the global batch.
+
+        Clips lie `anywhere` in a track, or are the windows that indexing cuts.
+        """
+        self._anywhere = anywhere
         self.tracks, self.cache, self.tokenize, self.spec = tracks, cache, tokenize, spec
         self.mixture = Mixture(tracks["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
         first, last = (sum(shares(spec.global_batch, workers)[:n]) for n in (rank, rank + 1))
@@ -112,7 +117,12 @@ class Batches:
         """Fill `wave`. Raises UnusableError where the track is no longer what it was."""
         samples = track.get("samples")  # a run of an older version does not know it
         try:
-            self.cache.clip(cache_key(track), track["uri"], rng, samples=samples, out=wave)
+            self.cache.clip(
+                *(cache_key(track), track["uri"], rng),
+                samples=samples,
+                out=wave,
+                anywhere=self._anywhere,
+            )
         except AudioError as error:
             if error.code == "unreadable":  # a store may be away for a moment
                 raise

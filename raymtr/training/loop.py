@@ -72,7 +72,12 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         LOG.warning("%s", cut)
     if context.get_local_rank() == 0:
         make_room(cache, train)
-    batches = Batches(train, cache, towers.tokenize, spec, rank=rank, workers=workers)
+    batches = Batches(
+        *(train, cache, towers.tokenize, spec),
+        rank=rank,
+        workers=workers,
+        anywhere=settings.towers.audio_tower.trainable,
+    )
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None
     began, busy = time.perf_counter(), time.process_time()

@@ -23,9 +23,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raymtr.model.finite import require_finite, weights_norm
+from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
 from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
+from raymtr.training.heard import HeardWindows
 
 
 class Towers(Protocol):
@@ -48,7 +50,7 @@ class Batch:
     spends little on padding.
     """
 
-    waves: Tensor  # float32 [b, samples]
+    waves: Tensor  # float32 [b, samples], or what a frozen audio tower made of it, [b, width]
     # Of each group input_ids and attention_mask, int64 [g, T]; or, where a frozen tower has read
     # it, its states, float32 [g, hidden]. The sum of all g is b.
     texts: Sequence[Mapping[str, Tensor]]
@@ -79,6 +81,9 @@ class TrainStep:
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.towers: Any = towers  # an nn.Module that keeps the Towers protocol
         self.spec, self.device = spec, device
+        self.heard: HeardWindows | None = None
+        if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
+            self.heard = HeardWindows(towers.hear)
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
@@ -129,14 +134,16 @@ class TrainStep:
 
     @torch.no_grad()
     def read_ahead(self, batch: Batch) -> Batch:
-        """`batch` with its sentences read, where training does not change the tower that reads.
+        """`batch` heard and read, where training does not change the tower that does.
 
         For a thread of its own: a step on a CPU is many short pieces that wait for the slowest
         core, and this work fills the gaps.
         """
+        batch = batch.to(self.device)
+        if self.heard:
+            batch = replace(batch, waves=self.heard(batch.waves))
         if self.towers.text_tower.spec.trainable:
             return batch
-        batch = batch.to(self.device)
         with self._autocast():
             read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
         return replace(batch, texts=read)
@@ -144,9 +151,18 @@ class TrainStep:
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Audio and text, [b, dim] each, in `spec.precision`; the loss is always in fp32."""
         with self._autocast():
-            audio = self.towers.embed_audio(batch.waves)
+            audio = self._embed_audio(batch.waves)
             text = torch.cat([self._embed_text(group) for group in batch.texts])
         return audio, text
+
+    def _embed_audio(self, waves: Tensor) -> Tensor:
+        if self.heard is None:
+            vectors: Tensor = self.towers.embed_audio(waves)
+            return vectors
+        if waves.shape[1] == self.towers.spec.audio.window_samples:
+            waves = self.heard(waves)
+        vectors = self.towers.embed_features(waves)
+        return vectors
 
     def _embed_text(self, group: Mapping[str, Tensor]) -> Tensor:
         embed = self.towers.embed_states if "states" in group else self.towers.embed_text

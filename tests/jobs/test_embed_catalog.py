@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from jobs.embed_catalog import describe, embed_catalog, fit_actors, plan_embedding
+from jobs.embed_catalog import describe, embed_catalog, plan_embedding
 from jobs.scan_catalog import scan_catalog
+from jobs.shard_rows import fit_actors
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.shards import find_shards, matrix_of
@@ -166,13 +167,18 @@ def test_a_gpu_that_is_not_there_is_an_error(
         embed_catalog(workspace, settings, model=tiny_model)
 
 
-def test_without_catalog_or_model_the_next_step_is_named(
-    tmp_path: Path, make_workspace: Callable
-) -> None:
+def test_without_a_catalog_the_next_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="raymtr scan"):
         embed_catalog(Workspace.open(str(tmp_path / "w"), create=True), tiny())
-    with pytest.raises(InputError, match="raymtr train"):
-        embed_catalog(make_workspace([{"track_id": "a", "uri": "/a.wav"}]), tiny())
+
+
+def test_where_no_model_is_named_and_no_run_has_finished_pretrained_taggers_embed(
+    make_workspace: Callable,
+) -> None:
+    workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])
+    plan = plan_embedding(workspace, tiny())
+    named = plan_embedding(workspace, tiny(), model="musicnn-minilm")
+    assert plan["fingerprint"] == named["fingerprint"]
 
 
 def test_a_catalog_of_words_needs_no_model(make_workspace: Callable) -> None:
@@ -234,9 +240,9 @@ def test_a_pool_may_start_with_the_gpus_there_are(
     script = """
 import sys
 import ray
-from jobs import embed_catalog
+from jobs import shard_rows
 from jobs.__main__ import main
-embed_catalog.TRACKS_PER_ACTOR = 1
+shard_rows.TRACKS_PER_ACTOR = 1
 ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
 common = ["--workspace", sys.argv[1], "--model", sys.argv[2], "--recipe", "tiny"]
 wide = ["--set", "embed.use_gpu=true", "--set", "embed.actors=2", "--set", "embed.min_actors="]

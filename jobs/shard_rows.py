@@ -1,0 +1,99 @@
+"""What `embed` and `tag` share: the catalog's tracks to the cluster, its rows to shards.
+
+The cluster's small results come back to this driver, which alone writes them (raymtr.index.shards
+says why).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.embed_tracks import REPLICA
+from raymtr.index.shard_tables import MADE_FROM
+from raymtr.index.shards import Shards
+from raymtr.progress import Progress
+from raymtr.specs import EmbedSpec
+from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    import ray.data
+
+LOG = logging.getLogger("raymtr")
+
+SHARD_TRACKS = 2048  # a shard closes at this many tracks,
+SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
+TRACKS_PER_ACTOR = 500  # what a replica must have to do; its start takes as long as 300
+
+
+def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
+    """`embed` with no more replicas than `tracks` are worth: each costs its start."""
+    actors = min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR))
+    return replace(embed, actors=actors, min_actors=min(embed.min_actors, actors))
+
+
+def fewest_actors(embed: EmbedSpec) -> int:
+    """With how many replicas embedding may start."""
+    return embed.min_actors or embed.actors
+
+
+def commit_results(
+    pipeline: ray.data.Dataset, shards: Shards, *, total: int, actors: int, what: str = "embed"
+) -> int:
+    """Write what the cluster made, shard by shard, and say how it goes; how many replicas made it.
+
+    The clock of the rate starts with the first shard: what comes before is the cluster's start.
+    Raises UnusableError where the model does not start on a worker.
+    """
+    from ray.exceptions import ActorDiedError
+
+    progress: Progress | None = None
+    failed, replicas = 0, set[str]()
+    try:
+        for shard in gather_shards(pipeline):
+            before = len(replicas)
+            replicas.update(pc.unique(shard[REPLICA]).to_pylist())
+            if len(replicas) > before:
+                LOG.info("%d replicas so far %s, of at most %d", len(replicas), what, actors)
+            shards.commit(shard)
+            failed += len(shard) - shard["code"].null_count
+            if progress is None:
+                progress = Progress(what, total, unit="tracks", done=len(shard))
+            else:
+                progress.advance(len(shard), note=f"{failed} failed" if failed else "")
+    except ActorDiedError as error:
+        if not error.actor_init_failed:
+            raise
+        reason = str(error).strip().splitlines()[-1]
+        raise UnusableError(f"the model does not run on a worker: {reason}") from error
+    return len(replicas)
+
+
+def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
+    """Results as they come, joined to shards of at most a size and an age."""
+    waiting: list[pa.Table] = []
+    closed = float("-inf")
+    for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
+        waiting.append(batch)
+        now = time.monotonic()
+        if now - closed >= SHARD_EVERY_S or sum(map(len, waiting)) >= SHARD_TRACKS:
+            yield pa.concat_tables(waiting)
+            waiting, closed = [], now
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def read_catalog(workspace: Workspace) -> pa.Table:
+    """MADE_FROM and `duration` of the catalog. Raises InputError where there is none."""
+    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
+    if catalog is None or not len(catalog):
+        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+    return catalog

@@ -1,0 +1,164 @@
+"""`raymtr tag`: catalog + audio -> `heard/`: tags that are heard and attributes that are measured.
+
+Decoding, resume, dead letters and shards are those of `embed`. What is heard never touches the
+owner's tags. `index` makes it columns to filter by, and `heard/review.csv` lists for people to
+decide: tracks without tags with what could be theirs, and genres that the ears do not hear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.cluster import start_ray
+from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from raymtr import storage
+from raymtr.index.embed_tracks import decode_whole
+from raymtr.index.heard import MADE_BY, HeardShards, HearTracks
+from raymtr.model.ears import HEARD, LABELS
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+EXAMPLE = "raymtr tag --workspace w"
+TRACKS_PER_BLOCK = 8  # unit of retry; a track takes seconds
+SUGGESTED = 5  # labels in a row of the review
+REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `tag` alone."""
+    parser.add_argument(
+        "--retry",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
+    )
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """The command line's way in."""
+    return tag_catalog(workspace, settings, retry=arguments.retry)
+
+
+def tag_catalog(
+    workspace: Workspace, settings: Settings, *, retry: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Hear every track of the catalog that has audio and was not heard yet.
+
+    Raises InputError where there is no catalog, UnusableError where the taggers are missing.
+    """
+    from raymtr.model.ears import Ears
+
+    started = time.monotonic()
+    catalog = read_catalog(workspace)
+    Ears()  # before anything is touched: the package may be missing
+    shards = HeardShards(workspace)
+    shards.take()
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
+    shards.forget(shards.changed(catalog))
+    left = shards.remaining(catalog)
+    if len(left):
+        LOG.info("hearing %d tracks", len(left))
+        start_ray()
+        hear_tracks(left, shards, settings)
+    shards.release()
+    review = write_review(workspace, shards)
+    return shards.account(catalog) | {
+        "new": len(left),
+        "heard_by": MADE_BY.fingerprint,
+        "review": review,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None:
+    """The pipeline: decode and hear in one actor, for a decoded track is large; write here."""
+    import ray.data
+
+    embed = fit_actors(settings.embed, left)
+    pipeline = (
+        ray.data.from_arrow(left)
+        .repartition(target_num_rows_per_block=min(TRACKS_PER_BLOCK, embed.tracks_per_block))
+        .map_batches(
+            decode_whole,
+            fn_kwargs={"embed": embed, "hung": shards.hung},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        .map_batches(
+            HearTracks,
+            fn_constructor_args=(embed.threads,),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=embed.actors),
+            num_cpus=1,
+        )
+    )
+    commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")
+
+
+def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
+    """`heard/review.csv`, for a spreadsheet; None where nothing was heard."""
+    heard = shards.read()
+    if heard is None or not len(heard):
+        return None
+    named = ["track_id", "title", "artist", "tags"]
+    owners = storage.read_tables(workspace.tracks, named)
+    assert owners is not None, "its catalog was read before"
+    by_id = {row["track_id"]: row for row in owners.to_pylist()}
+    lines = [row for track in heard.to_pylist() if (row := review_row(track, by_id))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, REVIEW)
+    writer.writeheader()
+    writer.writerows(lines)
+    file = f"{shards.folder}/review.csv"
+    storage.write_bytes(file, text.getvalue().encode("utf-8-sig"))  # which Excel reads
+    return file
+
+
+def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """A row of REVIEW where a track has no tags, or one that the taggers know and do not hear."""
+    owner = owners.get(track["track_id"])
+    if owner is None:
+        return None
+    tags = [tag.lower() for tag in owner["tags"] or ()]
+    best = sorted(LABELS, key=lambda label: -track[label])[:SUGGESTED]
+    said = "; ".join(f"{label} {track[label]:.2f}" for label in best)
+    row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
+    if not tags:
+        return row | {"why": "no tags", "owner": ""}
+    unheard = [tag for tag in tags if tag in LABELS and track[tag] < HEARD / 5]
+    if unheard and max(track[label] for label in LABELS) >= HEARD:
+        return row | {"why": "not heard", "owner": "; ".join(unheard)}
+    return None
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """The answer in words."""
+    lines = [
+        f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
+        f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"
+    ]
+    lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
+    if answer["review"]:
+        lines.append(f"to look through: {answer['review']}")
+    return "\n".join([*lines, "run `raymtr index` to filter by it"])
+
+
+if __name__ == "__main__":
+    from jobs.__main__ import run_as_module
+
+    run_as_module(__file__)

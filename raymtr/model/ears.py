@@ -1,0 +1,92 @@
+"""Ears: all that is heard in a recording, by both taggers and by measuring.
+
+The taggers' 100 labels become 68 here: synonyms count as one (LABELS), by the likeliest of them.
+Probabilities are as the taggers give them; they are not calibrated further, for there is no
+labelled reference music to do it on. A label counts as heard from HEARD up. The recording is
+decoded once, at the taggers' 16 kHz, and its level is made that of their training music
+(log_mel.LOUDNESS), so a quieter copy is heard alike; its loudness is measured before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raymtr import audio
+from raymtr.audio.attributes import VERSION as ATTRIBUTES_VERSION
+from raymtr.audio.attributes import Attributes, measure
+from raymtr.model.identity import MUSICNN_VERSION
+from raymtr.model.log_mel import LOUDNESS, QUIETEST
+from raymtr.model.musicnn import AUDIO, PATCH, TAGGERS
+from raymtr.model.tagger import Tagger
+
+VERSION = f"ears-1 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # the provenance of what is heard
+HEARD = 0.25  # probability; a tagger says 0.2 to 0.5 of a tag that most people would give
+WINDOW_S = PATCH * AUDIO.hop / AUDIO.sample_rate
+WOMAN = ("female vocalists", "female vocalist", "female", "woman", "female vocal", "female voice")
+MAN = ("male vocalists", "male", "man", "male vocal", "male voice")
+SINGING = ("vocals", "vocal", "singing", "voice")
+SYNONYMS = {
+    "vocals": SINGING,
+    "female vocals": WOMAN,
+    "male vocals": MAN,
+    "instrumental": ("instrumental", "no vocals", "no vocal", "no voice"),
+    "electronic": ("electronic", "electronica", "electro"),
+    "classical": ("classical", "classic"),
+    "choir": ("choir", "choral"),
+    "beat": ("beat", "beats"),
+    "chillout": ("chillout", "chill"),
+    "metal": ("metal", "heavy metal"),
+    "indie": ("indie", "indie rock", "indie pop"),
+}
+_RAW = [label.lower() for _, labels in TAGGERS.values() for label in labels]  # 100
+_NAME = {raw: name for name, raws in SYNONYMS.items() for raw in raws}
+LABELS = tuple(dict.fromkeys(_NAME.get(raw, raw) for raw in _RAW))
+_MEMBERS = [
+    [place for place, raw in enumerate(_RAW) if _NAME.get(raw, raw) == label] for label in LABELS
+]
+_VOICES = [place for place, raw in enumerate(_RAW) if raw in (*SINGING, *WOMAN[2:], *MAN[1:])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What was heard in one recording."""
+
+    starts_s: np.ndarray  # float64 [W], of patches of WINDOW_S
+    windows: np.ndarray  # float32 [W, len(LABELS)], probabilities
+    labels: np.ndarray  # float32 [len(LABELS)], their mean
+    vocal: float  # probability of a voice, any of MagnaTagATune's twelve words for one
+    attributes: Attributes
+
+    @property
+    def named(self) -> list[str]:
+        """The labels that count as heard, the likeliest first."""
+        order = np.argsort(-self.labels, kind="stable")
+        return [LABELS[place] for place in order if self.labels[place] >= HEARD]
+
+
+class Ears:
+    """Both taggers, loaded once."""
+
+    def __init__(self) -> None:
+        """Raises UnusableError where the taggers' weights are not installed."""
+        self._taggers = [Tagger(name) for name in TAGGERS]
+
+    def hear(self, samples: np.ndarray) -> Heard:
+        """What is in samples float32 [n] at 16 kHz. Raises AudioError on silence."""
+        if audio.is_silent(samples):
+            raise audio.AudioError("silent", "nothing is to be heard in it")
+        rms = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), QUIETEST)
+        levelled = np.asarray(samples * np.float32(LOUDNESS / rms))
+        made = [tagger.of_samples(levelled) for tagger in self._taggers]
+        raw = np.concatenate([tags for _, tags in made], axis=1)  # [W, 100]
+        windows = np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
+        voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # as if each word spoke alone
+        return Heard(
+            starts_s=made[0][0],
+            windows=windows,
+            labels=windows.mean(axis=0),
+            vocal=float(voices.mean()),
+            attributes=measure(samples, AUDIO.sample_rate),
+        )

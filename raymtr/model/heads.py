@@ -1,0 +1,121 @@
+"""What lies between a tower and the joint space: a learnt head on either side, or musicnn's tags.
+
+`linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learnt: the joint
+space is the 100 tags that the two taggers hear. A window's vector says how much more of each tag it
+has than music at large; a sentence's says which tags the words of music nearest to it stand for
+(model.heard_words). Their cosine is a sum over tags, heard times meant.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymtr.model.heard_words import WORDS
+from raymtr.model.musicnn import MSD, MTAT
+from raymtr.specs import TowersSpec
+
+LABELS = (*MSD, *MTAT)
+HEAD_WIDTH = 512  # of the hidden layer of `two_layers`
+USUAL = 0.05  # share of its training tracks that have one of a tagger's 50 tags, about
+SHARPNESS = (
+    20.0  # of the softmax over words: MiniLM gives synonyms 0.6 to 0.9, strangers 0.1 to 0.3
+)
+
+
+def build_heads(spec: TowersSpec, text_hidden: int) -> tuple[nn.Module, nn.Module]:
+    """The heads of the audio side and of the text side, each [B, its tower's width] -> [B, dim]."""
+    widths = spec.audio_tower.dim, text_hidden
+    if spec.heads == "tags":
+        return TagsHeard(), nn.Sequential(Similarities(text_hidden), TagsMeant())
+    make = _linear if spec.heads == "linear" else _two_layers
+    audio, text = (make(width, spec.dim) for width in widths)
+    return audio, text
+
+
+class TagsHeard(nn.Module):
+    """MusicnnTower's features [B, 3512] -> how much more of each tag than usual, [B, 100]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The tags' logits over that of a tag's usual share of music."""
+        return features[:, -len(LABELS) :] - math.log(USUAL / (1 - USUAL))
+
+
+class Similarities(nn.Module):
+    """States of a text tower [B, hidden] -> cosines to the words of music [B, words]."""
+
+    weight: Tensor
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(len(words()), hidden))
+
+    def forward(self, states: Tensor) -> Tensor:
+        """A product with the words' unit vectors."""
+        return functional.normalize(states, dim=-1) @ self.weight.T
+
+
+class TagsMeant(nn.Module):
+    """Cosines to the words of music [B, words] -> the tags they stand for [B, 100]."""
+
+    profiles: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("profiles", torch.zeros(len(words()), len(LABELS)))
+
+    def forward(self, cosines: Tensor) -> Tensor:
+        """The nearest words' tags, weighed by a sharp softmax."""
+        return torch.softmax(SHARPNESS * cosines, dim=-1) @ self.profiles
+
+
+def words() -> tuple[str, ...]:
+    """The words of music that sentences are compared to: the table's, and the tags' own names."""
+    return tuple(dict.fromkeys([*WORDS, *(label.lower() for label in LABELS)]))
+
+
+def profiles() -> np.ndarray:
+    """Of each word the tags it stands for, unit rows float32 [words, 100]."""
+    known = [_key(label) for label in LABELS]
+    rows = np.zeros((len(words()), len(LABELS)), np.float32)
+    for row, word in zip(rows, words(), strict=True):
+        for tag in WORDS.get(word, _key(word)).split():
+            name, sign = tag.removeprefix("-"), -1.0 if tag.startswith("-") else 1.0
+            places = [place for place, label in enumerate(known) if label == name]
+            if not places:
+                raise ValueError(f"heard_words: {word!r} names {name!r}, which is no tag")
+            row[places] = sign
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def _key(label: str) -> str:
+    return label.lower().replace(" ", "_")
+
+
+def fill_tag_heads(text: nn.Module, word_states: Tensor) -> None:
+    """Fill in the text head that `build_heads` made for `tags`.
+
+    `word_states` are the text tower's of `words()`, [words, hidden].
+    """
+    assert isinstance(text, nn.Sequential)
+    similarities, meant = text
+    assert isinstance(similarities, Similarities) and isinstance(meant, TagsMeant)
+    similarities.weight.copy_(functional.normalize(word_states, dim=-1))
+    meant.profiles.copy_(torch.from_numpy(profiles()))
+
+
+def _linear(channels: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, dim, bias=False))
+
+
+def _two_layers(channels: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(channels),
+        nn.Linear(channels, HEAD_WIDTH),
+        nn.GELU(),
+        nn.Linear(HEAD_WIDTH, dim, bias=False),
+    )

@@ -1,0 +1,214 @@
+"""musicnn: convolutional taggers that heard 200,000 real songs, in torch (Pons & Serra, 2019).
+
+The network of "musicnn: Pre-trained convolutional neural networks for music audio tagging" (ISMIR
+2019 late breaking, arXiv 1909.06654), with the authors' own weights from the PyPI package `musicnn`
+(ISC licence), read without TensorFlow. One network learnt the 50 commonest tags of the Million Song
+Dataset, the other the 50 of MagnaTagATune; both see patches of 3 s.
+
+Vertical filters over a part of the bands hear timbre at any pitch, horizontal ones over time hear
+rhythm; each takes the loudest band. Three layers over time follow, with residuals, and all layers'
+channels are pooled by maximum and mean.
+
+`MusicnnTower` is both networks as the audio tower of a model (specs.AudioTowerSpec). Frozen, it
+stays as the authors left it; trainable, all of it learns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymtr.errors import UnusableError
+from raymtr.model.tf_checkpoint import read_tf_checkpoint
+from raymtr.specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec
+
+PACKAGE, VERSION = "musicnn", "0.1.0"
+CURE = (
+    f"python -m pip install --no-deps {PACKAGE}=={VERSION} (--no-deps: it asks for a TensorFlow "
+    "of 2019, and only its weights are read)"
+)
+MSD = (
+    *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
+    *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
+    *("classic rock", "soul", "indie rock", "Mellow", "electronica", "80s", "folk", "90s"),
+    *("chill", "instrumental", "punk", "oldies", "blues", "hard rock", "ambient", "acoustic"),
+    *("experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country"),
+    *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal", "Progressive rock"),
+    *("60s", "rnb", "indie pop", "sad", "House", "happy"),
+)
+MTAT = (
+    *("guitar", "classical", "slow", "techno", "strings", "drums", "electronic", "rock", "fast"),
+    *("piano", "ambient", "beat", "violin", "vocal", "synth", "female", "indian", "opera", "male"),
+    *("singing", "vocals", "no vocals", "harpsichord", "loud", "quiet", "flute", "woman"),
+    *("male vocal", "no vocal", "pop", "soft", "sitar", "solo", "man", "classic", "choir"),
+    *("voice", "new age", "dance", "male voice", "female vocal", "beats", "harp", "cello"),
+    *("no voice", "weird", "country", "metal", "female voice", "choral"),
+)
+TAGGERS = {"musicnn-msd": ("MSD_musicnn", MSD), "musicnn-mtat": ("MTT_musicnn", MTAT)}
+AUDIO = AudioSpec(**MUSICNN_AUDIO)
+PATCH = AUDIO.frames  # 187 frames, 3 s
+CHANNELS = 753  # of all layers together, pooled over time
+TIMBRE_BANDS, TIMBRE, RHYTHM_FRAMES, RHYTHM, MIDDLE, DENSE = (
+    (38, 67),
+    204,
+    (128, 64, 32),
+    51,
+    64,
+    200,
+)
+EPSILON = 1e-3  # of TensorFlow's batch norms
+
+
+class Heard(NamedTuple):
+    """What one network makes of patches."""
+
+    max_pool: Tensor  # float32 [B, 753], over time
+    mean_pool: Tensor  # float32 [B, 753]
+    pooled: Tensor  # float32 [B, 1506], both in turn, standardised by the training music
+    dense: Tensor  # float32 [B, 200], the last layer before the tags
+    logits: Tensor  # float32 [B, 50], before the sigmoid
+
+
+class Musicnn(nn.Module):
+    """Log-mel patches [B, 96, frames] -> Heard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, EPSILON)
+        self.front = nn.ModuleList(
+            [_Front(TIMBRE, (bands, 7)) for bands in TIMBRE_BANDS]
+            + [_Front(RHYTHM, (1, frames)) for frames in RHYTHM_FRAMES]
+        )
+        widths = (2 * TIMBRE + 3 * RHYTHM, MIDDLE, MIDDLE)
+        self.middle = nn.ModuleList([nn.Conv1d(w, MIDDLE, 7, padding=3) for w in widths])
+        self.middle_norms = nn.ModuleList([nn.BatchNorm1d(MIDDLE, EPSILON) for _ in widths])
+        self.pool_norm = nn.BatchNorm1d(2 * CHANNELS, EPSILON)
+        self.dense = nn.Linear(2 * CHANNELS, DENSE)
+        self.dense_norm = nn.BatchNorm1d(DENSE, EPSILON)
+        self.tags = nn.Linear(DENSE, len(MSD))
+
+    def forward(self, mel: Tensor) -> Heard:
+        """Of each patch its pooled features and tag logits."""
+        picture = self.norm(mel[:, None])  # [B, 1, 96, T]
+        layers = [torch.cat([branch(picture) for branch in self.front], dim=1)]  # [B, 561, T]
+        for number, (layer, norm) in enumerate(zip(self.middle, self.middle_norms, strict=True)):
+            made = norm(functional.relu(layer(layers[-1])))
+            layers.append(made + layers[-1] if number else made)
+        features = torch.cat(layers, dim=1)  # [B, 753, T]
+        max_pool, mean_pool = features.amax(dim=2), features.mean(dim=2)
+        pooled = self.pool_norm(torch.stack((max_pool, mean_pool), dim=2).flatten(1))
+        dense = self.dense_norm(functional.relu(self.dense(pooled)))
+        return Heard(max_pool, mean_pool, pooled, dense, self.tags(dense))
+
+
+class _Front(nn.Module):
+    """One convolution over the picture, as long in time as it was, its loudest band: [B, C, T]."""
+
+    def __init__(self, channels: int, kernel: tuple[int, int]) -> None:
+        super().__init__()
+        self.pad = ((kernel[1] - 1) // 2, kernel[1] // 2)  # TensorFlow's "same"
+        self.conv = nn.Conv2d(1, channels, kernel)
+        self.norm = nn.BatchNorm2d(channels, EPSILON)
+
+    def forward(self, picture: Tensor) -> Tensor:
+        padded = functional.pad(picture, self.pad)
+        if self.training:
+            made: Tensor = self.norm(functional.relu(self.conv(padded)))
+            return made.amax(dim=2)
+        # The same with the large map touched once: the norm keeps the bands' order, or turns it.
+        norm, conv = self.norm, self.conv
+        sign = torch.where(norm.weight < 0, -1.0, 1.0)
+        turned = functional.conv2d(padded, conv.weight * sign[:, None, None, None])
+        assert conv.bias is not None
+        loudest = functional.relu(turned.amax(dim=2) * sign[:, None] + conv.bias[:, None])
+        return functional.batch_norm(
+            loudest, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+
+
+class MusicnnTower(nn.Module):
+    """Log-mel windows [B, 96, 187] -> [B, dim]: of each network what is pooled, dense and logits.
+
+    `kind="musicnn-msd"` has one network, `"musicnn"` both. The tags' logits come last: MSD's 50,
+    then MagnaTagATune's.
+    """
+
+    def __init__(self, spec: AudioTowerSpec) -> None:
+        super().__init__()
+        self.names = list(TAGGERS) if spec.kind == "musicnn" else [spec.kind]
+        self.networks = nn.ModuleList([Musicnn() for _ in self.names])
+        self.trainable = spec.trainable
+        self.requires_grad_(spec.trainable)
+        self.train()
+
+    def train(self, mode: bool = True) -> MusicnnTower:
+        """As for any module, but a frozen tower keeps its statistics."""
+        super().train(mode and self.trainable)
+        return self
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """One row for each window."""
+        heard = [network(mel) for network in self.networks]
+        parts = [part for h in heard for part in (h.pooled, h.dense)]
+        return torch.cat([*parts, *(h.logits for h in heard)], dim=1)
+
+    def read_weights(self) -> None:
+        """Fill in the authors' weights. Raises UnusableError as `read_musicnn`."""
+        for network, name in zip(self.networks, self.names, strict=True):
+            network.load_state_dict(read_musicnn(name).state_dict())
+
+
+def read_musicnn(name: str) -> Musicnn:
+    """The authors' network of TAGGERS' `name`, from the installed package.
+
+    Raises UnusableError where the package is missing or damaged.
+    """
+    folder, _ = TAGGERS[name]
+    package = find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        raise UnusableError(f"{name} needs the weights in the pip package {PACKAGE}: {CURE}")
+    place = Path(package.origin).parent / folder
+    try:
+        variables = read_tf_checkpoint(place / ".index", place / ".data-00000-of-00001")
+        network = Musicnn()
+        network.load_state_dict(torch_weights(variables), strict=False)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        raise UnusableError(
+            f"{place} is damaged ({type(error).__name__}: {error}); {CURE}"
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def torch_weights(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+    """TensorFlow's variables, numbered in the order of the network's layers, under our names."""
+    convolutions = [f"front.{n}.conv" for n in range(5)] + [f"middle.{n}" for n in range(3)]
+    norms = ["norm", *(f"front.{n}.norm" for n in range(5))]
+    norms += [*(f"middle_norms.{n}" for n in range(3)), "pool_norm", "dense_norm"]
+    layers = {"conv2d": convolutions, "batch_normalization": norms, "dense": ["dense", "tags"]}
+    parts = {"kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+    parts |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    weights = {}
+    for kind, names in layers.items():
+        for number, ours in enumerate(names):
+            layer = f"{kind}_{number}" if number else kind
+            for part, our_part in parts.items():
+                if (array := variables.get(f"{layer}/{part}")) is not None:
+                    weights[f"{ours}.{our_part}"] = _in_torch_order(array, ours)
+    return weights
+
+
+def _in_torch_order(array: np.ndarray, layer: str) -> Tensor:
+    """A kernel [frames, bands, in, out] as torch has it; [in, out] turned; others as they are."""
+    if array.ndim == 4:
+        array = array.transpose(3, 2, 1, 0)  # [out, 1, bands, frames]
+        array = array[:, 0] if layer.startswith("middle") else array
+    elif array.ndim == 2:
+        array = array.T
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
