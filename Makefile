@@ -3,8 +3,10 @@
 #   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
 #   make demo MUSIC=~/Music        the same road over your own folder (MODEL=<folder or name> to choose the towers)
 #   make serve                     the search page over the demo's workspace
-#   make test                      formatter, linter, types, tests
+#   make check                     formatter, linter, types, quick tests; no Ray
+#   make test                      formatter, linter, types, documentation, all tests but the drills
 #   make drill                     kills and long runs on a real, small cluster
+#   make docs                      the documentation site, in build/site
 #   make setup | make clean        only the environment | remove all that was made
 #
 # On Linux, PyPI's torch brings CUDA (several GB); for the CPU build say
@@ -21,7 +23,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: setup demo serve test drill format clean
+.PHONY: setup demo serve check lint types quick test docs drill format clean
 
 setup: $(VENV)/ready
 
@@ -49,11 +51,23 @@ serve: $(VENV)/ready
 	@test -e demo-workspace/db/live.json || $(MAKE) demo
 	$(BIN)/raymtr serve --workspace demo-workspace
 
-test: $(VENV)/ready-dev
+check: lint types quick
+
+lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(VENV)/ready-dev
 	$(BIN)/mypy
+
+quick: $(VENV)/ready-dev
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not ray and not slow and not drill'
+
+test: $(VENV)/ready-dev lint types docs
 	$(BIN)/pytest -m 'not drill'
+
+docs: $(VENV)/ready-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 drill: $(VENV)/ready-dev
 	$(BIN)/pytest -m drill

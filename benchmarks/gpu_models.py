@@ -1,7 +1,7 @@
 """Random models of the real sizes, or of toy ones, for `on_gpu.py`: it needs no download.
 
 Their batch norms have seen sound. Fresh ones give every sound nearly the same vector, and random
-ones stray further in bfloat16 than trained ones (benchmarks/README.md says how far).
+ones stray further in bfloat16 than trained ones (docs/performance.md says how far).
 """
 
 from __future__ import annotations

@@ -184,6 +184,8 @@ def write_shard(shards: Shards, world: World, start: int, rows: int) -> None:
         "track_id": ids,
         "uri": [uri(name) for name in ids],
         "file_version": pa.nulls(rows, pa.string()),
+        "audio_digest": pa.nulls(rows, pa.string()),
+        "seconds": pa.array(np.full(rows, 10.0)),
         "starts_s": pa.ListArray.from_arrays(ones, np.zeros(rows)),
         "ends_s": pa.ListArray.from_arrays(ones, np.full(rows, 10.0)),
         "vector": lists,

@@ -21,7 +21,8 @@ from watched import run_watched
 
 from jobs.embed_catalog import SHARD_TRACKS
 from raymtr import storage
-from raymtr.index.shards import EMBEDDED, SOURCES, MadeBy, Shards
+from raymtr.index.shard_tables import SOURCES
+from raymtr.index.shards import EMBEDDED, MadeBy, Shards
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers

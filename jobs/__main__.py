@@ -24,7 +24,6 @@ import contextlib
 import errno
 import importlib
 import json
-import logging
 import os
 import signal
 import sys
@@ -34,6 +33,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 import raymtr
+from jobs.console import set_up_console
 from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.plain_text import printable
 from raymtr.progress import Progress
@@ -79,14 +79,6 @@ LEAST_STORE, STORE_PER_CORE = 512 << 20, 128 << 20  # bytes
 STOPPED = 128 + signal.SIGINT  # as a shell says it
 
 
-class _Printable(logging.Formatter):
-    """Lines may quote a user's text, and that must not steer the terminal."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line without control characters."""
-        return printable(super().format(record))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the process's exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -119,16 +111,10 @@ def overview() -> str:
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parse, run and report one verb; the exit status."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Printable("%(message)s"))
-    logging.getLogger("raymtr").setLevel(logging.INFO)
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Without a dashboard a helper of Ray Train says this every second; ray reads it on import.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "Failed to query Ray Train Controller")
     os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(object_store_bytes()))
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
+    set_up_console(verbose=arguments.verbose)
     # Ray repeats its workers' words, and its own, on stdout, some when the process ends (its
     # hook was registered by the import above, so ours runs first); stdout is for the answer alone.
     atexit.register(setattr, sys, "stdout", sys.stderr)
@@ -243,6 +229,9 @@ def parser_of(verb: str, module: ModuleType) -> argparse.ArgumentParser:
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting; repeatable"
     )
     common.add_argument("--json", action="store_true", help="answer as one JSON document")
+    common.add_argument(
+        "-v", "--verbose", action="store_true", help="print what Ray and its workers say, too"
+    )
     common.add_argument(
         "--max-error-rate",
         metavar="RATE",

@@ -78,7 +78,7 @@ def build_index(
     with own_index(workspace):  # before it reads: a track deleted meanwhile must stay deleted
         catalog, shards, left_out = read_inputs(workspace, fingerprint)
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
-        if storage.exists(f"{workspace.db}/live.json"):
+        if storage.exists(workspace.live_pointer):
             sweep(workspace)
         rows = tracks_table(with_lengths(catalog, shards), captions)
         build = publish(workspace, rows, shards, search=settings.search)

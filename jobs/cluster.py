@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -14,7 +17,8 @@ import ray
 import ray.data
 from ray import exceptions
 
-from raymtr.errors import LostError, UnusableError
+from jobs.console import hear_workers, is_verbose
+from raymtr.errors import LostError, TooBusyError, UnusableError
 
 LOG = logging.getLogger("raymtr")
 QUIET = {
@@ -47,6 +51,8 @@ LOSSES = (  # what Ray raises when processes or machines go away; its other erro
     exceptions.ActorUnschedulableError,
 )
 ANSWERS_WITHIN_S = 30.0
+# Of a local cluster's own: no connection that goes out gets one, and Ray's workers and Serve none.
+PORTS = range(21_000, 29_000)
 SHORT_FOLDER = "/tmp"
 # A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
 LONGEST_FOLDER = 103 - len("/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
@@ -56,13 +62,20 @@ def start_ray() -> None:
     """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
     if ray.is_initialized():
         return
-    logging.getLogger("ray").setLevel(logging.ERROR)  # Data prints every plan
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if not is_verbose():  # Data prints every plan
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if address := os.environ.get("RAY_ADDRESS"):
         join_ray(address)
-        return
+    else:
+        _start_here()
+    if not is_verbose():
+        hear_workers()
+
+
+def _start_here() -> None:
     try:
         start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
@@ -77,19 +90,20 @@ def start_ray() -> None:
 def start_local(**options: Any) -> None:
     """Start a local cluster with these `options` of `ray.init`, however long the machine takes.
 
-    Raises UnusableError where Ray gave up each time.
+    Raises TooBusyError where Ray gave up each time.
     """
     for key, value in (QUIET | PATIENT).items():
         os.environ.setdefault(key, value)
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
         try:
-            ray.init(
-                address="local",  # never joins another's that `ray start` left on this machine
-                include_dashboard=False,
-                configure_logging=False,
-                **options,
-            )
+            with told_where_it_is():
+                ray.init(
+                    address="local",  # never joins another's that `ray start` left on this machine
+                    include_dashboard=False,
+                    configure_logging=False,
+                    **options,
+                )
             return
         except Exception as error:
             if TOO_SLOW not in str(error):  # Ray has no class for it
@@ -97,10 +111,41 @@ def start_local(**options: Any) -> None:
             LOG.warning("a busy machine: Ray was not up in time, start %d of %d", start, STARTS)
             for child in set(psutil.Process().children()) - others:
                 child.kill()  # Ray leaves what it did start
-    raise UnusableError(
+    raise TooBusyError(
         f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
         "busy, or with RAY_ADDRESS on a cluster that is up"
     )
+
+
+@contextmanager
+def told_where_it_is() -> Iterator[None]:
+    """A cluster that starts meanwhile tells its processes its address.
+
+    Helpers of Ray look for a cluster by themselves, and give up, a page of log each, where a
+    machine has two. It has to be in what they inherit, so the port is chosen before there is one.
+    """
+    port = free_port()
+    address = f"{ray.util.get_node_ip_address()}:{port}"
+    told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": address}
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def free_port() -> int:
+    """One of PORTS on which nobody listens."""
+    while True:
+        port = PORTS[secrets.randbelow(len(PORTS))]
+        with socket.socket() as tried:
+            try:
+                tried.bind(("", port))
+            except OSError:
+                continue
+            return port
 
 
 def join_ray(address: str) -> None:

@@ -9,9 +9,13 @@ need be. The only job that imports others; each step is the verb of the same nam
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import json
 import logging
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +44,7 @@ from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
 from raymtr.captions.templates import caption_tracks
-from raymtr.errors import InputError
+from raymtr.errors import InputError, UnusableError
 from raymtr.evaluation.report import Facts, write_report
 from raymtr.recipes import quick_captions, quick_finetune
 from raymtr.specs import Settings
@@ -51,6 +55,7 @@ LOG = logging.getLogger("raymtr")
 
 MADE_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
+SYNTHESISER = "tinysoundfont==0.3.7"
 PIECES = 600
 PAIRS_PER_TRACK = 2  # sentences of a piece that the demonstration's captioner learns from
 MODEL_TRACKS = 66  # pieces it captions, three times each; templates write for the others
@@ -95,6 +100,7 @@ class Stages:
         started = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - started, 2)
+        LOG.info("   %s took %.0f s", name, self.seconds[name])
 
 
 def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:
@@ -118,7 +124,8 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         with stages.timed("search"):
             examples = ask(workspace, held_out_queries(workspace))
             sections = find_sections(workspace)
-    figures = {key: quality[key] for key in ("pool", "seed", "chance", "towers", "search")}
+    kept = ("pool", "trained_on", "seed", "chance", "towers", "search")
+    figures = {key: quality[key] for key in kept}
     answer = {
         **figures,
         "where_in_track": sections,
@@ -151,6 +158,7 @@ def make_towers(
     """The made catalog, its captions and the towers trained on it; finished work is used again."""
     from raymtr.catalog.synthesize import synthesize
 
+    require_synthesiser()
     music = workspace.path("music")
     with stages.timed("synthesize"):
         synthesize(music, pieces=PIECES, seed=0, processes=os.cpu_count() or 1)
@@ -175,6 +183,20 @@ def make_towers(
         except InputError as error:
             cure = f"remove {workspace.run(RUN)} to train the demonstration anew"
             raise InputError(f"{error}; {cure}") from error
+
+
+def require_synthesiser() -> None:
+    """Install what plays the made music where pip alone did not: without its PyAudio, for playback.
+
+    Raises UnusableError where pip cannot.
+    """
+    if importlib.util.find_spec("tinysoundfont"):
+        return
+    LOG.info("installing %s without its dependencies, which play sound only", SYNTHESISER)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", SYNTHESISER]
+    if subprocess.run(command, stdout=sys.stderr).returncode:
+        raise UnusableError(f"the demo needs a synthesiser: pip install --no-deps {SYNTHESISER}")
+    importlib.invalidate_caches()
 
 
 def write_pairs(workspace: Workspace) -> str:

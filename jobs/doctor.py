@@ -20,12 +20,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from raymtr.errors import UnusableError
+from raymtr.errors import LostError, TooBusyError, UnusableError
 from raymtr.specs import AudioSpec, Settings
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr doctor"
 FREE_DISK_GB = 5.0  # a demo with its environment takes about four
+FREE_MEMORY_GIB = 2.0  # below it a demo swaps
+BUSY_PER_CORE = 1.5  # processes that want to run
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,15 @@ def describe(answer: dict[str, Any]) -> str:
 
 def run_check(check: Callable[[], Check]) -> Check:
     """One check; whatever it raises is its finding, for a doctor must finish the round."""
+    name = getattr(check, "__name__", "check").removeprefix("check_")
     try:
         return check()
+    except (TooBusyError, TimeoutError) as error:  # Ray's own timeouts are of the latter kind
+        detail = f"not up in time: {error}"
+        return Check(name, None, detail, "nothing is broken; ask again when the machine is idle")
+    except LostError as error:
+        return Check(name, False, str(error), "see the message")
     except Exception as error:  # noqa: BLE001
-        name = getattr(check, "__name__", "check").removeprefix("check_")
         return Check(name, False, f"{type(error).__name__}: {error}", "`make setup` repairs it")
 
 
@@ -80,6 +87,18 @@ def check_python() -> Check:
     fits = (3, 11) <= sys.version_info < (3, 14)
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Check("python", fits, f"{detail}, {os.cpu_count()} cores", "use Python 3.11 to 3.13")
+
+
+def check_load() -> Check:
+    """Whether the machine is busy: then what starts slowly is not broken."""
+    import psutil
+
+    cores, waiting = os.cpu_count() or 1, os.getloadavg()[0]
+    free = psutil.virtual_memory().available / 2**30
+    detail = f"{waiting:.1f} processes want its {cores} cores; {free:.1f} GiB of memory are free"
+    busy = waiting > BUSY_PER_CORE * cores or free < FREE_MEMORY_GIB
+    cure = "whatever is slow now is a busy machine's, not the installation's"
+    return Check("load", None if busy else True, detail, cure)
 
 
 def check_torch() -> Check:
@@ -185,6 +204,7 @@ def check_workspace(root: str) -> Check:
 
 CHECKS: tuple[Callable[[], Check], ...] = (
     check_python,
+    check_load,
     check_torch,
     check_gpu,
     check_audio,

@@ -25,8 +25,10 @@ from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.embed_tracks import REPLICA, EmbedTracks, decode_tracks
-from raymtr.index.shards import MADE_FROM, MadeBy, Shards
-from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
+from raymtr.index.made_with import identify, keep_model, open_shards
+from raymtr.index.shard_tables import MADE_FROM
+from raymtr.index.shards import Shards
+from raymtr.model.identity import CONFIG
 from raymtr.progress import Progress
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
@@ -34,7 +36,6 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
-    from raymtr.model.model import Model
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
@@ -102,7 +103,7 @@ def embed_catalog(
         start_ray()
         require_gpus(fewest_actors(settings.embed))
     source = workspace.model(model) if model else workspace.newest_model()
-    loaded = identify(source, settings)
+    loaded = identify(source, settings.embed.precision)
     shards = open_shards(workspace, loaded)
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
@@ -251,36 +252,13 @@ def read_catalog(workspace: Workspace) -> pa.Table:
     return catalog
 
 
-def identify(source: str, settings: Settings) -> Identity | Model:
-    """What the model at `source`, a path or a name, is; loaded only where it has to be."""
-    precision = settings.embed.precision
-    if known := read_identity(source, precision):
-        return known
-    from raymtr.model.pretrained import load_model  # torch
-
-    return load_model(source, precision=precision, audio_only=True)
-
-
-def keep_model(source: str, model: Identity | Model, folder: str) -> None:
-    """Keep the model beside its vectors, for the actors and for every search to come."""
-    if isinstance(model, Identity) or storage.exists(f"{source}/{GOLDEN}"):
-        storage.copy_folder(source, folder, last=CONFIG)
-    else:  # other people's form of a checkpoint, read whole; saved in ours
-        model.save(folder)
-
-
-def open_shards(workspace: Workspace, model: Identity | Model) -> Shards:
-    """The folder of this model's vectors; it need not exist yet."""
-    made_by = MadeBy(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
-    return Shards(workspace.embeddings(model.fingerprint), made_by)
-
-
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
 ) -> dict[str, Any]:
     """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
     catalog = read_catalog(workspace)
-    loaded = identify(workspace.model(model) if model else workspace.newest_model(), settings)
+    source = workspace.model(model) if model else workspace.newest_model()
+    loaded = identify(source, settings.embed.precision)
     spec = loaded.spec
     remaining = open_shards(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))

@@ -30,12 +30,13 @@ from raymtr.errors import InputError
 from raymtr.evaluation import trec
 from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchmark, save_benchmark
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
-from raymtr.evaluation.quality import Run, chance, measure, rank_pool
+from raymtr.evaluation.quality import Run, chance, measure, rank_pool, trained_on
 from raymtr.index.shards import Shards, matrix_of
 from raymtr.progress import Progress
 from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
 from raymtr.track import SPLITS
+from raymtr.trained_on import read_record
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
@@ -46,6 +47,7 @@ SYSTEMS = ("towers", "search", "both")
 # Of the queries drawn and of the intervals. Not train.seed: runs of other seeds must meet the same
 # queries to be compared.
 SEED = 0
+MARK = "*"  # of figures over tracks that the model was trained on
 QUERIES_AT_ONCE = 64  # rows of the score matrix held at a time
 BELOW_EVERY_COSINE = -2.0  # the score of a track without a vector
 
@@ -121,19 +123,50 @@ def evaluate(
             notes.append(f"{missing} tracks of the pool have no vector: no tower finds them")
     if system in ("search", "both"):
         runs["search"] = rank_by_search(searcher, asked, catalog)
+    seen = seen_in_training(searcher, asked, catalog)
     answer: dict[str, Any] = {
         "pool": len(asked.pool),
+        "trained_on": seen,
         "seed": SEED,
         "split": None if benchmark else split,
         "benchmark": benchmark,
         "chance": chance(asked, rng),
         "intervals": {},
-        "notes": notes,
+        "notes": [*training_notes(seen, len(asked.pool)), *notes],
     }
     for name, ranked in runs.items():
         answer[name], answer["intervals"][name] = measure(asked, ranked, rng)
     answer["files"] = write_files(out or workspace.path("evaluation"), asked, runs, answer)
     return answer
+
+
+def seen_in_training(
+    searcher: Searcher, benchmark: Benchmark, catalog: pa.Table
+) -> dict[str, Any] | None:
+    """What of the benchmark the live tables' model was trained on; None where no model made any."""
+    fingerprint = searcher.build.fingerprint
+    if fingerprint is None:
+        return None
+    folder = Shards.open(searcher.workspace.embeddings(fingerprint)).model_folder
+    return trained_on(benchmark, catalog, read_record(folder))
+
+
+def training_notes(seen: dict[str, Any] | None, pool: int) -> list[str]:
+    """The same in words, where there is anything to be told."""
+    if seen is None:
+        return []
+    if seen["pool"] is None:
+        return [
+            "this model has no record of what it was trained on (it was made elsewhere, or before "
+            "there were records): whether these tracks were among it is unknown"
+        ]
+    if not seen["pool"]:
+        return [f"none of {pool} tracks of the pool was trained on by this model"]
+    return [
+        f"{MARK} {seen['pool']} of {pool} tracks of the pool were trained on by this model, by "
+        "their id or their sound: figures so marked say how well it remembers, not how well it "
+        "finds what it never heard"
+    ]
 
 
 def rank_by_towers(searcher: Searcher, benchmark: Benchmark) -> tuple[Run, int]:
@@ -208,6 +241,11 @@ def describe(answer: dict[str, Any]) -> str:
         return evaluate_queries.describe(answer)
     systems = [name for name in ("towers", "search") if name in answer]
     source = answer["benchmark"] or f"split {answer['split']}"
+    seen = answer["trained_on"] or {"queries": {}}
+
+    def mark(kind: str) -> str:
+        return MARK if seen["queries"].get(kind) else ""
+
     lines = [
         f"{answer['pool']} tracks in the pool ({source}); R@10 with its 95 % interval, "
         "ranks from 1",
@@ -218,11 +256,11 @@ def describe(answer: dict[str, Any]) -> str:
     for kind in answer["chance"]:
         for name in [*systems, "chance"]:
             figures = answer[name][kind]
-            head = f"{kind:15}{figures['queries']:>8}" if name == systems[0] else " " * 23
+            head = f"{kind:15}{figures['queries']:>8}{mark(kind):2}" if name == systems[0] else ""
             interval = answer["intervals"].get(name, {}).get(kind, {}).get("r_at_10")
             shown = f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
             lines.append(
-                f"{head}  {name:8}{figures['r_at_1']:6.3f}{figures['r_at_5']:7.3f}"
+                f"{head:25}{name:8}{figures['r_at_1']:6.3f}{figures['r_at_5']:7.3f}"
                 f"{figures['r_at_10']:7.3f}{shown:14}{figures['median_rank']:6g}"
                 f"{figures['ndcg_at_10']:9.3f}"
             )

@@ -14,7 +14,7 @@ import numpy as np
 from raymtr import storage
 from raymtr.captions.score import TokenEncoder
 from raymtr.errors import InputError
-from raymtr.evaluation import caption_benchmark
+from raymtr.evaluation import caption_benchmark, caption_training
 from raymtr.recipes import MINILM
 from raymtr.workspace import Workspace
 
@@ -106,6 +106,9 @@ def evaluate_captions(
         baseline=baseline,
         rng=rng,
     )
+    learnt = caption_training.trained_on(workspace.captioner, asked, files or {})
+    answer["trained_on"] = learnt
+    answer["notes"] += caption_training.notes(learnt, len(asked), caption_benchmark.MARK)
     folder = out or workspace.path("evaluation")
     answer |= {"seed": SEED, "files": {n: f"{folder}/captions.{n}" for n in ("json", "jsonl")}}
     lines = caption_benchmark.side_by_side(asked, systems)

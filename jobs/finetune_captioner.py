@@ -20,11 +20,12 @@ from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.errors import UnusableError
 from raymtr.specs import FinetuneSpec, Settings, to_dict
+from raymtr.trained_on import RECORD, pair_names, record_of, to_bytes
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 
-MOST_FAILURES = 3  # of workers, before the run is given up
+HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every")  # may differ: no other run
 TERM_COUNT = 3  # pairs a tag must stand in, to be a musical term
 
 
@@ -49,9 +50,9 @@ def finetune_captioner(
     """Tune `base` (or a toy one, pretrained here) on `pairs`; the workspace's captioner.
 
     Raises InputError on pairs, settings or a base that cannot be, UnusableError where GPUs are
-    missing or training cannot go on.
+    missing or training cannot go on, and LostError where its workers keep being lost.
     """
-    from raymtr.captions.base_model import base_identity, load_tokenizer
+    from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
     from raymtr.captions.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
 
@@ -62,8 +63,9 @@ def finetune_captioner(
     if base is not None:
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         load_tokenizer(base)  # refuses what is no model before any cluster starts
+    check_positions(base, spec)
     asked = {
-        "settings": to_dict(spec),
+        "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
         "pairs": hashlib.sha256(storage.read_bytes(pairs)).hexdigest()[:16],
         "base": base_identity(base) if base else "made on the spot",
         "prompt": prompt_hash(),
@@ -73,9 +75,9 @@ def finetune_captioner(
     pairs, base = within_reach(folder, pairs, base)
     if not storage.exists(f"{folder}/answer.json"):
         start_ray()
-        require_gpus(spec.workers if spec.use_gpu else 0)
+        require_gpus(fewest_workers(spec) if spec.use_gpu else 0)
         storage.write_json(f"{folder}/asked.json", asked)
-        fitted = fit(folder, workspace, spec, pairs=pairs, base=base)
+        fitted = fit(folder, spec, pairs=pairs, base=base)
         counts = {"pairs": len(sets.train), "held_out": len(sets.held_out)}
         seconds = round(time.monotonic() - started, 3)
         storage.write_json(f"{folder}/answer.json", {**fitted, **counts, "seconds": seconds})
@@ -101,62 +103,48 @@ def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | 
     return pairs, None
 
 
-def fit(
-    folder: str, workspace: Workspace, spec: FinetuneSpec, *, pairs: str, base: str | None
-) -> dict[str, Any]:
+def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> dict[str, Any]:
     """Run the loop on Ray Train's workers; rank 0's answer.
 
-    A worker that dies is started again, and all go on from the last state. Raises UnusableError
-    where workers keep dying, or where trying again is of no use.
+    A worker that dies is started again, and all go on from the last state; so they do, with more
+    workers, where fewer were enough to start. Raises as `run_trainer`.
     """
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
+    from ray.train import ScalingConfig
 
+    from jobs.trainer import run_trainer
     from raymtr.captions.loop import finetune_worker
 
-    filesystem, path = storage.open_filesystem(f"{workspace.captioner}/runs")
-    threads = cores_of(spec)
-    trainer = TorchTrainer(
+    threads, fewest = cores_of(spec), fewest_workers(spec)
+    return run_trainer(
         finetune_worker,
-        train_loop_config={
+        {
             "spec": to_dict(replace(spec, threads=threads)),
             "folder": folder,
             "pairs": pairs,
             "base": base,
         },
-        scaling_config=ScalingConfig(
-            num_workers=spec.workers,
+        folder=folder,
+        scaling=ScalingConfig(
+            num_workers=spec.workers if fewest == spec.workers else (fewest, spec.workers),
             use_gpu=spec.use_gpu,
             resources_per_worker={"CPU": threads, **({"GPU": 1} if spec.use_gpu else {})},
         ),
-        run_config=RunConfig(
-            name=folder.rpartition("/")[2],
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MOST_FAILURES),
-            logging_config=LoggingConfig(log_level="WARNING"),
-        ),
     )
-    try:
-        answer: dict[str, Any] = trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise UnusableError(
-            f"fine-tuning failed {MOST_FAILURES + 1} times; the same command goes on from the "
-            f"last state once the cause is gone: {error}"
-        ) from error
-    if "failed" in answer:
-        raise UnusableError(answer["failed"])
-    return answer
+
+
+def fewest_workers(spec: FinetuneSpec) -> int:
+    """With how many workers fine-tuning may start."""
+    return spec.min_workers or spec.workers
 
 
 def cores_of(spec: FinetuneSpec) -> int:
     """Threads of a worker: what was asked, as far as this cluster has them."""
     import ray
 
-    cores = int(ray.cluster_resources().get("CPU", 1.0) / spec.workers)
+    fewest = fewest_workers(spec)
+    cores = int(ray.cluster_resources().get("CPU", 1.0) / fewest)
     if not cores:
-        raise UnusableError(f"{spec.workers} workers want a CPU each; set finetune.workers lower")
+        raise UnusableError(f"{fewest} workers want a CPU each; set finetune.workers lower")
     return min(spec.threads, cores)
 
 
@@ -177,8 +165,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
         "metrics": answer["metrics"],
         "samples": answer["samples"],
     }
-    marker = f"{captioner}/{FACTS}"
-    if storage.exists(marker) and storage.read_json(marker) == facts:
+    marker, record = f"{captioner}/{FACTS}", f"{captioner}/{RECORD}"
+    if storage.exists(record) and storage.exists(marker) and storage.read_json(marker) == facts:
         return
     storage.delete(marker)
     for part, last in (("adapter", "adapter_config.json"), ("base", "config.json")):
@@ -190,6 +178,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     tags = Counter(tag.casefold() for pair in sets.train for tag in pair.tags)
     common = sorted(tag for tag, count in tags.items() if count >= TERM_COUNT)
     storage.write_json(f"{captioner}/{VOCABULARY}", common)
+    names = (name for p in sets.train for name in pair_names(p.clip, p.tags, p.caption))
+    storage.write_bytes(record, to_bytes(record_of(names)))
     lines = [
         json.dumps({"ytid": p.clip, "tags": p.tags, "caption": p.caption}, ensure_ascii=False)
         for p in sets.held_out

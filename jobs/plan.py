@@ -10,7 +10,16 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
+from raymtr.capacity import (
+    MEASURED,
+    MOST_DIM,
+    MOST_HOURS,
+    MOST_MINUTES,
+    Wanted,
+    parse_positive,
+    parse_size,
+    plan_capacity,
+)
 from raymtr.index.build_tables import choose_index
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
@@ -36,9 +45,11 @@ def run(
     """The command line's way in; a plan reads no workspace."""
     wanted = Wanted(
         tracks=parse_size(arguments.tracks, "--tracks"),
-        hours=parse_positive(arguments.hours, "--hours"),
-        minutes_per_track=parse_positive(arguments.minutes_per_track, "--minutes-per-track"),
-        dim=parse_size(arguments.dim, "--dim"),
+        hours=parse_positive(arguments.hours, "--hours", most=MOST_HOURS),
+        minutes_per_track=parse_positive(
+            arguments.minutes_per_track, "--minutes-per-track", most=MOST_MINUTES
+        ),
+        dim=parse_size(arguments.dim, "--dim", most=MOST_DIM),
         clips=settings.train.steps * settings.train.global_batch,
         cache_gib=settings.train.cache_gib,
     )

@@ -26,6 +26,7 @@ from raymtr.catalog.continuity import SEEN, count_changes, keep_ids
 from raymtr.catalog.file_tags import read_tags
 from raymtr.catalog.folder import Listing, is_audio, list_audio, one_file
 from raymtr.catalog.manifest import read_manifest
+from raymtr.catalog.parquet_files import partitions
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import (
@@ -131,7 +132,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     listing = list_audio(source, spec.skip_folders)
     if len(listing.files):
         return read_files(listing, kind="folder")
-    if storage.list_files(source, suffix=".parquet"):
+    if partitions(source.rstrip("/")):
         return Found("manifest", read_manifest(source))
     seen = _counts(dict(listing.skipped)) or "nothing at all"
     closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""

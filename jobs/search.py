@@ -66,6 +66,7 @@ def describe(answer: dict[str, Any]) -> str:
         )
     if not answer["hits"]:
         lines.append("no track matches; loosen --where or --exclude")
+    lines += [f"note: {note}" for note in answer["notes"]]
     lines.append(
         f"loaded in {answer['loaded_s']:.1f} s, searched in {answer['took_ms']['total']:.0f} ms, "
         f"build {answer['table_version']}"

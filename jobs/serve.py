@@ -19,8 +19,8 @@ import ray
 from ray import serve
 
 from jobs.cluster import start_ray
+from jobs.console import is_verbose
 from raymtr.errors import InputError
-from raymtr.index.publish import live_build
 from raymtr.ports import try_port
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
@@ -83,13 +83,16 @@ def serve_endpoint(
         raise InputError(f"--host {host} is open to others: name a file of keys with --api-keys")
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
-    live_build(workspace)
+    workspace.require_live()
     if "RAY_ADDRESS" not in os.environ:  # else the port is one of the cluster's machines
         try_port(host, port)
     for key, value in STRAIGHT.items():
         os.environ.setdefault(key, value)  # of the processes that Ray starts
     start_ray()
+    if not is_verbose():
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
+    # Loads LanceDB, which must not be in a process that forks; starting Ray forks.
     module, _, name = APP.partition(":")
     build_app = getattr(importlib.import_module(module), name)
     values: dict[str, Any] = {

@@ -130,6 +130,10 @@ def settle_tracks(
         storage.write_table(f"{folder}/dead_letter/decode.parquet", failures)
     places = pc.index_in(candidates["track_id"], value_set=done["track_id"].combine_chunks())
     tracks = candidates.append_column("samples", done["samples"].take(places))
+    sounds = storage.read_tables(workspace.tracks, ["track_id", "audio_digest"])
+    if sounds is not None and "audio_digest" in sounds.column_names:  # catalogs of before have none
+        places = pc.index_in(tracks["track_id"], value_set=sounds["track_id"].combine_chunks())
+        tracks = tracks.append_column("audio_digest", sounds["audio_digest"].take(places))
     tracks = tracks.filter(pc.is_valid(tracks["samples"]))
     check_trainable(tracks, settings.train, failures)
     storage.write_table(f"{folder}/tracks/tracks.parquet", tracks)

@@ -73,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The job as the command line asks for it."""
     captioner = arguments.captioner
-    if captioner is None and storage.exists(f"{workspace.captioner}/captioner.json"):
-        captioner = workspace.captioner
+    own = storage.list_files(workspace.captioner)
+    if captioner is None and any(name.startswith(("adapter", "captioner")) for name in own):
+        captioner = workspace.captioner  # refused where it is not whole: nobody asked for templates
     return write_captions(
         workspace,
         settings,

@@ -5,6 +5,7 @@
 Renders each kustomization (by default the base, every component over it, and every overlay),
 validates what comes out against the schemas of Kubernetes, KubeRay and Ray Serve, and holds it
 against the code it runs. Prints each problem on a line and ends with 1 where there is one.
+Kubernetes' schemas are those of the package kubernetes-validate, which `make test` installs.
 KubeRay's CRDs are read from --crds, a folder of `ray.io_v1_rayjobs.json` and so on; without it
 their kinds are named as unchecked.
 """
@@ -15,11 +16,20 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
 
-from k8s import cluster_rules, code_rules, endpoint_rules, job_rules, network_rules, size_rules
+from k8s import (
+    cluster_rules,
+    code_rules,
+    endpoint_rules,
+    job_rules,
+    network_rules,
+    size_rules,
+    upkeep_rules,
+)
 from k8s.kustomize import KustomizeError, Manifest, is_component, read_objects, render
 from k8s.references import references
 from k8s.schemas import schema_problems, serve_problems, unchecked_kinds
@@ -58,6 +68,10 @@ def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
     yield from cluster_rules.confinement(objects)
     yield from network_rules.isolation(objects)
     yield from cluster_rules.operator_rules(objects)
+    yield from upkeep_rules.budgets(objects)
+    yield from upkeep_rules.schedules(objects)
+    yield from upkeep_rules.probes(objects)
+    yield from upkeep_rules.namespaces(objects)
     yield from job_rules.templates(objects)
     yield from job_rules.machines(objects)
     yield from job_rules.offline(objects)
@@ -72,12 +86,18 @@ def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 without a problem."""
+    """Exit status: 0 without a problem, 1 with one, 2 where a package is missing."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     parser = argparse.ArgumentParser(prog="python -m k8s.check", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, default=kustomizations())
     parser.add_argument("--crds", type=Path, default=CRDS)
     arguments = parser.parse_args(argv)
+    if find_spec("kubernetes_validate") is None:
+        sys.stderr.write(
+            "k8s.check needs Kubernetes' schemas, from the package kubernetes-validate, which is "
+            "not installed: `pip install -r requirements/dev.txt` (`make test` does so)\n"
+        )
+        return 2
     crds = arguments.crds if arguments.crds.is_dir() else None
     found = 0
     for folder in arguments.folders:

@@ -64,15 +64,28 @@ def confinement(objects: list[Manifest]) -> Iterator[str]:
             yield f"{pod.where}: seccompProfile is not RuntimeDefault"
         for container in pod.containers:
             yield from _container(pod, container)
-        identity = "serviceAccountName" in pod.spec or pod.role != "worker"
-        if not identity and pod.spec.get("automountServiceAccountToken") is not False:
-            yield f"{pod.where}: a worker needs no token of the API"
+        yield from _token(pod)
     for thing, cluster in rays(objects):
         if cluster.get("authOptions", {}).get("mode") != "token":
             yield f"{name_of(thing)}: anyone who reaches Ray's ports would run code: authOptions"
         scaler = cluster.get("autoscalerOptions", {}).get("securityContext", {})
         if cluster.get("enableInTreeAutoscaling") and not scaler.get("readOnlyRootFilesystem"):
             yield f"{name_of(thing)}: the autoscaler's container is not confined"
+
+
+def _token(pod: Pod) -> Iterator[str]:
+    """Only a head that starts and ends pods talks to the API, and what submits jobs.
+
+    A cloud's identity needs none of this: it brings a token of its own.
+    """
+    mounts = pod.spec.get("automountServiceAccountToken") is not False
+    scales = pod.role == "head" and bool(pod.beside)
+    named = pod.role == "other" and "serviceAccountName" in pod.spec
+    if mounts and not scales and not named:
+        what = "pod" if pod.role == "other" else pod.role
+        yield f"{pod.where}: a {what} needs no token of the API"
+    if scales and not mounts:
+        yield f"{pod.where}: its autoscaler cannot ask the API without a token"
 
 
 def _container(pod: Pod, container: Manifest) -> Iterator[str]:

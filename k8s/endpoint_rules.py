@@ -197,9 +197,9 @@ def exported_metrics() -> frozenset[str]:
     """Our own, from the counters themselves; Ray's, from the boards it ships and its code."""
     import ray
 
-    from serve.meters import Meters
+    from serve.metrics import Metrics
 
-    registry = Meters().registry
+    registry = Metrics().registry
     own = {family.name for family in registry.collect()}
     home = Path(ray.__file__).parent
     boards = (home / "dashboard/modules/metrics/dashboards").glob("*_panels.py")

@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from raymtr.errors import InputError
 
 MOST_TRACKS = 10**12
+MOST_DIM = 100_000
+MOST_HOURS = 10**6  # 114 years
+MOST_MINUTES = 10**5  # of a track
 SLOW_MS = 200.0  # of a query at the 95th percentile; a person notices
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmb]?)", re.IGNORECASE)
@@ -69,7 +72,13 @@ class Measured:
     # The same benchmark at 50,000 tracks (exact), with 1 and with 6 windows a track.
     exact_build_s_per_track: float = 1.35 / 50_000
     exact_build_core_s_per_track: float = 1.35 / 50_000
-    build_base_gb: float = 0.65  # of a build's peak, what does not grow
+    # Of a build's peak: what does not grow, with an index and without; what a track adds; and
+    # without an index what a number adds (60,000 tracks of 128 dimensions 0.61 GB, of 1,024 1.87).
+    # With one, a number adds what is left of 10^6 tracks: 250,000 of 512 took 2.97, planned 2.97.
+    build_base_gb: float = 1.09
+    exact_build_base_gb: float = 0.45
+    build_track_bytes: float = 213.0
+    exact_build_number_bytes: float = 23.4
     window_core_s: float = 6.4e-6  # to load a window and check it; on the Xeon
     base_gb: float = 0.24  # a Python with LanceDB that has opened the tables
     words_bytes: float = 160.0  # of a track in `tracks`, indices included
@@ -122,26 +131,36 @@ class Plan:
     notes: list[str]
 
 
-def parse_size(text: str, name: str) -> int:
-    """`100M` -> 100,000,000. Raises InputError on what is no whole number from 1 on."""
+def parse_size(text: str, name: str, *, most: int = MOST_TRACKS) -> int:
+    """`100M` -> 100,000,000. Raises InputError on what is no whole number from 1 to `most`."""
     match = _SIZE.fullmatch(text.strip().replace(",", "").replace("_", ""))
     size = float(match[1]) * SIZES[match[2].lower()] if match and len(text) < 40 else 0.0
-    if not 1 <= size <= MOST_TRACKS or size != int(size):
+    if not 1 <= size <= most or size != int(size):
+        example = "250000, 250k, 100M or 1.5B" if most == MOST_TRACKS else "128 or 1k"
         raise InputError(
-            f"{name} is a whole number from 1 to 1000B, such as 250000, 250k, 100M or 1.5B; "
-            f"got {text!r}"
+            f"{name} is a whole number from 1 to {_short(most)}, such as {example}; got {text!r}"
         )
     return int(size)
 
 
-def parse_positive(text: str, name: str) -> float:
-    """`7.5` -> 7.5. Raises InputError on what is no finite number above 0."""
+def _short(size: int) -> str:
+    """1000B for 10^12."""
+    for letter in "bmk":
+        if size % SIZES[letter] == 0:
+            return f"{size // SIZES[letter]}{letter.upper()}"
+    return str(size)
+
+
+def parse_positive(text: str, name: str, *, most: float) -> float:
+    """`7.5` -> 7.5. Raises InputError on what is no number above 0, up to `most`."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise InputError(f"{name} is a number above 0, such as 4 or 7.5; got {text!r}")
+    if not 0 < value <= most:
+        raise InputError(
+            f"{name} is a number above 0 and at most {most:,}, such as 4 or 7.5; got {text!r}"
+        )
     return value
 
 
@@ -178,7 +197,7 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         **_training(wanted, m),
         build_hours=build_s / 3600.0,
         build_core_hours=build_core_s / 3600.0,
-        build_memory_gb=m.build_base_gb + (m.build_peak_gb - m.build_base_gb) * tracks / m.tracks,
+        build_memory_gb=_build_gb(tracks, dim, exact, m),
         serving_memory_gb=_serving_gb(tracks, dim, exact, m),
         recall_at_10=recall,
         p95_ms=p95_ms,
@@ -199,6 +218,15 @@ def _build(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> tup
         grown * m.build_s + products * m.centroids_s + more_s,
         grown * m.build_core_s + products * m.centroids_core_s + more_s,
     )
+
+
+def _build_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
+    """Memory of `raymtr index` at its peak; vectors are most of it."""
+    words_gb = tracks * m.build_track_bytes / 1e9
+    if exact:
+        return m.exact_build_base_gb + words_gb + tracks * dim * m.exact_build_number_bytes / 1e9
+    of_a_million = m.build_peak_gb - m.build_base_gb - m.tracks * m.build_track_bytes / 1e9
+    return m.build_base_gb + words_gb + of_a_million * tracks * dim / (m.tracks * m.dim)
 
 
 def _grow(measured_ms: Mapping[str, float], grown: float, fixed_ms: float) -> dict[str, float]:

@@ -13,5 +13,9 @@ class UnusableError(RuntimeError):
     """What was asked is right, but this machine or this data cannot give it: no GPU, no disk."""
 
 
+class TooBusyError(UnusableError):
+    """This machine is too slow at the moment for what it can do at another time."""
+
+
 class LostError(RuntimeError):
     """Nothing is wrong with what was asked: a node, or the whole cluster, went away. Try again."""

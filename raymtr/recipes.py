@@ -55,7 +55,7 @@ def laptop() -> Settings:
     """A narrow ResNet over a frozen MiniLM: trains in minutes on two cores.
 
     Windows of half the paper's length and a coarser picture (23 ms frames, 64 bands) cost an eighth
-    a clip. What else was tried on the made catalog stands in benchmarks/README.md.
+    a clip. What else was tried on the made catalog is in docs/performance.md.
     """
     return Settings(
         recipe="laptop",

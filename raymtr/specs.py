@@ -36,6 +36,13 @@ def _at_most(most: float, spec: Any, *names: str) -> None:
             raise InputError(f"{name} is at most {most:g}, got {getattr(spec, name)}")
 
 
+def _above(bound: float, spec: Any, *names: str) -> None:
+    """Raise InputError where one of these settings is not above `bound`."""
+    for name in names:
+        if not getattr(spec, name) > bound:
+            raise InputError(f"{name} is above {bound:g}, got {getattr(spec, name)}")
+
+
 def _weights(spec: Any, name: str) -> None:
     """Raise InputError where the weights of this setting do not say what to draw; {} may stand."""
     weights = getattr(spec, name)
@@ -44,6 +51,9 @@ def _weights(spec: Any, name: str) -> None:
 
 
 Precision = Literal["fp32", "bf16"]
+MOST_WIDE = 65_536  # of whatever is laid out side by side: channels, dimensions, threads, actors
+MOST_TOKENS = 1 << 20  # that any model reads or writes
+MOST_SEED = (1 << 63) - 1  # that torch takes
 FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
 STRIDE = 32  # of the audio tower, in bands and in frames: a smaller picture leaves nothing
@@ -67,6 +77,11 @@ class AudioSpec:
         _at_least(16, self, "n_fft")
         _at_least(0.1, self, "window_s")
         _at_least(0, self, "min_tail_s")
+        _at_most(1_000_000, self, "sample_rate", "hop")
+        _at_most(MOST_WIDE, self, "n_fft")
+        _at_most(600, self, "window_s")
+        _at_most(self.window_s, self, "min_tail_s")
+        _at_most(self.n_fft // 2, self, "n_mels")  # beyond its bins a band hears nothing
 
     @property
     def window_samples(self) -> int:
@@ -91,6 +106,7 @@ class AudioTowerSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "heads", "dim")
         _at_least(2, self, "width")
+        _at_most(MOST_WIDE, self, "width", "dim")
         if min(self.layers) < 1:
             raise InputError(f"layers count from 1 in each stage, got {list(self.layers)}")
         if self.width % 2 or self.width * 32 % self.heads:
@@ -111,6 +127,9 @@ class TextTowerSpec:
 
     def __post_init__(self) -> None:
         _at_least(3, self, "max_tokens")  # its two marks, and a word
+        _at_most(MOST_TOKENS, self, "max_tokens")
+        if not self.source.strip():
+            raise InputError("source is the name or the folder of a text encoder, got ''")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +145,8 @@ class TowersSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "dim")
         _at_least(1e-3, self, "temperature")
+        _at_most(MOST_WIDE, self, "dim")
+        _at_most(100, self, "temperature")
         if min(self.audio.n_mels, self.audio.frames) < STRIDE:
             raise InputError(
                 f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "
@@ -161,8 +182,12 @@ class TrainSpec:
     def __post_init__(self) -> None:
         _at_least(1, self, "steps", "workers", "threads", "keep_checkpoints")
         _at_least(1, self, "checkpoint_every", "validate_every")
-        _at_least(0, self, "learning_rate", "min_learning_rate", "warmup_steps", "weight_decay")
+        _at_least(0, self, "min_learning_rate", "warmup_steps", "weight_decay")
         _at_least(0, self, "seed", "min_workers", "cache_gib")
+        _above(0, self, "learning_rate")
+        _at_most(MOST_SEED, self, "seed")
+        _at_most(MOST_WIDE, self, "threads", "workers")
+        _at_most(1, self, "weight_decay")
         _at_most(self.workers, self, "min_workers")
         _weights(self, "mixture")
         if self.global_batch < max(2, self.workers):
@@ -190,6 +215,7 @@ class EmbedSpec:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
         _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
         _at_most(self.actors, self, "min_actors")
+        _at_most(MOST_WIDE, self, "actors", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +237,12 @@ class ToyLlamaSpec:
         _at_least(1, self, "layers", "heads", "inner", "steps")
         _at_least(FEWEST_WORDS, self, "vocabulary")
         _at_least(FEWEST_TOKENS, self, "max_tokens")
-        _at_least(0, self, "learning_rate", "sentences", "people")
+        _at_least(0, self, "sentences", "people")
+        _above(0, self, "learning_rate")
         _at_most(1, self, "sentences")
+        _at_most(MOST_WIDE, self, "width", "layers", "heads", "inner")
+        _at_most(MOST_TOKENS, self, "max_tokens")
+        _at_most(1 << 20, self, "vocabulary")
         if self.width < 1 or self.width % (2 * self.heads):
             raise InputError(
                 f"width is a multiple of twice the heads, got {self.width} and {self.heads}"
@@ -240,6 +270,7 @@ class FinetuneSpec:
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 1
+    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
     threads: int = 1
     use_gpu: bool = False
     checkpoint_every: int = 200  # steps
@@ -250,7 +281,17 @@ class FinetuneSpec:
         _at_least(1, self, "rank", "alpha", "steps", "workers", "threads")
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(FEWEST_TOKENS, self, "max_tokens")
-        _at_least(0, self, "learning_rate", "warmup", "dropout", "faithful", "sentences", "seed")
+        _at_least(0, self, "warmup", "dropout", "faithful", "sentences", "seed")
+        _above(0, self, "learning_rate")
+        _at_most(MOST_SEED, self, "seed")
+        _at_most(MOST_TOKENS, self, "max_tokens")
+        _at_most(MOST_WIDE, self, "rank", "alpha", "workers", "threads")
+        if not any(name.strip() for name in self.targets.split(",")):
+            raise InputError(
+                f"targets names linear layers, such as q_proj,v_proj; got {self.targets!r}"
+            )
+        _at_least(0, self, "min_workers")
+        _at_most(self.workers, self, "min_workers")
         _at_most(1, self, "warmup", "faithful", "sentences")
         _at_most(0.9, self, "dropout")
         _weights(self, "mixture")
@@ -287,6 +328,9 @@ class CaptionSpec:
         _at_least(1, self, "max_new_tokens", "draws", "passes", "batch", "actors", "threads")
         _at_least(1, self, "tensor_parallel", "max_num_seqs", "cache_mib")
         _at_least(0, self, "temperature", "top_k", "tag_bias")
+        _at_most(100, self, "temperature", "tag_bias")
+        _at_most(MOST_TOKENS, self, "max_new_tokens")
+        _at_most(MOST_WIDE, self, "draws", "passes", "batch", "actors", "threads")
         _at_least(-2, self, "presence_penalty")
         _at_most(2, self, "presence_penalty")
         if not 0 < self.gpu_memory <= 1:

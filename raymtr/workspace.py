@@ -131,6 +131,16 @@ class Workspace:
         return self.path("db")
 
     @property
+    def live_pointer(self) -> str:
+        """The record of the build that serves; absent where nothing was published yet."""
+        return self.path("db", "live.json")
+
+    def require_live(self) -> None:
+        """Raises InputError where nothing was published yet."""
+        if not storage.exists(self.live_pointer):
+            raise InputError(f"nothing to search in {self.root} yet; run `raymtr index` first")
+
+    @property
     def duplicates(self) -> str:
         """Folder of the Parquet file that says which tracks are one song, a row a track."""
         return self.path("duplicates")

@@ -24,8 +24,8 @@ from starlette.responses import Response
 
 from raymtr.errors import InputError
 from serve import subsonic
-from serve.messages import UPLOAD_AGAIN_S, Refusal
-from serve.meters import Meters
+from serve.messages import UPLOAD_AGAIN_S, Problem
+from serve.metrics import Metrics
 from serve.settings import ServeSettings
 
 OPEN_PATHS = re.compile(
@@ -79,11 +79,11 @@ def read_keys(path: str) -> dict[str, Key]:
     return keys
 
 
-class Gate:
+class AccessMiddleware:
     """ASGI middleware: key, scope, rate, size, security headers, counts."""
 
-    def __init__(self, app: Any, settings: ServeSettings, meters: Meters) -> None:
-        self.app, self.settings, self.meters = app, settings, meters
+    def __init__(self, app: Any, settings: ServeSettings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
         self.spent: dict[str, tuple[float, float]] = {}  # caller -> tokens left, at what time
         self.uploads = 0  # being read or searched by
@@ -101,7 +101,7 @@ class Gate:
         async def send_marked(message: Any) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
-                self.meters.answered(route, message["status"], time.perf_counter() - began)
+                self.metrics.answered(route, message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", []), *SECURITY.items()]
             elif headless:
                 message = message | {"body": b""}
@@ -115,7 +115,7 @@ class Gate:
                 scope |= await _as_query(bounded, scope, headers)
             refusal = self._refuse(path, headers, scope)
         except HTTPException as error:  # of the body
-            refusal = Refusal(error.status_code, "body_refused", str(error.detail))
+            refusal = Problem(error.status_code, "body_refused", str(error.detail))
         if refusal is not None:
             answer: Response = refusal.response()
             if plays:
@@ -129,39 +129,39 @@ class Gate:
         finally:
             self.uploads -= carries
 
-    def _refuse(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
+    def _refuse(self, path: str, headers: dict[str, str], scope: Any) -> Problem | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
-            return Refusal(403, "host_refused", "without keys only a loopback host is answered")
+            return Problem(403, "host_refused", "without keys only a loopback host is answered")
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._most_bytes(path):
-            return Refusal(413, "body_too_large", "the body is larger than this endpoint takes")
+            return Problem(413, "body_too_large", "the body is larger than this endpoint takes")
         if OPEN_PATHS.fullmatch(path):
             return None
         return self._refuse_caller(path, headers, scope) or self._refuse_upload(path, headers)
 
-    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Any) -> Refusal | None:
+    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Any) -> Problem | None:
         if not self.keys:
             return self._spend("anyone")
         query = scope.get("query_string", b"")
         sent = _key_in(path, headers.get("authorization", ""), query)
         if not sent and path.startswith("/rest/") and "t" in parse_qs(query.decode("latin-1")):
             detail = "salted tokens would need the key in plain text here: send it as apiKey"
-            return Refusal(401, "token_login", detail)
+            return Problem(401, "token_login", detail)
         key = self._known(sent)
         if key is None:
-            return Refusal(401, "key_refused", "send `Authorization: Bearer <key>`")
+            return Problem(401, "key_refused", "send `Authorization: Bearer <key>`")
         wanted = "metrics" if path == "/metrics" else "search"
         if wanted not in key.scopes:
-            return Refusal(403, "key_out_of_scope", f"this key does not open {wanted}")
+            return Problem(403, "key_out_of_scope", f"this key does not open {wanted}")
         scope["caller"] = key.name
         return self._spend(key.name)
 
-    def _refuse_upload(self, path: str, headers: dict[str, str]) -> Refusal | None:
+    def _refuse_upload(self, path: str, headers: dict[str, str]) -> Problem | None:
         """Before its body is read: bodies that wait for an encoder lie in memory."""
         most = self.settings.uploads_at_once
         if not self._carries_audio(path, headers) or self.uploads < most:
             return None
-        return Refusal(503, "busy", f"{most} recordings are in hand already", UPLOAD_AGAIN_S)
+        return Problem(503, "busy", f"{most} recordings are in hand already", UPLOAD_AGAIN_S)
 
     def _carries_audio(self, path: str, headers: dict[str, str]) -> bool:
         """Whether a request's body may be a recording, by its path and stated length."""
@@ -180,7 +180,7 @@ class Gate:
                 found = key
         return found
 
-    def _spend(self, caller: str) -> Refusal | None:
+    def _spend(self, caller: str) -> Problem | None:
         """A token bucket that holds a minute's worth."""
         rate = self.settings.requests_per_minute
         now = time.monotonic()
@@ -190,7 +190,7 @@ class Gate:
         if left >= 1:
             return None
         wait = max(1, round((1 - left) * 60 / rate))
-        return Refusal(429, "rate_limited", f"more than {rate} requests a minute", wait)
+        return Problem(429, "rate_limited", f"more than {rate} requests a minute", wait)
 
     def _most_bytes(self, path: str) -> int:
         if path in CARRIES_AUDIO:

@@ -20,9 +20,8 @@ from pydantic import ValidationError
 from starlette.routing import Route
 
 import raymtr
-from serve.asking import ask, ask_search
-from serve.messages import RefusedError
-from serve.search_routes import ask_search_artists
+from serve.backend import ask, ask_search, backend
+from serve.messages import ProblemError
 
 INSTRUCTIONS = (
     "Finds music of one catalog by description, title, artist or likeness. Hits say where in the "
@@ -86,8 +85,8 @@ def build_server(http: FastAPI) -> MCPServer:
     async def told(answer: Awaitable[Answer]) -> Answer:
         try:
             return await answer
-        except RefusedError as error:
-            raise ToolError(f"{error.refusal.code}: {error.refusal.detail}") from error
+        except ProblemError as error:
+            raise ToolError(f"{error.problem.code}: {error.problem.detail}") from error
 
     @server.tool(annotations=READS)
     async def search(
@@ -106,7 +105,7 @@ def build_server(http: FastAPI) -> MCPServer:
         """
         asked: Answer = {"text": text, "where": where, "k": k}
         asked |= {"exclude": some(exclude), "per_artist": per_artist}
-        return await told(ask_search(http, asked))
+        return await told(ask_search(http, backend().search(asked)))
 
     @server.tool(annotations=READS)
     async def similar(
@@ -120,16 +119,16 @@ def build_server(http: FastAPI) -> MCPServer:
         steer further.
         """
         asked = {"like": some(like), "unlike": some(unlike), "text": text, "where": where, "k": k}
-        return await told(ask_search(http, asked))
+        return await told(ask_search(http, backend().search(asked)))
 
     @server.tool(annotations=READS)
     async def track(track_id: str) -> Answer:
         """Everything the catalog knows of one track."""
-        return await told(ask(http, "track", track_id))
+        return await told(ask(http, backend().track(track_id)))
 
     @server.tool(annotations=READS)
     async def artist(name: str, k: int = 10) -> Answer:
         """Artists similar to one, each with a track to begin with."""
-        return await told(ask_search_artists(http, name, {"k": k}))
+        return await told(ask_search(http, backend().similar_artists(name, {"k": k})))
 
     return server

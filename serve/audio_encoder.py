@@ -1,4 +1,4 @@
-"""Uploads to vectors: each decoded in a child of its own, all their windows embedded together.
+"""The audio encoder deployment: uploads decoded in child processes, their windows batched.
 
 A child, because someone else's bytes meet C decoders there: it has bounds of memory and time, and
 can be ended. How many there are at once is the deployment's bound (`audio_ongoing`), so an encoder
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,8 +24,9 @@ from raymtr.index.embed_tracks import unit
 from raymtr.index.shards import MadeBy
 from raymtr.model.audio_forward import WINDOWS_AT_ONCE
 from raymtr.specs import AudioSpec, to_dict
-from serve.encoders import Job, Models, Passes, by_model
-from serve.messages import UPLOAD_AGAIN_S, Refusal
+from serve.batching import DynamicBatcher
+from serve.encoders import Job, ModelCache, by_model
+from serve.messages import UPLOAD_AGAIN_S, Problem
 from serve.settings import ServeSettings
 
 CANNOT_DECODE = 3  # exit status of decode_upload
@@ -33,47 +35,49 @@ CANNOT_DECODE = 3  # exit status of decode_upload
 class AudioEncoder:
     """Recordings to vectors.
 
-    A pass is one forward of the device, which takes windows of several uploads: a GPU would embed
-    nothing in most of its batch for one alone. Whatever stands beside a window, its vector is the
-    same. What nobody waits for any more is dropped: the child is ended, windows in no pass yet
-    are not embedded.
+    A batch holds windows of several uploads, since one upload alone would leave most of a GPU's
+    batch empty. A window's vector does not depend on the rest of its batch. A cancelled request
+    ends its child process, and its windows that wait for a batch are not embedded.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, niceness: int = 0) -> None:
+        """`niceness` is added to this process's own, which its children inherit."""
+        os.nice(niceness)
         self.settings = settings
-        self.models = Models(settings, audio_only=True)
+        self.models = ModelCache(settings, audio_only=True)
         self.models.warm()
-        self.passes = Passes(self._embed, most=WINDOWS_AT_ONCE[settings.device])
+        size = WINDOWS_AT_ONCE[settings.device]
+        self.batcher = DynamicBatcher(self._embed_batch, max_batch_size=size)
         self._children = ThreadPoolExecutor(settings.audio_ongoing, thread_name_prefix="child")
 
-    async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
+    async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Problem:
         """One recording's vector, float32 [D], or why there is none."""
         try:
             async with asyncio.timeout(self.settings.encoding_s):
                 return await self._encode(made_by, data)
         except TimeoutError:
             late = f"the recording was not embedded within {self.settings.encoding_s:g} s"
-            return Refusal(503, "busy", late, UPLOAD_AGAIN_S)
+            return Problem(503, "busy", late, UPLOAD_AGAIN_S)
 
-    async def _encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Refusal:
+    async def _encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Problem:
         try:
             model = await asyncio.to_thread(self.models.get, made_by)
         except (UnusableError, OSError, InputError) as error:
-            return Refusal(503, "model_unavailable", str(error), 5)
+            return Problem(503, "model_unavailable", str(error), 5)
         samples = await self._decode(data, model.spec.audio)
-        if isinstance(samples, Refusal):
+        if isinstance(samples, Problem):
             return samples
         try:
             _, windows = audio.windows(samples, model.spec.audio)
         except audio.AudioError as error:
             return _unusable(error.code, error.reason)
-        rows = await asyncio.gather(*(self.passes.join((made_by, one)) for one in windows))
+        rows = await asyncio.gather(*(self.batcher.submit((made_by, one)) for one in windows))
         vector = unit(np.stack(rows).mean(axis=0))
         if not np.isfinite(vector).all():
             return _unusable("bad_vector", "the model gives it a vector that is no number")
         return vector
 
-    def _embed(self, jobs: Sequence[Job[np.ndarray]]) -> list[np.ndarray]:
+    def _embed_batch(self, jobs: Sequence[Job[np.ndarray]]) -> list[np.ndarray]:
         """For each window [S] its un-normalised vector [D]."""
         rows: list[np.ndarray] = [np.empty(0)] * len(jobs)
         for made_by, mine in by_model(jobs):
@@ -82,7 +86,7 @@ class AudioEncoder:
                 rows[i] = row
         return rows
 
-    async def _decode(self, data: bytes, spec: AudioSpec) -> np.ndarray | Refusal:
+    async def _decode(self, data: bytes, spec: AudioSpec) -> np.ndarray | Problem:
         """Samples float32 [n] at the spec's rate, or why there are none."""
         child = start_decoder(spec, self.settings)
         loop, limit_s = asyncio.get_running_loop(), self.settings.audio_timeout_s
@@ -102,7 +106,7 @@ def start_decoder(spec: AudioSpec, settings: ServeSettings) -> subprocess.Popen[
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
-def decoded_by(child: subprocess.Popen[bytes], data: bytes, limit_s: float) -> np.ndarray | Refusal:
+def decoded_by(child: subprocess.Popen[bytes], data: bytes, limit_s: float) -> np.ndarray | Problem:
     """Samples float32 [n] that the child makes of an upload in time, or why there are none."""
     try:
         made, said = child.communicate(data, limit_s)
@@ -110,13 +114,13 @@ def decoded_by(child: subprocess.Popen[bytes], data: bytes, limit_s: float) -> n
         child.kill()
         child.communicate()
         limit = f"{limit_s:g} s"
-        return Refusal(422, "audio_too_slow", f"the recording was not decoded within {limit}")
+        return Problem(422, "audio_too_slow", f"the recording was not decoded within {limit}")
     if child.returncode == CANNOT_DECODE:
         return _unusable(*json.loads(said))
     if child.returncode:
-        return Refusal(422, "audio_unreadable", "decoding the recording failed or took too much")
+        return Problem(422, "audio_unreadable", "decoding the recording failed or took too much")
     return np.frombuffer(made, dtype=np.float32)
 
 
-def _unusable(code: str, reason: str) -> Refusal:
-    return Refusal(422, f"audio_{code}", f"the recording cannot be used: {reason}")
+def _unusable(code: str, reason: str) -> Problem:
+    return Problem(422, f"audio_{code}", f"the recording cannot be used: {reason}")

@@ -13,7 +13,7 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
 
-from serve.messages import Refusal, RefusedError
+from serve.messages import Problem, ProblemError
 
 OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # what a 304 repeats
 
@@ -40,8 +40,8 @@ class FileAnswer(FileResponse):
         except RangeNotSatisfiable as error:
             detail = f"the file has {file_size} bytes, none of them in {http_range!r:.100}"
             size = (("Content-Range", f"bytes */{file_size}"),)
-            refusal = Refusal(416, "range_not_satisfiable", detail, headers=size)
-            raise RefusedError(refusal) from error
+            refusal = Problem(416, "range_not_satisfiable", detail, headers=size)
+            raise ProblemError(refusal) from error
 
 
 def _has_it(asked: Headers, etag: str, modified: str) -> bool:

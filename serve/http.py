@@ -16,11 +16,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import raymtr
-from serve.access import Gate
+from serve.access import AccessMiddleware
 from serve.agents import add_agents
-from serve.asking import ask, meters_of
-from serve.messages import Refusal, RefusedError
-from serve.meters import Meters
+from serve.backend import ask, backend, metrics_of
+from serve.messages import Problem, ProblemError
+from serve.metrics import Metrics
 from serve.openai_routes import add_embeddings
 from serve.openapi import add_schemas, refusals
 from serve.search_routes import add_search
@@ -60,7 +60,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
         dependencies=[Depends(known_parameters)],
     )
     http.state.timeout_s = settings.request_timeout_s
-    http.state.meters = Meters()
+    http.state.metrics = Metrics()
     add_search(http)
     add_tracks(http)
     add_playlist(http)
@@ -70,7 +70,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
     add_operations(http)
     add_errors(http)
     add_schemas(http)
-    http.add_middleware(Gate, settings=settings, meters=http.state.meters)
+    http.add_middleware(AccessMiddleware, settings=settings, metrics=http.state.metrics)
     if settings.cors_origins:  # outermost: a browser asks for leave without a key
         http.add_middleware(
             CORSMiddleware,
@@ -90,7 +90,7 @@ async def known_parameters(request: Request) -> None:
     if unknown and route.include_in_schema and route.path.startswith("/v1/"):
         accepted = ", ".join(sorted(known)) or "none"
         detail = f"unknown parameter {unknown[0]!r:.100}; accepted: {accepted}"
-        raise RefusedError(Refusal(422, "invalid_request", detail))
+        raise ProblemError(Problem(422, "invalid_request", detail))
 
 
 def add_operations(http: FastAPI) -> None:
@@ -116,34 +116,34 @@ def add_operations(http: FastAPI) -> None:
     @http.get("/readyz")
     async def readyz() -> dict[str, Any]:
         """Ready once a model with right golden vectors answered over a warm table."""
-        state: dict[str, Any] = await ask(http, "state")
+        state: dict[str, Any] = await ask(http, backend().state())
         return {"status": "ready"} | state
 
     @http.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        meters = meters_of(http)
-        with suppress(RefusedError):  # not ready: what was counted is still told
-            meters.indexed(await ask(http, "state"))
-        return Response(meters.text(), media_type="text/plain; version=0.0.4")
+        metrics = metrics_of(http)
+        with suppress(ProblemError):  # not ready: what was counted is still told
+            metrics.indexed(await ask(http, backend().state()))
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def add_errors(http: FastAPI) -> None:
     """Every way to fail, as problem+json."""
 
-    @http.exception_handler(RefusedError)
-    async def refused(request: Request, error: RefusedError) -> Response:
-        return error.refusal.response()
+    @http.exception_handler(ProblemError)
+    async def refused(request: Request, error: ProblemError) -> Response:
+        return error.problem.response()
 
     @http.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "refused")
-        answer = Refusal(error.status_code, code, str(error.detail)).response()
+        answer = Problem(error.status_code, code, str(error.detail)).response()
         answer.headers.update(error.headers or {})
         return answer
 
     @http.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        return Refusal(500, "internal", "the request failed inside; the log says why").response()
+        return Problem(500, "internal", "the request failed inside; the log says why").response()
 
     @http.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -152,8 +152,8 @@ def add_errors(http: FastAPI) -> None:
         if first["loc"] == ("body",) and "json" not in kind.lower():
             said = f"got {kind!r:.100}" if kind else "none was sent"
             detail = f"the body is JSON: send the header `Content-Type: application/json`; {said}"
-            return Refusal(422, "invalid_request", detail).response()
+            return Problem(422, "invalid_request", detail).response()
         where = ".".join(str(part) for part in first["loc"][1:])
         status = 400 if first["type"] == "json_invalid" else 422
         code = "invalid_json" if status == 400 else "invalid_request"
-        return Refusal(status, code, f"{where}: {first['msg']}").response()
+        return Problem(status, code, f"{where}: {first['msg']}").response()

@@ -1,8 +1,8 @@
-"""What goes over the wire: bodies as OpenAPI shows them, and refusals as data.
+"""Messages: request bodies as OpenAPI shows them, and what deployments send each other.
 
-Bodies state shapes only; what a search accepts is checked in one place, by the library. A refusal
-travels between deployments as a value, since an exception would arrive as a traceback. What a
-request cost travels back with its answer, so that the ingress can count all of it in one place.
+Bodies state shapes only; the library checks what a search accepts. A problem travels between
+deployments as a value, since an exception would arrive as a traceback. The cost of a request
+travels back with its answer, so that the ingress counts all of it in one place.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ UPLOAD_AGAIN_S = 5  # to a recording that finds no room: about what one takes
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """A request that is not answered: HTTP status, a stable code, and why."""
+class Problem:
+    """Why a request is refused or failed: HTTP status, a stable code, the detail (RFC 9457)."""
 
     status: int
     code: str
@@ -53,12 +53,12 @@ class Refusal:
         )
 
 
-class RefusedError(Exception):
-    """Carries a refusal up to the one place that answers with it."""
+class ProblemError(Exception):
+    """Carries a problem up to the one place that answers with it."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.detail)
-        self.refusal = refusal
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,14 @@ class Vectors:
     rows: np.ndarray
     batch: int
     cached: bool = False
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of sentences, and the fingerprint of the model that made them."""
+
+    model: str
+    vectors: Vectors
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from serve.asking import ask, meters_of
-from serve.messages import EmbeddingsBody, Refusal, RefusedError
+from serve.backend import ask, backend, metrics_of
+from serve.messages import EmbeddingsBody, Problem, ProblemError
 
 MOST_INPUTS = 256
 OURS = "raymtr"  # the model that serves, whichever that is
@@ -30,11 +30,11 @@ def add_embeddings(http: FastAPI) -> None:
     @http.post("/v1/embeddings")
     async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
         texts = _texts(body)
-        made = await ask(http, "embed", body.model or OURS, texts)
-        rows = made["vectors"].rows
+        made = await ask(http, backend().embed(body.model or OURS, texts))
+        rows = made.vectors.rows
         if body.dimensions not in (None, rows.shape[1]):
             raise _refused(f"dimensions cannot be chosen: this model has {rows.shape[1]}")
-        meters_of(http).encoded(made["vectors"])
+        metrics_of(http).encoded(made.vectors)
         packed = body.encoding_format == "base64"
         data = [
             {"object": "embedding", "index": index, "embedding": _packed(row) if packed else row}
@@ -42,7 +42,7 @@ def add_embeddings(http: FastAPI) -> None:
         ]
         words = sum(len(text.split()) for text in texts)  # words stand for tokens here
         usage = {"prompt_tokens": words, "total_tokens": words}
-        return {"object": "list", "data": data, "model": made["model"], "usage": usage}
+        return {"object": "list", "data": data, "model": made.model, "usage": usage}
 
     @http.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -54,10 +54,10 @@ def add_embeddings(http: FastAPI) -> None:
         for one in await served():
             if one["id"] == model:
                 return one
-        raise RefusedError(Refusal(404, "unknown_model", f"no model {model!r:.100} here"))
+        raise ProblemError(Problem(404, "unknown_model", f"no model {model!r:.100} here"))
 
     async def served() -> list[dict[str, Any]]:
-        state = await ask(http, "state")
+        state = await ask(http, backend().state())
         if state["model"] is None:
             return []
         made = {"created": int(datetime.fromisoformat(state["built_at"]).timestamp())}
@@ -81,5 +81,5 @@ def _packed(row: np.ndarray) -> str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode()
 
 
-def _refused(detail: str) -> RefusedError:
-    return RefusedError(Refusal(422, "invalid_request", detail))
+def _refused(detail: str) -> ProblemError:
+    return ProblemError(Problem(422, "invalid_request", detail))

@@ -47,6 +47,7 @@ TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 _ABOUT = {  # of a track, from the catalog
     "track_id": TEXT,
     **{name: _or_null("string") for name in ("title", "artist", "album", "uri")},
+    "artists": {"type": ["array", "null"], "items": TEXT},
     "year": _or_null("integer"),
     "duration": _or_null("number"),
     "tags": {"type": ["array", "null"], "items": TEXT},
@@ -56,6 +57,7 @@ _FOUND = {  # of every answer to a search
     "next_cursor": _or_null("string"),
     "model": _or_null("string"),
     "table_version": TEXT,
+    "notes": _list(TEXT),
     "took_ms": _record({stage: NUMBER for stage in ("encode", "search", "rank", "total")}),
 }
 _WORDS = {"words": TEXT}  # of the text, that a part came from

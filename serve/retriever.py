@@ -20,6 +20,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from cachetools import LRUCache, TTLCache
+from ray.serve.handle import DeploymentHandle
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.calls import LostTableError, overdue
@@ -27,20 +29,19 @@ from raymtr.index.filters import parse_filter
 from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
 from raymtr.index.shards import MadeBy
+from raymtr.index.track_table import Build
 from raymtr.search.cursor import TTL_S
 from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
 from raymtr.workspace import Workspace
-from serve.memory import Memory
-from serve.messages import Refusal, Searched, Vectors, plain
+from serve.backend import AudioBackend, RemoteEncoder, TextBackend
+from serve.messages import Embedded, Problem, Searched, Vectors, plain
 from serve.settings import ServeSettings
 
 Answer = dict[str, Any]
 T = TypeVar("T")
-EncodeText = Callable[[MadeBy, list[str]], Awaitable[Vectors | Refusal]]
-EncodeAudio = Callable[[MadeBy, bytes], Awaitable[np.ndarray | Refusal]]
 VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
-ANSWER_KEPT_S = TTL_S / 3  # of the time that the cursor in it can be used for
+ANSWER_TTL_S = TTL_S / 3  # of the time that the cursor in it can be used for
 ON_THE_MAP = 3_000
 
 log = logging.getLogger("ray.serve")  # Serve's: it knows the request's id
@@ -50,17 +51,28 @@ class Retriever:
     """Answers over the live build of a workspace."""
 
     def __init__(
-        self, settings: ServeSettings, *, encode_text: EncodeText, encode_audio: EncodeAudio
+        self,
+        settings: ServeSettings,
+        text: TextBackend | DeploymentHandle,
+        audio: AudioBackend | DeploymentHandle,
     ) -> None:
         self.settings = settings
         self.workspace = Workspace.open(settings.workspace)
         self.searcher = _open(self.workspace)
-        self._encode_text, self._encode_audio = encode_text, encode_audio
+        self._text: TextBackend = self._reach(text)
+        self._audio: AudioBackend = self._reach(audio)
         self._looked = time.monotonic()
         self._following = asyncio.Lock()
-        self._vectors = Memory[np.ndarray](most=VECTORS_KEPT, kept_s=float("inf"))
-        self._answers = Memory[Searched](most=ANSWERS_KEPT, kept_s=ANSWER_KEPT_S)
+        self._vectors = LRUCache[Hashable, np.ndarray](VECTORS_KEPT)
+        self._answers = TTLCache[Hashable, Searched](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
         self._map: tuple[str, Answer] | None = None
+        self._warm = False
+
+    def _reach(self, encoder: Any) -> Any:
+        """The encoder itself where it is in this process; else the calls to its deployment."""
+        if isinstance(encoder, DeploymentHandle):
+            return RemoteEncoder(encoder, self.settings.queue_timeout_s)
+        return encoder
 
     async def live(self) -> Searcher:
         """The searcher of the build that serves now; the pointer is read every so often."""
@@ -85,36 +97,36 @@ class Retriever:
             await self._follow()
             return await look_up(self.searcher)
 
-    async def search(self, asked: dict[str, Any]) -> Searched | Refusal:
+    async def search(self, asked: dict[str, Any]) -> Searched | Problem:
         """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
         try:
             found = await self._read(partial(self._remembered, asked))
         except InputError as error:
-            return Refusal(422, "invalid_request", str(error))
+            return Problem(422, "invalid_request", str(error))
         except UnusableError as error:
-            return Refusal(503, "index_unavailable", str(error), 5)
+            return Problem(503, "index_unavailable", str(error), 5)
         if isinstance(found, Searched):
             _note(found)
         return found
 
-    async def _remembered(self, asked: dict[str, Any], searcher: Searcher) -> Searched | Refusal:
+    async def _remembered(self, asked: dict[str, Any], searcher: Searcher) -> Searched | Problem:
         began = time.perf_counter()
         key = _key_of(searcher, asked)
-        held = self._answers.get(key)
-        if held is not None:
-            return _again(held, began)
+        cached = self._answers.get(key)
+        if cached is not None:
+            return _again(cached, began)
         found = await self._search(searcher, asked)
         if key is not None and isinstance(found, Searched):
-            self._answers.put(key, found)
+            self._answers[key] = found
         return found
 
-    async def _search(self, searcher: Searcher, asked: dict[str, Any]) -> Searched | Refusal:
+    async def _search(self, searcher: Searcher, asked: dict[str, Any]) -> Searched | Problem:
         plan = await asyncio.to_thread(searcher.plan, asked)
         started = time.perf_counter()
         text = await self._encode_words(searcher, plan.sentences)
         heard = await self._encode_recording(searcher, plan.recording)
         for encoded in (text, heard):
-            if isinstance(encoded, Refusal):
+            if isinstance(encoded, Problem):
                 return encoded
         vectors = Encoded(
             text=text.rows if isinstance(text, Vectors) else (),
@@ -126,47 +138,47 @@ class Retriever:
 
     async def _encode_words(
         self, searcher: Searcher, sentences: list[str]
-    ) -> Vectors | Refusal | None:
+    ) -> Vectors | Problem | None:
         made_by = searcher.build.made_by
         return await self.text_vectors(made_by, sentences) if made_by and sentences else None
 
     async def _encode_recording(
         self, searcher: Searcher, recording: Any
-    ) -> np.ndarray | Refusal | None:
+    ) -> np.ndarray | Problem | None:
         made_by = searcher.build.made_by
         has_one = made_by is not None and recording is not None
-        return await self._encode_audio(made_by, recording) if has_one and made_by else None
+        return await self._audio.encode(made_by, recording) if has_one and made_by else None
 
-    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Refusal:
+    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Problem:
         """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
         key = (made_by.fingerprint, tuple(sentences))
-        held = self._vectors.get(key)
-        if held is not None:
-            return Vectors(held, 0, cached=True)
-        vectors = await self._encode_text(made_by, sentences)
+        cached = self._vectors.get(key)
+        if cached is not None:
+            return Vectors(cached, 0, cached=True)
+        vectors = await self._text.encode(made_by, sentences)
         if isinstance(vectors, Vectors):
-            self._vectors.put(key, vectors.rows)
+            self._vectors[key] = vectors.rows
         return vectors
 
-    async def embed(self, model: str, sentences: list[str]) -> Answer | Refusal:
+    async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:
         """Vectors of sentences by the live model, named `raymtr` or by its fingerprint."""
         made_by = (await self.live()).build.made_by
         if made_by is None or model not in ("raymtr", made_by.fingerprint):
             served = f"raymtr, {made_by.fingerprint}" if made_by else "none"
-            return Refusal(404, "unknown_model", f"no model {model!r} here; served: {served}")
+            return Problem(404, "unknown_model", f"no model {model!r} here; served: {served}")
         vectors = await self.text_vectors(made_by, sentences)
-        if isinstance(vectors, Refusal):
+        if isinstance(vectors, Problem):
             return vectors
-        return {"model": made_by.fingerprint, "vectors": vectors}
+        return Embedded(made_by.fingerprint, vectors)
 
-    async def track(self, track_id: str) -> Answer | Refusal:
+    async def track(self, track_id: str) -> Answer | Problem:
         """The catalog's row of a track."""
         rows = await self._read(lambda live: asyncio.to_thread(live.table.rows, [track_id]))
         if track_id not in rows:
-            return Refusal(404, "unknown_track", f"no track {track_id!r} in this catalog")
+            return Problem(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return {name: plain(value) for name, value in rows[track_id].items()}
 
-    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Refusal:
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Problem:
         """A playlist of `count` tracks between two, each with its cosine to the first."""
 
         def walk(searcher: Searcher) -> Answer:
@@ -181,9 +193,9 @@ class Retriever:
         try:
             return await self._read(lambda live: asyncio.to_thread(walk, live))
         except InputError as error:
-            return Refusal(422, "invalid_request", str(error))
+            return Problem(422, "invalid_request", str(error))
 
-    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Refusal:
+    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Problem:
         """Artists around one, each with the best of its tracks, by the search for similar ones.
 
         The name goes as it is: written into a sentence, "Artist vs Poet" or an artist whose name is
@@ -193,9 +205,9 @@ class Retriever:
         keys = [key] if key else []
         known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
         if not any(name_key(row["artist"]) == key for row in known):
-            return Refusal(404, "unknown_artist", f"no artist {name!r} in this catalog")
+            return Problem(404, "unknown_artist", f"no artist {name!r} in this catalog")
         found = await self.search({"similar_artist": name, "per_artist": 1, **asked})
-        if isinstance(found, Refusal):
+        if isinstance(found, Problem):
             return found
         hits = found.answer["hits"]
         artists = [
@@ -206,11 +218,21 @@ class Retriever:
         answer = {key: value for key, value in found.answer.items() if key != "hits"}
         return replace(found, answer=answer | {"artists": artists})
 
-    async def state(self) -> Answer:
-        """The build that serves, for readiness and metrics."""
-        searcher = await self.live()
-        build = searcher.build
-        unindexed = await asyncio.to_thread(searcher.table.unindexed_rows)
+    async def state(self) -> Answer | Problem:
+        """The build that serves, for readiness and metrics.
+
+        Before the first answer one real search warms the table, the encoder and its golden check.
+        """
+        if not self._warm:
+            answer = await self.search({"text": "warm piano", "mode": "hybrid", "k": 1})
+            if isinstance(answer, Problem):
+                return Problem(503, "not_ready", answer.detail, 5)
+            self._warm = True
+
+        async def count(searcher: Searcher) -> tuple[Build, int]:
+            return searcher.build, await asyncio.to_thread(searcher.table.unindexed_rows)
+
+        build, unindexed = await self._read(count)
         return {"table_version": build.table_version, "model": build.fingerprint} | {
             "built_at": build.changed_at or build.built_at,
             "rows": build.rows,
@@ -218,12 +240,26 @@ class Retriever:
             "overdue_calls": len(overdue(self.settings.request_timeout_s)),
         }
 
+    def check_health(self) -> None:
+        """Serve calls this now and then, and replaces a replica that fails it.
+
+        A call that outlives its request cannot be stopped: it holds its thread, or a core, for as
+        long as this process lives. Raises UnusableError where there is one.
+        """
+        stuck = overdue(self.settings.request_timeout_s)
+        if stuck:
+            raise UnusableError(f"calls into the tables do not come back (seconds): {stuck}")
+
     async def map(self) -> Answer:
         """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
-        searcher = await self.live()
-        if self._map is None or self._map[0] != searcher.build.table_version:
-            self._map = searcher.build.table_version, await asyncio.to_thread(_draw_map, searcher)
-        return self._map[1]
+
+        async def draw(searcher: Searcher) -> Answer:
+            version = searcher.build.table_version
+            if self._map is None or self._map[0] != version:
+                self._map = version, await asyncio.to_thread(_draw_map, searcher)
+            return self._map[1]
+
+        return await self._read(draw)
 
 
 def _open(workspace: Workspace) -> Searcher:

@@ -7,12 +7,11 @@ and go out as they are: FastAPI's walk through ten hits takes seven times as lon
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from serve.asking import ask, ask_search, meters_of
+from serve.backend import ask, ask_search, backend
 from serve.messages import SearchBody
 from serve.openapi import UPLOAD, answers_with
 from serve.uploads import file_of, recording_in
@@ -28,7 +27,7 @@ def add_search(http: FastAPI) -> None:
         asked = body.asked()
         if body.audio is not None:
             asked["audio"] = await asyncio.to_thread(recording_in, body.audio.data)
-        return JSONResponse(await ask_search(http, asked))
+        return JSONResponse(await ask_search(http, backend().search(asked)))
 
     @http.post("/v1/search/audio", openapi_extra={"requestBody": UPLOAD}, responses=found)
     async def search_by_upload(
@@ -38,24 +37,17 @@ def add_search(http: FastAPI) -> None:
         sent = request.headers.get("content-type", ""), await request.body()
         data = await asyncio.to_thread(file_of, *sent)
         asked = {"audio": data, "k": k, "text": text, "where": where}
-        return JSONResponse(await ask_search(http, asked))
+        return JSONResponse(await ask_search(http, backend().search(asked)))
 
     @http.get("/v1/tracks/{track_id}/similar", responses=found)
     async def similar_tracks(
         track_id: str, k: int = 10, where: str | None = None, per_artist: int | None = None
     ) -> JSONResponse:
-        await ask(http, "track", track_id)
+        await ask(http, backend().track(track_id))
         asked = {"like": [track_id], "k": k, "where": where, "per_artist": per_artist}
-        return JSONResponse(await ask_search(http, asked))
+        return JSONResponse(await ask_search(http, backend().search(asked)))
 
     @http.get("/v1/artists/{name:path}/similar", responses=answers_with("SimilarArtists"))
     async def similar_artists(name: str, k: int = 10, where: str | None = None) -> JSONResponse:
-        return JSONResponse(await ask_search_artists(http, name, {"k": k, "where": where}))
-
-
-async def ask_search_artists(http: FastAPI, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """Artists around one."""
-    searched = await ask(http, "similar_artists", name, asked)
-    meters_of(http).searched(searched)
-    answer: dict[str, Any] = searched.answer
-    return answer
+        asked = {"k": k, "where": where}
+        return JSONResponse(await ask_search(http, backend().similar_artists(name, asked)))

@@ -129,7 +129,8 @@ class ServeSettings:
         }
         options["autoscaling_config"] |= {
             "target_ongoing_requests": max(1.0, self.audio_ongoing / 2),
-            "look_back_period_s": 10.0,  # a mean of Serve's 30 s would see a burst when it is over
+            "metrics_interval_s": 5.0,  # Serve wants several in a period
+            "look_back_period_s": 15.0,  # a mean of Serve's 30 s would see a burst when it is over
             "upscale_delay_s": 5.0,
         }
         return options

@@ -13,9 +13,9 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 
-from serve.messages import Refusal
+from serve.messages import Problem
 
-NOT_YET = Refusal(503, "starting", "the endpoint is starting", 2)
+NOT_YET = Problem(503, "starting", "the endpoint is starting", 2)
 OWN = "text/plain"  # of the proxy's refusals; the application's are problems
 
 

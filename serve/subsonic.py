@@ -20,8 +20,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 import raymtr
-from serve.asking import ask, ask_search
-from serve.messages import Refusal, RefusedError
+from serve.backend import ask, ask_search, backend
+from serve.messages import Problem, ProblemError
 
 VERSION = "1.16.1"
 EXTENSIONS = [
@@ -52,7 +52,7 @@ def add_subsonic(http: FastAPI) -> None:
 
     async def unknown(request: Request, method: str) -> Response:
         detail = f"no method {method!r:.100} here, only {', '.join(verbs)}"
-        return refused(Refusal(400, "unknown_method", detail), asked=request.query_params)
+        return refused(Problem(400, "unknown_method", detail), asked=request.query_params)
 
     async def similar(request: Request) -> Response:
         """Tracks that sound like `id`, nearest first."""
@@ -66,8 +66,8 @@ def add_subsonic(http: FastAPI) -> None:
         asked = request.query_params
         try:
             found = await matches(http, asked)
-        except RefusedError as error:
-            return refused(error.refusal, asked=asked)
+        except ProblemError as error:
+            return refused(error.problem, asked=asked)
         return envelope({"sonicMatch": found}, asked=asked)
 
     verbs = {
@@ -85,9 +85,9 @@ def add_subsonic(http: FastAPI) -> None:
 
 async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
     track_id = _given(asked, "id")
-    await ask(http, "track", track_id)
+    await ask(http, backend().track(track_id))
     question = {"like": [track_id], "k": _count(asked, 10), "mode": "semantic"}
-    hits = (await ask_search(http, question))["hits"]
+    hits = (await ask_search(http, backend().search(question)))["hits"]
     arms = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
     return [
         {"entry": child(hit), "similarity": round(max(0.0, arm["score"]) if arm else -1, 4)}
@@ -96,10 +96,10 @@ async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, An
 
 
 async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
-    ends = [_given(asked, "startSongId"), _given(asked, "endSongId")]
-    for track_id in ends:
-        await ask(http, "track", track_id)
-    made = await ask(http, "path", *ends, max(2, _count(asked, 25)), None)
+    start, end = _given(asked, "startSongId"), _given(asked, "endSongId")
+    for track_id in (start, end):
+        await ask(http, backend().track(track_id))
+    made = await ask(http, backend().path(start, end, max(2, _count(asked, 25)), None))
     return [
         {"entry": child(track), "similarity": round(max(0.0, track["similarity"]), 4)}
         for track in made["tracks"]
@@ -125,7 +125,7 @@ def child(track: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def refused(refusal: Refusal, *, asked: Mapping[str, str]) -> Response:
+def refused(refusal: Problem, *, asked: Mapping[str, str]) -> Response:
     """A refusal in Subsonic's words."""
     code = BY_CODE.get(refusal.code, BY_STATUS.get(refusal.status, GENERIC))
     answer = envelope({"error": {"code": code, "message": refusal.detail}}, asked=asked)
@@ -147,7 +147,7 @@ def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
     wrong = form not in FORMS or (form == "jsonp" and not CALLBACK.fullmatch(callback))
     if wrong and "error" not in body:
         detail = "f is xml, json, or jsonp with the name of a callback"
-        return refused(Refusal(422, "missing_parameter", detail), asked=asked)
+        return refused(Problem(422, "missing_parameter", detail), asked=asked)
     if form in ("json", "jsonp"):
         text = json.dumps({"subsonic-response": head | dict(body)}, ensure_ascii=False)
         if wrong or form == "json":
@@ -182,7 +182,7 @@ def _plain(value: Any) -> str:
 def _given(asked: Mapping[str, str], name: str) -> str:
     if not asked.get(name):
         detail = f"required parameter {name} is missing"
-        raise RefusedError(Refusal(422, "missing_parameter", detail))
+        raise ProblemError(Problem(422, "missing_parameter", detail))
     return asked[name]
 
 

@@ -12,9 +12,9 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse, Response
 
 from raymtr import storage
-from serve.asking import ask
+from serve.backend import ask, backend
 from serve.files import FileAnswer
-from serve.messages import Refusal, RefusedError
+from serve.messages import Problem, ProblemError
 from serve.openapi import answers_with
 from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
 
@@ -24,16 +24,16 @@ def add_tracks(http: FastAPI) -> None:
 
     @http.get("/v1/tracks/{track_id}", responses=answers_with("Track"))
     async def track(track_id: str) -> Any:
-        return await ask(http, "track", track_id)
+        return await ask(http, backend().track(track_id))
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
     async def track_audio(track_id: str) -> FileAnswer:
         """The catalog's own file, whole or a range of bytes; no path is ever taken from a user."""
-        uri = (await ask(http, "track", track_id)).get("uri")
+        uri = (await ask(http, backend().track(track_id))).get("uri")
         path = None if uri is None or storage.is_remote(uri) else Path(storage.local_path(uri))
         if path is None or not path.is_file():
-            raise RefusedError(
-                Refusal(404, "no_audio", f"no file of {track_id!r} is reachable here")
+            raise ProblemError(
+                Problem(404, "no_audio", f"no file of {track_id!r} is reachable here")
             )
         kind = mimetypes.guess_type(path.name)[0] or ""
         plays = kind.startswith(("audio/", "video/"))
@@ -42,7 +42,7 @@ def add_tracks(http: FastAPI) -> None:
 
     @http.get("/v1/map")
     async def catalog_map() -> dict[str, Any]:
-        drawn: dict[str, Any] = await ask(http, "map")
+        drawn: dict[str, Any] = await ask(http, backend().map())
         return drawn
 
 
@@ -62,7 +62,7 @@ def add_playlist(http: FastAPI) -> None:
         """From track `from` to track `to` in `n` steps. `links` of a file: `stream` plays from
         this endpoint, `file` where the catalog has the sound.
         """
-        made = await ask(http, "path", start, end, n, where)
+        made = await ask(http, backend().path(start, end, n, where))
         if format == "json":
             return made
 

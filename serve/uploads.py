@@ -14,7 +14,7 @@ from email.message import Message
 from email.parser import BytesHeaderParser
 from email.policy import HTTP
 
-from serve.messages import Refusal, RefusedError
+from serve.messages import Problem, ProblemError
 
 WORDS = ("application/json", "text/")  # media types that are no recording whatever follows
 MOST_HEAD = 16 << 10  # bytes of a part's headers
@@ -22,7 +22,7 @@ _BLANK = re.compile(rb"\r?\n\r?\n")
 
 
 def file_of(content_type: str, body: bytes) -> bytes:
-    """The first file of a multipart body, or else the body itself. Raises RefusedError."""
+    """The first file of a multipart body, or else the body itself. Raises ProblemError."""
     head = Message()
     head["content-type"] = content_type
     kind = head.get_content_type() if content_type else "application/octet-stream"
@@ -32,21 +32,21 @@ def file_of(content_type: str, body: bytes) -> bytes:
         form = kind == "multipart/form-data" and boundary
         found = _first_file(body, f"--{boundary}".encode("latin-1", "replace")) if form else None
     if found is None or kind.startswith(WORDS):
-        refusal = Refusal(
+        refusal = Problem(
             422, "no_file", "expected multipart/form-data with one file, or the file's bytes alone"
         )
-        raise RefusedError(refusal)
+        raise ProblemError(refusal)
     return found
 
 
 def recording_in(text: str) -> bytes:
-    """What base64 stands for; its lines may be broken. Raises RefusedError."""
+    """What base64 stands for; its lines may be broken. Raises ProblemError."""
     try:
         lines = text.replace("\r", "").replace("\n", "")
         return base64.b64decode(lines, validate=True)
     except (binascii.Error, ValueError) as error:
-        refusal = Refusal(422, "invalid_request", f"audio.data is no base64: {error}")
-        raise RefusedError(refusal) from error
+        refusal = Problem(422, "invalid_request", f"audio.data is no base64: {error}")
+        raise ProblemError(refusal) from error
 
 
 def _first_file(body: bytes, mark: bytes) -> bytes | None:

@@ -1,6 +1,7 @@
 """What several test folders share: one small Ray cluster, one small saved model, a made index.
 
-Nothing here starts before a test asks for it.
+Nothing here starts before a test asks for it. A test that starts Ray, or processes that do, carries
+the marker `ray`: by the fixture `ray_cluster`, or by `pytestmark = pytest.mark.ray` in its file.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ for _key, _value in {
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # at Ray's own 15 a busy machine leaves its workers no time
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_key, _value)
@@ -32,6 +34,53 @@ import pytest  # noqa: E402
 from raymtr import storage  # noqa: E402
 from raymtr.track import check_tracks  # noqa: E402
 from raymtr.workspace import Workspace  # noqa: E402
+
+TEST_DATA = "RAYMTR_TEST_DATA"
+WANTS_DATA = f"the large data is not here: {TEST_DATA} names its folder (tests/data/README.md)"
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for the cluster is marked `ray`."""
+    for item in items:
+        if "ray_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("ray")
+
+
+@pytest.fixture(autouse=True)
+def ray_only_where_marked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test without the marker `ray` that starts Ray fails, so that `make check` stays quick."""
+    ray = sys.modules.get("ray")
+    running = ray is not None and ray.is_initialized()
+    yield
+    ray = sys.modules.get("ray")
+    if not running and ray is not None and ray.is_initialized():
+        assert request.node.get_closest_marker("ray"), "it starts Ray: mark it `ray`"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests wanted data that is not here."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    wanting = [report for report in skipped if WANTS_DATA in str(report.longrepr)]
+    if wanting:
+        terminalreporter.write_line(f"{len(wanting)} tests skipped: {WANTS_DATA}")
+
+
+@pytest.fixture(scope="session")
+def large_data() -> Path:
+    """The folder of the large data, `data/` and `fixtures/`: RAYMTR_TEST_DATA, or ../shared."""
+    told = os.environ.get(TEST_DATA)
+    folder = Path(told) if told else Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        assert not told, f"{TEST_DATA}={told} has no folder data/"
+        pytest.skip(WANTS_DATA)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ttmrpp_release(large_data: Path) -> Path:
+    """A folder in the layout of TTMR++'s release, at toy size, with the authors' own vectors."""
+    return large_data / "fixtures" / "ttmrpp-tiny"
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ LAYERS = (
         "ports",
         "progress",
         "capacity",
+        "trained_on",
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}
@@ -125,7 +126,7 @@ def test_ray_stays_at_the_edge() -> None:
 
 
 def test_jobs_do_not_import_each_other() -> None:
-    shared = {"jobs.cluster", "jobs.trainer", "jobs.__main__"}
+    shared = {"jobs.cluster", "jobs.console", "jobs.trainer", "jobs.__main__"}
     bad = [
         f"{name}:{line} imports {other}"
         for name, path in modules()

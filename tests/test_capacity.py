@@ -17,12 +17,12 @@ from raymtr.index.publish import publish
 from raymtr.index.shards import find_shards
 from raymtr.specs import AudioSpec, SearchSpec
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks" / "README.md"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BENCHMARK = Wanted(tracks=10**6, hours=24, minutes_per_track=1 / 6)  # a window a track
 
 
 def figure(pattern: str) -> float:
-    """A number of the benchmarks' page."""
+    """A number of the page of measurements."""
     found = re.search(pattern, " ".join(BENCHMARKS.read_text().split()))
     assert found, pattern
     return float(found[1])
@@ -64,6 +64,7 @@ def test_the_plan_grows_as_was_measured(tracks: int) -> None:
     assert (*planned, in_tables) == pytest.approx([float(said) for said in found.groups()], rel=0.3)
 
 
+@pytest.mark.slow
 def test_the_disk_of_a_small_catalog_is_as_planned(
     make_workspace: Callable, commit_vectors: Callable
 ) -> None:
@@ -144,10 +145,34 @@ def test_other_sizes_are_refused_with_what_is_accepted(text: str) -> None:
         parse_size(text, "--tracks")
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", ""])
-def test_hours_are_above_zero(text: str) -> None:
-    with pytest.raises(InputError, match="--hours is a number above 0"):
-        parse_positive(text, "--hours")
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "x", "", "1e308", "1000001"])
+def test_hours_are_above_zero_and_no_more_than_anybody_has(text: str) -> None:
+    with pytest.raises(InputError, match="--hours is a number above 0 and at most 1,000,000"):
+        parse_positive(text, "--hours", most=10**6)
+
+
+def test_a_bound_of_its_own_is_told() -> None:
+    assert parse_size("1k", "--dim", most=100_000) == 1_000
+    with pytest.raises(InputError, match="--dim is a whole number from 1 to 100K, such as 128"):
+        parse_size("100001", "--dim", most=100_000)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "dim", "exact", "gb"),
+    [
+        (60_000, 128, True, 0.61),
+        (60_000, 1_024, True, 1.87),
+        (50_000, 512, True, 1.08),
+        (250_000, 512, False, 2.97),
+        (250_000, 128, False, 1.6),
+        (3_000_000, 128, False, 8.1),
+    ],
+)
+def test_the_memory_of_a_build_grows_with_the_dimension_as_was_measured(
+    tracks: int, dim: int, exact: bool, gb: float
+) -> None:
+    plan = plan_capacity(Wanted(tracks=tracks, hours=24, dim=dim), exact=exact)
+    assert plan.build_memory_gb == pytest.approx(gb, rel=0.15)
 
 
 def test_training_keeps_its_budget_and_decodes_the_rest() -> None:

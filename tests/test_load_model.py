@@ -14,21 +14,20 @@ import torch
 import raymtr
 from raymtr.errors import InputError, UnusableError
 
-FIXTURE = Path(__file__).resolve().parents[2] / "shared" / "fixtures" / "ttmrpp-tiny"
-needs_fixture = pytest.mark.skipif(not FIXTURE.exists(), reason="needs ../shared's TTMR++ fixture")
 CHECKPOINT, YAML = "ttmrpp_resnet_roberta.pth", "ttmrpp_resnet_roberta.yaml"
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> Path:
+def release(ttmrpp_release: Path, tmp_path: Path) -> Path:
     """A copy of the release, to be damaged."""
-    return Path(shutil.copytree(FIXTURE, tmp_path / "release", copy_function=shutil.copyfile))
+    return Path(
+        shutil.copytree(ttmrpp_release, tmp_path / "release", copy_function=shutil.copyfile)
+    )
 
 
-@needs_fixture
-def test_the_release_gives_its_published_vectors() -> None:
-    expected = np.load(FIXTURE / "expected.npz")
-    model = raymtr.load_model(FIXTURE, normalize=False)
+def test_the_release_gives_its_published_vectors(ttmrpp_release: Path) -> None:
+    expected = np.load(ttmrpp_release / "expected.npz")
+    model = raymtr.load_model(ttmrpp_release, normalize=False)
     clips = expected["clips_int16"].astype(np.float32) / 32767
     sound = model.encode_audio([(clip, 22_050) for clip in clips])
     text = model.encode_text([str(t) for t in expected["texts"]])
@@ -38,24 +37,24 @@ def test_the_release_gives_its_published_vectors() -> None:
     assert (model.spec.audio.hop, model.spec.audio.frames) == (220, 1002)  # 0.01 s is 220.5
 
 
-@needs_fixture
-def test_unit_vectors_agree_in_any_batch_and_precision() -> None:
-    expected = np.load(FIXTURE / "expected.npz")
+def test_unit_vectors_agree_in_any_batch_and_precision(ttmrpp_release: Path) -> None:
+    expected = np.load(ttmrpp_release / "expected.npz")
     texts = [str(t) for t in expected["texts"]]
     clips = [(c.astype(np.float32) / 32767, 22_050) for c in expected["clips_int16"][:2]]
-    exact = raymtr.load_model(FIXTURE)
+    exact = raymtr.load_model(ttmrpp_release)
     text, sound = exact.encode_text(texts), exact.encode_audio(clips)
     assert np.abs(exact.encode_text(texts * 11)[-6:] - text).max() < 1e-6
     assert np.array_equal(exact.encode_audio(clips[::-1]), sound[::-1])
-    near = raymtr.load_model(FIXTURE, precision="bf16")
+    near = raymtr.load_model(ttmrpp_release, precision="bf16")
     assert (near.encode_text(texts) * text).sum(axis=1).min() > 0.999
     # A tower of random weights, in 8 bits of mantissa where the machine has bfloat16; 1 elsewhere.
     assert (near.encode_audio(clips) * sound).sum(axis=1).min() > 0.99
 
 
-@needs_fixture
-def test_a_saved_copy_of_the_release_is_the_same_model(tmp_path: Path) -> None:
-    model = raymtr.load_model(FIXTURE)
+def test_a_saved_copy_of_the_release_is_the_same_model(
+    ttmrpp_release: Path, tmp_path: Path
+) -> None:
+    model = raymtr.load_model(ttmrpp_release)
     model.save(str(tmp_path / "copy"))
     copy = raymtr.load_model(tmp_path / "copy")
     assert copy.fingerprint == model.fingerprint
@@ -63,9 +62,8 @@ def test_a_saved_copy_of_the_release_is_the_same_model(tmp_path: Path) -> None:
     assert np.abs(copy.encode_text(["slow"]) - model.encode_text(["slow"])).max() < 1e-6
 
 
-@needs_fixture
-def test_the_licence_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    raymtr.load_model(FIXTURE)
+def test_the_licence_is_told(ttmrpp_release: Path, caplog: pytest.LogCaptureFixture) -> None:
+    raymtr.load_model(ttmrpp_release)
     assert "CC-BY-NC-4.0" in caplog.text
 
 
@@ -85,7 +83,6 @@ def split_the_scale(state: dict[str, torch.Tensor]) -> None:
     state["logit_scale"] = state["logit_scale"] + 1
 
 
-@needs_fixture
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -112,7 +109,6 @@ class Payload:
         return Path.touch, (Path("pwned"),)  # type: ignore[return-value]
 
 
-@needs_fixture
 def test_a_pickle_is_never_run(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(release)
     torch.save({"state_dict": Payload()}, release / CHECKPOINT)
@@ -121,7 +117,6 @@ def test_a_pickle_is_never_run(release: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not (release / "pwned").exists()
 
 
-@needs_fixture
 def test_half_a_release_is_one_sentence(release: Path) -> None:
     file = release / CHECKPOINT
     file.write_bytes(file.read_bytes()[:100_000])
@@ -149,6 +144,6 @@ def test_an_unknown_name_lists_what_is_accepted(name: str) -> None:
         raymtr.load_model(name)
 
 
-def test_an_unknown_precision_is_refused() -> None:
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fp32 or bf16"):
-        raymtr.load_model(FIXTURE, precision="int4")  # type: ignore[arg-type]
+        raymtr.load_model(tmp_path, precision="int4")  # type: ignore[arg-type]

@@ -52,3 +52,10 @@ def test_what_is_locked_lies_in_the_ranges_of_pyproject(name):
         asked = Requirement(line)
         version = locked.get(canonicalize_name(asked.name))
         assert version is None or version in asked.specifier, f"{line}, locked at {version}"
+
+
+def test_what_is_named_elsewhere_is_what_is_locked():
+    demo = (ROOT / "jobs/demo.py").read_text()
+    assert f'"tinysoundfont=={pins("cpu")["tinysoundfont"]}"' in demo
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    assert f"rev: v{pins('dev')['ruff']}" in hooks

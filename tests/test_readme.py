@@ -21,7 +21,10 @@ def listed_folders() -> set[str]:
 
 
 def test_tree_names_every_folder_with_its_purpose() -> None:
-    tops = ("raymtr", "jobs", "serve", "tests", "k8s", "benchmarks", "requirements")
+    tops = (
+        *("raymtr", "jobs", "serve", "docs", "examples"),
+        *("tests", "k8s", "benchmarks", "requirements"),
+    )
     inside = {
         path.parent.relative_to(ROOT).as_posix() + "/"
         for top in ("raymtr", "jobs", "serve")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +9,12 @@ from typing import BinaryIO, TypeVar, cast
 
 from raymtr.audio.comments import outer_fields
 from raymtr.audio.digest import digest_of
-from raymtr.audio.extent import read_at
+from raymtr.audio.extent import Held
 from raymtr.audio.formats import identify
 from raymtr.audio.id3 import Fields
 
 T = TypeVar("T")
 
-_HEAD = 32 << 10
 # What a reader meets in a file that is damaged: places, numbers and texts that cannot be.
 _DAMAGE = (struct.error, ValueError, IndexError, OverflowError, OSError)
 
@@ -31,33 +28,9 @@ class Described:
     digest: str | None  # of the coded audio
 
 
-class _Peeked(io.RawIOBase):
-    """A file whose first bytes are held: most of what is looked for lies there."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._at = file, 0
-        self._head = read_at(file, 0, _HEAD)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """As a file's."""
-        self._at = self._file.seek(offset, whence) if whence else offset
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """As a raw file's: what there is, up to `size` bytes."""
-        stop = self._at + size
-        if size >= 0 and stop <= len(self._head):
-            data = self._head[self._at : stop]
-        else:
-            self._file.seek(self._at)
-            data = self._file.read(size)
-        self._at += len(data)
-        return data
-
-
 def describe(source: BinaryIO) -> Described:
     """Read an opened file. Damage raises nothing: it leaves out what it hits."""
-    file = cast(BinaryIO, _Peeked(source))
+    file = cast(BinaryIO, Held(source))
     known = identify(file)
     kind, extent = known.format, known.extent
     outer = _unless_damaged(lambda: outer_fields(file, extent)) or []
@@ -70,6 +43,7 @@ def describe(source: BinaryIO) -> Described:
 
 
 def _unless_damaged(read: Callable[[], T]) -> T | None:
-    with contextlib.suppress(*_DAMAGE):
+    try:
         return read()
-    return None
+    except _DAMAGE:
+        return None

@@ -17,15 +17,14 @@ from collections.abc import Iterable
 from typing import BinaryIO
 
 from raymtr.audio import ebml, mpeg, ogg
-from raymtr.audio.comments import boxes
 from raymtr.audio.extent import Extent, read_at
 from raymtr.audio.formats import Format, Identified
+from raymtr.audio.mp4 import boxes
 from raymtr.audio.probe import find_samples
 
 VERSION = 1  # raised by hand when the same file would get another digest
 _PLACES, _PIECE = 3, 4 << 10  # of coded audio: places, and bytes of each
 _PCM_PLACES, _PCM_PIECE = 32, 512
-_MPEG_HEAD = 1 << 15  # bytes in which frames begin, but behind junk
 
 
 def digest_of(file: BinaryIO, known: Identified) -> str | None:
@@ -85,7 +84,6 @@ def _place(file: BinaryIO, kind: Format, extent: Extent) -> tuple[int, int]:
     if kind.form == "matroska":
         return ebml.clusters(file, extent)
     if kind.form == "mp3":
-        head = read_at(file, extent.start, min(_MPEG_HEAD, extent.end - extent.start))
-        first = mpeg.first_frame(head)
+        first = mpeg.first_frame(file, extent)
         return (extent.start + first, extent.end) if first is not None else (0, 0)
     return extent.start, extent.end

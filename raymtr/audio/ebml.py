@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from raymtr.audio.comments import MOST, gathered
-from raymtr.audio.extent import Extent, read_at
+from raymtr.audio.extent import Extent, once, read_at
 from raymtr.audio.id3 import Fields
 from raymtr.plain_text import from_bytes
 
@@ -42,6 +42,7 @@ def elements(file: BinaryIO, start: int, end: int) -> Iterator[Element]:
         at = stop
 
 
+@once
 def segment(file: BinaryIO, extent: Extent) -> list[Element]:
     """What the segment holds."""
     for kind, start, end in elements(file, extent.start, extent.end):

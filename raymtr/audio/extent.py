@@ -7,13 +7,21 @@ reads words finds them here. Only heads and feet of tags are read, at most MOST_
 
 from __future__ import annotations
 
+import io
+import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar, TypeVarTuple, cast
+
+Ts = TypeVarTuple("Ts")
+T = TypeVar("T")
 
 MOST_TAGS = 16
 _FURTHEST = 1 << 62
 _LYRICS_MOST = 5100  # bytes of a Lyrics3v1 tag
+_HEAD, _TAIL = 32 << 10, 16 << 10  # bytes at either end of a file that is held
+_AHEAD = 512  # read at least, where something is looked for between
 
 
 class OuterTag(NamedTuple):
@@ -33,8 +41,87 @@ class Extent:
     tags: tuple[OuterTag, ...] = ()  # in the order in which they stand
 
 
+class Held:
+    """An opened file of which many readers look at the same few places, as `read_at` takes one.
+
+    Its first and last bytes are held, where most is found, and the last piece read in between; what
+    a reader found is kept for the next one (`once`). So a file costs a handful of reads, not fifty.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.found = file, dict[Any, Any]()
+        try:
+            self._descriptor: int | None = file.fileno()
+        except (io.UnsupportedOperation, AttributeError):  # in memory, or in an object store
+            self._descriptor = None
+        self.size = size = file.seek(0, 2)
+        self._head = self._read(0, min(size, _HEAD))
+        self._first = self._between = len(self._head)
+        self._piece = b""
+        self._last = max(size - _TAIL, self._first)
+        self._tail = self._read(self._last, size - self._last)
+
+    def seek(self, offset: int, whence: int) -> int:
+        """The size: nothing else is asked."""
+        if offset or whence != io.SEEK_END:
+            raise ValueError("a file that is held has no place of its own: use `at`")
+        return self.size
+
+    def at(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes from `offset`."""
+        stop = offset + count
+        if 0 <= offset <= stop <= self._first:
+            return self._head[offset:stop]
+        offset = max(offset, 0)
+        stop = min(offset + count, self.size)
+        if offset >= stop:  # by a damaged number, or behind the end
+            return b""
+        if offset >= self._last:
+            return self._tail[offset - self._last : stop - self._last]
+        if stop <= self._first:
+            return self._head[offset:stop]
+        if count >= _AHEAD:  # of audio, which nobody reads twice
+            return self._read(offset, stop - offset)
+        if not self._between <= offset <= stop <= self._between + len(self._piece):
+            self._piece = self._read(offset, min(_AHEAD, self.size - offset))
+            self._between = offset
+        return self._piece[offset - self._between : stop - self._between]
+
+    def _read(self, offset: int, count: int) -> bytes:
+        if self._descriptor is None:
+            self._file.seek(offset)
+            data = self._file.read(count)
+            while 0 < len(data) < count and (more := self._file.read(count - len(data))):
+                data += more
+            return data
+        data = os.pread(self._descriptor, count, offset)
+        while 0 < len(data) < count and (
+            more := os.pread(self._descriptor, count - len(data), offset + len(data))
+        ):
+            data += more
+        return data
+
+
+def once(
+    read: Callable[[BinaryIO, Extent, *Ts], T],
+) -> Callable[[BinaryIO, Extent, *Ts], T]:
+    """A reader of an extent whose answer is kept while the file is held."""
+
+    def kept(file: BinaryIO, extent: Extent, *args: *Ts) -> T:
+        if not isinstance(file, Held):
+            return read(file, extent, *args)
+        asked = read, extent, args
+        if asked not in file.found:
+            file.found[asked] = read(file, extent, *args)
+        return cast(T, file.found[asked])
+
+    return kept
+
+
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
     """Up to `count` bytes from `offset`; of a raw file too, which may give fewer at a time."""
+    if isinstance(file, Held):
+        return file.at(offset, count)
     if offset > _FURTHEST:  # a damaged size
         return b""
     file.seek(max(offset, 0))

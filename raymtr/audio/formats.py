@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from raymtr.audio import comments, ebml, mpeg, ogg, probe
+from raymtr.audio import asf, chunks, comments, ebml, mp4, mpeg, ogg, probe
 from raymtr.audio.extent import Extent, find_extent, read_at
 from raymtr.audio.id3 import Fields
 from raymtr.audio.probe import Stated
@@ -75,7 +75,7 @@ FORMATS = (
         form="wav",
         suffixes=".wav .wave",
         begins=_is_wav,
-        words=comments.wav_fields,
+        words=chunks.wav_fields,
         stated=_chunked("wav"),
         seconds=probe.wav_seconds,
         by_soundfile=True,
@@ -85,7 +85,7 @@ FORMATS = (
         form="aiff",
         suffixes=".aif .aiff .aifc",
         begins=lambda b: b[:4] == b"FORM" and b[8:12] in (b"AIFF", b"AIFC"),
-        words=comments.aiff_fields,
+        words=chunks.aiff_fields,
         stated=_chunked("aiff"),
         seconds=probe.aiff_seconds,
         by_soundfile=True,
@@ -103,7 +103,7 @@ FORMATS = (
         form="caf",
         suffixes=".caf",
         begins=lambda b: b[:4] == b"caff",
-        words=comments.caf_fields,
+        words=chunks.caf_fields,
         stated=_chunked("caf"),
         by_soundfile=True,
         pcm=True,
@@ -140,7 +140,7 @@ FORMATS = (
         form="mov",
         suffixes=".m4a .m4b .mp4",
         begins=lambda b: b[4:8] in _MOV_BOXES,
-        words=comments.mp4_fields,
+        words=mp4.mp4_fields,
         inner_first=True,
         stated=probe.mov,
         seconds=probe.mov_seconds,
@@ -149,7 +149,7 @@ FORMATS = (
         form="asf",
         suffixes=".wma .asf",
         begins=lambda b: b[:16] == _ASF,
-        words=comments.asf_fields,
+        words=asf.asf_fields,
         inner_first=True,
         stated=probe.asf,
         seconds=_by_statement(probe.asf),
@@ -171,7 +171,7 @@ FORMATS = (
         form="dsf",
         suffixes=".dsf",
         begins=lambda b: b[:4] == b"DSD ",
-        words=comments.dsf_fields,
+        words=chunks.dsf_fields,
         stated=_chunked("dsf"),
         seconds=probe.dsf_seconds,
     ),

@@ -15,12 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
-from raymtr.audio.extent import Extent, id3_length, read_at
+from raymtr.audio.extent import Extent, id3_length, once, read_at
 
 SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
 
 _HEAD = 1 << 17  # bytes in which the first frame nearly always begins
 _GLANCE = 1 << 14  # of them a scan looks at
+_FURTHER = 1 << 15  # and where none begin at once, its digest
 _SEARCH = 1 << 24  # and in which it must: a cover whose tag states too small a size is before it
 _LONGEST_GAP = 1 << 22  # bytes; behind a longer one nothing is searched
 _HOLE = 0.1  # share of a stream
@@ -96,20 +97,30 @@ def glance(file: BinaryIO, extent: Extent) -> float | None:
 
     None where no frames follow one another in the first bytes.
     """
-    length = extent.end - extent.start
-    head = read_at(file, extent.start, min(_GLANCE, length))
-    found = _first_frame(head, whole=length <= _GLANCE)
+    found, head = _glanced(file, extent)
     if found is None:
         return None
+    length = extent.end - extent.start
     first, (form, size_at, samples, rate) = found
     header = _xing(head[first : first + 256]) if form == "mp3" else _NO_HEADER
     frames = header.frames or (length - first) / size_at(first)
     return max(0.0, frames * samples - header.trim) / rate
 
 
-def first_frame(head: bytes) -> int | None:
-    """Where in the first bytes of a stream its frames begin."""
-    found = _first_frame(head, whole=len(head) < _HEAD)
+@once
+def _glanced(file: BinaryIO, extent: Extent) -> tuple[tuple[int, _Frames] | None, bytes]:
+    """The first frame among the first bytes, and these."""
+    length = extent.end - extent.start
+    head = read_at(file, extent.start, min(_GLANCE, length))
+    return _first_frame(head, whole=length <= _GLANCE), head
+
+
+def first_frame(file: BinaryIO, extent: Extent) -> int | None:
+    """Where in the first bytes of a stream its frames begin: mostly at once."""
+    found, _ = _glanced(file, extent)
+    if found is None or found[0]:
+        head = read_at(file, extent.start, min(_FURTHER, extent.end - extent.start))
+        found = _first_frame(head, whole=True)
     return found[0] if found else None
 
 

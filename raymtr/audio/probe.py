@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from raymtr.audio import mpeg, ogg
-from raymtr.audio.comments import box_at, boxes
-from raymtr.audio.extent import Extent, read_at
+from raymtr.audio.extent import Extent, once, read_at
+from raymtr.audio.mp4 import box_at, boxes
 
 SLACK_S = 0.05  # a decode may be this much short of the stated length
 LATE_SLACK_S = 0.5  # or this much of one that is counted from an estimated beginning
@@ -75,6 +75,7 @@ def _walk_chunks(file: BinaryIO, extent: Extent, kind: str) -> Iterator[tuple[by
         p += header + max(0, stated) + -stated % align
 
 
+@once
 def find_samples(file: BinaryIO, extent: Extent, kind: str) -> tuple[int, int, int] | None:
     """Start, present and stated size of the chunk of samples; None where there is none."""
     long_size = 0

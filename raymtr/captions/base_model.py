@@ -48,6 +48,22 @@ def load_tokenizer(base: str) -> Any:
     return tokenizer
 
 
+def check_positions(base: str | None, spec: FinetuneSpec) -> None:
+    """Raise InputError where examples may be longer than what `base` (None: a toy) can read."""
+    from transformers import AutoConfig
+
+    most: int | None
+    if base is None:
+        most, whose = spec.toy.max_tokens, "finetune.toy.max_tokens"
+    else:
+        config = AutoConfig.from_pretrained(here(base, weights=False))
+        most, whose = getattr(config, "max_position_embeddings", None), f"the base {base}"
+    if most is not None and spec.max_tokens > most:
+        raise InputError(
+            f"finetune.max_tokens is at most the {most} positions of {whose}, got {spec.max_tokens}"
+        )
+
+
 def load_base(base: str, spec: FinetuneSpec) -> Any:
     """The causal language model at `base`, in 8 or 4 bit where `spec` says so.
 

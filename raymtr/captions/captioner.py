@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from raymtr.captions.prompt import prompt_hash
 from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
 
-LOG = logging.getLogger("raymtr")
 FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model.safetensors"
 VOCABULARY = "vocabulary.json"  # tags common in the pairs: musical terms that captions may use
 SHARD = "2GB"  # of merged weights: what is held beside them while they are saved
@@ -60,40 +58,75 @@ class Weights:
 def open_captioner(uri: str) -> Captioner:
     """The captioner in the folder `uri`, wherever that lies; its base's weights stay there.
 
-    Raises InputError where there is none, where its base is another than it was tuned on, or where
-    it was taught another prompt.
+    Raises InputError where there is none, or less than a whole one, where its base is another than
+    it was tuned on, or where it was taught another prompt.
     """
     uri = uri.rstrip("/") if storage.is_remote(uri) else os.path.abspath(storage.local_path(uri))
-    if not storage.exists(f"{uri}/{CONFIG}"):
+    if not any(storage.exists(f"{uri}/{name}") for name in (CONFIG, WEIGHTS, FACTS)):
         raise InputError(f"no captioner in {uri} (no {CONFIG}); `raymtr finetune` makes one")
-    config = storage.read_json(f"{uri}/{CONFIG}")
-    facts = storage.read_json(f"{uri}/{FACTS}") if storage.exists(f"{uri}/{FACTS}") else {}
-    base = facts.get("base") or config.get("base_model_name_or_path")
-    if not base:
-        raise InputError(f"{uri}/{CONFIG} names no base model; tune it again")
+    for name in (CONFIG, WEIGHTS, FACTS):
+        if not storage.exists(f"{uri}/{name}"):
+            raise InputError(
+                f"no captioner in {uri}: an adapter, but no {name}, as where `raymtr finetune` was "
+                "stopped while it brought one there; run it again, which goes on from its run"
+            )
+    facts = storage.read_json(f"{uri}/{FACTS}")
+    base = facts["base"]
     if storage.exists(f"{uri}/{base}/config.json"):
         base = f"{uri}/{base}"
     found = base_identity(base)
-    if facts and found != facts["base_identity"]:
+    if found == base != facts["base_identity"]:  # a name, where it was tuned on a folder's weights
+        raise InputError(
+            f"the base of the captioner in {uri} is gone: there is no model in {base}; put it "
+            f"back, or name the folder that it was moved to as `base` in {uri}/{FACTS}"
+        )
+    if found != facts["base_identity"]:
         raise InputError(
             f"the adapter in {uri} was tuned on base {facts['base_identity']}, but {base} is "
             f"{found}; put that base back, or run `raymtr finetune` on this one"
         )
-    if facts and facts["prompt"] != prompt_hash():
+    if facts["prompt"] != prompt_hash():
         raise InputError(
             f"the adapter in {uri} was taught prompt {facts['prompt']}, this raymtr asks with "
             f"{prompt_hash()}; run `raymtr finetune` again"
         )
-    if not facts:
-        LOG.info("%s has no %s: its base cannot be checked", uri, FACTS)
     words = f"{uri}/{VOCABULARY}"
     return Captioner(
         uri=uri,
         base=base,
         base_identity=found,
-        adapter=hashlib.sha256(storage.read_bytes(f"{uri}/{WEIGHTS}")).hexdigest()[:16],
+        adapter=_checked_adapter(uri),
         vocabulary=tuple(storage.read_json(words)) if storage.exists(words) else (),
     )
+
+
+def _checked_adapter(uri: str) -> str:
+    """Which adapter lies in `uri`. Raises InputError where it is torn or has no weights."""
+    data = storage.read_bytes(f"{uri}/{WEIGHTS}")
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])  # a safetensors file names its tensors first
+        header.pop("__metadata__", None)
+        ends = max(tensor["data_offsets"][1] for tensor in header.values())
+        if 8 + size + ends != len(data):
+            raise ValueError(f"{len(data)} bytes of {8 + size + ends}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"no captioner in {uri}: {WEIGHTS} is torn or holds no weights ({error}); run "
+            "`raymtr finetune` again"
+        ) from error
+    return _hash(data)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def adapter_identity(uri: str) -> str | None:
+    """Which adapter lies in the folder `uri`, in 16 hexadecimal digits; None where none does."""
+    if not storage.exists(f"{uri}/{WEIGHTS}"):
+        return None
+    return _hash(storage.read_bytes(f"{uri}/{WEIGHTS}"))
 
 
 def adapter_here(uri: str) -> str:

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from raymtr.captions.prompt import IGNORED, encode
-from raymtr.errors import UnusableError
+from raymtr.model.finite import require_finite, weights_norm
 from raymtr.specs import FinetuneSpec
 
 Draws = Callable[[np.random.Generator], tuple[list[str], str]]
@@ -94,7 +94,8 @@ class FinetuneStep:
     def __call__(self, batch: Batch, step: int) -> dict[str, float]:
         """Take step number `step` (from 0); the figures are of all workers.
 
-        Raises UnusableError, on all workers alike, when the loss is no longer finite.
+        Raises UnusableError, on all workers alike, when the loss or, after the update, the weights
+        are no longer finite: what a step leaves can be saved.
         """
         self.model.train()
         torch.manual_seed(_number(self.spec.seed, step, _rank()))
@@ -102,11 +103,7 @@ class FinetuneStep:
         summed = self._sum(batch)
         totals = _total(torch.stack([summed.detach(), (batch.labels[:, 1:] != IGNORED).sum()]))
         mean = float(totals[0] / totals[1])
-        if not math.isfinite(mean):
-            raise UnusableError(
-                f"the loss became {mean} at step {step}; lower finetune.learning_rate "
-                "(or finetune.toy.learning_rate)"
-            )
+        require_finite(mean, "the loss", self._cure(step))
         own = summed * (_world() / totals[1])  # averaging over workers makes it the mean a token
         own.backward()  # type: ignore[no-untyped-call]
         rate = learning_rate(step, self.steps, self.rate, self.spec.warmup)
@@ -114,18 +111,31 @@ class FinetuneStep:
             group["lr"] = rate
         nn.utils.clip_grad_norm_(self.learned.values(), 1.0)
         self.optimizer.step()
+        require_finite(
+            weights_norm(self.learned.values()), "the norm of the weights", self._cure(step)
+        )
         self.optimizer.zero_grad(set_to_none=True)
         return {"loss": mean, "learning_rate": rate}
 
+    def _cure(self, step: int) -> str:
+        adapted = hasattr(self.model, "peft_config")
+        setting = "finetune.learning_rate" if adapted else "finetune.toy.learning_rate"
+        return f" at step {step}; lower {setting} from {self.rate:g}, or raise finetune.warmup"
+
     @torch.no_grad()
     def measure(self, batches: Iterable[Batch]) -> float:
-        """Mean loss a token over `batches`, which are the same on every worker."""
+        """Mean loss a token over `batches`, which are the same on every worker.
+
+        Raises UnusableError where it is not finite.
+        """
         self.model.eval()
         loss = tokens = 0.0
         for batch in map(self._here, batches):
             loss += float(self._sum(batch))
             tokens += int((batch.labels[:, 1:] != IGNORED).sum())
-        return loss / max(tokens, 1)
+        mean = loss / max(tokens, 1)
+        require_finite(mean, "the validation loss", self._cure(self.steps))
+        return mean
 
     def _sum(self, batch: Batch) -> Tensor:
         bf16 = self.spec.precision == "bf16"

@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray.train
@@ -23,11 +24,10 @@ from raymtr import storage
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.finetune import Draws, FinetuneStep, batches_from, pad
 from raymtr.captions.generate import write_texts
-from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, read_pairs
+from raymtr.captions.pairs import Draw, Pair, PairSets, by_people, hold_out, read_pairs, that_fit
 from raymtr.captions.pretrain import SentenceDraw, build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode, prompt_of, tidy
-from raymtr.errors import UnusableError
-from raymtr.progress import Progress
+from raymtr.progress import Progress, speak_to_driver
 from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
 
 LOG = logging.getLogger("raymtr")
@@ -38,20 +38,16 @@ LOGGED = 10  # steps between two rows of metrics
 def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Make the captioner of `config` (`spec`, `folder`, `pairs`, `base` or None) in `folder`.
 
-    Leaves `base/` (where it was made) and `adapter/`. Rank 0's answer is the run's; it has
-    `failed`, a sentence, where trying again is of no use.
+    Leaves `base/` (where it was made) and `adapter/`. Rank 0's answer is the run's. Raises
+    InputError or UnusableError where trying again is of no use.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
-    LOG.setLevel(logging.INFO)
+    speak_to_driver()
     spec: FinetuneSpec = from_dict(FinetuneSpec, config["spec"])
     torch.set_num_threads(spec.threads)
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
     sets, folder = hold_out(read_pairs(config["pairs"])), config["folder"]
-    try:
-        base = config["base"] or pretrain(sets, folder, spec, device)
-        return tune(base, sets, folder, spec, device)
-    except UnusableError as error:  # all workers are here: they share the loss
-        return {"failed": str(error)}
+    base = config["base"] or pretrain(sets, folder, spec, device)
+    return tune(base, sets, folder, spec, device)
 
 
 def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device) -> str:
@@ -68,6 +64,7 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         step_of = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
         )
+        sets = fitting(sets, tokenizer, spec)
         people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
         weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
         draw = pretrain_draw(sets.train, spec.toy, weights=weights)
@@ -81,6 +78,7 @@ def tune(
 ) -> dict[str, Any]:
     """LoRA on `base`; the figures and samples of the run."""
     tokenizer = load_tokenizer(base)
+    sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
     step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
     people = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
@@ -90,6 +88,15 @@ def tune(
     _save(step_of, f"{folder}/adapter", tokenizer=None)
     samples = [row for row in phase.samples if row["step"] == spec.steps]
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
+
+
+def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
+    """The sets with what there is room to learn from; rank 0 says what is left out or cut."""
+    train, notes = that_fit(sets.train, tokenizer, max_tokens=spec.max_tokens)
+    if not _rank():
+        for note in notes:
+            LOG.warning("%s", note)
+    return replace(sets, train=train)
 
 
 class Phase:

@@ -29,11 +29,13 @@ from typing import Any
 import numpy as np
 
 from raymtr import storage
-from raymtr.captions.prompt import tags_of
+from raymtr.captions.prompt import prompt_of, tags_of
 from raymtr.errors import InputError
 
 LOG = logging.getLogger("raymtr")
 
+FEWEST_PAIRS = 10  # to learn from, or to hold any out of
+MOST_TAGS = 20  # of a drawn example
 HELD_OUT, HELD_OUT_SHARE = 500, 0.125  # pairs kept for scoring: so many, or this share if fewer
 VALIDATION = 64  # clips whose loss is watched
 MAX_TERM_WORDS, MIN_TERM_COUNT = 3, 3  # a tag used so often is a term of the vocabulary
@@ -76,8 +78,10 @@ def read_pairs(uri: str) -> list[Pair]:
     whole = [pair for pair in pairs if pair.tags and pair.caption]
     if len(whole) < len(pairs):
         LOG.info("%d pairs without tags or caption are left out", len(pairs) - len(whole))
-    if len(whole) < 10:
-        raise InputError(f"{uri} has {len(whole)} pairs with tags and a caption; 10 at least")
+    if len(whole) < FEWEST_PAIRS:
+        raise InputError(
+            f"{uri} has {len(whole)} pairs with tags and a caption; {FEWEST_PAIRS} at least"
+        )
     return with_terms(whole)
 
 
@@ -189,6 +193,42 @@ def recordings(pairs: Sequence[Pair]) -> dict[str, str]:
     return {clip: first(clip) for clip in list(joined)}
 
 
+def that_fit(
+    pairs: Sequence[Pair], tokenizer: Any, *, max_tokens: int
+) -> tuple[list[Pair], list[str]]:
+    """The pairs whose caption fits `max_tokens` beside a tag, and what there is to say of others.
+
+    Raises InputError where too few do.
+    """
+
+    def lengths(texts: list[str], **how: bool) -> np.ndarray:
+        return np.array([len(ids) for ids in tokenizer(texts, **how)["input_ids"]])
+
+    captions = [f" {pair.caption}" for pair in pairs]
+    answers = 1 + lengths(captions, add_special_tokens=False, split_special_tokens=True)
+    least = answers + lengths([prompt_of([max(pair.tags, key=len)]) for pair in pairs])
+    whole = answers + lengths([prompt_of(pair.tags[:MOST_TAGS]) for pair in pairs])
+    fit = least <= max_tokens
+    if fit.sum() < min(FEWEST_PAIRS, len(pairs)):
+        raise InputError(
+            f"finetune.max_tokens={max_tokens} holds the prompt with a tag and the caption of "
+            f"{fit.sum()} of {len(pairs)} pairs: {FEWEST_PAIRS} at least are needed; "
+            f"{int(np.median(least))} would hold half of them, {least.max()} all"
+        )
+    notes = []
+    if not fit.all():
+        notes.append(
+            f"{(~fit).sum()} of {len(pairs)} pairs are left out: their caption does not fit "
+            f"finetune.max_tokens={max_tokens} beside a tag; {least.max()} would hold all"
+        )
+    if (cut := fit & (whole > max_tokens)).any():
+        notes.append(
+            f"{cut.sum()} of {len(pairs)} pairs lose tags, so that their captions fit "
+            f"finetune.max_tokens={max_tokens}; {whole.max()} would hold all"
+        )
+    return [pair for pair, fits in zip(pairs, fit, strict=True) if fits], notes
+
+
 def by_people(pairs: Sequence[Pair]) -> list[Pair]:
     """The pairs that people wrote; all of them where no source says so."""
     return [pair for pair in pairs if "human" in pair.source] or list(pairs)
@@ -218,7 +258,7 @@ class Draw:
         tags = list(pair.tags)
         if rng.random() < self.faithful:
             tags = faithful_tags(pair) or tags
-        return [tags[i] for i in rng.permutation(len(tags))][:20], pair.caption
+        return [tags[i] for i in rng.permutation(len(tags))][:MOST_TAGS], pair.caption
 
 
 def faithful_tags(pair: Pair) -> list[str]:

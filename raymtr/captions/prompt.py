@@ -74,11 +74,16 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """(input ids, labels) of one example, [T] each; the prompt's labels are IGNORED.
 
-    An answer that does not fit `max_tokens` is cut, and then has no end token to learn.
+    Where they do not fit `max_tokens` together, tags are left out from the last on. Only an answer
+    that does not fit beside a single tag is cut, and then has no end token to learn: such pairs
+    are for `pairs.that_fit` to leave out. A caption's `</s>` is text, not the end.
     """
+    answer = tokenizer(f" {caption}", add_special_tokens=False, split_special_tokens=True)
+    answer = [*answer["input_ids"], tokenizer.eos_token_id]
     prompt = tokenizer(prompt_of(tags))["input_ids"]
-    answer = tokenizer(f" {caption}", add_special_tokens=False)["input_ids"]
-    answer = [*answer, tokenizer.eos_token_id]
+    while len(prompt) + len(answer) > max_tokens and len(tags) > 1:
+        tags = tags[:-1]
+        prompt = tokenizer(prompt_of(tags))["input_ids"]
     ids = [*prompt, *answer][:max_tokens]
     return ids, [*([IGNORED] * len(prompt)), *answer][:max_tokens]
 

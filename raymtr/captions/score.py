@@ -37,6 +37,7 @@ Floats = NDArray[np.float64]
 MAX_TOKENS = 160
 BATCH = 64  # texts encoded at once
 NGRAMS = (1, 2)
+SHARES = ("coverage", "invention", "faithful", "acceptable")  # figures that all may have at a bound
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,20 @@ def score_captions(
 
 
 def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Any]:
-    """For each figure `{"mean", "low", "high"}`: its mean and the 95 % bootstrap interval."""
+    """For each figure `{"mean", "low", "high"}`: its mean and the 95 % bootstrap interval.
+
+    A share of a few pairs that are all alike is not known to be 0 or 1, and its interval says so.
+    """
+    return _with_intervals(values, rng, shares=SHARES)
+
+
+def _with_intervals(
+    values: Mapping[str, Floats], rng: np.random.Generator, *, shares: Sequence[str]
+) -> dict[str, Any]:
     summary = {}
     for name, column in values.items():
-        low, high = metrics.bootstrap_interval(column, rng)
+        bounds = (0.0, 1.0) if name in shares else None
+        low, high = metrics.bootstrap_interval(column, rng, bounds=bounds)
         summary[name] = {"mean": float(column.mean()), "low": low, "high": high}
     return summary
 
@@ -165,4 +176,5 @@ def paired_differences(
     values: Mapping[str, Floats], baseline: Mapping[str, Floats], rng: np.random.Generator
 ) -> dict[str, Any]:
     """`with_intervals` of the differences pair by pair; an interval without 0 is no accident."""
-    return with_intervals({name: values[name] - baseline[name] for name in values}, rng)
+    differences = {name: values[name] - baseline[name] for name in values}
+    return _with_intervals(differences, rng, shares=())

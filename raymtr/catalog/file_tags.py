@@ -34,6 +34,7 @@ TAGGED = pa.schema(
     ]
 )
 READERS = 16  # threads
+AT_ONCE = 8  # files that a thread is given: handing over one costs as much as half of its reading
 FEWEST_BYTES = 10  # a second of audio has more, silence in FLAC included; else its header lies
 
 Words = list[dict[str, list[str]]]  # of each tag of a file, the most trusted first
@@ -58,8 +59,10 @@ def read_tags(files: pa.Table) -> pa.Table:
     Three columns more: `named_by_tag` says whether the title is not the file's name; `code` and
     `reason` are null but where a file is empty or unreadable.
     """
+    listed = files.to_pylist()
+    some = [listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE)]
     with ThreadPoolExecutor(READERS) as pool:
-        rows = list(pool.map(_read_file, files.to_pylist()))
+        rows = [row for part in pool.map(_read_some, some) for row in part]
     return pa.Table.from_pylist(rows, schema=TAGGED)
 
 
@@ -69,9 +72,13 @@ def digests_of(uris: Iterable[str]) -> Iterator[str | None]:
         yield from pool.map(_digest, uris)
 
 
+def _read_some(files: list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [_read_file(file) for file in files]
+
+
 def _read_file(file: dict[str, str]) -> dict[str, Any]:
     try:
-        stream, size = _open(file["uri"])
+        stream, size, version = _open(file["uri"])
     except FileNotFoundError:
         return file | {"code": "missing", "reason": "a link to a file that is not there"}
     except UnusableError as error:
@@ -82,7 +89,9 @@ def _read_file(file: dict[str, str]) -> dict[str, Any]:
         if size == 0:
             return file | {"code": "empty", "reason": "the file has no bytes"}
         found = audio.describe(stream)
-    row = file | read_words(found.words) | {"audio_digest": found.digest}
+    row: dict[str, Any] = read_words(found.words)
+    row |= {"track_id": file["track_id"], "uri": file["uri"]}
+    row |= {"file_version": version, "audio_digest": found.digest}
     row["named_by_tag"] = row["title"] is not None
     row["title"] = row["title"] or file["title"]
     if found.seconds is not None and 0.0 < found.seconds < size / FEWEST_BYTES:
@@ -92,24 +101,32 @@ def _read_file(file: dict[str, str]) -> dict[str, Any]:
 
 def _digest(uri: str) -> str | None:
     try:
-        stream, _ = _open(uri)
+        stream, _, _ = _open(uri)
     except (OSError, InputError, UnusableError):
         return None
     with stream:
         return audio.describe(stream).digest
 
 
-def _open(uri: str) -> tuple[BinaryIO, int]:
-    """The file at `uri`, and its bytes. Raises OSError; a pipe would block, so it is refused."""
+def _open(uri: str) -> tuple[BinaryIO, int, str | None]:
+    """The file at `uri`, its bytes and its version, which of an object store is not asked.
+
+    Raises OSError; a pipe would block, so it is refused.
+    """
     if storage.is_remote(uri):
         filesystem, path = storage.open_filesystem(uri)
         remote = filesystem.open_input_file(path)
-        return io.BufferedReader(remote), int(remote.size())
+        return io.BufferedReader(remote), int(remote.size()), None
     path = storage.local_path(uri)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is no regular file")
-    return open(path, "rb", buffering=0), status.st_size
+    return open(path, "rb", buffering=0), status.st_size, version_of(status)
+
+
+def version_of(status: os.stat_result) -> str:
+    """What a local file's content is told by: a moved folder keeps it, a replaced file does not."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def read_words(words: Words) -> dict[str, Any]:
@@ -135,7 +152,9 @@ def _values(words: Words, names: Iterable[str]) -> list[str]:
     """
     for name in names:
         for fields in words:
-            lines = [one_line(text) for text in fields.get(name, ())]
+            if name not in fields:
+                continue
+            lines = [one_line(text) for text in fields[name]]
             if found := [line for line in lines if line and line.strip("? ")]:
                 return list(dict.fromkeys(found))
     return []

@@ -1,9 +1,8 @@
 """A manifest, somebody's own table of tracks -> tracks.
 
 Known columns are strictly typed, and a value that does not fit is named with its row; everything
-else is kept as an extra. A column that a catalog has already takes its type there. Else text
-formats have no types, so a CSV extra becomes numbers or truth values only where each of its cells
-comes back as it was written: 007, 1e5 and 1.10 are codes. Lists in text (tags, similar artists)
+else is kept as an extra. A column that a catalog has already takes its type there; else an extra
+of a text format has the type that `text_cells` sees in it. Lists in text (tags, similar artists)
 are split on , ; and |, artists on ; and | alone (Earth, Wind & Fire are one), unless the cell is a
 list as JSON or Python writes it.
 
@@ -23,6 +22,7 @@ import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.catalog.tabular import read_rows
+from raymtr.catalog.text_cells import inferred, trimmed
 from raymtr.errors import InputError, UnusableError
 from raymtr.track import KNOWN, SCHEMA, check_tracks, fit_column
 
@@ -51,7 +51,7 @@ def read_manifest(uri: str, *, like: pa.Schema | None = None) -> pa.Table:
             column = known_column(column, like.field(name).type, name, rows.place)
             column = fit_column(column, like.field(name), place=rows.place)
         elif not rows.typed:
-            column = inferred(column)
+            column = inferred(column, name)
         table = table.set_column(position, name, column)
     if "uri" in table.column_names:
         at = table.column_names.index("uri")
@@ -80,12 +80,6 @@ def known_column(
     if texts and pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
         return without_empty(column.cast(wanted))
     return column
-
-
-def trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without outer white space; empty ones null."""
-    texts = pc.utf8_trim_whitespace(texts)
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def split_texts(cells: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> pa.ChunkedArray:
@@ -130,29 +124,6 @@ def _without_empty(lists: pa.Array) -> pa.Array:
     return pa.ListArray.from_arrays(
         pa.array(offsets), texts.filter(kept), mask=pa.array(counts == 0)
     )
-
-
-def inferred(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    """An extra column of text as whole numbers, numbers or truth values where all cells are.
-
-    A cell is a number only where that number, written again, is the cell.
-    """
-    texts = trimmed(cells)
-    if texts.null_count == len(texts):
-        return texts
-    if pc.all(pc.match_substring_regex(texts, r"(?i)^(true|false)$")).as_py():
-        return texts.cast(pa.bool_())
-    if not pc.all(pc.match_substring_regex(texts, r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$")).as_py():
-        return texts
-    try:
-        whole = texts.cast(pa.int64())
-        return whole if whole.cast(pa.string()).equals(texts) else texts
-    except pa.ArrowInvalid:
-        numbers = texts.cast(pa.float64())
-    given = texts.drop_null().to_pylist()
-    kept = zip(numbers.drop_null().to_pylist(), given, strict=True)
-    same = all(cell in (repr(number), f"{number:.0f}") for number, cell in kept)
-    return numbers if same else texts
 
 
 def parent(uri: str) -> str:

@@ -1,22 +1,29 @@
 """Parquet files of other people's making: one, or the parts in a folder, as one table.
 
 Each part is made plain before they are put together, for writers disagree: whole numbers here and
-broken ones there, text in one of four types. A file's own columns are read and nothing is taken
-from the names of the folders above it.
+broken ones there, text in one of four types. Folders named `key=value` below the one that is read
+are Hive's partitions: their keys are columns, unless a file has its own. Nothing is taken from the
+names of folders above it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raymtr import storage
 from raymtr.catalog.rows import Rows, refuse_twice
+from raymtr.catalog.text_cells import inferred
 from raymtr.columns import join_parts, plain_columns
 from raymtr.errors import InputError
+
+Keys = dict[str, str | None]  # of the partition that a file belongs to
+
+_NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
 def read_parquet(uri: str) -> Rows | None:
@@ -26,8 +33,9 @@ def read_parquet(uri: str) -> Rows | None:
     """
     filesystem, path = storage.open_filesystem(uri)
     one = filesystem.get_file_info(path).is_file
-    files = [uri] if one else [f"{uri.rstrip('/')}/{name}" for name in _parts(uri)]
-    tables = [_table(file) for file in files]
+    parts = {uri: {}} if one else partitions(uri.rstrip("/"))
+    files = list(parts)
+    tables = _with_keys([_table(file) for file in files], list(parts.values()))
     if not tables:
         return None
     try:
@@ -44,18 +52,39 @@ def read_parquet(uri: str) -> Rows | None:
     return Rows(table, place, typed=True)
 
 
-def _parts(folder: str) -> list[str]:
-    """The Parquet files of a folder; hidden ones are other programs' notes."""
+def partitions(folder: str, above: Keys | None = None) -> dict[str, Keys]:
+    """The Parquet files of a folder and its partitions, with the keys of each; hidden ones are
+    other programs' notes.
+    """
+    keys = above or {}
     names = storage.list_files(folder, suffix=".parquet")
-    return [name for name in names if not name.startswith((".", "_"))]
+    found = {f"{folder}/{name}": keys for name in names if not name.startswith((".", "_"))}
+    for name in storage.list_folders(folder):
+        key, equals, value = (unquote(part) for part in name.partition("="))
+        if key and equals and key not in keys and not name.startswith((".", "_")):
+            own = {key: None if value == _NOTHING else value}
+            found |= partitions(f"{folder}/{name}", keys | own)
+    return found
+
+
+def _with_keys(tables: list[pa.Table], keys: list[Keys]) -> list[pa.Table]:
+    """Each table with the keys of its partition that it has no column of."""
+    for key in dict.fromkeys(key for own in keys for key in own):
+        texts = pa.chunked_array([pa.array([own.get(key) for own in keys], pa.string())])
+        values = zip(tables, inferred(texts, key), strict=True)
+        tables = [
+            table
+            if key in table.column_names
+            else table.append_column(key, pa.repeat(value, len(table)))
+            for table, value in values
+        ]
+    return tables
 
 
 def _table(file: str) -> pa.Table:
     filesystem, path = storage.open_filesystem(file)
     try:
-        with pq.ParquetFile(
-            path, filesystem=filesystem
-        ) as opened:  # a folder `year=1999` says none
+        with pq.ParquetFile(path, filesystem=filesystem) as opened:
             table = opened.read()
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{file} cannot be read as Parquet: {error}") from error

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymtr.catalog.manifest import trimmed
 from raymtr.catalog.tabular import read_rows
+from raymtr.catalog.text_cells import trimmed
 from raymtr.errors import InputError
 from raymtr.track import artist_key, fit_column
 

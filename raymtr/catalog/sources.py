@@ -13,8 +13,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from raymtr.catalog.manifest import inferred
 from raymtr.catalog.tabular import read_rows
+from raymtr.catalog.text_cells import inferred
 from raymtr.track import KNOWN, check_tracks
 
 CLIP_S = 10.0  # seconds of every cut clip of real_music and midi
@@ -44,7 +44,9 @@ def _tracks(table: str, rows_of: Callable[[dict[str, str]], Iterator[dict[str, A
     tracks = pa.Table.from_pylist(rows)
     for position, field in enumerate(tracks.schema):
         if field.name not in KNOWN and pa.types.is_string(field.type):
-            tracks = tracks.set_column(position, field.name, inferred(tracks.column(position)))
+            tracks = tracks.set_column(
+                position, field.name, inferred(tracks.column(position), field.name)
+            )
     return check_tracks(tracks)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
-from raymtr.catalog.file_tags import digests_of
+from raymtr.catalog.file_tags import digests_of, version_of
 from raymtr.track import extras_of
 
 LOG = logging.getLogger("raymtr")
@@ -41,8 +41,8 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
 def with_file_versions(tracks: pa.Table) -> pa.Table:
     """`tracks` with the `file_version` of every local file that is there and has none given.
 
-    Size and time of change: a moved folder keeps them, a replaced file does not. Asking an object
-    store costs a request a file, so there only a manifest's own column tells.
+    A folder's files were given theirs when they were opened. Asking an object store costs a request
+    a file, so there only a manifest's own column tells.
     """
     versions = [
         given or (_version(storage.local_path(uri)) if uri and not storage.is_remote(uri) else None)
@@ -81,10 +81,9 @@ def with_digests(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
 
 def _version(path: str) -> str | None:
     try:
-        status = os.stat(path)
+        return version_of(os.stat(path))
     except OSError:
         return None
-    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def missing_audio(tracks: pa.Table) -> dict[str, Any]:

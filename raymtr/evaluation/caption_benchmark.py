@@ -40,6 +40,7 @@ from raymtr.workspace import Workspace
 TEMPLATE, TAGS = "template", "tags"
 SHOWN = ("bert_f1", "rouge_l", "coverage", "invention", "faithful", "acceptable", "words")
 HELD_OUT = "held_out.jsonl"  # in a captioner's folder
+MARK = "*"  # of a system whose captioner was trained on some of the pairs
 PAIRS_AT_ONCE = 256  # whose references' token states are held
 
 Written = list[list[str]]  # for each pair, a system's captions
@@ -219,7 +220,8 @@ def table_lines(answer: Mapping[str, Any]) -> list[str]:
     ]
     for name, figures in answer["systems"].items():
         alone = "".join(f"{figures[f'distinct_{n}']:11.3f}" for n in NGRAMS)
-        lines += _two_lines(name, figures, alone)
+        mark = f" {MARK}" if answer.get("trained_on", {}).get(name) else ""
+        lines += _two_lines(f"{name}{mark}", figures, alone)
     if answer["differences"]:
         lines += ["", f"pair by pair, less {answer['baseline']}"]
     for name, figures in answer["differences"].items():

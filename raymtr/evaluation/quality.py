@@ -13,12 +13,15 @@ a search that returns a hundred hits is not forgiven for the rest of the pool.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from raymtr import metrics
 from raymtr.evaluation.benchmarks import Benchmark, Query
+from raymtr.trained_on import Record, known, track_names
 
 Figures = dict[str, float]
 Intervals = dict[str, list[float]]  # figure -> [low, high]
@@ -95,6 +98,35 @@ def _rows(
         scores = np.zeros((1, len(column)))
         scores[0, [column[track_id] for track_id in ranked]] = np.arange(len(ranked), 0, -1)
         yield scores, benchmark.grades(query.query_id)[None]
+
+
+def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) -> dict[str, Any]:
+    """How much of the pool a model was trained on, and how many queries a kind that decides.
+
+    `tracks` is a catalog of the pool, `record` the model's (raymtr.trained_on). Counts are None
+    where the model has none. Nothing is refused: how well a model knows what it learnt from is
+    worth asking. But it is another question, so a query counts as soon as one of its right answers
+    was trained on.
+    """
+    if record is None:
+        return {"pool": None, "queries": dict.fromkeys(benchmark.kinds())}
+    ids = tracks["track_id"].to_pylist()
+    digests = [None] * len(ids)
+    if "audio_digest" in tracks.column_names:
+        digests = tracks["audio_digest"].to_pylist()
+    names = dict(zip(ids, digests, strict=True))
+    seen = known(record, [track_names(track, names.get(track)) for track in benchmark.pool])
+    learnt = {track for track, there in zip(benchmark.pool, seen, strict=True) if there}
+    return {
+        "pool": len(learnt),
+        "queries": {
+            kind: sum(
+                not learnt.isdisjoint(benchmark.right[query.query_id])
+                for query in benchmark.of_kind(kind)
+            )
+            for kind in benchmark.kinds()
+        },
+    }
 
 
 def chance(benchmark: Benchmark, rng: np.random.Generator) -> dict[str, Figures]:

@@ -23,7 +23,8 @@ import pyarrow as pa
 
 from raymtr import audio, storage
 from raymtr.errors import UnusableError
-from raymtr.index.shards import EMBEDDED, HUNG, SOURCES, MadeBy, hung_name
+from raymtr.index.shard_tables import SOURCES
+from raymtr.index.shards import EMBEDDED, HUNG, MadeBy, hung_name
 from raymtr.specs import AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:

@@ -35,10 +35,8 @@ GRACE = timedelta(minutes=10)  # that a reader may stay on a build when another 
 
 def live_build(workspace: Workspace) -> Build:
     """The build that serves. Raises InputError where nothing was published yet."""
-    pointer = _pointer(workspace)
-    if not storage.exists(pointer):
-        raise InputError(f"nothing to search in {workspace.root} yet; run `raymtr index` first")
-    return from_dict(Build, storage.read_json(pointer))
+    workspace.require_live()
+    return from_dict(Build, storage.read_json(workspace.live_pointer))
 
 
 def kept_builds(workspace: Workspace) -> list[Build]:
@@ -108,7 +106,7 @@ def put_live(workspace: Workspace, build: Build) -> None:
     if before and before.name != build.name:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_record(workspace, replace(before, retired_at=now))
-    storage.write_json(_pointer(workspace), to_dict(build))
+    storage.write_json(workspace.live_pointer, to_dict(build))
 
 
 def drop_old(workspace: Workspace, *, keep: int) -> None:
@@ -145,7 +143,7 @@ def _in_grace(build: Build) -> bool:
 
 
 def _live_or_none(workspace: Workspace) -> Build | None:
-    return live_build(workspace) if storage.exists(_pointer(workspace)) else None
+    return live_build(workspace) if storage.exists(workspace.live_pointer) else None
 
 
 def _make(
@@ -208,7 +206,3 @@ def _drop_tables(db: Any, build: str) -> None:
 
 def _record(workspace: Workspace, build: Build) -> str:
     return f"{workspace.db}/builds/{build.name}.json"
-
-
-def _pointer(workspace: Workspace) -> str:
-    return f"{workspace.db}/live.json"

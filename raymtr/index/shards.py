@@ -33,6 +33,16 @@ import pyarrow.compute as pc
 
 from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.shard_tables import (
+    MADE_FROM,
+    SOURCES,
+    letters_of,
+    sounding_otherwise,
+    tracks_of,
+    windows_of,
+    with_adopted_digests,
+    with_digest,
+)
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
@@ -41,10 +51,6 @@ RUN = "run.json"
 EVERY_CODE = "all"
 HUNG = "timeout"  # the code of a track whose decoder did not come back
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
-SOURCES = ["track_id", "uri", "file_version"]  # what a track is to be made from
-MADE_FROM = [*SOURCES, "audio_digest"]  # and what it was made from
-# A dead letter here says by which rules the file was refused: by older ones it is tried again.
-LETTERS = pa.schema([*DEAD_LETTER, pa.field("rules", pa.int32())])
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of another kind than what decoding refuses
 TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
 
@@ -125,14 +131,12 @@ class Shards:
         name = _shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
-        storage.write_table(self._file("windows", name), self._windows_of(good))
+        storage.write_table(self._file("windows", name), windows_of(good, self.made_by.dim))
         storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
-            rules = pa.array([audio.RULES] * len(failed), pa.int32())
-            letters = failed.select(DEAD_LETTER.names).append_column("rules", rules)
-            storage.write_table(self._file("dead_letter", name), letters.cast(LETTERS))
+            storage.write_table(self._file("dead_letter", name), letters_of(failed))
         self._check_owner()
-        storage.write_table(self._file("tracks", name), self._tracks_of(good))
+        storage.write_table(self._file("tracks", name), tracks_of(good, self.made_by.dim))
 
     def done(self) -> pa.ChunkedArray:
         """Ids of every committed track, embedded or failed, in no order."""
@@ -150,46 +154,20 @@ class Shards:
         return catalog.filter(wanted).select(SOURCES)
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
-        """Ids of committed tracks whose audio is another one now.
-
-        Where both digests of the coded audio are known they decide, so that a tagger costs no
-        vector. Else versions do where a scan knew both, so that moving a folder changes nothing;
-        elsewhere the URI does.
-        """
+        """Ids of committed tracks whose audio is another one now."""
         before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
-        both = _with_digest(before).join(
-            _with_digest(catalog).select(MADE_FROM),
-            "track_id",
-            join_type="inner",
-            right_suffix="_now",
-        )
-        same_uri = pc.equal(both["uri"], both["uri_now"])
-        same_version = pc.equal(both["file_version"], both["file_version_now"])  # null: unknown
-        digests = both["audio_digest"], both["audio_digest_now"]
-        rules = [pc.utf8_slice_codeunits(digest, 0, 2) for digest in digests]  # `1-`, a version
-        unknown = pa.scalar(None, pa.bool_())
-        same_digest = pc.if_else(pc.equal(*rules), pc.equal(*digests), unknown)
-        same = pc.coalesce(same_digest, same_version, same_uri)
-        return both["track_id"].filter(pc.invert(pc.fill_null(same, True)))
+        return sounding_otherwise(before, catalog)
 
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Note the digest of files that were embedded before there was one and are as they were."""
-        now = catalog.filter(pc.is_valid(_with_digest(catalog)["audio_digest"])).select(MADE_FROM)
+        now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
         for name in sorted(self._names("sources")) if len(now) else ():
-            held = _with_digest(storage.read_table(self._file("sources", name)))
-            unknown = pc.is_null(held["audio_digest"])
-            place = pc.index_in(held["track_id"], value_set=now["track_id"])
-            found = now.take(place)
-            same = pc.equal(held["file_version"], found["file_version"])
-            adopted = pc.and_kleene(unknown, pc.fill_null(same, False))
-            if pc.any(adopted).as_py():
-                digests = pc.if_else(adopted, found["audio_digest"], held["audio_digest"])
-                at = held.column_names.index("audio_digest")
-                held = held.set_column(at, "audio_digest", digests)
+            held = storage.read_table(self._file("sources", name))
+            if (adopted := with_adopted_digests(held, now)) is not None:
                 self._check_owner()
-                storage.write_table(self._file("sources", name), held)
+                storage.write_table(self._file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Take these tracks, embedded or failed, out of the shards that hold them.
@@ -229,7 +207,7 @@ class Shards:
         table = self._read("tracks", ["track_id", "vector"])
         if table is not None:
             return table
-        return self._tracks_of(EMBEDDED.empty_table()).select(["track_id", "vector"])
+        return tracks_of(EMBEDDED.empty_table(), self.made_by.dim).select(["track_id", "vector"])
 
     def lengths(self) -> pa.Table:
         """`track_id, seconds` of the tracks whose decoded length is known."""
@@ -248,8 +226,8 @@ class Shards:
 
         Of the shards that hold none of them only the ids are read.
         """
-        tracks = [self._tracks_of(EMBEDDED.empty_table())]
-        windows = [self._windows_of(EMBEDDED.empty_table())]
+        tracks = [tracks_of(EMBEDDED.empty_table(), self.made_by.dim)]
+        windows = [windows_of(EMBEDDED.empty_table(), self.made_by.dim)]
         for name in sorted(self._names("tracks")):
             held = storage.read_table(self._file("tracks", name), ["track_id"])
             if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
@@ -321,26 +299,6 @@ class Shards:
                 f"another embed job has taken over {self.folder}; let one of them finish alone"
             )
 
-    def _tracks_of(self, good: pa.Table) -> pa.Table:
-        vectors = self._vectors(good["vector"])
-        columns = {"track_id": good["track_id"], "vector": vectors}
-        return pa.table(columns | {"seconds": good["seconds"]})
-
-    def _windows_of(self, good: pa.Table) -> pa.Table:
-        starts = good["starts_s"].combine_chunks()
-        return pa.table(
-            {
-                "track_id": good["track_id"].take(pc.list_parent_indices(starts)),
-                "start_s": pc.list_flatten(starts),
-                "end_s": pc.list_flatten(good["ends_s"].combine_chunks()),
-                "vector": self._vectors(good["windows"]),
-            }
-        )
-
-    def _vectors(self, lists: pa.ChunkedArray) -> pa.FixedSizeListArray:
-        flat = pc.list_flatten(lists.combine_chunks())
-        return pa.FixedSizeListArray.from_arrays(flat, self.made_by.dim)
-
 
 def find_shards(workspace: Workspace, fingerprint: str | None = None) -> Shards:
     """The shards of a model: the one named, else the one whose embedding finished last.
@@ -361,13 +319,6 @@ def find_shards(workspace: Workspace, fingerprint: str | None = None) -> Shards:
             f"no finished embeddings in {workspace.root} (there are: {seen}); run `raymtr embed`"
         )
     return max(finished, key=lambda shards: storage.modified_s(f"{shards.folder}/{RUN}"))
-
-
-def _with_digest(table: pa.Table) -> pa.Table:
-    """`table` with the column that what was written before there were digests lacks."""
-    if "audio_digest" in table.column_names:
-        return table
-    return table.append_column("audio_digest", pa.nulls(len(table), pa.string()))
 
 
 def matrix_of(column: pa.ChunkedArray) -> np.ndarray:

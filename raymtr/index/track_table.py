@@ -42,6 +42,7 @@ from raymtr.index.track_rows import (
     Row,
     read_rows,
 )
+from raymtr.track import split_artists
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 KINDS = ("tracks", "vectors", "windows")
@@ -227,9 +228,16 @@ class TrackTable:
 
     @calling("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
-        """The catalog's columns of these tracks, by id; an unknown id is absent."""
-        wanted = ["track_id", *(columns or self.columns)]
-        return {row["track_id"]: row for row in self._rows.by_id(ids, wanted)}
+        """The catalog's columns of these tracks, by id; an unknown id is absent.
+
+        Where a build of before has no `artists`, they are made of `artist`, as a scan would.
+        """
+        wanted = ["track_id", *(columns or [*self.columns, "artists"])]
+        rows = self._rows.by_id(ids, wanted)
+        if "artists" in wanted:
+            for row in rows:
+                row.setdefault("artists", split_artists(row.get("artist") or "") or None)
+        return {row["track_id"]: row for row in rows}
 
     @calling("vectors of tracks")
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:

@@ -29,6 +29,7 @@ from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_aud
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
 from raymtr.specs import Precision, TowersSpec
+from raymtr.trained_on import Record
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
 LEAST_COSINE_INT8 = 0.98  # of a text's, after quantize_text
@@ -53,12 +54,14 @@ class Model:
         device: str = "cpu",
         provenance: Mapping[str, Any] | None = None,
         golden: Mapping[str, Any] | None = None,
+        trained_on: Record | None = None,
     ) -> None:
         self.towers = towers.eval()
         self.precision = precision
         self.normalize = normalize
         self.device = open_device(device)
         self.provenance = dict(provenance or {})
+        self.trained_on = trained_on
         self._golden = golden
         self._least_text_cosine = LEAST_COSINE[precision]
         self._tokenizing = threading.Lock()  # a fast tokenizer holds its padding as state
@@ -85,6 +88,18 @@ class Model:
         for rows in _alike([len(ids) for ids in tokens], TEXTS_AT_ONCE[self.device.type]):
             vectors[rows] = self._embed_tokens(torch.tensor([tokens[row] for row in rows]))
         return self._finish(vectors)
+
+    def unread(self, sentences: Sequence[str]) -> tuple[str, ...]:
+        """What to tell of sentences that are longer than the text tower reads; often nothing."""
+        tower = self.towers.text_tower
+        with self._tokenizing:
+            longest = max(tower.lengths(list(sentences)), default=0)
+        if longest <= tower.spec.max_tokens:
+            return ()
+        return (
+            f"this model reads {tower.spec.max_tokens} tokens of a text: of {longest} the last "
+            f"{longest - tower.spec.max_tokens} were not read",
+        )
 
     def encode_audio(self, sources: Sequence[Sound]) -> np.ndarray:
         """One row for each recording, float32 [N, D]: the mean of its windows' vectors.
@@ -143,7 +158,7 @@ class Model:
 
     def save(self, folder: str) -> None:
         """Write the model to `folder`, whole or not at all; `load_model(folder)` reads it."""
-        save_towers(self.towers, folder, provenance=self.provenance)
+        save_towers(self.towers, folder, provenance=self.provenance, trained_on=self.trained_on)
 
     def check_golden(self, sides: Collection[Side] = SIDES) -> float | None:
         """Embed the pinned inputs of `sides` again; the lowest cosine to what was pinned at save.

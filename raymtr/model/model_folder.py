@@ -4,6 +4,7 @@
     model.safetensors   float32 weights of both towers, heads and scale, a frozen tower included
     text_tower/         the text encoder's config and tokenizer (`clap/`: those of a CLAP)
     golden.json         vectors of a few fixed inputs, computed when it was saved (model.golden)
+    trained_on.npy      what it was trained on, where that is known (raymtr.trained_on)
 
 The folder is written beside its place and renamed into it, so a reader sees all of it or none.
 """
@@ -29,27 +30,34 @@ from raymtr.model.golden import golden_vectors
 from raymtr.model.identity import CONFIG, FORMAT, GOLDEN, WEIGHTS, damaged, read_config
 from raymtr.model.two_towers import TEXT_PART, TwoTowers, blank_audio_side, blank_towers
 from raymtr.specs import TowersSpec, from_dict, to_dict
+from raymtr.trained_on import RECORD, Record, to_bytes
 
 Towers = TwoTowers | ClapTowers
 
 
 def save_towers(
-    towers: Towers, folder: str, *, provenance: Mapping[str, Any] | None = None
+    towers: Towers,
+    folder: str,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    trained_on: Record | None = None,
 ) -> None:
     """Write `towers` as a raymtr model at `folder`, a path or URI, whole or not at all.
 
-    A model that lies there already is replaced. Raises InputError where something else does, and
-    UnusableError where the disk refuses.
+    `trained_on` is what they were trained on; None says that it is unknown. A model that lies
+    there already is replaced. Raises InputError where something else does, and
+    UnusableError where the disk refuses or the towers give vectors that are no numbers.
     """
     try:
         if _is_something_else(folder):
             raise InputError(f"{folder} exists and is no raymtr model; save to another folder")
         if storage.is_remote(folder):
             with tempfile.TemporaryDirectory() as partial:
-                _write(towers, Path(partial), provenance or {})
+                _write(towers, Path(partial), provenance or {}, trained_on)
                 _upload(Path(partial), folder)
         else:
-            _replace(towers, Path(storage.local_path(folder)).absolute(), provenance or {})
+            place = Path(storage.local_path(folder)).absolute()
+            _replace(towers, place, provenance or {}, trained_on)
     except (OSError, SafetensorError) as error:
         raise UnusableError(f"cannot save a model to {folder}: {error}") from error
 
@@ -60,12 +68,14 @@ def _is_something_else(folder: str) -> bool:
     return bool(storage.list_files(folder) or storage.list_folders(folder))
 
 
-def _replace(towers: Towers, place: Path, provenance: Mapping[str, Any]) -> None:
+def _replace(
+    towers: Towers, place: Path, provenance: Mapping[str, Any], trained_on: Record | None
+) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
         (partial / "new").mkdir()
-        _write(towers, partial / "new", provenance)
+        _write(towers, partial / "new", provenance, trained_on)
         if place.exists():
             place.rename(partial / "old")
         (partial / "new").rename(place)
@@ -83,7 +93,9 @@ def _upload(source: Path, uri: str) -> None:
     storage.write_bytes(f"{uri}/{CONFIG}", config)
 
 
-def _write(towers: Towers, folder: Path, provenance: Mapping[str, Any]) -> None:
+def _write(
+    towers: Towers, folder: Path, provenance: Mapping[str, Any], trained_on: Record | None
+) -> None:
     weights = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in towers.state_dict().items()
@@ -91,12 +103,20 @@ def _write(towers: Towers, folder: Path, provenance: Mapping[str, Any]) -> None:
     save_file(weights, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
     towers.save_parts(folder)
+    if trained_on is not None:
+        (folder / RECORD).write_bytes(to_bytes(trained_on))
     config: dict[str, Any] = {"format": FORMAT, "model": to_dict(towers.spec)}
     if isinstance(towers, ClapTowers):
         config["kind"] = KIND
     config["provenance"] = dict(provenance)
     for name, document in ((CONFIG, config), (GOLDEN, golden_vectors(towers))):
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        try:
+            text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        except ValueError as error:
+            raise UnusableError(
+                "these towers give vectors that are no numbers: they are not saved; train with a "
+                "lower train.learning_rate"
+            ) from error
         (folder / name).write_text(text + "\n", encoding="utf-8")
 
 

@@ -31,6 +31,7 @@ from raymtr.model.model import Model
 from raymtr.model.model_folder import Towers, load_weights, read_towers
 from raymtr.model.two_towers import TwoTowers, blank_towers
 from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
+from raymtr.trained_on import read_record
 
 LOG = logging.getLogger("raymtr")
 
@@ -83,6 +84,7 @@ def load_model(
     if precision not in get_args(Precision):
         raise InputError(f"precision is {' or '.join(get_args(Precision))}, got {precision!r}")
     golden: dict[str, Any] | None
+    trained_on = None if name in PUBLISHED else read_record(name)
     if storage.is_remote(name):
         with tempfile.TemporaryDirectory() as copied:
             towers, provenance, golden = read_towers(
@@ -103,6 +105,7 @@ def load_model(
         device=device,
         provenance=provenance,
         golden=golden,
+        trained_on=trained_on,
     )
 
 

@@ -71,13 +71,25 @@ class TextTower(nn.Module):
         return (states * real).sum(1) / real.sum(1).clamp(min=1.0)
 
     def token_ids(self, sentences: list[str]) -> list[list[int]]:
-        """The tokens of each sentence, cut at max_tokens, without padding."""
+        """The tokens of each sentence, cut at max_tokens, without padding.
+
+        What a tokenizer takes for marks of its own (`[SEP]`, `</s>`) is text in a sentence.
+        """
+        return self._ids(sentences, cut=True)
+
+    def lengths(self, sentences: list[str]) -> list[int]:
+        """Tokens that each sentence has; what lies beyond max_tokens the tower does not read."""
+        return [len(ids) for ids in self._ids(sentences, cut=False)]
+
+    def _ids(self, sentences: list[str], *, cut: bool) -> list[list[int]]:
         if not sentences:
             return []
         ids: list[list[int]] = self.tokenizer(
             [_well_formed(sentence) for sentence in sentences],
-            truncation=True,
-            max_length=self.spec.max_tokens,
+            truncation=cut,
+            max_length=self.spec.max_tokens if cut else None,
+            split_special_tokens=True,
+            verbose=False,
         )["input_ids"]
         return ids
 
@@ -107,7 +119,7 @@ class NoTextTower(TextTower):
         """Nothing to switch."""
         return self
 
-    def token_ids(self, sentences: list[str]) -> list[list[int]]:
+    def _ids(self, sentences: list[str], *, cut: bool) -> list[list[int]]:
         """Raises InputError, unless there is nothing to read."""
         if sentences:
             raise InputError("this model was loaded with audio_only=True: it reads no text")

@@ -46,7 +46,7 @@ ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
 CANDIDATES = 100  # of each arm, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 LEAST_SURE = 0.1  # score of the best hit where nothing of the question was understood
-HIT_COLUMNS = ("title", "artist", "album", "year", "duration", "tags", "uri")
+HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,7 @@ class Encoded:
     text: np.ndarray | Sequence[np.ndarray] = ()
     recording: np.ndarray | None = None
     took_s: float = 0.0
+    notes: tuple[str, ...] = ()  # what to tell of the encoding
 
 
 class Searcher:
@@ -202,6 +203,7 @@ class Searcher:
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
+            "notes": list(encoded.notes),
             "took_ms": {stage: round(1e3 * seconds, 3) for stage, seconds in took.items()},
         }
 
@@ -255,7 +257,12 @@ class Searcher:
                 recording = hears.encode_audio([plan.recording])[0]
             except AudioError as error:
                 raise InputError(f"the recording to search by cannot be used: {error}") from error
-        return Encoded(text=text, recording=recording, took_s=time.perf_counter() - started)
+        return Encoded(
+            text=text,
+            recording=recording,
+            took_s=time.perf_counter() - started,
+            notes=reads.unread(plan.sentences) if reads else (),
+        )
 
     def _directions(self, plan: Plan, encoded: Encoded) -> list[Direction]:
         return directions_of(

@@ -9,6 +9,7 @@ step: so every machine's cache holds a part of its own.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -28,9 +29,37 @@ from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
 from raymtr.training.tracks import cache_key
 
+Lengths = Callable[[list[str]], list[int]]  # tokens that sentences have
+SENTENCES_LOOKED_AT = 2_000  # for a line that says how many are cut
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
 # Of like length: a quarter less to compute than in one; sixteen pad less, but are smaller products.
 TEXT_GROUPS = 8
+
+
+def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> str | None:
+    """How many training sentences have more tokens than the `most` that a tower reads, in words.
+
+    One sentence of each of up to SENTENCES_LOOKED_AT tracks; None where all are read to their ends.
+    """
+    places = np.linspace(0, len(tracks) - 1, min(len(tracks), SENTENCES_LOOKED_AT)).astype(np.int64)
+    rng = np.random.default_rng([seed, len(places)])
+    rows = tracks.take(places).to_pylist()
+    drawn = [draw_sentence(row, row["captions"] or (), rng) for row in rows]
+    tokens = np.array(lengths([sentence for sentence in drawn if sentence]))
+    cut = int((tokens > most).sum())
+    if not cut:
+        return None
+    return (
+        f"{cut} of {len(tokens)} training sentences are longer than the {most} tokens that the "
+        f"text tower reads: their ends are cut off; the longest has {tokens.max()} "
+        "(towers.text_tower.max_tokens)"
+    )
+
+
+def _number(ids: Tensor) -> int:
+    """A sentence as the tower reads it, as one int64: the same on every worker."""
+    digest = hashlib.blake2b(ids.numpy().tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 class Batches:
@@ -56,7 +85,8 @@ class Batches:
         """This worker's rows of batch `step`."""
         chosen = self.mixture.draw(step, self.spec.global_batch)
         places = np.sort(np.argsort(chosen, kind="stable")[self._share])
-        rows = self.tracks.take(chosen[places]).to_pylist()
+        numbers = chosen[places]
+        rows = self.tracks.take(numbers).to_pylist()
         drawn = []
         for place, track in zip(places.tolist(), rows, strict=True):
             rng = np.random.default_rng([self.spec.seed, step, place])
@@ -66,6 +96,8 @@ class Batches:
         tokens = self.tokenize([sentence for sentence, _, _ in drawn])
         lengths = tokens["attention_mask"].sum(1)
         order = torch.argsort(lengths, stable=True)
+        words = [_number(ids[:n]) for ids, n in zip(tokens["input_ids"], lengths, strict=True)]
+        names = torch.stack([torch.from_numpy(numbers), torch.tensor(words)], dim=1)[order]
         drawn = [drawn[row] for row in order.tolist()]
         waves = np.empty((len(drawn), self.cache.spec.window_samples), np.float32)
         for wave, (_, track, rng) in zip(waves, drawn, strict=True):
@@ -74,7 +106,7 @@ class Batches:
         for rows in torch.tensor_split(order, min(TEXT_GROUPS, len(drawn))):
             longest = int(lengths[rows[-1]])
             texts.append({name: values[rows, :longest] for name, values in tokens.items()})
-        return Batch(waves=torch.from_numpy(waves), texts=texts)
+        return Batch(waves=torch.from_numpy(waves), texts=texts, names=names)
 
     def _clip(self, track: dict[str, Any], rng: np.random.Generator, wave: np.ndarray) -> None:
         """Fill `wave`. Raises UnusableError where the track is no longer what it was."""

@@ -9,6 +9,9 @@ gather, deprecated, so twelve lines stand here.
 Shares may differ by a row, for an elastic run has as many workers as there are: a worker with more
 rows weighs more.
 
+A batch may hold a track twice, or two tracks with the same sentence: a small data set of a mixture
+does, and short sentences do. Those rows are right answers to one another, and are no negatives.
+
 Losses take embeddings, never a model.
 """
 
@@ -65,14 +68,34 @@ def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
     return gathered
 
 
+def right_answers(names: Tensor, sizes: list[int] | None = None) -> Tensor:
+    """Which rows of everyone's are as right an answer to mine as its own: bool [b, sum of sizes].
+
+    `names`, int64 [b, n], are this worker's rows: rows that share any of their n names, each of
+    which has its own column, are right answers to one another. Itself no row is in this.
+    """
+    sizes = sizes or [len(names)] * workers()
+    everyone = gather_rows(names, sizes)
+    shared = (names[:, None] == everyone[None]).any(-1)
+    first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
+    own = torch.arange(len(names), device=names.device)
+    shared[own, own + first] = False
+    return shared
+
+
 def contrastive_loss(
-    audio: Tensor, text: Tensor, logit_scale: Tensor, sizes: list[int] | None = None
+    audio: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    sizes: list[int] | None = None,
+    shared: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE of this worker's pairs [b, D] against everyone's, both ways, averaged.
 
-    The mean over workers is the whole batch's. `sizes` as for `gather_rows`. Embeddings come
-    un-normalised. `logit_scale` is ln(1 / temperature), its exp clamped at 100
-    (Radford et al. 2021; the loss of Doh et al., ICASSP 2024). Always computed in float32.
+    The mean over workers is the whole batch's. `sizes` as for `gather_rows`; `shared`, of
+    `right_answers`, are pairs that are no negatives. Embeddings come un-normalised. `logit_scale`
+    is ln(1 / temperature), its exp clamped at 100 (Radford et al. 2021; the loss of Doh et al.,
+    ICASSP 2024). Always computed in float32.
     """
     audio = functional.normalize(audio.float(), dim=-1)
     text = functional.normalize(text.float(), dim=-1)
@@ -82,7 +105,11 @@ def contrastive_loss(
     all_audio, all_text = everyone.chunk(2, dim=1)
     first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
     own = torch.arange(first, first + len(audio), device=audio.device)
-    audio_to_text = functional.cross_entropy(scale * audio @ all_text.T, own)
-    text_to_audio = functional.cross_entropy(scale * text @ all_audio.T, own)
+    to_text, to_audio = scale * audio @ all_text.T, scale * text @ all_audio.T  # [b, everyone]
+    if shared is not None:
+        to_text = to_text.masked_fill(shared, -torch.inf)
+        to_audio = to_audio.masked_fill(shared, -torch.inf)
+    audio_to_text = functional.cross_entropy(to_text, own)
+    text_to_audio = functional.cross_entropy(to_audio, own)
     weight = len(audio) * len(sizes) / sum(sizes)  # 1 where all have as many
     return (audio_to_text + text_to_audio) / 2 * weight

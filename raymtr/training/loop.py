@@ -13,6 +13,8 @@ import logging
 import pickle
 import tempfile
 import time
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -24,8 +26,10 @@ import torch
 from raymtr import storage
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
+from raymtr.progress import speak_to_driver
 from raymtr.specs import Settings, TrainSpec, from_dict
-from raymtr.training.batches import Batches
+from raymtr.trained_on import record_of, track_names
+from raymtr.training.batches import Batches, longer_than
 from raymtr.training.identity import CHECKPOINT
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
@@ -46,8 +50,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0's answer is the run's.
     Raises InputError or UnusableError where trying again is of no use.
     """
-    logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO, to stderr
-    LOG.setLevel(logging.INFO)
+    speak_to_driver()
     settings: Settings = from_dict(Settings, config["settings"])
     spec, folder = settings.train, config["folder"]
     torch.set_num_threads(spec.threads)
@@ -64,6 +67,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         say_who_works(history, spec)
     train, valid = _tracks(folder)
     cache = audio_cache_of(Workspace(config["workspace"]), settings)
+    tower = towers.text_tower
+    if not rank and (cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0)):
+        LOG.warning("%s", cut)
     if context.get_local_rank() == 0:
         make_room(cache, train)
     batches = Batches(train, cache, towers.tokenize, spec, rank=rank, workers=workers)
@@ -88,7 +94,10 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {}
     log.close()
     save_towers(
-        towers, f"{folder}/model", provenance={"source": "raymtr train", "steps": spec.steps}
+        towers,
+        f"{folder}/model",
+        provenance={"source": "raymtr train", "steps": spec.steps},
+        trained_on=record_of(_names(train)),
     )
     return {"resumed_from_step": first, "workers": history, "metrics": log.rows[-1]}
 
@@ -164,6 +173,13 @@ def _tracks(folder: str) -> tuple[pa.Table, pa.Table]:
     assert tracks is not None, "the job writes them before any worker starts"
     in_training = pc.equal(tracks["split"], "train")
     return tracks.filter(in_training), tracks.filter(pc.invert(in_training))
+
+
+def _names(train: pa.Table) -> Iterator[str]:
+    """What the tracks are known by; a run that an older version began has not their sounds."""
+    sounds = train["audio_digest"].to_pylist() if "audio_digest" in train.column_names else ()
+    for track_id, sound in zip_longest(train["track_id"].to_pylist(), sounds):
+        yield from track_names(track_id, sound)
 
 
 def _due(done: int, every: int, steps: int) -> bool:

@@ -22,10 +22,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raymtr.errors import UnusableError
+from raymtr.model.finite import require_finite, weights_norm
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
-from raymtr.training.contrastive_loss import contrastive_loss, shares, workers
+from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
 
 
 class Towers(Protocol):
@@ -52,6 +52,8 @@ class Batch:
     # Of each group input_ids and attention_mask, int64 [g, T]; or, where a frozen tower has read
     # it, its states, float32 [g, hidden]. The sum of all g is b.
     texts: Sequence[Mapping[str, Tensor]]
+    # int64 [b, 2]: each row's track and sentence, as numbers; None where no row can be another's.
+    names: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -61,6 +63,7 @@ class Batch:
                 {name: tokens.to(device, non_blocking=True) for name, tokens in group.items()}
                 for group in self.texts
             ],
+            names=None if self.names is None else self.names.to(device, non_blocking=True),
         )
 
 
@@ -77,6 +80,7 @@ class TrainStep:
         self.towers: Any = towers  # an nn.Module that keeps the Towers protocol
         self.spec, self.device = spec, device
         self.learned = [p for p in towers.parameters() if p.requires_grad]
+        self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
             self.learned, lr=spec.learning_rate, weight_decay=spec.weight_decay
         )
@@ -84,30 +88,38 @@ class TrainStep:
     def __call__(self, batch: Batch, step: int) -> dict[str, float]:
         """Take step number `step` (from 0); the metrics are of the whole global batch.
 
-        Raises UnusableError, on all workers alike, when the loss is no longer finite.
+        Raises UnusableError, on all workers alike, when the loss or, after the update, the weights
+        are no longer finite: what a step leaves can be saved.
         """
         spec, rate = self.spec, learning_rate(step, self.spec)
         training_mode(self.towers, spec.batch_norm)
         torch.manual_seed(_dropout_seed(spec.seed, step))
         self.optimizer.zero_grad(set_to_none=True)
-        own_loss = self.loss(batch.to(self.device))
+        batch = batch.to(self.device)
+        sizes = shares(spec.global_batch, workers()) if workers() > 1 else None
+        shared = None if batch.names is None else right_answers(batch.names, sizes)
+        audio, text = self._forward(batch)
+        own_loss = contrastive_loss(audio, text, self.towers.logit_scale, sizes, shared)
         own_loss.backward()  # type: ignore[no-untyped-call]
-        loss = float(average_gradients(self.learned, own_loss.detach()))
-        if not math.isfinite(loss):
-            raise UnusableError(
-                f"the loss became {loss} at step {step}, learning rate {rate:.3g}; train under "
-                "another --run with a lower train.learning_rate or more train.warmup_steps"
-            )
+        many = own_loss.new_zeros(()) if shared is None else shared.any(1).float().mean()
+        own_figures = torch.stack([own_loss.detach(), many])
+        loss, many_rows = average_gradients(self.learned, own_figures).tolist()
+        cure = (
+            f" at step {step}, learning rate {rate:.3g}; train under another --run with a lower "
+            "train.learning_rate or more train.warmup_steps"
+        )
+        require_finite(loss, "the loss", cure)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        require_finite(weights_norm(self.changing), "the norm of the weights", cure)
         temperature = float(torch.exp(-self.towers.logit_scale.detach().double()))
-        return {"loss": loss, "learning_rate": rate, "temperature": temperature}
-
-    def loss(self, batch: Batch) -> Tensor:
-        """This worker's share of the loss; the towers run in `spec.precision`, the loss in fp32."""
-        sizes = shares(self.spec.global_batch, workers()) if workers() > 1 else None
-        return contrastive_loss(*self._forward(batch), self.towers.logit_scale, sizes)
+        return {
+            "loss": loss,
+            "learning_rate": rate,
+            "temperature": temperature,
+            "shared": many_rows,  # share of rows with another right answer in the batch
+        }
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -130,6 +142,7 @@ class TrainStep:
         return replace(batch, texts=read)
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Audio and text, [b, dim] each, in `spec.precision`; the loss is always in fp32."""
         with self._autocast():
             audio = self.towers.embed_audio(batch.waves)
             text = torch.cat([self._embed_text(group) for group in batch.texts])
@@ -165,19 +178,19 @@ def learning_rate(step: int, spec: TrainSpec) -> float:
     return spec.min_learning_rate + (spec.learning_rate - spec.min_learning_rate) * height
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], loss: Tensor) -> Tensor:
-    """Make every gradient the mean over workers, in place; returns the mean of `loss`."""
+def average_gradients(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
+    """Make every gradient the mean over workers, in place; returns the mean of `figures` [n]."""
     if workers() == 1:
-        return loss
+        return figures
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
+    flat = torch.cat([figures, *(gradient.reshape(-1) for gradient in gradients)])
     dist.all_reduce(flat)
     flat /= workers()
-    sizes = [1, *(gradient.numel() for gradient in gradients)]
+    sizes = [len(figures), *(gradient.numel() for gradient in gradients)]
     mean, *parts = torch.split(flat, sizes)
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
-    return mean.squeeze(0)
+    return mean
 
 
 def _dropout_seed(seed: int, step: int) -> int:

@@ -11,7 +11,8 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,13 +74,33 @@ def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> No
             f"{len(failures)} tracks could not be decoded and {len(train)} to train on are left; "
             f"the first: {failures['uri'][0]}: {failures['reason'][0]}"
         )
-    if len(train) < spec.global_batch:
-        LOG.warning(
-            "%d tracks to train on are fewer than train.global_batch %d: batches hold some twice",
-            len(train),
-            spec.global_batch,
-        )
-    Mixture(train["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
+    datasets = train["dataset"].to_pylist()
+    drawn = Mixture(datasets, spec.mixture, seed=spec.seed).draw(0, spec.global_batch)
+    if said := repeated(drawn, datasets):
+        LOG.warning("%s", said)
+
+
+def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
+    """What a batch of these rows repeats, in words; None where all its tracks are different."""
+    rows = Counter(drawn.tolist())
+    again = len(drawn) - len(rows)
+    if not again:
+        return None
+    small: dict[str, list[int]] = {}
+    for row, count in rows.items():
+        held = small.setdefault(datasets[row] or "", [0, 0])
+        held[0] += 1
+        held[1] += count
+    parts = [
+        f"{count} rows of the {tracks} tracks of {name or 'the catalog'}"
+        for name, (tracks, count) in small.items()
+        if count > tracks
+    ]
+    return (
+        f"{again} of the {len(drawn)} rows of a batch repeat a track ({', '.join(parts)}): no row "
+        "is the negative of its own track, so such a batch tells fewer apart; lower "
+        "train.global_batch, or the weight in train.mixture"
+    )
 
 
 def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:

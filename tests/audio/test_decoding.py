@@ -519,6 +519,7 @@ def test_encrypted_sound_is_named_so_and_plain_sound_that_is_called_so_is_heard(
     assert refused(bytes(m4a)).code == "encrypted"
 
 
+@pytest.mark.slow
 def test_a_store_that_cannot_be_reached_is_a_bad_row() -> None:
     env = {**os.environ, "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s"}
     env |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,12 @@ import torch
 
 from raymtr.captions.base_model import add_lora, base_identity, load_base, load_tokenizer
 from raymtr.captions.finetune import AnswerLoss, FinetuneStep, batches_from, pad
-from raymtr.captions.pairs import Draw, read_pairs
+from raymtr.captions.pairs import Draw, read_pairs, that_fit
 from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.prompt import encode
 from raymtr.errors import InputError, UnusableError
+
+pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 
@@ -85,6 +88,42 @@ def test_lora_trains_its_pairs_and_leaves_the_base_alone(made, small_spec):
         assert changed == ("lora_" in name), name
     adapted = {name.split(".")[-4] for name in step.learned}
     assert adapted == {"q_proj", "v_proj"}
+
+
+def test_pairs_without_room_for_their_caption_are_left_out_and_counted(made):
+    pairs, tokenizer = made
+    many = tuple(f"very long tag number {n}" for n in range(20))
+    long = [replace(pair, tags=many) for pair in pairs[:12]]
+    endless = [replace(pair, caption="A slow piano. " * 40) for pair in pairs[:3]]
+    fit, notes = that_fit([*long, *endless, *pairs[20:30]], tokenizer, max_tokens=64)
+    assert fit == [*long, *pairs[20:30]]
+    assert notes[0].startswith("3 of 25 pairs are left out: their caption does not fit")
+    assert notes[1].startswith("12 of 25 pairs lose tags")
+    assert that_fit(pairs, tokenizer, max_tokens=64) == (pairs, [])
+
+
+def test_too_little_room_for_any_pair_is_refused_with_the_room_there_should_be(made):
+    pairs, tokenizer = made
+    endless = [replace(pair, caption="A slow piano. " * 40) for pair in pairs]
+    with pytest.raises(
+        InputError, match=r"finetune.max_tokens=64 .* 0 of 120 .*: 10 at"
+    ) as refused:
+        that_fit(endless, tokenizer, max_tokens=64)
+    enough = int(re.search(r"(\d+) all", str(refused.value))[1])
+    assert that_fit(endless, tokenizer, max_tokens=enough)[0] == endless
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_an_update_that_spoils_the_weights_is_seen_in_its_own_step(made, small_spec, lora):
+    pairs, tokenizer = made
+    spec = replace(small_spec, learning_rate=1e30, steps=1, warmup=0.0)
+    step = step_of(tokenizer, spec, lora=lora)
+    (batch,) = batches_from(
+        Draw(pairs, weights={}, faithful=1.0), tokenizer, spec, first=0, steps=1
+    )
+    setting = "finetune.learning_rate" if lora else "finetune.toy.learning_rate"
+    with pytest.raises(UnusableError, match=f"norm of the weights became inf .* lower {setting}"):
+        step(batch, 0)
 
 
 def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):

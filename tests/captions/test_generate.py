@@ -29,6 +29,8 @@ from raymtr.captions.written import Written
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec
 
+pytestmark = pytest.mark.slow
+
 SPEC = CaptionSpec(max_new_tokens=12, batch=4, draws=2)
 TRACKS = pa.Table.from_pylist(
     [
@@ -124,6 +126,52 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         open_captioner(other)
     with pytest.raises(InputError, match="no captioner"):
         open_captioner(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("captioner.json", None, "no captioner.json, as where `raymtr finetune` was stopped"),
+        ("adapter_config.json", None, "no adapter_config.json"),
+        ("adapter_model.safetensors", None, "no adapter_model.safetensors"),
+        ("adapter_model.safetensors", b"", "torn or holds no weights"),
+        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "torn or holds no weights"),
+        ("adapter_model.safetensors", 0.9, "torn or holds no weights"),
+    ],
+)
+def test_what_is_less_than_a_captioner_says_so(captioner, tmp_path, name, data, says):
+    shutil.copytree(captioner, tmp_path / "c")
+    whole = (tmp_path / "c" / name).read_bytes()
+    (tmp_path / "c" / name).unlink()
+    if data is not None:
+        cut = whole[: int(data * len(whole))] if isinstance(data, float) else data
+        (tmp_path / "c" / name).write_bytes(cut)
+    with pytest.raises(InputError, match=says):
+        open_captioner(str(tmp_path / "c"))
+
+
+def test_a_base_that_was_deleted_is_said_to_be_gone(captioner, tmp_path):
+    shutil.copytree(captioner, tmp_path / "c")
+    shutil.rmtree(tmp_path / "c/base")
+    with pytest.raises(InputError, match=r"base of the captioner in \S+ is gone: .* put it back"):
+        open_captioner(str(tmp_path / "c"))
+
+
+def test_a_base_that_was_moved_is_found_where_the_captioner_says(captioner, tmp_path):
+    whole = open_captioner(captioner)
+    shutil.copytree(captioner, tmp_path / "c")
+    facts = storage.read_json(f"{tmp_path}/c/captioner.json")
+    facts["base"] = str(tmp_path / "c/elsewhere")
+    storage.write_json(f"{tmp_path}/c/captioner.json", facts)
+    with pytest.raises(InputError, match=r"is gone: there is no model in \S+/elsewhere"):
+        open_captioner(str(tmp_path / "c"))
+    shutil.move(tmp_path / "c/base", tmp_path / "c/elsewhere")
+    moved = open_captioner(str(tmp_path / "c"))
+    assert (moved.identity, moved.base) == (whole.identity, facts["base"])
+    shutil.move(tmp_path / "c", tmp_path / "d")  # and with all that it has, when that is inside
+    facts["base"] = "elsewhere"
+    storage.write_json(f"{tmp_path}/d/captioner.json", facts)
+    assert open_captioner(str(tmp_path / "d")).identity == whole.identity
 
 
 def test_an_adapter_of_another_shape_is_refused(captioner, tmp_path):

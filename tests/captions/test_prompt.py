@@ -54,6 +54,25 @@ def test_only_the_answer_has_a_loss(pair_file, small_spec):
     assert len(cut) == 30 and cut[-1] != tokenizer.eos_token_id
 
 
+def test_where_both_do_not_fit_tags_give_way_and_not_the_caption(pair_file, small_spec):
+    tokenizer = train_tokenizer(read_pairs(pair_file), small_spec.toy)
+    tags = [f"very long tag number {n}" for n in range(20)]
+    whole, _ = encode(tokenizer, tags, "A slow piano.", max_tokens=10_000)
+    prompts = [tokenizer(prompt_of(tags[:n]))["input_ids"] for n in range(1, 21)]
+    for room in range(40, len(whole) + 1, 7):
+        ids, labels = encode(tokenizer, tags, "A slow piano.", max_tokens=room)
+        asked = labels.count(IGNORED)
+        assert tokenizer.decode(ids[asked:]) == " A slow piano.</s>"
+        assert ids[:asked] == [p for p in prompts if len(p) + len(ids[asked:]) <= room][-1]
+
+
+def test_an_end_mark_in_a_caption_does_not_end_it(pair_file, small_spec):
+    tokenizer = train_tokenizer(read_pairs(pair_file), small_spec.toy)
+    ids, labels = encode(tokenizer, ["slow"], "A slow </s> piano <s> <pad>.", max_tokens=64)
+    assert ids.count(tokenizer.eos_token_id) == 1 and tokenizer.pad_token_id not in ids
+    assert tokenizer.decode(ids[labels.count(IGNORED) : -1]) == " A slow </s> piano <s> <pad>."
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [

@@ -255,6 +255,15 @@ def test_a_cell_that_would_not_come_back_as_it_was_written_stays_text(tmp_path, 
     assert column(typed, "x") == [2.0, 2.5]
 
 
+def test_cells_of_equal_decimals_are_numbers_and_it_is_said(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        table = csv(tmp_path, "track_id,gain,plays\na,-7.50,1\nb,,2\nc,0.25,3\n")
+    assert column(table, "gain") == [-7.5, None, 0.25]
+    assert "column 'gain' is numbers of 2 decimals" in caplog.text and "plays" not in caplog.text
+    for cells in (["1.10", "1.2"], ["1.10", "2"], ["0.10000000000000000001", "1.00"]):
+        assert column(csv(tmp_path, "track_id,x\na,{}\nb,{}\n".format(*cells)), "x") == cells
+
+
 def test_a_column_that_the_catalog_has_takes_its_type(tmp_path):
     like = pa.schema(
         [
@@ -317,6 +326,27 @@ def test_parts_of_a_folder_read_as_each_alone_does(tmp_path):
     pq.write_table(pa.table({"track_id": ["c", "d"], "year": [5, 1990.5]}), parts / "2.parquet")
     with pytest.raises(InputError, match=r"'year', row 2 of .*2.parquet: 1990.5 does not fit"):
         read_manifest(str(parts))
+
+
+def test_keys_of_hives_folders_are_columns(tmp_path):
+    def part(folder, **columns):
+        (tmp_path / folder).mkdir(parents=True)
+        pq.write_table(pa.table(columns), tmp_path / folder / "part-0.parquet")
+
+    part("year=1999/mood=calm%20blue/lot=007", track_id=["a", "b"])
+    part("year=2001/mood=__HIVE_DEFAULT_PARTITION__/lot=12", track_id=["c"])
+    part("year=2001/mood=loud/lot=12", track_id=["d"], mood=["its own"])
+    part("year=1980/mood=soft/lot=1", track_id=["e"], lot=["B"], year=[1979.0])
+    part("_temporary/year=1", track_id=["x"])
+    part("other", track_id=["y"])
+    for root in (tmp_path, f"{tmp_path}/"):
+        table = read_manifest(str(root))
+        assert column(table, "track_id") == ["a", "b", "c", "d", "e"]
+        assert column(table, "year") == [1999, 1999, 2001, 2001, 1979]
+        assert column(table, "mood") == ["calm blue", "calm blue", None, "its own", "soft"]
+        assert column(table, "lot") == ["007", "007", "12", "12", "B"]
+    below = read_manifest(str(tmp_path / "year=1999"))
+    assert column(below, "year") == [None, None] and column(below, "lot") == ["007", "007"]
 
 
 def test_a_list_column_that_is_empty_in_every_row_is_no_tags(tmp_path):

@@ -1,7 +1,5 @@
 """The artist graph: matching names, order, both directions, and the real Last.fm graph."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,9 +10,6 @@ from raymtr.catalog.similar_artists import MOST, TAKE_ROWS, join_similar_artists
 from raymtr.catalog.sources import mtg_jamendo_tracks
 from raymtr.errors import InputError
 from raymtr.track import check_tracks
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
 def tracks(*artists, **columns):
@@ -143,20 +138,20 @@ def test_a_graph_that_is_none_is_refused(tmp_path, text, words):
         read_graph(write(tmp_path, text))
 
 
-@shared
-def test_the_lastfm_graph_meets_jamendo_in_one_artist():
-    graph = read_graph(str(SHARED / "artists" / "artist_similarity.tsv"))
+def test_the_lastfm_graph_meets_jamendo_in_one_artist(large_data):
+    graph = read_graph(str(large_data / "data" / "artists" / "artist_similarity.tsv"))
     assert len(graph) == 18_508
-    table, matched = join_similar_artists(mtg_jamendo_tracks(str(SHARED / "mtg-jamendo")), graph)
+    table, matched = join_similar_artists(
+        mtg_jamendo_tracks(str(large_data / "data" / "mtg-jamendo")), graph
+    )
     assert matched.found == 1
     known = table.filter(table["similar_artists"].is_valid())
     assert set(known["artist"].to_pylist()) == {"Cartel"}
     assert known["similar_artists"][0].as_py()[:2] == ["Taking Back Sunday", "Brand New"]
 
 
-@shared
-def test_the_lastfm_graph_forgives_spellings():
-    graph = read_graph(str(SHARED / "artists" / "artist_similarity.tsv"))
+def test_the_lastfm_graph_forgives_spellings(large_data):
+    graph = read_graph(str(large_data / "data" / "artists" / "artist_similarity.tsv"))
     lists, matched = join_similar_artists(
         tracks("BEYONCE", "beatles", "Sigur Ros", "nobody"), graph
     )

@@ -3,12 +3,8 @@
 import os
 from pathlib import Path
 
-import pytest
-
+from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.sources import key_words, midi_tracks, mtg_jamendo_tracks, real_music_tracks
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
 
 
 def row(table, track_id):
@@ -16,15 +12,14 @@ def row(table, track_id):
     return {name: value for name, value in found.items() if value is not None}
 
 
-@shared
-def test_real_music_is_one_track_a_clip():
-    table = real_music_tracks(str(SHARED / "real_music"))
+def test_real_music_is_one_track_a_clip(large_data):
+    table = real_music_tracks(str(large_data / "data" / "real_music"))
     assert len(table) == 395
     assert all(os.path.isfile(uri) for uri in table["uri"].to_pylist())
     assert len(set(table["artist"].to_pylist())) == 29
     assert row(table, "rm0001_3") == {
         "track_id": "rm0001_3",
-        "uri": str(SHARED / "real_music/clips/rm0001_3.ogg"),
+        "uri": str(large_data / "data" / "real_music/clips/rm0001_3.ogg"),
         "title": "A Night Of Dizzy Spells",
         "artist": "Eric Skiff",
         "artists": ["Eric Skiff"],
@@ -41,9 +36,8 @@ def test_real_music_is_one_track_a_clip():
     }
 
 
-@shared
-def test_midi_knows_key_metre_tempo_and_instruments_exactly():
-    table = midi_tracks(str(SHARED / "midi"))
+def test_midi_knows_key_metre_tempo_and_instruments_exactly(large_data):
+    table = midi_tracks(str(large_data / "data" / "midi"))
     assert len(table) == 441
     assert all(os.path.isfile(uri) for uri in table["uri"].to_pylist())
     tunes = table.filter(table["key"].is_valid())
@@ -52,7 +46,7 @@ def test_midi_knows_key_metre_tempo_and_instruments_exactly():
     clip = row(table, tunes["track_id"][0].as_py())
     assert key_words(clip["key"]) in clip["tags"] and clip["meter"] in clip["tags"]
     assert set(clip["instruments"]) < set(clip["tags"])
-    assert clip["bpm"] > 0 and os.path.isfile(SHARED / "midi" / clip["midi"])
+    assert clip["bpm"] > 0 and os.path.isfile(large_data / "data" / "midi" / clip["midi"])
 
 
 def test_keys_in_words():
@@ -64,9 +58,8 @@ def test_keys_in_words():
     ]
 
 
-@shared
-def test_mtg_jamendo_is_words_alone():
-    table = mtg_jamendo_tracks(str(SHARED / "mtg-jamendo"))
+def test_mtg_jamendo_is_words_alone(large_data):
+    table = mtg_jamendo_tracks(str(large_data / "data" / "mtg-jamendo"))
     assert len(table) == 9_316
     assert table["uri"].null_count == len(table)
     first = row(table, "track_0000214")
@@ -76,3 +69,33 @@ def test_mtg_jamendo_is_words_alone():
     assert broken["title"] == "no limite dreams"
     assert broken["artist"] == 'Noblemo "piano,sountrack,lounge"'
     assert row(table, "track_0180531")["title"] == 'Disoriented (12" Club Mix) by WEXIN'
+
+
+SMALL = str(Path(__file__).resolve().parents[1] / "data" / "sources")
+
+
+def test_a_recording_of_two_clips_is_two_tracks():
+    table = real_music_tracks(SMALL)
+    assert table["track_id"].to_pylist() == ["rm1_0", "rm1_1", "rm2_0"]
+    clip = row(table, "rm2_0")
+    assert clip["uri"] == f"{SMALL}/clips/rm2_0.ogg" and clip["recording"] == "rm2"
+    assert clip["tags"] == ["folk", "guitar", "vocal", "Estonian"]
+    assert not {"year", "album"} & set(clip)
+
+
+def test_a_collectors_note_is_no_artist_and_a_key_becomes_words():
+    table = midi_tracks(SMALL)
+    tune, game = row(table, "md1_1"), row(table, "md2_0")
+    assert "artist" not in tune and tune["composer"] == "via TR"
+    assert tune["tags"] == ["jig", "bagpipe", "E minor", "6/8"]
+    assert game["artist"] == "Ada Verne" and game["instruments"] == ["drums", "slap bass"]
+    assert table.schema.field("bpm").type == "int64"
+
+
+def test_a_catalogue_without_audio_joins_the_graph():
+    table, matched = join_similar_artists(
+        mtg_jamendo_tracks(SMALL), read_graph(f"{SMALL}/artist_similarity.tsv")
+    )
+    assert table["uri"].null_count == len(table) == 2 and matched.found == 2
+    assert row(table, "track_2")["similar_artists"] == ["Tomas Reyl", "Ada Verne"]
+    assert row(table, "track_1")["tags"] == ["ambient", "piano", "synthesizer", "calm"]

@@ -336,6 +336,7 @@ def test_short_pieces_know_tempo_and_key(made):
         assert row["key"].endswith(row["mode"]) and row["mode"] in MODES
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_in_any_number_of_processes(made, tmp_path):
     folder, _ = made
     answer = synthesize(str(tmp_path / "again"), pieces=PIECES, seed=3, processes=1)
@@ -343,6 +344,7 @@ def test_same_seed_same_bytes_in_any_number_of_processes(made, tmp_path):
     assert digests(tmp_path / "again") == digests(folder)
 
 
+@pytest.mark.slow
 def test_finished_is_used_again_unfinished_or_another_made_anew(tmp_path):
     first = synthesize(str(tmp_path), pieces=3, seed=0, processes=1)
     whole = digests(tmp_path)

@@ -75,6 +75,7 @@ def test_captions_of_something_else_are_refused(tmp_path, pairs, rows, words):
         read_captions(write(tmp_path / "captions.jsonl", rows), pairs)
 
 
+@pytest.mark.slow
 def test_systems_side_by_side(pairs):
     rng = np.random.default_rng(0)
     systems = {

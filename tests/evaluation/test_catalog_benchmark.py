@@ -2,7 +2,6 @@
 
 import collections
 import csv
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,7 +10,6 @@ from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.track import check_tracks
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 TAGS = {"A": ["piano", "calm", "slow"], "B": ["guitar", "rock", "fast"], "C": ["violin", "waltz"]}
 SIMILAR = {"A": ["X"], "B": ["Y"], "C": ["Nobody"]}
 
@@ -154,9 +152,9 @@ def test_nothing_to_ask_is_the_users_to_mend(catalog):
         catalog_benchmark(table([track(0, "A", "test", title="One", tags=["piano"])]), seed=0)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not beside the checkout")
-def test_a_real_catalog_of_clips_is_asked_about_its_songs():
-    with open(SHARED / "data" / "real_music" / "tracks.csv", newline="", encoding="utf-8") as file:
+def test_a_real_catalog_of_clips_is_asked_about_its_songs(large_data):
+    songs_csv = large_data / "data" / "real_music" / "tracks.csv"
+    with open(songs_csv, newline="", encoding="utf-8") as file:
         songs = [row for row in csv.DictReader(file) if int(row["clips"] or 0)]
     rows = [
         {

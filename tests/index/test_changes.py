@@ -27,6 +27,8 @@ from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 DIM = 16
 COUNT = 600
 FRESH = ["n0", "n1", "t0003"]  # two that are new, one that is changed

@@ -124,6 +124,7 @@ for row in decode_tracks(batch, spec=AudioSpec(), embed=embed, hung=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_decoder_that_hangs_costs_its_track_alone(
     model: Model, batch: pa.Table, tmp_path: Path
 ) -> None:

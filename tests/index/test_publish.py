@@ -22,6 +22,8 @@ from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 DIM = 16
 
 

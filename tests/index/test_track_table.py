@@ -11,6 +11,7 @@ from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import publish
 from raymtr.index.shards import find_shards, matrix_of
+from raymtr.index.track_rows import ADDED, HeldRows
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -130,6 +131,17 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
         assert table.build.trial and min(table.build.trial.recall.values()) >= 0.99
         plan = table._vectors.search(query, vector_column_name="vector").distance_type("cosine")
         assert "ANNSubIndex" in plan.limit(5).explain_plan()
+
+
+def test_a_build_of_before_there_were_artists_tells_them_too(make_workspace: Callable) -> None:
+    rows = [{"track_id": "a", "artist": "Alba; Bruno"}, {"track_id": "b", "title": "Nobody's"}]
+    workspace = make_workspace(rows)
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    table = TrackTable(workspace.db, publish(workspace, tracks, None, search=SearchSpec()))
+    table._rows = HeldRows(tracks.drop_columns(list(ADDED)))
+    for columns in (None, ["artist", "artists"]):
+        found = table.rows(["a", "b"], columns)
+        assert found["a"]["artists"] == ["Alba", "Bruno"] and found["b"]["artists"] is None
 
 
 def test_a_missing_table_is_named_with_the_cure(

@@ -50,6 +50,7 @@ def test_a_long_folder_for_temporary_files_gets_a_short_one(
         cluster.short_folder()
 
 
+@pytest.mark.ray
 def test_ray_starts_under_a_long_folder_and_says_which_home_it_cannot_write(
     tmp_path: Path,
 ) -> None:
@@ -70,6 +71,48 @@ def test_ray_starts_under_a_long_folder_and_says_which_home_it_cannot_write(
     assert json.loads(done.stdout.splitlines()[-1])["folder"].startswith("/tmp/ray/")
     refused = start(HOME="/proc/nonexist")
     assert "RAY_AUTH_TOKEN_PATH" in refused.stderr.splitlines()[-1]
+
+
+BESIDE = """
+import os, subprocess, sys
+from jobs.cluster import start_ray
+other = None
+if len(sys.argv) == 1:
+    other = subprocess.Popen([sys.executable, "-c", sys.stdin.read(), "other"],
+                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "up\\n"
+start_ray()
+assert "RAY_ADDRESS" not in os.environ, "the driver's own environment stays as it was"
+if other is None:
+    print("up", flush=True)
+    sys.stdin.read()
+    sys.exit()
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+
+@ray.remote(num_cpus=0)
+def helper():
+    return canonicalize_bootstrap_address_or_die(None)
+
+assert ray.get(helper.remote()) == ray.get_runtime_context().gcs_address
+ray.shutdown()
+other.stdin.close()
+other.wait()
+"""
+
+
+def test_a_cluster_beside_another_tells_its_processes_which_is_theirs() -> None:
+    """Ray Train's cleaner asks so, and fails where a machine has two and nobody told it."""
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE],
+        input=BESIDE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_the_object_store_grows_with_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,6 +224,7 @@ def test_replicas_are_as_many_as_the_tracks_are_worth() -> None:
     assert fitted == [1, 1, 2, 3, 8]
 
 
+@pytest.mark.ray
 def test_a_pool_may_start_with_the_gpus_there_are(
     tmp_path: Path, make_workspace: Callable, tiny_model: str
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
 from raymtr import storage
+from raymtr.captions.captioner import adapter_identity
 from raymtr.captions.templates import caption_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
@@ -28,6 +29,7 @@ from raymtr.recipes import tiny
 from raymtr.specs import SearchSpec
 from raymtr.text import metadata_sentence
 from raymtr.track import check_tracks
+from raymtr.trained_on import RECORD, pair_names, record_of, to_bytes, track_names
 from raymtr.workspace import Workspace
 
 SETTINGS = tiny()
@@ -191,6 +193,38 @@ def test_the_table_names_every_kind_and_system(answer):
     assert len({len(line) for line in shown[3:18]}) == 1  # columns stand under one another
 
 
+@pytest.fixture
+def learnt(workspace):
+    """A function: keeps with the live model that it was trained on these names."""
+    folder = workspace.embeddings(storage.list_folders(workspace.path("embeddings"))[0])
+    yield lambda names: storage.write_bytes(f"{folder}/model/{RECORD}", to_bytes(record_of(names)))
+    storage.delete(f"{folder}/model/{RECORD}")
+
+
+def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_path):
+    learnt(name for n in (*range(6), 14) for name in track_names(f"t{n:02d}", None))
+    found = evaluate(workspace, SETTINGS, system="towers", out=str(tmp_path))
+    assert found["trained_on"]["pool"] == 6
+    assert found["trained_on"]["queries"]["title"] == 6
+    assert storage.read_json(found["files"]["metrics"])["trained_on"] == found["trained_on"]
+    shown = describe(found)
+    assert "6 of 12 tracks of the pool were trained on by this model" in shown
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("title")] == ["12*"]
+
+
+def test_a_pool_that_a_model_never_heard_bears_no_mark(workspace, learnt, tmp_path):
+    learnt(track_names("t14", "of a sound"))
+    found = evaluate(workspace, SETTINGS, system="towers", out=str(tmp_path))
+    assert found["trained_on"]["pool"] == 0 and not any(found["trained_on"]["queries"].values())
+    assert "none of 12 tracks of the pool was trained on by this model" in describe(found)
+    assert "*" not in describe(found)
+
+
+def test_a_model_without_a_record_is_not_said_to_be_clean(answer):
+    assert answer["trained_on"]["pool"] is None
+    assert "no record of what it was trained on" in describe(answer)
+
+
 def test_the_command_line_reaches_the_job(workspace, tmp_path):
     parser = argparse.ArgumentParser()
     job.add_arguments(parser)
@@ -268,6 +302,32 @@ def test_systems_can_be_named(tmp_path):
     assert named["systems"]["people"]["bert_f1"]["mean"] == pytest.approx(1.0)
     assert named["differences"]["template"]["bert_f1"]["high"] < 0
     assert (tmp_path / "out" / "captions.json").exists()
+
+
+def test_captions_over_pairs_that_their_captioner_learnt_from_say_so(tmp_path):
+    here = captioned(tmp_path)
+    held_out = f"{here.captioner}/held_out.jsonl"
+    rows = [json.loads(line) for line in storage.read_bytes(held_out).splitlines()]
+    storage.write_bytes(f"{here.captioner}/adapter_model.safetensors", b"an adapter")
+    own = adapter_identity(here.captioner)
+    names = [pair_names(r["track_id"], r["tags"], r["caption"]) for r in rows[:5]]
+    record = record_of(name for known in names for name in known)
+    storage.write_bytes(f"{here.captioner}/{RECORD}", to_bytes(record))
+    files = []
+    for name, adapter in (("own", own), ("other", "0" * 16)):
+        said = [
+            r | {"provenance": json.dumps({"source": "model", "adapter": adapter})} for r in rows
+        ]
+        storage.write_bytes(f"{tmp_path}/{name}.jsonl", "\n".join(map(json.dumps, said)).encode())
+        files += ["--captions", f"{name}={tmp_path}/{name}.jsonl"]
+    answer = ask(here, "captions", *files)
+    assert answer["trained_on"] == {"own": 5, "other": None}
+    shown = describe(answer)
+    assert "own: its captioner was trained on 5 of these 12 pairs" in shown
+    assert "own *" in shown and "other *" not in shown
+    assert "other: who wrote these captions" in shown
+    by_template = ask(here, "captions")
+    assert by_template["trained_on"] == {"captions": 0} and not by_template["notes"]
 
 
 def test_wrong_use_with_captions_is_said(workspace, tmp_path):

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.finetune_captioner import describe, finetune_captioner
+from jobs.finetune_captioner import describe, finetune_captioner, within_reach
 from raymtr import storage
 from raymtr.captions.captioner import open_captioner
 from raymtr.captions.pairs import hold_out, read_pairs
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec, FinetuneSpec
+from raymtr.trained_on import known, pair_names, read_record
 from raymtr.workspace import Workspace
 
 
@@ -54,6 +55,11 @@ def test_pairs_become_a_captioner_and_the_same_command_answers_at_once(
     assert phases == [("pretrain", 2), ("pretrain", 4), ("lora", 2), ("lora", 4)]
     facts = storage.read_json(f"{workspace.captioner}/captioner.json")
     assert facts["base_identity"] == captioner.base_identity
+    sets, record = hold_out(read_pairs(pairs)), read_record(workspace.captioner)
+    assert record is not None
+    for part, learnt in ((sets.train, True), (sets.held_out, False), (sets.valid, False)):
+        names = [pair_names(pair.clip, pair.tags, pair.caption) for pair in part]
+        assert set(known(record, names).tolist()) == {learnt}
     assert len(facts["samples"]) == 3 and facts["settings"]["rank"] == 8
 
     again = finetune_captioner(workspace, tiny().finetune, pairs=pairs)
@@ -71,13 +77,59 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(workspace: Workspace, pa
     assert open_captioner(workspace.captioner) == before
 
 
+def test_an_error_that_would_come_again_ends_the_run_at_once(
+    workspace: Workspace, pairs: str
+) -> None:
+    """In its own words, and not after three restarts."""
+    spec = replace(tiny().finetune, targets="no_such_layer")
+    with pytest.raises(InputError, match=r"^finetune\.targets: \['no_such_layer'\] not in"):
+        finetune_captioner(workspace, spec, pairs=pairs)
+
+
+def test_workers_that_may_come_later_are_no_other_run(workspace: Workspace, pairs: str) -> None:
+    before = storage.list_folders(f"{workspace.captioner}/runs")
+    spec = replace(tiny().finetune, workers=3, min_workers=1, validate_every=1)
+    answer = finetune_captioner(workspace, spec, pairs=pairs)
+    assert answer["resumed_from_step"] == 4, "it answers at once, from what one worker did"
+    assert storage.list_folders(f"{workspace.captioner}/runs") == before
+
+
 def test_wrong_use_is_refused_before_anything_starts(tmp_path: Path, pairs: str) -> None:
     here = Workspace.open(str(tmp_path / "w"), create=True)
     with pytest.raises(InputError, match="no file"):
         finetune_captioner(here, tiny().finetune, pairs=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match="--base"):
         finetune_captioner(here, tiny().finetune, pairs=pairs, base=str(tmp_path))
+    spec = tiny().finetune
+    wide = replace(spec, max_tokens=600, toy=replace(spec.toy, max_tokens=512))
+    with pytest.raises(
+        InputError, match=r"max_tokens is at most the 512 positions of finetune\.toy"
+    ):
+        finetune_captioner(here, wide, pairs=pairs)
     assert storage.list_folders(here.root) == []
+
+
+def test_what_lies_on_this_machine_goes_with_a_run_that_lies_elsewhere(
+    object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pairs: str
+) -> None:
+    """Workers on other nodes read it there. What they reach as well as we do stays where it is."""
+    for name, value in object_store.items():
+        monkeypatch.setenv(name, value)
+    files = {"config.json": b"{}", "model.safetensors": b"weights", "part/tokenizer.json": b"[]"}
+    for name, data in files.items():
+        storage.write_bytes(f"{tmp_path}/base/{name}", data)
+    base, run = str(tmp_path / "base"), "s3://music/reach/runs/1"
+    assert within_reach(str(tmp_path / "run"), pairs, base) == (pairs, base)
+    assert within_reach(run, pairs, base) == (f"{run}/pairs.jsonl", None)
+    assert storage.read_bytes(f"{run}/pairs.jsonl") == storage.read_bytes(pairs)
+    for name, data in files.items():
+        assert storage.read_bytes(f"{run}/base/{name}") == data
+    there = f"{run}/pairs.jsonl"
+    assert within_reach(f"{run}2", there, "owner/model") == (there, "owner/model")
+    assert within_reach(f"{run}2", there, None) == (there, None)
+    storage.delete(f"{tmp_path}/base/model.safetensors")
+    assert within_reach(run, pairs, base)[1] is None
+    assert storage.exists(f"{run}/base/model.safetensors"), "a whole copy is not made again"
 
 
 def test_gpus_that_are_not_there_are_an_error(

@@ -19,6 +19,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {verb} " in out for verb in VERBS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_each_verb_helps_with_an_example(verb: str) -> None:
     run = subprocess.run(
@@ -110,6 +111,7 @@ def test_only_a_loss_is_worth_trying_again(
     assert ("the same command goes on where it was" in said) == (status == 75)
 
 
+@pytest.mark.ray
 def test_a_cluster_that_goes_away_under_a_job_is_status_75(tmp_path: Path) -> None:
     """A real one: the job's only worker process is killed each time it works."""
     script = """

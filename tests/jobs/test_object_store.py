@@ -13,7 +13,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
+
+pytestmark = pytest.mark.ray
 
 BUCKET = "s3://music"  # of the fixture `object_store`
 PUT = """

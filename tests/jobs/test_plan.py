@@ -36,6 +36,9 @@ def test_the_index_is_chosen_as_the_index_chooses(capsys: pytest.CaptureFixture[
         ("--tracks", "-5"),
         ("--tracks", "100X"),
         ("--hours", "-5"),
+        ("--hours", "1e308"),
+        ("--minutes-per-track", "1e308"),
+        ("--dim", "10M"),
         ("--dim", "x"),
     ],
 )

@@ -21,17 +21,15 @@ from raymtr.catalog.sources import midi_tracks, real_music_tracks
 from raymtr.recipes import tiny
 from raymtr.workspace import Workspace
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
-
 OWN_GRAPH = "artist\tsimilar_artist\tscore\nERIC SKIFF\tMy Own Band\t0.9\nMy Own Band\tGoji\t0.5\n"
 
 
-def real_manifest() -> pa.Table:
+@pytest.fixture(scope="module")
+def real_manifest(large_data: Path) -> pa.Table:
     """Every eighth recording and every twelfth tune, a clip each; datasets of their own."""
-    music = real_music_tracks(str(SHARED / "real_music"))
+    music = real_music_tracks(str(large_data / "data" / "real_music"))
     music = music.filter(pc.equal(music["clip"], 0))
-    midi = midi_tracks(str(SHARED / "midi"))
+    midi = midi_tracks(str(large_data / "data" / "midi"))
     midi = midi.filter(pc.equal(midi["clip"], 0))
     parts = [every(music, 8), every(midi, 12)]
     return pa.concat_tables(parts, promote_options="permissive")
@@ -42,9 +40,11 @@ def every(table: pa.Table, step: int) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Workspace:
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory, real_manifest: pa.Table, ray_cluster: None
+) -> Workspace:
     folder = tmp_path_factory.mktemp("real")
-    pq.write_table(real_manifest(), folder / "manifest.parquet")
+    pq.write_table(real_manifest, folder / "manifest.parquet")
     (folder / "graph.tsv").write_text(OWN_GRAPH)
     workspace = Workspace.open(str(folder / "w"), create=True)
     settings = tiny()
@@ -60,8 +60,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Wo
     return workspace
 
 
-def test_no_track_is_lost_on_the_way(workspace: Workspace) -> None:
-    wanted = sorted(real_manifest()["track_id"].to_pylist())
+def test_no_track_is_lost_on_the_way(workspace: Workspace, real_manifest: pa.Table) -> None:
+    wanted = sorted(real_manifest["track_id"].to_pylist())
     catalog = storage.read_tables(workspace.tracks)
     captions = storage.read_tables(workspace.captions, ["track_id"])
     (fingerprint,) = storage.list_folders(workspace.path("embeddings"))
@@ -73,9 +73,9 @@ def test_no_track_is_lost_on_the_way(workspace: Workspace) -> None:
     assert {"key", "meter", "recording"} <= set(catalog.column_names), "extras are kept"
 
 
-def test_names_find_their_tracks(workspace: Workspace) -> None:
+def test_names_find_their_tracks(workspace: Workspace, real_manifest: pa.Table) -> None:
     searcher = Searcher(workspace)
-    for row in real_manifest().to_pylist():
+    for row in real_manifest.to_pylist():
         if row["artist"] is None:
             continue
         asked = f"{row['title']} by {row['artist']}"
@@ -92,8 +92,10 @@ def test_the_users_own_graph_is_joined(workspace: Workspace) -> None:
     assert hit["artist"] in ("Eric Skiff", "Goji")
 
 
-def test_known_truth_is_found_by_filter_and_words(workspace: Workspace) -> None:
-    tunes = [row for row in real_manifest().to_pylist() if row["meter"]]
+def test_known_truth_is_found_by_filter_and_words(
+    workspace: Workspace, real_manifest: pa.Table
+) -> None:
+    tunes = [row for row in real_manifest.to_pylist() if row["meter"]]
     metre = tunes[0]["meter"]
     right = {row["track_id"] for row in tunes if row["meter"] == metre}
     hits = Searcher(workspace).search(text="a dance", where=f"meter = '{metre}'", k=100)["hits"]

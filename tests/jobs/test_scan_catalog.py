@@ -27,9 +27,6 @@ from raymtr.specs import ScanSpec
 from raymtr.track import KNOWN
 from raymtr.workspace import Workspace
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared/data is not here")
-
 
 @pytest.fixture
 def workspace(tmp_path):
@@ -123,6 +120,12 @@ def test_a_folder_of_parquet_is_a_manifest(workspace, tmp_path):
         pq.write_table(pa.table({"track_id": [name]}), tmp_path / "parts" / f"{name}.parquet")
     assert scan(workspace, tmp_path / "parts")["kind"] == "manifest"
     assert len(rows(workspace)) == 2
+    for year in (1999, 2001):
+        (tmp_path / f"hive/year={year}").mkdir(parents=True)
+        part = pa.table({"track_id": [f"of{year}"]})
+        pq.write_table(part, tmp_path / f"hive/year={year}/0.parquet")
+    assert scan(workspace, tmp_path / "hive")["kind"] == "manifest"
+    assert [row["year"] for row in rows(workspace)] == [1999, 2001]
 
 
 def test_a_big_catalog_is_in_parts_and_a_smaller_one_leaves_none_behind(workspace, tmp_path):
@@ -217,18 +220,18 @@ def test_the_cluster_reads_what_this_process_reads(ray_cluster, music):
     assert spread.equals(pa.concat_tables(job.in_process(files)).sort_by("track_id"))
 
 
-@shared
-def test_real_music_through_its_manifest(workspace, tmp_path):
-    pq.write_table(real_music_tracks(str(SHARED / "real_music")), tmp_path / "m.parquet")
+def test_real_music_through_its_manifest(workspace, tmp_path, large_data):
+    pq.write_table(
+        real_music_tracks(str(large_data / "data" / "real_music")), tmp_path / "m.parquet"
+    )
     answer = scan(workspace, tmp_path / "m.parquet")
     assert answer["tracks"] == 395 and answer["missing"]["absent"] == 0
     assert answer["hours"] == pytest.approx(395 * 10 / 3600, abs=1e-3)
     assert {"genre", "vocal", "licence"} <= set(answer["extras"])
 
 
-@shared
-def test_real_music_as_a_folder_of_files(workspace):
-    answer = scan(workspace, SHARED / "real_music")
+def test_real_music_as_a_folder_of_files(workspace, large_data):
+    answer = scan(workspace, large_data / "data" / "real_music")
     assert answer["tracks"] == 395 and answer["errors"] == 0
     assert answer["hours"] == pytest.approx(395 * 10 / 3600, rel=1e-3)
 

@@ -1,5 +1,6 @@
 """Captions on a real, small Ray cluster."""
 
+import argparse
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from jobs import write_captions as job
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
 from raymtr.captions.engine import require_room
@@ -85,6 +87,16 @@ def test_without_a_catalog_or_sense_the_job_says_so(tmp_path):
         write_captions(workspace, tiny())
     with pytest.raises(InputError, match="per-track"):
         write_captions(workspace, tiny(), per_track=0)
+
+
+def test_a_captioner_that_is_not_whole_is_not_replaced_by_templates(tmp_path):
+    workspace = catalog(tmp_path / "w", ROWS, files=1)
+    storage.write_bytes(f"{workspace.captioner}/adapter_model.safetensors", b"killed on its way")
+    parser = argparse.ArgumentParser()
+    job.add_arguments(parser)
+    with pytest.raises(InputError, match=r"no captioner in .*: an adapter, but no"):
+        job.run(parser.parse_args([]), workspace, tiny())
+    assert not storage.list_files(workspace.captions)
 
 
 @pytest.fixture(scope="module")

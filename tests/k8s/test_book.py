@@ -13,6 +13,8 @@ from k8s import check
 from k8s.code_rules import parse_command
 from k8s.kustomize import by_name, read_objects, render
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(check.__file__).parent
 BOOK = (HERE / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```$", BOOK, re.MULTILINE | re.DOTALL)

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from k8s import check, job_rules
+from k8s import check, job_rules, upkeep_rules
 from k8s.cluster_rules import operator_rules
 from k8s.kustomize import KustomizeError, apply_step, by_name, is_component, render
 from k8s.pods import pods, quantity
 from k8s.schemas import unchecked_kinds
+
+pytestmark = pytest.mark.slow
 
 HERE = Path(check.__file__).parent
 FOLDERS = {str(folder.relative_to(HERE)): folder for folder in check.kustomizations()}
@@ -81,6 +83,42 @@ def test_a_seeded_mistake_is_caught(name: str, rendered: dict[str, list[dict]]) 
 def assert_caught(objects: list[dict], sentence: str) -> None:
     found = list(check.problems(objects, crds=CRDS))
     assert any(re.search(sentence, problem) for problem in found), found or "nothing was found"
+
+
+def test_a_package_that_the_check_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(check, "find_spec", lambda _: None)
+    assert check.main([str(HERE / "base")]) == 2
+    assert "pip install -r requirements/dev.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "schedule", ["0 1 * * *", "*/5 0-6,22 1,15 jan-mar mon", "@daily", "0 0 ? * 0"]
+)
+def test_schedules_that_kubernetes_takes_pass(schedule: str) -> None:
+    assert list(upkeep_rules.cron_problems(schedule)) == []
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "61 25 * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * * 13 *",
+        "* * * * fun",
+        "5-1 * * * *",
+        "*/0 * * * *",
+        "",
+        "@sometimes",
+        "1- * * * *",
+        "a * * * *",
+    ],
+)
+def test_schedules_that_kubernetes_refuses_are_problems(schedule: str) -> None:
+    assert list(upkeep_rules.cron_problems(schedule))
 
 
 @pytest.mark.parametrize("name", MISTAKES["serve"])

@@ -25,7 +25,7 @@ from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec, TowersSpec
 from raymtr.workspace import FETCHED, Workspace
 
-FIXTURE = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "ttmrpp-tiny"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -140,18 +140,17 @@ def test_a_language_model_is_no_text_tower(
         fetch_text_tower(TextTowerSpec(source=str(folder)), workspace)
 
 
-@pytest.mark.skipif(not FIXTURE.exists(), reason="needs ../shared's TTMR++ fixture")
 def test_a_published_model_becomes_ours_and_needs_no_other(
-    workspace: Workspace, hub_cache: Path
+    workspace: Workspace, hub_cache: Path, ttmrpp_release: Path
 ) -> None:
-    cache(hub_cache, "seungheondoh/ttmr-pp", FIXTURE)
+    cache(hub_cache, "seungheondoh/ttmr-pp", ttmrpp_release)
     assert workspace.model("ttmrpp") == "ttmrpp", "not fetched yet"
     facts = fetch("ttmrpp", workspace)
     assert (facts["kind"], facts["licence"]) == ("model", "CC-BY-NC-4.0")
     shutil.rmtree(hub_cache)
     assert not fetch("ttmrpp", workspace)["new"]
     model = load_model(workspace.model("ttmrpp"))
-    assert model.fingerprint == load_model(FIXTURE).fingerprint == facts["digest"]
+    assert model.fingerprint == load_model(ttmrpp_release).fingerprint == facts["digest"]
     assert model.provenance["licence"] == "CC-BY-NC-4.0"
 
 

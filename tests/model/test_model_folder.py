@@ -18,6 +18,7 @@ from raymtr.model.model import Model
 from raymtr.model.model_folder import FORMAT, save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import TwoTowers
+from raymtr.trained_on import record_of
 
 TEXTS = ["sad piano", "a fast happy jazz song"]
 
@@ -43,6 +44,18 @@ def test_a_saved_model_is_the_same_model(
     hearing = load_model(saved, audio_only=True)
     assert hearing.check_golden() == pytest.approx(1.0, abs=1e-6)
     assert np.array_equal(hearing.embed_windows(waves), model.embed_windows(waves))
+
+
+def test_what_it_was_trained_on_goes_with_it_and_is_no_part_of_what_it_is(
+    saved: Path, make_towers: Callable[..., TwoTowers], tmp_path: Path
+) -> None:
+    record = record_of(["track a", "sound b"])
+    save_towers(make_towers(), str(tmp_path / "learnt"), trained_on=record)
+    load_model(tmp_path / "learnt").save(str(tmp_path / "again"))
+    again = load_model(tmp_path / "again")
+    assert again.trained_on is not None and np.array_equal(again.trained_on, record)
+    assert load_model(saved).trained_on is None
+    assert again.fingerprint == load_model(saved).fingerprint
 
 
 def test_it_needs_nothing_outside_its_folder(saved: Path, tmp_path: Path) -> None:

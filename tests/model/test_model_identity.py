@@ -46,8 +46,8 @@ def test_another_weight_or_precision_is_another_model(
 
 def test_torch_is_not_imported(saved: str) -> None:
     code = (
-        "import sys\nfrom jobs.embed_catalog import read_identity\n"
-        "print(read_identity(sys.argv[1], 'fp32').fingerprint, 'torch' in sys.modules)"
+        "import sys\nfrom jobs.embed_catalog import identify\n"
+        "print(identify(sys.argv[1], 'fp32').fingerprint, 'torch' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, saved], capture_output=True, text=True, check=True

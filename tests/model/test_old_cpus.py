@@ -19,6 +19,8 @@ import torch
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import TwoTowers
 
+pytestmark = pytest.mark.slow
+
 CPUS = {
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
     "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},

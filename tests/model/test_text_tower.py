@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.text_tower import load_text_tower
+from raymtr.model.text_tower import MINILM_PACKAGE, load_text_tower, read_text_tower
 from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec
 
@@ -49,6 +50,48 @@ def test_long_sentences_are_cut_and_odd_ones_taken(text_folder: str) -> None:
     ids = tower.token_ids(["piano " * 1_000, "half a pair \ud83c", "\0", "   "])
     assert [len(i) for i in ids] == [8, 6, 3, 2]
     assert tower.token_ids([]) == []
+
+
+def test_the_marks_of_a_tokenizer_are_text_in_a_sentence() -> None:
+    tower = read_text_tower(spec_of(import_module(MINILM_PACKAGE).MODEL_DIR))
+    for mark in tower.tokenizer.all_special_tokens:
+        (ids,) = tower.token_ids([f"sad {mark} piano"])
+        assert not set(tower.tokenizer.all_special_ids) & set(ids[1:-1]), mark
+        assert ids[0] == tower.tokenizer.cls_token_id and ids[-1] == tower.tokenizer.sep_token_id
+    assert tower.token_ids(["sad piano"]) == [tower.tokenizer("sad piano")["input_ids"]]
+
+
+def test_robertas_marks_are_text_too(tmp_path: Path) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
+
+    marks = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    learnt = ByteLevelBPETokenizer()
+    text = ["calm piano music"] * 10
+    learnt.train_from_iterator(text, vocab_size=300, special_tokens=marks, show_progress=False)
+    learnt.save_model(str(tmp_path))
+    tokenizer = RobertaTokenizer.from_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    config = RobertaConfig(
+        vocab_size=300,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=66,
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    tower = load_text_tower(spec_of(str(tmp_path)))
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    for mark in marks:
+        (ids,) = tower.token_ids([f"calm {mark} piano"])
+        assert {ids[0], ids[-1]} == ends and not set(ids[1:-1]) & set(tokenizer.all_special_ids)
+    assert tower.token_ids(["calm piano"]) == [tokenizer("calm piano")["input_ids"]]
+
+
+def test_a_tower_says_how_long_a_text_is_that_it_does_not_read_to_its_end(text_folder: str) -> None:
+    tower = load_text_tower(spec_of(text_folder, max_tokens=8))
+    assert tower.lengths(["piano " * 1_000, "sad piano", ""]) == [1_002, 4, 2]
 
 
 def test_a_frozen_tower_stays_still(text_folder: str) -> None:

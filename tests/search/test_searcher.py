@@ -97,11 +97,21 @@ def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> N
     hit = answer["hits"][0]
     keys = {"track_id", "title", "artist", "album", "uri", "score", "segment", "why"}
     assert set(hit) >= keys
+    assert hit["artists"] == [hit["artist"]]
     assert {reason["by"] for reason in hit["why"]} >= {"text", "words", "tags"}
     scores = [hit["score"] for hit in answer["hits"]]
     assert scores == sorted(scores, reverse=True)
     said = describe(answer | {"loaded_s": 1.0})
     assert "description" in said and "loaded in 1.0 s, searched in" in said
+
+
+def test_a_text_that_is_not_read_to_its_end_is_said_to_be(searcher: Searcher) -> None:
+    assert searcher.search("a slow piano ballad", k=1)["notes"] == []
+    answer = searcher.search("a slow piano ballad, " * 40, k=1)
+    (note,) = answer["notes"]
+    assert note.startswith("this model reads 32 tokens of a text: of ") and "were not read" in note
+    assert f"note: {note}" in describe(answer | {"loaded_s": 1.0})
+    assert searcher.search("piano " * 40, mode="keyword", k=1)["notes"] == [], "no tower reads it"
 
 
 def test_a_description_finds_its_sound(searcher: Searcher) -> None:
@@ -128,6 +138,7 @@ def damage(workspace: Workspace, copied: Path, side: str) -> Workspace:
     return copy
 
 
+@pytest.mark.slow
 def test_a_search_loads_and_checks_the_side_that_it_asks(
     workspace: Workspace, tmp_path: Path
 ) -> None:

@@ -8,9 +8,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import pytest
+
 from raymtr import storage
 from raymtr.index.build_tables import tracks_table
+from raymtr.index.calls import LostTableError
 from raymtr.index.publish import publish
+from raymtr.index.shards import find_shards
 from raymtr.index.track_table import KINDS, table_name
 from raymtr.specs import SearchSpec
 from serve.messages import Searched, plain
@@ -18,8 +23,11 @@ from serve.retriever import Retriever
 from serve.settings import ServeSettings
 
 
-async def nothing_to_encode(*_: Any) -> Any:
-    raise AssertionError("words are not encoded")
+class NoEncoder:
+    """An encoder that nobody asks: the catalog has no vectors."""
+
+    async def encode(self, *_: Any) -> Any:
+        raise AssertionError("words are not encoded")
 
 
 def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
@@ -30,7 +38,7 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     first = publish(workspace, tracks, None, search=SearchSpec())
     settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
-    retriever = Retriever(settings, encode_text=nothing_to_encode, encode_audio=nothing_to_encode)
+    retriever = Retriever(settings, NoEncoder(), NoEncoder())
     second = publish(workspace, tracks, None, search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
@@ -43,6 +51,36 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     assert all(isinstance(found, Searched) for found in answers)
     assert {found.answer["table_version"] for found in answers} == {second.name}
     assert all(len(found.answer["hits"]) == 3 for found in answers)
+
+
+def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lost(
+    make_workspace: Callable, commit_vectors: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"track_id": f"t{i}", "uri": f"/{i}.wav", "title": f"Piano {i}"} for i in range(5)]
+    workspace = make_workspace(rows)
+    sounds = np.eye(5, 8, dtype=np.float32)
+    commit_vectors(workspace, {f"t{i}": sounds[i : i + 1] for i in range(5)})
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    first = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
+    retriever = Retriever(settings, NoEncoder(), NoEncoder())
+    retriever._warm = True  # these vectors have no model that could encode its first search
+    second = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    for kind in KINDS:
+        storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
+
+    def lost() -> int:
+        raise LostTableError("a file of these tables is gone")
+
+    monkeypatch.setattr(retriever.searcher.table, "unindexed_rows", lost)
+    state = asyncio.run(retriever.state())
+    assert state["table_version"] == second.name and state["unindexed_rows"] == 0
+
+    behind = Retriever(settings, NoEncoder(), NoEncoder())
+    publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    for kind in KINDS:
+        storage.delete(f"{workspace.db}/{table_name(kind, second.name)}.lance")
+    assert len(asyncio.run(behind.map())["points"]) == 5
 
 
 def test_values_that_are_no_json_are_told_as_such() -> None:

@@ -21,6 +21,7 @@ from ray.util import list_named_actors
 
 from raymtr.workspace import Workspace
 
+pytestmark = pytest.mark.ray
 STARTS_WITHIN_S = 120.0
 STOPS_WITHIN_S = 20.0  # five seconds on an idle machine
 

@@ -21,7 +21,7 @@ from raymtr.model import audio_forward
 from raymtr.workspace import Workspace
 from serve import audio_encoder
 from serve.app import build_app
-from serve.messages import Refusal, RefusedError
+from serve.messages import Problem, ProblemError
 from serve.settings import ServeSettings
 from serve.uploads import file_of, recording_in
 
@@ -83,7 +83,7 @@ def test_a_file_comes_out_byte_for_byte(kind: str, body: bytes) -> None:
     ],
 )
 def test_a_body_without_a_file_is_told_so(kind: str, body: bytes) -> None:
-    with pytest.raises(RefusedError, match="expected multipart/form-data with one file"):
+    with pytest.raises(ProblemError, match="expected multipart/form-data with one file"):
         file_of(kind, body)
 
 
@@ -97,7 +97,7 @@ def test_a_file_of_thirty_megabytes_is_found_in_a_moment() -> None:
 
 def test_base64_may_have_lines() -> None:
     assert recording_in(base64.encodebytes(DATA).decode()) == DATA
-    with pytest.raises(RefusedError, match="no base64"):
+    with pytest.raises(ProblemError, match="no base64"):
         recording_in("no base64")
 
 
@@ -115,7 +115,7 @@ def test_a_recordings_vector_is_the_same_alone_and_in_company(
     assert made_by is not None
     recordings = [flac(seconds, seed) for seed, seconds in enumerate((3.0, 25.0, 41.0, 8.0))]
     together: list[int] = []
-    hold, embed = threading.Event(), encoder.passes._run
+    hold, embed = threading.Event(), encoder.batcher._run
 
     def watched(jobs: Any) -> Any:
         assert hold.wait(600)
@@ -124,13 +124,13 @@ def test_a_recordings_vector_is_the_same_alone_and_in_company(
 
     async def all_at_once() -> list[Any]:
         asked = [asyncio.create_task(encoder.encode(made_by, data)) for data in recordings]
-        while len({id(window.base) for (_, window), _ in encoder.passes._waiting}) < 2:
+        while len({id(window.base) for (_, window), _ in encoder.batcher._waiting}) < 2:
             await asyncio.sleep(0.01)
         hold.set()
         return list(await asyncio.gather(*asked))
 
     alone = [asyncio.run(encoder.encode(made_by, data)) for data in recordings]
-    encoder.passes._run = watched
+    encoder.batcher._run = watched
     company = asyncio.run(all_at_once())
     assert max(together) >= 2  # recordings in one forward
     assert [vector.tobytes() for vector in alone] == [vector.tobytes() for vector in company]
@@ -178,7 +178,7 @@ def test_a_recording_too_late_is_told_to_come_again(
 
     monkeypatch.setattr(encoder.models, "get", slow)
     made = asyncio.run(encoder.encode(made_by, b""))
-    assert isinstance(made, Refusal)
+    assert isinstance(made, Problem)
     assert (made.status, made.code, made.retry_after_s) == (503, "busy", 5)
 
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, TrainSpec
-from raymtr.training.batches import Batches
+from raymtr.training.batches import Batches, longer_than
 from raymtr.training.contrastive_loss import shares
+from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
+from raymtr.training.tracks import repeated
 
 AUDIO = AudioSpec(sample_rate=8000, window_s=0.25)
 SPEC = TrainSpec(global_batch=8, seed=3)
@@ -109,6 +111,37 @@ def test_a_worker_meets_mostly_its_own_part_of_the_catalog(tracks: pa.Table, fol
         waves = torch.cat([batches.make(step).waves for step in range(30)])
         numbers.append((waves.mean(1) * 100).round())
     assert (numbers[0] < 10).float().mean() > 0.8 and (numbers[1] < 10).float().mean() < 0.2
+
+
+def test_rows_are_named_by_their_track_and_their_sentence(tracks: pa.Table, folder: Path) -> None:
+    few = tracks.take([0, 1, 2])
+    batches = batches_of(few, folder)
+    seen = set()
+    for step in range(4):
+        batch = batches.make(step)
+        assert batch.names is not None and batch.names.shape == (8, 2)
+        heard = [round(float(wave.mean()) * 100) for wave in batch.waves]
+        assert batch.names[:, 0].tolist() == heard, "track n is a constant of n / 100"
+        seen |= set(zip(batch.names[:, 1].tolist(), sentences_of(batch), strict=True))
+    assert len({name for name, _ in seen}) == len(seen) == len({words for _, words in seen})
+
+
+def test_what_a_batch_repeats_is_said() -> None:
+    datasets = ["small"] * 3 + ["big"] * 1000
+    drawn = Mixture(datasets, {"small": 0.4, "big": 0.6}, seed=0).draw(0, 64)
+    said = repeated(drawn, datasets)
+    assert said is not None and said.startswith("23 of the 64 rows of a batch repeat a track")
+    assert "26 rows of the 3 tracks of small" in said and "of big" not in said
+    assert repeated(np.arange(64), datasets) is None
+
+
+def test_sentences_longer_than_the_tower_reads_are_counted(tracks: pa.Table) -> None:
+    def letters(sentences: list[str]) -> list[int]:
+        return [len(sentence) for sentence in sentences]
+
+    assert longer_than(1_000, letters, tracks, seed=0) is None
+    said = longer_than(30, letters, tracks, seed=0)
+    assert said is not None and "of 20 training sentences are longer than the 30 tokens" in said
 
 
 def test_sentences_of_like_length_stand_together(tracks: pa.Table, folder: Path) -> None:

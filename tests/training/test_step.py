@@ -108,6 +108,16 @@ def test_embedding_leaves_no_trace() -> None:
     assert weights_of(step_of.towers) == before
 
 
+def test_an_update_that_spoils_the_weights_is_seen_in_its_own_step() -> None:
+    """The last step has no loss after it that would tell."""
+    spec = dataclasses.replace(SPEC, learning_rate=1e30, warmup_steps=0)
+    step = TrainStep(ToyTowers(), spec, CPU)
+    with pytest.raises(
+        UnusableError, match=r"norm of the weights became inf at step 0, .* rate 1e\+30"
+    ):
+        step(batch_of(0), 0)
+
+
 def test_a_loss_of_nan_stops_with_step_and_rate() -> None:
     step_of = TrainStep(ToyTowers(), SPEC, CPU)
     poisoned = dataclasses.replace(batch_of(0), waves=torch.full((6, 16), float("nan")))

@@ -18,6 +18,8 @@ from raymtr.specs import AudioTowerSpec, TrainSpec
 from raymtr.training.contrastive_loss import gather_rows, shares
 from raymtr.training.step import Batch, TrainStep
 
+pytestmark = pytest.mark.slow
+
 MODES = ("without", "frozen", "shared", "local")  # of batch norm
 BATCHES = (8, 9)  # rows of the global batch; of nine one worker has five
 SPEC = TrainSpec(steps=3, global_batch=8, learning_rate=1e-3, warmup_steps=0)
@@ -55,7 +57,9 @@ def part_of_batch(step: int, rank: int, workers: int, rows: int) -> Batch:
     waves += torch.arange(float(rows))[:, None] / 4  # so that parts of it differ in statistics
     own = ids.split(shares(rows, workers))[rank]
     text = {"input_ids": own, "attention_mask": torch.ones_like(own)}
-    return Batch(waves.split(shares(rows, workers))[rank], [text])
+    names = torch.randint(0, 4 * rows, (rows, 2), generator=generator)  # some rows share one
+    parts = (part.split(shares(rows, workers))[rank] for part in (waves, names))
+    return Batch(next(parts), [text], next(parts))
 
 
 def train(mode: str, rank: int, workers: int, rows: int = 8) -> dict[str, Any]:
@@ -63,15 +67,23 @@ def train(mode: str, rank: int, workers: int, rows: int = 8) -> dict[str, Any]:
     batch_norm = "local" if mode == "without" else mode
     spec = dataclasses.replace(SPEC, global_batch=rows, batch_norm=batch_norm)
     step_of = TrainStep(SmallTowers(mode), spec, torch.device("cpu"))
-    losses, gradient = [], torch.empty(0)
+    losses, shared, gradient = [], [], torch.empty(0)
     for step in range(3):
-        losses.append(step_of(part_of_batch(step, rank, workers, rows), step)["loss"])
+        figures = step_of(part_of_batch(step, rank, workers, rows), step)
+        losses.append(figures["loss"])
+        shared.append(figures["shared"])
         if step == 0:
             gradient = torch.cat([p.grad.flatten().clone() for p in step_of.learned])
     state = step_of.towers.state_dict()
     statistics = [v for k, v in state.items() if k.endswith(("running_mean", "running_var"))]
     weights = torch.cat([p.detach().flatten() for p in step_of.learned])
-    return {"losses": losses, "gradient": gradient, "statistics": statistics, "weights": weights}
+    return {
+        "losses": losses,
+        "shared": shared,
+        "gradient": gradient,
+        "statistics": statistics,
+        "weights": weights,
+    }
 
 
 def worker(rank: int, folder: str) -> None:
@@ -106,6 +118,7 @@ def test_two_workers_are_one(mode: str, rows: int, two: list[dict[str, Any]]) ->
     one = train(mode, 0, 1, rows)
     mine, other = (results[f"{mode} {rows}"] for results in two)
     assert mine["losses"] == other["losses"], "all workers know the global loss"
+    assert mine["shared"] == pytest.approx(one["shared"], abs=0.05) and any(one["shared"])
     assert torch.equal(mine["weights"], other["weights"])
     assert mine["losses"][0] == pytest.approx(one["losses"][0], abs=1e-5)
     assert relative(mine["gradient"], one["gradient"]) < 1e-5

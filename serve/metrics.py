@@ -18,7 +18,7 @@ FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
-class Meters:
+class Metrics:
     """Counters of one replica, in a registry of their own."""
 
     def __init__(self) -> None:

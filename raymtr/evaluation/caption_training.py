@@ -1,0 +1,68 @@
+"""How many of the pairs that are asked each writer of captions was trained on.
+
+A caption's provenance names the adapter that wrote it. Of the workspace's own captioner it is known
+which pairs it learnt from (raymtr.trained_on); of another one, and of a file that does not say who
+wrote it, it is unknown. A template learns nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raymtr.captions.captioner import adapter_identity
+from raymtr.captions.pairs import Pair
+from raymtr.catalog.tabular import read_rows
+from raymtr.trained_on import known, pair_names, read_record
+
+TEMPLATE = "template"  # a provenance's source
+
+
+def trained_on(
+    captioner: str, pairs: Sequence[Pair], files: Mapping[str, str]
+) -> dict[str, int | None]:
+    """Of each system (`files`: name -> where its captions are), how many of `pairs` it learnt from.
+
+    None where that is unknown. `captioner` is the folder of the workspace's own.
+    """
+    record, own = read_record(captioner), adapter_identity(captioner)
+    learnt = None
+    if record is not None:
+        learnt = int(known(record, [pair_names(p.clip, p.tags, p.caption) for p in pairs]).sum())
+    counts: dict[str, int | None] = {}
+    for name, uri in files.items():
+        writers = _writers(uri)
+        counts[name] = 0 if not writers else learnt if writers == {own} else None
+    return counts
+
+
+def _writers(uri: str) -> set[str | None]:
+    """The adapters that wrote the captions of a file; None is one that is not named."""
+    table = read_rows(uri).table
+    if "provenance" not in table.column_names:
+        return {None}
+    writers = set()
+    for text in table["provenance"].to_pylist():
+        said: dict[str, Any] = json.loads(text) if str(text).startswith("{") else {}
+        if said.get("adapter") or said.get("source") != TEMPLATE:
+            writers.add(said.get("adapter"))
+    return writers
+
+
+def notes(counts: Mapping[str, int | None], pairs: int, mark: str) -> list[str]:
+    """The same in words."""
+    said = []
+    for name, count in counts.items():
+        if count is None:
+            said.append(
+                f"{name}: who wrote these captions, or what that one was trained on, is unknown; "
+                "so is whether these pairs were among it"
+            )
+        elif count:
+            said.append(
+                f"{mark} {name}: its captioner was trained on {count} of these {pairs} pairs, by "
+                "their clip or their words: its figures say how well it remembers; ask with "
+                "--held-out, or with pairs it never saw"
+            )
+    return said
