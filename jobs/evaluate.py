@@ -1,4 +1,4 @@
-"""`raymtr evaluate`: how well tracks are found, or how well captions are written.
+"""`raymtr evaluate`: how well tracks are found, captions written, questions answered.
 
 **tracks**: a benchmark, asked of the live towers and of search -> figures and TREC files.
 
@@ -10,7 +10,8 @@ No Ray: it is seconds of work on vectors that are already there. Written to `eva
 `metrics.json`, a TREC run a column, and the benchmark itself, so that others can recompute the
 figures or ask the same again.
 
-**captions** (`raymtr evaluate captions`) is jobs.evaluate_captions.
+**captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
+queries --file F`) jobs.evaluate_queries.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import evaluate_captions
+from jobs import evaluate_captions, evaluate_queries
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation import trec
@@ -40,7 +41,8 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
-WHAT = ("tracks", "captions")
+WHAT = ("tracks", "captions", "queries")
+PARTS: dict[str, Any] = {"captions": evaluate_captions, "queries": evaluate_queries}
 SYSTEMS = ("towers", "search", "both")
 # Of the queries drawn and of the intervals. Not train.seed: runs of other seeds must meet the same
 # queries to be compared.
@@ -65,18 +67,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", choices=SYSTEMS, default="both", help="default: both")
     parser.add_argument("--out", metavar="FOLDER", help="default: evaluation/ in the workspace")
-    evaluate_captions.add_arguments(parser.add_argument_group("captions"))
+    for name, part in PARTS.items():
+        part.add_arguments(parser.add_argument_group(name))
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
-    given = evaluate_captions.given(arguments)
-    if arguments.what == "captions":
-        return evaluate_captions.run(arguments, workspace)
-    if given:
-        raise InputError(
-            f"--{next(iter(given)).replace('_', '-')} belongs to `raymtr evaluate captions`"
-        )
+    for name, part in PARTS.items():
+        if name != arguments.what and (given := part.given(arguments)):
+            option = next(iter(given)).replace("_", "-")
+            raise InputError(f"--{option} belongs to `raymtr evaluate {name}`")
+    if arguments.what in PARTS:
+        answer: dict[str, Any] = PARTS[arguments.what].run(arguments, workspace)
+        return answer
     return evaluate(
         workspace,
         settings,
@@ -231,9 +234,11 @@ def write_files(
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """A line a system and kind, the chance level under them; of captions, a line a system."""
+    """A line a system and kind, the chance level under them; the other parts have their own."""
     if "systems" in answer:
         return evaluate_captions.describe(answer)
+    if "classes" in answer:
+        return evaluate_queries.describe(answer)
     systems = [name for name in ("towers", "search") if name in answer]
     source = answer["benchmark"] or f"split {answer['split']}"
     seen = answer["trained_on"] or {"queries": {}}

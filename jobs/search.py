@@ -75,14 +75,41 @@ def describe(answer: dict[str, Any]) -> str:
 
 
 def _understood(query: dict[str, Any]) -> str:
+    """What was understood, a slot a part, with what could not be used and what might help."""
+    slots = [
+        *(f"{'like' if one['positive'] else 'not like'} {_name(one)}" for one in _likes(query)),
+        *(" or ".join(one["tags"]) or one["term"] for one in query.get("include", ())),
+        *(f"without {one['term']}" for one in query["exclude"]),
+        *(one["where"] for one in query.get("filters", ())),
+        *(one["words"] for one in query.get("directions", ())),
+    ]
+    lines = [f"understood: {_kind(query)}" + "".join(f"; {slot}" for slot in slots)]
+    lines += [f"read {one['words']!r} as {one['taken_for']!r}" for one in query["corrected"]]
+    lines += [f"ignored {one['words']!r}: {one['why']}" for one in query["ignored"]]
+    for one in query["suggestions"]:
+        if "did_you_mean" in one:
+            lines.append(f"did you mean {one['did_you_mean']!r}?")
+        else:
+            lines.append(f"without {one['relax']!r}: {one['hits']} hits")
+    return "\n".join(lines)
+
+
+def _likes(query: dict[str, Any]) -> list[dict[str, Any]]:
+    return query["anchors"] if query["kind"] == "similar" else []
+
+
+def _name(part: dict[str, Any]) -> str:
+    return " by ".join(one for one in (part["title"], part["artist"]) if one)
+
+
+def _kind(query: dict[str, Any]) -> str:
     kind: str = query["kind"]
-    names = " by ".join(part for part in (query["title"], query["artist"]) if part)
-    excluded = [*query["exclude"], *query["understood_exclude"]]
+    names = query["album"] or _name(query)
+    rest = query["description"] if query["description"] and not names else ""
     return (
         kind
-        + (f": {names}" if names else "")
-        + (f"; {query['description']}" if query["description"] and not names else "")
-        + (f"; without {', '.join(excluded)}" if excluded else "")
+        + (f": {names}" if names and kind != "similar" else "")
+        + (f"; {rest}" if rest else "")
         + (f"; where {query['where']}" if query["where"] else "")
     )
 
@@ -90,6 +117,9 @@ def _understood(query: dict[str, Any]) -> str:
 def _reason(reason: dict[str, Any]) -> str:
     if "matched" in reason:
         return f"{reason['by']}: {', '.join(reason['matched'])}"
+    if "toward" in reason:
+        held = ", ".join(f"{n} {v:g}" for n, v in reason["columns"].items() if v is not None)
+        return f"{reason['toward']} ({held})" if held else str(reason["toward"])
     return f"{reason['by']} #{reason['rank']}"
 
 

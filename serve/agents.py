@@ -96,9 +96,12 @@ def build_server(http: FastAPI) -> MCPServer:
         exclude: list[str] | str | None = None,
         per_artist: int | None = None,
     ) -> Answer:
-        """Tracks for words: a description ("rainy-day piano, no vocals"), a title, an artist, or
-        "similar to <artist or title>". `where` is a filter such as "year > 1990 and tags has
-        'jazz'"; `exclude` are terms that hits must not have; `per_artist` caps hits of one artist.
+        """Tracks for words: a description ("rainy-day piano, no vocals"), a title, an artist, an
+        album, "similar to <artist or title>, but calmer", with years, tempo, key and duration.
+        `query` of the answer says how the words were understood, slot by slot; `ignored` which of
+        them could not be used and why; `suggestions` what to ask instead. `where` is a filter such
+        as "year > 1990 and tags has 'jazz'"; `exclude` are terms that hits must not have;
+        `per_artist` caps hits of one artist.
         """
         asked: Answer = {"text": text, "where": where, "k": k}
         asked |= {"exclude": some(exclude), "per_artist": per_artist}

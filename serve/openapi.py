@@ -53,14 +53,39 @@ _ABOUT = {  # of a track, from the catalog
     "tags": {"type": ["array", "null"], "items": TEXT},
 }
 _FOUND = {  # of every answer to a search
-    "query": {"type": "object", "description": "the request, and how its text was understood"},
+    "query": _named("Query"),
     "next_cursor": _or_null("string"),
     "model": _or_null("string"),
     "table_version": TEXT,
     "notes": _list(TEXT),
     "took_ms": _record({stage: NUMBER for stage in ("encode", "search", "rank", "total")}),
 }
+_WORDS = {"words": TEXT}  # of the text, that a part came from
+_UNDERSTOOD = {
+    "anchors": _list(
+        _record(
+            {
+                "title": _or_null("string"),
+                "artist": _or_null("string"),
+                "tracks": {"type": "integer"},
+                "positive": {"type": "boolean"},
+                **_WORDS,
+            }
+        )
+    ),
+    "include": _list(_record({"term": TEXT, "tags": _list(TEXT), **_WORDS})),
+    "exclude": _list(_record({"term": TEXT, **_WORDS}, tags=_list(TEXT), artist=TEXT)),
+    "filters": _list(_record({"column": TEXT, "where": TEXT, **_WORDS})),
+    "directions": _list(_record({"axis": TEXT, "toward": TEXT, **_WORDS})),
+    "corrected": _list(_record({"taken_for": TEXT, **_WORDS})),
+    "ignored": _list(_record({"why": TEXT, **_WORDS})),
+    "suggestions": _list(_record({}, did_you_mean=TEXT, relax=TEXT, hits={"type": "integer"})),
+}
 SCHEMAS = {
+    "Query": {
+        **_record({"kind": TEXT, "rest": TEXT, "language": TEXT, **_UNDERSTOOD}),
+        "description": "the request, and how its text was understood, slot by slot",
+    },
     "Problem": _record(
         {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "code": TEXT, "detail": TEXT},
         message=TEXT,

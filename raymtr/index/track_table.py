@@ -15,7 +15,7 @@ What this file does not know: models, queries in words, how lists are fused.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from lancedb.query import BooleanQuery, MatchQuery, Occur
 
 from raymtr.errors import UnusableError
 from raymtr.index.calls import calling
-from raymtr.index.conditions import Condition, filterable_type, sql_among
+from raymtr.index.conditions import Condition, filterable_type, sql_among, sql_column
 from raymtr.index.filters import Filter, joined
 from raymtr.index.names import spoken_name
 from raymtr.index.shards import MadeBy, matrix_of
@@ -138,6 +138,14 @@ class TrackTable:
         """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
         return self._match(MatchQuery(text, "words"), limit, where)
 
+    @calling("tracks by words")
+    def match_weighted(
+        self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
+    ) -> Ranked:
+        """Tracks whose captions and tags have some of these words, each worth its weight."""
+        terms = [(Occur.SHOULD, MatchQuery(w, "words", boost=by)) for w, by in weights.items()]
+        return self._match(BooleanQuery(terms), limit, where) if terms else []
+
     @calling("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
@@ -187,12 +195,36 @@ class TrackTable:
         """Every word of a tag."""
         return frozenset(word for tag in self.tags for word in tag.split())
 
+    @calling("values of a column")
+    def value_counts(self, column: str) -> dict[str, int]:
+        """How many tracks have each text of a column of texts, or of lists of them."""
+        held = self._rows.column(column)
+        texts = pc.list_flatten(held) if pa.types.is_list(held.type) else held
+        pairs = texts.value_counts()
+        return {
+            text: count
+            for text, count in zip(
+                pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True
+            )
+            if text
+        }
+
+    @calling("values of a column")
+    def has_values(self, column: str) -> bool:
+        """Whether any track has something in a column."""
+        return bool(self._tracks.count_rows(f"{sql_column(column)} IS NOT NULL"))
+
     @calling("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
+
+    @calling("tracks of a filter")
+    def count(self, where: Filter | None) -> int:
+        """How many tracks a filter lets through."""
+        return int(self._tracks.count_rows(None if where is None else where.sql()))
 
     @calling("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:

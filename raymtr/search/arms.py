@@ -1,14 +1,17 @@
 """What is looked up for a request: the arms of each kind of query, with their weights.
 
-A title or an artist is certain, so it is a sure arm and the others only fill the page. "Similar to"
-asks three witnesses: the artist's own sound, the artist graph, and the text tower, which was
-trained on the sentence `similar with artist ...`. A description asks the text tower, and the words
-of tags and captions as far as it is made of the catalog's own tags.
+Each arm gets what is its own. A title or an artist is certain, so it is a sure arm. "Similar to"
+asks the anchors' own sound, the artist graph, and the text tower, which was trained on the sentence
+`similar with artist ...`; in a catalog of words, the tags that tell the anchors from others. A
+description asks the text tower, the words of tags and captions for its tags and for words that no
+slot took, and names for the latter alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,14 +25,19 @@ from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.search.ranking import Arm
 from raymtr.search.request import SearchRequest
-from raymtr.search.understand import Understood
+from raymtr.search.slots import Anchor, Understood
+from raymtr.search.vocabulary import tag_counts
 
 UNLIKE = 0.5  # how much of the unlike tracks' vector is taken away
+TOWARD = 0.35  # how far an example's vector is taken along a direction
 WEIGHTS = {
     "sound": 1.0,  # near an example
     "text": 1.0,  # near the text tower's vector
     "names": 0.5,  # titles, artists and albums that hold all the words
     "artist graph": 2.0,
+    "profile": 1.0,  # of the tags of what is to be similar to
+    "title": 4.0,  # tracks called as a tag is
+    "filter": 0.1,  # all that a filter lets through
 }
 # Of tags and captions that share words: between these, the more of a query's words are tags of the
 # catalog. On 200 held-out pieces of the made catalog, tag queries went from nDCG@10 0.65 (a weight
@@ -38,6 +46,8 @@ LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
 # Of names, where a word of the query is in no tag or caption, so that only a name can have meant
 # it: as much as all other arms together. At 0.5 the 61st of a list by sound comes before any name.
 NAMES_ALONE_WEIGHT = 4.0
+PROFILE_TAGS = 8  # that tell anchors from others
+CALLED_SO = 3  # tracks shown that are called as a tag is
 
 
 @dataclass(frozen=True)
@@ -50,31 +60,44 @@ class Direction:
 
 def sentences_of(understood: Understood) -> list[str]:
     """What the text tower is to read for a query."""
+    text = [understood.text] if understood.text else []
     if understood.kind == "similar":
-        artist = [] if understood.title else [understood.artist or ""]
-        about = [sentences.similar_artists_sentence(artist)] if artist else []
-        return about + ([understood.text] if understood.text else [])
-    return [understood.text] if understood.text else []
+        artists = [
+            anchor.artist
+            for anchor in understood.anchors
+            if anchor.positive and anchor.artist and not anchor.title
+        ]
+        return [sentences.similar_artists_sentence([artist]) for artist in artists[:1]] + text
+    return text
 
 
-def example_vector(
+def example_vectors(
     table: TrackTable, request: SearchRequest, understood: Understood
-) -> np.ndarray | None:
-    """The sound of the liked tracks, or of what "similar to" names, less part of the unliked."""
-    liked = dict(request.like)
-    if understood.kind == "similar":
-        liked |= dict.fromkeys(understood.tracks, 1.0)
-    toward = _weighted_mean(table.vectors(list(liked)), liked)
-    if toward is None:
-        return None
+) -> list[np.ndarray]:
+    """The sound of the liked tracks, and of each group of anchors, less part of the unliked."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
-    return _unit(toward if away is None else toward - UNLIKE * away)
+    for anchor in understood.anchors:
+        if not anchor.positive:
+            mean = _mean_vector(table, anchor)
+            away = mean if away is None or mean is None else _unit(away + mean)
+    liked = _weighted_mean(table.vectors(list(request.like)), request.like)
+    towards = [] if liked is None else [liked]
+    for group in _groups(understood):
+        means = [v for v in (_mean_vector(table, anchor) for anchor in group) if v is not None]
+        if means:
+            towards.append(_unit(np.asarray(sum(means), np.float32)))
+    return [toward if away is None else _unit(toward - UNLIKE * away) for toward in towards]
 
 
 def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
     """A text's or recording's vector less part of the unliked tracks'."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     return vector if away is None else _unit(vector - UNLIKE * away)
+
+
+def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
+    """A vector taken along the way from one text's vector to another's."""
+    return _unit(vector + TOWARD * _unit(up - down))
 
 
 def run_arms(
@@ -85,46 +108,142 @@ def run_arms(
     *,
     limit: int,
     threads: Executor,
+    tier: Filter | None = None,
 ) -> list[Arm]:
-    """Every arm that has something to say, with up to `limit` tracks each, asked side by side."""
-    where, text = request.where, understood.text
+    """Every arm that has something to say, with up to `limit` tracks each, asked side by side.
+
+    `tier`, in the place of the request's own filter, holds for all but the tracks that a title
+    names.
+    """
+    base, where = request.where, tier or request.where
     asked: list[tuple[Arm, Future[Ranked]]] = []
 
     def ask(arm: Arm, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
         asked.append((arm, threads.submit(look_up, *about, **how)))
 
-    if understood.kind in ("title", "artist"):
-        ask(Arm(by=understood.kind, sure=True), _named, table, request, understood)
-    if understood.kind == "similar" and understood.artist and not understood.title:
-        ask(_weighted("artist graph"), _artist_graph, table, request, understood)
+    sure = understood.kind in ("title", "artist", "album")
+    if sure:
+        named = base if understood.kind == "title" else where
+        ask(Arm(by=understood.kind, sure=True), _named, table, understood.tracks, named)
+    alone = sure and (
+        understood.kind == "album" or bool(understood.include and understood.kind == "artist")
+    )
+    if understood.kind == "description" and understood.tracks:
+        ask(_weighted("title"), _called_so, table, understood.tracks, base)
+    for group in _groups(understood):
+        for anchor in group:
+            if anchor.artist and not anchor.title:
+                ask(_weighted("artist graph"), _artist_graph, table, anchor, where)
+        profile = profile_of(table, group, _negative(understood))
+        if profile and not table.vectors(group[0].tracks[:1]):
+            ask(_weighted("profile"), table.match_weighted, profile, limit=limit, where=where)
     for direction in directions:
         ask(_weighted(direction.by), table.nearest, direction.vector, limit=limit, where=where)
-    if text and request.mode != "semantic":
-        words = Arm(by="words", weight=_words_weight(table, text))
-        ask(words, table.match_words, text, limit=limit, where=where)
-        ask(_weighted("names"), table.match_names, text, limit=limit, where=where)
+    words, names = lexical_texts(understood)
+    if request.mode != "semantic" and not alone:
+        if words:
+            arm = Arm(by="words", weight=_words_weight(table, words))
+            ask(arm, table.match_words, words, limit=limit, where=where)
+        if names:
+            ask(_weighted("names"), _names, table, names, limit=limit, where=where)
+    if not asked and where is not None:
+        ask(_weighted("filter"), _all_of, table, where, limit)
     arms = [replace(arm, ranked=found.result()) for arm, found in asked]
     arms = [arm for arm in arms if arm.ranked]
-    if any(arm.by == "names" for arm in arms) and _only_a_name(table, text, where):
+    if any(arm.by == "names" for arm in arms) and _only_a_name(table, names[-1], where):
         arms = [
             replace(arm, weight=NAMES_ALONE_WEIGHT) if arm.by == "names" else arm for arm in arms
         ]
     return arms
 
 
+def lexical_texts(understood: Understood) -> tuple[str, list[str]]:
+    """What is asked of the words of tags and captions, and what of names, one after the other."""
+    tags = [
+        tag.value
+        for slot in understood.include
+        for tag in (slot.wider if slot.few else slot.tags or slot.wider)
+    ]
+    unsaid = understood.unsaid
+    if not understood.include and not understood.anchors and not understood.filters:
+        return unsaid, list(dict.fromkeys(part for part in (understood.text, unsaid) if part))
+    parts = [unsaid] if unsaid else []
+    return " ".join(dict.fromkeys([*tags, *parts])), parts
+
+
+def profile_of(
+    table: TrackTable, group: Sequence[Anchor], away: Sequence[Anchor]
+) -> dict[str, float]:
+    """The tags that tell some anchors from other tracks, by tf-idf, less half of what is unlike."""
+    weights = _tag_weights(table, group)
+    for tag, weight in _tag_weights(table, away).items():
+        weights[tag] = weights.get(tag, 0.0) - UNLIKE * weight
+    best = sorted(weights, key=lambda tag: (-weights[tag], tag))[:PROFILE_TAGS]
+    return {tag: round(weights[tag], 4) for tag in best if weights[tag] > 0}
+
+
+def _tag_weights(table: TrackTable, anchors: Sequence[Anchor]) -> dict[str, float]:
+    held, counted = table.build.rows["tracks"], tag_counts(table)
+    weights: dict[str, float] = {}
+    for anchor in anchors:
+        rows = table.rows(anchor.tracks, list(counted)).values()
+        for row in rows:
+            for column, counts in counted.items():
+                for tag in set(row[column] or ()):
+                    rarity = math.log(1 + held / max(counts.get(tag, 1), 1))
+                    weights[tag] = weights.get(tag, 0.0) + rarity / len(rows)
+    return weights
+
+
+def _groups(understood: Understood) -> list[list[Anchor]]:
+    """The anchors to be near to, those that are averaged together."""
+    groups: dict[int, list[Anchor]] = {}
+    for anchor in understood.anchors:
+        if anchor.positive:
+            groups.setdefault(anchor.group, []).append(anchor)
+    return list(groups.values())
+
+
+def _negative(understood: Understood) -> list[Anchor]:
+    return [anchor for anchor in understood.anchors if not anchor.positive]
+
+
+def _mean_vector(table: TrackTable, anchor: Anchor) -> np.ndarray | None:
+    return _weighted_mean(table.vectors(anchor.tracks), dict.fromkeys(anchor.tracks, 1.0))
+
+
 def _weighted(by: str) -> Arm:
     return Arm(by=by, weight=WEIGHTS[by])
 
 
-def _named(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:
+def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
     """The tracks a name stands for, the most typical of them first."""
-    where = _and(Condition("track_id", "in", understood.tracks), request.where)
-    allowed = table.matching(where)
+    among = Condition("track_id", "in", tuple(tracks))
+    both = among if where is None else joined("and", among, where)
+    allowed = table.matching(both)
     vectors = table.vectors(sorted(allowed))
     centre = _weighted_mean(vectors, dict.fromkeys(vectors, 1.0))
-    ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=where)
+    ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=both)
     silent = allowed - {track_id for track_id, _ in ranked}
     return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
+
+
+def _called_so(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
+    """A few tracks that are called as a tag is."""
+    return _named(table, tracks, where)[:CALLED_SO]
+
+
+def _all_of(table: TrackTable, where: Filter, limit: int) -> Ranked:
+    """What a filter lets through, in an order that is always the same and follows nothing."""
+    ids = sorted(
+        table.matching(where), key=lambda track_id: (zlib.crc32(track_id.encode()), track_id)
+    )
+    return [(track_id, 1.0) for track_id in ids[:limit]]
+
+
+def _names(table: TrackTable, texts: Sequence[str], *, limit: int, where: Filter | None) -> Ranked:
+    """Tracks whose names hold the words of the first of some texts that any does."""
+    return next((r for t in texts if (r := table.match_names(t, limit=limit, where=where))), [])
 
 
 def _words_weight(table: TrackTable, text: str) -> float:
@@ -139,23 +258,19 @@ def _only_a_name(table: TrackTable, text: str, where: Filter | None) -> bool:
     return any(not table.match_words(word, limit=1, where=where) for word in words)
 
 
-def _artist_graph(table: TrackTable, request: SearchRequest, understood: Understood) -> Ranked:
+def _artist_graph(table: TrackTable, anchor: Anchor, where: Filter | None) -> Ranked:
     """Tracks whose artist names this one as similar, or is named by it; near neighbours first."""
-    places = dict(table.similar_to(name_key(understood.artist) or ""))
-    own = table.rows(understood.tracks[:1], ["similar_artists"])
+    places = dict(table.similar_to(name_key(anchor.artist) or ""))
+    own = table.rows(anchor.tracks[:1], ["similar_artists"])
     named = [name for row in own.values() for name in row["similar_artists"] or ()]
     rank = {name_key(name): place for place, name in reversed(list(enumerate(named)))}
     for row in table.named([key for key in rank if key]):
         place = rank.get(name_key(row["artist"]))
         if place is not None:
             places[row["track_id"]] = min(place, places.get(row["track_id"], place))
-    allowed = places.keys() & table.matching(request.where) if request.where else places.keys()
+    allowed = places.keys() & table.matching(where) if where and places else places.keys()
     ordered = sorted(allowed, key=lambda track_id: (places[track_id], track_id))
     return [(track_id, 1.0 / (1 + places[track_id])) for track_id in ordered]
-
-
-def _and(first: Filter, second: Filter | None) -> Filter:
-    return first if second is None else joined("and", first, second)
 
 
 def _weighted_mean(

@@ -27,11 +27,16 @@ from raymtr.index.names import spoken_name
 from raymtr.index.publish import live_build
 from raymtr.index.shards import matrix_of
 from raymtr.index.track_table import TrackTable
-from raymtr.search.arms import Direction, example_vector, run_arms, sentences_of, steer_away
+from raymtr.search.arms import Direction, run_arms, sentences_of
+from raymtr.search.constraints import always, binds_to_tracks, tiers
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
-from raymtr.search.ranking import Candidate, cap_per_artist, diversify, fold_groups, fuse
+from raymtr.search.lexicon import Lexicon, load_lexicon
+from raymtr.search.ranking import Arm, Candidate, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
+from raymtr.search.steering import directions_of, hits_along, sentences_beside
+from raymtr.search.suggest import suggestions
 from raymtr.search.understand import Understood, similar_artist, understand
+from raymtr.search.vocabulary import Vocabulary, vocabulary_of
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -40,6 +45,7 @@ if TYPE_CHECKING:
 ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
 CANDIDATES = 100  # of each arm, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
+LEAST_SURE = 0.1  # score of the best hit where nothing of the question was understood
 HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
@@ -49,7 +55,8 @@ class Plan:
 
     request: SearchRequest
     understood: Understood
-    sentences: list[str]  # for the text tower
+    sentences: list[str]  # for the text tower: to search by, then both ends of each direction,
+    reads: int  # (so many to search by) then what is to be avoided by its sound
     took_s: float
 
     @property
@@ -107,6 +114,16 @@ class Searcher:
         return model
 
     @cached_property
+    def lexicon(self) -> Lexicon:
+        """The words of the domain, the workspace's own before the packaged ones."""
+        return load_lexicon(self.workspace.path("lexicon"))
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What can be said of this build's tracks."""
+        return vocabulary_of(self.table, self.lexicon)
+
+    @cached_property
     def _successor(self) -> Searcher:
         """A searcher of what serves by now. This one stays as it is, for threads in the middle."""
         return Searcher(self.workspace)
@@ -152,10 +169,12 @@ class Searcher:
             raise InputError(WORDS_ONLY)
         understood = self._understand(request)
         reads = request.mode != "keyword" and self.build.rows["vectors"]
+        to_read = sentences_of(understood) if reads else []
         return Plan(
             request=request,
             understood=understood,
-            sentences=sentences_of(understood) if reads else [],
+            sentences=to_read + (sentences_beside(understood, self.lexicon) if reads else []),
+            reads=len(to_read),
             took_s=time.perf_counter() - started,
         )
 
@@ -168,7 +187,7 @@ class Searcher:
         directions = self._directions(plan, encoded)
         # One more than the page tells whether there is a next one.
         candidates, searched = self._candidates(plan, directions, wanted=first + k + 1)
-        hits = self._hits(request, candidates[first : first + k], directions)
+        hits = self._hits(plan, candidates[first : first + k], directions)
         last = first + k
         more = len(candidates) > last and last < FARTHEST
         ended = time.perf_counter()
@@ -179,7 +198,7 @@ class Searcher:
         }
         took["total"] = sum(took.values())
         return {
-            "query": request.echo() | _echo(plan.understood),
+            "query": self._echo(plan, len(candidates)),
             "hits": hits,
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
@@ -205,8 +224,23 @@ class Searcher:
         if request.similar_artist:
             return similar_artist(request.similar_artist, self.table)
         if request.text and request.mode == "auto":
-            return understand(request.text, self.table)
-        return Understood(kind="description", text=request.text or "")
+            return understand(request.text, self.table, self.lexicon)
+        text = request.text or ""
+        return Understood(kind="description", text=text, unsaid=text)
+
+    def _echo(self, plan: Plan, found: int) -> dict[str, Any]:
+        """The request and how its text was understood, with what might help."""
+        request, understood = plan.request, plan.understood
+        given = [{"term": term, "words": term} for term in request.exclude]
+        said = understood.echo()
+        said["exclude"] = given + said["exclude"]
+        if not found and understood.unsaid and not said["ignored"]:
+            why = "no name, tag or caption of this catalog has these words"
+            said["ignored"] = [{"words": understood.unsaid, "why": why}]
+        advice = (
+            suggestions(understood, request.where, self.vocabulary, found) if request.text else []
+        )
+        return request.echo() | said | {"suggestions": advice}
 
     def _encode(self, plan: Plan) -> Encoded:
         """What a plan needs encoded, by the model in this process; loaded only where needed.
@@ -231,17 +265,15 @@ class Searcher:
         )
 
     def _directions(self, plan: Plan, encoded: Encoded) -> list[Direction]:
-        """The vectors to search along: of examples, of a recording, of the text."""
-        directions = []
-        example = example_vector(self.table, plan.request, plan.understood)
-        if example is not None:
-            directions.append(Direction("sound", example))
-        if encoded.recording is not None:
-            vector = steer_away(self.table, plan.request, encoded.recording)
-            directions.append(Direction("sound", vector))
-        for vector in encoded.text:
-            directions.append(Direction("text", steer_away(self.table, plan.request, vector)))
-        return directions
+        return directions_of(
+            self.table,
+            plan.request,
+            plan.understood,
+            self.lexicon,
+            read=list(encoded.text),
+            reads=plan.reads,
+            recording=encoded.recording,
+        )
 
     def _candidates(
         self, plan: Plan, directions: list[Direction], *, wanted: int
@@ -252,31 +284,36 @@ class Searcher:
         What was found before keeps its place, so that every page is cut from the same list.
         """
         request, everything = plan.request, self.build.rows["tracks"]
+        understood = plan.understood
         k = request.k or everything
-        limit = min(everything, max(CANDIDATES, 4 * k))
         block = max(CANDIDATES, 4 * k)  # what is made diverse at a time
         if request.diversity:
             wanted = -(-wanted // block) * block
+        base = always(understood, request.where, self.table)
         found: dict[str, Candidate] = {}
-        while True:
-            arms = run_arms(
-                self.table,
-                request,
-                plan.understood,
-                directions,
-                limit=limit,
-                threads=self._threads,
-            )
-            searched = time.perf_counter()
-            least = min((candidate.score for candidate in found.values()), default=1.0)
-            for candidate in fuse(arms):
-                if candidate.track_id not in found:
-                    candidate.score = min(candidate.score, least)
-                    found[candidate.track_id] = candidate
-            kept = self._allowed(request, plan.understood, list(found.values()))
-            if len(kept) >= wanted or limit >= everything:
+        kept: list[Candidate] = []
+        searched = time.perf_counter()
+        for tier in tiers(understood, base, self.vocabulary):
+            limit = min(everything, block)
+            while True:
+                arms = run_arms(
+                    self.table,
+                    replace(request, where=base),
+                    understood,
+                    directions,
+                    limit=limit,
+                    threads=self._threads,
+                    tier=tier,
+                )
+                searched = time.perf_counter()
+                self._add(arms, understood, found)
+                kept = self._allowed(request, understood, list(found.values()))
+                full = any(len(arm.ranked) >= limit for arm in arms)
+                if len(kept) >= wanted or limit >= everything or not full:
+                    break
+                limit = min(everything, 4 * limit)
+            if len(kept) >= wanted or (kept and binds_to_tracks(understood)):
                 break
-            limit = min(everything, 4 * limit)
         if not request.diversity:
             return kept, searched
         vectors = self.table.vectors([candidate.track_id for candidate in kept])
@@ -285,13 +322,28 @@ class Searcher:
             c for b in blocks for c in diversify(b, vectors, diversity=request.diversity)
         ], searched
 
+    def _add(
+        self, arms: Sequence[Arm], understood: Understood, found: dict[str, Candidate]
+    ) -> None:
+        """The arms' candidates behind those found before, none scored above them.
+
+        A score says how much of the question was understood, too: nonsense does not score 1.
+        """
+        sure = max(understood.known_share, LEAST_SURE)
+        least = min((candidate.score for candidate in found.values()), default=1.0)
+        for candidate in fuse(arms):
+            if candidate.track_id not in found:
+                score = candidate.score if candidate.sure else sure * candidate.score
+                candidate.score = min(score, least)
+                found[candidate.track_id] = candidate
+
     def _allowed(
         self, request: SearchRequest, understood: Understood, candidates: list[Candidate]
     ) -> list[Candidate]:
         """Without the examples themselves, excluded terms, duplicates, too many of one artist."""
         examples = {*request.like, *request.unlike}
         if understood.kind == "similar":
-            examples |= set(understood.tracks)
+            examples |= {track for anchor in understood.anchors for track in anchor.tracks}
         kept = [c for c in candidates if c.track_id not in examples]
         terms = [spoken_name(term) for term in (*request.exclude, *understood.exclude)]
         if terms or request.per_artist:
@@ -306,17 +358,23 @@ class Searcher:
         return kept
 
     def _hits(
-        self, request: SearchRequest, candidates: Sequence[Candidate], directions: list[Direction]
+        self, plan: Plan, candidates: Sequence[Candidate], directions: list[Direction]
     ) -> list[dict[str, Any]]:
+        request, understood = plan.request, plan.understood
         ids = [candidate.track_id for candidate in candidates]
         rows = self.table.rows(ids, HIT_COLUMNS)
         segments = self._segments(candidates, directions)
-        words = set(spoken_name(request.text or "").split())
+        words = set(spoken_name(understood.text).split())
+        wanted = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
+        ways = hits_along(understood, ids, self.vocabulary)
         hits = []
         for candidate in candidates:
             row = rows[candidate.track_id]
-            tags = [t for t in row["tags"] or () if set(spoken_name(t).split()) & words]
+            tags = [
+                t for t in row["tags"] or () if t in wanted or set(spoken_name(t).split()) & words
+            ]
             why = candidate.why + ([{"by": "tags", "matched": tags}] if tags else [])
+            why = why + ways.get(candidate.track_id, [])
             hits.append(
                 {"track_id": candidate.track_id}
                 | {name: row[name] for name in HIT_COLUMNS}
@@ -346,16 +404,6 @@ class Searcher:
             if track_id not in best or fit > best[track_id][0]:
                 best[track_id] = fit, row
         return {track_id: row for track_id, (_, row) in best.items()}
-
-
-def _echo(understood: Understood) -> dict[str, Any]:
-    return {
-        "kind": understood.kind,
-        "title": understood.title,
-        "artist": understood.artist,
-        "description": understood.text or None,
-        "understood_exclude": list(understood.exclude),
-    }
 
 
 def _has_term(row: Mapping[str, Any], terms: Sequence[str]) -> bool:

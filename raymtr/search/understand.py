@@ -1,99 +1,81 @@
-"""Words -> what is meant: a title, an artist, something similar to one, or a description.
+"""Words -> slots: names, tags, facets, directions, what is not wanted, and the rest.
 
-43 % of real music queries name an artist (Doh et al. 2024), and no joint space finds a name. So
-every way a query could be read as a name is looked up in the catalog at once, and the first
-reading, in the order of `_exact`, that the catalog knows is taken. Only when none is, and the words
-are not the catalog's own tags, typos are forgiven. What is left is a description.
-
-Negations are taken out of a description ("piano, no vocals"), for they fail inside every joint
-space; only tags of the catalog count, so that a stray "no" does no harm.
+Whole names come first, for 43 % of real music queries name an artist (Doh et al. 2024) and no joint
+space finds a name. What is no whole name is taken apart (`phrases`, `govern`); names inside it are
+found after a cue or by words that nothing else could mean. Only when words are left over that no
+slot took, typos are forgiven: those of tags, then of names, then of the lexicon.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
-from typing import Any, Literal
 
 from raymtr.errors import InputError
 from raymtr.index.names import name_key, spoken_name
-from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
 from raymtr.index.track_table import TrackTable
-
-LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
-MOST_NAME_WORDS = 10  # a longer query is no misspelt name
-SPELT_LIKE = 50  # tracks looked at for a misspelt name
-
-_POLITE = re.compile(
-    r"^(?:please\s+)?(?:play|find|search(?:\s+for)?|show|give|get|put\s+on|listen\s+to"
-    r"|i\s+want(?:\s+to\s+hear)?)\s+(?:me\s+)?(?:some\s+)?",
-    re.IGNORECASE,
+from raymtr.search.anchors import NameFinder
+from raymtr.search.govern import Parsed, Parser
+from raymtr.search.lexicon import Lexicon, load_lexicon
+from raymtr.search.look_up import Found
+from raymtr.search.misspelt import holding, misspelt_name, name_in_part
+from raymtr.search.named import (
+    Known,
+    Named,
+    Reading,
+    artist_readings,
+    side_by_side,
+    variants,
+    whole_readings,
+    without_politeness,
 )
-_THING = r"(?:songs?|music|tracks?|tunes?|albums?|pieces?|works?|hits?|artists?|bands?)"
-_THINGS = rf"(?:{_THING}|anything|something|everything|stuff|more)"
-_CALLED = re.compile(
-    r"^(?:the\s+)?(?:music\s+)?(?:track|song|tune|piece)(?:\s+(?:called|named|titled))?\s+",
-    re.IGNORECASE,
-)
-_SIMILAR = re.compile(
-    rf"^(?:{_THINGS}\s+)*(?:that\s+)?(?:(?:is|are|sounds?)\s+)?"
-    r"(?:(?:much\s+|very\s+)?similar\s+(?:music\s+track\s+with|(?:to|with)(?:\s+the)?(?:\s+artists?)?)"
-    r"|like|(?:in\s+)?the\s+style\s+of|reminiscent\s+of|à\s+la)\s+(?P<name>.+)$",
-    re.IGNORECASE,
-)
-_BUT = re.compile(r"\s*(?:,\s*(?:but\s+)?|;\s*|\s+but\s+|\s+only\s+)", re.IGNORECASE)
-_ARTISTS_THINGS = re.compile(
-    rf"^(?:(?:the\s+)?{_THINGS}\s+(?:by|from|of)\s+(?P<after>.+)|(?P<before>.+?)\s+{_THING})$",
-    re.IGNORECASE,
-)
-_NEGATED = re.compile(
-    r"(?:^|[,;]|\s)\s*(?:(?:and|but|with)\s+)?(?:no|without(?:\s+any)?)\s+"
-    r"(?P<term>[^\W\d][\w -]*?)(?=\s*(?:[,;.]|$|\band\b|\bbut\b|\bwith\b))",
-    re.IGNORECASE,
-)
-_QUOTES = "\"“”„«»'‘’`"
+from raymtr.search.rest import stop_words, text_of, without_loose_ends
+from raymtr.search.slots import Anchor, Correction, Exclude, Ignored, Include, Understood
+from raymtr.search.tokens import Question, tokenize
+from raymtr.search.vocabulary import Vocabulary, vocabulary_of
+
+__all__ = ["Understood", "similar_artist", "understand"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Understood:
-    """A query as it was understood. Names stand as the catalog spells them."""
+@dataclass
+class _Ask:
+    """A question on its way to slots."""
 
-    kind: Literal["title", "artist", "similar", "description"]
-    text: str  # what the text tower and the words' index read
-    title: str | None = None
-    artist: str | None = None
-    tracks: tuple[str, ...] = ()  # what the names stand for
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One way to read (a part of) a query as names."""
-
-    title: str | None
-    artist: str | None
-    rest: str = ""
+    question: Question
+    vocabulary: Vocabulary
+    found: Found
+    parsed: Parsed
+    language: str
+    corrected: list[Correction]
 
 
-def understand(text: str, table: TrackTable) -> Understood:
+def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> Understood:
     """What `text` asks of the catalog in `table`."""
-    plain = _POLITE.sub("", text) or text
-    wholes = [r for variant in _variants(text, plain) for r in _whole_readings(variant)]
-    similar = list(_similar_readings(plain))
-    artists = list(_artist_readings(plain))
-    known = _Known(table, [*wholes, *similar, *artists])
-    found = known.first(wholes, "title")
-    if found is not None:
-        if spoken_name(text) in table.tags:  # "piano": a tag first, whatever else is called so
-            return replace(found, kind="description", text=text)
-        return replace(found, text=text)
-    found = known.first(similar, "similar") or known.first(artists, "artist")
-    # Part of a name, letter by letter, is no other name misspelt.
-    if found is None and _may_be_misspelt(plain, table) and not table.match_names(plain, limit=1):
-        found = _misspelt(text, wholes, similar, artists, table)
-    return found or _description(text, table)
+    vocabulary = vocabulary_of(table, lexicon or load_lexicon())
+    question, plain = tokenize(text), without_politeness(text)
+    finder = NameFinder(question, vocabulary)
+    wholes = [r for variant in variants(text) for r in whole_readings(variant)]
+    artists, pairs = list(artist_readings(plain)), list(side_by_side(plain))
+    known = Known(table, [*wholes, *artists, *pairs], finder.spans())
+    pairs = [pair for pair in pairs if name_key(pair.title) not in vocabulary.tags]
+    named = known.first(wholes) or known.first(artists) or known.first(pairs)
+    if not question.tokens and named is None:
+        why = "there are no words in it"
+        return Understood(kind="description", text="", ignored=(Ignored(words=text, why=why),))
+    if named is not None:
+        return _whole(text, plain, named, question, vocabulary)
+    found = finder.find(known)
+    parser = Parser(question, vocabulary, found.taken)
+    parsed = parser.parse()
+    ask = _Ask(question, vocabulary, found, parsed, parser.language, [])
+    if (parsed.unsaid or found.ignored) and not found.anchors and not found.artists:
+        left = parsed.unsaid + (sorted(found.taken) if found.ignored else [])
+        name = _name_of(plain, left, ask)
+        if name is not None:
+            return name
+    if parsed.unsaid:
+        _correct(ask)
+    return _described(ask)
 
 
 def similar_artist(name: str, table: TrackTable) -> Understood:
@@ -101,163 +83,225 @@ def similar_artist(name: str, table: TrackTable) -> Understood:
 
     Raises InputError where neither a track nor the artist graph has the name.
     """
-    named = [_Reading(None, name)]
-    found = _Known(table, named).first(named, "similar")
-    if found is None:
+    named = Known(table, [Reading(None, name)]).named(Reading(None, name))
+    if named is None and not Known(table).in_graph(name):
         raise InputError(f"no artist {name!r} in this catalog")
-    return found
+    artist = (named.artist if named else None) or name
+    tracks = named.tracks if named else ()
+    anchor = Anchor(words=name, artist=artist, tracks=tracks)
+    return Understood(kind="similar", text="", artist=artist, tracks=tracks, anchors=(anchor,))
 
 
-def _misspelt(
-    text: str,
-    wholes: list[_Reading],
-    similar: list[_Reading],
-    artists: list[_Reading],
-    table: TrackTable,
-) -> Understood | None:
-    """The best reading as names give or take some letters."""
-    if similar:
-        names = {reading.title or reading.artist or "" for reading in similar}
-        return _Known(table, [], spelt_like=sorted(names)).first(similar, "similar")
-    known = _Known(table, [], spelt_like=[text])
-    found = known.first(wholes, "title")
-    return replace(found, text=text) if found else known.first(artists, "artist")
-
-
-def _variants(text: str, plain: str) -> list[str]:
-    called = _CALLED.sub("", plain)
-    return list(dict.fromkeys(v for v in (text, plain, called, called.strip(_QUOTES)) if v.strip()))
-
-
-def _whole_readings(text: str) -> Iterator[_Reading]:
-    """Title by artist, in every place it could be cut; a title; an artist."""
-    for cut in re.finditer(r"\s+by\s+", text, re.IGNORECASE):
-        title, artist = text[: cut.start()].strip(_QUOTES), text[cut.end() :]
-        yield _Reading(title, artist)
-        for album in re.finditer(r"\s+from\s+", artist, re.IGNORECASE):
-            yield _Reading(title, artist[: album.start()])
-    for cut in re.finditer(r"\s+[-–—]\s+|\s*:\s+", text):
-        first, second = text[: cut.start()].strip(_QUOTES), text[cut.end() :].strip(_QUOTES)
-        yield _Reading(second, first)
-        yield _Reading(first, second)
-    yield _Reading(text, None)
-    yield _Reading(None, text)
-
-
-def _similar_readings(text: str) -> Iterator[_Reading]:
-    """What stands after "similar to"; what follows a comma or a "but" is the rest."""
-    match = _SIMILAR.match(text)
-    if match is None:
-        return
-    name = match["name"]
-    pieces = [(name, "")]
-    pieces += [(name[: cut.start()], name[cut.end() :]) for cut in _BUT.finditer(name)]
-    for head, rest in pieces:
-        for reading in _whole_readings(head.strip(_QUOTES)):
-            yield replace(reading, rest=rest)
-
-
-def _artist_readings(text: str) -> Iterator[_Reading]:
-    """ "songs by Y", "Y songs", "calm songs by Y"."""
-    match = _ARTISTS_THINGS.match(text)
-    if match is not None:
-        yield _Reading(None, match["after"] or match["before"])
-    for cut in re.finditer(r"\s+by\s+", text, re.IGNORECASE):
-        yield _Reading(None, text[cut.end() :], rest=text[: cut.start()])
-
-
-class _Known:
-    """What the catalog knows of the names in some readings, asked once."""
-
-    def __init__(
-        self, table: TrackTable, readings: list[_Reading], spelt_like: list[str] | None = None
-    ) -> None:
-        self._table, self._loose = table, spelt_like is not None
-        names = {name for r in readings for name in (r.title, r.artist) if name}
-        if spelt_like is None:
-            self._rows = table.named(filter(None, map(name_key, names)))
-        else:
-            found = [row for name in spelt_like for row in table.spelt_like(name, limit=SPELT_LIKE)]
-            self._rows = list({row["track_id"]: row for row in found}.values())
-
-    def first(self, readings: list[_Reading], kind: Any) -> Understood | None:
-        """The first reading the catalog knows."""
-        for reading in readings:
-            rows = self._matching(reading)
-            if rows:
-                return _understood(reading, rows, kind)
-            alone = kind == "similar" and reading.artist and not reading.title
-            if alone and self._table.similar_to(name_key(reading.artist) or ""):
-                return Understood(kind="similar", text=reading.rest, artist=reading.artist)
-        return None
-
-    def _matching(self, reading: _Reading) -> list[dict[str, Any]]:
-        """Rows that fit all names of a reading; loosely: the rows that fit best, if well enough."""
-        wanted = [
-            (column, name_key(name))
-            for column, name in ((TITLE_KEY, reading.title), (ARTIST_KEY, reading.artist))
-            if name is not None
-        ]
-        fits = [min(self._best_fit(row, *each) for each in wanted) for row in self._rows]
-        best = max(fits, default=0.0)
-        if best < LEAST_LIKENESS:
-            return []
-        rows = [row for row, fit in zip(self._rows, fits, strict=True) if fit == best]
-        return [row for row in rows if _same_letters(row, reading)] or rows
-
-    def _best_fit(self, row: dict[str, Any], column: str, wanted: str | None) -> float:
-        """How well a title fits, or that of a track's artists who fits best."""
-        keys = [row[column]]
-        if column == ARTIST_KEY:
-            keys += row.get(ARTIST_KEYS) or ()
-        return max(self._fit(key, wanted) for key in keys)
-
-    def _fit(self, key: str | None, wanted: str | None) -> float:
-        if not key or not wanted:
-            return 0.0
-        if self._loose:
-            return SequenceMatcher(None, key, wanted, autojunk=False).ratio()
-        return float(key == wanted)
-
-
-def _same_letters(row: dict[str, Any], reading: _Reading) -> bool:
-    """Whether the names are written as typed: "Sun" is first of all Sun, then The Sun."""
-    typed = [(reading.title, row["title"]), (reading.artist, _artist_of(row, reading.artist))]
-    return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
-
-
-def _artist_of(row: dict[str, Any], name: str | None) -> str | None:
-    """The name of the one of a track's artists who is meant, else as the track shows them all."""
-    shown: str | None = row["artist"]
-    if name is None or name_key(shown) == name_key(name):
-        return shown if name is not None else None
-    artists = row.get("artists") or ()
-    return next((one for one in artists if name_key(one) == name_key(name)), shown)
-
-
-def _understood(reading: _Reading, rows: list[dict[str, Any]], kind: Any) -> Understood:
-    by_title = reading.title is not None
+def _whole(
+    text: str, plain: str, named: Named, question: Question, vocabulary: Vocabulary
+) -> Understood:
+    """A name that is all of the question; a single tag is a tag first, whatever is called so."""
+    parser = Parser(question, vocabulary, set())
+    parsed = parser.parse()
+    tag_alone = len(parsed.include) == 1 and not parsed.unsaid and not parsed.negated
+    is_tag = tag_alone and bool(parsed.include[0].tags) and named.artist is None
+    if is_tag and not parsed.filters and not parsed.ways:
+        kind = "description"
+    else:
+        kind = "title" if named.title is not None else "artist"
+        if kind == "artist" and plain != text and not _covers(plain, named):
+            text = ""
+    include = tuple(parsed.include) if is_tag or kind == "title" else ()
     return Understood(
-        kind="artist" if kind == "title" and not by_title else kind,
-        text=reading.rest,
-        title=rows[0]["title"] if by_title else None,
-        artist=_artist_of(rows[0], reading.artist),
-        tracks=tuple(row["track_id"] for row in rows),
+        kind=kind,  # type: ignore[arg-type]
+        text=text,
+        title=named.title,
+        artist=named.artist,
+        tracks=named.tracks,
+        names=(Anchor(words=plain, title=named.title, artist=named.artist, tracks=named.tracks),),
+        include=include,
+        unsaid=" ".join(question.words(p, p + 1) for p in parsed.unsaid),
+        language=parser.language,
     )
 
 
-def _may_be_misspelt(text: str, table: TrackTable) -> bool:
-    words = spoken_name(text).split()
-    strange = [word for word in words if word not in table.tag_words]
-    return len(words) <= MOST_NAME_WORDS and 2 * len(strange) >= len(words)
+def _covers(text: str, named: Named) -> bool:
+    return bool(named.artist) and tokenize(text).key(0, len(tokenize(text).tokens)) != ""
 
 
-def _description(text: str, table: TrackTable) -> Understood:
-    exclude = []
-    for match in _NEGATED.finditer(text):
-        term = spoken_name(match["term"])
-        if term in table.tags or f"{term}s" in table.tags or term.removesuffix("s") in table.tags:
-            exclude.append(term)
-            text = text.replace(match[0], " ", 1)
-    kept = re.sub(r"\s+(?=[\s,;])", "", text).strip(" ,;")
-    return Understood(kind="description", text=kept, exclude=tuple(exclude))
+def _name_of(plain: str, left: Sequence[int], ask: _Ask) -> Understood | None:
+    """A question that is a name in part, or misspelt, where words are left that nothing took."""
+    vocabulary, question, parsed = ask.vocabulary, ask.question, ask.parsed
+    if parsed.negated or parsed.filters or parsed.ways:
+        return None
+    tags = _tags_spelt_like(ask)
+    if tags and len(tags) == len(left):
+        return None  # all is said with a typo or two
+    held = holding(plain, vocabulary)
+    name = name_in_part(plain, held, question, vocabulary) if held else None
+    if name is None and held:  # part of a name, letter by letter, is no other name misspelt
+        strange = any(question.tokens[p].key not in vocabulary.lexicon.everyday for p in left)
+        as_name = Understood(kind="description", text=plain, unsaid=plain, language=ask.language)
+        return as_name if strange else None
+    if name is None:
+        name = misspelt_name(plain, question, left, vocabulary)
+    if name is None:
+        return None
+    spelt = " by ".join(part for part in (name.title, name.artist, name.album) if part)
+    corrected = (Correction(words=plain, taken_for=spelt),) if name.misspelt else ()
+    return Understood(
+        kind=name.kind,
+        text=plain,
+        title=name.title,
+        artist=name.artist,
+        album=name.album,
+        tracks=name.tracks,
+        names=(Anchor(words=plain, title=name.title, artist=name.artist, tracks=name.tracks),),
+        unsaid=plain,
+        corrected=corrected,
+        language=ask.language,
+    )
+
+
+def _tags_spelt_like(ask: _Ask) -> dict[int, str]:
+    """The tag that each word left over misspells."""
+    lexicon, tokens = ask.vocabulary.lexicon, ask.question.tokens
+    spelt = {}
+    for place in ask.parsed.unsaid:
+        key = tokens[place].key
+        near = None if key in lexicon.everyday else ask.vocabulary.speller.nearest(key)
+        if near is not None:
+            spelt[place] = near
+    return spelt
+
+
+def _correct(ask: _Ask) -> None:
+    """Words left over that misspell a tag, or else a word of the lexicon, become slots."""
+    vocabulary, parsed = ask.vocabulary, ask.parsed
+    lexicon = vocabulary.lexicon
+    spelt = _tags_spelt_like(ask)
+    for place in list(parsed.unsaid):
+        token = ask.question.tokens[place]
+        near = spelt.get(place)
+        if near is None and token.key not in lexicon.everyday:
+            near = vocabulary.lexicon_speller.nearest(token.key)
+        meaning = vocabulary.said(near, ask.language) if near else None
+        if near is None or meaning is None or not meaning.tags:
+            continue
+        words = ask.question.words(place, place + 1)
+        shown = meaning.tags[0].value if near in spelt.values() else near
+        slot = Include(
+            term=shown,
+            words=words,
+            tags=meaning.tags,
+            wider=meaning.wider,
+            exact=meaning.exact,
+            few=meaning.few,
+        )
+        parsed.include.append(slot)
+        parsed.unsaid.remove(place)
+        ask.corrected.append(Correction(words=words, taken_for=shown))
+
+
+def _described(ask: _Ask) -> Understood:
+    """The slots put together."""
+    found, parsed, question = ask.found, ask.parsed, ask.question
+    tokens = question.tokens
+    excluded = tuple(_corrected_terms(ask)) + tuple(found.excluded)
+    gone = found.taken | parsed.negated | parsed.dropped
+    kept = [place for place in range(len(tokens)) if place not in gone]
+    kept = without_loose_ends(question, kept, ask.vocabulary.lexicon)
+    text = text_of(question, kept)
+    unsaid = [question.words(place, place + 1) for place in parsed.unsaid]
+    if not set(kept) - stop_words(question, ask.language, ask.vocabulary.lexicon):
+        slots = (parsed.include, parsed.excluded, parsed.filters, found.anchors, found.artists)
+        unsaid, text = ([] if any(slots) or found.ignored else [question.text]), ""
+    anchors, artists = found.anchors, found.artists
+    if artists and parsed.ways and not anchors:  # "X, but calmer"
+        anchors = tuple(replace(anchor, group=0) for anchor in artists)
+        artists = ()
+    named = (anchors or artists)[:1]
+    taken = sum(place not in parsed.unsaid for place in range(len(tokens)))
+    understood = Understood(
+        kind="similar"
+        if any(a.positive for a in anchors)
+        else "artist"
+        if artists
+        else "description",
+        text=text,
+        title=named[0].title if named else None,
+        artist=named[0].artist if named else None,
+        album=found.album,
+        tracks=tuple(
+            dict.fromkeys(t for a in (anchors or artists) if a.positive for t in a.tracks)
+        ),
+        anchors=anchors,
+        names=artists,
+        include=_distinct(parsed.include),
+        excluded=excluded,
+        filters=tuple(parsed.filters),
+        directions=tuple(parsed.ways),
+        ignored=(*parsed.ignored, *found.ignored, *_useless(ask, excluded)),
+        corrected=(*found.corrected, *ask.corrected),
+        nearest_names=found.nearest,
+        unsaid=" ".join(unsaid),
+        language=ask.language,
+        known_share=taken / max(len(tokens), 1),
+    )
+    if found.title is not None and artists:
+        return replace(
+            understood, kind="title", title=found.title, tracks=found.title_tracks, include=()
+        )
+    if found.album is not None:
+        return replace(understood, kind="album", tracks=found.album_tracks)
+    if artists and parsed.unsaid and not anchors:
+        return _of_artist(understood, ask)
+    return understood
+
+
+def _of_artist(understood: Understood, ask: _Ask) -> Understood:
+    """An artist and words that no slot took: tracks of theirs whose titles hold the words."""
+    words = set(spoken_name(understood.unsaid).split())
+    rows = ask.vocabulary.table.rows(understood.tracks, ["title"])
+    held = [t for t, row in rows.items() if words <= set(spoken_name(row["title"] or "").split())]
+    if not words or not held:
+        return understood
+    first = tuple(track for track in understood.tracks if track in held)
+    return replace(understood, kind="title", title=rows[first[0]]["title"], tracks=first)
+
+
+def _corrected_terms(ask: _Ask) -> list[Exclude]:
+    """Exclusions; one that no tag says may misspell one that does."""
+    vocabulary = ask.vocabulary
+    slots = []
+    for slot in ask.parsed.excluded:
+        if not slot.tags and not slot.artist:
+            key = "".join(token.key for token in tokenize(slot.term).tokens)
+            near = None
+            if key not in vocabulary.lexicon.everyday:
+                near = vocabulary.speller.nearest(key) or vocabulary.lexicon_speller.nearest(key)
+            concept = vocabulary.concept(near, ask.language) if near else None
+            tags = vocabulary.family((near, *(concept.same if concept else ()))) if near else ()
+            if tags:
+                ask.corrected.append(Correction(words=slot.term, taken_for=str(near)))
+                slot = replace(slot, term=str(near), tags=tags)
+        slots.append(slot)
+    return slots
+
+
+def _useless(ask: _Ask, excluded: Sequence[Exclude]) -> list[Ignored]:
+    """Exclusions that nothing here can obey: no tag says it, and there is no sound to avoid."""
+    silent = not ask.vocabulary.table.build.rows["vectors"]
+    unmet = [
+        Ignored(words=words, why=f"no tag of this catalog says {words}")
+        for words in ask.parsed.unmet
+        if silent
+    ]
+    return unmet + [
+        Ignored(words=slot.words, why=f"no tag of this catalog says {slot.term}")
+        for slot in excluded
+        if silent and not slot.tags and not slot.artist
+    ]
+
+
+def _distinct(slots: Sequence[Include]) -> tuple[Include, ...]:
+    """Slots with tags, each set of them once; the first words for it stay."""
+    kept: dict[object, Include] = {}
+    for slot in slots:
+        kept.setdefault(slot.tags or slot.term.casefold(), slot)
+    return tuple(kept.values())

@@ -4,6 +4,7 @@ import { $, api, make, post } from "./api.js";
 import { facets, row } from "./hits.js";
 import * as map from "./map.js";
 import * as player from "./player.js";
+import { slots } from "./slots.js";
 
 const FETCHED = 48, SHOWN = 12;  // what is fetched at once feeds the facets and the next pages
 const EXAMPLES = ["rainy-day piano, no vocals", "upbeat funk with brass", "slow and dreamy strings"];
@@ -76,9 +77,8 @@ function chips(query) {
   if (query?.text) {
     const name = [query.title, query.artist].filter(Boolean).join(" by ");
     shown.push(make("span", "", name ? `${query.kind}: ${name}` : query.kind));
-    if (query.description && name) shown.push(make("span", "", query.description));
-    for (const term of [...query.exclude, ...query.understood_exclude]) shown.push(make("span", "", `without ${term}`));
   }
+  $("slots").replaceChildren(...(query?.text ? slots(query, (text) => { $("text").value = text; search(); }) : []));
   const removable = (text, drop) => {
     const chip = make("button", "", `${text} ×`);
     chip.setAttribute("aria-label", `Remove: ${text}`);

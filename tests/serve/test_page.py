@@ -76,6 +76,23 @@ def test_typing_finds_and_says_how_it_understood(page: Any) -> None:
     playwright.expect(page.locator("#hits li")).to_have_count(12)
 
 
+def test_a_slot_is_a_chip_that_can_be_removed_or_turned(page: Any) -> None:
+    type_query(page, "ballad, no metal, before 2000")
+    slots = page.locator("#slots .slot")
+    playwright.expect(slots).to_contain_text(["ballad", "without metal", "year <= 1999"])
+    with page.expect_response("**/v1/search") as removed:
+        page.click("#slots button[aria-label='Remove: without metal']")
+    assert removed.value.json()["query"]["exclude"] == []
+    playwright.expect(page.locator("#text")).to_have_value("ballad, before 2000")
+    with page.expect_response("**/v1/search") as turned:
+        page.click("#slots button[aria-label='Turn: ballad']")
+    answer = turned.value.json()
+    assert [slot["term"] for slot in answer["query"]["exclude"]] == ["ballad"]
+    assert answer["hits"]
+    assert not any("ballad" in hit["tags"] for hit in answer["hits"])
+    playwright.expect(slots.first).to_have_text("without ballad⇄×")
+
+
 def test_facets_and_filters_narrow_down_and_can_be_taken_back(page: Any) -> None:
     type_query(page, "techno beat")
     page.locator("#facets button", has_text="odd").click()

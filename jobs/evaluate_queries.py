@@ -1,0 +1,153 @@
+"""`raymtr evaluate queries --file F`: how many of some queries are answered right, by class.
+
+The file holds queries as people type them with checks on the first hits (its format stands in
+raymtr.evaluation.query_battery). Where it names workspaces, `--only` takes those of one. Written to
+`evaluation/queries.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.evaluation.query_battery import (
+    BatteryQuery,
+    Told,
+    artists_to_look_up,
+    by_class,
+    failures,
+    read_battery,
+)
+from raymtr.index.names import name_key
+from raymtr.progress import Progress
+from raymtr.search.searcher import Searcher
+from raymtr.workspace import Workspace
+
+OWN = ("file", "only")  # arguments of queries alone
+HITS = 10
+
+
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
+    """Arguments of queries alone."""
+    parser.add_argument("--file", metavar="JSONL", help="queries with checks, a line each")
+    parser.add_argument(
+        "--only", metavar="NAME", help="of the file only the lines whose `workspace` is this"
+    )
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Those of them that were given."""
+    values = {name: getattr(arguments, name) for name in OWN}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+    """The command line's way in."""
+    if arguments.file is None:
+        raise InputError("`raymtr evaluate queries` needs --file: queries with checks, JSON lines")
+    return evaluate_queries(workspace, arguments.file, only=arguments.only, out=arguments.out)
+
+
+def evaluate_queries(
+    workspace: Workspace, file: str, *, only: str | None = None, out: str | None = None
+) -> dict[str, Any]:
+    """Shares of right answers by class with their Wilson intervals, and every wrong one.
+
+    Raises InputError where the file is missing, malformed, or has no line to ask.
+    """
+    if not storage.exists(file):
+        raise InputError(f"nothing stands at {file}; expected queries with checks, JSON lines")
+    queries = read_battery(storage.read_bytes(file).decode().splitlines(), name=file)
+    if only is not None:
+        queries = [query for query in queries if query.workspace == only]
+    if not queries:
+        raise InputError(f"no query in {file}" + (f" is of workspace {only!r}" if only else ""))
+    searcher = Searcher(workspace)
+    similar = _neighbours(searcher, artists_to_look_up(queries))
+    progress = Progress("queries", len(queries), unit="queries")
+    verdicts, wrong, took = [], [], []
+    for query in queries:
+        told = _ask(searcher, query)
+        failed = failures(query, told, similar)
+        verdicts.append((query.kind, not failed))
+        if told.answer is not None:
+            took.append(told.answer["took_ms"]["total"])
+        if failed:
+            wrong.append(_wrong(query, told, failed))
+        progress.advance(1)
+    answer = {
+        "file": file,
+        "workspace": only,
+        "classes": by_class(verdicts),
+        "wrong": wrong,
+        "p50_ms": round(sorted(took)[len(took) // 2], 3) if took else None,
+    }
+    written = f"{out or workspace.path('evaluation')}/queries.json"
+    storage.write_json(written, answer)
+    return answer | {"files": {"metrics": written}}
+
+
+def _ask(searcher: Searcher, query: BatteryQuery) -> Told:
+    try:
+        answer = searcher.search(query.text, k=HITS)
+    except InputError as error:
+        return Told(answer=None, error=str(error))
+    ids = [hit["track_id"] for hit in answer["hits"]]
+    rows = searcher.table.rows(ids)
+    return Told(answer=answer, tracks=[rows[track_id] for track_id in ids])
+
+
+def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
+    """Of each artist those that the graph puts beside it, in lower case."""
+    found = {}
+    for artist in artists:
+        key = name_key(artist) or ""
+        own = [row["track_id"] for row in searcher.table.named([key])]
+        rows = searcher.table.rows(own, ["artist", "similar_artists"]).values()
+        names = {
+            name.casefold()
+            for row in rows
+            if name_key(row["artist"]) == key
+            for name in row["similar_artists"] or ()
+        }
+        naming = searcher.table.rows(list(searcher.table.similar_to(key)), ["artist"])
+        names |= {row["artist"].casefold() for row in naming.values() if row["artist"]}
+        found[artist.casefold()] = names
+    return found
+
+
+def _wrong(query: BatteryQuery, told: Told, failed: list[str]) -> dict[str, Any]:
+    understood = told.answer["query"] if told.answer else {}
+    return {
+        "id": query.query_id,
+        "query": query.text[:200],
+        "class": query.kind,
+        "expected": query.expected,
+        "failed": failed,
+        "understood": understood.get("understood"),
+        "error": told.error,
+        "hits": [
+            {name: track.get(name) for name in ("title", "artist", "tags", "year", "duration")}
+            for track in told.tracks[:5]
+        ],
+    }
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """A line a class, then a line a wrong query."""
+    lines = [f"{'class':48}{'right':>7}{'of':>5}{'share':>8}  95 % (Wilson)"]
+    for name, figures in answer["classes"].items():
+        low, high = figures["interval"]
+        lines.append(
+            f"{name[:47]:48}{figures['right']:>7}{figures['queries']:>5}"
+            f"{figures['share']:8.1%}  {low:.1%} to {high:.1%}"
+        )
+    if answer["wrong"]:
+        lines += ["", "wrong:"]
+    for wrong in answer["wrong"]:
+        lines.append(
+            f"  {wrong['id']}  {wrong['query'][:60]!r}  {'; '.join(wrong['failed'])[:160]}"
+        )
+    return "\n".join([*lines, "", f"written to {answer['files']['metrics']}"])

@@ -1,0 +1,305 @@
+"""Year, duration, tempo, key, metre and other columns in the words of a question.
+
+Each becomes a condition in the filter language, on a column that this catalog has; what names a
+column that it does not have is told as ignored. Values a person rounds are met with a margin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from raymtr.search.lexicon import Lexicon
+from raymtr.search.musical_key import read_key
+from raymtr.search.slots import Facet, Ignored
+from raymtr.search.vocabulary import Vocabulary
+
+TEMPO, KEY, METER = ("bpm", "tempo_bpm", "tempo"), ("key", "musical_key"), ("meter", "metre")
+ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a tempo and a duration that are named alone
+SHORT_S, LONG_S = 120, 360
+_EARLY, _MID, _LATE = (0, 3), (4, 6), (6, 9)  # years of a decade
+
+_YEAR = r"(1[89]\d\d|20[0-4]\d)"
+_UNDER = (
+    r"(?:under|less than|shorter than|below|up to|at most|no longer than|not longer than"
+    r"|no more than|not more than|max(?:imum)?(?: of)?|within|slower than|lower than|not over"
+    r"|unter|weniger als|kürzer als|höchstens|maximal|moins de|menos de|meno di|máximo|менее"
+    r"|короче|до|<=?)"
+)
+_OVER = (
+    r"(?:over|more than|longer than|above|at least|min(?:imum)?(?: of)?|faster than|higher than"
+    r"|no less than|not less than|not under|über|länger als|mehr als|mindestens|plus de|más de"
+    r"|mais de|più di|oltre|более|длиннее|>=?)"
+)
+_ABOUT = r"(?:around|about|approximately|roughly|circa|ca\.?|exactly|etwa|environ|~|at|of|a|an)"
+_BETWEEN = r"(?:between|from|zwischen|von|entre|de|tra|от)"
+_AND = r"(?:\s*(?:and|to|-|–|und|bis|et|à|y|a|e|до)\s*)"
+_BEFORE = (
+    r"(?:before|prior to|until|up to|older than|earlier than|pre-?|vor|bis|avant|antes del?"
+    r"|antes do|antes de|prima del|до)"
+)
+_AFTER = (
+    r"(?:after|since|newer than|later than|post-?|nach|seit|ab|depuis|après|después del?|desde"
+    r"|depois de|dopo il|dal|после|from)"
+)
+_MINUTE = r"(?:minutes?|mins?\b|min\b|minuten|minutos?|minuti|минут\w*|мин\b|分)"
+_SECOND = r"(?:seconds?|secs?\b|sekunden?|secondes?|segundos?|secondi|секунд\w*|сек\b|秒)"
+_HOUR = r"(?:hours?|stunden?|heures?|horas?|ore\b|часа?|時間)"
+_THING = r"(?:songs?|tracks?|pieces?|tunes?|jingles?|compositions?|numbers?)"
+
+
+@dataclass(frozen=True)
+class FoundFacet:
+    """A slot with its place in the text."""
+
+    start: int
+    end: int
+    slot: Facet | Ignored
+
+
+def find_facets(text: str, vocabulary: Vocabulary) -> list[FoundFacet]:
+    """Every facet in a text, none within another, in order."""
+    lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    taken: list[FoundFacet] = []
+    for read in (_durations, _tempos, _years, _keys, _meters, _others):
+        for found in read(lower, text, vocabulary):
+            if all(found.end <= other.start or other.end <= found.start for other in taken):
+                taken.append(found)
+    return sorted(taken, key=lambda found: found.start)
+
+
+def _years(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    column = "year" if "year" in vocabulary.columns else None
+    if column is None and _decade_is_tag(lower, vocabulary):
+        return
+
+    def found(match: re.Match[str], low: int | None, high: int | None) -> FoundFacet:
+        return _ranged(match, text, column, "year", low, high)
+
+    for match in re.finditer(rf"(?:{_BETWEEN}\s+)?\b{_YEAR}{_AND}{_YEAR}\b", lower):
+        yield found(match, int(match[1]), int(match[2]))
+    for match in re.finditer(rf"\b{_BEFORE}\s*(?:the year )?{_YEAR}\b", lower):
+        yield found(match, None, int(match[1]) - 1)
+    on = r"(?:\s*(?:on|onwards?|and later|or later|and newer|or newer))"
+    for match in re.finditer(rf"\b(?:from|starting)\s+{_YEAR}{on}\b", lower):
+        yield found(match, int(match[1]), None)
+    for match in re.finditer(rf"\b{_AFTER}\s*(?:the year )?{_YEAR}\b", lower):
+        word = match[0].split()[0]
+        if word == "from":
+            yield found(match, int(match[1]), int(match[1]))
+        else:
+            yield found(
+                match, int(match[1]) + (word not in ("since", "seit", "ab", "depuis")), None
+            )
+    yield from _decades(lower, text, column, vocabulary.lexicon)
+    near = (
+        r"(?:\b(?:from|in|of|year|the year|im jahr|aus|von|en|del?|du|do|recorded in|released in)"
+        r"\s+)?"
+    )
+    for match in re.finditer(rf"{near}(?<![\d:./]){_YEAR}(?![\d:./]|\s*bpm)", lower):
+        if column is not None or match[0] != match[1]:
+            yield found(match, int(match[1]), int(match[1]))
+
+
+def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Iterator[FoundFacet]:
+    said = "|".join(sorted(lexicon.decades, key=len, reverse=True))
+    digits = (
+        r"(?:(?P<full>1[89]\d0|20[0-4]0)|['’]?(?P<short>[1-9]0|00))"
+        r"(?:['’]?s\b|er[nj]?\b|er jahren?\b|年代)"
+    )
+    roman = r"(?:années|años|anos|anni)\s+['’]?(?P<after>\d0|(?:19|20)\d0)\b"
+    part = (
+        r"(?:(?P<part>early|mid|middle|late|beginning|end|frühe?n?|späte?n?)[\s-]+"
+        r"(?:of\s+the\s+|the\s+)?)?"
+    )
+    lead = r"(?:\b(?:from|in|of|aus|den|the|der|des|de los|dos|degli)\s+(?:the\s+|den\s+)?)?"
+    edge = rf"(?P<edge>{_BEFORE}\s+(?:the\s+)?|{_AFTER}\s+(?:the\s+)?)?"
+    pattern = rf"{edge}{lead}{part}(?:{digits}|{roman}|\b(?P<said>{said})\b)"
+    for match in re.finditer(pattern, lower):
+        name = match["full"] or match["short"] or match["after"]
+        first = lexicon.decades[match["said"]] if match["said"] else int(name)
+        if first < 100:
+            first += 2000 if first <= 10 else 1900
+        low, high = {"e": _EARLY, "b": _EARLY, "f": _EARLY, "m": _MID}.get(
+            (match["part"] or "-")[0], (0, 9)
+        )
+        if (match["part"] or "").startswith(("late", "end", "spät")):
+            low, high = _LATE
+        bounds: tuple[int | None, int | None] = first + low, first + high
+        word = next(iter((match["edge"] or "").split()), "from")
+        if re.fullmatch(_BEFORE, word):
+            bounds = None, first - 1
+        elif word in ("since", "seit", "depuis", "desde"):
+            bounds = first, None
+        elif word != "from":
+            bounds = first + 10, None
+        yield _ranged(match, text, column, "year", *bounds)
+
+
+def _decade_is_tag(lower: str, vocabulary: Vocabulary) -> bool:
+    names = [match[0] for match in re.finditer(r"\b\d\ds\b", lower)]
+    names += [name for name in vocabulary.lexicon.decades if name in lower]
+    return any((meaning := vocabulary.said(name)) and meaning.tags for name in names)
+
+
+def _durations(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    column = vocabulary.column(("duration",))
+    unit = rf"(?P<unit>{_MINUTE}|{_SECOND}|{_HOUR})"
+    number = _number(vocabulary.lexicon)
+
+    def seconds(match: re.Match[str], group: str) -> float:
+        said = re.sub(r"\s+", "", match[group])
+        known = vocabulary.lexicon.numbers
+        value = known[said] if said in known else float(said.replace(",", "."))
+        if re.fullmatch(_HOUR, match["unit"]):
+            return 3600 * value
+        return value * (1 if re.fullmatch(_SECOND, match["unit"]) else 60)
+
+    def found(match: re.Match[str], low: float | None, high: float | None) -> FoundFacet:
+        return _ranged(match, text, column, "duration", low, high)
+
+    first = unit.replace("unit", "first")
+    two = rf"(?:{_BETWEEN}\s+)?(?P<n>{number})\s*{first}?{_AND}(?P<m>{number})"
+    for match in re.finditer(rf"{two}[\s-]*{unit}", lower):
+        yield found(match, seconds(match, "n"), seconds(match, "m"))
+    one = rf"(?P<n>{number})[\s-]*{unit}(?:\s+(?:long|in length|duration))?"
+    for match in re.finditer(rf"{_UNDER}\s*{one}", lower):
+        yield found(match, None, seconds(match, "n"))
+    for match in re.finditer(rf"{_OVER}\s*{one}", lower):
+        yield found(match, seconds(match, "n"), None)
+    for match in re.finditer(rf"(?:\b{_ABOUT}\s+)?(?<![\w.]){one}", lower):
+        value = seconds(match, "n")
+        yield found(match, (1 - ABOUT_TIME) * value, (1 + ABOUT_TIME) * value)
+    for match in re.finditer(rf"\b(short|long)\s+(?=(?:[\w-]+\s+){{0,2}}{_THING}\b)", lower):
+        short = match[1] == "short"
+        yield found(match, None if short else LONG_S, SHORT_S if short else None)
+
+
+def _tempos(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    column = vocabulary.column(TEMPO)
+    unit = r"\s*(?:bpm|beats per minute|beats/min)"
+    number = r"(\d{2,3}(?:\.\d+)?)"
+
+    def found(match: re.Match[str], low: float | None, high: float | None) -> FoundFacet:
+        return _ranged(match, text, column, "tempo", low, high)
+
+    for match in re.finditer(rf"(?:{_BETWEEN}\s+)?{number}(?:{unit})?{_AND}{number}{unit}", lower):
+        yield found(match, float(match[1]), float(match[2]))
+    for match in re.finditer(rf"{_UNDER}\s*{number}{unit}", lower):
+        yield found(match, None, float(match[1]))
+    for match in re.finditer(rf"{_OVER}\s*{number}{unit}", lower):
+        yield found(match, float(match[1]), None)
+    for match in re.finditer(
+        rf"(?:\b{_ABOUT}\s+)?(?:{number}{unit}|(?:bpm|tempo)[\s:=]*(?:of\s+)?(\d{{2,3}}))", lower
+    ):
+        value = float(match[1] or match[2])
+        yield found(match, (1 - ABOUT_BPM) * value, (1 + ABOUT_BPM) * value)
+
+
+def _keys(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    column = vocabulary.column(KEY)
+    note = r"(?P<note>[a-h](?:\s*(?:sharp|flat|#|♯|♭)|-sharp|-flat|b(?=\s|$)|is\b|es\b)?)"
+    modes = r"major|minor|maj\b|min\b|moll|dur|mayor|menor|majeur|mineur|maggiore|minore"
+    mode = rf"[\s-]*(?P<mode>{modes})"
+    lead = (
+        r"(?:\b(?:in|en)\s+(?:the\s+)?(?:key\s+(?:of\s+)?)?|\b(?:the\s+)?key\s*(?:of|=|:|is)?\s+)"
+    )
+    after = r"(?!\s*(?:key|mood|mode|scale|way|chords?|feel)\b)"
+    patterns = (
+        rf"{lead}?(?<![\w'’]){note}{mode}\b{after}",
+        rf"{lead}{note}(?P<mode>m)?(?=\s*(?:$|[,;.!?]|\band\b|\bbut\b|\bfor\b|\bwith\b))",
+        rf"\bkey\s+(?:of\s+)?{note}(?P<mode>m)?\b",
+    )
+    for pattern in patterns:
+        for match in re.finditer(pattern, lower):
+            wanted = read_key(f"{match['note']} {match['mode'] or ''}")
+            if wanted is None:
+                continue
+            words = text[match.start() : match.end()].strip()
+            if column is None:
+                yield _missing(match, words, "key")
+                continue
+            read = {value: read_key(value) for value in vocabulary.values(column)}
+            values = [value for value, key in read.items() if key == wanted]
+            where = f"{column} in ({', '.join(map(quoted, values))})"
+            apart = not any(key and key[1] == "minor" for key in read.values())
+            if apart and "mode" in vocabulary.columns:  # notes here, modes in a column of their own
+                values = [value for value, key in read.items() if key and key[0] == wanted[0]]
+                where = f"{column} in ({', '.join(map(quoted, values))}) and mode = '{wanted[1]}'"
+            if values:
+                yield FoundFacet(*_span(match), Facet(column=column, where=where, words=words))
+            else:
+                why = f"no track of this catalog has the key {words}"
+                yield FoundFacet(*_span(match), Ignored(words=words, why=why))
+
+
+def _meters(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    column = vocabulary.column((*METER, "time_signature"))
+    for match in re.finditer(
+        r"(?:\bin\s+)?\b(\d{1,2}/\d{1,2})\b(?:[\s-]*(?:time|met(?:er|re)|signature|takt|beat)\b)?",
+        lower,
+    ):
+        words = text[match.start() : match.end()]
+        if column is None:
+            yield _missing(match, words, "metre")
+        elif match[1] in vocabulary.values(column):
+            where = f"{column} = {quoted(match[1])}"
+            yield FoundFacet(*_span(match), Facet(column=column, where=where, words=words))
+        else:
+            yield FoundFacet(
+                *_span(match),
+                Ignored(words=words, why=f"no track of this catalog is in {match[1]}"),
+            )
+
+
+def _others(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+    """`<column> over 5` for any column of numbers."""
+    for column in vocabulary.number_columns():
+        name = re.escape(column.lower()).replace("_", "[ _]")
+        for sign, words in (("<", _UNDER), (">", _OVER), ("=", r"(?:=|is|of|:)")):
+            for match in re.finditer(rf"\b{name}\s*(?:is\s+)?{words}\s*(-?\d+(?:\.\d+)?)", lower):
+                where = f"{column} {sign} {match[1]}"
+                said = text[match.start() : match.end()]
+                yield FoundFacet(*_span(match), Facet(column=column, where=where, words=said))
+
+
+def _ranged(
+    match: re.Match[str],
+    text: str,
+    column: str | None,
+    name: str,
+    low: float | None,
+    high: float | None,
+) -> FoundFacet:
+    words = text[match.start() : match.end()].strip()
+    if column is None:
+        return _missing(match, words, name)
+    if low is not None and low == high:
+        where = f"{column} = {low:g}"
+    else:
+        edges = ((">=", low), ("<=", high))
+        where = " and ".join(
+            f"{column} {sign} {edge:g}" for sign, edge in edges if edge is not None
+        )
+    return FoundFacet(*_span(match), Facet(column=column, where=where, words=words))
+
+
+def _missing(match: re.Match[str], words: str, name: str) -> FoundFacet:
+    return FoundFacet(*_span(match), Ignored(words=words, why=f"no {name} in this catalog"))
+
+
+def _span(match: re.Match[str]) -> tuple[int, int]:
+    inside = match[0]
+    start = match.start() + len(inside) - len(inside.lstrip())
+    return start, match.end() - (len(inside) - len(inside.rstrip()))
+
+
+def _number(lexicon: Lexicon) -> str:
+    said = "|".join(sorted(filter(str.isalpha, lexicon.numbers), key=len, reverse=True))
+    return rf"(?:\d+(?:[.,]\d+)?|\b(?:half\s+a|{said})\b)"
+
+
+def quoted(value: str | None) -> str:
+    """A text in the filter language."""
+    return "'" + (value or "").replace("'", "''") + "'"

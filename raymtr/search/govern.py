@@ -1,0 +1,221 @@
+"""What the parts of a question govern: phrases -> slots.
+
+A negation governs what follows it up to the end of its clause, or what stands before it in
+languages that put it there. What it governs becomes an exclusion over a family of tags, or the
+opposite of a condition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raymtr.search.facets import quoted
+from raymtr.search.phrases import Item, Phrases
+from raymtr.search.slots import Direction as Way
+from raymtr.search.slots import Exclude, Facet, Ignored, Include
+
+VOICE_WORDS = ("voice", "vocals")
+VOCAL = ("vocal", "vocals")  # columns
+
+
+@dataclass
+class Parsed:
+    """The slots of a question, and which token is in what."""
+
+    include: list[Include] = field(default_factory=list)
+    excluded: list[Exclude] = field(default_factory=list)
+    filters: list[Facet] = field(default_factory=list)
+    ways: list[Way] = field(default_factory=list)
+    ignored: list[Ignored] = field(default_factory=list)
+    negated: set[int] = field(default_factory=set)  # tokens that no search may read
+    dropped: set[int] = field(default_factory=set)  # tokens that say nothing of the sound
+    unsaid: list[int] = field(default_factory=list)  # tokens that no slot took
+    unmet: list[str] = field(default_factory=list)  # words of music that no tag here says
+
+
+class Parser(Phrases):
+    """One question against one vocabulary, its names taken out, as slots."""
+
+    def parse(self) -> Parsed:
+        """All slots but names."""
+        items = self.items()
+        parsed = Parsed()
+        self._govern(items, parsed)
+        for item in items:
+            tokens = set(range(item.start, item.end))
+            if tokens & parsed.negated:
+                continue
+            self._fill(item, parsed)
+            if item.role in ("facet", "ignored", "sung", "unsung"):
+                parsed.dropped |= tokens
+        said = {place for item in items for place in range(item.start, item.end)}
+        free = [
+            place
+            for place in range(len(self.question.tokens))
+            if place not in said and place not in self.taken
+        ]
+        parsed.unsaid = sorted({*free, *parsed.unsaid} - parsed.negated)
+        return parsed
+
+    def _govern(self, items: list[Item], parsed: Parsed) -> None:
+        """Turns what negations govern into exclusions."""
+        for index, item in enumerate(items):
+            first = self.question.tokens[item.start]
+            if item.role == "not":
+                governed, reach = self._scope(items, index)
+                self._exclude(item, governed, reach, parsed)
+            elif item.role == "not after" and index and items[index - 1].end == item.start:
+                self._exclude(item, [items[index - 1]], item.end, parsed)
+            elif first.minus and item.role in ("tag", "facet"):
+                self._exclude(item, [item], item.end, parsed)
+
+    def _scope(self, items: list[Item], index: int) -> tuple[list[Item], int]:
+        """What the negation at `index` governs, and the token that its reach ends before."""
+        tokens = self.question.tokens
+        clause, reach = tokens[items[index].start].clause, items[index].end
+        ends = next(
+            (p for p in range(reach, len(tokens)) if tokens[p].clause != clause), len(tokens)
+        )
+        governed: list[Item] = []
+        joined = False
+        for item in items[index + 1 :]:
+            if item.start >= ends:
+                if not (governed and self._goes_on(items, item, ends)):
+                    break
+                ends = next(
+                    (
+                        p
+                        for p in range(item.end, len(tokens))
+                        if tokens[p].clause != tokens[item.start].clause
+                    ),
+                    len(tokens),
+                )
+            key = self.question.key(item.start, item.end)
+            if item.role == "stop":
+                if governed and key in self.lexicon.cues["and"]:
+                    joined = key in ("and", "und", "et", "y", "e", "и", "和")
+                elif governed and key in self.lexicon.cues["ends_not"]:
+                    break
+                continue
+            if item.role in ("not", "not after", "way"):
+                break
+            if joined and item.theme != governed[-1].theme:
+                break
+            governed.append(item)
+            reach = item.end
+            joined = False
+        return governed, reach if governed else ends
+
+    def _goes_on(self, items: list[Item], item: Item, place: int) -> bool:
+        """Whether a comma is one of a list that ends in "or": "no drums, bass or vocals"."""
+        if item.role != "tag" or item.start != place:
+            return False
+        after = [other for other in items if other.start >= item.end]
+        return bool(after) and self.question.key(after[0].start, after[0].end) in (
+            "or",
+            "nor",
+            "oder",
+            "ou",
+        )
+
+    def _exclude(self, cue: Item, governed: list[Item], reach: int, parsed: Parsed) -> None:
+        tokens = self.question.tokens
+        if not governed:
+            free = [
+                place
+                for place in range(cue.end, min(reach, cue.end + 4))
+                if place not in self.taken and not self._is_stop(tokens[place].key)
+            ]
+            if free:
+                words = self.question.words(free[0], free[-1] + 1)
+                said = self.question.words(cue.start, free[-1] + 1)
+                tags = self.vocabulary.family((self.question.key(free[0], free[-1] + 1),))
+                parsed.excluded.append(Exclude(term=words, words=said, tags=tags))
+                parsed.negated |= set(range(cue.start, free[-1] + 1))
+            return
+        for item in governed:
+            low, high = min(cue.start, item.start), max(cue.end, item.end)
+            words = self.question.words(low, high)
+            parsed.negated |= set(range(low, high))
+            term = self.question.words(item.start, item.end)
+            if item.role == "facet":
+                slot: Facet = item.slot
+                where = f"({slot.column} is null or not ({slot.where}))"
+                parsed.filters.append(Facet(column=slot.column, where=where, words=words))
+            elif item.role == "unsung":
+                self._fill(Item(item.start, item.end, "tag", self._voices(words)), parsed)
+            elif item.role == "ignored":
+                parsed.ignored.append(item.slot)
+            elif item.role == "tag":
+                parsed.excluded.append(self._family(item, term, words))
+                self._sung(item, words, parsed)
+
+    def _family(self, item: Item, term: str, words: str) -> Exclude:
+        vocabulary = self.vocabulary
+        key = self.question.key(item.start, item.end)
+        concept = vocabulary.concept(key, self.language)
+        keys = (key, *(concept.same if concept else ()))
+        tags = vocabulary.family(keys)
+        if set(keys) & self.lexicon.voices and "choir" not in keys[:1] and "rap" not in keys[:1]:
+            tags = tuple(dict.fromkeys((*tags, *vocabulary.voices())))
+        shown = concept.name if concept and self.lexicon.language.get(key, "en") != "en" else term
+        return Exclude(term=shown, words=words, tags=tags)
+
+    def _voices(self, words: str) -> Include:
+        meaning = self.vocabulary.said(VOICE_WORDS[0]) or self.vocabulary.said(VOICE_WORDS[1])
+        tags = meaning.tags if meaning else ()
+        return Include(
+            term="vocals", words=words, tags=tags, wider=meaning.wider if meaning else ()
+        )
+
+    def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
+        """Where voices are excluded, a column that tells them is heeded too."""
+        concept = self.vocabulary.concept(self.question.key(item.start, item.end), self.language)
+        if concept is None or concept.name != VOICE_WORDS[0]:
+            return
+        if (where := self._vocal_is(sung=True)) is not None:
+            column = self.vocabulary.column(VOCAL) or ""
+            where = f"({column} is null or not ({where}))"
+            parsed.filters.append(Facet(column=column, where=where, words=words))
+
+    def _vocal_is(self, *, sung: bool) -> str | None:
+        """The condition that somebody sings, or nobody, on a column that tells it."""
+        column = self.vocabulary.column(VOCAL)
+        if column is None:
+            return None
+        kind = str(self.vocabulary.kind(column))
+        if kind == "bool":
+            return f"{column} = {'true' if sung else 'false'}"
+        if kind in ("float", "double"):
+            return f"{column} {'>=' if sung else '<'} 0.5"
+        silent = ("instrumental", "none", "no", "false", "no vocals")
+        values = [v for v in self.vocabulary.values(column) if (v.casefold() in silent) != sung]
+        return f"{column} in ({', '.join(map(quoted, values))})" if values else None
+
+    def _fill(self, item: Item, parsed: Parsed) -> None:
+        if item.role == "tag" and (item.slot.tags or item.slot.wider):
+            parsed.include.append(item.slot)
+        elif item.role == "tag":
+            parsed.unmet.append(item.slot.words)
+            parsed.unsaid += range(item.start, item.end)
+        elif item.role == "facet":
+            parsed.filters.append(item.slot)
+        elif item.role == "way":
+            parsed.ways.append(item.slot)
+        elif item.role == "ignored":
+            parsed.ignored.append(item.slot)
+        elif item.role == "unsung":
+            self._unsung(item, parsed)
+
+    def _unsung(self, item: Item, parsed: Parsed) -> None:
+        """ "Instrumental": a column or tag that says so, else no tag that says somebody sings."""
+        words: str = item.slot
+        where = self._vocal_is(sung=False)
+        if where is not None:
+            column = self.vocabulary.column(VOCAL) or ""
+            parsed.filters.append(Facet(column=column, where=where, words=words))
+        elif tags := self.vocabulary.tag(self.question.key(item.start, item.end)):
+            parsed.include.append(Include(term=words, words=words, tags=tags, wider=tags))
+        else:
+            voices = self.vocabulary.voices()
+            parsed.excluded.append(Exclude(term="vocals", words=words, tags=voices))

@@ -1,0 +1,227 @@
+"""Names in a question: every way it could be read as a title, an artist or both, and what is known.
+
+43 % of real music queries name an artist (Doh et al. 2024), and no joint space finds a name. So
+readings are looked up in the catalog at once, and the first that it knows is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+from raymtr.index.names import name_key
+from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
+from raymtr.index.track_table import TrackTable
+
+LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
+SPELT_LIKE = 50  # tracks looked at for a misspelt name
+MOST_CUTS = 10  # words of a query that is tried as title and artist without a sign between
+
+_POLITE = re.compile(
+    r"^(?:(?:hey|hi|hello)[,!]?\s+)?(?:(?:can|could|would)\s+you\s+)?(?:please\s+)?"
+    r"(?:play|find|search(?:\s+for)?|show|give|get|put\s+on|listen\s+to|recommend|suggest"
+    r"|i(?:['’]d|\s+would)?\s+(?:want|like|love)(?:\s+to\s+(?:hear|listen\s+to))?"
+    r"|what\s+(?:was|is)\s+(?:that|the)\s+(?:song|track|tune)"
+    r"|spiel(?:e|\s+mir)?|zeig(?:e|\s+mir)?|joue(?:z|-moi)?|mets(?:-moi)?|pon(?:me)?|toca(?:r)?"
+    r"|metti|suona|включи|поставь|найди)\s+(?:me\s+)?(?:some\s+)?",
+    re.IGNORECASE,
+)
+_POLITE_AFTER = re.compile(
+    r"[\s,]+(?:please|thanks|thank\s+you|for\s+me|pls|bitte|por\s+favor|per\s+favore"
+    r"|s['’]il\s+te\s+pla[iî]t|пожалуйста|now)[.!?]*$",
+    re.IGNORECASE,
+)
+THING = r"(?:songs?|music|tracks?|tunes?|albums?|pieces?|works?|hits?|artists?|bands?)"
+THINGS = rf"(?:{THING}|anything|something|everything|stuff|more)"
+_CALLED = re.compile(
+    r"^(?:the\s+)?(?:music\s+)?(?:track|song|tune|piece)(?:\s+(?:called|named|titled))?\s+",
+    re.IGNORECASE,
+)
+_ARTISTS_THINGS = re.compile(
+    rf"^(?:(?:the\s+|popular\s+|best\s+|all\s+)*{THINGS}\s+(?:by|from|of)\s+(?P<after>.+)"
+    rf"|(?P<before>.+?)\s+{THING})$",
+    re.IGNORECASE,
+)
+QUOTES = "\"“”„«»'‘’`"
+BRACKETS = re.compile(
+    r"\s*(?:\([^()]*\)|\[[^\[\]]*\]|(?:-\s+)?\b(?:feat|ft)\.?\s.*$)", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read (a part of) a query as names."""
+
+    title: str | None
+    artist: str | None
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the catalog knows by some names, as it spells them."""
+
+    title: str | None
+    artist: str | None
+    tracks: tuple[str, ...]
+
+
+def variants(text: str) -> list[str]:
+    """A text, and what is left of it without politeness and "the song called"."""
+    plain = without_politeness(text)
+    called = _CALLED.sub("", plain)
+    forms = (text, plain, called, called.strip(QUOTES))
+    return list(dict.fromkeys(form for form in forms if form.strip()))
+
+
+def without_politeness(text: str) -> str:
+    """A text without "please play me some" and the like; all of it where nothing is left."""
+    plain = _POLITE_AFTER.sub("", text)
+    return _POLITE.sub("", plain).strip() or plain or text
+
+
+def whole_readings(text: str) -> Iterator[Reading]:
+    """Title by artist, in every place it could be cut; a title; an artist."""
+    for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
+        title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
+        yield Reading(title, artist)
+        for album in re.finditer(r"\s+from\s+", artist, re.IGNORECASE):
+            yield Reading(title, artist[: album.start()])
+    for cut in re.finditer(r"\s+[-–—]\s+|\s*[:,]\s+", text):
+        first, second = text[: cut.start()].strip(QUOTES), text[cut.end() :].strip(QUOTES)
+        yield Reading(second, first)
+        yield Reading(first, second)
+    yield Reading(text, None)
+    yield Reading(None, text)
+
+
+def side_by_side(text: str) -> Iterator[Reading]:
+    """Title and artist in either order without a sign between."""
+    words = text.split()
+    if len(words) > MOST_CUTS:
+        return
+    for cut in range(1, len(words)):
+        first, second = " ".join(words[:cut]), " ".join(words[cut:])
+        yield Reading(first.strip(QUOTES), second.strip(QUOTES))
+        yield Reading(second.strip(QUOTES), first.strip(QUOTES))
+
+
+def artist_readings(text: str) -> Iterator[Reading]:
+    """ "songs by Y", "Y songs"."""
+    match = _ARTISTS_THINGS.match(text)
+    if match is not None:
+        yield Reading(None, match["after"] or match["before"])
+
+
+class Known:
+    """What the catalog knows of the names in some readings, asked once.
+
+    With `rows`, those of tracks whose names are spelt alike, a name may differ by some letters.
+    """
+
+    def __init__(
+        self,
+        table: TrackTable,
+        readings: Iterable[Reading] = (),
+        spans: Iterable[str] = (),
+        rows: Sequence[dict[str, Any]] | None = None,
+    ) -> None:
+        self._loose = rows is not None
+        self._graph = table
+        names = {name for r in readings for name in (r.title, r.artist) if name}
+        keys = [key for key in map(name_key, (*names, *spans)) if key]
+        self.rows = list(rows) if rows is not None else table.named(dict.fromkeys(keys))
+        self._by_title: dict[str, list[dict[str, Any]]] = {}
+        self._by_artist: dict[str, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            self._by_title.setdefault(row[TITLE_KEY], []).append(row)
+            for key in {row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())}:
+                self._by_artist.setdefault(key, []).append(row)
+
+    def first(self, readings: Iterable[Reading]) -> Named | None:
+        """The first reading the catalog knows."""
+        return next((named for named in map(self.named, readings) if named), None)
+
+    def named(self, reading: Reading) -> Named | None:
+        """What a reading stands for."""
+        rows = self._matching(reading)
+        if not rows:
+            return None
+        return Named(
+            title=rows[0]["title"] if reading.title is not None else None,
+            artist=artist_of(rows[0], reading.artist),
+            tracks=tuple(row["track_id"] for row in rows),
+        )
+
+    def all_of(self, named: Named) -> Named:
+        """The same name with all its tracks: rows of names spelt alike are a few only."""
+        if named.title is not None or named.artist is None:
+            return named
+        wanted = Reading(None, named.artist)
+        return Known(self._graph, [wanted]).named(wanted) or named
+
+    def in_graph(self, name: str) -> bool:
+        """Whether the artist graph alone knows an artist."""
+        return bool(self._graph.similar_to(name_key(name) or ""))
+
+    def _matching(self, reading: Reading) -> list[dict[str, Any]]:
+        rows = self._alike(reading) if self._loose else self._equal(reading)
+        return [row for row in rows if _same_letters(row, reading)] or rows
+
+    def _equal(self, reading: Reading) -> list[dict[str, Any]]:
+        title, artist = name_key(reading.title), name_key(reading.artist)
+        if reading.title is not None and reading.artist is not None:
+            found = self._by_title.get(title or "", ())
+            return [row for row in found if artist and artist in artist_keys(row)]
+        if reading.title is not None:
+            return self._by_title.get(title, []) if title else []
+        return self._by_artist.get(artist, []) if artist else []
+
+    def _alike(self, reading: Reading) -> list[dict[str, Any]]:
+        title, artist = name_key(reading.title), name_key(reading.artist)
+        fits = []
+        for row in self.rows:
+            parts = []
+            if reading.title is not None:
+                parts.append(likeness(row[TITLE_KEY], title))
+            if reading.artist is not None:
+                parts.append(max(likeness(key, artist) for key in artist_keys(row)))
+            fits.append(min(parts))
+        best = max(fits, default=0.0)
+        if best < LEAST_LIKENESS:
+            return []
+        return [row for row, fit in zip(self.rows, fits, strict=True) if fit == best]
+
+
+def artist_keys(row: dict[str, Any]) -> set[str]:
+    """The keys of a track's artists, and of the text that shows them all."""
+    return {key for key in (row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())) if key} or {""}
+
+
+def likeness(first: str | None, second: str | None) -> float:
+    """How alike two keys are, 0 to 1."""
+    if not first or not second:
+        return 0.0
+    if first == second:
+        return 1.0
+    longer, shorter = max(len(first), len(second)), min(len(first), len(second))
+    if 2 * shorter / (longer + shorter) < LEAST_LIKENESS:  # the ratio cannot be more
+        return 0.0
+    return SequenceMatcher(None, first, second, autojunk=False).ratio()
+
+
+def _same_letters(row: dict[str, Any], reading: Reading) -> bool:
+    """Whether the names are written as typed: "Sun" is first of all Sun, then The Sun."""
+    typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
+    return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
+
+
+def artist_of(row: dict[str, Any], name: str | None) -> str | None:
+    """The name of the one of a track's artists who is meant, else as the track shows them all."""
+    shown: str | None = row["artist"]
+    if name is None or name_key(shown) == name_key(name):
+        return shown if name is not None else None
+    artists = row.get("artists") or ()
+    return next((one for one in artists if name_key(one) == name_key(name)), shown)

@@ -1,0 +1,225 @@
+"""A question taken apart: which words are cues, facets, tags, directions.
+
+Longest phrase first, each word taken once; facets before tags.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from raymtr.search.facets import find_facets, quoted
+from raymtr.search.lexicon import LANGUAGES
+from raymtr.search.slots import Direction as Way
+from raymtr.search.slots import Facet, Ignored, Include
+from raymtr.search.tokens import Question
+from raymtr.search.vocabulary import Vocabulary
+
+Role = Literal["tag", "facet", "way", "not", "not after", "sung", "unsung", "stop", "ignored"]
+EITHER = ("or", "oder", "ou", "または", "或", "или")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A phrase of tokens `start` to `end` and what it is."""
+
+    start: int
+    end: int
+    role: Role
+    slot: Any = None
+    theme: str = ""
+
+
+def language_of(question: Question, vocabulary: Vocabulary) -> str:
+    """The language most of a question's words are of; English where it is even."""
+    lexicon, votes = vocabulary.lexicon, Counter[str]()
+    stops = lexicon.stops
+    for place in range(len(question.tokens)):
+        for end in range(place + 1, min(question.longest(place), place + 6) + 1):
+            key = question.key(place, end)
+            for language in stops.get(key, ()):
+                votes[language] += 1
+            for language in lexicon.words_of.get(key, ()):
+                votes[language] += 1 if lexicon.language[key] == "en" else 2
+            if (cue := lexicon.cues["not"].get(key)) is not None:
+                votes[cue] += 1
+    if not votes:
+        return "en"
+    best = max(votes.values())
+    return next(language for language in LANGUAGES if votes[language] == best)
+
+
+class Phrases:
+    """One question against one vocabulary. Tokens in `taken` belong to names already."""
+
+    def __init__(self, question: Question, vocabulary: Vocabulary, taken: set[int]) -> None:
+        self.question, self.vocabulary = question, vocabulary
+        self.lexicon = vocabulary.lexicon
+        self.language = language_of(question, vocabulary)
+        self.taken = taken
+
+    def items(self) -> list[Item]:
+        """Every phrase that means something, in order, none within another."""
+        question = self.question
+        found: list[Item] = []
+        used = set(self.taken)
+        for facet in find_facets(question.text, self.vocabulary):
+            inside = [
+                place
+                for place, token in enumerate(question.tokens)
+                if token.start >= facet.start and token.end <= facet.end
+            ]
+            if inside and not used & set(inside):
+                role: Role = "facet" if isinstance(facet.slot, Facet) else "ignored"
+                found.append(Item(inside[0], inside[-1] + 1, role, facet.slot))
+                used |= set(inside)
+        place = 0
+        while place < len(question.tokens):
+            item = None if place in used else self._longest_at(place, used)
+            if item is None:
+                place += 1
+                continue
+            found.append(item)
+            used |= set(range(item.start, item.end))
+            place = item.end
+        return self._united(sorted(found, key=lambda item: item.start))
+
+    def _united(self, items: list[Item]) -> list[Item]:
+        """ "Metal or punk" is one thing to have, said twice; governed by a negation it is two."""
+        united: list[Item] = []
+        negated = False
+        for item in items:
+            negated |= item.role == "not"
+            joint = [i for i in united[-1:] if self.question.key(i.start, i.end) in EITHER]
+            first = united[-2] if joint and len(united) > 1 else None
+            both = first is not None and first.role == item.role == "tag"
+            close = first is not None and first.end == joint[0].start and joint[0].end == item.start
+            if first is not None and both and close and not negated:
+                slot = Include(
+                    term=self.question.words(first.start, item.end),
+                    words=self.question.words(first.start, item.end),
+                    tags=tuple(dict.fromkeys((*first.slot.tags, *item.slot.tags))),
+                    wider=tuple(dict.fromkeys((*first.slot.wider, *item.slot.wider))),
+                    exact=first.slot.exact and item.slot.exact,
+                )
+                united[-2:] = [Item(first.start, item.end, "tag", slot, first.theme)]
+                continue
+            united.append(item)
+        return united
+
+    def _longest_at(self, place: int, used: set[int]) -> Item | None:
+        question = self.question
+        last = question.longest(place)
+        for end in range(last, place, -1):
+            if any(p in used for p in range(place, end)):
+                continue
+            if question.tokens[place].clause != question.tokens[end - 1].clause:
+                continue
+            item = self._phrase(place, end)
+            if item is not None:
+                return item
+        return None
+
+    def _phrase(self, start: int, end: int) -> Item | None:
+        key = self.question.key(start, end)
+        words = self.question.words(start, end)
+        lexicon = self.lexicon
+        if (way := lexicon.directions.get(key)) is not None:
+            return Item(start, end, "way", Way(axis=way[0], sign=way[1], words=words))
+        if self._is_not(key, start, end):
+            return Item(start, end, "not")
+        if lexicon.cues["instrumental"].get(key) in ("en", self.language):
+            return Item(start, end, "unsung", words)
+        if lexicon.cues["not_after"].get(key) == self.language and start:
+            return Item(start, end, "not after")
+        if (language := self._language(key, start, end)) is not None:
+            return language
+        if self._is_stop(key) and not self.vocabulary.tag(key):
+            return Item(start, end, "stop")
+        meaning = self.vocabulary.said(key, self.language)
+        if start and self.question.tokens[start - 1].key in lexicon.cues["about"]:
+            meaning = meaning if self.vocabulary.tag(key) else None  # a topic, not a mood
+        if meaning is not None:
+            tagged = Include(
+                term=words,
+                words=words,
+                tags=meaning.tags,
+                wider=meaning.wider,
+                exact=meaning.exact,
+                few=meaning.few,
+            )
+            return Item(start, end, "tag", tagged, meaning.theme)
+        if len(key) > 2 and (values := self.vocabulary.categories.get(key)):
+            column, value = values[0]
+            where = f"{column} = {quoted(value)}"
+            return Item(start, end, "facet", Facet(column=column, where=where, words=words))
+        return None
+
+    def _is_not(self, key: str, start: int, end: int) -> bool:
+        language = self.lexicon.cues["not"].get(key)
+        if language not in ("en", self.language) or end >= len(self.question.tokens):
+            return False
+        following = self.question.tokens[end]
+        same = following.clause == self.question.tokens[end - 1].clause
+        numbered = key == "no" and following.key.isdigit()  # "No. 5 for piano"
+        return same and not numbered
+
+    def _is_stop(self, key: str) -> bool:
+        languages = self.lexicon.stops.get(key, ())
+        cue = any(
+            self.lexicon.cues[kind].get(key) in ("en", self.language)
+            for kind in ("like", "by", "and", "album", "about", "featuring", "meets", "ends_not")
+        )
+        return cue or "en" in languages or self.language in languages
+
+    def _language(self, key: str, start: int, end: int) -> Item | None:
+        """A language of song: "in Spanish", "French lyrics"."""
+        spellings = self.lexicon.languages.get(key)
+        if spellings is None:
+            return None
+        tokens = self.question.tokens
+        before = tokens[start - 1].key if start else ""
+        after = tokens[end].key if end < len(tokens) else ""
+        told = before in ("in", "auf", "en", "em", "na", "на") or after in (
+            *("lyrics", "vocals", "language", "speaking", "sung", "singing", "songs", "song"),
+            *("text", "の", "歌"),
+        )
+        column = self.vocabulary.column(("language", "lang", "languages"))
+        words = self.question.words(start, end)
+        if column is None:
+            if not told or self.vocabulary.tag(key):
+                return None
+            return Item(
+                start, end, "ignored", Ignored(words=words, why="no language in this catalog")
+            )
+        known = {name.casefold() for name in spellings}
+        values = [v for v in self.vocabulary.values(column) if v.casefold() in known]
+        if not values:
+            if not told:
+                return None
+            why = f"no track of this catalog is in {words}"
+            return Item(start, end, "ignored", Ignored(words=words, why=why))
+        where = f"{column} in ({', '.join(map(quoted, values))})"
+        return Item(start, end, "facet", Facet(column=column, where=where, words=words))
+
+
+MOST_TOKENS = 14  # of a question in which a name is looked for at every word
+
+
+def spans(question: Question, vocabulary: Vocabulary) -> Iterator[tuple[int, int]]:
+    """Places of words that may be a name: not too long, and not common words alone."""
+    lexicon = vocabulary.lexicon
+    common = [
+        token.key in lexicon.stops or token.key in lexicon.concepts or token.key in vocabulary.tags
+        for token in question.tokens
+    ]
+    many = len(question.tokens) > MOST_TOKENS
+    for start in range(len(question.tokens)):
+        after_cue = start and lexicon.leads_to_name(question.tokens[start - 1].key)
+        if many and not after_cue and common[start]:
+            continue
+        for end in range(start + 1, question.longest(start) + 1):
+            if after_cue or not all(common[start:end]):
+                yield start, end

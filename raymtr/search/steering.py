@@ -1,0 +1,85 @@
+"""Vectors to search along, and how far they are taken toward or away from something.
+
+Examples give theirs; the text tower reads the rest, both ends of each direction ("calmer" is calm
+less energetic), and what is not wanted but has no tag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from raymtr.index.track_table import TrackTable
+from raymtr.search.arms import Direction, example_vectors, steer_away, steer_toward
+from raymtr.search.lexicon import Lexicon
+from raymtr.search.request import SearchRequest
+from raymtr.search.slots import Direction as Way
+from raymtr.search.slots import Understood
+from raymtr.search.vocabulary import Vocabulary
+
+
+def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
+    """The ends of each direction, then what no tag says but is not wanted."""
+    ends = [
+        text
+        for way in _spoken_ways(understood, lexicon)
+        for text in (lexicon.axes[way.axis].up_text, lexicon.axes[way.axis].down_text)
+    ]
+    return ends + [slot.term for slot in understood.excluded if not slot.tags and not slot.artist]
+
+
+def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Way]:
+    """The directions from anchors along axes that a text tower knows."""
+    ways = understood.directions if understood.anchors else ()
+    return [way for way in ways if lexicon.axes[way.axis].up_text]
+
+
+def directions_of(
+    table: TrackTable,
+    request: SearchRequest,
+    understood: Understood,
+    lexicon: Lexicon,
+    *,
+    read: Sequence[np.ndarray],
+    reads: int,
+    recording: np.ndarray | None,
+) -> list[Direction]:
+    """The vectors to search along: of examples, of a recording, of the text.
+
+    `read` are the text tower's vectors: `reads` of the text, then those of `sentences_beside`.
+    """
+    ways = _spoken_ways(understood, lexicon) if read else []
+    directions = []
+    pairs = read[reads:]
+    for example in example_vectors(table, request, understood):
+        for place, way in enumerate(ways):
+            ends = pairs[2 * place], pairs[2 * place + 1]
+            example = steer_toward(example, *(ends if way.sign > 0 else ends[::-1]))
+        directions.append(Direction("sound", example))
+    if recording is not None:
+        vector = steer_away(table, request, recording)
+        directions.append(Direction("sound", vector))
+    for vector in read[:reads]:
+        vector = steer_away(table, request, vector)
+        for avoided in pairs[2 * len(ways) :]:
+            vector = steer_toward(vector, vector, avoided)
+        directions.append(Direction("text", vector))
+    return directions
+
+
+def hits_along(
+    understood: Understood, ids: Sequence[str], vocabulary: Vocabulary
+) -> dict[str, list[dict[str, Any]]]:
+    """Of each hit how it stands on the columns of the directions that were asked for."""
+    if not understood.directions:
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {track_id: [] for track_id in ids}
+    for way in understood.directions:
+        columns = [c for c in vocabulary.lexicon.axes[way.axis].columns if c in vocabulary.columns]
+        rows = vocabulary.table.rows(ids, columns)
+        for track_id in ids:
+            values = {name: rows[track_id][name] for name in columns}
+            found[track_id].append({"by": "direction", "toward": way.words, "columns": values})
+    return found

@@ -1,0 +1,51 @@
+"""What might help where a question found little or nothing: nearest names, constraints to relax."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from raymtr.index.filters import Filter, joined, parse_filter
+from raymtr.search.constraints import binds_to_tracks, without
+from raymtr.search.slots import Understood
+from raymtr.search.vocabulary import Vocabulary
+
+NEAREST = 3
+LEAST_KNOWN = 0.34  # share of a question's words below which other names are suggested
+
+
+def suggestions(
+    understood: Understood, asked: Filter | None, vocabulary: Vocabulary, found: int
+) -> list[dict[str, Any]]:
+    """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` where nothing is left."""
+    table = vocabulary.table
+    names = list(understood.nearest_names)
+    plain = understood.kind == "description" and not understood.include and not understood.filters
+    if not names and (not found or (plain and understood.known_share < LEAST_KNOWN)):
+        rows = table.spelt_like(understood.unsaid or understood.text, limit=NEAREST)
+        shown = (" by ".join(p for p in (row["title"], row["artist"]) if p) for row in rows)
+        names = list(dict.fromkeys(name for name in shown if name))
+    advice: list[dict[str, Any]] = [{"did_you_mean": name} for name in names]
+    return advice + ([] if found else _relaxed(understood, asked, vocabulary))
+
+
+def _relaxed(
+    understood: Understood, asked: Filter | None, vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
+    """Each constraint that could be dropped, with the hits that are left by the others."""
+    table = vocabulary.table
+    parts: dict[str, Filter] = {
+        slot.words: parse_filter(slot.where, table.filterable) for slot in understood.filters
+    }
+    parts |= {
+        slot.words: without(slot, table) for slot in understood.excluded if slot.tags or slot.artist
+    }
+    if len(parts) < 1 or binds_to_tracks(understood):
+        return []
+    advice = []
+    for words in parts:
+        kept = [part for other, part in parts.items() if other != words]
+        kept += [] if asked is None else [asked]
+        hits = table.count(joined("and", *kept) if kept else None)
+        if hits:
+            advice.append({"relax": words, "hits": hits})
+    return advice

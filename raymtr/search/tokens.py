@@ -1,0 +1,94 @@
+"""A question as words with their places.
+
+A word's key is `names.name_key`, so that case, accents and punctuation cannot matter; the key of
+several words is those of each, joined, so that "punk rock", "punk-rock" and "punkrock" are one.
+Signs of scripts that leave no spaces are words of their own, and so are pictures (emoji).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from raymtr.index.names import name_key
+
+_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff66-\uff9f"  # kana and Han
+_PICTURES = "\u2600-\u27bf\U0001f300-\U0001faff"
+_TOKEN = re.compile(
+    rf"[{_ALONE}]|[{_PICTURES}]|(?:(?![{_ALONE}])[^\W_])+"
+    rf"(?:['’&/.!$]+(?:(?![{_ALONE}])[^\W_])+)*[$]?"
+)
+_CLAUSE_ENDS = re.compile(r"[,;.!?:()\n—–]|\s-\s")
+LONGEST_PHRASE = 6  # words; signs that are words of their own count a third
+_SPACELESS = re.compile(rf"^[{_ALONE}]")
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word at `text[start:end]`; `clause` counts the commas and the like before it."""
+
+    start: int
+    end: int
+    key: str
+    clause: int
+    minus: bool  # "-word", as search engines write a negation
+    spaceless: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """A text and its tokens."""
+
+    text: str
+    tokens: tuple[Token, ...]
+
+    def words(self, start: int, end: int) -> str:
+        """The text of tokens `start` to `end`, as typed."""
+        return self.text[self.tokens[start].start : self.tokens[end - 1].end]
+
+    def key(self, start: int, end: int) -> str:
+        """Their keys, joined."""
+        return "".join(token.key for token in self.tokens[start:end])
+
+    def longest(self, start: int) -> int:
+        """Where the longest phrase from `start` may end."""
+        most = 3 * LONGEST_PHRASE if self.tokens[start].spaceless else LONGEST_PHRASE
+        return min(len(self.tokens), start + most)
+
+
+def tokenize(text: str) -> Question:
+    """The words of `text`, in order."""
+    tokens: list[Token] = []
+    clause = last = 0
+    for match in _TOKEN.finditer(text):
+        between = text[last : match.start()]
+        clause += bool(tokens and _CLAUSE_ENDS.search(between))
+        key = name_key(match[0])
+        last = match.end()
+        if not key:
+            continue
+        minus = between.endswith("-") and (match.start() == 1 or between[:-1].endswith(" "))
+        spaceless = bool(_SPACELESS.match(match[0]))
+        tokens.append(Token(match.start(), match.end(), key, clause, minus, spaceless))
+    return Question(text, tuple(tokens))
+
+
+def phrase_key(text: str) -> str:
+    """The key of all words of a text."""
+    return "".join(token.key for token in tokenize(text).tokens)
+
+
+def singulars(key: str) -> Sequence[str]:
+    """A key and the forms it may be the plural of, or have as plural."""
+    forms = [key]
+    if len(key) > 3 and key.isascii():
+        if key.endswith("ies"):
+            forms.append(key[:-3] + "y")
+        if key.endswith("es") and len(key) > 4:
+            forms.append(key[:-2])
+        if key.endswith("s") and not key.endswith("ss"):
+            forms.append(key[:-1])
+        else:
+            forms.append(key + "s")
+    return forms

@@ -1,0 +1,223 @@
+"""The catalog's own words: its tags under one key each, its columns, and what the lexicon adds.
+
+Made once for a table, whose content never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from raymtr.index.names import name_key, spoken_name
+from raymtr.index.track_table import TrackTable
+from raymtr.search.lexicon import Concept, Lexicon
+from raymtr.search.slots import Tag
+from raymtr.search.spelling import Speller
+from raymtr.search.tokens import phrase_key, singulars
+from raymtr.search.transliterate import latin
+
+TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags, as far as they are there
+NAMES = ("title", "artist", "album", "artists", "similar_artists")
+# Columns that say where a track comes from, and nothing that anybody asks for in words.
+INNER = ("track_id", "uri", "split", "dataset", "file_version", "audio_digest", "licence_file")
+# Columns whose values are said in ways of their own: see `facets` and `govern`.
+READ_APART = ("key", "musical_key", "mode", "meter", "metre", "time_signature", "language", "vocal")
+MOST_VALUES = 200  # of a column whose values are words to ask by
+LEAST_PART = 4  # letters of a tag that begins or ends a longer one
+FEW = 20  # tracks of a phrase's tags, below which weaker ones are among the wider
+COMPOUNDS = ("musik", "lieder", "lied", "songs", "song", "stuck", "klange", "sound")  # in German
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """The tags that say a phrase, wider ones with their families, and the kind of thing it is."""
+
+    tags: tuple[Tag, ...]
+    wider: tuple[Tag, ...]
+    theme: str
+    exact: bool  # the catalog has a tag that says this very thing
+    few: bool  # tracks have it
+
+
+class Vocabulary:
+    """What can be said of the tracks of `table`."""
+
+    def __init__(self, table: TrackTable, lexicon: Lexicon) -> None:
+        self.lexicon = lexicon
+        self.table = table
+        fields = {field.name: field.type for field in table.filterable}
+        self.columns = {name: kind for name, kind in fields.items() if table.has_values(name)}
+        self.tags: dict[str, tuple[Tag, ...]] = {}
+        self.counts = tag_counts(table)
+        self._values: dict[str, list[str]] = {}
+        for column, counts in self.counts.items():
+            for value in counts:
+                if key := phrase_key(value):
+                    held = self.tags.get(key, ())
+                    self.tags[key] = (*held, Tag(column=column, value=value))
+        self._said: dict[tuple[str, str], Meaning | None] = {}
+
+    @cached_property
+    def speller(self) -> Speller:
+        """Of tags."""
+        return Speller(self.tags)
+
+    @cached_property
+    def lexicon_speller(self) -> Speller:
+        """Of the lexicon's words."""
+        return Speller(self.lexicon.concepts)
+
+    @cached_property
+    def categories(self) -> dict[str, list[tuple[str, str]]]:
+        """Columns and values of text columns with few of them, by key."""
+        found: dict[str, list[tuple[str, str]]] = {}
+        for name, kind in self.columns.items():
+            if name in (*NAMES, *INNER, *TAG_COLUMNS, *READ_APART) or not pt.is_string(kind):
+                continue
+            values = self.values(name)
+            for value in values if len(values) <= MOST_VALUES else ():
+                if key := phrase_key(value):
+                    found.setdefault(key, []).append((name, value))
+        return found
+
+    @cached_property
+    def latin_names(self) -> dict[str, set[tuple[str, str]]]:
+        """Titles and artists of other scripts, by their key in Latin letters: (column, name)."""
+        found: dict[str, set[tuple[str, str]]] = {}
+        for column in ("title", "artist"):
+            for name in self.values(column):
+                if not name.isascii() and (spelt := latin(name)) and (key := name_key(spelt)):
+                    found.setdefault(key, set()).add((column, name))
+        return found
+
+    def values(self, column: str) -> list[str]:
+        """Every text in a column."""
+        if column not in self._values:
+            self._values[column] = list(self.table.value_counts(column))
+        return self._values[column]
+
+    def number_columns(self) -> list[str]:
+        """Columns of numbers that hold any."""
+        return [
+            name
+            for name, kind in self.columns.items()
+            if (pt.is_integer(kind) or pt.is_floating(kind)) and name not in INNER
+        ]
+
+    def column(self, names: Iterable[str]) -> str | None:
+        """The first of some columns that this catalog has."""
+        return next((name for name in names if name in self.columns), None)
+
+    def kind(self, column: str) -> pa.DataType:
+        """A column's type."""
+        return self.columns[column]
+
+    def tag(self, key: str) -> tuple[Tag, ...]:
+        """The tags so called, in singular or plural."""
+        for form in singulars(key):
+            if form in self.tags:
+                return self.tags[form]
+        return ()
+
+    def said(self, key: str, language: str = "en") -> Meaning | None:
+        """The tags a phrase means; None where the phrase is no word of music in that language.
+
+        Both kinds are empty where the lexicon knows the phrase and the catalog has no such tag.
+        """
+        if (key, language) not in self._said:
+            self._said[key, language] = self._mean(key, language)
+        return self._said[key, language]
+
+    def _mean(self, key: str, language: str) -> Meaning | None:
+        exact, concept = self.tag(key), self.concept(key, language)
+        if not exact and concept is None:
+            return None
+        same = self._of(concept.same) if concept else ()
+        family = self.family((key, *(concept.same if concept else ())))
+        tags = exact or same or family or (self._of(concept.weaker) if concept else ())
+        wider = tuple(dict.fromkeys((*tags, *same, *family)))
+        few = concept is not None and self._tracks(tags) < FEW
+        if concept is not None and few:
+            wider = tuple(dict.fromkeys((*wider, *self._of(concept.weaker))))
+        return Meaning(tags, wider, concept.theme if concept else "", bool(exact or same), few)
+
+    def concept(self, key: str, language: str) -> Concept | None:
+        """What the lexicon has for a phrase: in English, and in `language` with its endings."""
+        lexicon = self.lexicon
+        for form in singulars(key):
+            found = lexicon.concepts.get(form)
+            if found is not None and lexicon.language[form] in ("en", language):
+                return found
+        if language == "en":
+            return None
+        if (found := lexicon.concept(key)) is not None:
+            return found
+        for ending in COMPOUNDS:
+            if key.endswith(ending) and len(key) - len(ending) > 2:
+                head = key[: -len(ending)]
+                for form in (head, head[:-1]):
+                    if (found := lexicon.concept(form)) is not None:
+                        return found
+        return None
+
+    def family(self, keys: Iterable[str]) -> tuple[Tag, ...]:
+        """The tags that are some of these or have one in them: "metal" and "black metal"."""
+        stems = {form for key in keys for form in singulars(key) if len(form) > 2}
+        return tuple(
+            tag
+            for key, tags in self.tags.items()
+            if any(self._is_of(key, tags[0].value, form) for form in stems)
+            for tag in tags
+        )
+
+    def _tracks(self, tags: Iterable[Tag]) -> int:
+        """How many tracks have some tags, at most: one may have several."""
+        return sum(self.counts[tag.column][tag.value] for tag in tags)
+
+    def voices(self) -> tuple[Tag, ...]:
+        """The tags that say somebody sings."""
+        return self.family(self.lexicon.voices)
+
+    def _of(self, keys: Iterable[str]) -> tuple[Tag, ...]:
+        return tuple(dict.fromkeys(tag for key in keys for tag in self.tag(key)))
+
+    def _is_of(self, key: str, value: str, part: str) -> bool:
+        if key == part or part in spoken_name(value).split():
+            return True
+        if len(part) < LEAST_PART:
+            starts = key.startswith(part) and key[len(part) :] in self.tags
+            return starts or (key.endswith(part) and key[: -len(part)] in self.tags)
+        if key.startswith(part):
+            return self._is_word(key[len(part) :])
+        return key.endswith(part) and self._is_word(key[: -len(part)])
+
+    def _is_word(self, key: str) -> bool:
+        lexicon = self.lexicon
+        return key in self.tags or key in lexicon.concepts or key in lexicon.everyday
+
+
+_COUNTED: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDictionary()
+
+
+def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
+    """How many tracks have each tag, by column of tags that the table has."""
+    if table not in _COUNTED:
+        held = [name for name in TAG_COLUMNS if name in table.filterable.names]
+        _COUNTED[table] = {name: table.value_counts(name) for name in held}
+    return _COUNTED[table]
+
+
+_MADE: WeakKeyDictionary[TrackTable, dict[int, Vocabulary]] = WeakKeyDictionary()
+
+
+def vocabulary_of(table: TrackTable, lexicon: Lexicon) -> Vocabulary:
+    """The vocabulary of a table with a lexicon, made once."""
+    made = _MADE.setdefault(table, {})
+    if id(lexicon) not in made:
+        made[id(lexicon)] = Vocabulary(table, lexicon)
+    return made[id(lexicon)]

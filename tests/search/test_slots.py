@@ -1,0 +1,274 @@
+"""What a person types is understood, obeyed or named as ignored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.index.build_tables import tracks_table
+from raymtr.index.publish import publish
+from raymtr.search.lexicon import load_lexicon
+from raymtr.search.searcher import Searcher
+from raymtr.search.slots import Understood
+from raymtr.search.understand import understand
+from raymtr.specs import SearchSpec
+from raymtr.workspace import Workspace
+
+ROWS: list[dict[str, Any]] = [
+    {
+        "track_id": f"t{n:02}",
+        "title": f"Tune {n}",
+        "artist": ["Ada Quill", "Bo Finch", "Dax Orrin"][n % 3],
+        "album": "Kettle Hymns" if n % 2 else "Salt",
+        "year": 1980 + n,
+        "duration": 60.0 + 10 * n,
+        "tags": [
+            ["rock", "metal", "drums"],
+            ["rock", "calm", "piano"],
+            ["jazz", "saxophone", "slow", "hip-hop"],
+            ["ambient", "dark ambient", "strings", "voice"],
+            ["punk rock", "energetic", "fast", "drum machine"],
+        ][n % 5],
+        "similar_artists": [],
+        "bpm": 70.0 + 4 * n,
+        "key": ["A minor", "C", "F# minor", "Bb major"][n % 4],
+        "vocal": ["instrumental", "vocals", None][n % 3],
+        "language": [None, "Spanish", None][n % 3],
+    }
+    for n in range(30)
+]
+
+
+def opened(make_workspace: Callable, rows: list[dict[str, Any]]) -> Searcher:
+    workspace: Workspace = make_workspace(rows)
+    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
+    publish(workspace, tracks, None, search=SearchSpec())
+    return Searcher(workspace)
+
+
+@pytest.fixture(scope="module")
+def searcher(make_workspace: Callable) -> Searcher:
+    return opened(make_workspace, ROWS)
+
+
+def tags_of(understood: Understood) -> tuple[set[str], set[str]]:
+    include = {tag.value for slot in understood.include for tag in slot.tags}
+    return include, {tag.value for slot in understood.excluded for tag in slot.tags}
+
+
+@pytest.mark.parametrize(
+    ("text", "include", "exclude"),
+    [
+        ("rock but not metal", {"rock"}, {"metal"}),
+        ("rock, no drums", {"rock"}, {"drums", "drum machine"}),
+        ("rock without any metal in it", {"rock"}, {"metal"}),
+        ("rock minus the drums", {"rock"}, {"drums", "drum machine"}),
+        ("rock that isn't metal", {"rock"}, {"metal"}),
+        ("i don't want metal, just jazz", {"jazz"}, {"metal"}),
+        ("ambient, nothing dark", {"ambient"}, {"dark ambient"}),
+        ("anything but jazz", set(), {"jazz"}),
+        ("rock -metal", {"rock"}, {"metal"}),
+        ("no metal, jazz or piano", set(), {"metal", "jazz", "piano"}),
+        ("no drums and slow", {"slow"}, {"drums", "drum machine"}),
+        ("jazz without singing", {"jazz"}, {"voice"}),
+        ("ruhiger Rock ohne Schlagzeug", {"rock", "calm"}, {"drums", "drum machine"}),
+        ("rock sans batterie", {"rock"}, {"drums", "drum machine"}),
+        ("ドラムなしのジャズ", {"jazz"}, {"drums", "drum machine"}),
+        ("没有鼓的爵士", {"jazz"}, {"drums", "drum machine"}),
+        ("punkrock", {"punk rock"}, set()),
+        ("hiphop", {"hip-hop"}, set()),
+        ("sax", {"saxophone"}, set()),
+        ("saxaphone", {"saxophone"}, set()),
+        ("relaxed evening of jaz", {"jazz", "calm", "slow", "ambient"}, set()),
+        ("metal or jazz", {"metal", "jazz"}, set()),
+    ],
+)
+def test_tags_are_wanted_or_not(
+    searcher: Searcher, text: str, include: set[str], exclude: set[str]
+) -> None:
+    found, without = tags_of(understand(text, searcher.table))
+    assert without == exclude
+    assert include <= found or found <= include != set()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("songs from 1999", "year = 1999"),
+        ("rock before 1990", "year <= 1989"),
+        ("since 2000", "year >= 2000"),
+        ("after 2000", "year >= 2001"),
+        ("between 1990 and 1995", "year >= 1990 and year <= 1995"),
+        ("early eighties", "year >= 1980 and year <= 1983"),
+        ("80s rock", "year >= 1980 and year <= 1989"),
+        ("110 bpm", "bpm >= 105.6 and bpm <= 114.4"),
+        ("faster than 120 bpm", "bpm >= 120"),
+        ("in A minor", "key in ('A minor')"),
+        ("F sharp minor", "key in ('F# minor')"),
+        ("jazz in C", "key in ('C')"),
+        ("under two minutes", "duration <= 120"),
+        ("longer than 3 min", "duration >= 180"),
+        ("in Spanish", "language in ('Spanish')"),
+        ("instrumental", "vocal in ('instrumental')"),
+        ("not from 1999", "(year is null or not (year = 1999))"),
+    ],
+)
+def test_a_facet_is_a_filter_on_a_column(searcher: Searcher, text: str, where: str) -> None:
+    answer = searcher.search(text)
+    assert where in [slot["where"] for slot in answer["query"]["filters"]]
+    assert answer["hits"] or answer["query"]["suggestions"]
+
+
+def test_a_column_that_is_not_there_is_named_as_ignored(make_workspace: Callable) -> None:
+    rows = [{"track_id": "a", "title": "A", "artist": "B", "tags": ["rock"]}]
+    answer = opened(make_workspace, rows).search("rock from 1999 in D minor at 120 bpm")
+    said = {slot["why"] for slot in answer["query"]["ignored"]}
+    assert said == {f"no {name} in this catalog" for name in ("year", "key", "tempo")}
+    assert [hit["track_id"] for hit in answer["hits"]] == ["a"]
+
+
+def test_a_minor_key_is_not_a_minor(searcher: Searcher) -> None:
+    assert understand("rock in a minor key", searcher.table).filters == ()
+
+
+@pytest.mark.parametrize("text", ["rock but not metal", "no drums", "music without calm piano"])
+def test_no_hit_has_what_is_not_wanted(searcher: Searcher, text: str) -> None:
+    answer = searcher.search(text, k=30)
+    unwanted = {tag for slot in answer["query"]["exclude"] for tag in slot["tags"]}
+    assert answer["hits"] and unwanted
+    assert not any(unwanted & set(hit["tags"]) for hit in answer["hits"])
+    assert not unwanted & set((answer["query"]["rest"] or "").split())
+
+
+def test_a_name_with_a_tag_keeps_both(searcher: Searcher) -> None:
+    answer = searcher.search("metal by Ada Quill")
+    assert answer["query"]["kind"] == "artist"
+    assert {hit["artist"] for hit in answer["hits"]} == {"Ada Quill"}
+    assert all("metal" in hit["tags"] for hit in answer["hits"])
+    assert searcher.search("songs from kettle hymns")["query"]["album"] == "Kettle Hymns"
+
+
+def test_like_a_known_name_always_finds_something(searcher: Searcher) -> None:
+    for text in ("like Ada Quill", "Ada Quill meets Bo Finch", "like Ada Quil but faster"):
+        answer = searcher.search(text)
+        assert answer["query"]["kind"] == "similar"
+        assert answer["hits"]
+        assert "Ada Quill" not in {hit["artist"] for hit in answer["hits"]}
+
+
+def test_a_direction_is_relative_to_the_anchor(searcher: Searcher) -> None:
+    own = [row["bpm"] for row in ROWS if row["artist"] == "Ada Quill"]
+    mean = sum(own) / len(own)
+    for text, faster in (("like Ada Quill but faster", True), ("Ada Quill, but slower", False)):
+        answer = searcher.search(text, k=5)
+        held = searcher.table.rows([hit["track_id"] for hit in answer["hits"]], ["bpm"])
+        assert all((row["bpm"] > mean) == faster for row in held.values())
+        assert any(reason["by"] == "direction" for reason in answer["hits"][0]["why"])
+
+
+def test_nonsense_says_so_and_scores_low(searcher: Searcher) -> None:
+    answer = searcher.search("qwertz asdfgh")
+    assert answer["hits"] == []
+    assert answer["query"]["ignored"][0]["words"] == "qwertz asdfgh"
+    unknown = searcher.search("like Zorblax Vandemar")
+    assert "no track or artist" in unknown["query"]["ignored"][0]["why"]
+
+
+def test_without_hits_it_says_which_constraint_to_relax(searcher: Searcher) -> None:
+    advice = searcher.search("songs from 1999 in A minor over 300 bpm")["query"]["suggestions"]
+    assert {"relax": "over 300 bpm", "hits": 0} not in advice
+    assert any(one.get("hits", 0) > 0 for one in advice) or advice == []
+
+
+def test_a_common_word_is_no_misspelt_name(make_workspace: Callable) -> None:
+    rows = [{"track_id": "a", "title": "Good Thing", "artist": "Smooth", "tags": ["calm"]}]
+    searcher = opened(make_workspace, rows)
+    assert understand("soothing", searcher.table).kind == "description"
+    assert understand("good thng", searcher.table).title == "Good Thing"
+
+
+def test_a_workspace_has_words_of_its_own(make_workspace: Callable) -> None:
+    searcher = opened(make_workspace, ROWS)
+    folder = searcher.workspace.path("lexicon")
+    storage.write_bytes(f"{folder}/own.tsv", b"tags\tweaker\ten\njazz\t\tblorple, sofa\n")
+    answer = Searcher(searcher.workspace).search("blorple")
+    assert answer["query"]["include"][0]["tags"] == ["jazz"]
+    storage.write_bytes(f"{folder}/own.tsv", b"word\ttag\n")
+    load_lexicon.cache_clear()
+    with pytest.raises(InputError, match="expected a header"):
+        Searcher(searcher.workspace).search("jazz")
+
+
+SYLLABLES = ("ka", "zu", "mor", "vel", "tix", "pon", "dra", "quo", "hil", "wex", "bru", "fyn")
+
+
+def made_word(rng: random.Random) -> str:
+    return "".join(rng.choices(SYLLABLES, k=3))
+
+
+@pytest.fixture(scope="module")
+def catalogs(make_workspace: Callable) -> list[tuple[Searcher, list[str], list[str]]]:
+    """Catalogs of made-up tags and artists."""
+    made = []
+    for seed in range(3):
+        rng = random.Random(seed)
+        words = list({made_word(rng) for _ in range(60)})
+        tags = [*words[:10], *(f"{a} {b}" for a, b in zip(words[10:16], words[16:22], strict=True))]
+        artists = [f"{a} {b}".title() for a, b in zip(words[22:30], words[30:38], strict=True)]
+        rows = [
+            {
+                "track_id": f"t{n}",
+                "title": f"{words[38 + n % 8]} {n}",
+                "artist": artists[n % len(artists)],
+                "year": 1960 + n,
+                "duration": 60.0 + n,
+                "tags": rng.sample(tags, 3),
+            }
+            for n in range(40)
+        ]
+        made.append((opened(make_workspace, rows), tags, artists))
+    return made
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_slots_printed_as_a_sentence_are_read_back(catalogs: list, data: st.DataObject) -> None:
+    searcher, tags, artists = data.draw(st.sampled_from(catalogs))
+    chosen = data.draw(st.lists(st.sampled_from(tags), min_size=1, max_size=4, unique=True))
+    cut = data.draw(st.integers(1, len(chosen)))
+    include, exclude = chosen[:cut], chosen[cut:]
+    artist = data.draw(st.none() | st.sampled_from(artists))
+    like = artist is not None and data.draw(st.booleans())
+    years = data.draw(st.none() | st.tuples(st.integers(1950, 1979), st.integers(1980, 2020)))
+    minutes = data.draw(st.none() | st.integers(2, 30))
+    way = data.draw(st.sampled_from(["calmer", "faster", "darker"])) if like else None
+    sentence = " ".join(include)
+    if artist:
+        sentence += f" like {artist}" if like else f" by {artist}"
+    if way:
+        sentence += f" but {way}"
+    if years:
+        sentence += f", from {years[0]} to {years[1]}"
+    if minutes:
+        sentence += f", shorter than {minutes} minutes"
+    if exclude:
+        cue = data.draw(st.sampled_from(["without", "no", "but not"]))
+        sentence += f", {cue} " + " or ".join(exclude)
+    understood = understand(sentence, searcher.table)
+    found, without = tags_of(understood)
+    assert found == set(include), sentence
+    assert set(exclude) <= without, sentence
+    named = understood.anchors if like else understood.names
+    assert [anchor.artist for anchor in named] == ([artist] if artist else []), sentence
+    assert [slot.words for slot in understood.directions] == ([way] if way else []), sentence
+    where = {slot.where for slot in understood.filters}
+    expected = {f"year >= {years[0]} and year <= {years[1]}"} if years else set()
+    assert where == expected | ({f"duration <= {60 * minutes}"} if minutes else set()), sentence
+    assert understood.ignored == (), sentence
