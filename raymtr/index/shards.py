@@ -130,12 +130,12 @@ class Shards:
         name = _shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
-        storage.write_table(self._file("windows", name), windows_of(good, self.made_by.dim))
+        storage.write_table(self._file("windows", name), self._windows_of(good))
         storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
             storage.write_table(self._file("dead_letter", name), letters_of(failed))
         self._check_owner()
-        storage.write_table(self._file("tracks", name), tracks_of(good, self.made_by.dim))
+        storage.write_table(self._file("tracks", name), self._tracks_of(good))
 
     def done(self) -> pa.ChunkedArray:
         """Ids of every committed track, embedded or failed, in no order."""
@@ -267,6 +267,12 @@ class Shards:
         if audio.HUNG in wanted:
             storage.delete(self.hung)
         self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
+
+    def _tracks_of(self, good: pa.Table) -> pa.Table:
+        return tracks_of(good, self.made_by.dim)
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        return windows_of(good, self.made_by.dim)
 
     @property
     def _run_file(self) -> str:
