@@ -199,7 +199,7 @@ def write_files(
 
 def describe(answer: dict[str, Any]) -> str:
     """A line a system and kind, the chance level under them; of captions, a line a system."""
-    if "systems" in answer:
+    if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
     systems = [name for name in ("towers", "search") if name in answer]
     source = answer["benchmark"] or f"split {answer['split']}"
