@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import json
 import logging
 import os
 import subprocess
@@ -22,31 +21,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow.compute as pc
-
 from jobs.cluster import start_ray
 from jobs.demo_show import (
     ask,
-    catalog_of,
     dead_letters,
     facts_of,
     find_sections,
     held_out_queries,
     own_queries,
+    some_captions,
     training_curve,
     where_note,
 )
 from jobs.embed_catalog import embed_catalog
-from jobs.finetune_captioner import finetune_captioner
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
-from raymtr.captions.templates import caption_tracks
 from raymtr.errors import InputError, UnusableError
 from raymtr.evaluation.report import Facts, write_report
-from raymtr.recipes import DEFAULT_MODEL, quick_captions, quick_finetune
+from raymtr.recipes import DEFAULT_MODEL, quick_captions
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -62,8 +57,7 @@ EARS = (
     "folder of your own, knows more."
 )
 PIECES = 600
-PAIRS_PER_TRACK = 2  # sentences of a piece that the demonstration's captioner learns from
-MODEL_TRACKS = 66  # pieces it captions, three times each; templates write for the others
+MODEL_TRACKS = 66  # pieces it captions, three times each; the realiser writes for the others
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -149,6 +143,7 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         stages=stages.seconds,
         peak_memory_gib=memory.peak_gib,
         training=training_curve(workspace, RUN),
+        captions=some_captions(workspace),
         notes=[where_note(sections), caption_note(captioned, captioner)],
         errors=dead_letters(embedded, workspace),
     )
@@ -170,17 +165,13 @@ def make_towers(
     with stages.timed("scan"):
         graph = f"{music}/similar_artists.tsv"
         scan_catalog(workspace, settings, f"{music}/manifest.parquet", artists=graph)
-    if captioner is None:
-        with stages.timed("finetune"):
-            pairs = write_pairs(workspace)
-            captioner = finetune_captioner(workspace, quick_finetune(), pairs=pairs)["captioner"]
     with stages.timed("caption"):
         captioned = write_captions(
             workspace,
             quick_captions(settings),
             captioner=captioner,
             engine="transformers",  # an engine's start would take longer than these few captions
-            model_tracks=MODEL_TRACKS,
+            model_tracks=MODEL_TRACKS if captioner else None,
         )
     with stages.timed("train"):
         try:
@@ -204,31 +195,15 @@ def require_synthesiser() -> None:
     importlib.invalidate_caches()
 
 
-def write_pairs(workspace: Workspace) -> str:
-    """Tags and template sentences of the training artists' pieces, for the captioner to learn."""
-    table = catalog_of(workspace)
-    known = table.filter(pc.equal(table["split"], "train"))
-    tags = dict(zip(known["track_id"].to_pylist(), known["tags"].to_pylist(), strict=True))
-    captions = caption_tracks(known, per_track=PAIRS_PER_TRACK, seed=0).to_pylist()
-    lines = [
-        json.dumps({"tags": tags[row["track_id"]], **row, "provenance": None}) for row in captions
-    ]
-    file = workspace.path("music", "pairs.jsonl")
-    storage.write_bytes(file, "\n".join(lines).encode())
-    return file
-
-
 def caption_note(captioned: dict[str, Any], captioner: str | None) -> str:
     """Who wrote the captions that were trained on, in words."""
-    by, figures = captioned["by"], f"coverage {captioned['coverage']:.2f}"
-    maker = (
-        f"the captioner {captioner}"
-        if captioner
-        else "a toy Llama, pretrained and LoRA-tuned in this run as proof of the path"
-    )
+    by = captioned["by"]
+    if captioner is None:
+        return f"Captions: {by.get('realised', 0)}, written from the tags by a grammar."
     return (
-        f"Captions: {by.get('model', 0)} by {maker}, {by.get('template', 0)} by templates "
-        f"({figures}, invention {captioned['invention']:.2f})."
+        f"Captions: {by.get('model', 0)} by the captioner {captioner}, {by.get('realised', 0)} by "
+        f"the grammar (coverage {captioned['coverage']:.2f}, invention "
+        f"{captioned['invention']:.2f})."
     )
 
 

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 import raymtr
 from raymtr import storage
-from raymtr.captions.templates import template_caption
-from raymtr.evaluation.report import Example, Facts, Hit
+from raymtr.captions.realiser import realise
+from raymtr.evaluation.report import Captioned, Example, Facts, Hit
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
 HITS = 5  # shown per query
+SHOWN_CAPTIONS = 10  # tracks whose captions the page shows
 DESCRIPTIONS = ("slow sad piano", "fast energetic drums", "calm acoustic guitar, no drums")
 
 
@@ -37,16 +38,28 @@ def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
     whole = [row for row in rows if row["mode"]]  # pieces of one section
     first, middle, last = whole[0], whole[len(whole) // 2], whole[-1]
     known = next(name for row in rows for name in row["similar_artists"] or ())
-    here, rng = "split = 'test'", np.random.default_rng(0)
-    sentences = [template_caption(row["tags"], rng, held_out=True) for row in (first, middle, last)]
+    here = "split = 'test'"
+    sentences = [realise(row["tags"], 0, held_out=True) for row in (first, middle, last)]
     return [
-        *(("caption", sentence, here) for sentence in sentences if sentence),
+        *(("caption", sentence.text, here) for sentence in sentences if sentence),
         ("tag", middle["tags"][0], here),
         ("title", f"{first['title']} by {first['artist']}", None),
         ("title", middle["title"], None),
         ("artist", middle["artist"], None),
         ("similar_artist", f"similar to {known}", here),
     ]
+
+
+def some_captions(workspace: Workspace) -> list[Captioned]:
+    """The captions of a few tracks, over the whole catalog, side by side."""
+    rows = catalog_of(workspace).to_pylist()
+    written: dict[str, list[str]] = {}
+    table = storage.read_tables(workspace.captions)
+    for row in table.to_pylist() if table else ():
+        written.setdefault(row["track_id"], []).append(row["caption"])
+    rows = [row for row in rows if row["track_id"] in written]
+    chosen = rows[:: max(1, len(rows) // SHOWN_CAPTIONS)][:SHOWN_CAPTIONS]
+    return [Captioned(tags=row["tags"], captions=written[row["track_id"]]) for row in chosen]
 
 
 def find_sections(workspace: Workspace) -> dict[str, float]:

@@ -235,7 +235,7 @@ def write_files(
 
 def describe(answer: dict[str, Any]) -> str:
     """A line a system and kind, the chance level under them; the other parts have their own."""
-    if "systems" in answer:
+    if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
     if "classes" in answer:
         return evaluate_queries.describe(answer)

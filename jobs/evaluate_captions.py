@@ -1,6 +1,8 @@
 """`raymtr evaluate captions`: sentences of several systems for the same tags, against people's.
 
-Written to `evaluation/`: `captions.json` and, for reading side by side, `captions.jsonl`.
+Written to `evaluation/`: `captions.json` and, for reading side by side, `captions.jsonl`. `--blind`
+writes a page to read without knowing who wrote what, `captions-blind.html`, and its key apart;
+`--scores` reads what the reader saved.
 """
 
 from __future__ import annotations
@@ -12,13 +14,23 @@ from typing import Any
 import numpy as np
 
 from raymtr import storage
+from raymtr.captions.likelihood import Likelihood
 from raymtr.captions.score import TokenEncoder
 from raymtr.errors import InputError
-from raymtr.evaluation import caption_benchmark, caption_training
+from raymtr.evaluation import blind_reading, caption_benchmark, caption_training
 from raymtr.recipes import MINILM
 from raymtr.workspace import Workspace
 
-OWN = ("pairs", "held_out", "captions", "baseline", "encoder")  # arguments of captions alone
+OWN = (
+    "pairs",
+    "held_out",
+    "captions",
+    "baseline",
+    "encoder",
+    "base",
+    "blind",
+    "scores",
+)  # arguments of captions alone
 SEED = 0  # of the tags' order and of the intervals
 
 
@@ -45,6 +57,13 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--encoder", metavar="NAME", help=f"of BERTScore, a folder or a name (default: {MINILM})"
     )
+    parser.add_argument(
+        "--base",
+        metavar="NAME",
+        help="a language model that reads: order gain and perplexity (`smollm2`, a folder, a name)",
+    )
+    parser.add_argument("--blind", type=int, metavar="N", help="a page to read N pairs blind")
+    parser.add_argument("--scores", metavar="CSV", help="a reader's marks, by the key in --out")
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +88,7 @@ def _named_files(arguments: Sequence[str]) -> dict[str, str]:
             raise InputError(
                 f"--captions is NAME=FILE, as in lora=captions.jsonl; got {argument!r}"
             )
-        if name in files or name in (caption_benchmark.TEMPLATE, caption_benchmark.TAGS):
+        if name in files or name in caption_benchmark.MADE_HERE:
             raise InputError(f"--captions: the name {name!r} is taken; each system has its own")
         files[name] = uri
     return files
@@ -83,13 +102,23 @@ def evaluate_captions(
     files: Mapping[str, str] | None = None,
     baseline: str = caption_benchmark.TEMPLATE,
     encoder: str = MINILM,
+    base: str | None = None,
+    blind: int | None = None,
+    scores: str | None = None,
     out: str | None = None,
 ) -> dict[str, Any]:
     """Figures of each system's captions (`files`: name -> where) beside a template's and the tags.
 
     `pairs` are the ones that `finetune` held out, where not given, and `files` the workspace's
-    captions. Raises InputError where there is nothing to compare.
+    captions; `base` reads them, too. With `blind`, a page of so many pairs and its key are written
+    beside; with `scores`, a reader's marks of that page are all that is answered. Raises InputError
+    where there is nothing to compare.
     """
+    folder = out or workspace.path("evaluation")
+    key = f"{folder}/captions-blind-key.json"
+    if scores is not None:
+        marks = storage.read_bytes(scores).decode()
+        return {"read": blind_reading.read_scores(marks, storage.read_json(key))}
     asked, vocabulary = caption_benchmark.asked_pairs(workspace, pairs, held_out=held_out)
     if not files and storage.list_files(workspace.captions, suffix=".parquet"):
         files = {"captions": workspace.captions}
@@ -105,20 +134,32 @@ def evaluate_captions(
         vocabulary=vocabulary,
         baseline=baseline,
         rng=rng,
+        base=Likelihood(base) if base else None,
     )
     learnt = caption_training.trained_on(workspace.captioner, asked, files or {})
     answer["trained_on"] = learnt
     answer["notes"] += caption_training.notes(learnt, len(asked), caption_benchmark.MARK)
-    folder = out or workspace.path("evaluation")
     answer |= {"seed": SEED, "files": {n: f"{folder}/captions.{n}" for n in ("json", "jsonl")}}
     lines = caption_benchmark.side_by_side(asked, systems)
     storage.write_bytes(answer["files"]["jsonl"], "".join(f"{n}\n" for n in lines).encode())
+    if blind is not None:
+        everyone = {blind_reading.PEOPLE: [[pair.caption] for pair in asked], **systems}
+        page, owners = blind_reading.blind_page(asked, everyone, blind, rng)
+        answer["files"]["blind"] = f"{folder}/captions-blind.html"
+        storage.write_bytes(answer["files"]["blind"], page.encode())
+        storage.write_json(key, owners)
     storage.write_json(answer["files"]["json"], answer)
     return answer
 
 
 def describe(answer: dict[str, Any]) -> str:
     """A line a system."""
+    if "read" in answer:
+        return "\n".join(
+            f"{name:20}{row['read']:5} read  fluency {row['fluency']:.2f}  faithfulness "
+            f"{row['faithfulness']:.2f}  both at least {blind_reading.GOOD}: {row['both_good']:.0%}"
+            for name, row in answer["read"].items()
+        )
     lines = [*caption_benchmark.table_lines(answer), ""]
     lines += [f"note: {note}" for note in answer["notes"]]
     return "\n".join([*lines, f"written to {answer['files']['json']}"])

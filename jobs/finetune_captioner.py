@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `finetune` alone."""
     parser.add_argument("--pairs", required=True, metavar="JSONL", help="lines of tags and caption")
     parser.add_argument(
-        "--base", help="a Llama-family model, folder or hub name; made on the spot where left out"
+        "--base",
+        help="a Llama-family model: a folder, a hub name, a GGUF file or `smollm2` (its package); "
+        "made on the spot where left out",
     )
 
 
@@ -53,6 +55,7 @@ def finetune_captioner(
     missing or training cannot go on, and LostError where its workers keep being lost.
     """
     from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
+    from raymtr.captions.gguf_base import plain_base
     from raymtr.captions.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
 
@@ -61,6 +64,7 @@ def finetune_captioner(
         pairs = os.path.abspath(storage.local_path(pairs))
     sets = hold_out(read_pairs(pairs))
     if base is not None:
+        base = plain_base(base, f"{workspace.captioner}/bases")
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         load_tokenizer(base)  # refuses what is no model before any cluster starts
     check_positions(base, spec)

@@ -3,10 +3,11 @@
 With a captioner (the workspace's, or the one that is named) a language model writes: one pass of
 Ray Data, tracks -> drafts -> engine -> judge, whose results come home as they are ready and are
 written in shards, so memory does not grow with the catalog. What the judge refuses is held on
-storage and goes through once more with new seeds, and at last a template writes it. Killed and run
-again, the job goes on.
+storage and goes through once more with new seeds, and at last the realiser writes it. Killed and
+run again, the job goes on.
 
-Without a captioner templates write, in one pass whose result is one file, replaced in one step.
+Without a captioner the realiser writes, a grammar: in one pass whose result is one file, replaced
+in one step.
 Whoever writes, a track's captions depend on the track, the settings and the seed alone.
 """
 
@@ -37,8 +38,9 @@ from raymtr.captions.drafts import (
     usable_tags,
 )
 from raymtr.captions.faithfulness import Vocabulary
+from raymtr.captions.realised_rows import caption_tracks
 from raymtr.captions.settle import Settle
-from raymtr.captions.templates import SCHEMA, TRACK, caption_tracks
+from raymtr.captions.templates import SCHEMA, TRACK
 from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
 from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.progress import Progress
@@ -98,7 +100,7 @@ def write_captions(
 ) -> dict[str, Any]:
     """Replace the workspace's captions, or finish them; counts of what was written, and by whom.
 
-    With `model_tracks`, the captioner writes for so many tracks and templates for the others.
+    With `model_tracks`, the captioner writes for so many tracks and the realiser for the others.
 
     Raises InputError where there is no catalog or captioner, or `per_track` or `seed` is out of
     range; UnusableError where the engine or its GPU is missing or fails, LostError where it dies.
@@ -112,7 +114,7 @@ def write_captions(
         raise InputError(f"no catalog in {workspace.root}; `raymtr scan` makes one")
     started = time.monotonic()
     if captioner is None:
-        answer = write_by_template(workspace, per_track=per_track, seed=seed)
+        answer = write_realised(workspace, per_track=per_track, seed=seed)
     else:
         work = ModelCaptions(workspace, settings, captioner, engine)
         answer = work.write(per_track=per_track, seed=seed, model_tracks=model_tracks)
@@ -120,8 +122,8 @@ def write_captions(
     return answer | {"seconds": round(time.monotonic() - started, 3)}
 
 
-def write_by_template(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
-    """Every tagged track's captions by templates, as one file."""
+def write_realised(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
+    """Every tagged track's captions by the realiser, as one file."""
     start_ray()
     tracks = ray.data.read_parquet(workspace.tracks).select_columns(TRACK)
     write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
@@ -146,7 +148,7 @@ def write_by_template(workspace: Workspace, *, per_track: int, seed: int) -> dic
         "captioned": captioned,
         "untagged": total - captioned,
         "captions": len(captions),
-        "by": {"template": len(captions)},
+        "by": {"realised": len(captions)},
         "failed": 0,
         "error_rate": 0.0,
     }
@@ -189,7 +191,7 @@ class ModelCaptions:
         written = Written(self._workspace.captions, {**self._made_by, **asked})
         written.take()
         if model_tracks is not None:
-            self._leave_to_templates(written, model_tracks, per_track=per_track, seed=seed)
+            self._leave_to_realiser(written, model_tracks, per_track=per_track, seed=seed)
         done = pc.unique(written.done())
         tagged, total, undone = self._count(set(done.to_pylist()))
         progress = Progress("caption", tagged, unit="tracks", done=tagged - undone)
@@ -221,10 +223,10 @@ class ModelCaptions:
         written.finish()
         return self._account(tagged, total, settle)
 
-    def _leave_to_templates(
+    def _leave_to_realiser(
         self, written: Written, model_tracks: int, *, per_track: int, seed: int
     ) -> None:
-        """Captions by template for all tagged tracks but `model_tracks` that the seed chooses."""
+        """Realised captions for all tagged tracks but `model_tracks` that the seed chooses."""
         tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
         usable = [row["track_id"] for row in tracks.to_pylist() if usable_tags(row)]
         usable.sort(key=lambda track_id: seed_of(seed, track_id, 0, 0))
@@ -305,7 +307,7 @@ class ModelCaptions:
             for text in table["provenance"].to_pylist():
                 provenance = json.loads(text)
                 by[provenance["source"]] += 1
-                sums["coverage"] += provenance.get("coverage", 1.0)  # a template has every tag
+                sums["coverage"] += provenance.get("coverage", 1.0)  # written before it was kept
                 sums["invention"] += provenance.get("invention", 0.0)
         captions = max(sum(by.values()), 1)
         return {

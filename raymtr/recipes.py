@@ -173,12 +173,6 @@ def tiny() -> Settings:
     )
 
 
-def quick_finetune() -> FinetuneSpec:
-    """A language model in a minute, which proves its path and writes like what it read."""
-    toy = ToyLlamaSpec(width=128, layers=3, heads=2, inner=256, vocabulary=1_024, steps=180)
-    return replace(laptop().finetune, steps=40, validate_every=40, toy=toy)
-
-
 def quick_captions(settings: Settings) -> Settings:
     """`settings` that draw each caption less often."""
     return replace(settings, caption=replace(settings.caption, draws=4))

@@ -3,7 +3,7 @@
 A draft is one draw for one caption of one track. It carries its prompt and its seed, so any engine
 may write it, in any order and on any machine; the judge (`captions.faithfulness`) scores it, and
 the best draft of a caption is kept. What no draw got right is drawn again with new seeds, and
-at last a template writes it, which says so in its provenance. Between two passes a track is a HELD
+at last the realiser writes it, and its provenance says so. Between two passes a track is a HELD
 row on storage, and its new drafts carry what was found before: no process holds the refused.
 """
 
@@ -14,12 +14,12 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from raymtr.captions.faithfulness import Vocabulary, acceptable, judge, names_of, without_names
 from raymtr.captions.prompt import junk, prompt_of, tags_of, tidy
-from raymtr.captions.templates import template_caption
+from raymtr.captions.realised_rows import provenance as realised_by
+from raymtr.captions.realiser import realise
 
 DRAFT = pa.schema(
     [
@@ -166,21 +166,20 @@ def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str
     return _row(draft, draft["text"], provenance)
 
 
-def template_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
-    """A template's caption in the place of a draft that could not be accepted."""
-    text = template_caption(json.loads(draft["tags"]), np.random.default_rng(draft["seed"]))
-    assert text is not None, "a draft has tags"
+def realised_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
+    """The realiser's caption in the place of a draft that could not be accepted."""
+    tags = json.loads(draft["tags"])
+    caption = realise(tags, draft["seed"])
+    assert caption is not None, "a draft has tags"
     provenance = {
-        "source": "template",
-        "tags": json.loads(draft["tags"]),
+        **realised_by(tags, caption, draft["seed"]),
         **made_by,
-        "seed": draft["seed"],
         "instead_of": draft["text"],
         "because": draft["verdict"],
         "coverage": 1.0,
         "invention": 0.0,
     }
-    return _row(draft, text, provenance)
+    return _row(draft, caption.text, provenance)
 
 
 def _row(draft: dict[str, Any], text: str, provenance: dict[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from raymtr.captions.pairs import Draw, Pair
 from raymtr.captions.prompt import FIXED_PARTS
-from raymtr.captions.templates import TRAIN_TEMPLATES, fill
+from raymtr.captions.templates import TEMPLATES, fill
 from raymtr.captions.words import HEARD_WORDS, QUALITY_WORDS
 from raymtr.specs import ToyLlamaSpec
 
@@ -47,7 +47,7 @@ class SentenceDraw:
         count = int(rng.integers(SENTENCE_TAGS[0], SENTENCE_TAGS[1] + 1))
         chosen = rng.choice(len(self._tags), size=min(count, len(self._tags)), replace=False)
         tags = [self._tags[i] for i in chosen]
-        return tags, fill(TRAIN_TEMPLATES[int(rng.integers(len(TRAIN_TEMPLATES)))], tags, rng)
+        return tags, fill(TEMPLATES[int(rng.integers(len(TEMPLATES)))], tags, rng)
 
 
 def pretrain_draw(

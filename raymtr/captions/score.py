@@ -11,6 +11,12 @@ on the encoder, its layer and its version: whoever holds the figures holds those
     words         length
     coverage, invention, faithful   see `captions.faithfulness`; faithful is coverage - invention
     acceptable    1 where the caption would stay, else 0
+    taken         1 where `captions.reading` finds that a reader would take it, else 0
+    non_words     in 100 words
+    repetition    share of trigrams that were there before
+    length        words, by those of the reference
+    order_gain    nats a token, and nats, nats_given_tags (perplexity is their exponent): see
+                  `captions.likelihood`; of the first LIKELY captions, where a base is at hand
     distinct_1/2  different n-grams by all n-grams of a system (Li et al. 2016); it falls as the
                   number of captions grows, so compare equal numbers only
 """
@@ -28,6 +34,8 @@ from torch import Tensor
 
 from raymtr import metrics
 from raymtr.captions.faithfulness import Vocabulary, acceptable, judge, words_of
+from raymtr.captions.likelihood import Likelihood
+from raymtr.captions.reading import read, takes
 from raymtr.model.text_tower import load_text_tower
 from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec
@@ -38,6 +46,8 @@ MAX_TOKENS = 160
 BATCH = 64  # texts encoded at once
 NGRAMS = (1, 2)
 SHARES = ("coverage", "invention", "faithful", "acceptable")  # figures that all may have at a bound
+BY_BASE = ("order_gain", "nats", "nats_given_tags")
+LIKELY = 48  # captions of a chunk that a base reads: it costs a second or two each
 
 
 @dataclass(frozen=True)
@@ -136,12 +146,24 @@ def score_captions(
     encoder: TokenEncoder,
     vocabulary: Vocabulary,
     known: Sequence[Tensor] | None = None,
+    likely: dict[str, Floats] | None = None,
 ) -> dict[str, Floats]:
-    """Each figure of each caption, [N]; `known` are the states of `references`, where at hand."""
+    """Each figure of each caption, [N].
+
+    `known` are the states of `references`, `likely` the figures of a base, where at hand.
+    """
     theirs = encoder.states(references) if known is None else known
     verdicts = [judge(text, own, vocabulary) for text, own in zip(captions, tags, strict=True)]
     coverage = np.array([verdict.coverage for verdict in verdicts])
     invention = np.array([verdict.invention for verdict in verdicts])
+    readings = [read(text, own) for text, own in zip(captions, tags, strict=True)]
+    gains = (likely or {}).get("order_gain", np.full(len(captions), np.nan))
+    taken = [
+        takes(reading, order_gain=None if np.isnan(gain) else float(gain)) is None
+        for reading, gain in zip(readings, gains, strict=True)
+    ]
+    words = np.array([float(len(words_of(text))) for text in captions])
+    asked = np.array([float(len(words_of(text))) for text in references])
     return {
         "bert_f1": bert_f1(encoder.states(captions), theirs),
         "rouge_l": np.array([rouge_l(*both) for both in zip(captions, references, strict=True)]),
@@ -149,14 +171,33 @@ def score_captions(
         "invention": invention,
         "faithful": coverage - invention,
         "acceptable": np.array([float(acceptable(verdict)) for verdict in verdicts]),
-        "words": np.array([float(len(words_of(text))) for text in captions]),
+        "taken": np.array(taken, dtype=float),
+        "non_words": np.array([reading.non_words_per_100 for reading in readings]),
+        "repetition": np.array([reading.repetition for reading in readings]),
+        "length": words / np.maximum(asked, 1),
+        "words": words,
+        **(likely or {}),
     }
+
+
+def likelihoods(
+    base: Likelihood, captions: Sequence[str], tags: Sequence[Sequence[str]]
+) -> dict[str, Floats]:
+    """What `base` finds of the first LIKELY captions, [N]; NaN for the others."""
+    figures = {name: np.full(len(captions), np.nan) for name in BY_BASE}
+    few, own = captions[:LIKELY], tags[:LIKELY]
+    nats = base.free(few)
+    figures["order_gain"][: len(few)] = base.order_gain(few, nats)
+    figures["nats"][: len(few)] = nats
+    figures["nats_given_tags"][: len(few)] = base.given_tags(few, own)
+    return figures
 
 
 def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Any]:
     """For each figure `{"mean", "low", "high"}`: its mean and the 95 % bootstrap interval.
 
     A share of a few pairs that are all alike is not known to be 0 or 1, and its interval says so.
+    What was not measured (NaN) does not count.
     """
     return _with_intervals(values, rng, shares=SHARES)
 
@@ -165,7 +206,10 @@ def _with_intervals(
     values: Mapping[str, Floats], rng: np.random.Generator, *, shares: Sequence[str]
 ) -> dict[str, Any]:
     summary = {}
-    for name, column in values.items():
+    for name, whole in values.items():
+        column = whole[~np.isnan(whole)]
+        if not len(column):
+            continue
         bounds = (0.0, 1.0) if name in shares else None
         low, high = metrics.bootstrap_interval(column, rng, bounds=bounds)
         summary[name] = {"mean": float(column.mean()), "low": low, "high": high}

@@ -17,7 +17,7 @@ from raymtr.captions.drafts import (
     caption_row,
     held_drafts,
     held_row,
-    template_row,
+    realised_row,
 )
 from raymtr.captions.written import Written
 from raymtr.errors import UnusableError
@@ -52,7 +52,7 @@ class Settle:
     ) -> int:
         """Take the drafts of one pass over so many tracks; how many are held for the next pass.
 
-        `last`: there is none, and what is refused now goes to a template. Raises UnusableError
+        `last`: there is none, and what is refused now goes to the realiser. Raises UnusableError
         where drafts did not come back.
         """
         waiting: dict[str, list[dict[str, Any]]] = {}
@@ -92,7 +92,7 @@ class Settle:
             self.failed += 1
         else:
             rows = [
-                (caption_row if draft["verdict"] == OK else template_row)(draft, self._made_by)
+                (caption_row if draft["verdict"] == OK else realised_row)(draft, self._made_by)
                 for draft in best
             ]
             self._rows += {row["caption"]: row for row in rows}.values()

@@ -1,25 +1,20 @@
-"""Tags become a sentence by template: the caption of a track nobody has written about.
+"""What every writer of captions starts from, and one-sentence templates, the plainest writer.
 
 A template is one readable string: `[...]` is left out when the slot in it is empty, `a(n)` becomes
-the right article. Tags are sorted by the part they can play in English (a quality, a kind of
-music, something one hears, a key) from short word lists; an unknown tag is a kind, which reads
-well in front of a noun. So any tags work, with no grammar and no model, and every tag stands in the
-caption word for word. Given up: style. A language model writes better and may leave tags out.
-
-Two sets share no wording: what towers are trained on, and what they are asked in evaluation.
+the right article. Tags are sorted into four parts from short word lists; an unknown tag is a kind,
+which reads well in front of a noun. Catalogs are captioned by `captions.realiser`, which writes far
+better. Templates are what other writers are measured against, and what teaches a toy language
+model to copy its tags.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from raymtr.captions.faithfulness import names_of, without_names
 from raymtr.captions.words import HEARD, QUALITIES
 
 MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
@@ -32,7 +27,7 @@ SCHEMA = pa.schema(
     ]
 )
 
-TRAIN_TEMPLATES = (
+TEMPLATES = (
     "a(n) [{what} ]track[ featuring {sounds}][, in {key}].",
     "this is a(n) [{what} ]piece[ with {sounds}][ in {key}].",
     "[{what} ]music[ made with {sounds}][, set in {key}].",
@@ -42,59 +37,13 @@ TRAIN_TEMPLATES = (
     "we are given [{sounds} within ]a(n) [{what} ]theme[ centred on {key}].",
     "[{what} ]sounds[ carried by {sounds}][, staying in {key}].",
 )
-HELD_OUT_TEMPLATES = (
-    "i am looking for a(n) [{what} ]recording[ that brings out {sounds}][, harmonised in {key}].",
-    "[mixing {sounds}, ]here comes a(n) [{what} ]composition[ written in {key}].",
-    "someone performs a(n) [{what} ]work[ using {sounds}][; its scale is {key}].",
-    "play me some [{what} ]material[ that has {sounds}][ over {key}].",
-)
 
 
-def template_caption(
-    tags: Sequence[str] | None, rng: np.random.Generator, *, held_out: bool = False
-) -> str | None:
-    """One sentence that holds the tags (the first `MAX_TAGS`); None where there are none.
-
-    `held_out` takes the wording kept for evaluation.
-    """
-    templates = HELD_OUT_TEMPLATES if held_out else TRAIN_TEMPLATES
+def template_caption(tags: Sequence[str] | None, rng: np.random.Generator) -> str | None:
+    """One sentence that holds the tags (the first `MAX_TAGS`); None where there are none."""
     cleaned = clean_tags(tags or ())
-    return fill(templates[int(rng.integers(len(templates)))], cleaned, rng) if cleaned else None
-
-
-def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
-    """Up to `per_track` different captions for each of `tracks` (columns TRACK).
-
-    Returns rows of `track_id, caption, provenance`; a track without tags has none, and a tag that
-    names its artist, title or album is not spoken. A track's captions depend on its own row and
-    the seed alone, never on the rows around it.
-    """
-    rows: list[dict[str, str]] = []
-    for track in tracks.select(TRACK).to_pylist():
-        tags = without_names(clean_tags(track["tags"] or ()), names_of(track))
-        rng = np.random.default_rng([seed, _number(track["track_id"])])
-        order = rng.permutation(len(TRAIN_TEMPLATES))
-        written: set[str] = set()
-        for turn in range(per_track if tags else 0):
-            template = TRAIN_TEMPLATES[order[turn % len(order)]]
-            caption = fill(template, tags, rng)
-            if caption in written:
-                continue
-            written.add(caption)
-            provenance = {"source": "template", "tags": tags, "template": template, "seed": seed}
-            rows.append(
-                {
-                    "track_id": track["track_id"],
-                    "caption": caption,
-                    "provenance": json.dumps(provenance, ensure_ascii=False),
-                }
-            )
-    return pa.Table.from_pylist(rows, SCHEMA)
-
-
-def _number(track_id: str) -> int:
-    """A number for a seed, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(track_id.encode(), digest_size=8).digest(), "big")
+    template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
+    return fill(template, cleaned, rng) if cleaned else None
 
 
 def clean_tags(tags: Iterable[str | None]) -> list[str]:

@@ -1,11 +1,11 @@
 """Systems that write captions, compared on the same tags against the same references.
 
 A system is a name and, for each pair of tags and reference, the captions it wrote for those tags:
-read from a file or a workspace, or made here (`template`; `tags`, which are the tags with commas
-between, in random order, for the order people list tags in is often their caption's). Captions
-find their pair by clip, else by their tags, else by their line. A pair may have several captions
-of a system: its figure is their mean. A caption that is missing counts as an empty one and is
-told in a note: a system must not win by silence.
+read from a file or a workspace, or made here (`realiser`; `template`; `tags`, which are the tags
+with commas between, in random order, for the order people list tags in is often their
+caption's). Captions find their pair by clip, else by their tags, else by their line. A pair may
+have several captions of a system: its figure is their mean. A caption that is missing counts as an
+empty one and is told in a note: a system must not win by silence.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.captions.faithfulness import Vocabulary
+from raymtr.captions.likelihood import Likelihood
 from raymtr.captions.pairs import CLIP_KEYS, Pair, clip_of, hold_out, read_pairs
 from raymtr.captions.prompt import tags_of
+from raymtr.captions.realiser import realise
 from raymtr.captions.score import (
     NGRAMS,
     Floats,
     TokenEncoder,
     distinct,
+    likelihoods,
     paired_differences,
     score_captions,
     with_intervals,
@@ -37,8 +40,12 @@ from raymtr.errors import InputError
 from raymtr.text import tags_sentence
 from raymtr.workspace import Workspace
 
-TEMPLATE, TAGS = "template", "tags"
-SHOWN = ("bert_f1", "rouge_l", "coverage", "invention", "faithful", "acceptable", "words")
+TEMPLATE, TAGS, REALISER = "template", "tags", "realiser"
+MADE_HERE = (REALISER, TEMPLATE, TAGS)
+SHOWN = (
+    *("bert_f1", "rouge_l", "coverage", "invention", "acceptable", "taken", "non_words"),
+    *("repetition", "words", "order_gain", "nats"),
+)
 HELD_OUT = "held_out.jsonl"  # in a captioner's folder
 MARK = "*"  # of a system whose captioner was trained on some of the pairs
 PAIRS_AT_ONCE = 256  # whose references' token states are held
@@ -67,8 +74,10 @@ def asked_pairs(
 
 
 def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Written]:
-    """The captions that need no model: a template's, and the tags themselves."""
+    """The captions that need no model: the realiser's, a template's, and the tags themselves."""
+    realised = [realise(pair.tags, int(rng.integers(1 << 31))) for pair in pairs]
     return {
+        REALISER: [[caption.text if caption else ""] for caption in realised],
         TEMPLATE: [[template_caption(pair.tags, rng) or ""] for pair in pairs],
         TAGS: [[tags_sentence(list(rng.permutation(pair.tags)))] for pair in pairs],
     }
@@ -130,14 +139,16 @@ def compare(
     vocabulary: Vocabulary,
     baseline: str,
     rng: np.random.Generator,
+    base: Likelihood | None = None,
 ) -> dict[str, Any]:
     """Figures of each system with 95 % intervals, and its paired differences to `baseline`.
 
-    Raises InputError where no system has the name `baseline`.
+    `base` adds its figures, of the first captions. Raises InputError where no system has the name
+    `baseline`.
     """
     if baseline not in systems:
         raise InputError(f"the baseline is one of {', '.join(systems)}; got {baseline!r}")
-    values = _score(pairs, systems, encoder, vocabulary)
+    values = _score(pairs, systems, encoder, vocabulary, base)
     answer: dict[str, Any] = {
         "pairs": len(pairs),
         "bert_score": asdict(encoder.facts),
@@ -170,6 +181,7 @@ def _score(
     systems: Mapping[str, Written],
     encoder: TokenEncoder,
     vocabulary: Vocabulary,
+    base: Likelihood | None,
 ) -> dict[str, dict[str, Floats]]:
     """Each system's figures by pair, [pairs]; a reference is encoded once."""
     parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in systems}
@@ -179,20 +191,29 @@ def _score(
         for name, written in systems.items():
             captions = [texts or [""] for texts in written[start : start + PAIRS_AT_ONCE]]
             owner = np.repeat(np.arange(len(chunk)), [len(texts) for texts in captions])
+            texts = [text for texts in captions for text in texts]
+            tags = [chunk[i].tags for i in owner]
+            likely = likelihoods(base, texts, tags) if base and not start else None
             scored = score_captions(
-                [text for texts in captions for text in texts],
+                texts,
                 [chunk[i].caption for i in owner],
-                [chunk[i].tags for i in owner],
+                tags,
                 encoder=encoder,
                 vocabulary=vocabulary,
                 known=[known[i] for i in owner],
+                likely=likely,
             )
             counts = np.bincount(owner)
             parts[name].append(
                 {figure: np.bincount(owner, column) / counts for figure, column in scored.items()}
             )
     return {
-        name: {figure: np.concatenate([part[figure] for part in done]) for figure in done[0]}
+        name: {
+            figure: np.concatenate(
+                [part.get(figure, np.full(len(part["words"]), np.nan)) for part in done]
+            )
+            for figure in done[0]
+        }
         for name, done in parts.items()
     }
 
@@ -211,12 +232,13 @@ def table_lines(answer: Mapping[str, Any]) -> list[str]:
     Then the differences to the baseline; a star marks those whose interval leaves out 0.
     """
     facts = answer["bert_score"]
+    shown = _shown(next(iter(answer["systems"].values())))
     lines = [
         f"{answer['pairs']} pairs; bert_f1: {facts['encoder']}, layer {facts['layer']}, "
         f"{facts['max_tokens']} tokens, transformers {facts['transformers']}, no idf, not rescaled",
         f"musical terms: {answer['vocabulary']}",
         "",
-        " " * 20 + "".join(f"{name:>11}" for name in (*SHOWN, *(f"distinct_{n}" for n in NGRAMS))),
+        " " * 18 + "".join(f"{name:>11}" for name in (*shown, *(f"distinct_{n}" for n in NGRAMS))),
     ]
     for name, figures in answer["systems"].items():
         alone = "".join(f"{figures[f'distinct_{n}']:11.3f}" for n in NGRAMS)
@@ -225,20 +247,25 @@ def table_lines(answer: Mapping[str, Any]) -> list[str]:
     if answer["differences"]:
         lines += ["", f"pair by pair, less {answer['baseline']}"]
     for name, figures in answer["differences"].items():
-        stars = ["" if figures[f]["low"] <= 0 <= figures[f]["high"] else "*" for f in SHOWN]
+        stars = ["" if figures[f]["low"] <= 0 <= figures[f]["high"] else "*" for f in shown]
         means = " " + "".join(
             f"{figures[figure]['mean']:+10.3f}{star:1}"
-            for figure, star in zip(SHOWN, stars, strict=True)
+            for figure, star in zip(shown, stars, strict=True)
         )
-        lines += [f"{name:20}{means}", _half_widths(figures)]
+        lines += [f"{name:18}{means}", _half_widths(figures)]
     return lines
 
 
 def _two_lines(name: str, figures: Mapping[str, Any], tail: str) -> list[str]:
-    means = "".join(f"{figures[figure]['mean']:11.3f}" for figure in SHOWN)
-    return [f"{name:20}{means}{tail}", _half_widths(figures)]
+    means = "".join(f"{figures[figure]['mean']:11.3f}" for figure in _shown(figures))
+    return [f"{name:18}{means}{tail}", _half_widths(figures)]
 
 
 def _half_widths(figures: Mapping[str, Any]) -> str:
-    halves = [(figures[figure]["high"] - figures[figure]["low"]) / 2 for figure in SHOWN]
-    return " " * 20 + "".join(f"{f'±{half:.3f}':>11}" for half in halves)
+    halves = [(figures[figure]["high"] - figures[figure]["low"]) / 2 for figure in _shown(figures)]
+    return " " * 18 + "".join(f"{f'±{half:.3f}':>11}" for half in halves)
+
+
+def _shown(figures: Mapping[str, Any]) -> list[str]:
+    """The columns that were measured."""
+    return [figure for figure in SHOWN if figure in figures]

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymtr.captions.templates import template_caption
+from raymtr.captions.realiser import realise
 from raymtr.errors import InputError
 from raymtr.evaluation.benchmarks import Benchmark, Query
 from raymtr.text import metadata_sentence, similar_artists_sentence
@@ -105,9 +105,9 @@ def caption_questions(pool: Sequence[Row], rng: np.random.Generator) -> Iterator
 
 def _captions(tags: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
     for _ in range(REDRAWS):
-        caption = template_caption(tags, rng, held_out=True)
+        caption = realise(tags, int(rng.integers(1 << 31)), held_out=True)
         if caption:
-            yield caption, caption
+            yield caption.text, caption.text
 
 
 def tag_questions(pool: Sequence[Row]) -> Iterator[Question]:

@@ -54,6 +54,13 @@ class Example(TypedDict, total=False):
     hits: Sequence[Hit]
 
 
+class Captioned(TypedDict):
+    """A track's tags and what was written from them."""
+
+    tags: Sequence[str]
+    captions: Sequence[str]
+
+
 class Facts(TypedDict, total=False):
     """All a report can show. Only `name` must be there."""
 
@@ -70,6 +77,7 @@ class Facts(TypedDict, total=False):
     peak_memory_gib: float
     errors: Sequence[Mapping[str, Any]]  # dead-letter rows: code, reason, uri, track_id, stage
     training: Sequence[tuple[int, float | None, float | None]]  # step, loss, validation R@10
+    captions: Sequence[Captioned]  # of some tracks, side by side
     notes: Sequence[str]
     versions: Mapping[str, str]
 
@@ -106,6 +114,7 @@ def render(facts: Facts, folder: str | None) -> str:
         errors=None if errors is None else errors[:SHOWN_ERRORS],
         error_count=len(errors or ()),
         curves=charts.training_curves(facts.get("training") or ()),
+        captions=facts.get("captions") or (),
         notes=facts.get("notes") or (),
         versions=facts.get("versions") or {},
     )

@@ -80,7 +80,7 @@ def test_what_is_refused_is_drawn_again_and_nothing_else(tmp_path):
     assert [c["caption"] for c in captions["t3"]] == ["t3 0 2", "t3 1 2", "t3 2 2"]
     by = [(c["source"], c.get("instead_of", c["caption"])) for c in captions["t2"]]
     # The best of what was refused is the first pass's second draw; the accepted one was kept.
-    assert by == [("template", "t2 0 1"), ("model", "t2 1 1"), ("template", "t2 2 1")]
+    assert by == [("realised", "t2 0 1"), ("model", "t2 1 1"), ("realised", "t2 2 1")]
     assert all(c["tags"] == ["slow", "tag3"] for c in captions["t3"])
 
 

@@ -96,10 +96,10 @@ def test_systems_side_by_side(pairs):
     assert figures["exact"]["bert_f1"]["mean"] == pytest.approx(1.0)
     assert figures["silent"]["bert_f1"]["mean"] == pytest.approx(0.9)
     assert figures["exact"]["captions"] == 20 and figures["silent"]["captions"] == 9
-    for name in ("template", "tags"):
+    for name in ("realiser", "template", "tags"):
         assert figures[name]["coverage"]["mean"] == 1.0
         assert figures[name]["invention"]["mean"] == 0.0
-    assert set(answer["differences"]) == {"exact", "silent", "tags"}
+    assert set(answer["differences"]) == {"exact", "silent", "realiser", "tags"}
     assert answer["differences"]["exact"]["rouge_l"]["low"] > 0
     assert answer["notes"] == ["silent has no caption for 1 of 10 pairs: they count as empty"]
     lines = table_lines(answer)
@@ -107,7 +107,9 @@ def test_systems_side_by_side(pairs):
     assert "layer 6" in lines[0] and max(map(len, lines)) <= 140
     first = json.loads(next(iter(side_by_side(pairs, systems))))
     assert first["captions"]["silent"] == [] and first["reference"] == ROWS[0]["caption"]
-    with pytest.raises(InputError, match="one of exact, silent, template, tags; got 'lora'"):
+    with pytest.raises(
+        InputError, match="one of exact, silent, realiser, template, tags; got 'lora'"
+    ):
         compare(
             pairs,
             systems,

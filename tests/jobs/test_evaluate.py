@@ -16,7 +16,7 @@ from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
-from raymtr.captions.templates import caption_tracks
+from raymtr.captions.realised_rows import caption_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.index.build_tables import tracks_table
@@ -283,13 +283,36 @@ def ask(here, *argv):
 def test_captions_are_scored_beside_templates_and_tags(tmp_path):
     here = captioned(tmp_path)
     answer = ask(here, "captions")
-    assert list(answer["systems"]) == ["captions", "template", "tags"]
+    assert list(answer["systems"]) == ["captions", "realiser", "template", "tags"]
     assert answer["systems"]["captions"]["captions"] == 24 and answer["pairs"] == 12
     assert answer["systems"]["captions"]["coverage"]["mean"] == 1.0
     assert storage.read_json(answer["files"]["json"])["systems"] == answer["systems"]
     first = json.loads(storage.read_bytes(answer["files"]["jsonl"]).splitlines()[0])
     assert first["tags"] == ["sound0 piano", "calm"] and len(first["captions"]["captions"]) == 2
+    assert answer["systems"]["captions"]["non_words"]["mean"] == 0.0
     assert "less template" in describe(answer) and "layer 6" in describe(answer)
+
+
+def test_captions_are_read_blind_and_the_scores_come_back(tmp_path):
+    here = captioned(tmp_path)
+    answer = ask(here, "captions", "--blind", "5")
+    page = storage.read_bytes(answer["files"]["blind"]).decode()
+    key = storage.read_json(here.path("evaluation", "captions-blind-key.json"))
+    assert len(key) == 25 == page.count("<fieldset ")  # five systems, people among them
+    assert not any(f">{row['system']}<" in page for row in key)
+    marks = [f"{row['item']},{5 if row['system'] == 'people' else 3},4" for row in key]
+    scores = tmp_path / "scores.csv"
+    scores.write_text("\n".join(["item,fluency,faithfulness", *marks]))
+    read = ask(here, "captions", "--scores", str(scores))
+    assert read["read"]["people"] == {
+        "read": 5, "fluency": 5.0, "faithfulness": 4.0, "both_good": 1.0
+    }  # fmt: skip
+    assert read["read"]["template"]["both_good"] == 0.0 and "people" in describe(read)
+    scores.write_text("item,fluency,faithfulness\nt999,5,5\n")
+    with pytest.raises(InputError, match="line 2 of the scores"):
+        ask(here, "captions", "--scores", str(scores))
+    with pytest.raises(InputError, match="--blind wants 1 to 12 pairs"):
+        ask(here, "captions", "--blind", "13")
 
 
 def test_systems_can_be_named(tmp_path):

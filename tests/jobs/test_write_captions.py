@@ -19,8 +19,9 @@ from jobs.write_captions import describe, write_captions
 from raymtr import storage
 from raymtr.captions.engine import require_room
 from raymtr.captions.faithfulness import Vocabulary, judge
+from raymtr.captions.realiser import realise
 from raymtr.captions.tag_words import IN_VLLM
-from raymtr.captions.templates import SCHEMA, TRAIN_TEMPLATES
+from raymtr.captions.templates import SCHEMA
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec
@@ -60,9 +61,10 @@ def test_every_tagged_track_gets_its_captions_however_the_blocks_lie(tmp_path):
     for row in captions.to_pylist():
         number = int(row["track_id"][1:])
         provenance = json.loads(row["provenance"])
-        assert provenance["source"] == "template" and provenance["seed"] == 1
+        assert provenance["source"] == "realised"
+        again = realise(provenance["tags"], provenance["seed"])
+        assert (again.text, again.structure) == (row["caption"], provenance["structure"])
         assert provenance["tags"] == ROWS[number]["tags"]
-        assert provenance["template"] in TRAIN_TEMPLATES
         assert all(tag in row["caption"].casefold() for tag in ROWS[number]["tags"])
         assert "Secret" not in row["caption"] and "Nobody" not in row["caption"]
 
@@ -129,20 +131,20 @@ def check_model_captions(workspace: Workspace, answer: dict, engine: str) -> Non
     assert sorted(table["track_id"].to_pylist()) == sorted(r["track_id"] for r in ROWS if r["tags"])
     for text in table["provenance"].to_pylist():
         provenance = json.loads(text)
-        assert provenance["engine"] == engine and provenance["source"] in ("model", "template")
+        assert provenance["engine"] == engine and provenance["source"] in ("model", "realised")
         wanted = {"base", "adapter", "prompt", "sampling", "seed", "coverage", "invention"}
         assert wanted <= set(provenance)
-        if provenance["source"] == "template":  # nonsense was sent back, and never kept
+        if provenance["source"] == "realised":  # nonsense was sent back, and never kept
             assert provenance["because"] not in (None, "ok")
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_captioner_writes_resumes_and_is_replaced_by_templates(tmp_path, captioner):
+def test_a_captioner_writes_resumes_and_is_replaced_by_the_realiser(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=3)
     options = {"per_track": 1, "captioner": captioner, "engine": "transformers"}
     answer = write_captions(workspace, tiny(), **options)
     check_model_captions(workspace, answer, "transformers")
-    assert "by template" in describe(answer)
+    assert "by realised" in describe(answer)
     before = storage.read_tables(workspace.captions).sort_by("track_id")
 
     lost = storage.list_files(workspace.captions, suffix=".parquet")
@@ -160,7 +162,7 @@ def test_a_captioner_writes_resumes_and_is_replaced_by_templates(tmp_path, capti
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_some_tracks_by_the_model_and_the_rest_by_templates(tmp_path, captioner):
+def test_some_tracks_by_the_model_and_the_rest_by_the_realiser(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     answer = write_captions(
         workspace, tiny(), per_track=1, captioner=captioner, engine="transformers", model_tracks=5
@@ -323,7 +325,7 @@ def test_a_captioner_in_an_object_store_is_brought_to_the_node_that_writes(
     assert done.returncode == 0, done.stderr[-3000:]
     for answer in json.loads(done.stdout.strip().splitlines()[-1]):
         assert (answer["captioned"], answer["failed"]) == (16, 0) and answer["engine"] == engine
-        assert "model" in answer["by"] or "template" in answer["by"]
+        assert "model" in answer["by"] or "realised" in answer["by"]
     assert not list(driver.rglob("*.safetensors")), "the driver has no use for weights"
     brought = {path.name for path in other.glob("raymtr-copies-*/*/*.safetensors")}
     assert brought == {"model.safetensors", "adapter_model.safetensors"}

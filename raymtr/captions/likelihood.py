@@ -1,0 +1,99 @@
+"""How likely a language model finds captions: perplexity, given the tags too, and order gain.
+
+The model is a base that has not seen the captions. Per token, without the first one:
+
+    free          negative log-likelihood (nats) of the caption alone
+    given_tags    the same after its tags; few nats mean that the caption follows from them
+    order_gain    what the shuffled caption costs more than the caption as written: English has an
+                  order, a salad of the right words has little. Blind to loops.
+
+Order gain depends on the shuffle, which follows from the caption's own words alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raymtr.captions.base_model import load_base, load_tokenizer
+from raymtr.captions.gguf_base import plain_base
+from raymtr.specs import FinetuneSpec
+
+Floats = NDArray[np.float64]
+BATCH = 16
+MOST_TOKENS = 256  # of tags and caption together; what is longer is cut
+
+
+class Likelihood:
+    """A causal language model that reads captions and writes none."""
+
+    def __init__(self, base: str) -> None:
+        """Raises InputError where `base` is no such model, UnusableError where its
+        package is missing (see `captions.base_model`, `captions.gguf_base`)."""
+        base = plain_base(base)
+        self._tokenizer = load_tokenizer(base)
+        self._model = load_base(base, FinetuneSpec()).eval()
+
+    def free(self, captions: Sequence[str]) -> Floats:
+        """Nats a token of each caption alone, [N]."""
+        return self._nats([""] * len(captions), captions)
+
+    def given_tags(self, captions: Sequence[str], tags: Sequence[Sequence[str]]) -> Floats:
+        """Nats a token of each caption after its tags, [N]."""
+        return self._nats([f"Tags: {', '.join(own)}\nDescription:" for own in tags], captions)
+
+    def order_gain(self, captions: Sequence[str], nats: Floats | None = None) -> Floats:
+        """Nats a token that a caption's order saves against the same words shuffled, [N].
+
+        `nats` are the captions' own, where at hand.
+        """
+        own = self.free(captions) if nats is None else nats
+        return self.free([shuffled(text) for text in captions]) - own
+
+    @torch.inference_mode()
+    def _nats(self, before: Sequence[str], texts: Sequence[str]) -> Floats:
+        """Mean nats a token of each text after what stands before it; 0 where it has no token."""
+        rows = [self._ids(*both) for both in zip(before, texts, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i][1]))
+        found = np.zeros(len(rows))
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            found[chosen] = self._batch([rows[i] for i in chosen])
+        return found
+
+    def _ids(self, before: str, text: str) -> tuple[int, list[int]]:
+        """How many tokens are only read, and all of them."""
+        begin = self._tokenizer.bos_token_id
+        read = [self._tokenizer.eos_token_id if begin is None else begin]
+        if before:
+            read += self._tokenizer(before, add_special_tokens=False)["input_ids"]
+        scored = self._tokenizer(f" {text}", add_special_tokens=False)["input_ids"]
+        return len(read), [*read, *scored][:MOST_TOKENS]
+
+    def _batch(self, rows: Sequence[tuple[int, list[int]]]) -> list[float]:
+        longest = max(len(ids) for _, ids in rows)
+        ids = torch.zeros((len(rows), longest), dtype=torch.long)
+        scored = torch.zeros((len(rows), longest), dtype=torch.bool)
+        for i, (read, own) in enumerate(rows):
+            ids[i, : len(own)] = torch.tensor(own)
+            scored[i, read : len(own)] = True
+        mask = torch.zeros_like(scored)
+        for i, (_, own) in enumerate(rows):
+            mask[i, : len(own)] = True
+        logits: Any = self._model(input_ids=ids, attention_mask=mask.long()).logits[:, :-1]
+        chances = logits.float().log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        wanted = scored[:, 1:]
+        sums = (-chances * wanted).sum(-1) / wanted.sum(-1).clamp(min=1)
+        return [float(value) for value in sums]
+
+
+def shuffled(text: str) -> str:
+    """The words of `text` in another order, always the same one."""
+    words = text.split()
+    seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    return " ".join(words[i] for i in np.random.default_rng(seed).permutation(len(words)))
