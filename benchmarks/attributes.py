@@ -15,8 +15,8 @@ import numpy as np
 
 from raymtr.audio import decode
 from raymtr.audio.attributes import measure
-from raymtr.model.ears import Ears
 from raymtr.model.musicnn import AUDIO
+from raymtr.tagging.ears import Ears
 
 RATIOS = (1, 2, 3, 4, 3 / 2, 4 / 3)
 SHARPS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}

@@ -15,11 +15,11 @@ import time
 
 import numpy as np
 
-from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.likelihood import Likelihood
-from raymtr.captions.pairs import hold_out, read_pairs
-from raymtr.captions.realiser import realise
-from raymtr.captions.score import TokenEncoder
+from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.likelihood import Likelihood
+from raymtr.captions.judging.score import TokenEncoder
+from raymtr.captions.learning.pairs import hold_out, read_pairs
+from raymtr.captions.writing.realiser import realise
 from raymtr.evaluation.caption_benchmark import (
     TAGS,
     compare,

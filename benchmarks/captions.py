@@ -18,11 +18,11 @@ import time
 import pyarrow as pa
 
 from raymtr.captions.captioner import Weights, merge, open_captioner
-from raymtr.captions.drafts import plan_drafts
-from raymtr.captions.generate import Writer
-from raymtr.captions.pairs import read_pairs
-from raymtr.captions.templates import TRACK
-from raymtr.captions.vllm_engine import MOST_TOKENS
+from raymtr.captions.learning.pairs import read_pairs
+from raymtr.captions.writing.drafts import plan_drafts
+from raymtr.captions.writing.templates import TRACK
+from raymtr.captions.writing.transformers_writer import Writer
+from raymtr.captions.writing.vllm_engine import MOST_TOKENS
 from raymtr.specs import CaptionSpec
 
 SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threads=2)
@@ -51,7 +51,7 @@ def with_ray_data(weights: Weights, drafts: pa.Table) -> float:
     """Seconds, the engine's start included."""
     import ray.data
 
-    from raymtr.captions.engine import write_drafts
+    from raymtr.captions.writing.engine import write_drafts
 
     started = time.perf_counter()
     blocks = ray.data.from_arrow(drafts).repartition(target_num_rows_per_block=256)

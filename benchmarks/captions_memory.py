@@ -15,7 +15,7 @@ import pyarrow as pa
 from watched import judge_growth, run_watched
 
 from raymtr import storage
-from raymtr.captions.pairs import read_pairs
+from raymtr.captions.learning.pairs import read_pairs
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 

@@ -32,7 +32,7 @@ import soundfile
 import soxr
 
 from raymtr import storage
-from raymtr.index.shards import find_shards, matrix_of
+from raymtr.embeddings.store import find_embeddings, matrix_of
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -162,7 +162,7 @@ def make_workspace(folder: Path, sources: list[str], count: int) -> Workspace:
 
 
 def largest_difference(workspace: Workspace) -> float:
-    tracks = find_shards(workspace).read_tracks().sort_by("track_id")
+    tracks = find_embeddings(workspace).read_tracks().sort_by("track_id")
     loop = np.load(f"{workspace.root}/loop.npy")
     return float(np.abs(matrix_of(tracks["vector"]) - loop).max())
 

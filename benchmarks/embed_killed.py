@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from embed_job import JOB, SAVE_MODEL, SHARED_MUSIC, find_clips, make_workspace, run_python
 
-from raymtr.index.shards import find_shards, matrix_of
+from raymtr.embeddings.store import find_embeddings, matrix_of
 from raymtr.workspace import Workspace
 
 ASKED = 1.10
@@ -70,7 +70,7 @@ def embedded(workspace: Workspace) -> int:
 
 
 def vectors_of(workspace: Workspace) -> np.ndarray:
-    return matrix_of(find_shards(workspace).read_tracks().sort_by("track_id")["vector"])
+    return matrix_of(find_embeddings(workspace).read_tracks().sort_by("track_id")["vector"])
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ import yaml
 from jobs.build_index import build_index
 from jobs.serve import STRAIGHT
 from raymtr import storage
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers
@@ -363,10 +363,10 @@ def make_workspace(folder: Path, count: int) -> Workspace:
         embedded.append(track | times | vectors)
     catalog = check_tracks(pa.Table.from_pylist(tracks))
     storage.write_table(f"{workspace.tracks}/part-0.parquet", catalog)
-    made_by = MadeBy(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
-    shards = Shards(workspace.embeddings(model.fingerprint), made_by)
+    made_by = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
+    shards = EmbeddingStore(workspace.embeddings(model.fingerprint), made_by)
     shards.take()
-    shards.commit(pa.Table.from_pylist(embedded, schema=EMBEDDED))
+    shards.commit(pa.Table.from_pylist(embedded, schema=EMBEDDED_SCHEMA))
     shards.release()
     shutil.copytree(folder / "model", shards.model_folder)
     build_index(workspace, laptop())

@@ -22,8 +22,8 @@ from transformers import (
     RobertaModel,
 )
 
-from raymtr.captions.pairs import Pair
-from raymtr.captions.pretrain import train_tokenizer
+from raymtr.captions.learning.pairs import Pair
+from raymtr.captions.learning.pretrain import train_tokenizer
 from raymtr.model.clap import ClapTowers
 from raymtr.model.golden import golden_sounds
 from raymtr.model.text_tower import MINILM_PACKAGE, TextTower

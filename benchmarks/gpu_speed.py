@@ -18,11 +18,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from raymtr.captions.base_model import add_lora
-from raymtr.captions.finetune import Batch as Examples
-from raymtr.captions.finetune import FinetuneStep
+from raymtr.captions.learning.step import Batch as Examples
+from raymtr.captions.learning.step import FinetuneStep
 from raymtr.captions.prompt import IGNORED
-from raymtr.index.embed_tracks import DECODED, EmbedTracks
-from raymtr.index.shards import MadeBy
+from raymtr.embeddings.embed_tracks import DECODED, EmbedTracks
+from raymtr.embeddings.store import ModelRef
 from raymtr.model.exact import exact_float32
 from raymtr.model.golden import golden_sounds
 from raymtr.model.log_mel import LogMel
@@ -58,7 +58,7 @@ def embedding(device: torch.device, toy: bool) -> Rows:
     model = Model(roberta_towers(settings_of(toy=toy), toy=toy), precision="bf16")
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model")
-        made_by = MadeBy(fingerprint=model.fingerprint, precision="bf16", dim=model.spec.dim)
+        made_by = ModelRef(fingerprint=model.fingerprint, precision="bf16", dim=model.spec.dim)
         actor = EmbedTracks(
             f"{folder}/model", made_by, device=str(device), threads=torch.get_num_threads()
         )

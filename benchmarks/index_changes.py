@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 from index_scale import ASKED, QUERIES, World, published, track_id, uri, write_shard
 from watched import REPOSITORY, children_s
 
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index.publish import live_build
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import Build, TrackTable, table_name
 from raymtr.index.tune import Probes, exact_hits, try_index
 from raymtr.search.searcher import Searcher
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
-    before, held = live_build(workspace), len(find_shards(workspace).done())
+    before, held = live_build(workspace), len(find_embeddings(workspace).done())
     manifest = make_manifest(workspace, scratch, new=count // 2, changed=count - count // 2)
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
     reader = SPAWN.Process(target=read, args=(workspace, theirs, stop), daemon=True)
@@ -132,7 +132,7 @@ def check_rows(workspace: Workspace, before: Build, *, added: int) -> None:
 def check_recall(workspace: Workspace, held: int) -> None:
     """Try the changed index as a new one is tried, and by vectors of newcomers beside."""
     table = TrackTable(workspace.db, live_build(workspace))
-    world = World(find_shards(workspace).made_by.dim, seed=ASKED)
+    world = World(find_embeddings(workspace).made_by.dim, seed=ASKED)
     newcomers = table.vectors([track_id(held + number) for number in range(QUERIES)])
     queries = {"text": world.text(QUERIES), "audio": world.audio(QUERIES)}
     probes = Probes(queries | {"newcomers": np.stack([*newcomers.values()])}, "made")
@@ -148,7 +148,7 @@ def check_recall(workspace: Workspace, held: int) -> None:
 
 
 def measure_freshness(workspace: Workspace, scratch: str) -> None:
-    word = f"fresh{len(find_shards(workspace).done())}"  # in no title of an earlier run
+    word = f"fresh{len(find_embeddings(workspace).done())}"  # in no title of an earlier run
     manifest = make_manifest(workspace, scratch, new=FEW, changed=0, title=word)
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
     watcher = SPAWN.Process(target=watch, args=(workspace, word, theirs, stop), daemon=True)
@@ -171,7 +171,7 @@ def make_manifest(
     workspace: Workspace, scratch: str, *, new: int, changed: int, title: str = "Renamed"
 ) -> str:
     """A manifest of tracks beyond the catalog's, embedded here, and of the first of the catalog."""
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     held = len(shards.done())
     world = World(shards.made_by.dim, seed=held)
     shards.take()

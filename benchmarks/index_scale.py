@@ -31,9 +31,9 @@ import pyarrow as pa
 
 from raymtr import storage
 from raymtr.capacity import Wanted, plan_capacity
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import live_build, publish, roll_back
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards, find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
@@ -66,7 +66,7 @@ def published(folder: str, count: int, dim: int) -> Workspace:
     if not storage.exists(f"{workspace.db}/live.json"):
         fill_apart(workspace, count, dim)
         tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-        publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+        publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return workspace
 
 
@@ -80,8 +80,8 @@ def fill(workspace: Workspace, count: int, dim: int) -> None:
     """Catalog and embeddings of `count` tracks."""
     storage.replace_tables(workspace.tracks, catalog(count))
     world = World(dim, seed=HELD)
-    made_by = MadeBy(fingerprint="made", precision="fp32", dim=dim)
-    shards = Shards(workspace.embeddings("made"), made_by)
+    made_by = ModelRef(fingerprint="made", precision="fp32", dim=dim)
+    shards = EmbeddingStore(workspace.embeddings("made"), made_by)
     shards.take()
     for start in range(0, count, SHARD_ROWS):
         write_shard(shards, world, start, min(SHARD_ROWS, count - start))
@@ -89,7 +89,7 @@ def fill(workspace: Workspace, count: int, dim: int) -> None:
 
 
 def run(workspace: Workspace, world: World, count: int) -> None:
-    shards, rows = find_shards(workspace), storage.read_tables(workspace.tracks)
+    shards, rows = find_embeddings(workspace), storage.read_tables(workspace.tracks)
     clock = Clock()
     tracks = tracks_table(rows, None)
     words_s, words_core_s = clock.read()
@@ -172,7 +172,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def write_shard(shards: Shards, world: World, start: int, rows: int) -> None:
+def write_shard(shards: EmbeddingStore, world: World, start: int, rows: int) -> None:
     """One committed shard of `rows` tracks of one window each."""
     vectors = world.audio(rows)
     lists = pa.ListArray.from_arrays(
@@ -193,7 +193,7 @@ def write_shard(shards: Shards, world: World, start: int, rows: int) -> None:
         "code": pa.nulls(rows, pa.string()),
         "reason": pa.nulls(rows, pa.string()),
     }
-    shards.commit(pa.table(columns, schema=EMBEDDED))
+    shards.commit(pa.table(columns, schema=EMBEDDED_SCHEMA))
 
 
 def track_id(number: int) -> str:

@@ -35,10 +35,10 @@ from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
-from raymtr.catalog.made.render import SAMPLE_RATE, find_soundfont
 from raymtr.catalog.sources import key_words, real_music_tracks
 from raymtr.evaluation.benchmarks import Benchmark, Query, save_benchmark
 from raymtr.recipes import laptop
+from raymtr.synthetic.render import SAMPLE_RATE, find_soundfont
 from raymtr.workspace import Workspace
 
 CLIP_S = 10.0

@@ -21,8 +21,8 @@ from watched import run_watched
 
 from jobs.shard_rows import SHARD_TRACKS
 from raymtr import storage
-from raymtr.index.shard_tables import SOURCES
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
+from raymtr.embeddings.tables import SOURCES
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers
@@ -82,8 +82,8 @@ def make_finished(workspace: Workspace, folder: str, count: int, shard_tracks: i
     catalog = made_catalog(count)
     storage.replace_tables(workspace.tracks, check_tracks(catalog))
     model = load_model(folder, audio_only=True)
-    made_by = MadeBy(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
-    shards = Shards(workspace.embeddings(model.fingerprint), made_by)
+    made_by = ModelRef(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
+    shards = EmbeddingStore(workspace.embeddings(model.fingerprint), made_by)
     storage.copy_folder(folder, shards.model_folder, last="config.json")
     shards.take()
     rng = np.random.default_rng(0)
@@ -126,7 +126,7 @@ def embedded(tracks: pa.Table, dim: int, rng: np.random.Generator) -> pa.Table:
         "code": codes,
         "reason": codes,
     }
-    return pa.table(columns, schema=EMBEDDED)
+    return pa.table(columns, schema=EMBEDDED_SCHEMA)
 
 
 if __name__ == "__main__":

@@ -35,10 +35,10 @@ from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage
 from raymtr.audio_cache import AudioCache
-from raymtr.catalog.synthesize import synthesize
 from raymtr.model.two_towers import build_towers
 from raymtr.settings import load_settings
 from raymtr.specs import Settings
+from raymtr.synthetic.synthesize import synthesize
 from raymtr.training.batches import Batches
 from raymtr.training.step import TrainStep
 from raymtr.workspace import Workspace

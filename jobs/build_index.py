@@ -16,15 +16,15 @@ import pyarrow.compute as pc
 
 from jobs import change_index
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
-from raymtr.index.heard_columns import with_heard
-from raymtr.index.owner import own_index
+from raymtr.index.lock import index_lock
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back
-from raymtr.index.shards import Shards, find_shards
 from raymtr.index.track_table import Build
 from raymtr.specs import Settings, to_dict
+from raymtr.tagging.columns import with_heard
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr index --workspace w"
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command line's way in."""
     if arguments.rollback:
-        with own_index(workspace):
+        with index_lock(workspace):
             return _answer(roll_back(workspace), workspace)
     if arguments.upsert:
         return change_index.upsert_tracks(workspace, settings, arguments.upsert)
@@ -76,7 +76,7 @@ def build_index(
     track known by words alone is in. Raises InputError where there is nothing to publish.
     """
     started = time.monotonic()
-    with own_index(workspace):  # before it reads: a track deleted meanwhile must stay deleted
+    with index_lock(workspace):  # before it reads: a track deleted meanwhile must stay deleted
         catalog, shards, left_out = read_inputs(workspace, fingerprint)
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
         if storage.exists(workspace.live_pointer):
@@ -102,7 +102,7 @@ def explain_index(
 
 def read_inputs(
     workspace: Workspace, fingerprint: str | None
-) -> tuple[pa.Table, Shards | None, int]:
+) -> tuple[pa.Table, EmbeddingStore | None, int]:
     """The tracks to publish, the shards of their vectors, and how many tracks have none yet."""
     catalog = storage.read_tables(workspace.tracks)
     if catalog is None or not len(catalog):
@@ -110,7 +110,7 @@ def read_inputs(
     without_audio = pc.is_null(catalog["uri"])
     if fingerprint is None and pc.all(without_audio).as_py():
         return catalog, None, 0
-    shards = find_shards(workspace, fingerprint)
+    shards = find_embeddings(workspace, fingerprint)
     embedded = shards.read_tracks()["track_id"]
     ready = pc.or_(without_audio, pc.is_in(catalog["track_id"], value_set=embedded))
     chosen = catalog.filter(ready)

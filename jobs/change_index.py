@@ -21,12 +21,12 @@ from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
+from raymtr.embeddings.store import RUN, EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
-from raymtr.index.owner import own_index
+from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build
-from raymtr.index.shards import RUN, Shards, find_shards
 from raymtr.index.track_table import Build
 from raymtr.specs import Settings
 from raymtr.track import check_tracks
@@ -48,7 +48,7 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
     live build's model, or nothing is published.
     """
     started = time.monotonic()
-    with own_index(workspace):
+    with index_lock(workspace):
         live = live_build(workspace)
         sweep(workspace)
         catalog = storage.read_tables(workspace.tracks)
@@ -59,7 +59,7 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         manifest = with_digests(with_file_versions(manifest), catalog)
         ids, changed = merge_manifest(catalog, manifest)
         rows = changed.filter(pc.is_in(changed["track_id"], value_set=ids))
-        shards = find_shards(workspace, live.fingerprint) if live.made_by else None
+        shards = find_embeddings(workspace, live.fingerprint) if live.made_by else None
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
@@ -79,7 +79,7 @@ def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
     cached audio. Raises InputError where none of them is known.
     """
     started = time.monotonic()
-    with own_index(workspace):
+    with index_lock(workspace):
         live_build(workspace)
         sweep(workspace)
         asked = read_ids(source)
@@ -133,7 +133,7 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
     return ids, assign_splits(check_tracks(merged))
 
 
-def refuse_without_vector(rows: pa.Table, shards: Shards | None) -> None:
+def refuse_without_vector(rows: pa.Table, shards: EmbeddingStore | None) -> None:
     """Raise InputError naming tracks with audio that have no vector, or one of other audio."""
     heard = rows.filter(pc.is_valid(rows["uri"]))
     if shards is None:
@@ -198,7 +198,7 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
     folders = [workspace.embeddings(name) for name in names]
     busy = []
     for folder in sorted(folders, key=lambda folder: storage.modified_s(f"{folder}/{RUN}")):
-        shards = Shards.open(folder)
+        shards = EmbeddingStore.open(folder)
         if not shards.complete:
             busy.append(shards.made_by.fingerprint)
             continue

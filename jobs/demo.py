@@ -156,7 +156,7 @@ def make_towers(
     workspace: Workspace, settings: Settings, stages: Stages, *, captioner: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The made catalog, its captions and the towers trained on it; finished work is used again."""
-    from raymtr.catalog.synthesize import synthesize
+    from raymtr.synthetic.synthesize import synthesize
 
     require_synthesiser()
     music = workspace.path("music")

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 import raymtr
 from raymtr import storage
-from raymtr.captions.realiser import realise
-from raymtr.evaluation.report import Captioned, Example, Facts, Hit
+from raymtr.captions.writing.realiser import realise
+from raymtr.evaluation.report import Captioned, Facts, Hit, ReportExample
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -101,7 +101,9 @@ def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, 
     return [(kind, query, None) for kind, query in queries]
 
 
-def ask(workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]) -> list[Example]:
+def ask(
+    workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]
+) -> list[ReportExample]:
     """Each query with its hits, as the report shows them."""
     searcher = raymtr.Searcher(workspace.root)
     tracks = catalog_of(workspace)
@@ -113,7 +115,7 @@ def ask(workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]) ->
         found = searcher.search(text=query, where=where, k=HITS)
         hits = [cast(Hit, hit | {"duration": durations[hit["track_id"]]}) for hit in found["hits"]]
         examples.append(
-            Example(
+            ReportExample(
                 query=query,
                 kind=kind,
                 understood=found["query"],

@@ -1,7 +1,7 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
 The pipeline stands in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and
-bring the small result back to this driver, which alone writes it (raymtr.index.shards
+bring the small result back to this driver, which alone writes it (raymtr.embeddings.store
 says why). Killed at any moment and run again, the job goes on with what no committed shard holds.
 
 Ray's own checkpoint is not used: it guards one `write_parquet`, and a track here becomes rows of
@@ -23,9 +23,9 @@ import pyarrow.compute as pc
 from jobs.cluster import require_gpus, start_ray
 from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
 from raymtr import storage
-from raymtr.index.embed_tracks import EmbedTracks, decode_tracks
-from raymtr.index.made_with import identify, keep_model, open_shards
-from raymtr.index.shards import Shards
+from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
+from raymtr.embeddings.kept_model import identify, keep_model, open_store
+from raymtr.embeddings.store import EmbeddingStore
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -100,7 +100,7 @@ def embed_catalog(
         require_gpus(fewest_actors(settings.embed))
     source = choose_model(workspace, model)
     loaded = identify(source, settings.embed.precision)
-    shards = open_shards(workspace, loaded)
+    shards = open_store(workspace, loaded)
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
@@ -132,7 +132,7 @@ def embed_catalog(
 
 
 def embed_pipeline(
-    tracks: pa.Table, shards: Shards, spec: AudioSpec, embed: EmbedSpec
+    tracks: pa.Table, shards: EmbeddingStore, spec: AudioSpec, embed: EmbedSpec
 ) -> ray.data.Dataset:
     """Rows of SOURCES -> EMBEDDED rows, streaming through the cluster.
 
@@ -202,7 +202,7 @@ def plan_embedding(
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
     spec = loaded.spec
-    remaining = open_shards(workspace, loaded).remaining(catalog)
+    remaining = open_store(workspace, loaded).remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))
     unknown = left["duration"].null_count
     seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * DRY_RUN_TRACK_S

@@ -26,12 +26,12 @@ import pyarrow.compute as pc
 
 from jobs import evaluate_captions, evaluate_queries
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
 from raymtr.evaluation import trec
 from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchmark, save_benchmark
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.evaluation.quality import Run, chance, measure, rank_pool, trained_on
-from raymtr.index.shards import Shards, matrix_of
 from raymtr.progress import Progress
 from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
@@ -147,7 +147,7 @@ def seen_in_training(
     fingerprint = searcher.build.fingerprint
     if fingerprint is None:
         return None
-    folder = Shards.open(searcher.workspace.embeddings(fingerprint)).model_folder
+    folder = EmbeddingStore.open(searcher.workspace.embeddings(fingerprint)).model_folder
     return trained_on(benchmark, catalog, read_record(folder))
 
 
@@ -177,7 +177,7 @@ def rank_by_towers(searcher: Searcher, benchmark: Benchmark) -> tuple[Run, int]:
             "this catalog was indexed by its words alone, no model made vectors for it; "
             "`--system search` can be measured"
         )
-    vectors = Shards.open(searcher.workspace.embeddings(fingerprint)).read_tracks()
+    vectors = EmbeddingStore.open(searcher.workspace.embeddings(fingerprint)).read_tracks()
     place = pc.index_in(pa.array(benchmark.pool), value_set=vectors["track_id"])
     embedded = np.asarray(place.is_valid())
     tracks = matrix_of(vectors["vector"].take(place.drop_null()))  # [embedded, D]

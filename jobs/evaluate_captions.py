@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from raymtr import storage
-from raymtr.captions.likelihood import Likelihood
-from raymtr.captions.score import TokenEncoder
+from raymtr.captions.judging.likelihood import Likelihood
+from raymtr.captions.judging.score import TokenEncoder
 from raymtr.errors import InputError
 from raymtr.evaluation import blind_reading, caption_benchmark, caption_training
 from raymtr.recipes import MINILM

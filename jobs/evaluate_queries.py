@@ -20,7 +20,7 @@ from raymtr.evaluation.query_battery import (
     failures,
     read_battery,
 )
-from raymtr.index.names import name_key
+from raymtr.names import name_key
 from raymtr.progress import Progress
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace

@@ -1,7 +1,7 @@
 """`raymtr duplicates`: which tracks of the live tables are one song.
 
 Everything is compared once, in this process, and written as rows others may read; searches fold
-groups on request (`fold_duplicates`). What counts as alike stands in raymtr.index.same_song.
+groups on request (`fold_duplicates`). What counts as alike stands in raymtr.duplicates.same_song.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import argparse
 import time
 from typing import Any
 
-from raymtr.index.duplicates import count_classes, find_duplicates, write_duplicates
+from raymtr.duplicates.find import count_classes, find_duplicates, write_duplicates
+from raymtr.duplicates.same_song import THRESHOLDS
 from raymtr.index.publish import live_build
-from raymtr.index.same_song import THRESHOLDS
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace

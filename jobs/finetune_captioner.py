@@ -56,7 +56,7 @@ def finetune_captioner(
     """
     from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
     from raymtr.captions.gguf_base import plain_base
-    from raymtr.captions.pairs import hold_out, read_pairs
+    from raymtr.captions.learning.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
 
     started = time.monotonic()
@@ -116,7 +116,7 @@ def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> dic
     from ray.train import ScalingConfig
 
     from jobs.trainer import run_trainer
-    from raymtr.captions.loop import finetune_worker
+    from raymtr.captions.learning.loop import finetune_worker
 
     threads, fewest = cores_of(spec), fewest_workers(spec)
     return run_trainer(

@@ -1,7 +1,7 @@
 """What `embed` and `tag` share: the catalog's tracks to the cluster, its rows to shards.
 
-The cluster's small results come back to this driver, which alone writes them (raymtr.index.shards
-says why).
+The cluster's small results come back to this driver, which alone writes them
+(raymtr.embeddings.store says why).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
+from raymtr.embeddings.embed_tracks import REPLICA
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.tables import MADE_FROM
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.embed_tracks import REPLICA
-from raymtr.index.shard_tables import MADE_FROM
-from raymtr.index.shards import Shards
 from raymtr.progress import Progress
 from raymtr.specs import EmbedSpec
 from raymtr.workspace import Workspace
@@ -46,7 +46,12 @@ def fewest_actors(embed: EmbedSpec) -> int:
 
 
 def commit_results(
-    pipeline: ray.data.Dataset, shards: Shards, *, total: int, actors: int, what: str = "embed"
+    pipeline: ray.data.Dataset,
+    shards: EmbeddingStore,
+    *,
+    total: int,
+    actors: int,
+    what: str = "embed",
 ) -> int:
     """Write what the cluster made, shard by shard, and say how it goes; how many replicas made it.
 

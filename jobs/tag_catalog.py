@@ -20,10 +20,10 @@ import pyarrow as pa
 from jobs.cluster import start_ray
 from jobs.shard_rows import commit_results, fit_actors, read_catalog
 from raymtr import storage
-from raymtr.index.embed_tracks import decode_whole
-from raymtr.index.heard import MADE_BY, HeardShards, HearTracks
-from raymtr.model.ears import HEARD, LABELS
+from raymtr.embeddings.embed_tracks import decode_whole
 from raymtr.specs import Settings
+from raymtr.tagging.ears import HEARD, LABELS
+from raymtr.tagging.store import MADE_BY, HeardShards, HearTracks
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -56,7 +56,7 @@ def tag_catalog(
 
     Raises InputError where there is no catalog, UnusableError where the taggers are missing.
     """
-    from raymtr.model.ears import Ears
+    from raymtr.tagging.ears import Ears
 
     started = time.monotonic()
     catalog = read_catalog(workspace)

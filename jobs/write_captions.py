@@ -29,7 +29,9 @@ import ray
 
 from jobs.cluster import is_lost, start_ray
 from raymtr import storage
-from raymtr.captions.drafts import (
+from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.writing.assembler import CaptionAssembler
+from raymtr.captions.writing.drafts import (
     DRAFT,
     judge_drafts,
     plan_again,
@@ -37,11 +39,9 @@ from raymtr.captions.drafts import (
     seed_of,
     usable_tags,
 )
-from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.realised_rows import caption_tracks
-from raymtr.captions.settle import Settle
-from raymtr.captions.templates import SCHEMA, TRACK
-from raymtr.captions.written import LETTERS, RUN, Written, forget_unfinished
+from raymtr.captions.writing.realised_rows import caption_tracks
+from raymtr.captions.writing.store import LETTERS, RUN, CaptionStore, forget_unfinished
+from raymtr.captions.writing.templates import SCHEMA, TRACK
 from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.progress import Progress
 from raymtr.specs import Settings, to_dict
@@ -161,8 +161,8 @@ class ModelCaptions:
         self, workspace: Workspace, settings: Settings, captioner: str, engine: str
     ) -> None:
         from raymtr.captions.captioner import open_captioner
-        from raymtr.captions.engine import choose_engine
         from raymtr.captions.prompt import prompt_hash
+        from raymtr.captions.writing.engine import choose_engine
 
         self._workspace, self._spec = workspace, settings.caption
         self._captioner = open_captioner(captioner)
@@ -179,7 +179,7 @@ class ModelCaptions:
         self, *, per_track: int, seed: int, model_tracks: int | None = None
     ) -> dict[str, Any]:
         """Draw, judge and commit until every tagged track is settled."""
-        from raymtr.captions.engine import made_weights, require_room
+        from raymtr.captions.writing.engine import made_weights, require_room
 
         start_ray()
         require_room(self._engine, self._spec)
@@ -188,14 +188,14 @@ class ModelCaptions:
         asked = {"per_track": per_track, "seed": seed, "spec": own}
         if model_tracks is not None:
             asked["model_tracks"] = model_tracks
-        written = Written(self._workspace.captions, {**self._made_by, **asked})
+        written = CaptionStore(self._workspace.captions, {**self._made_by, **asked})
         written.take()
         if model_tracks is not None:
             self._leave_to_realiser(written, model_tracks, per_track=per_track, seed=seed)
         done = pc.unique(written.done())
         tagged, total, undone = self._count(set(done.to_pylist()))
         progress = Progress("caption", tagged, unit="tracks", done=tagged - undone)
-        settle = Settle(
+        settle = CaptionAssembler(
             written,
             self._made_by,
             per_track=per_track,
@@ -224,7 +224,7 @@ class ModelCaptions:
         return self._account(tagged, total, settle)
 
     def _leave_to_realiser(
-        self, written: Written, model_tracks: int, *, per_track: int, seed: int
+        self, written: CaptionStore, model_tracks: int, *, per_track: int, seed: int
     ) -> None:
         """Realised captions for all tagged tracks but `model_tracks` that the seed chooses."""
         tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
@@ -264,7 +264,7 @@ class ModelCaptions:
 
     def _judged(self, drafts: ray.data.Dataset) -> Iterator[dict[str, Any]]:
         """`drafts` written and judged, in no order."""
-        from raymtr.captions.engine import write_drafts
+        from raymtr.captions.writing.engine import write_drafts
 
         vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
         judged = write_drafts(drafts, self._engine, self._weights, self._spec).map_batches(
@@ -296,7 +296,7 @@ class ModelCaptions:
             counts.update(pc.list_flatten(batch["tags"]).drop_null().to_pylist())
         return [tag for tag, _ in counts.most_common(MOST_TERMS)]
 
-    def _account(self, tagged: int, total: int, settle: Settle) -> dict[str, Any]:
+    def _account(self, tagged: int, total: int, settle: CaptionAssembler) -> dict[str, Any]:
         """What stands in `captions/` now, this run's and earlier ones'."""
         by: Counter[str] = Counter()
         sums = {"coverage": 0.0, "invention": 0.0}

@@ -108,7 +108,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class CapacityPlan:
     """What a catalog needs. Decimal gigabytes; hours are wall time."""
 
     windows: int
@@ -164,7 +164,7 @@ def parse_positive(text: str, name: str, *, most: float) -> float:
     return value
 
 
-def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED) -> Plan:
+def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED) -> CapacityPlan:
     """What `wanted` needs, searched exactly or by an index (index.build_tables.choose_index).
 
     Raises InputError where the hours do not even suffice for the index.
@@ -186,7 +186,7 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
     else:
         query_core_ms = _grow(m.query_core_ms, grown, m.fixed_core_ms)
         p95_ms, recall = _grow(m.p95_ms, grown, m.fixed_p95_ms), dict(m.recall)
-    return Plan(
+    return CapacityPlan(
         windows=windows,
         audio_hours=audio_s / 3600.0,
         embed_hours=embed_s / 3600.0,

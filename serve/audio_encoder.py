@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from raymtr import audio
+from raymtr.embeddings.embed_tracks import unit
+from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.embed_tracks import unit
-from raymtr.index.shards import MadeBy
 from raymtr.model.audio_forward import WINDOWS_AT_ONCE
 from raymtr.specs import AudioSpec, to_dict
 from serve.batching import DynamicBatcher
@@ -50,7 +50,7 @@ class AudioEncoder:
         self.batcher = DynamicBatcher(self._embed_batch, max_batch_size=size)
         self._children = ThreadPoolExecutor(settings.audio_ongoing, thread_name_prefix="child")
 
-    async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Problem:
+    async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         """One recording's vector, float32 [D], or why there is none."""
         try:
             async with asyncio.timeout(self.settings.encoding_s):
@@ -59,7 +59,7 @@ class AudioEncoder:
             late = f"the recording was not embedded within {self.settings.encoding_s:g} s"
             return Problem(503, "busy", late, UPLOAD_AGAIN_S)
 
-    async def _encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Problem:
+    async def _encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         try:
             model = await asyncio.to_thread(self.models.get, made_by)
         except (UnusableError, OSError, InputError) as error:

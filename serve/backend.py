@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from typing_extensions import override
 
-from raymtr.index.shards import MadeBy
+from raymtr.embeddings.store import ModelRef
 from serve import ray_private
 from serve.messages import UPLOAD_AGAIN_S, Embedded, Problem, ProblemError, Searched, Vectors
 from serve.metrics import Metrics
@@ -65,7 +65,7 @@ class Backend(Protocol):
 class TextBackend(Protocol):
     """Encodes sentences: `serve.encoders.TextEncoder`, in this process or remote."""
 
-    async def encode(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Problem:
+    async def encode(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
         """The unit vectors."""
         ...
 
@@ -73,7 +73,7 @@ class TextBackend(Protocol):
 class AudioBackend(Protocol):
     """Encodes recordings: `serve.audio_encoder.AudioEncoder`, in this process or remote."""
 
-    async def encode(self, made_by: MadeBy, data: bytes) -> np.ndarray | Problem:
+    async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         """The unit vectors."""
         ...
 
@@ -130,7 +130,7 @@ class RemoteEncoder:
     def __init__(self, handle: Any, queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
-    async def encode(self, made_by: MadeBy, content: Any) -> Any:
+    async def encode(self, made_by: ModelRef, content: Any) -> Any:
         """Its answer; a Problem (503) where no replica has room or the one asked died."""
         retry_s = UPLOAD_AGAIN_S if isinstance(content, bytes) else 1
         try:

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.publish import live_build
-from raymtr.index.shards import MadeBy
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 from raymtr.workspace import Workspace
@@ -27,7 +27,7 @@ log = logging.getLogger("ray.serve")  # Serve's, as in `retriever`
 MODELS_KEPT = 2  # the one that serves and the one before or after it
 
 Item = TypeVar("Item")
-Job = tuple[MadeBy, Item]  # which model, and what it is to encode
+Job = tuple[ModelRef, Item]  # which model, and what it is to encode
 
 
 class ModelCache:
@@ -42,7 +42,7 @@ class ModelCache:
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, made_by: MadeBy) -> Model:
+    def get(self, made_by: ModelRef) -> Model:
         """The checked model. Raises UnusableError where it is not what made the vectors."""
         with self._lock:
             if made_by.fingerprint not in self._models:
@@ -61,7 +61,7 @@ class ModelCache:
         except (UnusableError, OSError, InputError) as error:
             log.warning("no model is loaded yet: %s", error)  # each query will be told
 
-    def _load(self, made_by: MadeBy) -> Model:
+    def _load(self, made_by: ModelRef) -> Model:
         folder = f"{self._workspace.embeddings(made_by.fingerprint)}/model"
         model = load_model(
             folder,
@@ -85,7 +85,7 @@ class TextEncoder:
         self.models.warm()
         self._batcher = DynamicBatcher(self._encode_batch, max_batch_size=settings.max_batch_size)
 
-    async def encode(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Problem:
+    async def encode(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
         """Unit vectors, float32 [N, D], of one request's sentences."""
         return await self._batcher.submit((made_by, sentences))
 
@@ -107,7 +107,7 @@ class TextEncoder:
         return answers
 
 
-def by_model(jobs: Sequence[Job[Any]]) -> Iterator[tuple[MadeBy, list[int]]]:
+def by_model(jobs: Sequence[Job[Any]]) -> Iterator[tuple[ModelRef, list[int]]]:
     """Each model that jobs name, with the places of its jobs."""
     for made_by in {job[0].fingerprint: job[0] for job in jobs}.values():
         yield (

@@ -23,13 +23,13 @@ import numpy as np
 from cachetools import LRUCache, TTLCache
 from ray.serve.handle import DeploymentHandle
 
+from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.calls import LostTableError, overdue
+from raymtr.index.deadlines import LostTableError, overdue_calls
 from raymtr.index.filters import parse_filter
-from raymtr.index.names import name_key
 from raymtr.index.publish import live_build
-from raymtr.index.shards import MadeBy
 from raymtr.index.track_table import Build
+from raymtr.names import name_key
 from raymtr.search.cursor import TTL_S
 from raymtr.search.path import path_between
 from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
@@ -150,7 +150,7 @@ class Retriever:
         has_one = made_by is not None and recording is not None
         return await self._audio.encode(made_by, recording) if has_one and made_by else None
 
-    async def text_vectors(self, made_by: MadeBy, sentences: list[str]) -> Vectors | Problem:
+    async def text_vectors(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
         """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
         key = (made_by.fingerprint, tuple(sentences))
         cached = self._vectors.get(key)
@@ -238,7 +238,7 @@ class Retriever:
             "built_at": build.changed_at or build.built_at,
             "rows": build.rows,
             "unindexed_rows": unindexed,
-            "overdue_calls": len(overdue(self.settings.request_timeout_s)),
+            "overdue_calls": len(overdue_calls(self.settings.request_timeout_s)),
         }
 
     def check_health(self) -> None:
@@ -247,7 +247,7 @@ class Retriever:
         A call that outlives its request cannot be stopped: it holds its thread, or a core, for as
         long as this process lives. Raises UnusableError where there is one.
         """
-        stuck = overdue(self.settings.request_timeout_s)
+        stuck = overdue_calls(self.settings.request_timeout_s)
         if stuck:
             raise UnusableError(f"calls into the tables do not come back (seconds): {stuck}")
 

@@ -128,14 +128,14 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[d
 @pytest.fixture(scope="session")
 def commit_vectors() -> Callable[..., None]:
     """A function: unit window vectors by track id -> finished embeddings of a made-up model."""
-    from raymtr.index.shards import EMBEDDED, MadeBy, Shards
+    from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 
     def commit(
         workspace: Workspace, windows: dict[str, np.ndarray], *, fingerprint: str = "made-up"
     ) -> None:
         dim = next(iter(windows.values())).shape[1]
-        made_by = MadeBy(fingerprint=fingerprint, precision="fp32", dim=dim)
-        shards = Shards(workspace.embeddings(fingerprint), made_by)
+        made_by = ModelRef(fingerprint=fingerprint, precision="fp32", dim=dim)
+        shards = EmbeddingStore(workspace.embeddings(fingerprint), made_by)
         shards.take()
         rows = []
         for track_id, vectors in windows.items():
@@ -151,7 +151,7 @@ def commit_vectors() -> Callable[..., None]:
                     "windows": vectors.reshape(-1),
                 }
             )
-        shards.commit(pa.Table.from_pylist(rows, schema=EMBEDDED))
+        shards.commit(pa.Table.from_pylist(rows, schema=EMBEDDED_SCHEMA))
         shards.release()
 
     return commit

@@ -11,10 +11,10 @@ import pytest
 from raymtr import storage
 from raymtr.audio_cache import BLOCK_S, WHOLE_S
 from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
+from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.specs import AudioSpec, SearchSpec
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
@@ -85,7 +85,7 @@ def test_the_disk_of_a_small_catalog_is_as_planned(
     workspace = make_workspace(rows)
     commit_vectors(workspace, {row["track_id"]: v for row, v in zip(rows, vectors, strict=True)})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
 
     def size_gb(folder: str) -> float:
         return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e9
@@ -97,7 +97,7 @@ def test_the_disk_of_a_small_catalog_is_as_planned(
     assert plan.disk_gb["windows"] == pytest.approx(seen["windows"], rel=0.3)
     in_tables = plan.disk_gb["all"] - plan.disk_gb["embeddings"]
     assert in_tables == pytest.approx(sum(seen.values()), rel=0.3)
-    folders = [f"{find_shards(workspace).folder}/{kind}" for kind in ("tracks", "windows")]
+    folders = [f"{find_embeddings(workspace).folder}/{kind}" for kind in ("tracks", "windows")]
     assert plan.disk_gb["embeddings"] == pytest.approx(sum(map(size_gb, folders)), rel=0.3)
 
 

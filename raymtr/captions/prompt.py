@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from raymtr.captions.templates import clean_tags
+from raymtr.captions.writing.templates import clean_tags
 
 # The instruction of TTMR++ (Doh et al., ICASSP 2024), and its form for one tag.
 INSTRUCTION = (

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from raymtr.captions.pairs import Pair
+from raymtr.captions.learning.pairs import Pair
 from raymtr.errors import InputError
 
 COLUMNS = ("item", "fluency", "faithfulness")

@@ -19,12 +19,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from raymtr import storage
-from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.likelihood import Likelihood
-from raymtr.captions.pairs import CLIP_KEYS, Pair, clip_of, hold_out, read_pairs
-from raymtr.captions.prompt import tags_of
-from raymtr.captions.realiser import realise
-from raymtr.captions.score import (
+from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.likelihood import Likelihood
+from raymtr.captions.judging.score import (
     NGRAMS,
     Floats,
     TokenEncoder,
@@ -34,7 +31,10 @@ from raymtr.captions.score import (
     score_captions,
     with_intervals,
 )
-from raymtr.captions.templates import template_caption
+from raymtr.captions.learning.pairs import CLIP_KEYS, Pair, clip_of, hold_out, read_pairs
+from raymtr.captions.prompt import tags_of
+from raymtr.captions.writing.realiser import realise
+from raymtr.captions.writing.templates import template_caption
 from raymtr.catalog.tabular import read_rows
 from raymtr.errors import InputError
 from raymtr.text import tags_sentence

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from raymtr.captions.captioner import adapter_identity
-from raymtr.captions.pairs import Pair
+from raymtr.captions.learning.pairs import Pair
 from raymtr.catalog.tabular import read_rows
 from raymtr.trained_on import known, pair_names, read_record
 

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from raymtr.captions.realiser import realise
+from raymtr.captions.writing.realiser import realise
 from raymtr.errors import InputError
 from raymtr.evaluation.benchmarks import Benchmark, Query
 from raymtr.text import metadata_sentence, similar_artists_sentence

@@ -44,7 +44,7 @@ class Hit(TypedDict, total=False):
     right: bool | None  # whether the benchmark calls it right; None: nobody knows
 
 
-class Example(TypedDict, total=False):
+class ReportExample(TypedDict, total=False):
     """A query with its hits."""
 
     query: str
@@ -72,7 +72,7 @@ class Facts(TypedDict, total=False):
     artists: int
     built: Mapping[str, object]  # label -> value: recipe, fingerprint, sizes of the towers, ...
     quality: Mapping[str, Any]  # the answer of `raymtr evaluate`
-    examples: Sequence[Example]
+    examples: Sequence[ReportExample]
     stages: Mapping[str, float]  # stage -> seconds, in the order they ran
     peak_memory_gib: float
     errors: Sequence[Mapping[str, Any]]  # dead-letter rows: code, reason, uri, track_id, stage
@@ -135,7 +135,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     return tiles
 
 
-def _example(example: Example, folder: str | None) -> dict[str, Any]:
+def _example(example: ReportExample, folder: str | None) -> dict[str, Any]:
     kind = example.get("kind") or ""
     return {
         "query": example["query"],

@@ -17,11 +17,11 @@ from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 
 from raymtr import text
 from raymtr.columns import plain_table
+from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.index.conditions import filterable_type
-from raymtr.index.names import name_key, spoken_name
-from raymtr.index.shards import Shards, matrix_of
 from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, SHADOW, SIMILAR_KEYS, TITLE_KEY
 from raymtr.index.track_table import VectorIndex, table_name
+from raymtr.names import name_key, spoken_name
 from raymtr.track import with_artists
 
 VECTORS_PER_PARTITION = 4096
@@ -93,7 +93,7 @@ def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
     return catalog
 
 
-def with_lengths(catalog: pa.Table, shards: Shards | None) -> pa.Table:
+def with_lengths(catalog: pa.Table, shards: EmbeddingStore | None) -> pa.Table:
     """`catalog` with the `duration` that was decoded, where one was; a scan's is a guess."""
     if shards is None:
         return catalog
@@ -115,7 +115,7 @@ def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.
     return pa.table(columns | {"vector": _half(vectors)})
 
 
-def window_batches(shards: Shards | None, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
+def window_batches(shards: EmbeddingStore | None, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
     """The windows of the `wanted` track ids, float16, shard after shard."""
     for table in shards.window_tables() if shards else ():
         table = table.filter(pc.is_in(table["track_id"], value_set=wanted))
@@ -123,7 +123,7 @@ def window_batches(shards: Shards | None, wanted: pa.Array) -> Iterator[pa.Recor
 
 
 def windows_table(windows: pa.Table) -> pa.Table:
-    """Rows of `Shards.window_tables` as the table keeps them, float16."""
+    """Rows of `EmbeddingStore.window_tables` as the table keeps them, float16."""
     return windows.set_column(3, "vector", _half(windows["vector"]))
 
 

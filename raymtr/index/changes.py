@@ -30,12 +30,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build_tables import vectors_table, windows_table
 from raymtr.index.conditions import sql_among
 from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
-from raymtr.index.shards import Shards, matrix_of
 from raymtr.index.track_rows import ADDED, read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBES, draw_probes, tune_index
@@ -53,7 +53,7 @@ Tables = dict[str, Any]
 
 
 def upsert_rows(
-    workspace: Workspace, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
+    workspace: Workspace, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
 ) -> Build:
     """Put `tracks` (build_tables.tracks_table) and their vectors in the live build.
 

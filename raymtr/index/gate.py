@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raymtr.embeddings.store import matrix_of
 from raymtr.index.conditions import Condition, Written, condition_on, filterable_type, sql_among
 from raymtr.index.filters import Filter, joined
-from raymtr.index.shards import matrix_of
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBED

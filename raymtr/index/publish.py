@@ -21,10 +21,10 @@ import lancedb
 import pyarrow as pa
 
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
 from raymtr.index.gate import find_faults
-from raymtr.index.shards import Shards
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import draw_probes, tune_index
 from raymtr.specs import SearchSpec, from_dict, to_dict
@@ -47,7 +47,7 @@ def kept_builds(workspace: Workspace) -> list[Build]:
 
 
 def publish(
-    workspace: Workspace, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
+    workspace: Workspace, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
 ) -> Build:
     """Make tables of `tracks` (build_tables.tracks_table) and their vectors, and let them serve.
 
@@ -147,7 +147,7 @@ def _live_or_none(workspace: Workspace) -> Build | None:
 
 
 def _make(
-    db: Any, name: str, tracks: pa.Table, shards: Shards | None, *, search: SearchSpec
+    db: Any, name: str, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
 ) -> Build:
     """Load and index the tables of a new build; nobody reads them yet."""
     made_by = shards.made_by if shards else None

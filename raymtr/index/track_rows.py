@@ -63,7 +63,7 @@ class LanceRows:
         return list(read_rows(self._table, condition, columns).to_pylist())
 
 
-class HeldRows:
+class InMemoryRows:
     """The same, from an Arrow table in memory."""
 
     def __init__(self, table: pa.Table) -> None:

@@ -26,22 +26,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.query import BooleanQuery, MatchQuery, Occur
 
+from raymtr.embeddings.store import ModelRef, matrix_of
 from raymtr.errors import UnusableError
-from raymtr.index.calls import calling
 from raymtr.index.conditions import Condition, filterable_type, sql_among, sql_column
+from raymtr.index.deadlines import tracked_call
 from raymtr.index.filters import Filter, joined
-from raymtr.index.names import spoken_name
-from raymtr.index.shards import MadeBy, matrix_of
-from raymtr.index.spelling import SAMPLED, Rarity, any_of, runs
 from raymtr.index.track_rows import (
     NAMED_COLUMNS,
     SHADOW,
     SIMILAR_KEYS,
-    HeldRows,
+    InMemoryRows,
     LanceRows,
     Row,
     read_rows,
 )
+from raymtr.index.trigrams import SAMPLED, TrigramCounts, any_of, trigrams
+from raymtr.names import spoken_name
 from raymtr.track import split_artists
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
@@ -79,7 +79,7 @@ class Build:
 
     name: str
     built_at: str  # UTC, ISO 8601
-    made_by: MadeBy | None  # what made its vectors; None: a catalog of words without any
+    made_by: ModelRef | None  # what made its vectors; None: a catalog of words without any
     rows: dict[str, int]  # of each table
     versions: dict[str, int]  # of each table
     index: VectorIndex
@@ -124,7 +124,7 @@ class TrackTable:
         """The columns of a track as the catalog has them."""
         return [name for name in self._tracks.schema.names if name not in SHADOW]
 
-    @calling("nearest tracks")
+    @tracked_call("nearest tracks")
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
         """The tracks nearest to a unit vector [D] by cosine, best first."""
         if not self.build.rows["vectors"]:
@@ -133,12 +133,12 @@ class TrackTable:
             return self._nearest_exactly(vector, limit, where)
         return self._nearest_by_index(vector, limit, where)
 
-    @calling("tracks by words")
+    @tracked_call("tracks by words")
     def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
         return self._match(MatchQuery(text, "words"), limit, where)
 
-    @calling("tracks by words")
+    @tracked_call("tracks by words")
     def match_weighted(
         self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
     ) -> Ranked:
@@ -146,7 +146,7 @@ class TrackTable:
         terms = [(Occur.SHOULD, MatchQuery(w, "words", boost=by)) for w, by in weights.items()]
         return self._match(BooleanQuery(terms), limit, where) if terms else []
 
-    @calling("tracks by names")
+    @tracked_call("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album hold all words of `text`, likewise.
 
@@ -156,35 +156,35 @@ class TrackTable:
         of a script that writes words so short are looked for in every name.
         """
         name = spoken_name(text)
-        asked = set().union(*map(runs, name.split())) or runs(name)
+        asked = set().union(*map(trigrams, name.split())) or trigrams(name)
         must = self._rarity.rarest(asked, FEW_RUNS)
         if not must:
             return [] if name.isascii() else self._holding(name.split(), limit, where)
         query = [(Occur.MUST, MatchQuery(run, "names")) for run in must]
-        if across := self._rarity.rarest(runs(name) - asked, FEW_RUNS):
+        if across := self._rarity.rarest(trigrams(name) - asked, FEW_RUNS):
             query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
-    @calling("tracks of a name")
+    @tracked_call("tracks of a name")
     def named(self, keys: Iterable[str]) -> list[Row]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
-    @calling("names spelt alike")
+    @tracked_call("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[Row]:
         """NAMED_COLUMNS of tracks whose names share the most, and rarest, runs of three letters."""
-        rare = self._rarity.rarest(runs(spoken_name(name)), MANY_RUNS)
+        rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
         return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
-    @calling("the artist graph")
+    @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
         """Tracks whose artist graph names this artist, and at which place of their lists."""
         rows = self._rows.by_similar(artist_key)
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
-    @calling("the tags")
+    @tracked_call("the tags")
     def tags(self) -> frozenset[str]:
         """Every tag of the catalog, in its spoken form."""
         tags = pc.list_flatten(self._rows.column("tags")).unique()
@@ -195,7 +195,7 @@ class TrackTable:
         """Every word of a tag."""
         return frozenset(word for tag in self.tags for word in tag.split())
 
-    @calling("values of a column")
+    @tracked_call("values of a column")
     def value_counts(self, column: str) -> dict[str, int]:
         """How many tracks have each text of a column of texts, or of lists of them."""
         held = self._rows.column(column)
@@ -209,24 +209,24 @@ class TrackTable:
             if text
         }
 
-    @calling("values of a column")
+    @tracked_call("values of a column")
     def has_values(self, column: str) -> bool:
         """Whether any track has something in a column."""
         return bool(self._tracks.count_rows(f"{sql_column(column)} IS NOT NULL"))
 
-    @calling("tracks of a filter")
+    @tracked_call("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
         """Ids of all tracks a filter lets through."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
-    @calling("tracks of a filter")
+    @tracked_call("tracks of a filter")
     def count(self, where: Filter | None) -> int:
         """How many tracks a filter lets through."""
         return int(self._tracks.count_rows(None if where is None else where.sql()))
 
-    @calling("rows of tracks")
+    @tracked_call("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent.
 
@@ -239,7 +239,7 @@ class TrackTable:
                 row.setdefault("artists", split_artists(row.get("artist") or "") or None)
         return {row["track_id"]: row for row in rows}
 
-    @calling("vectors of tracks")
+    @tracked_call("vectors of tracks")
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
         if self.build.index.kind == "exact":
@@ -253,20 +253,20 @@ class TrackTable:
         matrix = matrix_of(found["vector"]).astype(np.float32)
         return dict(zip(found["track_id"].to_pylist(), matrix, strict=True))
 
-    @calling("windows of tracks")
+    @tracked_call("windows of tracks")
     def windows(self, ids: Sequence[str]) -> pa.Table:
         """`track_id, start_s, end_s, vector` of every window of these tracks."""
         wanted = ["track_id", "start_s", "end_s", "vector"]
         return read_rows(self._windows, sql_among("track_id", ids), wanted)
 
-    @calling("all vectors")
+    @tracked_call("all vectors")
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
         return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
 
-    @calling("a sample of vectors")
+    @tracked_call("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
         drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
@@ -285,7 +285,7 @@ class TrackTable:
         rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
         yield from rows.to_batches()
 
-    @calling("statistics of the index")
+    @tracked_call("statistics of the index")
     def unindexed_rows(self) -> int:
         """Vectors that the vector index does not cover; an exact scan misses none."""
         if self.build.index.kind == "exact":
@@ -294,12 +294,12 @@ class TrackTable:
         return max((s.num_unindexed_rows for s in stats if s and s.distance_type), default=0)
 
     @cached_property
-    @calling("a sample of names")
-    def _rarity(self) -> Rarity:
+    @tracked_call("a sample of names")
+    def _rarity(self) -> TrigramCounts:
         held = self.build.rows["tracks"]
         rows = np.unique(np.linspace(0, held - 1, min(held, SAMPLED)).astype(int)).tolist()
         names = self._tracks.take_offsets(rows).select(["names"]).to_arrow()["names"]
-        return Rarity(name for name in names.to_pylist() if name)
+        return TrigramCounts(name for name in names.to_pylist() if name)
 
     @cached_property
     def _matrix(self) -> tuple[list[str], np.ndarray]:
@@ -315,9 +315,9 @@ class TrackTable:
         return {track_id: row for row, track_id in enumerate(self._matrix[0])}
 
     @cached_property
-    def _rows(self) -> LanceRows | HeldRows:
+    def _rows(self) -> LanceRows | InMemoryRows:
         exact = self.build.index.kind == "exact"
-        return HeldRows(self._tracks.to_arrow()) if exact else LanceRows(self._tracks)
+        return InMemoryRows(self._tracks.to_arrow()) if exact else LanceRows(self._tracks)
 
     def _open(self, kind: str) -> Any:
         name = table_name(kind, self.build.name)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raymtr import storage
-from raymtr.index.shards import Shards
+from raymtr.embeddings.store import EmbeddingStore
 from raymtr.index.track_table import Build, TrackTable, Trial, VectorIndex
 
 PROBES, PROBED = 128, 10  # queries of each kind, and hits compared
@@ -34,7 +34,7 @@ class Probes:
     source: str
 
 
-def draw_probes(table: TrackTable, shards: Shards) -> Probes:
+def draw_probes(table: TrackTable, shards: EmbeddingStore) -> Probes:
     """Vectors of the table, and sentences about the same tracks.
 
     Sentences are read by the model kept with the embeddings, which must first give its golden

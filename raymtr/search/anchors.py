@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from raymtr.index.names import name_key
+from raymtr.names import name_key
 from raymtr.search.look_up import NEAREST, Found, NameLooker
 from raymtr.search.misspelt import album_of, bare_title, holding, name_in_part
 from raymtr.search.named import (

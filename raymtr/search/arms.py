@@ -21,8 +21,8 @@ import numpy as np
 from raymtr import text as sentences
 from raymtr.index.conditions import Condition
 from raymtr.index.filters import Filter, joined
-from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import Ranked, TrackTable
+from raymtr.names import name_key, spoken_name
 from raymtr.search.ranking import Arm
 from raymtr.search.request import SearchRequest
 from raymtr.search.slots import Anchor, Understood

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from raymtr.index.names import name_key
+from raymtr.names import name_key
 from raymtr.search.misspelt import LEAST_COMMON
 from raymtr.search.named import (
     QUOTES,

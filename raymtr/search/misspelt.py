@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymtr.index.conditions import Condition
-from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
+from raymtr.names import name_key, spoken_name
 from raymtr.search.named import (
     BRACKETS,
     LEAST_LIKENESS,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from raymtr.index.names import name_key
 from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
 from raymtr.index.track_table import TrackTable
+from raymtr.names import name_key
 
 LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
 SPELT_LIKE = 50  # tracks looked at for a misspelt name

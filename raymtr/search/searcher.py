@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from raymtr.audio import AudioError
+from raymtr.duplicates.find import read_groups
+from raymtr.embeddings.store import matrix_of
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.calls import LostTableError
-from raymtr.index.duplicates import read_groups
-from raymtr.index.names import spoken_name
+from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
-from raymtr.index.shards import matrix_of
 from raymtr.index.track_table import TrackTable
+from raymtr.names import spoken_name
 from raymtr.search.arms import Direction, run_arms, sentences_of
 from raymtr.search.constraints import always, binds_to_tracks, tiers
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor

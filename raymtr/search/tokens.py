@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raymtr.index.names import name_key
+from raymtr.names import name_key
 
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff66-\uff9f"  # kana and Han
 _PICTURES = "\u2600-\u27bf\U0001f300-\U0001faff"

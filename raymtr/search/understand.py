@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from raymtr.errors import InputError
-from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import TrackTable
+from raymtr.names import name_key, spoken_name
 from raymtr.search.anchors import NameFinder
 from raymtr.search.govern import Parsed, Parser
 from raymtr.search.lexicon import Lexicon, load_lexicon

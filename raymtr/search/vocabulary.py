@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 import pyarrow.types as pt
 
-from raymtr.index.names import name_key, spoken_name
 from raymtr.index.track_table import TrackTable
+from raymtr.names import name_key, spoken_name
 from raymtr.search.lexicon import Concept, Lexicon
 from raymtr.search.slots import Tag
 from raymtr.search.spelling import Speller

@@ -68,8 +68,8 @@ def make_captioner(pair_file: str, small_spec: FinetuneSpec) -> Callable[[Path],
     def make(folder: Path, *, seed: int = 0) -> str:
         from raymtr import storage
         from raymtr.captions.base_model import add_lora, base_identity
-        from raymtr.captions.pairs import read_pairs
-        from raymtr.captions.pretrain import build_toy, train_tokenizer
+        from raymtr.captions.learning.pairs import read_pairs
+        from raymtr.captions.learning.pretrain import build_toy, train_tokenizer
         from raymtr.captions.prompt import prompt_hash
 
         tokenizer = train_tokenizer(read_pairs(pair_file), small_spec.toy)

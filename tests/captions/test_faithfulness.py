@@ -6,14 +6,14 @@ import pickle
 import numpy as np
 import pytest
 
-from raymtr.captions.faithfulness import (
+from raymtr.captions.judging.faithfulness import (
     Faithfulness,
     Vocabulary,
     acceptable,
     judge,
     without_names,
 )
-from raymtr.captions.templates import template_caption
+from raymtr.captions.writing.templates import template_caption
 
 KNOWN = Vocabulary.of_tags(
     ["dream pop", "hang drum", "流行音乐", "钢琴", "عود", "seen live in a club"]

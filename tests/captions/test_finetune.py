@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from raymtr.captions.base_model import add_lora, base_identity, load_base, load_tokenizer
-from raymtr.captions.finetune import AnswerLoss, FinetuneStep, batches_from, pad
-from raymtr.captions.pairs import Draw, read_pairs, that_fit
-from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
+from raymtr.captions.learning.pairs import Draw, read_pairs, that_fit
+from raymtr.captions.learning.pretrain import build_toy, pretrain_draw, train_tokenizer
+from raymtr.captions.learning.step import AnswerLoss, FinetuneStep, batches_from, pad
 from raymtr.captions.prompt import encode
 from raymtr.errors import InputError, UnusableError
 
@@ -182,9 +182,9 @@ WORKER = """
 import os, sys, torch, torch.distributed as dist
 from dataclasses import replace
 from raymtr.captions.base_model import add_lora
-from raymtr.captions.finetune import FinetuneStep, batches_from
-from raymtr.captions.pairs import Draw, read_pairs
-from raymtr.captions.pretrain import build_toy, train_tokenizer
+from raymtr.captions.learning.step import FinetuneStep, batches_from
+from raymtr.captions.learning.pairs import Draw, read_pairs
+from raymtr.captions.learning.pretrain import build_toy, train_tokenizer
 from raymtr.specs import FinetuneSpec, ToyLlamaSpec
 torch.set_num_threads(1)
 pairs, out, strategy, precision = sys.argv[1:]

@@ -13,7 +13,8 @@ import torch
 
 from raymtr import storage
 from raymtr.captions.captioner import Weights, bytes_to_merge, merge, open_captioner
-from raymtr.captions.drafts import (
+from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.writing.drafts import (
     DRAFT,
     OK,
     best_drafts,
@@ -23,10 +24,9 @@ from raymtr.captions.drafts import (
     realised_row,
     seed_of,
 )
-from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.generate import SeededSampling, Writer
-from raymtr.captions.realiser import realise
-from raymtr.captions.written import Written
+from raymtr.captions.writing.realiser import realise
+from raymtr.captions.writing.store import CaptionStore
+from raymtr.captions.writing.transformers_writer import SeededSampling, Writer
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import CaptionSpec
 
@@ -232,16 +232,16 @@ def test_other_settings_replace_only_when_they_are_done(tmp_path):
     def rows(who: str, *ids: str) -> list[dict[str, str]]:
         return [{"track_id": i, "caption": who, "provenance": "{}"} for i in ids]
 
-    first = Written(folder, {"seed": 0})
+    first = CaptionStore(folder, {"seed": 0})
     first.take()
     first.commit(rows("one", "a", "b"), [])
     first.finish()
     letter = {"track_id": "d", "uri": None, "code": "generation", "reason": "died"}
-    second = Written(folder, {"seed": 1})
+    second = CaptionStore(folder, {"seed": 1})
     second.take()
     second.commit(rows("two", "a"), [letter])
     assert storage.read_tables(folder)["caption"].to_pylist() == ["one", "one"]
-    again = Written(folder, {"seed": 1})
+    again = CaptionStore(folder, {"seed": 1})
     again.take()
     assert again.done().to_pylist() == ["a"]
     with pytest.raises(UnusableError, match="taken over"):
@@ -251,6 +251,6 @@ def test_other_settings_replace_only_when_they_are_done(tmp_path):
     assert sorted(storage.read_tables(folder)["track_id"].to_pylist()) == ["a", "b"]
     assert set(storage.read_tables(folder)["caption"].to_pylist()) == {"two"}
     assert storage.list_folders(folder) == ["dead_letter"]
-    more = Written(folder, {"seed": 1})
+    more = CaptionStore(folder, {"seed": 1})
     more.take()
     assert sorted(more.done().to_pylist()) == ["a", "b"], "the same settings go on"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raymtr.captions.pairs import (
+from raymtr.captions.learning.pairs import (
     Draw,
     Pair,
     by_people,
@@ -16,7 +16,7 @@ from raymtr.captions.pairs import (
     read_pairs,
     words_of,
 )
-from raymtr.captions.pretrain import build_toy, pretrain_draw, train_tokenizer
+from raymtr.captions.learning.pretrain import build_toy, pretrain_draw, train_tokenizer
 
 
 def test_the_tokenizer_loses_nothing(pair_file, small_spec):

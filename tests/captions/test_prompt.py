@@ -2,8 +2,8 @@
 
 import pytest
 
-from raymtr.captions.pairs import read_pairs
-from raymtr.captions.pretrain import train_tokenizer
+from raymtr.captions.learning.pairs import read_pairs
+from raymtr.captions.learning.pretrain import train_tokenizer
 from raymtr.captions.prompt import (
     CLOSING,
     IGNORED,

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from raymtr.captions.gguf_base import is_packed, plain_base
-from raymtr.captions.likelihood import shuffled
-from raymtr.captions.reading import LEAST_ORDER_GAIN, non_words, read, repetition, said, takes
+from raymtr.captions.judging.likelihood import shuffled
+from raymtr.captions.judging.reading import (
+    LEAST_ORDER_GAIN,
+    non_words,
+    read,
+    repetition,
+    said,
+    takes,
+)
 from raymtr.errors import InputError, UnusableError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raymtr.captions.faithfulness import Vocabulary, judge
-from raymtr.captions.reading import read
-from raymtr.captions.realised_rows import caption_tracks
-from raymtr.captions.realiser import grammar, listed, realise
-from raymtr.captions.score import distinct
-from raymtr.captions.tag_roles import form_of
-from raymtr.captions.templates import MAX_TAGS
+from raymtr.captions.judging.faithfulness import Vocabulary, judge
+from raymtr.captions.judging.reading import read
+from raymtr.captions.judging.score import distinct
+from raymtr.captions.writing.realised_rows import caption_tracks
+from raymtr.captions.writing.realiser import grammar, listed, realise
+from raymtr.captions.writing.tag_roles import form_of
+from raymtr.captions.writing.templates import MAX_TAGS
 from raymtr.track import check_tracks
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from raymtr.captions.faithfulness import Vocabulary, words_of
-from raymtr.captions.score import (
+from raymtr.captions.judging.faithfulness import Vocabulary, words_of
+from raymtr.captions.judging.score import (
     MAX_TOKENS,
     TokenEncoder,
     bert_f1,

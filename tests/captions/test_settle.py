@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from raymtr import storage
-from raymtr.captions.drafts import OK, plan_again, plan_drafts
-from raymtr.captions.settle import Settle
-from raymtr.captions.written import Written
+from raymtr.captions.writing.assembler import CaptionAssembler
+from raymtr.captions.writing.drafts import OK, plan_again, plan_drafts
+from raymtr.captions.writing.store import CaptionStore
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
 from raymtr.track import check_tracks
@@ -35,19 +35,23 @@ def judged(planned: pa.Table, accept) -> list[dict]:
     return rows
 
 
-def settle_of(folder: Path) -> tuple[Settle, Written]:
-    written = Written(str(folder), {"seed": 0})
+def settle_of(folder: Path) -> tuple[CaptionAssembler, CaptionStore]:
+    written = CaptionStore(str(folder), {"seed": 0})
     written.take()
     progress = Progress("caption", len(TRACKS), unit="tracks")
-    return Settle(written, {}, per_track=PER_TRACK, draws=DRAWS, progress=progress), written
+    return CaptionAssembler(
+        written, {}, per_track=PER_TRACK, draws=DRAWS, progress=progress
+    ), written
 
 
-def first_pass(settle: Settle, accept) -> int:
+def first_pass(settle: CaptionAssembler, accept) -> int:
     planned = plan_drafts(TRACKS, per_track=PER_TRACK, seed=0, draws=range(DRAWS))
     return settle.read(iter(judged(planned, accept)), len(TRACKS), attempt=0, last=False)
 
 
-def second_pass(settle: Settle, written: Written, held: int, accept) -> tuple[list[dict], int]:
+def second_pass(
+    settle: CaptionAssembler, written: CaptionStore, held: int, accept
+) -> tuple[list[dict], int]:
     table = storage.read_tables(written.held(0))
     planned = plan_again(table, seed=0, draws=range(DRAWS, 2 * DRAWS))
     rows = judged(planned, accept)

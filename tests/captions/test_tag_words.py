@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from raymtr.captions.pairs import read_pairs
-from raymtr.captions.pretrain import train_tokenizer
-from raymtr.captions.tag_words import IN_VLLM, OpenWords, extra_args, tag_words
-from raymtr.captions.tag_words_batch import BEFORE, OpenWordsBatch
+from raymtr.captions.learning.pairs import read_pairs
+from raymtr.captions.learning.pretrain import train_tokenizer
+from raymtr.captions.writing.tag_words import IN_VLLM, UnwrittenTagWords, extra_args, tag_words
+from raymtr.captions.writing.tag_words_batch import BEFORE, UnwrittenTagWordsBatch
 
 SLOW, PIANO, PIANIST = [5], [7, 8, 9], [7, 8, 4]
 
 
 def test_a_word_is_drawn_to_until_it_is_written():
-    words = OpenWords([[SLOW], [PIANO]])
+    words = UnwrittenTagWords([[SLOW], [PIANO]])
     assert words.after([]) == [5, 7]
     assert words.after([1, 5]) == [7], "slow is written"
     assert words.after([7]) == [7, 8], "a word begun goes on"
@@ -25,20 +25,20 @@ def test_a_word_is_drawn_to_until_it_is_written():
 
 
 def test_a_word_that_is_broken_off_stays_open():
-    words = OpenWords([[PIANO]])
+    words = UnwrittenTagWords([[PIANO]])
     assert words.after([7, 8, 2]) == [7]
     assert words.after([7, 7]) == [7, 8], "it may begin at any token"
 
 
 def test_two_words_that_begin_alike_are_told_apart():
-    words = OpenWords([[PIANO], [PIANIST]])
+    words = UnwrittenTagWords([[PIANO], [PIANIST]])
     assert words.after([7, 8]) == [4, 7, 9]
     assert words.after([4]) == [7]
     assert words.after([7, 8]) == [7, 9]
 
 
 def test_any_spelling_ends_a_word_but_it_is_drawn_to_its_own():
-    words = OpenWords([[SLOW, [6]]])
+    words = UnwrittenTagWords([[SLOW, [6]]])
     assert words.after([]) == [5]
     assert words.after([6]) == []
 
@@ -66,7 +66,7 @@ def test_vllms_first_runner_is_drawn_to_the_same_tokens():
     asked = SamplingParams(extra_args=extra_args([[SLOW], [PIANO]], 2.0))
     favour = processor.new_req_logits_processor(asked)
     written: list[int] = []
-    own = OpenWords([[SLOW], [PIANO]])
+    own = UnwrittenTagWords([[SLOW], [PIANO]])
     for token in [1, 7, 8, 5, 9, 7, 2]:
         scores = favour(written, torch.zeros(10))
         wanted = torch.zeros(10)
@@ -86,11 +86,13 @@ def some_words(rng: np.random.Generator) -> list[list[list[int]]]:
 
 def test_a_batch_of_captions_is_drawn_as_each_alone():
     rng = np.random.default_rng(0)
-    batch, captions = OpenWordsBatch(6, torch.device("cpu")), {}
+    batch, captions = UnwrittenTagWordsBatch(6, torch.device("cpu")), {}
     for step in range(300):
         begins = [slot for slot in range(6) if slot not in captions or rng.random() < 0.05]
         asked = {slot: (some_words(rng), float(slot)) for slot in begins}
-        captions |= {slot: (OpenWords(words), [], bias) for slot, (words, bias) in asked.items()}
+        captions |= {
+            slot: (UnwrittenTagWords(words), [], bias) for slot, (words, bias) in asked.items()
+        }
         batch.begin(asked)
         slots = rng.permutation(6)[: rng.integers(1, 7)]
         scores = torch.from_numpy(rng.normal(size=(len(slots), 5))).float()
@@ -159,7 +161,7 @@ def test_vllms_second_runner_is_drawn_to_the_same_tokens():
 
     runner = SecondRunner(slots=4)
     words = {"a": [[SLOW], [PIANO]], "b": [[PIANIST, SLOW], [[3, 3, 1]]]}
-    own = {name: OpenWords(spelt) for name, spelt in words.items()}
+    own = {name: UnwrittenTagWords(spelt) for name, spelt in words.items()}
     last: dict[str, list[int]] = {"a": [], "b": []}
     runner.add("a", [7, 8], SamplingParams(extra_args=extra_args(words["a"], 2.0)))
     runner.add("plain", [1], SamplingParams())

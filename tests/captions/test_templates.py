@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from raymtr.captions.templates import (
+from raymtr.captions.writing.templates import (
     MAX_TAGS,
     TEMPLATES,
     fill,

@@ -26,7 +26,7 @@ def music(
 ) -> Workspace:
     """The workspace; a build by `tiny_model` serves."""
     from jobs.build_index import build_index
-    from raymtr.index.shards import find_shards
+    from raymtr.embeddings.store import find_embeddings
     from raymtr.model.model_folder import save_towers
     from raymtr.model.pretrained import load_model
     from raymtr.model.two_towers import build_towers
@@ -44,7 +44,7 @@ def music(
         windows /= np.linalg.norm(windows, axis=2, keepdims=True)
         vectors = {row_of(number)["track_id"]: windows[number] for number in numbers}
         commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
-        shutil.copytree(folder, find_shards(workspace, model.fingerprint).model_folder)
+        shutil.copytree(folder, find_embeddings(workspace, model.fingerprint).model_folder)
         build_index(workspace, tiny(), fingerprint=model.fingerprint)
     return workspace
 

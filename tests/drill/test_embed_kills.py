@@ -24,8 +24,8 @@ import soundfile
 
 from jobs.embed_catalog import embed_catalog
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings, matrix_of
 from raymtr.errors import UnusableError
-from raymtr.index.shards import Shards, find_shards, matrix_of
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
 from raymtr.workspace import Workspace
@@ -151,7 +151,7 @@ def test_a_worker_that_computes_otherwise_is_refused(
     (tmp_path / "model" / "golden.json").write_text(json.dumps(golden))
     with pytest.raises(UnusableError, match="pinned audio vector"):
         embed_catalog(workspace, tiny(), model=str(tmp_path / "model"))
-    assert not find_shards(workspace, load_model(tiny_model).fingerprint).complete
+    assert not find_embeddings(workspace, load_model(tiny_model).fingerprint).complete
 
 
 def wait_for_commit(driver: subprocess.Popen, workspace: Workspace, *, more_than: int) -> bool:
@@ -160,7 +160,7 @@ def wait_for_commit(driver: subprocess.Popen, workspace: Workspace, *, more_than
     while driver.poll() is None:
         assert time.monotonic() < deadline, "nothing was committed within three minutes"
         names = storage.list_folders(workspace.path("embeddings"))
-        if names and len(find_shards(workspace, names[0]).done()) > more_than:
+        if names and len(find_embeddings(workspace, names[0]).done()) > more_than:
             return False
         time.sleep(0.02)
     return True
@@ -169,7 +169,7 @@ def wait_for_commit(driver: subprocess.Popen, workspace: Workspace, *, more_than
 def check_what_is_there(workspace: Workspace, model_folder: str, sources: list[str]) -> int:
     """Every committed track once, whole and byte-equal; how many there are."""
     (name,) = storage.list_folders(workspace.path("embeddings"))
-    shards = find_shards(workspace, name)
+    shards = find_embeddings(workspace, name)
     ids = shards.done().to_pylist()
     assert len(set(ids)) == len(ids)
     check_vectors(shards, model_folder, sources)
@@ -178,7 +178,7 @@ def check_what_is_there(workspace: Workspace, model_folder: str, sources: list[s
     return len(ids)
 
 
-def check_vectors(shards: Shards, model_folder: str, sources: list[str]) -> None:
+def check_vectors(shards: EmbeddingStore, model_folder: str, sources: list[str]) -> None:
     model = load_model(model_folder)
     windows = pa.concat_tables([*shards.window_tables()])
     counts = windows["track_id"].value_counts().to_pylist()

@@ -29,9 +29,9 @@ from jobs.build_index import build_index
 from jobs.change_index import upsert_tracks
 from jobs.memory_watch import tree_bytes
 from jobs.serve import serve_endpoint
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index import changes
 from raymtr.index.publish import live_build
-from raymtr.index.shards import find_shards
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
@@ -56,7 +56,9 @@ class Tables:
         self.workspace, self.folder = workspace, folder
         names = {build.fingerprint for build in changes.all_builds(workspace)}
         self.models: dict[str, Model] = {
-            name: load_model(find_shards(workspace, name).model_folder) for name in names if name
+            name: load_model(find_embeddings(workspace, name).model_folder)
+            for name in names
+            if name
         }
         self.exact: dict[str, list[list[Hits]]] = {}
         self.upserts = self.swept = 0

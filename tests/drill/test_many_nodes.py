@@ -19,7 +19,7 @@ import soundfile
 from nodes import Nodes, rendered, until
 
 from raymtr import storage
-from raymtr.index.shards import find_shards
+from raymtr.embeddings.store import find_embeddings
 from raymtr.workspace import Workspace
 
 TRACKS, SOURCES = 360, 12
@@ -51,7 +51,7 @@ def entrypoint(workspace: Workspace) -> str:
 
 def committed(workspace: Workspace) -> set[str]:
     names = storage.list_folders(workspace.path("embeddings"))
-    return set(find_shards(workspace, names[0]).done().to_pylist()) if names else set()
+    return set(find_embeddings(workspace, names[0]).done().to_pylist()) if names else set()
 
 
 def test_a_cluster_is_lost_then_a_node(
@@ -80,7 +80,7 @@ def test_a_cluster_is_lost_then_a_node(
     assert answer["new"] == TRACKS - len(kept)  # nothing of the first cluster is done again
     assert (answer["embedded"], answer["failed"]) == (TRACKS * 11 // 12, TRACKS // 12)
     (name,) = storage.list_folders(workspace.path("embeddings"))
-    shards = find_shards(workspace, name)
+    shards = find_embeddings(workspace, name)
     ids = [*shards.read_tracks()["track_id"].to_pylist()]
     letters = shards.read_dead_letters()
     missing = [f"t{n:04}" for n in range(TRACKS) if n % SOURCES == SOURCES - 1]

@@ -21,7 +21,7 @@ import pytest
 from nodes import ROOT, Nodes, endpoint_config, exit_status, rendered, until
 
 from jobs.__main__ import WRONG_USE
-from raymtr.catalog.synthesize import synthesize
+from raymtr.synthetic.synthesize import synthesize
 
 PIECES = 24
 BOOK = (ROOT / "k8s/README.md").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from jobs.build_index import build_index
-from raymtr.index.shards import find_shards
+from raymtr.embeddings.store import find_embeddings
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
 from raymtr.workspace import Workspace
@@ -59,7 +59,7 @@ def workspace(make_workspace: Callable, commit_vectors: Callable, tiny_model: st
     commit_vectors(
         made, {f"t{n:03}": windows[n] for n in range(TRACKS)}, fingerprint=model.fingerprint
     )
-    shutil.copytree(tiny_model, find_shards(made).model_folder)
+    shutil.copytree(tiny_model, find_embeddings(made).model_folder)
     build_index(made, tiny())
     return made
 

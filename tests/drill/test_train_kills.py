@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from raymtr.catalog.synthesize import synthesize
+from raymtr.synthetic.synthesize import synthesize
 
 pytestmark = pytest.mark.drill
 

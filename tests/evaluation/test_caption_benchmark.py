@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymtr.captions.faithfulness import Vocabulary
-from raymtr.captions.pairs import read_pairs
-from raymtr.captions.score import TokenEncoder
+from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.score import TokenEncoder
+from raymtr.captions.learning.pairs import read_pairs
 from raymtr.errors import InputError
 from raymtr.evaluation.caption_benchmark import (
     compare,

@@ -15,13 +15,13 @@ import pyarrow as pa
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import changes
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back, write_record
-from raymtr.index.shards import Shards, find_shards
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
@@ -79,7 +79,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def build(workspace: Workspace, kind: str) -> None:
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     below = 10**6 if kind == "exact" else 1
-    publish(workspace, tracks, find_shards(workspace), search=SearchSpec(exact_below=below))
+    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec(exact_below=below))
 
 
 def fresh_rows() -> pa.Table:
@@ -100,7 +100,7 @@ def ids_of(table: TrackTable, kind: str) -> list[str]:
     return [i for batch in table.stream(kind, ["track_id"]) for i in batch["track_id"].to_pylist()]
 
 
-def assert_fresh(table: TrackTable, shards: Shards) -> None:
+def assert_fresh(table: TrackTable, shards: EmbeddingStore) -> None:
     """All of fresh_rows is found, by its vector, a filter, its words, its name and its windows."""
     assert {i: row["title"] for i, row in table.rows(FRESH).items()} == {
         i: f"Fresh {i}" for i in FRESH
@@ -137,7 +137,7 @@ def test_an_upsert_adds_and_replaces_and_an_open_reader_sees_the_old(workspace: 
     before = live_build(workspace)
     unread, reader = TrackTable(workspace.db, before), TrackTable(workspace.db, before)
     old = list(everything(reader))
-    after = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    after = upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     if before.trial:  # LanceDB moves partitions, so what was tuned before is tuned again
         assert after.trial and set(after.trial.recall) == {"text", "audio", "new"}
         assert min(after.trial.recall.values()) >= SEARCH.target_recall
@@ -153,7 +153,7 @@ def test_an_upsert_adds_and_replaces_and_an_open_reader_sees_the_old(workspace: 
         ids = ids_of(table, kind)
         assert len(ids) == after.rows[kind]
         assert kind == "windows" or len(set(ids)) == len(ids), "nothing is doubled"
-    assert_fresh(table, find_shards(workspace))
+    assert_fresh(table, find_embeddings(workspace))
     assert table.unindexed_rows() == 0
     assert set(table.sample(COUNT * 2, np.random.default_rng(0))[0]) == set(
         ids_of(table, "vectors")
@@ -173,17 +173,17 @@ def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
     with monkeypatch.context() as patched:
         patched.setattr(changes, "_settle", die)
         with pytest.raises(KeyboardInterrupt):
-            upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+            upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     live = live_build(workspace)
     assert live.revision == (1 if small else 0)
     if small:
-        assert_fresh(table_of(workspace), find_shards(workspace))
+        assert_fresh(table_of(workspace), find_embeddings(workspace))
         assert table_of(workspace).unindexed_rows() == len(FRESH)
     with monkeypatch.context() as patched:
         patched.setattr(changes, "SMALL", 0)
-        after = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+        after = upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     assert after.revision == live.revision + 1
-    assert_fresh(table_of(workspace), find_shards(workspace))
+    assert_fresh(table_of(workspace), find_embeddings(workspace))
     assert table_of(workspace).unindexed_rows() == 0
 
 
@@ -205,7 +205,7 @@ def test_a_fault_of_the_indices_is_told_apart_from_a_change_refused(
 
 def test_a_track_that_lost_its_audio_keeps_its_words(workspace: Workspace) -> None:
     rows = tracks_table(check_tracks(pa.Table.from_pylist([catalog_row("n9", uri=None)])), None)
-    upsert_rows(workspace, rows, find_shards(workspace), search=SEARCH)
+    upsert_rows(workspace, rows, find_embeddings(workspace), search=SEARCH)
     table = table_of(workspace)
     assert table.rows(["n9"]) and not table.vectors(["n9"]) and not len(table.windows(["n9"]))
 
@@ -257,14 +257,16 @@ def test_a_change_that_was_killed_is_undone_by_the_next(
     with monkeypatch.context() as patched:
         patched.setattr(changes, "find_row_faults", die)
         with pytest.raises(KeyboardInterrupt):
-            upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+            upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     assert live_build(workspace) == before
     assert len(ids_of(table_of(workspace), "tracks")) == COUNT
     after = delete_rows(workspace, ["t0000"])
     assert after.rows["tracks"] == COUNT - 1
     assert not set(FRESH[:2]) & set(ids_of(table_of(workspace), "tracks"))
     assert (
-        upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH).rows["tracks"]
+        upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH).rows[
+            "tracks"
+        ]
         == COUNT + 1
     )
 
@@ -277,11 +279,11 @@ def test_an_unsound_outcome_is_refused_and_what_served_still_does(
     with pytest.raises(
         UnusableError, match="not changed and still serves: 1 track ids stand more than once"
     ):
-        upsert_rows(workspace, twice, find_shards(workspace), search=SEARCH)
+        upsert_rows(workspace, twice, find_embeddings(workspace), search=SEARCH)
     assert live_build(workspace) == before and not table_of(workspace).rows(["n0"])
     with pytest.raises(InputError, match=r"column 'mood' is not in the live tables.*raymtr index"):
         rows = fresh_rows().append_column("mood", pa.array(["x"] * len(FRESH)))
-        upsert_rows(workspace, rows, find_shards(workspace), search=SEARCH)
+        upsert_rows(workspace, rows, find_embeddings(workspace), search=SEARCH)
 
 
 def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
@@ -302,14 +304,14 @@ def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
     assert len(reader.windows(["t0002"])) == 2 and len(ids_of(reader, "tracks")) == COUNT - 1
     with pytest.raises((OSError, RuntimeError, ValueError)):
         TrackTable(workspace.db, before.build).windows(["t0001"])
-    again = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    again = upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     assert again.revision == 2 * revisions(again)
 
 
 def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> None:
     rows = [catalog_row(f"t{n:04}", title="Renamed") for n in range(100, 130)]
     tracks = tracks_table(check_tracks(pa.Table.from_pylist(rows)), None)
-    live = upsert_rows(workspace, tracks, find_shards(workspace), search=SEARCH)
+    live = upsert_rows(workspace, tracks, find_embeddings(workspace), search=SEARCH)
     long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="seconds")
     write_record(workspace, aged := replace(live, changed_at=long_ago))
     changes.put_live(workspace, aged)
@@ -317,7 +319,7 @@ def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> Non
     assert sweep(workspace) == 0
     assert table_of(workspace).rows(["t0100"], ["title"])["t0100"]["title"] == "Renamed"
     assert len(ids_of(table_of(workspace), "windows")) == live.rows["windows"]
-    again = upsert_rows(workspace, fresh_rows(), find_shards(workspace), search=SEARCH)
+    again = upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     assert again.revision == 2 * revisions(again)
 
 

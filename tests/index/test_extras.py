@@ -16,13 +16,13 @@ import pytest
 
 from raymtr import storage
 from raymtr.catalog.manifest import read_manifest
+from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index import build_tables
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import upsert_rows
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import live_build, publish
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -129,7 +129,7 @@ def test_a_build_of_an_earlier_version_is_filtered_and_changed(
     workspace = make_workspace(rows)
     commit_vectors(workspace, {i: np.eye(4, dtype=np.float32)[:1] for i in "ab"})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     with monkeypatch.context() as patched:
         patched.setattr(build_tables, "filterable_type", lambda kind: not pa.types.is_date(kind))
         old = publish(workspace, tracks, shards, search=SearchSpec())

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables, tune
 from raymtr.index import publish as publishing
 from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import GRACE, kept_builds, live_build, publish, roll_back, write_record
-from raymtr.index.shards import Shards, find_shards
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -40,10 +40,10 @@ def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
     return workspace
 
 
-def put_live(workspace: Workspace, *, keep: int = 2, shards: Shards | None = None) -> Build:
+def put_live(workspace: Workspace, *, keep: int = 2, shards: EmbeddingStore | None = None) -> Build:
     catalog = storage.read_tables(workspace.tracks)
     tracks = tracks_table(catalog, None)
-    shards = shards or find_shards(workspace)
+    shards = shards or find_embeddings(workspace)
     return publish(workspace, tracks, shards, search=SearchSpec(keep_versions=keep))
 
 
@@ -57,7 +57,7 @@ def test_a_build_serves_what_was_embedded(workspace: Workspace) -> None:
     assert build.rows == {"tracks": 20, "vectors": 20, "windows": 39}
     assert build.fingerprint == "made-up"
     ids, matrix = TrackTable(workspace.db, build).all_vectors()
-    embedded = find_shards(workspace).read_tracks()
+    embedded = find_embeddings(workspace).read_tracks()
     expected = dict(
         zip(embedded["track_id"].to_pylist(), embedded["vector"].to_pylist(), strict=True)
     )
@@ -145,7 +145,7 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     good = put_live(workspace)
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     sound = shards.read_tracks()
     vectors = np.array(sound["vector"].to_pylist(), np.float32)
     if damage == "nan":
@@ -182,7 +182,7 @@ def test_an_index_that_finds_too_little_does_not_serve(
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     approximate = SearchSpec(exact_below=1)
 
-    tuned = publish(workspace, tracks, find_shards(workspace), search=approximate)
+    tuned = publish(workspace, tracks, find_embeddings(workspace), search=approximate)
     assert tuned.trial and min(tuned.trial.recall.values()) >= 0.99
     assert tuned.index.nprobes > tune.LEAST_NPROBES, "noise needs many partitions"
     assert live_build(workspace) == tuned
@@ -193,7 +193,7 @@ def test_an_index_that_finds_too_little_does_not_serve(
     cheapest = tune.settings_by_cost(tuned.index)[:1]
     monkeypatch.setattr(tune, "settings_by_cost", lambda index: cheapest)
     with pytest.raises(UnusableError, match=r"recall@10 on text queries is 0\.\d+ with 1 of 50"):
-        publish(workspace, tracks, find_shards(workspace), search=approximate)
+        publish(workspace, tracks, find_embeddings(workspace), search=approximate)
     assert live_build(workspace) == tuned
 
 
@@ -248,7 +248,7 @@ def test_a_build_that_fails_its_readers_does_not_serve(
     name = "mo`od" if pa.types.is_string(column.type) else "mood"
     damaged = tracks.append_column(name, column)
     with pytest.raises(UnusableError, match=f"not published: .*{message}"):
-        publish(workspace, damaged, find_shards(workspace), search=SearchSpec())
+        publish(workspace, damaged, find_embeddings(workspace), search=SearchSpec())
     assert live_build(workspace) == good and names(workspace) == [good.name]
 
 
@@ -269,7 +269,7 @@ def test_the_gate_asks_each_column_for_its_own_value(workspace: Workspace) -> No
     }
     for name, column in many.items():
         tracks = tracks.append_column(name, column)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     table = TrackTable(workspace.db, build)
     for text in ("live = false", "seen = '2020-01-31 05:00:00'", "moods has 9223372036854775807"):
         where = parse_filter(text, table.filterable)

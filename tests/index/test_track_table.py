@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings, matrix_of
 from raymtr.errors import UnusableError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards, matrix_of
-from raymtr.index.track_rows import ADDED, HeldRows
+from raymtr.index.track_rows import ADDED, InMemoryRows
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -49,7 +49,7 @@ def table(
     )
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     search = SearchSpec(exact_below=1_000)
-    build = publish(workspace, tracks, find_shards(workspace), search=search)
+    build = publish(workspace, tracks, find_embeddings(workspace), search=search)
     assert build.index.kind == request.param
     return TrackTable(workspace.db, build)
 
@@ -138,7 +138,7 @@ def test_a_build_of_before_there_were_artists_tells_them_too(make_workspace: Cal
     workspace = make_workspace(rows)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     table = TrackTable(workspace.db, publish(workspace, tracks, None, search=SearchSpec()))
-    table._rows = HeldRows(tracks.drop_columns(list(ADDED)))
+    table._rows = InMemoryRows(tracks.drop_columns(list(ADDED)))
     for columns in (None, ["artist", "artists"]):
         found = table.rows(["a", "b"], columns)
         assert found["a"]["artists"] == ["Alba", "Bruno"] and found["b"]["artists"] is None
@@ -150,7 +150,7 @@ def test_a_missing_table_is_named_with_the_cure(
     workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])
     commit_vectors(workspace, {"a": np.eye(4, dtype=np.float32)[:1]})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     storage.delete(f"{workspace.db}/vectors_{build.name}.lance")
     with pytest.raises(UnusableError, match=r"vectors_000001.*raymtr index"):
         TrackTable(workspace.db, build)

@@ -17,11 +17,11 @@ from jobs import build_index, change_index, find_duplicates
 from jobs.__main__ import main
 from raymtr import storage
 from raymtr.catalog.splits import assign_splits
+from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
-from raymtr.index.owner import own_index
+from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build, put_live
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import table_name
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
@@ -204,10 +204,12 @@ def test_a_deleted_track_is_found_nowhere(
     for folder in (workspace.tracks, workspace.captions, workspace.duplicates):
         assert "b" not in storage.read_tables(folder)["track_id"].to_pylist()
     for model in ("made-up", "other"):
-        tracks, windows = find_shards(workspace, model).of_tracks(pa.array(["a", "b"]))
+        tracks, windows = find_embeddings(workspace, model).of_tracks(pa.array(["a", "b"]))
         assert tracks["track_id"].to_pylist() == ["a"]
         assert windows["track_id"].to_pylist() == ["a", "a"]
-    assert find_shards(workspace).made_by.fingerprint == "made-up", "still the last that finished"
+    assert find_embeddings(workspace).made_by.fingerprint == "made-up", (
+        "still the last that finished"
+    )
     assert [storage.exists(file) for file in cached] == [False, True]
     build_index.build_index(workspace, tiny())
     assert found(workspace, text="bell") == list("acde"), "a full index does not bring it back"
@@ -230,7 +232,7 @@ def test_a_track_scanned_again_is_back(
 
 
 def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_path: Path) -> None:
-    running = find_shards(workspace, "other")
+    running = find_embeddings(workspace, "other")
     running.take()
     answer = change_index.delete_tracks(workspace, manifest(tmp_path, "track_id\nb\n"))
     assert answer["vectors_left_in"] == ["other"]
@@ -256,7 +258,7 @@ def test_two_index_jobs_at_once_are_refused(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = manifest(tmp_path, "track_id\nb\n")
-    with own_index(workspace):
+    with index_lock(workspace):
         for words in ([], ["--rollback"], ["--upsert", source], ["--delete", source]):
             assert index(workspace, *words) == 1
             assert "another index job" in capsys.readouterr().err
@@ -293,7 +295,7 @@ def test_readers_during_upserts_see_old_or_new(workspace: Workspace, tmp_path: P
 def drop_what_715a6cd_had_not(workspace: Workspace) -> None:
     """Catalog, vectors and published tables as a workspace of that commit has them."""
     new = {"artists", "audio_digest", "_artist_keys", "seconds", "rules"}
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     folders = [workspace.tracks]
     folders += [f"{shards.folder}/{kind}" for kind in ("tracks", "sources", "dead_letter")]
     for folder in folders:
@@ -379,7 +381,7 @@ def test_the_decoded_length_reaches_the_tables(
     ]
     workspace = make_workspace(rows)
     commit_vectors(workspace, vectors("ab"))
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     for name in storage.list_files(f"{shards.folder}/tracks", suffix=".parquet"):
         file = f"{shards.folder}/tracks/{name}"
         table = storage.read_table(file)

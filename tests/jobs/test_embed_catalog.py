@@ -20,8 +20,8 @@ from jobs.embed_catalog import describe, embed_catalog, plan_embedding
 from jobs.scan_catalog import scan_catalog
 from jobs.shard_rows import fit_actors
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings, matrix_of
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.shards import find_shards, matrix_of
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
 from raymtr.settings import load_settings
@@ -40,7 +40,7 @@ def write_noise(folder: Path, name: str, seconds: float) -> str:
 
 def vectors_of(workspace: Workspace) -> dict[str, bytes]:
     """Every track's vector, as bytes; fails where an id stands twice."""
-    tracks = find_shards(workspace).read_tracks()
+    tracks = find_embeddings(workspace).read_tracks()
     ids = tracks["track_id"].to_pylist()
     assert len(set(ids)) == len(ids)
     return {i: row.tobytes() for i, row in zip(ids, matrix_of(tracks["vector"]), strict=True)}
@@ -86,7 +86,7 @@ def test_good_tracks_get_vectors_and_bad_ones_a_reason(
         f"t{n}": model.encode_audio([uri])[0] for n, uri in enumerate(uris.values()) if n < 3
     }
     assert vectors_of(workspace) == {i: vector.tobytes() for i, vector in expected.items()}
-    shards = find_shards(workspace)
+    shards = find_embeddings(workspace)
     assert shards.made_by.fingerprint == model.fingerprint == answer["fingerprint"]
     assert load_model(shards.model_folder).fingerprint == model.fingerprint
     letters = shards.read_dead_letters().to_pylist()
@@ -151,7 +151,7 @@ def kill_after_first_commit(driver: subprocess.Popen, workspace: Workspace) -> N
 
 def vectors_of_unfinished(workspace: Workspace) -> dict[str, bytes]:
     (name,) = storage.list_folders(workspace.path("embeddings"))
-    shards = find_shards(workspace, name)
+    shards = find_embeddings(workspace, name)
     assert not shards.complete
     tracks = shards.read_tracks()
     rows = matrix_of(tracks["vector"])

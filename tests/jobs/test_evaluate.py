@@ -16,12 +16,12 @@ from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
-from raymtr.captions.realised_rows import caption_tracks
+from raymtr.captions.writing.realised_rows import caption_tracks
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.errors import InputError
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import EMBEDDED, MadeBy, Shards
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers
@@ -76,7 +76,7 @@ def embedded(table, model):
             for row, vector in zip(rows, vectors, strict=True)
             if row["track_id"] != UNHEARD
         ],
-        schema=EMBEDDED,
+        schema=EMBEDDED_SCHEMA,
     )
 
 
@@ -90,8 +90,8 @@ def workspace(tmp_path_factory):
     model = load_model(scratch)
     folder = here.embeddings(model.fingerprint)
     model.save(f"{folder}/model")
-    made_by = MadeBy(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
-    shards = Shards(folder, made_by)
+    made_by = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
+    shards = EmbeddingStore(folder, made_by)
     shards.take()
     shards.commit(embedded(table, model))
     shards.release()

@@ -13,9 +13,9 @@ import soundfile
 
 from jobs import build_index, find_duplicates, search
 from raymtr import storage
+from raymtr.embeddings.embed_tracks import decode_tracks, embed_tracks
+from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.errors import InputError
-from raymtr.index.embed_tracks import decode_tracks, embed_tracks
-from raymtr.index.shards import MadeBy, Shards
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.specs import EmbedSpec
@@ -73,8 +73,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, make_workspace: Callable
     put("third", melody(2, 14), "Third")
     workspace = make_workspace(rows)
     model = Spectrum()
-    shards = Shards(
-        workspace.embeddings("spectrum"), MadeBy(fingerprint="spectrum", precision="fp32", dim=64)
+    shards = EmbeddingStore(
+        workspace.embeddings("spectrum"), ModelRef(fingerprint="spectrum", precision="fp32", dim=64)
     )
     shards.take()
     catalog = storage.read_tables(workspace.tracks)

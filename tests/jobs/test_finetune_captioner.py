@@ -11,7 +11,7 @@ import pytest
 from jobs.finetune_captioner import describe, finetune_captioner, within_reach
 from raymtr import storage
 from raymtr.captions.captioner import open_captioner
-from raymtr.captions.pairs import hold_out, read_pairs
+from raymtr.captions.learning.pairs import hold_out, read_pairs
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec, FinetuneSpec

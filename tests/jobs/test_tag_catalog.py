@@ -12,9 +12,9 @@ from jobs.build_index import build_index
 from jobs.embed_catalog import embed_catalog
 from jobs.tag_catalog import describe, review_row, tag_catalog
 from raymtr import storage
-from raymtr.model.ears import LABELS, VERSION, Ears
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
+from raymtr.tagging.ears import LABELS, VERSION, Ears
 
 RATE = 8_000
 

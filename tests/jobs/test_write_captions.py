@@ -17,11 +17,11 @@ import pytest
 from jobs import write_captions as job
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
-from raymtr.captions.engine import require_room
-from raymtr.captions.faithfulness import Vocabulary, judge
-from raymtr.captions.realiser import realise
-from raymtr.captions.tag_words import IN_VLLM
-from raymtr.captions.templates import SCHEMA
+from raymtr.captions.judging.faithfulness import Vocabulary, judge
+from raymtr.captions.writing.engine import require_room
+from raymtr.captions.writing.realiser import realise
+from raymtr.captions.writing.tag_words import IN_VLLM
+from raymtr.captions.writing.templates import SCHEMA
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec
@@ -105,8 +105,8 @@ def test_a_captioner_that_is_not_whole_is_not_replaced_by_templates(tmp_path):
 def captioner(tmp_path_factory):
     """An untrained captioner: it writes nonsense, by the path a good one takes."""
     from raymtr.captions.base_model import add_lora, base_identity
-    from raymtr.captions.pairs import Pair
-    from raymtr.captions.pretrain import build_toy, train_tokenizer
+    from raymtr.captions.learning.pairs import Pair
+    from raymtr.captions.learning.pretrain import build_toy, train_tokenizer
     from raymtr.captions.prompt import prompt_hash
 
     folder = tmp_path_factory.mktemp("captioner")
@@ -206,7 +206,7 @@ def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(tmp_path, weights)
     config.write_text(json.dumps(json.loads(config.read_text()) | heads))
     weights = replace(weights, model=str(tmp_path / "model"))
     vllm = pytest.importorskip("vllm", reason="vLLM is not installed here")
-    from raymtr.captions.vllm_engine import engine_options, writer
+    from raymtr.captions.writing.vllm_engine import engine_options, writer
 
     wide = CaptionSpec(
         use_gpu=True, tensor_parallel=2, max_num_seqs=999, gpu_memory=0.8, tag_bias=1.0
@@ -237,7 +237,7 @@ def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
     from raymtr.captions.captioner import open_captioner
-    from raymtr.captions.engine import made_weights
+    from raymtr.captions.writing.engine import made_weights
 
     shutil.copytree(captioner, tmp_path / "c")
     opened = open_captioner(str(tmp_path / "c"))
@@ -265,7 +265,7 @@ import ray
 from ray.cluster_utils import Cluster
 from jobs.write_captions import write_captions
 from raymtr import storage
-from raymtr.captions.engine import require_room
+from raymtr.captions.writing.engine import require_room
 from raymtr.errors import UnusableError
 from raymtr.recipes import tiny
 from raymtr.specs import CaptionSpec

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from raymtr.embeddings.embed_tracks import EmbedTracks
+from raymtr.embeddings.store import ModelRef
 from raymtr.errors import UnusableError
-from raymtr.index.embed_tracks import EmbedTracks
-from raymtr.index.shards import MadeBy
 from raymtr.model.identity import FORMAT, read_identity
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
@@ -74,6 +74,6 @@ def test_damage_and_a_newer_format_are_told(saved: str) -> None:
 
 
 def test_a_worker_refuses_another_model_than_it_was_sent_for(saved: str) -> None:
-    made_by = MadeBy(fingerprint="0" * 12, precision="fp32", dim=8)
+    made_by = ModelRef(fingerprint="0" * 12, precision="fp32", dim=8)
     with pytest.raises(UnusableError, match="not 000000000000"):
         EmbedTracks(saved, made_by, device="cpu", threads=1)

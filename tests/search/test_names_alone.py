@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.search.arms import Direction, run_arms
 from raymtr.search.ranking import fuse
@@ -43,7 +43,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     commit_vectors(workspace, {row["track_id"]: vectors[n][None] for n, row in enumerate(rows)})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return TrackTable(workspace.db, build)
 
 

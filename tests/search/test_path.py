@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.search.path import on_the_way, path_between
 from raymtr.specs import SearchSpec
@@ -36,7 +36,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     windows = {name: vector.astype(np.float32) for name, vector in vectors.items()}
     commit_vectors(workspace, windows)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return TrackTable(workspace.db, build)
 
 

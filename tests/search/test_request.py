@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import TrackTable
 from raymtr.search.request import read_request
 from raymtr.specs import SearchSpec
@@ -21,7 +21,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     workspace = make_workspace(rows)
     commit_vectors(workspace, {"a": np.eye(4, dtype=np.float32)[:1]})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return TrackTable(workspace.db, build)
 
 

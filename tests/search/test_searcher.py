@@ -17,10 +17,10 @@ import soundfile
 
 from jobs.search import describe
 from raymtr import storage
+from raymtr.embeddings.store import EmbeddingStore, ModelRef, find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import MadeBy, Shards, find_shards
 from raymtr.model import pretrained
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
@@ -70,9 +70,9 @@ def workspace(make_workspace: Callable, commit_vectors: Callable, tiny_model: st
         vectors[row["track_id"]] = windows / np.linalg.norm(windows, axis=1, keepdims=True)
     vectors["ede3"][2] = sounds[4]  # a choir enters after twenty seconds
     commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
-    shutil.copytree(tiny_model, find_shards(workspace).model_folder)
+    shutil.copytree(tiny_model, find_embeddings(workspace).model_folder)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return workspace
 
 
@@ -92,7 +92,7 @@ def ids(answer: dict) -> list[str]:
 def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> None:
     answer = searcher.search("a slow piano ballad", k=3)
     assert set(answer) >= {"query", "hits", "next_cursor", "model", "table_version", "took_ms"}
-    assert answer["model"] == find_shards(workspace).made_by.fingerprint
+    assert answer["model"] == find_embeddings(workspace).made_by.fingerprint
     assert set(answer["took_ms"]) == {"encode", "search", "rank", "total"}
     hit = answer["hits"][0]
     keys = {"track_id", "title", "artist", "album", "uri", "score", "segment", "why"}
@@ -131,7 +131,7 @@ def damage(workspace: Workspace, copied: Path, side: str) -> Workspace:
     """A copy of `workspace` whose model pins another vector for that side."""
     shutil.copytree(workspace.root, copied)
     copy = Workspace.open(str(copied))
-    file = find_shards(copy).model_folder + "/golden.json"
+    file = find_embeddings(copy).model_folder + "/golden.json"
     golden = storage.read_json(file)
     golden[side] = np.roll(golden[side], 1, axis=-1).tolist()
     storage.write_json(file, golden)
@@ -293,8 +293,8 @@ def test_a_table_of_another_model_is_refused(
 ) -> None:
     workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])
     commit_vectors(workspace, {"a": np.eye(128, dtype=np.float32)[:1]}, fingerprint="another")
-    shards: Shards = find_shards(workspace)
-    assert shards.made_by == MadeBy(fingerprint="another", precision="fp32", dim=128)
+    shards: EmbeddingStore = find_embeddings(workspace)
+    assert shards.made_by == ModelRef(fingerprint="another", precision="fp32", dim=128)
     shutil.copytree(tiny_model, shards.model_folder)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     publish(workspace, tracks, shards, search=SearchSpec())

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.model.pretrained import load_model
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -58,9 +58,9 @@ def workspace(
     windows /= np.linalg.norm(windows, axis=2, keepdims=True)
     vectors = {f"t{number:02}": windows[number] for number in range(30)}
     commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
-    shutil.copytree(tiny_model, find_shards(workspace).model_folder)
+    shutil.copytree(tiny_model, find_embeddings(workspace).model_folder)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     return workspace
 
 

@@ -15,9 +15,9 @@ import ray
 import soundfile
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
@@ -141,7 +141,7 @@ def test_a_promote_is_followed_without_a_restart(
     asked = {"text": "techno beat", "k": 3}
     before = client.post("/v1/search", json=asked).json()
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     for _ in range(50):
         after = client.post("/v1/search", json=asked).json()
         if after["table_version"] == build.name:

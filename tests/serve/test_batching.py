@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raymtr.index.shards import MadeBy
+from raymtr.embeddings.store import ModelRef
 from serve.batching import DynamicBatcher
 from serve.encoders import Job
 from serve.messages import Vectors
 
-MADE_BY = MadeBy(fingerprint="f", precision="fp32", dim=1)
+MADE_BY = ModelRef(fingerprint="f", precision="fp32", dim=1)
 
 
 class SlowRun:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from raymtr import storage
+from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
-from raymtr.index.calls import LostTableError
+from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import publish
-from raymtr.index.shards import find_shards
 from raymtr.index.track_table import KINDS, table_name
 from raymtr.specs import SearchSpec
 from serve.messages import Searched, plain
@@ -61,11 +61,11 @@ def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lo
     sounds = np.eye(5, 8, dtype=np.float32)
     commit_vectors(workspace, {f"t{i}": sounds[i : i + 1] for i in range(5)})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    first = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    first = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
     retriever = Retriever(settings, NoEncoder(), NoEncoder())
     retriever._warm = True  # these vectors have no model that could encode its first search
-    second = publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    second = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
 
@@ -77,7 +77,7 @@ def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lo
     assert state["table_version"] == second.name and state["unindexed_rows"] == 0
 
     behind = Retriever(settings, NoEncoder(), NoEncoder())
-    publish(workspace, tracks, find_shards(workspace), search=SearchSpec())
+    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, second.name)}.lance")
     assert len(asyncio.run(behind.map())["points"]) == 5

@@ -1,0 +1,1 @@
+"""Captions are judged: against their tags, against people's, and as English."""

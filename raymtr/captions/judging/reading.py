@@ -1,0 +1,181 @@
+"""Does a caption read as English: non-words, repetition, and whether a reader would take it.
+
+By a lexicon and counts, without a model, so that every draft can be asked where it is written; a
+language model's order gain joins where one is at hand (`captions.judging.likelihood`).
+
+- *Non-words*: words of three letters or more that neither the English word list (`pyspellchecker`,
+  160,000 words) nor `lemminflect`'s lexicon nor our musical terms know, nor a tag holds. Names (a
+  capital inside a sentence), numbers and words of other scripts are not judged.
+- *Repetition*: the share of word trigrams that were there before, and words said twice in a row.
+- *Faithful*, more kindly than `captions.judging.faithfulness`: a tag counts as said when most of
+its words
+  stand in the caption in any inflected form, or one of their synonyms does.
+
+`takes` is meant to agree with people: it takes what they write and refuses salad.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from itertools import pairwise
+
+from raymtr.captions.english import lexicon
+from raymtr.captions.judging.faithfulness import words_of
+from raymtr.captions.words import (
+    FUNCTION_WORDS,
+    GENERIC_WORDS,
+    HEARD_WORDS,
+    KIND_WORDS,
+    PHRASES,
+    QUALITY_WORDS,
+)
+
+MOST_NON_WORDS = 4.0  # in 100 words: people mistype, too
+MOST_REPEATED = 0.12  # of the trigrams
+LEAST_SAID = 0.2  # of the tags: people leave most of them out
+LEAST_ORDER_GAIN = 2.3  # nats a token, by the packaged SmolLM2
+STEMS = ("'s", "s", "es", "ed", "d", "ing", "ly", "ish", "y", "er", "ers", "like", "ness")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one caption reads."""
+
+    non_words: tuple[str, ...]
+    words: int
+    repetition: float  # share of trigrams
+    said: float  # share of the tags
+
+    @property
+    def non_words_per_100(self) -> float:
+        """Non-words in 100 words."""
+        return 100 * len(self.non_words) / max(self.words, 1)
+
+
+def read(caption: str, tags: Sequence[str] = ()) -> Reading:
+    """Read `caption`, written for `tags`."""
+    words = words_of(caption)
+    return Reading(
+        tuple(non_words(caption, tags)), len(words), repetition(words), said(words, tags)
+    )
+
+
+def takes(reading: Reading, *, order_gain: float | None = None) -> str | None:
+    """None where a reader would take the caption, else why not."""
+    if reading.words < 3:
+        return "too short"
+    if reading.non_words_per_100 > MOST_NON_WORDS or len(reading.non_words) > 2:
+        return f"no words: {', '.join(reading.non_words)}"
+    if reading.repetition > MOST_REPEATED:
+        return "repeats itself"
+    if reading.said < LEAST_SAID:
+        return "does not say its tags"
+    if order_gain is not None and order_gain < LEAST_ORDER_GAIN:
+        return "its words have no order"
+    return None
+
+
+def non_words(caption: str, tags: Sequence[str] = ()) -> list[str]:
+    """The words of `caption` that are none, in their order."""
+    allowed = {word for tag in tags for word in re.findall(r"[a-z]+", tag.casefold())}
+    found, starts = [], True
+    for match in re.finditer(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:;]", caption):
+        word = match[0]
+        if word in ".!?:;":
+            starts = True
+            continue
+        name = word[0].isupper() and not starts
+        starts = False
+        low = word.casefold().replace("’", "'")
+        if name or len(low) < 3 or not low.isascii() or low in allowed or is_word(low):
+            continue
+        found.append(word)
+    return found
+
+
+@lru_cache(maxsize=1 << 16)
+def is_word(low: str) -> bool:
+    """Whether the word in lower case is English, or a musical term."""
+    if low in _english() or low in _terms() or _lemmas(low):
+        return True
+    for ending in STEMS:
+        stem = low.removesuffix(ending)
+        if stem != low and len(stem) > 2 and (stem in _english() or stem in _terms()):
+            return True
+    return any(
+        low.startswith(p) and low[len(p) :] in _english() for p in ("un", "re", "non", "sub")
+    )
+
+
+def repetition(words: Sequence[str]) -> float:
+    """Share of the trigrams that stood before; a word twice in a row counts as one."""
+    runs = list(zip(words, words[1:], words[2:], strict=False))
+    if not runs:
+        return 0.0
+    again = len(runs) - len(set(runs))
+    twice = sum(a == b for a, b in pairwise(words))
+    return (again + twice) / len(runs)
+
+
+def said(words: Sequence[str], tags: Sequence[str]) -> float:
+    """Share of `tags` that `words` say, by inflection and synonym; 1 without tags."""
+    here = {form for word in words for form in _forms(word)}
+    asked = [tag for tag in map(words_of, tags) if tag]
+    if not asked:
+        return 1.0
+    hits = 0
+    for tag in asked:
+        known = [not here.isdisjoint(_forms(word)) for word in tag]
+        hits += sum(known) * 2 >= len(known)
+    return hits / len(asked)
+
+
+@lru_cache(maxsize=1 << 16)
+def _forms(word: str) -> frozenset[str]:
+    """The word, its lemmas, a common stem and its synonyms."""
+    lemmas = {word, *_lemmas(word)}
+    stems = {f"{lemma[:5]}-" for lemma in lemmas if len(lemma) > 6}
+    return frozenset(
+        lemmas | stems | {name for lemma in lemmas for name in _synonyms().get(lemma, ())}
+    )
+
+
+@lru_cache(maxsize=1 << 16)
+def _lemmas(word: str) -> tuple[str, ...]:
+    from lemminflect import getAllLemmas
+
+    return tuple(lemma for group in getAllLemmas(word).values() for lemma in group)
+
+
+@lru_cache(maxsize=1)
+def _synonyms() -> dict[str, tuple[str, ...]]:
+    """For each word the groups that it is in."""
+    text = resources.files("raymtr.captions.judging").joinpath("synonyms.toml").read_text("utf-8")
+    groups: dict[str, list[str]] = {}
+    for name, words in tomllib.loads(text)["groups"].items():
+        for word in words.split():
+            groups.setdefault(word, []).append(f"={name}")
+    return {word: tuple(names) for word, names in groups.items()}
+
+
+@lru_cache(maxsize=1)
+def _terms() -> frozenset[str]:
+    """Single words of our own lists."""
+    known = lexicon()
+    lists = " ".join(
+        (FUNCTION_WORDS, GENERIC_WORDS, HEARD_WORDS, KIND_WORDS, QUALITY_WORDS, *PHRASES)
+    )
+    words = {*lists.split(), *known.whole, *known.heads, *known.mass, *known.written}
+    return frozenset(part for word in words for part in re.findall(r"[a-z]+", word))
+
+
+@lru_cache(maxsize=1)
+def _english() -> frozenset[str]:
+    from spellchecker import SpellChecker
+
+    return frozenset(SpellChecker(language="en", distance=1).word_frequency.dictionary)

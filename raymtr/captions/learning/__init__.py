@@ -1,0 +1,1 @@
+"""A captioner learns from pairs of tags and captions: pretraining, then LoRA."""

@@ -1,0 +1,240 @@
+"""What each Ray Train worker runs: pretraining where no base is given, then LoRA.
+
+Both phases are one loop around one step. Rank 0 writes a phase's state as one file, replaced
+atomically, and every worker starts from it: there is no list of checkpoints that a kill could
+tear. What it has said of itself (`metrics.jsonl`, `samples.jsonl`) is cut back to that step.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+
+from raymtr import storage
+from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
+from raymtr.captions.learning.pairs import (
+    Draw,
+    Pair,
+    PairSets,
+    by_people,
+    hold_out,
+    read_pairs,
+    that_fit,
+)
+from raymtr.captions.learning.pretrain import (
+    SentenceDraw,
+    build_toy,
+    pretrain_draw,
+    train_tokenizer,
+)
+from raymtr.captions.learning.step import Draws, FinetuneStep, batches_from, pad
+from raymtr.captions.prompt import encode, prompt_of, tidy
+from raymtr.captions.writing.transformers_writer import write_texts
+from raymtr.progress import Progress, speak_to_driver
+from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
+
+LOG = logging.getLogger("raymtr")
+SAMPLES = 4  # captions written at each validation
+LOGGED = 10  # steps between two rows of metrics
+
+
+def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Make the captioner of `config` (`spec`, `folder`, `pairs`, `base` or None) in `folder`.
+
+    Leaves `base/` (where it was made) and `adapter/`. Rank 0's answer is the run's. Raises
+    InputError or UnusableError where trying again is of no use.
+    """
+    speak_to_driver()
+    spec: FinetuneSpec = from_dict(FinetuneSpec, config["spec"])
+    torch.set_num_threads(spec.threads)
+    device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
+    sets, folder = hold_out(read_pairs(config["pairs"])), config["folder"]
+    base = config["base"] or pretrain(sets, folder, spec, device)
+    return tune(base, sets, folder, spec, device)
+
+
+def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device) -> str:
+    """The toy base in `folder`, made now unless it is there already; where it lies."""
+    target = f"{folder}/base"
+    if not storage.exists(f"{target}/config.json"):
+        if not _rank() and not storage.exists(f"{folder}/tokenizer/tokenizer.json"):
+            tokenizer = train_tokenizer(sets.train, spec.toy)
+            _publish(tokenizer, f"{folder}/tokenizer", last="tokenizer.json")
+        _wait()
+        made = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
+        tokenizer = load_tokenizer(made)
+        model = build_toy(tokenizer, spec.toy, seed=spec.seed)
+        step_of = FinetuneStep(
+            model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
+        )
+        sets = fitting(sets, tokenizer, spec)
+        people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
+        weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
+        draw = pretrain_draw(sets.train, spec.toy, weights=weights)
+        Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
+        _save(step_of, target, tokenizer)
+    return target
+
+
+def tune(
+    base: str, sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device
+) -> dict[str, Any]:
+    """LoRA on `base`; the figures and samples of the run."""
+    tokenizer = load_tokenizer(base)
+    sets = fitting(sets, tokenizer, spec)
+    model = add_lora(load_base(base, spec), spec)
+    step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
+    people = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
+    draw = SentenceDraw(sets.train, people, share=spec.sentences)
+    phase = Phase("lora", folder, step_of, tokenizer, by_people(sets.valid))
+    resumed = phase.run(draw)
+    _save(step_of, f"{folder}/adapter", tokenizer=None)
+    samples = [row for row in phase.samples if row["step"] == spec.steps]
+    return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
+
+
+def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
+    """The sets with what there is room to learn from; rank 0 says what is left out or cut."""
+    train, notes = that_fit(sets.train, tokenizer, max_tokens=spec.max_tokens)
+    if not _rank():
+        for note in notes:
+            LOG.warning("%s", note)
+    return replace(sets, train=train)
+
+
+class Phase:
+    """One training from its last state to its last step, with what it says of itself."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: str,
+        step_of: FinetuneStep,
+        tokenizer: Any,
+        valid: Sequence[Pair],
+    ) -> None:
+        self.name, self._folder, self._step, self._tokenizer = name, folder, step_of, tokenizer
+        self._valid = list(valid)
+        self.rows: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+
+    def run(self, draw: Draws) -> int:
+        """Take the steps left to do; the step it went on from."""
+        step_of, spec = self._step, self._step.spec
+        first = self._resume()
+        progress = Progress(self.name, step_of.steps, unit="steps", done=first)
+        batches = batches_from(draw, self._tokenizer, spec, first=first, steps=step_of.steps)
+        for step, batch in enumerate(batches, start=first):
+            figures = step_of(batch, step)
+            done = step + 1
+            last = done == step_of.steps
+            if last or done % spec.validate_every == 0:
+                figures["valid_loss"] = step_of.measure(self._validation())
+                self._sample(done)
+            if "valid_loss" in figures or done % LOGGED == 0:
+                self.rows.append({"phase": self.name, "step": done, **figures})
+                ray.train.report(figures)
+            if last or done % spec.checkpoint_every == 0:
+                self._checkpoint(done)
+            if not _rank():
+                progress.advance(1, note=f"loss {figures['loss']:.3f}")
+        return first
+
+    def _validation(self) -> list[Any]:
+        spec, tokenizer = self._step.spec, self._tokenizer
+        rows = [
+            encode(tokenizer, p.tags, p.caption, max_tokens=spec.max_tokens) for p in self._valid
+        ]
+        rows.sort(key=lambda row: len(row[0]))
+        cuts = range(0, len(rows), spec.batch)
+        return [pad(rows[i : i + spec.batch], tokenizer.pad_token_id) for i in cuts]
+
+    def _sample(self, done: int) -> None:
+        """Captions of the first validation pairs; not under FSDP, where no worker has a model."""
+        if _rank() or (self._step.spec.strategy == "fsdp" and dist.is_initialized()):
+            return
+        pairs = self._valid[:SAMPLES]
+        texts = write_texts(
+            self._step.model.eval(),
+            self._tokenizer,
+            [prompt_of(pair.tags) for pair in pairs],
+            [pair.tags for pair in pairs],
+            range(len(pairs)),
+            CaptionSpec(temperature=0.7, max_new_tokens=96),
+        )
+        LOG.info("%s -> %s", ", ".join(pairs[0].tags), tidy(texts[0]))
+        for pair, text in zip(pairs, texts, strict=True):
+            row = {"phase": self.name, "step": done, "tags": list(pair.tags), "caption": tidy(text)}
+            self.samples.append(row)
+
+    def _checkpoint(self, done: int) -> None:
+        state = self._step.state()
+        if _rank():
+            return
+        sink = io.BytesIO()
+        said = {"rows": self.rows, "samples": self.samples}
+        torch.save({"steps": done, "said": json.dumps(said), **state}, sink)
+        storage.write_bytes(f"{self._folder}/{self.name}.pt", sink.getvalue())
+        self._tell()
+
+    def _tell(self) -> None:
+        """Bring metrics and samples of all phases so far to storage, a row a line."""
+        for name, rows in (("metrics", self.rows), ("samples", self.samples)):
+            file = f"{self._folder}/{name}.jsonl"
+            before = storage.read_bytes(file).decode().splitlines() if storage.exists(file) else []
+            others = [line for line in before if json.loads(line)["phase"] != self.name]
+            lines = [*others, *(json.dumps(row, ensure_ascii=False) for row in rows)]
+            storage.write_bytes(file, "".join(f"{line}\n" for line in lines).encode())
+
+    def _resume(self) -> int:
+        file = f"{self._folder}/{self.name}.pt"
+        if not storage.exists(file):
+            return 0
+        state = torch.load(
+            io.BytesIO(storage.read_bytes(file)), map_location="cpu", weights_only=True
+        )
+        self._step.restore(state)
+        said = json.loads(state["said"])
+        self.rows, self.samples = said["rows"], said["samples"]
+        return int(state["steps"])
+
+
+def _save(step_of: FinetuneStep, target: str, tokenizer: Any) -> None:
+    """The model (or, of a PEFT model, its adapter) in the folder `target`, by rank 0."""
+    weights = step_of.state()["weights"]
+    if not _rank():
+        model = step_of.model
+        adapted = hasattr(model, "peft_config")
+        known = None if step_of.spec.strategy == "ddp" else weights
+        last = "adapter_config.json" if adapted else "config.json"
+        with tempfile.TemporaryDirectory() as scratch:
+            model.save_pretrained(scratch, state_dict=known)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(scratch)
+            storage.copy_folder(scratch, target, last=last)
+    _wait()
+
+
+def _publish(tokenizer: Any, target: str, *, last: str) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        tokenizer.save_pretrained(scratch)
+        storage.copy_folder(scratch, target, last=last)
+
+
+def _rank() -> int:
+    return int(ray.train.get_context().get_world_rank())
+
+
+def _wait() -> None:
+    if dist.is_initialized():
+        dist.barrier()

@@ -1,0 +1,250 @@
+"""One step of LoRA on a base, and of a toy base's pretraining: the same step for both.
+
+Torch without Ray, so that it runs on a bare GPU machine. A step is a function of the
+weights, the optimizer and its number alone (examples, dropout and learning rate follow from seed
+and step), so whoever restores `state` goes on as if nothing had happened.
+
+The loss is over the answer's tokens, and only those are sent through the output layer: with a
+vocabulary of 128 thousand, that layer is most of the memory. It is a sum divided by the tokens of
+all workers, so workers with shorter answers do not count for more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from raymtr.captions.prompt import IGNORED, encode
+from raymtr.model.finite import require_finite, weights_norm
+from raymtr.specs import FinetuneSpec
+
+Draws = Callable[[np.random.Generator], tuple[list[str], str]]
+BUCKET = 4  # batches whose examples are sorted by length together
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """One worker's examples, padded on the right: int64 [b, T] each."""
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+class AnswerLoss(nn.Module):
+    """Sum of the answer tokens' cross-entropy: the `forward` that DDP and FSDP wrap."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: TokenBatch) -> Tensor:
+        """Scalar, in fp32."""
+        causal = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        hidden = causal.model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+        ).last_hidden_state[:, :-1]
+        labels = batch.labels[:, 1:]
+        answer = labels != IGNORED
+        logits = causal.lm_head(hidden[answer])  # [answer tokens, vocabulary]
+        return nn.functional.cross_entropy(logits.float(), labels[answer], reduction="sum")
+
+
+class FinetuneStep:
+    """A model with its optimizer; call it once a step, on every worker."""
+
+    def __init__(
+        self, model: Any, spec: FinetuneSpec, *, device: torch.device, steps: int, rate: float
+    ) -> None:
+        """`steps` and `rate` are the phase's: pretraining and LoRA have their own."""
+        self.model, self.spec, self.steps, self.rate = model, spec, steps, rate
+        self.device = device
+        if spec.quantization == "none" and not self._is_sharded():
+            model.to(device)
+        self.loss: nn.Module = self._over_workers(AnswerLoss(model))
+        self.learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(self.learned.values(), lr=rate, weight_decay=0.01)
+
+    def _is_sharded(self) -> bool:
+        """Whether each worker has a part of every layer: the device never holds them all."""
+        return self.spec.strategy == "fsdp" and _world() > 1
+
+    def _over_workers(self, loss: AnswerLoss) -> nn.Module:
+        if _world() == 1:
+            return loss
+        if self._is_sharded():
+            from torch.distributed.fsdp import fully_shard
+
+            causal = (
+                loss.model.get_base_model() if hasattr(loss.model, "peft_config") else loss.model
+            )
+            for layer in causal.model.layers:
+                fully_shard(layer)
+            fully_shard(loss)
+            return loss
+        return nn.parallel.DistributedDataParallel(loss)
+
+    def __call__(self, batch: TokenBatch, step: int) -> dict[str, float]:
+        """Take step number `step` (from 0); the figures are of all workers.
+
+        Raises UnusableError, on all workers alike, when the loss or, after the update, the weights
+        are no longer finite: what a step leaves can be saved.
+        """
+        self.model.train()
+        torch.manual_seed(_number(self.spec.seed, step, _rank()))
+        batch = self._here(batch)
+        summed = self._sum(batch)
+        totals = _total(torch.stack([summed.detach(), (batch.labels[:, 1:] != IGNORED).sum()]))
+        mean = float(totals[0] / totals[1])
+        require_finite(mean, "the loss", self._cure(step))
+        own = summed * (_world() / totals[1])  # averaging over workers makes it the mean a token
+        own.backward()  # type: ignore[no-untyped-call]
+        rate = learning_rate(step, self.steps, self.rate, self.spec.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        nn.utils.clip_grad_norm_(self.learned.values(), 1.0)
+        self.optimizer.step()
+        require_finite(
+            weights_norm(self.learned.values()), "the norm of the weights", self._cure(step)
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": mean, "learning_rate": rate}
+
+    def _cure(self, step: int) -> str:
+        adapted = hasattr(self.model, "peft_config")
+        setting = "finetune.learning_rate" if adapted else "finetune.toy.learning_rate"
+        return f" at step {step}; lower {setting} from {self.rate:g}, or raise finetune.warmup"
+
+    @torch.no_grad()
+    def measure(self, batches: Iterable[TokenBatch]) -> float:
+        """Mean loss a token over `batches`, which are the same on every worker.
+
+        Raises UnusableError where it is not finite.
+        """
+        self.model.eval()
+        loss = tokens = 0.0
+        for batch in map(self._here, batches):
+            loss += float(self._sum(batch))
+            tokens += int((batch.labels[:, 1:] != IGNORED).sum())
+        mean = loss / max(tokens, 1)
+        require_finite(mean, "the validation loss", self._cure(self.steps))
+        return mean
+
+    def _sum(self, batch: TokenBatch) -> Tensor:
+        bf16 = self.spec.precision == "bf16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+            summed: Tensor = self.loss(batch)
+        return summed
+
+    def _here(self, batch: TokenBatch) -> TokenBatch:
+        return TokenBatch(
+            batch.input_ids.to(self.device),
+            batch.attention_mask.to(self.device),
+            batch.labels.to(self.device),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that training changes, whole on every worker; a collective call under FSDP."""
+        weights = {n: _whole(p.detach()) for n, p in self.learned.items()}
+        moments = self.optimizer.state_dict()
+        moments["state"] = {
+            i: {k: _whole(v) for k, v in slots.items()} for i, slots in moments["state"].items()
+        }
+        return {"weights": weights, "optimizer": moments}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to a `state` of the same model."""
+        with torch.no_grad():
+            for name, parameter in self.learned.items():
+                parameter.copy_(_like(state["weights"][name], parameter))
+        moments = state["optimizer"]
+        by_index = list(self.learned.values())
+        moments["state"] = {
+            i: {k: _like(v, by_index[i]) if v.ndim else v for k, v in slots.items()}
+            for i, slots in moments["state"].items()
+        }
+        self.optimizer.load_state_dict(moments)
+
+
+def batches_from(
+    draw: Draws, tokenizer: Any, spec: FinetuneSpec, *, first: int, steps: int
+) -> Iterable[TokenBatch]:
+    """This worker's batches of the steps `first` to `steps`: functions of seed and step alone.
+
+    Examples of BUCKET steps are drawn together and dealt by length, so that little is padding.
+    """
+    bucket: list[list[tuple[list[int], list[int]]]] = []
+    for step in range(first, steps):
+        turn, place = divmod(step, BUCKET)
+        if not bucket or place == 0:
+            rng = np.random.default_rng([spec.seed, turn])
+            rows = [
+                encode(tokenizer, *draw(rng), max_tokens=spec.max_tokens)
+                for _ in range(spec.batch * BUCKET)
+            ]
+            rows.sort(key=lambda row: len(row[0]))
+            groups = [rows[i : i + spec.batch] for i in range(0, len(rows), spec.batch)]
+            bucket = [groups[i] for i in rng.permutation(BUCKET)]
+        yield pad(bucket[place][_rank() :: _world()], tokenizer.pad_token_id)
+
+
+def pad(rows: Sequence[tuple[list[int], list[int]]], padding: int) -> TokenBatch:
+    """(ids, labels) rows as one batch; padding is masked, and has no loss."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), longest), padding)
+    labels = torch.full((len(rows), longest), IGNORED)
+    mask = torch.zeros((len(rows), longest), dtype=torch.long)
+    for i, (row, wanted) in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        labels[i, : len(row)] = torch.tensor(wanted)
+        mask[i, : len(row)] = 1
+    return TokenBatch(ids, mask, labels)
+
+
+def learning_rate(step: int, steps: int, top: float, warmup: float) -> float:
+    """Linear warm-up over a share of the steps, then half a cosine down to a twentieth."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return top * (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return top * (0.05 + 0.95 * (1 + math.cos(math.pi * min(done, 1.0))) / 2)
+
+
+def _total(values: Tensor) -> Tensor:
+    if _world() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _number(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
+
+
+def _whole(value: Any) -> Any:
+    """A sharded tensor gathered; anything else as it is."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """`value` laid out over workers as `parameter` is."""
+    if not hasattr(parameter, "device_mesh"):
+        return value.to(parameter.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    whole = value.to(parameter.device)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]

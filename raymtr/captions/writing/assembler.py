@@ -1,0 +1,111 @@
+"""From drafts as they come, in no order, to whole tracks written in shards.
+
+In memory are only the tracks whose drafts are still being drawn, and a shard. A track that has a
+refused caption is written to where the next pass reads it. So memory does not grow with the
+catalog, nor with what is refused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from raymtr.captions.writing.drafts import (
+    OK,
+    best_drafts,
+    caption_row,
+    pending_drafts,
+    pending_row,
+    realised_row,
+)
+from raymtr.captions.writing.store import CaptionStore
+from raymtr.errors import UnusableError
+from raymtr.progress import Progress
+
+SHARD_TRACKS = 1_024  # a shard closes at this many tracks,
+SHARD_EVERY_S = 10.0  # or when the last one is this old: what a kill can cost
+
+
+class CaptionAssembler:
+    """Gathers drafts until a track is settled, and commits settled tracks in shards."""
+
+    def __init__(
+        self,
+        written: CaptionStore,
+        made_by: dict[str, Any],
+        *,
+        per_track: int,
+        draws: int,
+        progress: Progress,
+    ) -> None:
+        self.failed = 0
+        self._per_track, self._draws = per_track, draws
+        self._written, self._made_by, self._progress = written, made_by, progress
+        self._rows: list[dict[str, str]] = []
+        self._letters: list[dict[str, str]] = []
+        self._held: list[dict[str, str]] = []
+        self._tracks, self._spoken = 0, time.monotonic()
+
+    def read(
+        self, drafts: Iterator[dict[str, Any]], tracks: int, *, attempt: int, last: bool
+    ) -> int:
+        """Take the drafts of one pass over so many tracks; how many are held for the next pass.
+
+        `last`: there is none, and what is refused now goes to the realiser. Raises UnusableError
+        where drafts did not come back.
+        """
+        waiting: dict[str, list[dict[str, Any]]] = {}
+        settled = held = 0
+        for draft in drafts:
+            track_id, before = draft["track_id"], pending_drafts(draft)
+            group = waiting.setdefault(track_id, [])
+            group.append(draft)
+            refused = sum(best["verdict"] != OK for best in before) if before else self._per_track
+            if len(group) < refused * self._draws:
+                continue
+            del waiting[track_id]
+            best = best_drafts(group + before)
+            settled += 1
+            if not last and any(draft["verdict"] != OK for draft in best):
+                self._held.append(pending_row(best))
+                held += 1
+                self._progress.advance(0, note=f"{held} to be drawn again")
+            else:
+                self._track(best)
+                self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
+            self._commit_when_due(attempt)
+        self._commit(attempt)
+        if settled < tracks:
+            raise UnusableError(
+                f"the drafts of {tracks - settled} tracks did not come back; the same command "
+                "goes on"
+            )
+        return held
+
+    def _track(self, best: list[dict[str, Any]]) -> None:
+        """All captions of a track are there: equal ones once, or its failure."""
+        failed = next((draft for draft in best if draft["error"] is not None), None)
+        if failed:
+            letter = {"track_id": failed["track_id"], "uri": failed["uri"], "code": "generation"}
+            self._letters.append({**letter, "reason": failed["error"]})
+            self.failed += 1
+        else:
+            rows = [
+                (caption_row if draft["verdict"] == OK else realised_row)(draft, self._made_by)
+                for draft in best
+            ]
+            self._rows += {row["caption"]: row for row in rows}.values()
+
+    def _commit_when_due(self, attempt: int) -> None:
+        self._tracks += 1
+        if self._tracks >= SHARD_TRACKS or time.monotonic() - self._spoken > SHARD_EVERY_S:
+            self._commit(attempt)
+
+    def _commit(self, attempt: int) -> None:
+        if self._rows or self._letters:
+            self._written.commit(self._rows, self._letters)
+        if self._held:
+            self._written.hold(self._held, attempt)
+        self._rows, self._letters, self._held, self._tracks = [], [], [], 0
+        self._spoken = time.monotonic()

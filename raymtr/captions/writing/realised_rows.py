@@ -1,0 +1,63 @@
+"""Tracks become rows of realised captions: the job's writer where no language model writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from raymtr.captions.judging.faithfulness import names_of, without_names
+from raymtr.captions.writing.realiser import Realised, realise
+from raymtr.captions.writing.templates import SCHEMA, TRACK, clean_tags
+
+TRIES = 4  # seeds a caption, until it differs from the track's others
+
+
+def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
+    """Up to `per_track` different captions for each of `tracks` (columns TRACK).
+
+    Returns rows of `track_id, caption, provenance`; a track without tags has none, and a tag that
+    names its artist, title or album is not spoken. A track's captions depend on its own row and
+    the seed alone, never on the rows around it.
+    """
+    rows: list[dict[str, str]] = []
+    for track in tracks.select(TRACK).to_pylist():
+        tags = without_names(clean_tags(track["tags"] or ()), names_of(track))
+        for own, caption in _different(tags, per_track, _number(f"{seed}\0{track['track_id']}")):
+            rows.append(
+                {
+                    "track_id": track["track_id"],
+                    "caption": caption.text,
+                    "provenance": json.dumps(provenance(tags, caption, own), ensure_ascii=False),
+                }
+            )
+    return pa.Table.from_pylist(rows, SCHEMA)
+
+
+def provenance(tags: Sequence[str], caption: Realised, seed: int) -> dict[str, Any]:
+    """Who wrote `caption`, and from what: `realise(tags, seed)` writes it again."""
+    return {
+        "source": "realised",
+        "tags": list(tags),
+        "structure": caption.structure,
+        "seed": seed,
+    }
+
+
+def _different(tags: Sequence[str], count: int, first: int) -> list[tuple[int, Realised]]:
+    """Seeds and captions, no two equal; fewer than `count` where the grammar has no more."""
+    found: dict[str, tuple[int, Realised]] = {}
+    for seed in range(first, first + count * TRIES):
+        caption = realise(tags, seed)
+        if caption is None or len(found) == count:
+            break
+        found.setdefault(caption.text, (seed, caption))
+    return list(found.values())
+
+
+def _number(text: str) -> int:
+    """A seed of 48 bits, the same in every process: JSON keeps it whole."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")

@@ -1,0 +1,103 @@
+"""The rule of `captions.writing.tag_words` for a batch, as tensors that stay where the scores are.
+
+`OpenWords` follows one caption in Python. On a GPU that would mean a copy to the host, and a wait,
+in every step of every caption. Here the words of all captions lie in one padded table, and what is
+begun or written is read off the last few tokens: a few dozen small kernels a step, whose work is
+rows x words x spellings x (tokens of the longest spelling) squared, and nothing over the
+vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raymtr.captions.writing.tag_words import Spellings
+
+NONE = -1  # in the table: no token
+BEFORE = -2  # in a tail: the caption had not begun; equal to no token, nor to NONE
+
+
+class UnwrittenTagWordsBatch:
+    """The open words of many captions, one a slot; slots are used again and again."""
+
+    def __init__(self, slots: int, device: torch.device) -> None:
+        self._table = torch.full((slots, 1, 1, 1), NONE, dtype=torch.int32, device=device)
+        self._closed = torch.zeros((slots, 1), dtype=torch.bool, device=device)
+        self._bias = torch.zeros(slots, device=device)
+
+    @property
+    def reach(self) -> int:
+        """Tokens of the longest spelling: how much of a caption's end must be seen."""
+        return self._table.shape[3]
+
+    def begin(self, asked: Mapping[int, tuple[Sequence[Spellings], float]]) -> None:
+        """New captions in the slots of `asked`: their words, and the bonus."""
+        self._grow([words for words, _ in asked.values()])
+        rows = np.full((len(asked), *self._table.shape[1:]), NONE, np.int32)
+        for row, (words, _) in zip(rows, asked.values(), strict=True):
+            for word, spellings in enumerate(words):
+                for form, tokens in enumerate(spellings):
+                    row[word, form, : len(tokens)] = tokens
+        device = self._table.device
+        slots = torch.tensor(list(asked), dtype=torch.long).to(device, non_blocking=True)
+        bias = torch.tensor([bias for _, bias in asked.values()])
+        self._table[slots] = torch.from_numpy(rows).to(device, non_blocking=True)
+        self._bias[slots] = bias.to(device, non_blocking=True)
+        self._closed[slots] = False
+
+    def _grow(self, captions: Sequence[Sequence[Spellings]]) -> None:
+        """Make room for the most words, spellings and tokens that were ever asked for."""
+        spellings = [own for words in captions for own in words]
+        wanted = (
+            max(map(len, captions), default=0),
+            max(map(len, spellings), default=0),
+            max((len(tokens) for own in spellings for tokens in own), default=0),
+        )
+        more = [max(w - h, 0) for w, h in zip(wanted, self._table.shape[1:], strict=True)]
+        if any(more):
+            padding = (0, more[2], 0, more[1], 0, more[0])
+            self._table = torch.nn.functional.pad(self._table, padding, value=NONE)
+            self._closed = torch.nn.functional.pad(self._closed, (0, more[0]))
+
+    def read(self, slot: int, tails: Tensor) -> None:
+        """Close the words of `slot` that end in one of its `tails` [n, reach]."""
+        table = self._table[slot].expand(len(tails), -1, -1, -1)
+        self._closed[slot] |= _ended(table, _begun(table, tails)).any(0)
+
+    def favour(self, scores: Tensor, slots: Tensor, tails: Tensor) -> Tensor:
+        """`scores` [B, V] of the captions in `slots` [B], raised in place where a word is open.
+
+        `tails` [B, reach] are the captions' last tokens, BEFORE where they are shorter. Every step
+        must be shown once at least; shown again, it changes nothing.
+        """
+        table = self._table[slots]
+        begun = _begun(table, tails)
+        closed = self._closed[slots] | _ended(table, begun)
+        self._closed[slots] = closed
+        goes_on = begun[..., :-1] & (table != NONE) & ~closed[:, :, None, None]
+        goes_on[:, :, 1:, 0] = False  # a word is begun as its tag spells it
+        bonus = goes_on * self._bias[slots][:, None, None, None]
+        tokens = table.clamp(min=0).flatten(1).long()
+        # The larger of two values of one token: its bonus counts once, however many words want it.
+        raised = scores.gather(1, tokens) + bonus.flatten(1)
+        return scores.scatter_reduce_(1, tokens, raised, "amax")
+
+
+def _begun(table: Tensor, tails: Tensor) -> Tensor:
+    """Whether the last n tokens are the first n of a spelling, n from 0: [B, words, forms, n]."""
+    reach = tails.shape[1]
+    count = torch.arange(reach + 1, device=tails.device)[:, None]
+    place = torch.arange(reach, device=tails.device)
+    ends = tails[:, (reach - count + place).clamp(max=reach - 1)]  # [B, n, reach]
+    equal = table[:, :, :, None] == ends[:, None, None]
+    return (equal | (place >= count)).all(-1)
+
+
+def _ended(table: Tensor, begun: Tensor) -> Tensor:
+    """Which words [B, words] stand, whole, at the caption's end."""
+    length = (table != NONE).sum(-1, keepdim=True)
+    return (begun.gather(-1, length) & (length > 0)).flatten(2).any(-1)

@@ -1,0 +1,118 @@
+"""Writing with plain `transformers`, each caption by its own seed.
+
+`transformers` draws a batch from one random stream, so a caption would depend on its neighbours.
+Here each row brings its own seed: the sampler adds the row's own Gumbel noise to its scores and
+takes the largest, which is a draw from the same distribution (Maddison et al., arXiv 1411.0030).
+What is left of the neighbours is padding: scores move in their last bits.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raymtr.captions.base_model import load_tokenizer
+from raymtr.captions.captioner import Weights, load_weights
+from raymtr.captions.writing.tag_words import Spellings, UnwrittenTagWords, tag_words
+from raymtr.specs import CaptionSpec
+
+
+class Writer:
+    """Writes with `transformers`: a Ray Data actor, or any caller, hands it prompts and seeds."""
+
+    def __init__(self, weights: Weights, spec: CaptionSpec) -> None:
+        torch.set_num_threads(spec.threads)
+        self._spec = spec
+        self._model = load_weights(weights, spec.precision)
+        self._model.to("cuda" if spec.use_gpu else "cpu").eval()
+        self._tokenizer = load_tokenizer(weights.model)
+
+    def __call__(self, drafts: pa.Table) -> pa.Table:
+        """`drafts` (`prompt`, `tags`, `seed`, ...) with their `text`."""
+        prompts, seeds = drafts["prompt"].to_pylist(), drafts["seed"].to_pylist()
+        tags = [json.loads(row) for row in drafts["tags"].to_pylist()]
+        texts = write_texts(self._model, self._tokenizer, prompts, tags, seeds, self._spec)
+        place = drafts.column_names.index("text")
+        return drafts.set_column(place, drafts.schema.field("text"), pa.array(texts, pa.string()))
+
+
+@torch.no_grad()
+def write_texts(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    tags: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    spec: CaptionSpec,
+) -> list[str]:
+    """The answer to each prompt, drawn with its own seed; in batches padded on the left."""
+    from transformers import LogitsProcessorList
+
+    texts: list[str] = []
+    for start in range(0, len(prompts), spec.batch):
+        chosen = slice(start, start + spec.batch)
+        batch = tokenizer(
+            list(prompts[chosen]), return_tensors="pt", padding=True, padding_side="left"
+        ).to(model.device)
+        batch.pop("token_type_ids", None)
+        asked = batch["input_ids"].shape[1]
+        words = [tag_words(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
+        sampling = SeededSampling(seeds[chosen], spec, asked=asked, words=words)
+        written = model.generate(
+            **batch,
+            do_sample=False,
+            max_new_tokens=spec.max_new_tokens,
+            logits_processor=LogitsProcessorList([sampling]),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        texts += tokenizer.batch_decode(written[:, asked:], skip_special_tokens=True)
+    return texts
+
+
+class SeededSampling:
+    """A logits processor: after it, the largest score is a draw with the row's own seed.
+
+    `words` are each row's words that `spec.tag_bias` favours (see `captions.writing.tag_words`),
+    `asked` is the length of the prompts. The penalty means what vLLM's `presence_penalty` means.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        spec: CaptionSpec,
+        *,
+        asked: int = 0,
+        words: Sequence[Sequence[Spellings]] | None = None,
+    ) -> None:
+        self._streams = [np.random.default_rng(seed) for seed in seeds]
+        self._spec, self._asked, self._read = spec, asked, asked
+        self._words = [UnwrittenTagWords(row) for row in words or ()]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [B, V] -> scores with all but the top k at -inf and noise on those."""
+        scores = self._favoured(input_ids, scores.float())
+        if self._spec.temperature == 0:
+            return scores
+        values, places = scores.topk(min(self._spec.top_k or scores.shape[1], scores.shape[1]))
+        noise = np.stack([stream.gumbel(size=values.shape[1]) for stream in self._streams])
+        drawn = values / self._spec.temperature + torch.from_numpy(noise).to(values)
+        return torch.full_like(scores, -torch.inf).scatter(1, places, drawn)
+
+    def _favoured(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self._words:
+            new = input_ids[:, self._read :].tolist()
+            self._read = input_ids.shape[1]
+            tokens = [row.after(own) for row, own in zip(self._words, new, strict=True)]
+            rows = [row for row, own in enumerate(tokens) for _ in own]
+            scores = scores.clone()
+            scores[rows, [token for own in tokens for token in own]] += self._spec.tag_bias
+        if self._spec.presence_penalty:
+            written = torch.zeros_like(scores).scatter(1, input_ids[:, self._asked :], 1.0)
+            scores = scores - self._spec.presence_penalty * written
+        return scores

@@ -1,0 +1,1 @@
+"""Duplicates: tracks that are one song."""

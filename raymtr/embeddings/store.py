@@ -1,0 +1,341 @@
+"""The vectors of one model on storage: whole shards, each committed once, by one owner.
+
+A shard is up to four Parquet files of one name, the hash of its track ids:
+
+    windows/<shard>.parquet       written first
+    sources/<shard>.parquet       then: the file, and its version, each of its tracks was made from
+    dead_letter/<shard>.parquet   then, where a track of the shard failed
+    tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
+
+A run killed between two of these leaves files without their commit; the next owner removes them,
+so every track stands once in `tracks/` or in `dead_letter/`. A track whose file has changed since
+is taken out of its shard and embedded again. Only the driver of a run writes, so no worker can
+outlive its driver and commit late. Should two drivers live at once, the token in `run.json`
+decides: whoever wrote it last owns the folder, the other stops at its next commit.
+
+Given up: the driver's disk or network bounds the vectors written per second. At 512 bytes a
+window that is some hundred thousand windows a second, more than sixteen GPUs make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import audio, storage
+from raymtr.embeddings.tables import (
+    MADE_FROM,
+    SOURCES,
+    dead_letters_of,
+    sounding_otherwise,
+    tracks_of,
+    windows_of,
+    with_adopted_digests,
+    with_digest,
+)
+from raymtr.errors import InputError, UnusableError
+from raymtr.specs import Precision, from_dict, to_dict
+from raymtr.track import DEAD_LETTER
+from raymtr.workspace import Workspace
+
+RUN = "run.json"
+EVERY_CODE = "all"
+BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
+WITHOUT_RULES = ("timeout", "bad_vector")  # codes of another kind than what decoding refuses
+TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
+
+
+EMBEDDED_SCHEMA = (
+    pa.schema(  # what the model made of one track: vectors, or the reason there are none
+        [
+            pa.field("track_id", pa.string()),
+            pa.field("uri", pa.string()),
+            pa.field("file_version", pa.string()),  # of the file, as the catalog had it
+            pa.field("audio_digest", pa.string()),  # of its coded audio, as it was decoded
+            pa.field("seconds", pa.float64()),  # decoded
+            pa.field("starts_s", pa.list_(pa.float64())),  # [W]
+            pa.field("ends_s", pa.list_(pa.float64())),  # [W]
+            pa.field("vector", pa.list_(pa.float32())),  # [D], unit
+            pa.field("windows", pa.list_(pa.float32())),  # [W * D], unit rows
+            pa.field("code", pa.string()),
+            pa.field("reason", pa.string()),
+        ]
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """What a folder's vectors were made with; enough to load the same model again."""
+
+    fingerprint: str
+    precision: Precision
+    dim: int
+
+
+class EmbeddingStore:
+    """The shards under one `embeddings/<fingerprint>` folder."""
+
+    def __init__(self, folder: str, made_by: ModelRef) -> None:
+        self.folder, self.made_by = folder, made_by
+        self._token: str | None = None
+
+    @classmethod
+    def open(cls, folder: str) -> EmbeddingStore:
+        """The shards an earlier run left in `folder`."""
+        return cls(folder, from_dict(ModelRef, storage.read_json(f"{folder}/{RUN}")["made_by"]))
+
+    @property
+    def model_folder(self) -> str:
+        """Where the model that made the vectors is kept."""
+        return f"{self.folder}/model"
+
+    @property
+    def hung(self) -> str:
+        """Folder of a file per track whose decoder hung: see `audio.DecodeGuard`."""
+        return f"{self.folder}/hung"
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last run came to its end."""
+        return storage.exists(self._run_file) and not storage.read_json(self._run_file)["running"]
+
+    def take(self) -> None:
+        """Become the owner, and remove what an earlier owner left uncommitted."""
+        left_behind = storage.exists(self._run_file) and not self.complete
+        self._token = uuid.uuid4().hex
+        self._write_run(running=True)
+        if left_behind:
+            time.sleep(TAKEOVER_S)
+        self._sweep()
+
+    def release(self) -> None:
+        """The run is complete: the next owner need not wait for this one."""
+        self._check_owner()
+        self._sweep()
+        self._write_run(running=False)
+
+    def commit(self, embedded: pa.Table) -> None:
+        """Write one shard of EMBEDDED rows.
+
+        Raises UnusableError where another run has become the owner.
+        """
+        name = _shard_name(embedded["track_id"].to_pylist())
+        failed = embedded.filter(pc.is_valid(embedded["code"]))
+        good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
+        storage.write_table(self._file("windows", name), self._windows_of(good))
+        storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
+        if len(failed):
+            storage.write_table(self._file("dead_letter", name), dead_letters_of(failed))
+        self._check_owner()
+        storage.write_table(self._file("tracks", name), self._tracks_of(good))
+
+    def done(self) -> pa.ChunkedArray:
+        """Ids of every committed track, embedded or failed, in no order."""
+        chunks: list[pa.Array] = []
+        for table in (self._read("tracks", ["track_id"]), self.read_dead_letters()):
+            if table is not None:
+                chunks += table["track_id"].chunks
+        return pa.chunked_array(chunks, pa.string())
+
+    def remaining(self, catalog: pa.Table) -> pa.Table:
+        """SOURCES of the catalog's tracks with audio that no committed shard holds as it is now."""
+        undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
+        changed = pc.is_in(catalog["track_id"], value_set=self.changed(catalog))
+        wanted = pc.and_(pc.is_valid(catalog["uri"]), pc.or_(undone, changed))
+        return catalog.filter(wanted).select(SOURCES)
+
+    def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
+        """Ids of committed tracks whose audio is another one now."""
+        before = self._read("sources", MADE_FROM)
+        if before is None:
+            return pa.chunked_array([], pa.string())
+        return sounding_otherwise(before, catalog)
+
+    def adopt_digests(self, catalog: pa.Table) -> None:
+        """Note the digest of files that were embedded before there was one and are as they were."""
+        now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
+        for name in sorted(self._names("sources")) if len(now) else ():
+            held = storage.read_table(self._file("sources", name))
+            if (adopted := with_adopted_digests(held, now)) is not None:
+                self._check_owner()
+                storage.write_table(self._file("sources", name), adopted)
+
+    def forget(self, ids: pa.ChunkedArray) -> None:
+        """Take these tracks, embedded or failed, out of the shards that hold them.
+
+        `tracks/` is written last: after a kill on the way they are still known as changed.
+        """
+        for name in sorted(self._names("tracks")) if len(ids) else ():
+            sources = self._file("sources", name)
+            if not storage.exists(sources):
+                continue
+            held = storage.read_table(sources)["track_id"]
+            if not pc.any(pc.is_in(held, value_set=ids)).as_py():
+                continue
+            self._check_owner()
+            for kind in ("windows", "dead_letter", "tracks", "sources"):
+                if storage.exists(file := self._file(kind, name)):
+                    table = storage.read_table(file)
+                    gone = pc.is_in(table["track_id"], value_set=ids)
+                    storage.write_table(file, table.filter(pc.invert(gone)))
+
+    def account(self, catalog: pa.Table) -> dict[str, Any]:
+        """What became of the catalog's tracks over all runs; of a run that came to its end."""
+        letters = self.read_dead_letters()
+        letters = letters.filter(pc.is_in(letters["track_id"], value_set=catalog["track_id"]))
+        skipped = catalog["uri"].null_count
+        tried = len(catalog) - skipped
+        return {
+            "embedded": tried - len(letters),
+            "failed": len(letters),
+            "skipped": skipped,
+            "error_rate": len(letters) / tried if tried else 0.0,
+            "errors": dict(Counter(letters["code"].to_pylist()).most_common()),
+        }
+
+    def read_tracks(self) -> pa.Table:
+        """`track_id, vector` of every embedded track."""
+        table = self._read("tracks", ["track_id", "vector"])
+        if table is not None:
+            return table
+        return tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim).select(
+            ["track_id", "vector"]
+        )
+
+    def lengths(self) -> pa.Table:
+        """`track_id, seconds` of the tracks whose decoded length is known."""
+        table = self._read("tracks", ["track_id", "seconds"])
+        if table is None or "seconds" not in table.column_names:
+            table = EMBEDDED_SCHEMA.empty_table().select(["track_id", "seconds"])
+        return table.filter(pc.is_valid(table["seconds"]))
+
+    def window_tables(self) -> Iterator[pa.Table]:
+        """`track_id, start_s, end_s, vector` of every window, a committed shard at a time."""
+        for name in sorted(self._names("windows") & self._names("tracks")):
+            yield storage.read_table(self._file("windows", name))
+
+    def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
+        """The rows of `read_tracks`, and those of `window_tables`, that are of these tracks.
+
+        Of the shards that hold none of them only the ids are read.
+        """
+        tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
+        windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
+        for name in sorted(self._names("tracks")):
+            held = storage.read_table(self._file("tracks", name), ["track_id"])
+            if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
+                for kind, parts in (("tracks", tracks), ("windows", windows)):
+                    table = storage.read_table(self._file(kind, name))
+                    parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))
+        return pa.concat_tables(tracks, promote_options="default"), pa.concat_tables(windows)
+
+    def read_dead_letters(self) -> pa.Table:
+        """`track_id, uri, code, reason` of every track that failed."""
+        table = self._read("dead_letter", list(DEAD_LETTER.names))
+        return DEAD_LETTER.empty_table() if table is None else table
+
+    def refused_by_older_rules(self) -> pa.ChunkedArray:
+        """Ids of tracks that decoding refused by other rules than today's."""
+        letters = self._read("dead_letter", ["track_id", "code", "rules"])
+        if letters is None:
+            return pa.chunked_array([], pa.string())
+        old = pa.chunked_array([pa.array([True] * len(letters))])
+        if "rules" in letters.column_names:
+            old = pc.not_equal(pc.fill_null(letters["rules"], 0), audio.RULES)
+        other = pc.is_in(letters["code"], value_set=pa.array(WITHOUT_RULES))
+        return letters["track_id"].filter(pc.and_(old, pc.invert(other)))
+
+    def forget_failures(self, codes: Sequence[str]) -> None:
+        """Drop the dead letters of these `codes`, so that their tracks are tried again.
+
+        Raises InputError on a code that no dead letter has.
+        """
+        letters = self.read_dead_letters()
+        found = sorted(set(letters["code"].to_pylist()))
+        unknown = sorted(set(codes) - {*found, EVERY_CODE})
+        if unknown:
+            raise InputError(
+                f"no track failed with {unknown[0]!r}; codes here: {', '.join(found) or 'none'}"
+            )
+        wanted = found if EVERY_CODE in codes else sorted(codes)
+        if audio.HUNG in wanted:
+            storage.delete(self.hung)
+        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
+
+    def _tracks_of(self, good: pa.Table) -> pa.Table:
+        return tracks_of(good, self.made_by.dim)
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        return windows_of(good, self.made_by.dim)
+
+    @property
+    def _run_file(self) -> str:
+        return f"{self.folder}/{RUN}"
+
+    def _write_run(self, *, running: bool) -> None:
+        run = {"run": self._token, "running": running, "made_by": to_dict(self.made_by)}
+        storage.write_json(self._run_file, run)
+
+    def _file(self, kind: str, name: str) -> str:
+        return f"{self.folder}/{kind}/{name}.parquet"
+
+    def _names(self, kind: str) -> set[str]:
+        files = storage.list_files(f"{self.folder}/{kind}", suffix=".parquet")
+        return {name.removesuffix(".parquet") for name in files}
+
+    def _read(self, kind: str, columns: list[str]) -> pa.Table | None:
+        return storage.read_tables(f"{self.folder}/{kind}", columns)
+
+    def _sweep(self) -> None:
+        committed = self._names("tracks")
+        for kind in BESIDE:
+            for name in self._names(kind) - committed:
+                storage.delete(self._file(kind, name))
+
+    def _check_owner(self) -> None:
+        if storage.read_json(self._run_file)["run"] != self._token:
+            raise UnusableError(
+                f"another embed job has taken over {self.folder}; let one of them finish alone"
+            )
+
+
+def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:
+    """The shards of a model: the one named, else the one whose embedding finished last.
+
+    Raises InputError where there is none, or none that finished.
+    """
+    folders = storage.list_folders(workspace.path("embeddings"))
+    found = [EmbeddingStore.open(workspace.embeddings(name)) for name in folders]
+    seen = ", ".join(folders) or "none"
+    if fingerprint is not None:
+        found = [shards for shards in found if shards.made_by.fingerprint == fingerprint]
+        if not found:
+            raise InputError(f"no embeddings of model {fingerprint!r} here; there are: {seen}")
+        return found[0]
+    finished = [shards for shards in found if shards.complete]
+    if not finished:
+        raise InputError(
+            f"no finished embeddings in {workspace.root} (there are: {seen}); run `raymtr embed`"
+        )
+    return max(finished, key=lambda shards: storage.modified_s(f"{shards.folder}/{RUN}"))
+
+
+def matrix_of(column: pa.ChunkedArray) -> np.ndarray:
+    """A column of fixed-size vectors as an array [N, D]."""
+    dim = column.type.list_size
+    flat = pc.list_flatten(column.combine_chunks()).to_numpy(zero_copy_only=False)
+    return np.asarray(flat).reshape(-1, dim)
+
+
+def _shard_name(ids: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

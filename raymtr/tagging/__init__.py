@@ -1,0 +1,1 @@
+"""Tagging: the tags that are heard in a recording, and its measured attributes."""

@@ -1,0 +1,112 @@
+"""What was heard in each track, on storage: `heard/`, a row a track, its windows beside it.
+
+    heard/tracks/*.parquet    track_id, seconds, a column for each label, vocal, bpm, key, ...,
+                              heard (labels that count), provenance (what heard it)
+    heard/windows/*.parquet   track_id, start_s, end_s, a column for each label
+
+The shards are those of embeddings (embeddings.store), with other columns: what is heard is kept
+apart from the owner's tags, which no job changes. tagging.columns joins the filterable part to a
+catalog.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.embeddings.embed_tracks import one_row, with_replica
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, RUN, EmbeddingStore, ModelRef
+from raymtr.tagging.ears import LABELS, VERSION, WINDOW_S, Ears, Heard
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+MEASURED = pa.schema(
+    [
+        *(pa.field(name, pa.float32()) for name in ("bpm", "bpm_confidence")),
+        pa.field("bpm_alternatives", pa.list_(pa.float32())),
+        *(pa.field(name, pa.string()) for name in ("key", "mode")),
+        *(pa.field(name, pa.float32()) for name in ("key_confidence", "loudness_lufs")),
+        *(pa.field(name, pa.float32()) for name in ("energy", "brightness", "vocal")),
+        pa.field("heard", pa.list_(pa.string())),
+    ]
+)
+# As EMBEDDED, the labels' probabilities in the vector's place; a failed track has nothing measured.
+HEARD = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
+MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
+
+
+class HeardShards(EmbeddingStore):
+    """The shards under `heard/`; what an older version heard is heard anew."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        super().__init__(workspace.heard, MADE_BY)
+
+    def take(self) -> None:
+        """Become the owner; what another version left is removed."""
+        if storage.exists(f"{self.folder}/{RUN}"):
+            before = storage.read_json(f"{self.folder}/{RUN}")["made_by"]["fingerprint"]
+            if before != VERSION:
+                LOG.info("what %s heard is heard anew by %s", before, VERSION)
+                storage.delete(self.folder)
+        super().take()
+
+    def read(self) -> pa.Table | None:
+        """All tracks' rows; None where nothing was heard yet."""
+        return storage.read_tables(f"{self.folder}/tracks")
+
+    def _tracks_of(self, good: pa.Table) -> pa.Table:
+        columns = {name: good[name] for name in ("track_id", "seconds")}
+        columns |= self._labels(good["vector"]) | {name: good[name] for name in MEASURED.names}
+        return pa.table(columns | {"provenance": pa.array([VERSION] * len(good), pa.string())})
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        starts = good["starts_s"].combine_chunks()
+        times = {
+            "track_id": good["track_id"].take(pc.list_parent_indices(starts)),
+            "start_s": pc.list_flatten(starts),
+            "end_s": pc.list_flatten(good["ends_s"].combine_chunks()),
+        }
+        return pa.table(times | self._labels(good["windows"]))
+
+    def _labels(self, lists: pa.ChunkedArray) -> dict[str, np.ndarray]:
+        flat = pc.list_flatten(lists.combine_chunks()).to_numpy(zero_copy_only=False)
+        rows = np.asarray(flat, np.float32).reshape(-1, len(LABELS))
+        return {label: rows[:, place] for place, label in enumerate(LABELS)}
+
+
+class HearTracks:
+    """DECODED rows at 16 kHz, a window being the whole track -> HEARD rows."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._ears = Ears()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One row out for each row in, in order."""
+        rows = batch.drop_columns("samples").to_pylist()
+        tables = [HEARD.empty_table()]
+        for row, samples in zip(rows, batch["samples"], strict=True):
+            if row["code"] is None:
+                sound = np.frombuffer(samples.as_buffer(), np.float32)
+                row |= _columns_of(self._ears.hear(sound))
+                row["ends_s"] = np.minimum(row["starts_s"] + WINDOW_S, row["seconds"])
+            tables.append(one_row(HEARD, row))
+        return with_replica(pa.concat_tables(tables))
+
+
+def _columns_of(heard: Heard) -> dict[str, object]:
+    measured = vars(heard.attributes)
+    return {
+        **{name: measured[name] for name in MEASURED.names if name in measured},
+        "starts_s": heard.starts_s,
+        "vector": heard.labels,
+        "windows": heard.windows,
+        "vocal": heard.vocal,
+        "heard": heard.named,
+    }

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from raymtr import storage
+from raymtr.errors import UnusableError
+from raymtr.index.lock import _document, index_lock
+from raymtr.workspace import Workspace
+
+HOLD = """
+import sys, time
+from raymtr.index.lock import index_lock
+from raymtr.workspace import Workspace
+with index_lock(Workspace.open(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def workspace(make_workspace: Callable) -> Workspace:
+    return make_workspace([{"track_id": "a"}])
+
+
+def test_a_second_job_is_refused_until_the_first_is_done(workspace: Workspace) -> None:
+    refused = pytest.raises(UnusableError, match=rf"process {os.getpid()} on .*let it finish")
+    with index_lock(workspace), refused, index_lock(workspace):
+        raise AssertionError("two owners")
+    with index_lock(workspace):
+        pass
+
+
+def test_a_killed_job_leaves_nothing_locked(workspace: Workspace) -> None:
+    command = [sys.executable, "-c", HOLD, workspace.root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout and job.stdout.readline() == "held\n"
+        refused = pytest.raises(UnusableError, match=f"process {job.pid} on")
+        with refused, index_lock(workspace):
+            raise AssertionError("two owners")
+        job.kill()
+    with index_lock(workspace):
+        pass
+
+
+def test_where_there_are_no_locks_a_document_stands_for_one(tmp_path: Path) -> None:
+    uri = f"{tmp_path}/owner"
+    refused = pytest.raises(UnusableError, match=r"delete .*owner")
+    with _document(uri), refused, _document(uri):
+        raise AssertionError("two owners")
+    assert not storage.exists(uri)
