@@ -1,4 +1,5 @@
-"""A whole search over 10^6 tracks: time by kind of query, by selectivity of a filter, and by arm.
+"""A whole search over 10^6 tracks: time by kind of query, by selectivity of a filter, and by
+retriever.
 
     python benchmarks/search_scale.py [--tracks 1000000] [--keep FOLDER]
 
@@ -8,7 +9,7 @@ is timed is understanding, search, fusion and the rows of ten hits, on one clien
 filter stand LanceDB called directly with its defaults (20 probes, no refinement), and the recall of
 both against an exact scan of the rows the filter lets through.
 
-Asked: the fusion of four arms takes at most 1.5 times its slowest arm alone.
+Asked: the fusion of four retrievers takes at most 1.5 times its slowest retriever alone.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from index_scale import ASKED, HITS, World, published
 from raymtr import storage
 from raymtr.index.filters import parse_filter
 from raymtr.index.track_table import TrackTable, table_name
-from raymtr.search.arms import Direction, run_arms
 from raymtr.search.request import read_request
+from raymtr.search.retrievers import Direction, retrieve
 from raymtr.search.searcher import Encoded, Searcher
 from raymtr.search.understand import understand
 
 QUERIES, DIM = 100, 128
 ASKED_FUSION = 1.5
-LIMIT = 100  # of an arm, for a page of ten
+LIMIT = 100  # of a retriever, for a page of ten
 
 
 def main() -> None:
@@ -99,7 +100,7 @@ def by_kind(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndar
 
 
 def by_filter(table: TrackTable, rows: pa.Table, vectors: np.ndarray) -> None:
-    """The vector arm at four selectivities, ours and LanceDB's own."""
+    """The vector retriever at four selectivities, ours and LanceDB's own."""
     held = lancedb.connect(table._db.uri).open_table(table_name("vectors", table.build.name))
     ids, matrix = table.all_vectors()
     known = np.array(ids)
@@ -142,7 +143,7 @@ def by_filter(table: TrackTable, rows: pa.Table, vectors: np.ndarray) -> None:
 
 
 def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
-    """Four arms together against each of them alone."""
+    """Four retrievers together against each of them alone."""
     table = searcher.table
     texts = [" ".join(row["tags"][:3]) for row in some]
     threads = ThreadPoolExecutor(4)
@@ -153,7 +154,7 @@ def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarr
         request = read_request({"text": texts[number], "like": [some[number]["track_id"]]}, table)
         directions = [Direction("sound", examples[number]), Direction("text", vectors[number])]
         understood = understand(texts[number], table)
-        return run_arms(table, request, understood, directions, limit=LIMIT, threads=threads)
+        return retrieve(table, request, understood, directions, limit=LIMIT, threads=threads)
 
     sides: dict[str, Callable[[int], Any]] = {
         "sound": lambda n: table.nearest(examples[n], limit=LIMIT),
@@ -171,10 +172,10 @@ def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarr
             run(number)
             times.append(1e3 * (time.perf_counter() - began))
         medians[name] = float(np.median(times))
-        print(f"arm {name:10} p50 {medians[name]:.1f} ms")
+        print(f"retriever {name:10} p50 {medians[name]:.1f} ms")
     ratio = medians.pop("all four") / max(medians.values())
     met = "met " if ratio <= ASKED_FUSION else "MISS"
-    print(f"{met} four arms take {ratio:.2f} times the slowest alone, asked {ASKED_FUSION}")
+    print(f"{met} four retrievers take {ratio:.2f} times the slowest alone, asked {ASKED_FUSION}")
 
 
 if __name__ == "__main__":

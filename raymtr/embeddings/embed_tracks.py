@@ -49,7 +49,7 @@ def decode_tracks(
 ) -> Iterator[pa.Table]:
     """SOURCES -> a DECODED row each, one at a time, so that memory holds one track.
 
-    `hung` is the folder `Shards.hung`, see `audio.DecodeGuard`.
+    `hung` is the folder `EmbeddingStore.hung`, see `audio.DecodeGuard`.
     """
     yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
 

@@ -1,8 +1,8 @@
 """Several ranked lists -> one: weighted reciprocal ranks, exact names first.
 
 Reciprocal rank fusion (Cormack et al. 2009) needs no common scale of scores, which cosines, BM25
-and places in an artist graph do not have. Each list is an *arm*; an arm that is `sure` (a title
-the user typed) goes before everything else instead of being averaged in.
+and places in an artist graph do not have. Each list comes from a *retriever*; a retriever that is
+`sure` (a title the user typed) goes before everything else instead of being averaged in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RRF_K = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Arm:
+class Retrieved:
     """One ranked list of track ids with scores, and what it stands for."""
 
     by: str  # title, artist, sound, words, names, artist graph ...
@@ -30,7 +30,7 @@ class Arm:
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A track with its fused score, in (0, 1], and its place in each arm."""
+    """A track with its fused score, in (0, 1], and its place in each retriever."""
 
     track_id: str
     score: float = 0.0
@@ -39,25 +39,26 @@ class Candidate:
     folded: list[str] = field(default_factory=list)  # its duplicates that it stands for
 
 
-def fuse(arms: Sequence[Arm]) -> list[Candidate]:
-    """Candidates of all arms, best first; 1 is the first place in every arm, or a sure hit.
+def fuse(retrieved: Sequence[Retrieved]) -> list[Candidate]:
+    """Candidates of all retrievers, best first; 1 is the first place in every retriever, or a sure
+    hit.
 
-    Ties keep the order of the first arm, then of ids, so the same search gives the same list.
+    Ties keep the order of the first retriever, then of ids, so the same search gives the same list.
     """
     candidates: dict[str, Candidate] = {}
-    best = sum(arm.weight for arm in arms if not arm.sure) / (RRF_K + 1)
-    for arm in arms:
-        for place, (track_id, score) in enumerate(arm.ranked, start=1):
+    best = sum(one.weight for one in retrieved if not one.sure) / (RRF_K + 1)
+    for one in retrieved:
+        for place, (track_id, score) in enumerate(one.ranked, start=1):
             here = candidates.setdefault(track_id, Candidate(track_id=track_id))
-            here.sure |= arm.sure
-            if not arm.sure:
-                here.score += arm.weight / (RRF_K + place) / best
-            here.why.append({"by": arm.by, "rank": place, "score": round(score, 4)})
+            here.sure |= one.sure
+            if not one.sure:
+                here.score += one.weight / (RRF_K + place) / best
+            here.why.append({"by": one.by, "rank": place, "score": round(score, 4)})
     sure_order = {
         track_id: place
-        for arm in reversed(arms)
-        if arm.sure
-        for place, (track_id, _) in enumerate(arm.ranked)
+        for one in reversed(retrieved)
+        if one.sure
+        for place, (track_id, _) in enumerate(one.ranked)
     }
     for here in candidates.values():
         if here.sure:

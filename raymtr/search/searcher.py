@@ -3,8 +3,8 @@
 It follows the pointer when it is opened and stays on that build, until the build's files are gone:
 then `search` goes on with the one that serves. The model is the one kept with the embeddings; it is
 loaded when a query first needs it (words alone do not), and refused when its fingerprint is not the
-table's. How a query is read stands in `understand`, what is looked up in `arms`, how lists become
-one in `ranking`; here they are put in order and made into an answer.
+table's. How a query is read stands in `understand`, what is looked up in `retrievers`, how lists
+become one in `ranking`; here they are put in order and made into an answer.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
-from raymtr.search.arms import Direction, run_arms, sentences_of
 from raymtr.search.constraints import always, binds_to_tracks, tiers
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
-from raymtr.search.ranking import Arm, Candidate, cap_per_artist, diversify, fold_groups, fuse
+from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
+from raymtr.search.retrievers import Direction, retrieve, sentences_of
 from raymtr.search.steering import directions_of, hits_along, sentences_beside
 from raymtr.search.suggest import suggestions
 from raymtr.search.understand import Understood, similar_artist, understand
@@ -42,8 +42,8 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
 
-ARM_THREADS = 8  # of all searches of one searcher; two queries' arms
-CANDIDATES = 100  # of each arm, for a page of 10
+RETRIEVER_THREADS = 8  # of all searches of one searcher; two queries' retrievers
+CANDIDATES = 100  # of each retriever, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 LEAST_SURE = 0.1  # score of the best hit where nothing of the question was understood
 HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
@@ -84,7 +84,7 @@ class Searcher:
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
         self._checked: set[Side] = set()  # of the model
-        self._threads = ThreadPoolExecutor(ARM_THREADS, thread_name_prefix="arm")
+        self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
         """The model that made the table's vectors, that side of it checked.
@@ -296,7 +296,7 @@ class Searcher:
         for tier in tiers(understood, base, self.vocabulary):
             limit = min(everything, block)
             while True:
-                arms = run_arms(
+                retrieved = retrieve(
                     self.table,
                     replace(request, where=base),
                     understood,
@@ -306,9 +306,9 @@ class Searcher:
                     tier=tier,
                 )
                 searched = time.perf_counter()
-                self._add(arms, understood, found)
+                self._add(retrieved, understood, found)
                 kept = self._allowed(request, understood, list(found.values()))
-                full = any(len(arm.ranked) >= limit for arm in arms)
+                full = any(len(one.ranked) >= limit for one in retrieved)
                 if len(kept) >= wanted or limit >= everything or not full:
                     break
                 limit = min(everything, 4 * limit)
@@ -323,15 +323,15 @@ class Searcher:
         ], searched
 
     def _add(
-        self, arms: Sequence[Arm], understood: Understood, found: dict[str, Candidate]
+        self, retrieved: Sequence[Retrieved], understood: Understood, found: dict[str, Candidate]
     ) -> None:
-        """The arms' candidates behind those found before, none scored above them.
+        """The retrievers' candidates behind those found before, none scored above them.
 
         A score says how much of the question was understood, too: nonsense does not score 1.
         """
         sure = max(understood.known_share, LEAST_SURE)
         least = min((candidate.score for candidate in found.values()), default=1.0)
-        for candidate in fuse(arms):
+        for candidate in fuse(retrieved):
             if candidate.track_id not in found:
                 score = candidate.score if candidate.sure else sure * candidate.score
                 candidate.score = min(score, least)

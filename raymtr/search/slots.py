@@ -1,7 +1,7 @@
 """What a question was understood to ask: typed slots, each with the words it came from.
 
-A slot is made once, by `understand`, and read by everything after it: the filter and the arms are
-made from slots, and an answer echoes them as they stand here. Names stand as the catalog spells
+A slot is made once, by `understand`, and read by everything after it: the filter and the retrievers
+are made from slots, and an answer echoes them as they stand here. Names stand as the catalog spells
 them.
 """
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from raymtr.index.track_table import TrackTable
-from raymtr.search.arms import Direction, example_vectors, steer_away, steer_toward
 from raymtr.search.lexicon import Lexicon
 from raymtr.search.request import SearchRequest
+from raymtr.search.retrievers import Direction, example_vectors, steer_away, steer_toward
 from raymtr.search.slots import Direction as Way
 from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import Vocabulary

@@ -27,9 +27,9 @@ function words(hit) {
   for (const tag of [...matched, ...(hit.tags || []).filter((tag) => !matched.has(tag))].slice(0, 6)) {
     why.append(make("span", matched.has(tag) ? "tag matched" : "tag", tag), " ");
   }
-  const arms = hit.why.filter((reason) => reason.rank);
-  const because = make("span", "because", arms.map((reason) => REASONS[reason.by] || reason.by).join(", "));
-  because.title = arms.map((reason) => `${reason.by}: number ${reason.rank}`).join(", ");
+  const reasons = hit.why.filter((reason) => reason.rank);
+  const because = make("span", "because", reasons.map((reason) => REASONS[reason.by] || reason.by).join(", "));
+  because.title = reasons.map((reason) => `${reason.by}: number ${reason.rank}`).join(", ");
   why.append(because);
   node.append(why);
   return node;

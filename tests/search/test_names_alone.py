@@ -13,9 +13,9 @@ from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
-from raymtr.search.arms import Direction, run_arms
 from raymtr.search.ranking import fuse
 from raymtr.search.request import read_request
+from raymtr.search.retrievers import Direction, retrieve
 from raymtr.search.understand import understand
 from raymtr.specs import SearchSpec
 
@@ -51,10 +51,10 @@ def first_page(table: TrackTable, text: str, where: str | None = None) -> list[s
     request = read_request({"text": text, "where": where}, table)
     directions = [Direction("text", np.eye(DIM, dtype=np.float32)[0])]
     with ThreadPoolExecutor(4) as threads:
-        arms = run_arms(
+        retrieved = retrieve(
             table, request, understand(text, table), directions, limit=100, threads=threads
         )
-    return [candidate.track_id for candidate in fuse(arms)[:PAGE]]
+    return [candidate.track_id for candidate in fuse(retrieved)[:PAGE]]
 
 
 @pytest.mark.parametrize("text", ["nadie", "Hollander", "hollander nadie", "nadie blue hours"])

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from raymtr.search.ranking import Arm, Candidate, cap_per_artist, fuse
+from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, fuse
 
 
 def test_fusion_is_the_weighted_sum_of_reciprocal_ranks() -> None:
-    """Cormack et al. 2009: 1 / (60 + rank); scaled so that first in all arms is 1."""
-    text = Arm(by="text", ranked=[("a", 0.9), ("b", 0.8)], weight=2.0)
-    words = Arm(by="words", ranked=[("b", 7.0), ("c", 1.0)])
+    """Cormack et al. 2009: 1 / (60 + rank); scaled so that first in all retrievers is 1."""
+    text = Retrieved(by="text", ranked=[("a", 0.9), ("b", 0.8)], weight=2.0)
+    words = Retrieved(by="words", ranked=[("b", 7.0), ("c", 1.0)])
     fused = fuse([text, words])
     assert [c.track_id for c in fused] == ["b", "a", "c"]
     best = 3 / 61
@@ -21,23 +21,23 @@ def test_fusion_is_the_weighted_sum_of_reciprocal_ranks() -> None:
 
 
 def test_sure_hits_come_first_in_their_order() -> None:
-    arms = [
-        Arm(by="title", ranked=[("z", 1.0), ("y", 1.0)], sure=True),
-        Arm(by="text", ranked=[("a", 0.9), ("y", 0.8)]),
+    retrieved = [
+        Retrieved(by="title", ranked=[("z", 1.0), ("y", 1.0)], sure=True),
+        Retrieved(by="text", ranked=[("a", 0.9), ("y", 0.8)]),
     ]
-    fused = fuse(arms)
+    fused = fuse(retrieved)
     assert [c.track_id for c in fused] == ["z", "y", "a"]
     assert [c.score for c in fused] == pytest.approx([1.0, 1.0, 1.0])
     assert [c.sure for c in fused] == [True, True, False]
 
 
 def test_scores_never_rise_along_the_list() -> None:
-    arms = [
-        Arm(by="text", ranked=[(f"t{i}", 1.0 - i / 50) for i in range(50)]),
-        Arm(by="words", ranked=[(f"t{i}", 1.0) for i in range(49, -1, -3)], weight=0.5),
-        Arm(by="names", ranked=[("t30", 1.0)], weight=0.25),
+    retrieved = [
+        Retrieved(by="text", ranked=[(f"t{i}", 1.0 - i / 50) for i in range(50)]),
+        Retrieved(by="words", ranked=[(f"t{i}", 1.0) for i in range(49, -1, -3)], weight=0.5),
+        Retrieved(by="names", ranked=[("t30", 1.0)], weight=0.25),
     ]
-    scores = [c.score for c in fuse(arms)]
+    scores = [c.score for c in fuse(retrieved)]
     assert scores == sorted(scores, reverse=True) and 0 < scores[-1] < scores[0] <= 1
 
 

@@ -1,10 +1,10 @@
-"""What is looked up for a request: the arms of each kind of query, with their weights.
+"""What is looked up for a request: the retrievers of each kind of query, with their weights.
 
-Each arm gets what is its own. A title or an artist is certain, so it is a sure arm. "Similar to"
-asks the anchors' own sound, the artist graph, and the text tower, which was trained on the sentence
-`similar with artist ...`; in a catalog of words, the tags that tell the anchors from others. A
-description asks the text tower, the words of tags and captions for its tags and for words that no
-slot took, and names for the latter alone.
+Each retriever gets what is its own. A title or an artist is certain, so it is a sure retriever.
+"Similar to" asks the anchors' own sound, the artist graph, and the text tower, which was trained on
+the sentence `similar with artist ...`; in a catalog of words, the tags that tell the anchors from
+others. A description asks the text tower, the words of tags and captions for its tags and for words
+that no slot took, and names for the latter alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raymtr.index.conditions import Condition
 from raymtr.index.filters import Filter, joined
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.names import name_key, spoken_name
-from raymtr.search.ranking import Arm
+from raymtr.search.ranking import Retrieved
 from raymtr.search.request import SearchRequest
 from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
@@ -44,7 +44,8 @@ WEIGHTS = {
 # of 0.5) to 0.97 (2); prose that shares its words with anything is left to the text tower.
 LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
 # Of names, where a word of the query is in no tag or caption, so that only a name can have meant
-# it: as much as all other arms together. At 0.5 the 61st of a list by sound comes before any name.
+# it: as much as all other retrievers together. At 0.5 the 61st of a list by sound comes before any
+# name.
 NAMES_ALONE_WEIGHT = 4.0
 PROFILE_TAGS = 8  # that tell anchors from others
 CALLED_SO = 3  # tracks shown that are called as a tag is
@@ -52,7 +53,7 @@ CALLED_SO = 3  # tracks shown that are called as a tag is
 
 @dataclass(frozen=True)
 class Direction:
-    """A unit vector [D] to search along, and which arm it makes."""
+    """A unit vector [D] to search along, and which retriever it makes."""
 
     by: str
     vector: np.ndarray
@@ -100,7 +101,7 @@ def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.nda
     return _unit(vector + TOWARD * _unit(up - down))
 
 
-def run_arms(
+def retrieve(
     table: TrackTable,
     request: SearchRequest,
     understood: Understood,
@@ -109,22 +110,23 @@ def run_arms(
     limit: int,
     threads: Executor,
     tier: Filter | None = None,
-) -> list[Arm]:
-    """Every arm that has something to say, with up to `limit` tracks each, asked side by side.
+) -> list[Retrieved]:
+    """Every retriever that has something to say, with up to `limit` tracks each, asked side by
+    side.
 
     `tier`, in the place of the request's own filter, holds for all but the tracks that a title
     names.
     """
     base, where = request.where, tier or request.where
-    asked: list[tuple[Arm, Future[Ranked]]] = []
+    asked: list[tuple[Retrieved, Future[Ranked]]] = []
 
-    def ask(arm: Arm, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
-        asked.append((arm, threads.submit(look_up, *about, **how)))
+    def ask(one: Retrieved, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
+        asked.append((one, threads.submit(look_up, *about, **how)))
 
     sure = understood.kind in ("title", "artist", "album")
     if sure:
         named = base if understood.kind == "title" else where
-        ask(Arm(by=understood.kind, sure=True), _named, table, understood.tracks, named)
+        ask(Retrieved(by=understood.kind, sure=True), _named, table, understood.tracks, named)
     alone = sure and (
         understood.kind == "album" or bool(understood.include and understood.kind == "artist")
     )
@@ -142,19 +144,20 @@ def run_arms(
     words, names = lexical_texts(understood)
     if request.mode != "semantic" and not alone:
         if words:
-            arm = Arm(by="words", weight=_words_weight(table, words))
-            ask(arm, table.match_words, words, limit=limit, where=where)
+            one = Retrieved(by="words", weight=_words_weight(table, words))
+            ask(one, table.match_words, words, limit=limit, where=where)
         if names:
             ask(_weighted("names"), _names, table, names, limit=limit, where=where)
     if not asked and where is not None:
         ask(_weighted("filter"), _all_of, table, where, limit)
-    arms = [replace(arm, ranked=found.result()) for arm, found in asked]
-    arms = [arm for arm in arms if arm.ranked]
-    if any(arm.by == "names" for arm in arms) and _only_a_name(table, names[-1], where):
-        arms = [
-            replace(arm, weight=NAMES_ALONE_WEIGHT) if arm.by == "names" else arm for arm in arms
+    retrieved = [replace(one, ranked=found.result()) for one, found in asked]
+    retrieved = [one for one in retrieved if one.ranked]
+    if any(one.by == "names" for one in retrieved) and _only_a_name(table, names[-1], where):
+        retrieved = [
+            replace(one, weight=NAMES_ALONE_WEIGHT) if one.by == "names" else one
+            for one in retrieved
         ]
-    return arms
+    return retrieved
 
 
 def lexical_texts(understood: Understood) -> tuple[str, list[str]]:
@@ -212,8 +215,8 @@ def _mean_vector(table: TrackTable, anchor: Anchor) -> np.ndarray | None:
     return _weighted_mean(table.vectors(anchor.tracks), dict.fromkeys(anchor.tracks, 1.0))
 
 
-def _weighted(by: str) -> Arm:
-    return Arm(by=by, weight=WEIGHTS[by])
+def _weighted(by: str) -> Retrieved:
+    return Retrieved(by=by, weight=WEIGHTS[by])
 
 
 def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
