@@ -88,10 +88,10 @@ async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, An
     await ask(http, backend().track(track_id))
     question = {"like": [track_id], "k": _count(asked, 10), "mode": "semantic"}
     hits = (await ask_search(http, backend().search(question)))["hits"]
-    retrieved = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
+    by_sound = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
     return [
         {"entry": child(hit), "similarity": round(max(0.0, one["score"]) if one else -1, 4)}
-        for hit, one in zip(hits, retrieved, strict=True)
+        for hit, one in zip(hits, by_sound, strict=True)
     ]
 
 
