@@ -1,1 +1,1 @@
-"""The two towers: what turns audio and words into vectors of one space."""
+"""The audio tower and the text tower, which encode audio and text into one joint space."""

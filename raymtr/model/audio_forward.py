@@ -1,17 +1,18 @@
-"""Windows -> vectors as fast as this machine can, and always in one shape.
+"""The audio tower arranged for fast inference: windows -> vectors, in fixed batches.
 
-`two_towers` is written to be trained and read; this is the same sum arranged for inference. Batch
-norms are folded into the convolutions before them. On a CPU each convolution is one oneDNN call
-that also adds the shortcut and rectifies; or, where the extra `fast` is installed, all of them are
-OpenVINO graphs. A forward always has the device's fixed batch (the last one is padded), so a
-window's vector is byte-equal whatever stands beside it. Pooling and head stay float32.
+`two_towers` is the module for training. This file computes the same function faster. Batch norms
+are folded into the convolutions before them. On a CPU each convolution is one oneDNN call that also
+adds the shortcut and applies the ReLU. Where the extra `fast` is installed, all convolutions are
+OpenVINO graphs. A forward always runs the device's fixed batch size; the last batch is padded. So a
+window's vector is byte-equal whatever else is in its batch. Pooling and head stay float32.
 
-`bf16` means bfloat16 convolutions where the machine has instructions for them. On a CPU without,
-torch would imitate them at a third of float32's speed, so float32 is used and a log line says so.
-Everywhere the stem and the first shortcut, which reads it, stay float32. A log-mel is far from zero
-everywhere, so a rounded weight moves a whole channel, and all that follows hears it: this
-thirteenth of the work makes most of the error. CPUs and GPUs share a fingerprint, so they share
-this arrangement too, and TF32 is off: `raymtr.model.golden` tells another one by its vectors.
+`bf16` means bfloat16 convolutions where the machine has instructions for them. On a CPU without
+them torch would emulate bfloat16 at a third of float32's speed, so float32 is used and a log line
+says so. On all machines the stem and the first shortcut, which reads the stem's output, stay
+float32. Log-mel values are far from zero, so rounding one weight shifts a whole channel and every
+later layer. These layers are a thirteenth of the work, and in bfloat16 they would cause most of the
+error. CPUs and GPUs share a fingerprint, so both use this arrangement, with TF32 off. The golden
+vectors of `raymtr.model.golden` detect any other arrangement.
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import Precision
 
 LOG = logging.getLogger("raymtr")
-# A CPU core gains nothing from a second window, and its caches lose; a GPU needs many.
+# A batch of two is no faster on a CPU core and does not fit its caches; a GPU needs a large batch.
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 64}
 
 
 class Convolutions(Protocol):
-    """The tower up to its pooling: float32 log-mel [B, n_mels, frames] -> map [B, C, H, W]."""
+    """The tower before its pooling: float32 log-mel [B, n_mels, frames] -> map [B, C, H, W]."""
 
     def __call__(self, mel: Tensor) -> Tensor:
-        """The last stage's map."""
+        """The last stage's feature map."""
 
 
 class AudioForward:
-    """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Threads may share it."""
+    """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Thread-safe."""
 
     def __init__(
         self, towers: TwoTowers | ClapTowers, *, precision: Precision, device: torch.device
@@ -61,18 +62,18 @@ class AudioForward:
         self._busy = threading.Lock()
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Vectors of all windows, in order; a GPU computes one batch while the next is copied."""
+        """Return the vectors in input order; a GPU computes one batch while the next is copied."""
         vectors = np.empty((len(windows), self.dim), dtype=np.float32)
         shape = (self.batch, windows.shape[1])
         pinned = self.device.type == "cuda"
         staged, other = (torch.empty(shape, pin_memory=pinned) for _ in range(2))
-        waiting: tuple[np.ndarray, Tensor] | None = None  # rows, and the vectors begun for them
+        waiting: tuple[np.ndarray, Tensor] | None = None  # output rows, vectors in progress
         for start in range(0, len(windows), self.batch):
             part = windows[start : start + self.batch]
             staged.numpy()[: len(part)], staged.numpy()[len(part) :] = part, 0.0
             begun = vectors[start : start + len(part)], self._begin(staged)
             if waiting:
-                _finish(*waiting)  # its buffer is free for the next round
+                _finish(*waiting)  # frees its buffer for the next batch
             waiting, staged, other = begun, other, staged
         if waiting:
             _finish(*waiting)
@@ -80,19 +81,19 @@ class AudioForward:
 
     @torch.inference_mode()
     def _begin(self, waves: Tensor) -> Tensor:
-        """Start one batch; a GPU's vectors are done when they are copied from it."""
+        """Start one batch; on a GPU the result is ready once it is copied to the CPU."""
         with self._busy, exact_float32():
             vectors: Tensor = self._embed(waves.to(self.device, non_blocking=True))
         return vectors
 
 
 def _finish(rows: np.ndarray, made: Tensor) -> None:
-    """Wait for a batch, and write its vectors into `rows`; what was made of padding is dropped."""
+    """Wait for a batch and write its vectors into `rows`, without those of padding."""
     rows[:] = made.cpu().numpy()[: len(rows)]
 
 
 class FoldedTower:
-    """Waves [B, S] -> vectors [B, dim] by `TwoTowers`' audio side, arranged for this machine."""
+    """Waves [B, S] -> vectors [B, dim]: the audio side of `TwoTowers`, arranged for speed."""
 
     def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
         self._convolutions = choose_convolutions(towers, precision=precision, device=device)
@@ -101,13 +102,13 @@ class FoldedTower:
         self._head = copy.deepcopy(towers.audio_projector).to(device)
 
     def __call__(self, waves: Tensor) -> Tensor:
-        """Pooling and head in float32, whatever the convolutions ran in."""
+        """Compute the vectors; pooling and head are float32 in either precision."""
         vectors: Tensor = self._head(self._pool(self._convolutions(self._log_mel(waves)).float()))
         return vectors
 
 
 class WholeTower:
-    """The same by CLAP's or musicnn's own modules, as they are."""
+    """Waves [B, S] -> vectors [B, dim] through the unchanged modules of CLAP or musicnn."""
 
     def __init__(
         self, towers: TwoTowers | ClapTowers, *, precision: Precision, device: torch.device
@@ -116,7 +117,7 @@ class WholeTower:
         self._dtype = compute_dtype(precision, device)
 
     def __call__(self, waves: Tensor) -> Tensor:
-        """Half precision, where asked for and there, by autocast."""
+        """Compute the vectors; bfloat16 runs under autocast where requested and supported."""
         half = self._dtype == torch.bfloat16
         with torch.autocast(waves.device.type, dtype=torch.bfloat16, enabled=half):
             return self._towers.embed_audio(waves).float()
@@ -125,7 +126,7 @@ class WholeTower:
 def choose_convolutions(
     towers: TwoTowers, *, precision: Precision, device: torch.device
 ) -> Convolutions:
-    """The fastest way this machine has, said in the log."""
+    """Choose the fastest implementation available on this machine, and log it."""
     dtype = compute_dtype(precision, device)
     assert isinstance(towers.audio_tower, ModifiedResNet)
     tower = folded(towers.audio_tower)
@@ -146,7 +147,7 @@ def choose_convolutions(
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """What `precision` is computed in on `device`: bfloat16 only where there is hardware for it."""
+    """The dtype for `precision` on `device`: bfloat16 only where the hardware supports it."""
     if precision == "fp32":
         return torch.float32
     if device.type == "cpu" and not _cpu_has_bfloat16():
@@ -156,7 +157,7 @@ def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether there are instructions for it, and oneDNN, which can be told of fewer, uses them."""
+    """Whether the CPU has bfloat16 instructions and oneDNN, which can be restricted, uses them."""
     has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if not (has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16")):
         return False
@@ -165,7 +166,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def folded(tower: ModifiedResNet) -> ModifiedResNet:
-    """A copy of `tower` whose convolutions carry their batch norms' scale and shift."""
+    """A copy of `tower` with its batch norms' scale and shift folded into the convolutions."""
     tower = copy.deepcopy(tower).eval()
     for module in (tower, *blocks_of(tower)):
         for number in "123":

@@ -1,13 +1,14 @@
-"""CLAP behind the same verbs: an HTSAT and a RoBERTa in the places of our two towers.
+"""CLAP behind the interface of `TwoTowers`: HTSAT for audio, RoBERTa for text.
 
-Only LAION's release through `transformers` is read (Wu et al., ICASSP 2023, arXiv 2211.06687).
-`transformers` ends both sides in unit vectors; here they end before that, as everywhere in
-raymtr, and a track is cut into whole windows, so nothing is left of the random crops that make the
-same file embed differently from run to run. The extractor computes the mel, in float64 on a CPU:
-a tenth of the tower's time, and exactly the reference. A release whose windows of 10 s are fused
-with a picture of the whole clip sees, as its reference does, windows that are never "longer".
+Only LAION's release through `transformers` is supported (Wu et al., ICASSP 2023, arXiv 2211.06687).
+`transformers` normalises the output of both sides; here the vectors stay un-normalised, as
+everywhere in raymtr. A track is cut into whole windows. So there are no random crops, which make
+the original embed the same file differently on each run. The extractor computes the mel, in float64
+on a CPU. This takes a tenth of the tower's time and matches the reference exactly. Some releases
+fuse 10 s windows with a view of the whole clip. They receive windows that are never flagged
+"longer", as in the reference.
 
-Given up: training it, and CLAP's habit of repeating a short clip (it is padded, as for all models).
+Limitations: no training. A short clip is padded, as for all models, not repeated as in CLAP.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from raymtr.model.text_tower import NoTextTower, TextTower, quiet_transformers
 from raymtr.model.two_towers import UnfilledWeights
 from raymtr.specs import AudioSpec, TextTowerSpec, TowersSpec
 
-KIND = "clap"  # as `transformers` calls it in config.json, and we in ours
-MAX_TOKENS = 77  # what LAION trained with
-PARTS = "clap"  # folder of a saved model: config of both sides, extractor
+KIND = "clap"  # the model type in `transformers`' config.json and in ours
+MAX_TOKENS = 77  # as LAION trained
+PARTS = "clap"  # folder of a saved model: config of both sides, extractor, tokenizer
 
 
 class ClapTowers(nn.Module):
-    """Audio and text to [B, dim], un-normalised, with the surface of `TwoTowers`."""
+    """Audio and text to [B, dim], un-normalised, with the interface of `TwoTowers`."""
 
     def __init__(self, clap: Any, extractor: Any, tokenizer: Any | None) -> None:
-        """Around a `transformers` ClapModel; without `tokenizer` its text side is left out."""
+        """Wrap a `transformers` ClapModel; without `tokenizer` the text side is omitted."""
         super().__init__()
         self.config, self.extractor = clap.config, extractor
         self.spec = spec_of(clap.config, extractor, tokenizer)
         self.audio_tower, self.audio_projector = clap.audio_model, clap.audio_projection
-        # The pooler is a layer over the first token's state, which is what a TextTower gives.
+        # The pooler is a layer over the first token's state, which is a TextTower's output.
         pooled = nn.Sequential(clap.text_model.pooler.dense, nn.Tanh(), clap.text_projection)
         self.text_projector: nn.Module = pooled
         if tokenizer is None:
@@ -70,18 +71,18 @@ class ClapTowers(nn.Module):
         return self.text_tower.tokenize(sentences)
 
     def rules(self) -> dict[str, Any]:
-        """What an audio vector depends on beside weights and windows."""
+        """The settings, beside weights and windows, that an audio vector depends on."""
         return {"clap": self.config.audio_config.to_dict(), "extractor": self.extractor.to_dict()}
 
     def save_parts(self, folder: Path) -> None:
-        """Everything but the weights, into the model folder `folder`."""
+        """Write everything but the weights into the model folder `folder`."""
         self.config.save_pretrained(folder / PARTS)
         self.extractor.save_pretrained(folder / PARTS)
         self.text_tower.tokenizer.save_pretrained(folder / PARTS)
 
 
 def spec_of(config: Any, extractor: Any, tokenizer: Any | None) -> TowersSpec:
-    """What such towers hear and how wide their joint space is, in our words."""
+    """The TowersSpec of CLAP towers: their audio settings, token limit and joint dimension."""
     longest = getattr(tokenizer, "model_max_length", MAX_TOKENS)
     return TowersSpec(
         audio=AudioSpec(
@@ -97,7 +98,7 @@ def spec_of(config: Any, extractor: Any, tokenizer: Any | None) -> TowersSpec:
 
 
 def blank_clap(folder: Path, *, audio_only: bool) -> ClapTowers:
-    """Towers as the config, extractor and tokenizer in `folder` say, for weights to be loaded."""
+    """Towers without weights, from the config, extractor and tokenizer in `folder`."""
     from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
 
     config = ClapConfig.from_pretrained(folder)
@@ -108,7 +109,7 @@ def blank_clap(folder: Path, *, audio_only: bool) -> ClapTowers:
 
 
 def read_clap_release(folder: Path) -> ClapTowers:
-    """The towers of a folder as `transformers` saves a ClapModel and its processor.
+    """Read the towers from a folder where `transformers` saved a ClapModel and its processor.
 
     Raises UnusableError where a file is missing or damaged.
     """

@@ -1,12 +1,12 @@
-"""float32 that means float32, on any device, whatever the process has set.
+"""Exact float32 on any device, whatever precision settings the process has.
 
-torch lets a GPU's convolutions drop 13 of float32's 23 bits (TF32) unless it is told not to, lets
-anybody in the process allow the same for matrix products, and on a CPU even bfloat16. A vector
-made so is another vector under the same fingerprint. The switches belong to the process, so they
-are held for as long as any thread is inside, and given back by the last one out.
+By default torch lets a GPU's convolutions drop 13 of float32's 23 mantissa bits (TF32). Other code
+in the process may allow the same for matrix products, and on a CPU even bfloat16. The resulting
+vector would differ under the same fingerprint. The settings are global to the process. So they are
+changed when the first thread enters, and restored when the last one leaves.
 
-Only the switches for one kind of operation are used. They outrank those for a whole backend, and
-torch refuses to read the older `allow_tf32` once somebody has used these.
+Only the settings per kind of operation are used. They override those of a whole backend. Once they
+are used, torch refuses to read the older `allow_tf32`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _undo: Undo = ()
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """No TF32 and no bfloat16 in float32's place, and the same kernels each time."""
+    """Disable TF32 and bfloat16 in place of float32, and use deterministic kernels."""
     global _inside, _undo
     with _lock:
         _inside += 1
@@ -44,7 +44,7 @@ def exact_float32() -> Iterator[None]:
 
 
 def _set() -> Undo:
-    """Set every switch; what gives them back."""
+    """Change every setting; return the functions that restore them."""
     backends: Any = torch.backends
     wanted: list[tuple[Any, str, Any]] = [
         (backends.cudnn.conv, "fp32_precision", "ieee"),
@@ -52,7 +52,7 @@ def _set() -> Undo:
         (backends.mkldnn.conv, "fp32_precision", "ieee"),
         (backends.mkldnn.matmul, "fp32_precision", "ieee"),
         (backends.cudnn, "deterministic", True),
-        (backends.cudnn, "benchmark", False),  # a timing would choose the kernel
+        (backends.cudnn, "benchmark", False),  # benchmarking would choose the kernel by a timing
     ]
     undo = [partial(setattr, where, name, getattr(where, name)) for where, name, _ in wanted]
     for where, name, value in wanted:

@@ -1,12 +1,12 @@
-"""Models and text towers in the workspace: brought there once, so that no job asks a hub.
+"""Models and text encoders in the workspace, fetched once so that no job needs a hub.
 
-    models/<name>/                a text encoder's or language model's own files; of a published
-                                  model our own folder, which needs no other
+    models/<name>/                a text encoder's or language model's own files; for a published
+                                  model our own folder, which is complete in itself
     models/<name>/fetched.json    written last: kind, source, licence, and a digest of the files
 
-A job's pods have no network to a hub, and a worker knows no folder of another machine. So a name
-is resolved by one process, from a folder, the hub's cache, the hub or a pip package, and every
-worker reads the copy.
+A job's pods have no network to a hub, and a worker does not see the folders of another machine. So
+one process resolves a name, from a folder, the hub's cache, the hub or a pip package. Every worker
+reads the copy.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
 
-KNOWN = (*PUBLISHED, NAME)  # models that have a name of their own
+KNOWN = (*PUBLISHED, NAME)  # names of models with their own entry
 ENCODER, LANGUAGE_MODEL, MODEL = "text encoder", "language model", "model"
 
 
 def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
-    """Bring `name` into the workspace, unless it is there; what it is, and its `folder` there.
+    """Fetch `name` into the workspace unless it is there; return its facts and its `folder`.
 
-    A name is one of KNOWN, or a folder or hub name of a text encoder or of a causal language
-    model. A folder's copy is named by its content, so that a changed one is brought anew. Raises
-    InputError where the name means nothing, UnusableError where it needs a hub and none answers.
+    A name is one of KNOWN, or a folder or hub name of a text encoder or of a causal language model.
+    The copy of a folder is named by a digest of its content, so a changed folder is fetched again.
+    Raises InputError for an unknown name, UnusableError where a hub is needed and none answers.
     """
     if name in KNOWN:
         return _known(folder := workspace.fetched(name)) or _bring_model(name, folder)
@@ -65,7 +65,7 @@ def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
 
 
 def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> dict[str, Any]:
-    """`fetch` of the spec's source. Raises InputError also where that is no text encoder."""
+    """`fetch` the spec's source. Raises InputError also where it is no text encoder."""
     facts = fetch(spec.source, workspace)
     if facts["kind"] != ENCODER:
         raise InputError(f"text_tower.source={spec.source} is a {facts['kind']}, no {ENCODER}")
@@ -79,8 +79,8 @@ def _known(folder: str) -> dict[str, Any] | None:
 
 
 def _bring_model(name: str, folder: str) -> dict[str, Any]:
-    """A published model, saved as our own: TTMR++'s release alone still needs a text encoder."""
-    storage.delete(folder)  # of a fetch that was killed
+    """Save a published model as our own folder; TTMR++'s release alone needs a text encoder."""
+    storage.delete(folder)  # left by a fetch that was killed
     model = load_model(name)
     model.save(folder)
     facts = {"digest": model.fingerprint, "licence": model.provenance["licence"]}
@@ -89,7 +89,7 @@ def _bring_model(name: str, folder: str) -> dict[str, Any]:
 
 def _bring_files(name: str, source: Path, folder: str) -> dict[str, Any]:
     kind = _kind_of(source)
-    if kind == ENCODER:  # whole, and of the right kind, or nothing is copied
+    if kind == ENCODER:  # check that it is complete and a text encoder before any copy
         find_text_tower(TextTowerSpec(source=str(source), max_tokens=3))
     names = _files_of(source)
     for file in names:
@@ -111,7 +111,7 @@ def _finish(
 
 
 def _folder_of(name: str) -> Path:
-    """The hub's whole copy, or a package's, of what `name` names."""
+    """A complete copy of `name` in the hub's cache, from the hub, or from a pip package."""
     for folder, whole in places_of(name):
         if whole or _is_whole(folder):
             return folder
@@ -119,7 +119,7 @@ def _folder_of(name: str) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the hub's cache holds enough of a repository to be read."""
+    """Whether the files in the hub's cache suffice to load the model."""
     names = _files_of(folder)
     shards = [f for f in names if f.endswith(".index.json")]
     wanted = {
@@ -132,7 +132,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _files_of(folder: Path) -> list[str]:
-    """Names of the files that belong to a model in `folder`; old weights where it has no others."""
+    """The model's file names in `folder`; old-format weights only without safetensors."""
     names = sorted({file.name for pattern in FILES for file in folder.glob(pattern)})
     if not any(name.endswith(".safetensors") for name in names):
         names += sorted(file.name for file in folder.glob(OLD_WEIGHTS[0]))
@@ -140,7 +140,7 @@ def _files_of(folder: Path) -> list[str]:
 
 
 def _kind_of(folder: Path) -> str:
-    """Raises InputError where the folder holds no configuration that transformers wrote."""
+    """The kind of model. Raises InputError where the folder has no transformers config."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         made_for = " ".join(config.get("architectures") or ())
@@ -155,7 +155,7 @@ def _kind_of(folder: Path) -> str:
 
 
 def _licence_of(folder: Path) -> str | None:
-    """As the model card's head states it."""
+    """The licence in the front matter of the model card."""
     card = folder / "README.md"
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     head = re.match(r"---\n(.*?)\n---", text, re.DOTALL)
@@ -168,7 +168,7 @@ def _licence_of(folder: Path) -> str | None:
 
 
 def _digest(folder: Path, names: list[str]) -> str:
-    """12 hex digits of all these files' names and bytes."""
+    """12 hex digits over the names and bytes of the files."""
     digest = hashlib.sha256()
     for name in names:
         with open(folder / name, "rb") as file:

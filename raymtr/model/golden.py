@@ -1,15 +1,15 @@
-"""What a model must still give: a few fixed inputs, and the vectors it gave when it was saved.
+"""Golden vectors: a few fixed inputs, and the vectors a model gave for them when it was saved.
 
-They guard mel, towers, pooling and tokenizer at once. A single wave does not: bfloat16 from the
-start of the tower passed with a chord and went wrong with music. So the sounds are unlike one
-another, and made by a formula: tonal, noisy, struck, quiet. In float32 the right vectors come out
-alike to 1e-8 or better on any machine, and with TF32 they are 1e-6 to 1e-2 apart.
+They test mel, towers, pooling and tokenizer together. One sound is not enough: bfloat16 from the
+start of the tower passed with a chord and failed with music. So the sounds are synthetic and
+varied: tonal, noisy, percussive, quiet. In float32 correct vectors agree to 1e-8 or better on any
+machine; with TF32 they differ by 1e-6 to 1e-2.
 
-How far bfloat16 strays from float32 depends on the weights (1e-9 to 1e-2), so no one limit tells
-right from wrong. What it gives is therefore pinned too, by the one arrangement that all devices
-share, in sums that any CPU can make. Rounding goes the same ways wherever that arrangement is
-kept: made anew, the vectors are nearer to the pinned ones than float32's are (on trained towers by
-a factor of 20), and those of another arrangement are further (by 8).
+How far bfloat16 differs from float32 depends on the weights (1e-9 to 1e-2), so no single limit
+works. Therefore the bfloat16 vectors are pinned too. They are computed in the arrangement that all
+devices share, with arithmetic that any CPU can do. Rounding is the same wherever that arrangement
+is kept. Recomputed vectors are then nearer to the pinned ones than float32's are (on trained towers
+by a factor of 20). Those of another arrangement are further away (by 8).
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import AudioSpec
 
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
-LEAST_COSINE = {"fp32": 0.9999995, "bf16": 0.999}  # the mean over one side's golden inputs
+LEAST_COSINE = {
+    "fp32": 0.9999995,
+    "bf16": 0.999,
+}  # least mean over one side's golden inputs
 
 
 def golden_sounds(spec: AudioSpec) -> np.ndarray:
-    """The fixed windows, float32 [6, window_samples]; older models pinned the first alone.
+    """The fixed windows, float32 [6, window_samples]; older models pinned only the first.
 
     A chord under a sweep, noise, a tone, drum beats, an arpeggio, a quiet sweep.
     """
@@ -58,7 +61,7 @@ def golden_sounds(spec: AudioSpec) -> np.ndarray:
 
 
 def _arpeggio(turns: np.ndarray) -> np.ndarray:
-    """Sixteen plucked notes of four overtones each, evenly over the window."""
+    """Sixteen plucked notes of four partials each, evenly spaced over the window."""
     made = np.zeros_like(turns)
     for place, hz in enumerate((261.63, 329.63, 392.0, 523.25) * 4):
         since = turns - turns[-1] * place / 16
@@ -68,7 +71,7 @@ def _arpeggio(turns: np.ndarray) -> np.ndarray:
 
 
 def golden_vectors(towers: TwoTowers | ClapTowers) -> dict[str, Any]:
-    """Un-normalised vectors of the golden inputs, by the plain float32 forward on a CPU."""
+    """Un-normalised vectors of the golden inputs, from the plain float32 forward on a CPU."""
     plain = copy.deepcopy(towers).cpu().eval()
     waves = torch.from_numpy(golden_sounds(plain.spec.audio))
     with torch.inference_mode(), exact_float32():
@@ -79,14 +82,14 @@ def golden_vectors(towers: TwoTowers | ClapTowers) -> dict[str, Any]:
     return {
         "texts": list(GOLDEN_TEXTS),
         "text": [vector.tolist() for vector in text],
-        "audio": sounds[0].tolist(),  # alone it is all that an older raymtr reads
+        "audio": sounds[0].tolist(),  # a field of its own: an older raymtr reads only this one
         "sounds": sounds[1:].tolist(),
-        "sounds_bf16": near,  # of all sounds; others than ResNets run in autocast
+        "sounds_bf16": near,  # of all sounds; null unless a ResNet (others use autocast)
     }
 
 
 def _in_bf16(towers: Any, waves: Tensor) -> Tensor:
-    """Vectors of `waves` with bfloat16 convolutions, as all devices arrange them."""
+    """Vectors of `waves` with bfloat16 convolutions, in the arrangement all devices share."""
     tower, head = towers.audio_tower, towers.audio_projector
     convolutions = TorchConvolutions(folded(tower), waves.device, torch.bfloat16, fused=False)
     maps = [convolutions(towers.log_mel(wave[None])).float() for wave in waves]
@@ -94,7 +97,7 @@ def _in_bf16(towers: Any, waves: Tensor) -> Tensor:
 
 
 def pinned_audio(golden: Mapping[str, Any], dtype: torch.dtype) -> tuple[np.ndarray, float]:
-    """Of the first golden sounds what `dtype` must give [N, dim], and the least mean cosine to it.
+    """Expected vectors [N, dim] of the first N golden sounds in `dtype`, and the least mean cosine.
 
     Older models pinned one sound, in float32.
     """
@@ -108,7 +111,7 @@ def pinned_audio(golden: Mapping[str, Any], dtype: torch.dtype) -> tuple[np.ndar
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of each row of `a` [N, D] and the same row of `b`, float64 [N]."""
+    """Cosine of each row of `a` [N, D] with the same row of `b`, float64 [N]."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.asarray((a * b).sum(axis=1) / np.maximum(norms, 1e-300))

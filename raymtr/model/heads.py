@@ -1,9 +1,9 @@
-"""What lies between a tower and the joint space: a learnt head on either side, or musicnn's tags.
+"""Heads between a tower and the joint space: learnt projections, or musicnn's tags.
 
 `linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learnt: the joint
-space is the 100 tags that the two taggers hear. A window's vector says how much more of each tag it
-has than music at large; a sentence's says which tags the words of music nearest to it stand for
-(model.heard_words). Their cosine is a sum over tags, heard times meant.
+space is the 100 tags of the two musicnn taggers. A window's vector says how much more likely each
+tag is than in music in general. A sentence's vector says which tags its nearest music words stand
+for (model.heard_words). The cosine of the two is a sum over tags.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from raymtr.model.musicnn import MSD, MTAT
 from raymtr.specs import TowersSpec
 
 LABELS = (*MSD, *MTAT)
-HEAD_WIDTH = 512  # of the hidden layer of `two_layers`
-USUAL = 0.05  # share of its training tracks that have one of a tagger's 50 tags, about
-SHARPNESS = (
-    20.0  # of the softmax over words: MiniLM gives synonyms 0.6 to 0.9, strangers 0.1 to 0.3
-)
+HEAD_WIDTH = 512  # width of the hidden layer of `two_layers`
+USUAL = 0.05  # approximate share of a tagger's training tracks that have a given one of its 50 tags
+SHARPNESS = 20.0  # of the softmax over words: MiniLM gives synonyms 0.6 to 0.9, others 0.1 to 0.3
 
 
 def build_heads(spec: TowersSpec, text_hidden: int) -> tuple[nn.Module, nn.Module]:
-    """The heads of the audio side and of the text side, each [B, its tower's width] -> [B, dim]."""
+    """The heads of the audio side and the text side, each [B, its tower's width] -> [B, dim]."""
     widths = spec.audio_tower.dim, text_hidden
     if spec.heads == "tags":
         return TagsHeard(), nn.Sequential(Similarities(text_hidden), TagsMeant())
@@ -38,15 +36,15 @@ def build_heads(spec: TowersSpec, text_hidden: int) -> tuple[nn.Module, nn.Modul
 
 
 class TagsHeard(nn.Module):
-    """MusicnnTower's features [B, 3512] -> how much more of each tag than usual, [B, 100]."""
+    """MusicnnTower's features [B, 3512] -> each tag's log-odds over its prior, [B, 100]."""
 
     def forward(self, features: Tensor) -> Tensor:
-        """The tags' logits over that of a tag's usual share of music."""
+        """The tags' logits minus the logit of a tag's usual share of music."""
         return features[:, -len(LABELS) :] - math.log(USUAL / (1 - USUAL))
 
 
 class Similarities(nn.Module):
-    """States of a text tower [B, hidden] -> cosines to the words of music [B, words]."""
+    """States of a text tower [B, hidden] -> cosines to the music words [B, words]."""
 
     weight: Tensor
 
@@ -55,12 +53,12 @@ class Similarities(nn.Module):
         self.register_buffer("weight", torch.zeros(len(words()), hidden))
 
     def forward(self, states: Tensor) -> Tensor:
-        """A product with the words' unit vectors."""
+        """Multiply the normalised states by the words' unit vectors."""
         return functional.normalize(states, dim=-1) @ self.weight.T
 
 
 class TagsMeant(nn.Module):
-    """Cosines to the words of music [B, words] -> the tags they stand for [B, 100]."""
+    """Cosines to the music words [B, words] -> the tags they stand for [B, 100]."""
 
     profiles: Tensor
 
@@ -69,17 +67,17 @@ class TagsMeant(nn.Module):
         self.register_buffer("profiles", torch.zeros(len(words()), len(LABELS)))
 
     def forward(self, cosines: Tensor) -> Tensor:
-        """The nearest words' tags, weighed by a sharp softmax."""
+        """Average the words' tag profiles, weighted by a sharp softmax over the cosines."""
         return torch.softmax(SHARPNESS * cosines, dim=-1) @ self.profiles
 
 
 def words() -> tuple[str, ...]:
-    """The words of music that sentences are compared to: the table's, and the tags' own names."""
+    """The music words that sentences are compared to: the table's words and the tag names."""
     return tuple(dict.fromkeys([*WORDS, *(label.lower() for label in LABELS)]))
 
 
 def profiles() -> np.ndarray:
-    """Of each word the tags it stands for, unit rows float32 [words, 100]."""
+    """The tag profile of each word: unit rows, float32 [words, 100]."""
     known = [_key(label) for label in LABELS]
     rows = np.zeros((len(words()), len(LABELS)), np.float32)
     for row, word in zip(rows, words(), strict=True):
@@ -97,9 +95,9 @@ def _key(label: str) -> str:
 
 
 def fill_tag_heads(text: nn.Module, word_states: Tensor) -> None:
-    """Fill in the text head that `build_heads` made for `tags`.
+    """Fill in the text head that `build_heads` created for `tags`.
 
-    `word_states` are the text tower's of `words()`, [words, hidden].
+    `word_states` are the text tower's states of `words()`, [words, hidden].
     """
     assert isinstance(text, nn.Sequential)
     similarities, meant = text

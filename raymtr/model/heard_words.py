@@ -1,9 +1,9 @@
-"""Words of music, each as the musicnn tags by which it is heard.
+"""A table from music words to the musicnn tags that fit them.
 
-The two taggers know 100 tags; people ask with many more words. Here a listener's knowledge stands
-as a table: of a genre, instrument, voice, mood or use, which tags are likely (and, behind a minus,
-unlikely) for such a piece. It was written from general knowledge of music, without looking at any
-catalog. A tag's name counts for both taggers where both have it, without regard to case.
+The two taggers know 100 tags; queries use many more words. For each genre, instrument, voice, mood
+or use, the table lists which tags are likely for such a piece, and, behind a minus, which are
+unlikely. It was written from general knowledge of music, without looking at any catalog. A tag name
+applies to both taggers where both have it, ignoring case.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WORDS: dict[str, str] = {
     "no vocals": f"{NO_VOICE} -vocal -vocals -singing -voice -female -male",
     "without singing": f"{NO_VOICE} -vocal -vocals -singing -voice -female -male",
     "spoken word": "man voice male_voice weird -guitar -drums",
-    # rock, pop and their kin
+    # rock, pop and related
     "rock": "rock classic_rock hard_rock alternative_rock guitar drums loud",
     "classic rock": "classic_rock rock 70s 60s hard_rock guitar",
     "hard rock": "hard_rock rock heavy_metal metal loud guitar",
@@ -61,7 +61,7 @@ WORDS: dict[str, str] = {
     "new wave": "80s synth alternative rock electro",
     "soft rock": "easy_listening classic_rock soft mellow pop",
     "disco": "dance 70s funk party pop",
-    # black music and its kin
+    # black music and related
     "jazz": "jazz instrumental piano easy_listening blues",
     "smooth jazz": "jazz easy_listening mellow instrumental chill",
     "swing": "jazz oldies easy_listening",
@@ -138,7 +138,7 @@ WORDS: dict[str, str] = {
     "waltz": "classical strings piano violin",
     "circus": "weird fast happy",
     "musical theatre": "opera singing piano vocals",
-    # folk and the world
+    # folk and world music
     "folk": "folk acoustic guitar country violin flute solo",
     "acoustic": "acoustic folk guitar soft mellow -electronic -techno -synth",
     "country": "country folk guitar oldies",
@@ -223,7 +223,7 @@ WORDS: dict[str, str] = {
     "christmas": "choir easy_listening oldies harp",
     "easy listening": "easy_listening mellow oldies soft jazz",
     "background music": "instrumental easy_listening ambient chillout soft",
-    # times
+    # decades
     "60s": "60s oldies classic_rock soul",
     "70s": "70s classic_rock funk soul progressive_rock",
     "80s": "80s synth pop rock hard_rock",

@@ -1,7 +1,7 @@
-"""The model hub and its cache on this machine: files of a repository, as a folder.
+"""The model hub and its cache on this machine: the files of a repository as a folder.
 
-Is there a hub to ask? That is one short question here, so that no library waits a minute for an
-answer: `huggingface_hub` retries by itself, and prints a page when it gives up.
+One short request checks here whether a hub answers. Without it `huggingface_hub` retries for about
+a minute and then prints a long error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TIMEOUT_S = 5.0
 
 
 def require_hub(name: str, *, cure: str) -> None:
-    """Pass where the hub answers; else raise UnusableError saying that `name` needs it."""
+    """Return where the hub answers; else raise UnusableError saying that `name` needs it."""
     from huggingface_hub import constants
 
     why = None
@@ -29,7 +29,7 @@ def require_hub(name: str, *, cure: str) -> None:
         try:
             urlopen(constants.ENDPOINT, timeout=TIMEOUT_S).close()
         except HTTPError:
-            pass  # an answer, if not a friendly one
+            pass  # the hub answers, if with an error
         except (OSError, HTTPException, ValueError) as error:
             why = str(getattr(error, "reason", error))
     if why:
@@ -39,14 +39,15 @@ def require_hub(name: str, *, cure: str) -> None:
 
 
 def looks_like_folder(name: str) -> bool:
-    """Whether a name that is no folder was surely meant as one: absolute, `./`, or too deep."""
+    """Whether a name that is no folder must mean one: absolute, `./`, or too many slashes."""
     return name.startswith((os.sep, ".", "~")) or name.count("/") > 1
 
 
 def cached_folder(repo: str, files: Sequence[str]) -> Path | None:
-    """What the hub's cache on this machine holds of the repository; None where that is nothing.
+    """The repository's files in the hub's cache on this machine; None where there are none.
 
-    It need not be whole: others keep only the files they read. `files` are patterns.
+    The copy may be incomplete, since other programs cache only the files they read. `files` are
+    patterns.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -58,9 +59,9 @@ def cached_folder(repo: str, files: Sequence[str]) -> Path | None:
 
 
 def download(repo: str, files: Sequence[str]) -> Path:
-    """The repository's files that match the patterns, fetched into the hub's cache.
+    """Download the repository's files that match the patterns into the hub's cache.
 
-    Raises InputError where the hub has no such repository, UnusableError where it fails.
+    Raises InputError where the hub has no such repository, UnusableError where the download fails.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError

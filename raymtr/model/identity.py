@@ -1,8 +1,8 @@
-"""What a saved model is, as far as that can be known without torch: its spec and its fingerprint.
+"""Identity of a saved model, read without torch: its spec and its fingerprint.
 
-A job's driver hands a model to its workers and needs no more of it than this. Importing torch for
-it would be a fifth of all the CPU time that a job's start takes. The workers load the model, and
-check that it is the one the driver meant.
+A job's driver passes a model to its workers and needs no more than this. Importing torch would take
+a fifth of the CPU time of a job's start. The workers load the model and check that its fingerprint
+matches the driver's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import AudioSpec, Precision, TowersSpec, from_dict, to_dict
 
-FORMAT = 1  # of a model folder; raised whenever an older raymtr could misread what is written
+FORMAT = 1  # version of the model folder; raised when an older raymtr could misread the new one
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
-AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # weights that an audio vector is made with
-# How a track is cut (audio.windows) and put together again: part of every fingerprint.
+AUDIO_SIDE = (
+    "audio_tower.",
+    "audio_projector.",
+)  # the weights behind an audio vector
+# How a track is cut into windows (audio.windows) and pooled: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel
 MUSICNN_VERSION = "musicnn-0.1.0-1"  # of model.musicnn, and of the heads over its tags
@@ -32,7 +35,7 @@ MUSICNN_VERSION = "musicnn-0.1.0-1"  # of model.musicnn, and of the heads over i
 
 @dataclass(frozen=True)
 class Identity:
-    """Of a model that was not loaded what a loaded one says of itself as well."""
+    """Spec, precision and fingerprint of a model that is not loaded, named as in a Model."""
 
     spec: TowersSpec
     precision: Precision
@@ -42,7 +45,7 @@ class Identity:
 def read_identity(source: str, precision: Precision) -> Identity | None:
     """The identity of the two towers in raymtr's own folder `source`, on this machine.
 
-    None for what has to be loaded to be known: a model of others, a CLAP, one in an object store.
+    None for a model that must be loaded first: a third-party model, a CLAP, one in an object store.
     Raises InputError or UnusableError where the folder is damaged or newer than this raymtr.
     """
     if storage.is_remote(source):
@@ -62,7 +65,7 @@ def read_identity(source: str, precision: Precision) -> Identity | None:
 
 
 def rules_of(spec: TowersSpec) -> dict[str, Any]:
-    """What an audio vector of two towers depends on beside weights, windows and `spec.audio`."""
+    """The settings, beside weights, windows and `spec.audio`, that an audio vector depends on."""
     rules: dict[str, Any] = {"mel": MEL_VERSION, "heads": spec.audio_tower.heads}
     if spec.audio_tower.kind != "resnet":
         rules["tower"] = MUSICNN_VERSION
@@ -77,10 +80,11 @@ def fingerprint_of(
     rules: Mapping[str, Any],
     weights: Iterable[tuple[str, np.ndarray]],
 ) -> str:
-    """12 hex digits that name what an audio vector was made with, and nothing else.
+    """12 hex digits that identify everything an audio vector was computed with.
 
-    Decoding, audio numbers, mel, windows, pooling, precision and the audio side's weights; not the
-    text side, nor where the model lies. Of `weights` the others are left aside.
+    They cover decoding, audio settings, mel, windows, pooling, precision and the audio side's
+    weights. They do not cover the text side or the model's location. Other entries of `weights` are
+    ignored.
     """
     said = {
         "decoding": audio.DECODING,
@@ -98,7 +102,7 @@ def fingerprint_of(
 
 
 def _numbers(spec: AudioSpec) -> dict[str, Any]:
-    """The audio numbers; what older models did is left out, as they knew no such settings."""
+    """The audio settings; defaults are left out where older models had no such setting."""
     numbers = to_dict(spec)
     for name, before in (("level", "kept"), ("compression", "decades")):
         if numbers[name] == before:
@@ -109,7 +113,7 @@ def _numbers(spec: AudioSpec) -> dict[str, Any]:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config of a raymtr model folder.
 
-    Raises InputError where the folder is somebody else's, UnusableError where it is damaged or was
+    Raises InputError where the folder is not raymtr's, UnusableError where it is damaged or was
     written by a newer raymtr.
     """
     try:
@@ -128,7 +132,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def damaged(folder: Path, error: Exception) -> UnusableError:
-    """What to say of a folder that cannot be read."""
+    """The error for a folder that cannot be read."""
     return UnusableError(
         f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
     )

@@ -1,15 +1,15 @@
-"""The text tower in int8 on ONNX Runtime: the extra `fast`, for short queries on a CPU.
+"""The text tower in int8 on ONNX Runtime (extra `fast`), for short queries on a CPU.
 
-ONNX Runtime's dynamic int8 has one scale for a whole activation, and a text encoder's activations
-have outliers: quantized as they are, MiniLM's vectors keep 88 % of the first ten tracks. Two
-rewrites, exact but for the rounding of weights, keep 96 %: each token's row is stretched to reach
-from 0 to 1, whatever its neighbours are; and a channel that is large in the activations is made
-smaller there and larger in the weights by the same factor (SmoothQuant, Xiao et al., ICML 2023,
-alpha 1/2), as measured on a few sentences. Embeddings, norms, attention's own products and the head
-stay float32.
+ONNX Runtime's dynamic int8 uses one scale for a whole activation, and a text encoder's activations
+have outliers. Quantized directly, MiniLM's vectors keep 88 % of the first ten tracks. Two rewrites
+keep 96 %; they are exact except for the rounding of weights. First, each token's row is scaled to
+the range 0 to 1, independent of the other rows. Second, a channel with large activations is scaled
+down there and up in the weights by the same factor, measured on a few sentences (SmoothQuant, Xiao
+et al., ICML 2023, alpha 1/2). Embeddings, norms, the products inside attention and the head stay
+float32.
 
-The graph is exported by torch's older exporter: two seconds, where the newer one takes fourteen of
-a replica's start.
+The graph is exported by torch's older exporter. It takes two seconds of a replica's start; the
+newer one takes fourteen.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from raymtr.model.text_tower import TextTower
 
-SENTENCES = (  # queries of every kind, to measure activations on
+SENTENCES = (  # varied queries, to measure activations on
     "a calm piano piece",
     "loud rock with electric guitar and drums, 1987",
     "similar to the band but slower",
@@ -55,7 +55,7 @@ SENTENCES = (  # queries of every kind, to measure activations on
 
 
 class Int8TextTower:
-    """A text tower's twin for sentences without padding: ids [B, T] -> float32 [B, hidden]."""
+    """The text tower in int8 for sentences without padding: ids [B, T] -> float32 [B, hidden]."""
 
     def __init__(self, tower: TextTower) -> None:
         options = onnxruntime.SessionOptions()
@@ -67,25 +67,25 @@ class Int8TextTower:
             self._session = onnxruntime.InferenceSession(file, options, providers=providers)
 
     def __call__(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """One vector for each sentence; `attention_mask` is all ones."""
+        """Return one vector for each sentence; `attention_mask` is all ones."""
         (states,) = self._session.run(None, {"input_ids": input_ids.numpy()})
         return torch.from_numpy(states)
 
 
 class SmoothedLinear(nn.Module):
-    """The same as `linear`, its product taken of rows from 0 to 1 and channels of like size."""
+    """A linear layer equal to `linear`, with input rows scaled to 0..1 and channels balanced."""
 
     def __init__(self, linear: nn.Linear, shrink: nn.Parameter) -> None:
         super().__init__()
-        self.shrink = shrink  # [in]; one for all layers that read the same activation
+        self.shrink = shrink  # [in]; shared by all layers that read the same activation
         weight = (linear.weight.detach() / shrink).t().contiguous()  # [in, out]
         steps = weight.abs().amax(0).clamp(min=1e-12) / 127
-        self.weight = nn.Parameter((weight / steps).round() * steps)  # as the quantizer will
-        self.sums = nn.Parameter(self.weight.sum(0))  # [out]: what a row of ones gives
+        self.weight = nn.Parameter((weight / steps).round() * steps)  # as the quantizer rounds
+        self.sums = nn.Parameter(self.weight.sum(0))  # [out]: the product with a row of ones
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, in] -> [B, T, out]; the product is what becomes int8."""
+        """[B, T, in] -> [B, T, out]; the matrix product is what becomes int8."""
         x = x * self.shrink
         low = x.amin(-1, keepdim=True)
         span = (x.amax(-1, keepdim=True) - low).clamp(min=1e-12)
@@ -95,11 +95,11 @@ class SmoothedLinear(nn.Module):
 
 @torch.no_grad()
 def smoothed(tower: TextTower, sentences: Sequence[str]) -> TextTower:
-    """A copy of `tower` that computes the same and suits int8, as measured on `sentences`."""
+    """A copy of `tower` with the same function, prepared for int8 as measured on `sentences`."""
     made = copy.deepcopy(tower).eval()
-    largest: dict[str, Tensor] = {}  # of each linear layer's input, by channel [in]
-    readers: dict[int, list[str]] = {}  # layers by the activation they read
-    inputs: list[Tensor] = []  # kept, so that no two of one sentence share an id
+    largest: dict[str, Tensor] = {}  # per linear layer, the largest input by channel [in]
+    readers: dict[int, list[str]] = {}  # layers by the id of the activation they read
+    inputs: list[Tensor] = []  # kept alive, so that ids stay unique
 
     def watch(name: str, x: Tensor) -> None:
         inputs.append(x)
@@ -139,7 +139,7 @@ class _Unpadded(nn.Module):
 
 
 def _quantize(tower: TextTower, file: str) -> None:
-    """Write the graph of `tower` to `file`, its linear layers' weights in int8 by channel."""
+    """Write the graph of `tower` to `file`, with linear weights in int8 per channel."""
     plain = str(Path(file).with_name("float32.onnx"))
     example = tower.tokenize([SENTENCES[0]])["input_ids"].repeat(2, 1)
     options: dict[str, Any] = {
@@ -149,10 +149,10 @@ def _quantize(tower: TextTower, file: str) -> None:
         "dynamo": False,
     }
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # of tracing, and that there is a newer exporter
+        warnings.simplefilter("ignore")  # about tracing and the newer exporter
         torch.onnx.export(_Unpadded(tower), (example,), plain, **options)
     graph = onnx.load(plain)
-    add_pre_process_metadata(graph)  # else the quantizer warns, through a root logger it sets up
+    add_pre_process_metadata(graph)  # else the quantizer configures a root logger and warns
     quantize_dynamic(
         graph,
         file,

@@ -1,24 +1,24 @@
-"""Waveform -> log-mel picture, the one in the system.
+"""Waveform -> log-mel spectrogram, the only implementation in the system.
 
-The formula is TTMR++'s (Doh et al., ICASSP 2024), which is Whisper's at other sizes: power
-spectrum, Slaney mel bands, log10, a floor 8 decades (80 dB) under the loudest point, a shift into
-about [-1, 1]. The loudest point is taken **per clip**; the authors take it over the whole batch,
-and a quiet track's vector then depends on its neighbours.
+The formula is TTMR++'s (Doh et al., ICASSP 2024), which is Whisper's with other sizes: power
+spectrum, Slaney mel bands, log10, a floor 8 decades (80 dB) below the maximum, a shift into about
+[-1, 1]. The maximum is taken **per clip**. The authors take it over the whole batch, so there a
+quiet track's vector depends on its neighbours.
 
-Where the spec says so, the level is removed: the loudest point becomes 1 before the logarithm, so
-that a clip has one picture at every gain. Old masters lie 6 to 12 dB under new ones; towers that
-saw the level find neither by the other's sound.
+Where the spec says so, the level is removed: the maximum is scaled to 1 before the logarithm, so a
+clip has the same spectrogram at every gain. Old masters are 6 to 12 dB quieter than new ones.
+Towers trained with the level do not match one with the other.
 
-With `compression="log1p"` the picture is musicnn's instead (Pons & Serra 2019): the clip stands in
-silence, powers are rounded to float16 as the authors do, and log10(1 + 10,000 power) goes down to
-0. That curve has a level of its own, so a removed level is one that its training music had: the
-clip's root mean square becomes LOUDNESS.
+With `compression="log1p"` the spectrogram is musicnn's instead (Pons & Serra 2019). The clip is
+padded with zeros, powers are rounded to float16 as the authors do, and log10(1 + 10,000 power) goes
+down to 0. That curve depends on the absolute level. So removing the level means scaling the clip's
+root mean square to LOUDNESS, the level of its training music.
 
-It is arranged for a CPU: the spectrum is squared in place and goes into the filters with real and
-imaginary parts side by side, each group of bands reads only the bins it covers, and clips go
-through one at a time, because a second clip's spectrum only pushes the first out of the cache.
-That also makes a clip byte-equal in every batch. A GPU takes the whole batch at once. Nothing here
-is learned, and no gradient passes.
+The code is arranged for a CPU. The spectrum is squared in place and enters the filters with real
+and imaginary parts side by side. Each group of bands reads only the bins it covers. Clips are
+processed one at a time, because a second spectrum would evict the first from the cache. That also
+makes a clip byte-equal in every batch. A GPU takes the whole batch at once. Nothing here is learnt,
+and no gradient passes.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from torch.nn import functional
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
-# Part of the fingerprint: with any number below, model.identity.MEL_VERSION changes.
+# Part of the fingerprint: if a number below changes, raise model.identity.MEL_VERSION.
 TINIEST_POWER = 1e-10
-DECADES = 8.0  # kept below the clip's loudest point
-GAIN = 10_000.0  # of musicnn's logarithm
+DECADES = 8.0  # range kept below the clip's maximum
+GAIN = 10_000.0  # factor inside musicnn's logarithm
 LOUDNESS = 0.125  # root mean square, -18 dB of full scale: a record of the 2000s
-QUIETEST = 1e-3  # root mean square: what is quieter is lifted as this is, or hiss would be music
-BAND_GROUPS = 8  # more would be smaller products than a core likes
+QUIETEST = 1e-3  # least root mean square assumed, so that quiet hiss is not amplified to music
+BAND_GROUPS = 8  # more groups would make the matrix products too small to be efficient
 
 
 class LogMel(nn.Module):
@@ -62,7 +62,7 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, waves: Tensor) -> Tensor:
-        """Log-mel of each clip, in float32 whatever autocast says: the logarithm needs it."""
+        """Log-mel of each clip, in float32 even under autocast: the logarithm needs it."""
         waves = waves.float()
         frames = waves.shape[1] // self.spec.hop  # the last one is dropped, as in the paper's code
         mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
@@ -93,7 +93,7 @@ class LogMel(nn.Module):
         if self.spec.level == "removed":
             mel.div_(mel.amax(dim=(1, 2), keepdim=True).clamp_(min=TINIEST_POWER))
         mel.clamp_(min=TINIEST_POWER).log10_()
-        floor = mel.amax(dim=(1, 2), keepdim=True) - DECADES  # of each clip, never of the batch
+        floor = mel.amax(dim=(1, 2), keepdim=True) - DECADES  # per clip, never per batch
         torch.maximum(mel, floor, out=mel).add_(4.0).div_(4.0)
 
 
@@ -103,7 +103,7 @@ def _split(bands: int) -> list[slice]:
 
 
 def _reach(bank: np.ndarray, bands: slice) -> tuple[slice, slice]:
-    """The `bands` and the columns of the doubled spectrum in which they are not all zero."""
+    """The `bands` and the columns of the doubled spectrum where they are not all zero."""
     bins = np.flatnonzero(bank[bands].any(axis=0))
     return bands, slice(2 * int(bins[0]), 2 * int(bins[-1]) + 2) if len(bins) else slice(0, 0)
 
@@ -111,8 +111,8 @@ def _reach(bank: np.ndarray, bands: slice) -> tuple[slice, slice]:
 def mel_filters(spec: AudioSpec) -> np.ndarray:
     """Slaney's mel filterbank [n_mels, 1 + n_fft / 2]: triangles of equal area, 0 Hz to Nyquist.
 
-    Slaney, Auditory Toolbox, 1998 (also librosa's default): the mel scale is linear to 1 kHz and
-    logarithmic above, 27 mels to a factor of 6.4.
+    Slaney, Auditory Toolbox, 1998 (also librosa's default). The mel scale is linear up to 1 kHz and
+    logarithmic above, with 27 mels per factor of 6.4.
     """
     top = spec.sample_rate / 2
     edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(top), spec.n_mels + 2))
@@ -123,9 +123,9 @@ def mel_filters(spec: AudioSpec) -> np.ndarray:
     return np.asarray(triangles * (2.0 / (edges[2:] - edges[:-2]))[:, None])
 
 
-HZ_PER_MEL = 200.0 / 3  # of the linear part
+HZ_PER_MEL = 200.0 / 3  # in the linear part
 KNEE_HZ, KNEE_MEL = 1000.0, 15.0
-MELS_PER_E = 27.0 / np.log(6.4)  # of the logarithmic part
+MELS_PER_E = 27.0 / np.log(6.4)  # in the logarithmic part
 
 
 def _hz_to_mel(hz: float) -> float:

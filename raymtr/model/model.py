@@ -1,9 +1,9 @@
-"""Model: words and recordings to vectors; what every job, the service and a notebook hold.
+"""Model: text and recordings to vectors, for jobs, the service and notebooks.
 
-Twin verbs with twin shapes, `encode_text` and `encode_audio`; under them `embed_windows`, the hot
-path of the embedding job. A vector never depends on its neighbours: a forward always runs in one
-shape (the device's batch of windows, the last one padded), and texts run with others of their own
-length, so no padding is computed. What the Model does not know: files on disk, tables, Ray.
+`encode_text` and `encode_audio` return arrays of the same shape. Below them is `embed_windows`, the
+hot path of the embedding job. A vector never depends on other inputs. An audio forward always runs
+in one shape: the device's batch of windows, the last one padded. Texts are batched with others of
+the same length, so no padding is computed. The Model knows no files on disk, no tables and no Ray.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from raymtr.specs import AudioSpec, Precision, TowersSpec
 from raymtr.trained_on import Record
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
-LEAST_COSINE_INT8 = 0.98  # of a text's, after quantize_text
+LEAST_COSINE_INT8 = 0.98  # least mean text cosine after quantize_text
 Side = Literal["audio", "text"]
 SIDES: tuple[Side, ...] = ("audio", "text")
 Sound = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
@@ -41,8 +41,8 @@ Sound = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
 class Model:
     """Two towers ready to embed, on one device, in one precision.
 
-    `normalize=False` makes every verb return un-normalised vectors, as TTMR++ publishes them.
-    `towers` stay float32 on the CPU: they are what `save` writes and the fingerprint names.
+    With `normalize=False` all methods return un-normalised vectors, as TTMR++ publishes them.
+    `towers` stay float32 on the CPU: `save` writes them and the fingerprint names them.
     """
 
     def __init__(
@@ -64,17 +64,17 @@ class Model:
         self.trained_on = trained_on
         self._golden = golden
         self._least_text_cosine = LEAST_COSINE[precision]
-        self._tokenizing = threading.Lock()  # a fast tokenizer holds its padding as state
+        self._tokenizing = threading.Lock()  # a fast tokenizer keeps its padding settings as state
 
     @property
     def spec(self) -> TowersSpec:
-        """What the towers are made of and what they hear."""
+        """The spec of the towers and their audio input."""
         return self.towers.spec
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
-        """One row for each sentence, float32 [N, D]; what exceeds max_tokens is cut off.
+        """One row for each sentence, float32 [N, D]; tokens beyond max_tokens are cut off.
 
-        Raises InputError on a bare string or anything in the list that is no string.
+        Raises InputError on a bare string or on a list item that is no string.
         """
         sentences = _listed(sentences, "encode_text", "sentences")
         for sentence in sentences:
@@ -90,13 +90,13 @@ class Model:
         return self._finish(vectors)
 
     def unread(self, sentences: Sequence[str]) -> tuple[str, ...]:
-        """What to tell of sentences that are longer than the text tower reads; often nothing."""
+        """A warning where sentences exceed the text tower's max_tokens; else an empty tuple."""
         tower = self.towers.text_tower
         if all(
             len(sentence.encode("utf-8", "replace")) < tower.spec.max_tokens - 1
             for sentence in sentences
         ):
-            return ()  # a token has a byte at least
+            return ()  # a token has at least one byte
         with self._tokenizing:
             longest = max(tower.lengths(list(sentences)), default=0)
         if longest <= tower.spec.max_tokens:
@@ -126,7 +126,7 @@ class Model:
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
         """float32 windows [W, window_samples] -> float32 **un-normalised** [W, D].
 
-        A row is byte-equal whatever the other windows are.
+        A row is byte-equal whatever the other rows are.
         """
         windows = np.asarray(windows)
         wanted = self.spec.audio.window_samples
@@ -138,16 +138,16 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What an audio vector was made with, in 12 hex digits; see model.identity."""
+        """12 hex digits that identify what an audio vector is computed with; see model.identity."""
         weights = self.towers.state_dict().items()
         arrays = ((name, tensor.detach().cpu().float().numpy()) for name, tensor in weights)
         return fingerprint_of(self.spec, self.precision, self.towers.rules(), arrays)
 
     def quantize_text(self) -> None:
-        """From now on texts are encoded in int8, at a third of the time: for queries, on a CPU.
+        """Encode texts in int8 from now on, in a third of the time: for queries, on a CPU.
 
-        The fingerprint stays, audio is untouched; of a query's first ten tracks about one in
-        twenty changes. Raises UnusableError on a GPU and where the extra `fast` is not installed.
+        The fingerprint and audio vectors do not change. About one in twenty of a query's first ten
+        tracks changes. Raises UnusableError on a GPU and where the extra `fast` is not installed.
         """
         missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
         if missing:
@@ -162,14 +162,14 @@ class Model:
         self._least_text_cosine = LEAST_COSINE_INT8
 
     def save(self, folder: str) -> None:
-        """Write the model to `folder`, whole or not at all; `load_model(folder)` reads it."""
+        """Write the model to `folder` atomically; `load_model(folder)` reads it."""
         save_towers(self.towers, folder, provenance=self.provenance, trained_on=self.trained_on)
 
     def check_golden(self, sides: Collection[Side] = SIDES) -> float | None:
-        """Embed the pinned inputs of `sides` again; the lowest cosine to what was pinned at save.
+        """Embed the golden inputs of `sides` again; return the lowest cosine to the pinned vectors.
 
-        None for a model that was never saved and has nothing pinned. Raises UnusableError where
-        the vectors differ: damaged weights, or a machine or library that computes otherwise.
+        Returns None for a model that was never saved and has nothing pinned. Raises UnusableError
+        where the vectors differ: damaged weights, or a machine or library with different results.
         """
         golden, found = self._golden, []
         if golden is None:
@@ -179,7 +179,7 @@ class Model:
             sounds = golden_sounds(self.spec.audio)[: len(pinned)]
             found.append(cosines(self.embed_windows(sounds), pinned))
             _require_cosine("audio", found[-1], least)
-        if "text" in sides and golden["texts"]:  # none where the text side was left unread
+        if "text" in sides and golden["texts"]:  # none where the text side was not loaded
             found.append(cosines(self.encode_text(golden["texts"]), np.array(golden["text"])))
             _require_cosine("text", found[-1], self._least_text_cosine)
         return float(np.concatenate(found).min())
@@ -190,7 +190,7 @@ class Model:
 
     @cached_property
     def _text_side(self) -> tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]:
-        """Text tower and head as they run here; the towers' own where that is the same thing."""
+        """Text tower and head for this device and precision; the originals if nothing differs."""
         tower, head = self.towers.text_tower, self.towers.text_projector
         dtype = compute_dtype(self.precision, self.device)
         if self.device.type == "cpu" and dtype == torch.float32:
@@ -207,7 +207,7 @@ class Model:
         return np.asarray(vectors.cpu().numpy())
 
     def _windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
-        """Starts and windows of one recording; an AudioError says which."""
+        """Starts and windows of one recording; an AudioError names the recording."""
         samples = decode_sound(source, self.spec.audio)
         try:
             return audio.windows(samples, self.spec.audio)
@@ -219,7 +219,7 @@ class Model:
 
 
 def _require_cosine(side: str, found: np.ndarray, least: float) -> None:
-    """Raise UnusableError unless the pinned vectors of a side came out right."""
+    """Raise UnusableError unless the mean cosine of a side's golden vectors is at least `least`."""
     if not found.mean() >= least:
         raise UnusableError(
             f"the model's pinned {side} vectors come out with a cosine of {found.mean():.6f}, "
@@ -258,7 +258,7 @@ def _listed(items: Any, verb: str, what: str) -> list[Any]:
 def decode_sound(source: Sound, spec: AudioSpec) -> np.ndarray:
     """Samples float32 [n] of a recording at the spec's rate; an AudioError names it.
 
-    Raises InputError where it can be none.
+    Raises InputError where `source` cannot be a recording.
     """
     source = _sound(source)
     try:
@@ -277,7 +277,7 @@ def _called(source: Sound) -> str:
 
 
 def _sound(source: Any) -> Sound:
-    """`source` if it may be a recording. Raises InputError."""
+    """Return `source` if its type can be a recording. Raises InputError."""
     pair = isinstance(source, tuple) and len(source) == 2
     if not pair and not isinstance(source, (str, bytes, os.PathLike)):
         raise InputError(
@@ -288,7 +288,7 @@ def _sound(source: Any) -> Sound:
 
 
 def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:
-    """Row numbers in groups of one length, at most `most` in a group."""
+    """Row numbers grouped by length, at most `most` in a group."""
     by_length: dict[int, list[int]] = {}
     for row, length in enumerate(lengths):
         by_length.setdefault(length, []).append(row)

@@ -1,4 +1,4 @@
-"""A raymtr model on disk: one folder that needs no hub, no package and no other folder.
+"""A raymtr model on disk: one complete folder that needs no hub, package or other folder.
 
     config.json         format number, TowersSpec, provenance (source, licence)
     model.safetensors   float32 weights of both towers, heads and scale, a frozen tower included
@@ -6,7 +6,8 @@
     golden.json         vectors of a few fixed inputs, computed when it was saved (model.golden)
     trained_on.npy      what it was trained on, where that is known (raymtr.trained_on)
 
-The folder is written beside its place and renamed into it, so a reader sees all of it or none.
+The folder is written under a temporary name beside its target and then renamed. So a reader never
+sees a partial folder.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ def save_towers(
     provenance: Mapping[str, Any] | None = None,
     trained_on: Record | None = None,
 ) -> None:
-    """Write `towers` as a raymtr model at `folder`, a path or URI, whole or not at all.
+    """Write `towers` as a raymtr model at `folder`, a path or URI, atomically.
 
-    `trained_on` is what they were trained on; None says that it is unknown. A model that lies
-    there already is replaced. Raises InputError where something else does, and
-    UnusableError where the disk refuses or the towers give vectors that are no numbers.
+    `trained_on` is what they were trained on; None means unknown. An existing model is replaced.
+    Raises InputError where `folder` holds something else, UnusableError where the disk fails or the
+    towers give vectors that are not finite.
     """
     try:
         if _is_something_else(folder):
@@ -101,7 +102,7 @@ def _write(
         for name, tensor in towers.state_dict().items()
     }
     save_file(weights, folder / WEIGHTS)
-    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it its owner's alone
+    (folder / WEIGHTS).chmod(0o644)  # safetensors creates the file readable only by its owner
     towers.save_parts(folder)
     if trained_on is not None:
         (folder / RECORD).write_bytes(to_bytes(trained_on))
@@ -125,9 +126,9 @@ def read_towers(
 ) -> tuple[Towers, dict[str, Any], dict[str, Any]]:
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
-    With `audio_only` the text tower is left unread, and so are the texts of the golden vectors.
-    Raises InputError where the folder is somebody else's, UnusableError where it is damaged or was
-    written by a newer raymtr.
+    With `audio_only` the text tower and the texts of the golden vectors are not read. Raises
+    InputError where the folder is not raymtr's, UnusableError where it is damaged or was written by
+    a newer raymtr.
     """
     config = read_config(folder)
     try:
@@ -152,16 +153,16 @@ def read_towers(
 
 
 def _read_weights(folder: Path, *, without: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a folder, but those whose names begin with `without`."""
+    """The tensors of a folder, except those whose names begin with `without`."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         names = [n for n in file.keys() if without is None or not n.startswith(without)]  # noqa: SIM118
         return {name: file.get_tensor(name) for name in names}
 
 
 def load_weights(towers: Towers, weights: Mapping[str, Tensor]) -> None:
-    """Load all weights, none missing, none left over, every shape right.
+    """Load all weights; none may be missing, unknown or of another shape.
 
-    Raises ValueError that names the first few keys at fault.
+    Raises ValueError that names the first few wrong keys.
     """
     wanted = towers.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in weights]

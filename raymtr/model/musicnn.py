@@ -1,16 +1,16 @@
-"""musicnn: convolutional taggers that heard 200,000 real songs, in torch (Pons & Serra, 2019).
+"""musicnn: convolutional music taggers trained on 200,000 songs, in torch (Pons & Serra, 2019).
 
 The network of "musicnn: Pre-trained convolutional neural networks for music audio tagging" (ISMIR
-2019 late breaking, arXiv 1909.06654), with the authors' own weights from the PyPI package `musicnn`
-(ISC licence), read without TensorFlow. One network learnt the 50 commonest tags of the Million Song
-Dataset, the other the 50 of MagnaTagATune; both see patches of 3 s.
+2019 late breaking, arXiv 1909.06654), with the authors' weights from the PyPI package `musicnn`
+(ISC licence), read without TensorFlow. One network was trained on the 50 most common tags of the
+Million Song Dataset, the other on the 50 of MagnaTagATune. Both read patches of 3 s.
 
-Vertical filters over a part of the bands hear timbre at any pitch, horizontal ones over time hear
-rhythm; each takes the loudest band. Three layers over time follow, with residuals, and all layers'
-channels are pooled by maximum and mean.
+Vertical filters over part of the bands detect timbre at any pitch; horizontal ones over time detect
+rhythm. Each filter's output is the maximum over bands. Three convolutions over time follow, with
+residuals. The channels of all layers are pooled by maximum and mean.
 
 `MusicnnTower` is both networks as the audio tower of a model (specs.AudioTowerSpec). Frozen, it
-stays as the authors left it; trainable, all of it learns.
+keeps the authors' weights; trainable, all of it is trained.
 """
 
 from __future__ import annotations
@@ -67,11 +67,11 @@ EPSILON = 1e-3  # of TensorFlow's batch norms
 
 
 class Heard(NamedTuple):
-    """What one network makes of patches."""
+    """The outputs of one network for a batch of patches."""
 
     max_pool: Tensor  # float32 [B, 753], over time
     mean_pool: Tensor  # float32 [B, 753]
-    pooled: Tensor  # float32 [B, 1506], both in turn, standardised by the training music
+    pooled: Tensor  # float32 [B, 1506], both interleaved, standardised by the training music
     dense: Tensor  # float32 [B, 200], the last layer before the tags
     logits: Tensor  # float32 [B, 50], before the sigmoid
 
@@ -95,7 +95,7 @@ class Musicnn(nn.Module):
         self.tags = nn.Linear(DENSE, len(MSD))
 
     def forward(self, mel: Tensor) -> Heard:
-        """Of each patch its pooled features and tag logits."""
+        """The pooled features and tag logits of each patch."""
         picture = self.norm(mel[:, None])  # [B, 1, 96, T]
         layers = [torch.cat([branch(picture) for branch in self.front], dim=1)]  # [B, 561, T]
         for number, (layer, norm) in enumerate(zip(self.middle, self.middle_norms, strict=True)):
@@ -109,11 +109,11 @@ class Musicnn(nn.Module):
 
 
 class _Front(nn.Module):
-    """One convolution over the picture, as long in time as it was, its loudest band: [B, C, T]."""
+    """A convolution over the spectrogram, padded in time, then the maximum over bands [B, C, T]."""
 
     def __init__(self, channels: int, kernel: tuple[int, int]) -> None:
         super().__init__()
-        self.pad = ((kernel[1] - 1) // 2, kernel[1] // 2)  # TensorFlow's "same"
+        self.pad = ((kernel[1] - 1) // 2, kernel[1] // 2)  # TensorFlow's "same" padding
         self.conv = nn.Conv2d(1, channels, kernel)
         self.norm = nn.BatchNorm2d(channels, EPSILON)
 
@@ -122,7 +122,8 @@ class _Front(nn.Module):
         if self.training:
             made: Tensor = self.norm(functional.relu(self.conv(padded)))
             return made.amax(dim=2)
-        # The same with the large map touched once: the norm keeps the bands' order, or turns it.
+        # Equivalent, but passes over the large map once: the batch norm is monotonic per channel,
+        # rising or, with a negative weight, falling, so it can follow the maximum.
         norm, conv = self.norm, self.conv
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
         turned = functional.conv2d(padded, conv.weight * sign[:, None, None, None])
@@ -134,7 +135,7 @@ class _Front(nn.Module):
 
 
 class MusicnnTower(nn.Module):
-    """Log-mel windows [B, 96, 187] -> [B, dim]: of each network what is pooled, dense and logits.
+    """Log-mel windows [B, 96, 187] -> [B, dim]: pooled and dense features of each network, logits.
 
     `kind="musicnn-msd"` has one network, `"musicnn"` both. The tags' logits come last: MSD's 50,
     then MagnaTagATune's.
@@ -149,24 +150,24 @@ class MusicnnTower(nn.Module):
         self.train()
 
     def train(self, mode: bool = True) -> MusicnnTower:
-        """As for any module, but a frozen tower keeps its statistics."""
+        """As for any module, but a frozen tower keeps its batch-norm statistics."""
         super().train(mode and self.trainable)
         return self
 
     def forward(self, mel: Tensor) -> Tensor:
-        """One row for each window."""
+        """Return one row for each window."""
         heard = [network(mel) for network in self.networks]
         parts = [part for h in heard for part in (h.pooled, h.dense)]
         return torch.cat([*parts, *(h.logits for h in heard)], dim=1)
 
     def read_weights(self) -> None:
-        """Fill in the authors' weights. Raises UnusableError as `read_musicnn`."""
+        """Load the authors' weights. Raises UnusableError as `read_musicnn` does."""
         for network, name in zip(self.networks, self.names, strict=True):
             network.load_state_dict(read_musicnn(name).state_dict())
 
 
 def read_musicnn(name: str) -> Musicnn:
-    """The authors' network of TAGGERS' `name`, from the installed package.
+    """The authors' network `name` (a key of TAGGERS), from the installed package.
 
     Raises UnusableError where the package is missing or damaged.
     """
@@ -187,7 +188,7 @@ def read_musicnn(name: str) -> Musicnn:
 
 
 def torch_weights(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """TensorFlow's variables, numbered in the order of the network's layers, under our names."""
+    """TensorFlow's variables, numbered in layer order, under our parameter names."""
     convolutions = [f"front.{n}.conv" for n in range(5)] + [f"middle.{n}" for n in range(3)]
     norms = ["norm", *(f"front.{n}.norm" for n in range(5))]
     norms += [*(f"middle_norms.{n}" for n in range(3)), "pool_norm", "dense_norm"]
@@ -205,7 +206,7 @@ def torch_weights(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
 
 
 def _in_torch_order(array: np.ndarray, layer: str) -> Tensor:
-    """A kernel [frames, bands, in, out] as torch has it; [in, out] turned; others as they are."""
+    """Kernels [frames, bands, in, out] in torch's order; [in, out] transposed; others unchanged."""
     if array.ndim == 4:
         array = array.transpose(3, 2, 1, 0)  # [out, 1, bands, frames]
         array = array[:, 0] if layer.startswith("middle") else array

@@ -1,7 +1,7 @@
-"""`musicnn-minilm`: a joint space of words and real music, built in seconds without any hub.
+"""`musicnn-minilm`: a joint space of words and music, built in seconds without a hub.
 
-The audio side is musicnn's two taggers, frozen; the text side MiniLM, which places a sentence among
-words of music. Both end in the taggers' 100 tags (model.heads), so nothing is trained, and nothing
+The audio side is musicnn's two taggers, frozen. The text side is MiniLM, which compares a sentence
+with music words. Both end in the taggers' 100 tags (model.heads). Nothing is trained and nothing
 was fitted to any catalog: the numbers are priors.
 """
 
@@ -28,9 +28,9 @@ PROVENANCE: dict[str, Any] = {
 
 
 def build_musicnn_minilm() -> TwoTowers:
-    """The towers, the same bits on every call.
+    """The towers, bit-identical on every call.
 
-    Raises UnusableError where musicnn's weights or MiniLM's are not installed.
+    Raises UnusableError where musicnn's or MiniLM's weights are not installed.
     """
     package = find_spec(MINILM_PACKAGE)
     folder = str(import_module(MINILM_PACKAGE).MODEL_DIR) if package else None

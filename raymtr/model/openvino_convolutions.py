@@ -1,11 +1,11 @@
-"""The audio tower's convolutions as OpenVINO graphs: the extra `fast`, for CPUs.
+"""The audio tower's convolutions as OpenVINO graphs (extra `fast`), for CPUs.
 
-The graphs are written out here, node by node. OpenVINO's own converter traces the model and takes
-ten seconds; this takes one. They have one fixed shape, a batch of one. They are two because the
-tower's start stays float32 (see `audio_forward`).
+The graphs are built here node by node in one second. OpenVINO's own converter traces the model and
+takes ten. They have one fixed shape, a batch of one. There are two graphs because the tower's start
+stays float32 (see `audio_forward`).
 
-OpenVINO tells its makers whenever it is imported, from a forked process. Nothing here phones home:
-its reporter is hidden from it, which it takes for not installed.
+OpenVINO reports every import to its makers, from a forked process. raymtr sends no telemetry: the
+telemetry module is hidden, so OpenVINO takes it for not installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
 class OpenVinoConvolutions:
-    """A folded tower up to its pooling: float32 log-mel [1, n_mels, frames] -> map [1, C, H, W]."""
+    """A folded tower before its pooling: float32 log-mel [1, n_mels, frames] -> [1, C, H, W]."""
 
     def __init__(self, tower: ModifiedResNet, spec: AudioSpec, dtype: torch.dtype) -> None:
         mel = ops.parameter([1, spec.n_mels, spec.frames], openvino.Type.f32)
@@ -40,7 +40,7 @@ class OpenVinoConvolutions:
             self._rest.set_input_tensor(number, tensor)
 
     def __call__(self, mel: Tensor) -> Tensor:
-        """The last stage's map."""
+        """The last stage's feature map."""
         self._start.infer([mel.contiguous().numpy()], share_inputs=True)
         self._rest.infer()
         return torch.tensor(self._rest.get_output_tensor().data)
@@ -51,7 +51,7 @@ def _compiled(results: list[Any], parameters: list[Any], dtype: torch.dtype) -> 
         "INFERENCE_PRECISION_HINT": HINTS[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "NUM_STREAMS": 1,
-        # Pinned, all processes of a machine would sit on its first cores.
+        # With pinning, all processes of a machine would share its first cores.
         "ENABLE_CPU_PINNING": False,
     }
     graph = openvino.Model(results, parameters, "audio_tower")
@@ -59,7 +59,7 @@ def _compiled(results: list[Any], parameters: list[Any], dtype: torch.dtype) -> 
 
 
 def _start(tower: ModifiedResNet, mel: Any) -> list[Any]:
-    """The stem's map, and the first shortcut's."""
+    """The stem's map and the first shortcut's."""
     x = ops.unsqueeze(mel, ops.constant([1]))
     for module in (tower.conv1, tower.conv2, tower.conv3):
         x = ops.relu(_convolution(module, x))
@@ -89,7 +89,7 @@ def _bottleneck(block: Any, x: Any, onto: Any) -> Any:
 
 
 def _convolution(module: nn.Conv2d, x: Any) -> Any:
-    assert module.bias is not None  # folding gave it one
+    assert module.bias is not None  # set by folding
     weight = ops.constant(module.weight.detach().numpy())
     bias = ops.constant(module.bias.detach().numpy().reshape(1, -1, 1, 1))
     padding = [int(p) for p in module.padding]

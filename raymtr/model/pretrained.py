@@ -1,8 +1,8 @@
-"""A path or a name -> a Model: raymtr's folders, TTMR++'s release, CLAP, behind the same verbs.
+"""Loading a Model by path or name: raymtr's folders, the TTMR++ release, CLAP.
 
 The release (Doh et al., ICASSP 2024; hub repo seungheondoh/ttmr-pp) is a flat yaml of numbers and a
-torch checkpoint. Its parameters carry CLIP's and RoBERTa's names, so loading is a change of four
-prefixes; every key must find its place, and no pickle is ever run.
+torch checkpoint. Its parameters have CLIP's and RoBERTa's names, so loading replaces prefixes.
+Every key must match, and no pickled code is ever run.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ LOG = logging.getLogger("raymtr")
 
 @dataclass(frozen=True)
 class Published:
-    """A model that others publish on the hub."""
+    """A third-party model on the hub."""
 
     repo: str
-    files: tuple[str, ...]  # which of the repository's are fetched; patterns
+    files: tuple[str, ...]  # patterns of the repository's files to fetch
     licence: str
 
 
@@ -76,11 +76,11 @@ def load_model(
     """The model at `path`: a raymtr folder (or its URI), a release's folder, or a published name.
 
     The names are `ttmrpp` and `clap-general`, fetched from the hub once, and `musicnn-minilm`,
-    built from pip packages without a hub. With `audio_only` a
-    raymtr folder's text tower is left unread: quicker, smaller, and deaf to text; such a model
-    cannot be saved.
+    built from pip packages without a hub. With `audio_only` a raymtr folder's text tower is not
+    loaded. The model is then faster to load and smaller, cannot encode text, and cannot be saved.
+
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
-    damaged, no hub answers, or the device is not there.
+    damaged, no hub answers, or the device does not exist.
     """
     name = os.fspath(path)
     if precision not in get_args(Precision):
@@ -116,7 +116,7 @@ def load_model(
 def _read(
     folder: Path, name: str, *, audio_only: bool = False
 ) -> tuple[Towers, dict[str, Any], dict[str, Any] | None]:
-    """Towers, provenance and golden vectors of the `folder` that was asked for as `name`."""
+    """Towers, provenance and golden vectors of `folder`, which was requested as `name`."""
     if name and (folder / CONFIG).is_file():
         if _is_clap(folder):
             return read_clap_release(folder), {"source": str(folder)}, None
@@ -129,18 +129,18 @@ def _read(
 
 
 def _is_clap(folder: Path) -> bool:
-    """Whether the folder is one that `transformers` wrote, of a ClapModel."""
+    """Whether `transformers` saved a ClapModel in the folder."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False  # raymtr's own reader says what is wrong
+        return False  # raymtr's own reader reports the fault
     return isinstance(config, dict) and config.get("model_type") == KIND
 
 
 def read_release(folder: Path) -> TwoTowers:
     """The towers of a TTMR++ release folder: one yaml beside one checkpoint.
 
-    Raises UnusableError where a file is missing or damaged, or a weight has no place.
+    Raises UnusableError where a file is missing or damaged, or a weight does not fit.
     """
     found = [sorted(folder.glob(pattern)) for pattern in ("*.yaml", "*.pth")]
     if [len(files) for files in found] != [1, 1]:
@@ -163,7 +163,7 @@ def read_release(folder: Path) -> TwoTowers:
 
 
 def read_release_spec(file: Path) -> TowersSpec:
-    """The release's flat yaml as a TowersSpec; its `hop_size` is in seconds, cut to samples."""
+    """The release's flat yaml as a TowersSpec; `hop_size` in seconds is truncated to samples."""
     try:
         given = yaml.safe_load(file.read_text(encoding="utf-8"))
         rate = int(given["sr"])
@@ -195,7 +195,8 @@ def read_release_spec(file: Path) -> TowersSpec:
 def release_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The release's weights under our names.
 
-    The scale stands twice there, float64 [1]; one is kept. Raises ValueError where they differ.
+    The release stores the scale twice, float64 [1]; one is kept. Raises ValueError where they
+    differ.
     """
     weights: dict[str, Tensor] = {}
     for key, tensor in state.items():
@@ -211,7 +212,7 @@ def release_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fetch(name: str, published: Published) -> Path:
-    """The published files, from the hub's cache on this machine or from the hub."""
+    """The folder of the published files, from the hub's cache on this machine or from the hub."""
     folder = cached_folder(published.repo, published.files)
     names = [file for file in published.files if "*" not in file]
     if folder and any((folder / file).is_file() for file in names):
@@ -226,7 +227,7 @@ def _fetch(name: str, published: Published) -> Path:
 
 
 def _download(uri: str, folder: Path) -> Path:
-    """The model folder at an object-store `uri`, copied to `folder`."""
+    """Copy the model folder at an object-store `uri` to `folder`."""
     if not storage.exists(f"{uri}/{CONFIG}"):
         raise InputError(f"no model {uri!r}; accepted: {ACCEPTED}")
     filesystem, path = storage.open_filesystem(uri)

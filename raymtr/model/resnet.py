@@ -1,10 +1,10 @@
-"""The audio tower: CLIP's ModifiedResNet with attention pooling, over a log-mel picture.
+"""The ResNet audio tower: CLIP's ModifiedResNet with attention pooling, over a log-mel spectrogram.
 
 Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
-channel, a stem of three convolutions, every stride an average pool before the convolution, and a
-pooling whose query is the mean of the map. Parameters carry CLIP's names, so the released weights
-load as they are. Batch norms are plain `nn.BatchNorm2d`: whoever trains over several workers swaps
-those modules. What this file does not know: log-mel, projection heads, precision.
+channel, a stem of three convolutions, an average pool before the convolution in place of every
+stride, and a pooling whose query is the mean of the map. Parameters have CLIP's names, so the
+released weights load unchanged. Batch norms are plain `nn.BatchNorm2d`; training over several
+workers replaces them. Log-mel, projection heads and precision are not part of this file.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from raymtr.specs import AudioTowerSpec
 
-EXPANSION = 4  # channels a bottleneck puts out, over those it works in
+EXPANSION = 4  # output channels of a bottleneck per inner channel
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions around a residual; [B, C, H, W] -> [B, 4 width, H/s, W/s]."""
+    """1x1, 3x3, 1x1 convolutions with a shortcut; [B, C, H, W] -> [B, 4 width, H/s, W/s]."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output, rectified after the sum."""
+        """The block's output, with the ReLU after the sum."""
         y = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         y = functional.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(self.avgpool(y)))
@@ -55,12 +55,12 @@ class Bottleneck(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """[B, C, H, W] -> [B, dim]: the map's mean asks, the mean and every place answer.
+    """[B, C, H, W] -> [B, dim]: the mean of the map attends to itself and to every place.
 
-    CLIP's table has a position for every place; TTMR++'s has one row, added to all alike. There is
-    one query, so keys and values of the places are never formed: q.(W_k x) = (W_k' q).x, and the
-    weighted mean of W_v x is W_v of the weighted mean. Same result, two matrix products per place
-    less (a twelfth of the tower's work).
+    CLIP has a position embedding for every place; TTMR++ has one row, added to all places. There is
+    one query, so the places' keys and values are never formed: q.(W_k x) = (W_k' q).x, and the
+    weighted mean of W_v x is W_v of the weighted mean. The result is the same with two fewer matrix
+    products per place (a twelfth of the tower's work).
     """
 
     def __init__(self, channels: int, heads: int, dim: int) -> None:
@@ -81,7 +81,7 @@ class AttentionPool(nn.Module):
         query = self.q_proj(tokens[:, 0]).view(batch, self.heads, size) * size**-0.5
         keys = self.k_proj.weight.view(self.heads, size, channels)
         asked = torch.einsum("bhs,hsc->bhc", query, keys)
-        # The key bias moves all scores of a head alike; it stays so that every weight has a place.
+        # The key bias shifts all scores of a head equally; it is kept so that every weight is used.
         shift = (query * self.k_proj.bias.view(self.heads, size)).sum(-1, keepdim=True)
         attention = torch.softmax(asked @ tokens.transpose(1, 2) + shift, dim=-1)  # [B, h, 1 + HW]
         values = self.v_proj.weight.view(self.heads, size, channels)
@@ -91,7 +91,7 @@ class AttentionPool(nn.Module):
 
 
 class ModifiedResNet(nn.Module):
-    """log-mel [B, n_mels, frames] -> [B, dim]."""
+    """Log-mel [B, n_mels, frames] -> [B, dim]."""
 
     def __init__(self, spec: AudioTowerSpec) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class ModifiedResNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """CLIP's start: each block begins as its shortcut, projections at 1 / sqrt(channels)."""
+        """CLIP's initialisation: each block is its shortcut, projections are 1 / sqrt(channels)."""
         for module in self.modules():
             if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.bn3.weight)
@@ -124,7 +124,7 @@ class ModifiedResNet(nn.Module):
                     nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """One vector for each picture."""
+        """Return one vector for each spectrogram."""
         x = mel.unsqueeze(1)  # [B, 1, n_mels, frames]
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         x = functional.relu(self.bn2(self.conv2(x)), inplace=True)

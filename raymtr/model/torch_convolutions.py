@@ -1,7 +1,7 @@
-"""The audio tower's convolutions by torch, on a CPU and on a GPU.
+"""The audio tower's convolutions in torch, on a CPU and on a GPU.
 
-One arrangement for both: stem and first shortcut in float32, the rest in the precision asked for
-(see `audio_forward`). On a CPU each convolution is one oneDNN call with what follows it.
+Both use one arrangement: stem and first shortcut in float32, the rest in the requested precision
+(see `audio_forward`). On a CPU each convolution is one oneDNN call with the operations after it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of
 
 
 class TorchConvolutions:
-    """A folded tower's convolutions, each one call with what follows it.
+    """A folded tower's convolutions, each fused with the operations after it.
 
-    Not `fused`, a CPU makes them by torch's own calls, as a GPU does, and bfloat16 is float32's
-    sums over rounded numbers: slow, and the same on every CPU.
+    Without `fused` a CPU uses torch's own calls, as a GPU does. bfloat16 then means float32
+    arithmetic on rounded numbers: slow, and the same on every CPU.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TorchConvolutions:
         self._blocks += [_Bottleneck(block, dtype, rest, shortcut=rest) for block in others]
 
     def __call__(self, mel: Tensor) -> Tensor:
-        """The last stage's map."""
+        """The last stage's feature map."""
         x = mel.unsqueeze(1).contiguous(memory_format=torch.channels_last)
         for convolution in self._stem:
             x = convolution(x)
@@ -58,7 +58,7 @@ Make = Callable[[nn.Conv2d], "_Convolution"]
 
 
 class _Bottleneck:
-    """A folded bottleneck, whose shortcut may be of higher precision."""
+    """A folded bottleneck whose shortcut may have higher precision."""
 
     def __init__(
         self, block: Bottleneck, dtype: torch.dtype, made: Make, *, shortcut: Make
@@ -66,11 +66,11 @@ class _Bottleneck:
         self._dtype, self._pool = dtype, block.avgpool
         self._first, self._second = made(block.conv1), made(block.conv2)
         self._third = made(block.conv3)
-        down: Any = block.downsample  # a pool, a convolution, and what is left of its norm
+        down: Any = block.downsample  # a pool, a convolution, and an identity in place of its norm
         self._shortcut = None if down is None else shortcut(down[1])
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The block's output; it may lie where `x` lay, which nobody else reads."""
+        """The block's output; it may overwrite `x`, which nothing else reads."""
         onto = x if self._shortcut is None else self._shortcut(self._pool(x), rectify=False)
         y = self._pool(self._second(self._first(x.to(self._dtype))))
         return self._third(y, onto=onto.to(self._dtype))
@@ -85,15 +85,15 @@ class _Convolution:
         self._stride, self._padding = list(module.stride), [int(p) for p in module.padding]
         weight = module.weight.detach().to(device, dtype)
         self._weight = weight.contiguous(memory_format=torch.channels_last)
-        assert module.bias is not None  # folding gave it one
+        assert module.bias is not None  # set by folding
         self._bias = module.bias.detach().to(device, dtype)
         self._packed: Tensor | None = None
         onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self._onednn = fused and device.type == "cpu" and onednn
-        self._sum = torch.float32 if device.type == "cpu" else dtype  # what the sums are made in
+        self._sum = torch.float32 if device.type == "cpu" else dtype  # dtype of the arithmetic
 
     def __call__(self, x: Tensor, *, onto: Tensor | None = None, rectify: bool = True) -> Tensor:
-        """[B, C, H, W] -> [B, C', H', W'], added onto `onto` in place where there is one."""
+        """[B, C, H, W] -> [B, C', H', W'], added to `onto` in place where given."""
         if self._onednn:
             return self._call_onednn(x, onto, "relu" if rectify else "none")
         weight, bias = self._weight.to(self._sum), self._bias.to(self._sum)

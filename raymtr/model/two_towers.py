@@ -1,8 +1,8 @@
-"""Two towers, two heads, one scale: TTMR++ as a module (Doh et al., ICASSP 2024).
+"""TTMR++ as a module: two towers, two heads, one scale (Doh et al., ICASSP 2024).
 
-Both sides end in a vector of the joint space, **un-normalised**: the loss and the index normalise,
-and a track's vector is the mean of its windows' un-normalised ones. The log-mel is inside, so
-nobody who holds a waveform needs to know its numbers.
+Both sides return **un-normalised** vectors of the joint space. The loss and the index normalise. A
+track's vector is the mean of its windows' un-normalised vectors. The log-mel is part of the module,
+so callers pass waveforms.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class TwoTowers(nn.Module):
         return self.embed_features(self.hear(waves))
 
     def hear(self, waves: Tensor) -> Tensor:
-        """What the audio tower makes of waves [B, window_samples]: [B, its width]."""
+        """Audio-tower features of waves [B, window_samples]: [B, tower width]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.audio_tower.trainable):
             features: Tensor = self.audio_tower(self.log_mel(waves))
         return features
 
     def embed_features(self, features: Tensor) -> Tensor:
-        """What the audio tower made of windows [B, its width] -> [B, dim]."""
+        """Audio-tower features [B, tower width] -> [B, dim]."""
         vectors: Tensor = self.audio_projector(features)
         return vectors
 
@@ -64,7 +64,7 @@ class TwoTowers(nn.Module):
         return self.embed_states(self.text_tower(input_ids, attention_mask))
 
     def embed_states(self, states: Tensor) -> Tensor:
-        """What the text tower made of sentences [B, hidden] -> [B, dim]."""
+        """Text-tower states [B, hidden] -> [B, dim]."""
         vectors: Tensor = self.text_projector(states)
         return vectors
 
@@ -73,21 +73,21 @@ class TwoTowers(nn.Module):
         return self.text_tower.tokenize(sentences)
 
     def rules(self) -> dict[str, Any]:
-        """What an audio vector depends on beside weights, windows and the spec's audio."""
+        """The settings, other than weights, windows and `spec.audio`, behind an audio vector."""
         return rules_of(self.spec)
 
     def save_parts(self, folder: Path) -> None:
-        """Everything but the weights, into the model folder `folder`."""
+        """Write everything but the weights into the model folder `folder`."""
         self.text_tower.config.save_pretrained(folder / TEXT_PART)
         self.text_tower.tokenizer.save_pretrained(folder / TEXT_PART)
 
 
 def build_towers(spec: TowersSpec, *, seed: int, text_folder: str | None = None) -> TwoTowers:
-    """A new audio tower beside the pretrained text tower in `text_folder`, or as the spec names.
+    """A new audio tower and the pretrained text tower in `text_folder`, or that the spec names.
 
-    A ResNet's weights are random, musicnn's its authors'. The same spec and seed give the same
-    weights; the global random state is left alone. A ResNet lies channels last in memory: a
-    training step on a CPU is 1.5 times faster for it.
+    A ResNet's weights are random; musicnn's are its authors'. The same spec and seed give the same
+    weights. The global random state is not changed. A ResNet is stored channels last, which makes a
+    training step on a CPU 1.5 times faster.
     """
     text_tower = load_text_tower(spec.text_tower, text_folder)
     with torch.random.fork_rng(devices=[]):
@@ -101,7 +101,7 @@ def build_towers(spec: TowersSpec, *, seed: int, text_folder: str | None = None)
 
 
 def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:
-    """Towers whose weights hold whatever memory held: for a checkpoint that fills every one.
+    """Towers with uninitialised weights, for a checkpoint that fills every one.
 
     The text tower's config and tokenizer come from `text_folder`, or as `spec` names them.
     """
@@ -110,13 +110,13 @@ def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:
 
 
 def blank_audio_side(spec: TowersSpec, *, text_hidden: int) -> TwoTowers:
-    """As `blank_towers`, without a text tower; the text head stays, it is small."""
+    """As `blank_towers`, without a text tower; the text head is kept, since it is small."""
     with UnfilledWeights():
         return TwoTowers(spec, NoTextTower(text_hidden))
 
 
 class UnfilledWeights(TorchFunctionMode):
-    """Random fills do nothing: six seconds saved where RoBERTa's are overwritten at once."""
+    """Skip random initialisation; saves six seconds where RoBERTa's weights are overwritten."""
 
     FILLS = frozenset({"normal_", "uniform_", "kaiming_uniform_", "trunc_normal_"})
 
@@ -127,7 +127,7 @@ class UnfilledWeights(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """`func`, or its target untouched where `func` only fills it."""
+        """Call `func`, or return its target unchanged where `func` only fills it."""
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in self.FILLS:
             return args[0] if args else kwargs["tensor"]
