@@ -1,8 +1,8 @@
-"""Batch norm over all workers, on any device, and the three ways a run may treat batch norm.
+"""Batch norm over all workers, on any device, and the three batch-norm modes of a run.
 
-`nn.SyncBatchNorm` refuses CPU tensors, and two workers with statistics of their own do not train
-what one worker trains. `SharedBatchNorm2d` all-reduces the sum and then the centred squares (two
-messages; the one-message form E[x^2] - E[x]^2 cancels in float32), differentiably.
+`nn.SyncBatchNorm` refuses CPU tensors. Two workers with separate statistics do not train the same
+weights as one worker. `SharedBatchNorm2d` all-reduces the sum and then the centred squares, with
+gradient. The one-message form E[x^2] - E[x]^2 cancels in float32, so two messages are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BatchNormMode = Literal["local", "shared", "frozen"]
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over workers; each worker's gradient is the sum of what all of them want."""
+    """The sum over workers; the gradient is the sum of all workers' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -41,10 +41,10 @@ def _sum(value: Tensor) -> Tensor:
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose batch is all workers' [b, C, H, W]; the same state dict."""
+    """`nn.BatchNorm2d` over all workers' [b, C, H, W] together; the same state dict."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise by the whole batch's mean and variance while training."""
+        """Normalise by the mean and variance of the whole batch while training."""
         if not self.training or workers() == 1:
             return super().forward(x)
         values = x.float()
@@ -67,7 +67,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def use_batch_norm(module: nn.Module, mode: BatchNormMode) -> None:
-    """Prepare `module` in place: under `shared` its batch norms count all workers' batches."""
+    """Prepare `module` in place: under `shared` its batch norms cover all workers' batches."""
     if mode != "shared":
         return
     for name, child in module.named_children():
@@ -80,9 +80,9 @@ def use_batch_norm(module: nn.Module, mode: BatchNormMode) -> None:
 
 
 def training_mode(module: nn.Module, mode: BatchNormMode) -> None:
-    """`module.train()`, but `frozen` batch norms keep to their running statistics.
+    """`module.train()`, but `frozen` batch norms keep their running statistics.
 
-    Their scale and shift still learn, as in fine-tuning from a released model.
+    Their scale and shift are still trained, as in fine-tuning from a released model.
     """
     module.train()
     if mode == "frozen":

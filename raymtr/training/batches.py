@@ -1,10 +1,10 @@
-"""Step number -> one worker's part of that step's batch.
+"""Batches: step number -> one worker's part of that step's batch.
 
-Everything is drawn from (seed, step, place in the global batch), so a batch can be made again on
-any number of workers, and the next one can be made in a thread while the step runs. Audio comes
-from the decoded cache: a crop and a cast, some hundredth of what decoding costs. Of a batch, each
-worker takes the tracks that stand next to one another in the table, mostly the same from step to
-step: so every machine's cache holds a part of its own.
+Everything is drawn from (seed, step, place in the global batch). So a batch can be built again on
+any number of workers, and the next one can be built in a thread while the step runs. Audio comes
+from the decoded cache: a crop and a cast cost about a hundredth of decoding. Each worker takes the
+tracks of a batch that are adjacent in the table. These are mostly the same from step to step, so
+each machine caches only its own part.
 """
 
 from __future__ import annotations
@@ -29,17 +29,19 @@ from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
 from raymtr.training.tracks import cache_key
 
-Lengths = Callable[[list[str]], list[int]]  # tokens that sentences have
-SENTENCES_LOOKED_AT = 2_000  # for a line that says how many are cut
+Lengths = Callable[[list[str]], list[int]]  # token counts of sentences
+SENTENCES_LOOKED_AT = 2_000  # sample size for the warning about cut sentences
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
-# Of like length: a quarter less to compute than in one; sixteen pad less, but are smaller products.
+# Groups of similar length cost a quarter less than one group; sixteen pad less, but their products
+# are too small.
 TEXT_GROUPS = 8
 
 
 def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> str | None:
-    """How many training sentences have more tokens than the `most` that a tower reads, in words.
+    """A warning with the number of sampled sentences longer than `most` tokens, or None.
 
-    One sentence of each of up to SENTENCES_LOOKED_AT tracks; None where all are read to their ends.
+    Samples one training sentence of each of up to SENTENCES_LOOKED_AT tracks. None means that no
+    sampled sentence is cut.
     """
     places = np.linspace(0, len(tracks) - 1, min(len(tracks), SENTENCES_LOOKED_AT)).astype(np.int64)
     rng = np.random.default_rng([seed, len(places)])
@@ -57,13 +59,13 @@ def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> 
 
 
 def _number(ids: Tensor) -> int:
-    """A sentence as the tower reads it, as one int64: the same on every worker."""
+    """A sentence's tokens hashed to one int64, the same on every worker."""
     digest = hashlib.blake2b(ids.numpy().tobytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 class Batches:
-    """Makes batches from a table of training tracks (training.tracks) and the audio cache."""
+    """Builds batches from a table of training tracks (training.tracks) and the audio cache."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class Batches:
     ) -> None:
         """`rank` is this worker's place among the `workers` that divide the global batch.
 
-        Clips lie `anywhere` in a track, or are the windows that indexing cuts.
+        Clips start `anywhere` in a track, or are the windows that indexing cuts.
         """
         self._anywhere = anywhere
         self.tracks, self.cache, self.tokenize, self.spec = tracks, cache, tokenize, spec
@@ -87,7 +89,7 @@ class Batches:
         self._share = slice(first, last)
 
     def make(self, step: int) -> Batch:
-        """This worker's rows of batch `step`."""
+        """Return this worker's rows of batch `step`."""
         chosen = self.mixture.draw(step, self.spec.global_batch)
         places = np.sort(np.argsort(chosen, kind="stable")[self._share])
         numbers = chosen[places]
@@ -114,8 +116,8 @@ class Batches:
         return Batch(waves=torch.from_numpy(waves), texts=texts, names=names)
 
     def _clip(self, track: dict[str, Any], rng: np.random.Generator, wave: np.ndarray) -> None:
-        """Fill `wave`. Raises UnusableError where the track is no longer what it was."""
-        samples = track.get("samples")  # a run of an older version does not know it
+        """Fill `wave`. Raises UnusableError where the track's audio has changed."""
+        samples = track.get("samples")  # runs of an older version lack this column
         try:
             self.cache.clip(
                 *(cache_key(track), track["uri"], rng),
@@ -124,7 +126,7 @@ class Batches:
                 anywhere=self._anywhere,
             )
         except AudioError as error:
-            if error.code == "unreadable":  # a store may be away for a moment
+            if error.code == "unreadable":  # a store may be unavailable for a moment
                 raise
             raise UnusableError(
                 f"{track['uri']} was decoded when this run began and cannot be now ({error}); "
@@ -134,9 +136,9 @@ class Batches:
     def ahead(
         self, first: int, last: int, *, then: Callable[[Batch], Batch] = lambda batch: batch
     ) -> Iterator[tuple[int, Batch]]:
-        """Steps `first` to `last` - 1 with their batches, the next one always in the making.
+        """Yield steps `first` to `last` - 1 with their batches; the next is built in a thread.
 
-        `then` is done to each batch in the same thread.
+        `then` is applied to each batch in the same thread.
         """
 
         def make(step: int) -> Batch:

@@ -1,18 +1,17 @@
 """Symmetric InfoNCE over all workers' pairs, with gradient through the gather.
 
-Each worker compares its own rows with everyone's: the mean of the workers' losses is the loss of
-the whole batch, and the mean of their gradients is its gradient. That holds only because the
-gather passes gradient back to the worker a row came from; the usual shortcut, a plain all_gather
-with the own chunk put back in, loses half of it on two workers. `torch.distributed.nn` has such a
-gather, deprecated, so twelve lines stand here.
+Each worker compares its own rows with all rows. The mean of the workers' losses is the loss of the
+whole batch, and the mean of their gradients is its gradient. That requires the gather to pass
+gradient back to the worker a row came from. The usual shortcut, a plain all_gather with the
+worker's own chunk put back in, loses half of the gradient on two workers. `torch.distributed.nn`
+has such a gather, but it is deprecated, so this file has its own.
 
-Shares may differ by a row, for an elastic run has as many workers as there are: a worker with more
-rows weighs more.
+Workers' shares may differ by a row, because an elastic run may have any number of workers. A worker
+with more rows gets a larger weight.
 
-A batch may hold a track twice, or two tracks with the same sentence: a small data set of a mixture
-does, and short sentences do. Those rows are right answers to one another, and are no negatives.
-
-Losses take embeddings, never a model.
+A batch may contain a track twice, or two tracks with the same sentence: this happens with small
+data sets of a mixture and with short sentences. Such rows are positives of one another and are
+excluded from the negatives. Losses take embeddings, never a model.
 """
 
 from __future__ import annotations
@@ -28,30 +27,32 @@ LARGEST_SCALE = 100.0  # CLIP's clamp of the learned scale (Radford et al. 2021)
 
 
 def workers() -> int:
-    """How many processes share this training; 1 outside of a process group."""
+    """The number of processes in this training; 1 outside of a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def shares(rows: int, among: int) -> list[int]:
-    """How many of a batch's rows each worker has, by rank: alike, or one more for the first."""
+    """The number of a batch's rows per worker, by rank: equal, or one more for the first ranks."""
     least, more = divmod(rows, among)
     return [least + (rank < more) for rank in range(among)]
 
 
 class _GatherRows(torch.autograd.Function):
-    """[b, D] of each worker -> [sum b, D], the same on all; gradients find their way home."""
+    """[b, D] of each worker -> [sum b, D], the same on all; gradients return to their worker."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
-        padded = functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))  # messages are alike
+        padded = functional.pad(
+            rows, (0, 0, 0, max(sizes) - len(rows))
+        )  # all_gather needs one size
         gathered = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(gathered, padded.contiguous())
         return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone()  # every worker's loss has used my rows
+        total = gradients[0].clone()  # every worker's loss uses this worker's rows
         dist.all_reduce(total)
         return torch.split(total, ctx.sizes)[dist.get_rank()], None
 
@@ -59,7 +60,7 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
     """All workers' rows in rank order [sum of `sizes`, D], differentiable.
 
-    `sizes` is how many each worker brings; without it all bring as many.
+    `sizes` is the number of rows of each worker; without it all have the same number.
     """
     if workers() == 1:
         return rows
@@ -69,10 +70,10 @@ def gather_rows(rows: Tensor, sizes: list[int] | None = None) -> Tensor:
 
 
 def right_answers(names: Tensor, sizes: list[int] | None = None) -> Tensor:
-    """Which rows of everyone's are as right an answer to mine as its own: bool [b, sum of sizes].
+    """Which of all rows are further positives of this worker's rows: bool [b, sum of sizes].
 
-    `names`, int64 [b, n], are this worker's rows: rows that share any of their n names, each of
-    which has its own column, are right answers to one another. Itself no row is in this.
+    `names`, int64 [b, n], belong to this worker's rows. Rows with an equal value in any of the n
+    columns are positives of one another. A row is not marked as its own further positive.
     """
     sizes = sizes or [len(names)] * workers()
     everyone = gather_rows(names, sizes)
@@ -90,12 +91,12 @@ def contrastive_loss(
     sizes: list[int] | None = None,
     shared: Tensor | None = None,
 ) -> Tensor:
-    """InfoNCE of this worker's pairs [b, D] against everyone's, both ways, averaged.
+    """InfoNCE of this worker's pairs [b, D] against all pairs, in both directions, averaged.
 
-    The mean over workers is the whole batch's. `sizes` as for `gather_rows`; `shared`, of
-    `right_answers`, are pairs that are no negatives. Embeddings come un-normalised. `logit_scale`
-    is ln(1 / temperature), its exp clamped at 100 (Radford et al. 2021; the loss of Doh et al.,
-    ICASSP 2024). Always computed in float32.
+    The mean over workers is the loss of the whole batch. `sizes` is as for `gather_rows`. `shared`,
+    from `right_answers`, marks pairs that are no negatives. Embeddings are un-normalised.
+    `logit_scale` is ln(1 / temperature), its exp clamped at 100 (Radford et al. 2021; the loss of
+    Doh et al., ICASSP 2024). Always computed in float32.
     """
     audio = functional.normalize(audio.float(), dim=-1)
     text = functional.normalize(text.float(), dim=-1)
@@ -105,11 +106,11 @@ def contrastive_loss(
     all_audio, all_text = everyone.chunk(2, dim=1)
     first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
     own = torch.arange(first, first + len(audio), device=audio.device)
-    to_text, to_audio = scale * audio @ all_text.T, scale * text @ all_audio.T  # [b, everyone]
+    to_text, to_audio = scale * audio @ all_text.T, scale * text @ all_audio.T  # [b, all rows]
     if shared is not None:
         to_text = to_text.masked_fill(shared, -torch.inf)
         to_audio = to_audio.masked_fill(shared, -torch.inf)
     audio_to_text = functional.cross_entropy(to_text, own)
     text_to_audio = functional.cross_entropy(to_audio, own)
-    weight = len(audio) * len(sizes) / sum(sizes)  # 1 where all have as many
+    weight = len(audio) * len(sizes) / sum(sizes)  # 1 where all have the same number
     return (audio_to_text + text_to_audio) / 2 * weight

@@ -1,10 +1,10 @@
-"""What a frozen audio tower made of windows, computed once for each window of a training.
+"""Cache of a frozen audio tower's features, computed once for each window of a training.
 
-A frozen tower is most of a step's cost, and gives the same for the same window. Windows are known
-by their bytes, so nothing has to be named; they are heard one at a time, so that a row is the same
-bits whatever was drawn beside it, and a resumed run has the weights of one that went through.
-Given up: clips from anywhere in a track, for the memory would never be asked twice (the loop draws
-the windows that indexing cuts instead).
+A frozen tower is most of a step's cost and gives the same features for the same window. Windows are
+identified by a hash of their samples, so they need no names. They are computed one at a time, so a
+row has the same bits whatever else is in its batch. A resumed run then has the weights of an
+uninterrupted one. Limitation: no clips from anywhere in a track, because they would never repeat.
+The loop draws the windows that indexing cuts instead.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from raymtr.model.exact import exact_float32
 
-MOST = 100_000  # windows kept, 1.4 GB; with more, the rest is heard at each draw
+MOST = 100_000  # windows kept, 1.4 GB; the features of further windows are computed at each draw
 
 
 class HeardWindows:
-    """Waves [B, samples] -> features [B, width], remembered by the wave."""
+    """Waves [B, samples] -> features [B, width], cached by the wave's samples."""
 
     def __init__(self, hear: Callable[[Tensor], Tensor]) -> None:
         self._hear = hear
@@ -29,7 +29,7 @@ class HeardWindows:
 
     @torch.no_grad()
     def __call__(self, waves: Tensor) -> Tensor:
-        """One row for each wave, on the waves' device."""
+        """Return one row for each wave, on the waves' device."""
         rows = []
         for wave in waves:
             name = hashlib.blake2b(wave.cpu().numpy().data, digest_size=16).digest()

@@ -1,8 +1,8 @@
-"""What makes two trainings the same: settings, data, library. Only the same may be resumed.
+"""Identity of a training: settings, data, library. Only the same training may be resumed.
 
-A run's folder keeps this in `run.json`. Going on under other settings would give weights that no
-settings describe, so it is refused, naming what differs. What is learned counts, not what computes
-it: another number of workers makes the same batches, and goes on.
+A run's folder keeps it in `run.json`. Resuming under other settings would give weights that no
+settings describe, so it is refused with a list of the differences. Only what affects learning
+counts. Another number of workers draws the same batches, so it may resume.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raymtr.errors import InputError
 from raymtr.specs import Settings, to_dict
 from raymtr.training.tracks import content_hash
 
-HOW_IT_RUNS = frozenset(  # settings that may differ: weights are other bits at most
+HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by rounding at most
     f"train.{name}"
     for name in (
         "workers",
@@ -29,8 +29,8 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: weights are other bits at 
         "cache_folder",
     )
 )
-BEFORE_IT_WAS_SAID = {"towers.audio.level": "kept"}  # what runs did when there was no such setting
-CHECKPOINT = "checkpoint_"  # start of a checkpoint folder's name; the number of steps done follows
+BEFORE_IT_WAS_SAID = {"towers.audio.level": "kept"}  # behaviour of runs older than the setting
+CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the number of steps done
 
 
 def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
 
 
 def may_resume(folder: str, identity: dict[str, Any]) -> bool:
-    """Whether the run in `folder` is to be gone on with; False where there is nothing yet.
+    """Whether the run in `folder` is to be resumed; False where there is none yet.
 
-    A run of another identity that never came to a checkpoint is removed: it holds nothing to
-    lose. Raises InputError, naming what differs, where it holds more. A fact that only one side
-    knows is another version's, and says nothing.
+    A run with another identity and no checkpoint is removed: nothing is lost. With a checkpoint,
+    InputError is raised and names the differences. A key that only one side has comes from another
+    version and is ignored.
     """
     if not storage.exists(f"{folder}/run.json"):
         return False
@@ -71,7 +71,7 @@ def may_resume(folder: str, identity: dict[str, Any]) -> bool:
 
 
 def _flat(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted path; the mixture's free keys stay one value."""
+    """Nested settings by dotted path; the mixture, with its free keys, stays one value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}.{key}"

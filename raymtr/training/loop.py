@@ -1,9 +1,9 @@
-"""What each Ray Train worker runs: towers, the steps left to do, checkpoints, the finished model.
+"""The code of each Ray Train worker: towers, the remaining steps, checkpoints, the saved model.
 
-A run is resumed from the newest checkpoint folder whose file is whole. Ray uploads, lists and
-prunes these folders, but its list is not asked which is newest: it lags a kill by one, and it is
-rewritten in place, so a kill can tear it. A torn checkpoint cannot pass for a whole one, because
-the zip files of torch end with their table of contents.
+A run resumes from the newest checkpoint folder whose file is complete. Ray uploads, lists and
+prunes these folders. Its list is not used to find the newest: after a kill it lags by one, and it
+is rewritten in place, so a kill can truncate it. A truncated checkpoint is always detected, because
+torch's zip files end with their directory.
 """
 
 from __future__ import annotations
@@ -39,16 +39,22 @@ from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
-TORN = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)  # of torch.load
+TORN = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    pickle.UnpicklingError,
+)  # from torch.load
 LIST_OF_RAY = "checkpoint_manager_snapshot.json"
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Train from the newest checkpoint to the last step, then (rank 0) save the model.
 
-    `config` holds `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the
-    `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0's answer is the run's.
-    Raises InputError or UnusableError where trying again is of no use.
+    `config` has `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the
+    `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0 returns the run's result.
+    Raises InputError or UnusableError where a retry cannot help.
     """
     speak_to_driver()
     settings: Settings = from_dict(Settings, config["settings"])
@@ -83,7 +89,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     began, busy = time.perf_counter(), time.process_time()
     for step, batch in batches.ahead(first, spec.steps, then=step_of.read_ahead):
         figures = step_of(batch, step)
-        figures["seconds"] = time.perf_counter() - began  # of this step, its wait for data included
+        figures["seconds"] = time.perf_counter() - began  # including its wait for data
         figures["cpu_seconds"] = time.process_time() - busy  # of all this worker's threads
         done = step + 1
         if validation and _due(done, spec.validate_every, spec.steps):
@@ -108,7 +114,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def say_who_works(history: list[dict[str, int]], spec: TrainSpec) -> None:
-    """Tell how many workers there are, and what it means where their number has changed."""
+    """Log the number of workers, and the consequence where it has changed."""
     now = history[-1]["workers"]
     if spec.min_workers:
         LOG.info("training on %d workers of at most %d", now, spec.workers)
@@ -125,9 +131,10 @@ def say_who_works(history: list[dict[str, int]], spec: TrainSpec) -> None:
 
 
 def resume(step_of: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
-    """Restore the run's newest whole checkpoint.
+    """Restore the run's newest complete checkpoint.
 
-    How many steps it has done, 0 without one; and from which step on how many workers did them.
+    Returns the number of steps done, 0 without a checkpoint, and from which step on how many
+    workers did them.
     """
     names = [name for name in storage.list_folders(folder) if name.startswith(CHECKPOINT)]
     for name in reversed(names):
@@ -143,9 +150,9 @@ def resume(step_of: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
 
 
 def mend_list_of_ray(folder: str) -> None:
-    """Drop Ray's list of the run's checkpoints where it is torn or names one that is gone.
+    """Delete Ray's list of the run's checkpoints where it is damaged or names a missing one.
 
-    Ray would refuse to start; without the list it starts one anew.
+    Ray would refuse to start; without the list it starts a new one.
     """
     path = f"{folder}/{LIST_OF_RAY}"
     if not storage.exists(path):
@@ -155,13 +162,13 @@ def mend_list_of_ray(folder: str) -> None:
             entry["checkpoint_dir_name"] for entry in storage.read_json(path)["checkpoint_results"]
         ]
     except (ValueError, KeyError, TypeError):
-        listed = [STATE]  # of no folder
+        listed = [STATE]  # names no folder, so that the list is deleted
     if not all(storage.exists(f"{folder}/{name}") for name in listed):
         storage.delete(path)
 
 
 def _report(state: dict[str, Any], figures: dict[str, float], rank: int) -> None:
-    """Hand rank 0's checkpoint to Ray; a barrier for all workers."""
+    """Report rank 0's checkpoint to Ray; a barrier for all workers."""
     name = f"{CHECKPOINT}{state['steps']:09d}"
     if rank:
         ray.train.report(figures, checkpoint_dir_name=name)
@@ -173,7 +180,7 @@ def _report(state: dict[str, Any], figures: dict[str, float], rank: int) -> None
 
 
 def _tracks(folder: str) -> tuple[pa.Table, pa.Table]:
-    """The run's tracks to train and to validate on."""
+    """The run's training tracks and validation tracks."""
     tracks = storage.read_tables(f"{folder}/tracks")
     assert tracks is not None, "the job writes them before any worker starts"
     in_training = pc.equal(tracks["split"], "train")
@@ -181,7 +188,7 @@ def _tracks(folder: str) -> tuple[pa.Table, pa.Table]:
 
 
 def _names(train: pa.Table) -> Iterator[str]:
-    """What the tracks are known by; a run that an older version began has not their sounds."""
+    """The names by which tracks are recorded; runs of an older version have no audio digests."""
     sounds = train["audio_digest"].to_pylist() if "audio_digest" in train.column_names else ()
     for track_id, sound in zip_longest(train["track_id"].to_pylist(), sounds):
         yield from track_names(track_id, sound)

@@ -1,11 +1,11 @@
-"""Which tracks make a step's batch: a pure function of (seed, step).
+"""Mixture: which tracks are in a step's batch, as a pure function of (seed, step).
 
-TTMR++ picks the dataset first, by explicit weights, then the track (Doh et al., ICASSP 2024).
-Here the datasets take turns instead of being diced: of the first n draws a dataset gets its share
-to within a track or two, for every n, and inside a dataset the tracks pass in shuffled rounds, so
-that none comes twice before all came once. Both are closed forms of the draw's number, so nothing
-is saved to resume, and workers agree without a word. What was given up: independent draws, whose
-repeats inside one batch would be false negatives of the loss.
+TTMR++ picks the dataset first, by explicit weights, then the track (Doh et al., ICASSP 2024). Here
+the datasets take turns deterministically. For every n, a dataset gets its share of the first n
+draws to within a track or two. Inside a dataset the tracks are drawn in shuffled rounds, so none
+repeats before all were drawn. Both are closed forms of the draw's number. So no state is saved to
+resume, and workers agree without communication. Trade-off: draws are not independent; repeats
+inside one batch would be false negatives of the loss.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class Mixture:
     def __init__(
         self, datasets: Sequence[str | None], weights: Mapping[str, float], *, seed: int
     ) -> None:
-        """`datasets` names each row's source; `weights` {} makes all tracks alike.
+        """`datasets` names each row's source; an empty `weights` weighs all tracks equally.
 
-        Raises InputError on a weight below zero, weights that are all zero, or a dataset without
-        a track.
+        Raises InputError on a weight below zero, weights that are all zero, or a dataset without a
+        track.
         """
         names = np.array([name or "" for name in datasets])
         if not weights:
@@ -42,7 +42,7 @@ class Mixture:
         self._share_of_rest = np.minimum(np.array(shares) / left, 1.0)
         self._share_of_rest[-1] = 1.0
 
-        @functools.lru_cache(maxsize=2 * len(pools))  # a batch may lie across two rounds
+        @functools.lru_cache(maxsize=2 * len(pools))  # a batch may span two rounds
         def shuffled(pool: int, nth: int) -> Rows:
             return np.random.default_rng([seed, pool, nth]).permutation(pools[pool])
 
@@ -53,7 +53,7 @@ class Mixture:
         return self.rows(np.arange(step * size, (step + 1) * size))
 
     def rows(self, draws: Rows) -> Rows:
-        """The row behind each draw, by the draw's number since the start of training."""
+        """The row of each draw, given the draw's number since the start of training."""
         chosen = np.empty(len(draws), np.int64)
         waiting, number = np.arange(len(draws)), draws
         for pool, share in enumerate(self._share_of_rest):
@@ -64,7 +64,7 @@ class Mixture:
         return chosen
 
     def _tracks(self, pool: int, turns: Rows) -> Rows:
-        """Row of each of the pool's turns: shuffled rounds, each through all its tracks."""
+        """The row of each of the pool's turns: shuffled rounds, each through all its tracks."""
         size = len(self._pools[pool])
         rounds, places = np.divmod(turns, size)
         tracks = np.empty(len(turns), np.int64)
@@ -74,7 +74,7 @@ class Mixture:
 
 
 def _turns(draws: Rows, share: float) -> Rows:
-    """How many of the first `draws` go to a dataset of this share: 0 or 1 more for each."""
+    """How many of the first `draws` go to a dataset of this share; each draw adds 0 or 1."""
     return np.floor(draws * share + 0.5).astype(np.int64) if share < 1 else draws
 
 

@@ -1,7 +1,7 @@
-"""What a run says about itself: `metrics.jsonl`, TensorBoard, a progress line.
+"""Log of a run: `metrics.jsonl`, TensorBoard, a progress line.
 
-`metrics.jsonl` has a row a step and is rewritten whole at each checkpoint: an object store cannot
-append, and a resumed run drops the rows after its checkpoint instead of saying them twice.
+`metrics.jsonl` has one row per step and is rewritten as a whole at each checkpoint. An object store
+cannot append, and a resumed run drops the rows after its checkpoint instead of repeating them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class RunLog:
         self._progress = Progress("train", steps, unit="steps", done=first)
 
     def add(self, step: int, figures: dict[str, float]) -> None:
-        """Figures of one finished step."""
+        """Add the figures of one finished step."""
         self.rows.append({"step": step, **figures})
         for name, value in figures.items():
             self._writer.add_scalar(name, value, step)
         self._progress.advance(1, note=f"loss {figures['loss']:.3f}")
 
     def save(self) -> None:
-        """Bring everything so far to storage."""
+        """Write everything so far to storage."""
         text = "".join(json.dumps(row) + "\n" for row in self.rows)
         storage.write_bytes(self._file, text.encode())
         self._writer.flush()
@@ -51,6 +51,6 @@ class RunLog:
             fs.copy_files(self._scratch, path, fs.LocalFileSystem(), filesystem)
 
     def close(self) -> None:
-        """Save, and let go of the TensorBoard file."""
+        """Save, and close the TensorBoard file."""
         self.save()
         self._writer.close()

@@ -1,13 +1,13 @@
-"""One training step: embed, compare with everyone, average gradients, update.
+"""One training step: embed, compare with all rows, average gradients, update.
 
-Torch alone, so that it runs on a bare GPU machine, and a function of its arguments alone: the
-learning rate follows from the step's number, dropout from (seed, step, rank). Whoever restores
-`state` and calls with the next step gets the weights an uninterrupted run would have had.
+It uses torch alone, so it runs on a bare GPU machine. It is a function of its arguments alone: the
+learning rate follows from the step's number, dropout from (seed, step, rank). Restoring `state` and
+calling with the next step gives the weights of an uninterrupted run.
 
-Gradients are averaged in one flat message and not by DistributedDataParallel: the towers have no
-one `forward` to wrap, DDP regroups its messages after the first step, so that a resumed run would
-add floats in another order, and the loss rides along for nothing. Given up: sending gradients
-while others are still being computed.
+Gradients are averaged in one flat message, not by DistributedDataParallel, for three reasons. The
+towers have no single `forward` to wrap. DDP regroups its messages after the first step, so a
+resumed run would add floats in another order. The loss is sent in the same message at no cost.
+Trade-off: gradients are not sent while others are still being computed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from raymtr.training.heard import HeardWindows
 
 
 class Towers(Protocol):
-    """What a step asks of a model; it is an `nn.Module` too."""
+    """The model interface that a step needs; the model is an `nn.Module` too."""
 
     logit_scale: nn.Parameter
 
@@ -46,15 +46,15 @@ class Towers(Protocol):
 class Batch:
     """One worker's part of a global batch: clips, and their sentences in the same order.
 
-    Sentences come in groups, each padded to its own longest, so that a batch sorted by length
-    spends little on padding.
+    Sentences come in groups, each padded to its own longest, so a batch sorted by length has little
+    padding.
     """
 
-    waves: Tensor  # float32 [b, samples], or what a frozen audio tower made of it, [b, width]
-    # Of each group input_ids and attention_mask, int64 [g, T]; or, where a frozen tower has read
-    # it, its states, float32 [g, hidden]. The sum of all g is b.
+    waves: Tensor  # float32 [b, samples], or features of a frozen audio tower, [b, width]
+    # Per group input_ids and attention_mask, int64 [g, T]; or the states of a frozen text tower,
+    # float32 [g, hidden]. The sum of all g is b.
     texts: Sequence[Mapping[str, Tensor]]
-    # int64 [b, 2]: each row's track and sentence, as numbers; None where no row can be another's.
+    # int64 [b, 2]: each row's track and sentence, as numbers; None where rows share neither.
     names: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -70,16 +70,17 @@ class Batch:
 
 
 class TrainStep:
-    """The towers with their optimizer; call it once a step, on every worker."""
+    """The towers with their optimizer; call it once per step, on every worker."""
 
     def __init__(self, towers: nn.Module, spec: TrainSpec, device: torch.device) -> None:
-        """Moves `towers` to `device` and makes their batch norms `spec.batch_norm`.
+        """Moves `towers` to `device` and sets their batch norms to `spec.batch_norm`.
 
-        Convolutions get channels-last weights: half the time on a CPU, and what tensor cores want.
+        Convolutions get channels-last weights: half the time on a CPU, and the layout for tensor
+        cores.
         """
         use_batch_norm(towers, spec.batch_norm)
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.towers: Any = towers  # an nn.Module that keeps the Towers protocol
+        self.towers: Any = towers  # an nn.Module that implements the Towers protocol
         self.spec, self.device = spec, device
         self.heard: HeardWindows | None = None
         if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
@@ -91,10 +92,10 @@ class TrainStep:
         )
 
     def __call__(self, batch: Batch, step: int) -> dict[str, float]:
-        """Take step number `step` (from 0); the metrics are of the whole global batch.
+        """Take step number `step` (from 0); the metrics cover the whole global batch.
 
-        Raises UnusableError, on all workers alike, when the loss or, after the update, the weights
-        are no longer finite: what a step leaves can be saved.
+        Raises UnusableError, on all workers, when the loss or, after the update, the weights are
+        not finite. So the weights after a step can always be saved.
         """
         spec, rate = self.spec, learning_rate(step, self.spec)
         training_mode(self.towers, spec.batch_norm)
@@ -123,21 +124,21 @@ class TrainStep:
             "loss": loss,
             "learning_rate": rate,
             "temperature": temperature,
-            "shared": many_rows,  # share of rows with another right answer in the batch
+            "shared": many_rows,  # share of rows with a further positive in the batch
         }
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Audio and text of `batch`, [b, dim] each, un-normalised, as a finished model has them."""
+        """Audio and text of `batch`, [b, dim] each, un-normalised, in evaluation mode."""
         self.towers.eval()
         return self._forward(batch.to(self.device))
 
     @torch.no_grad()
     def read_ahead(self, batch: Batch) -> Batch:
-        """`batch` heard and read, where training does not change the tower that does.
+        """Apply the frozen towers to `batch` ahead of its step.
 
-        For a thread of its own: a step on a CPU is many short pieces that wait for the slowest
-        core, and this work fills the gaps.
+        It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
+        slowest core, and this work fills the gaps.
         """
         batch = batch.to(self.device)
         if self.heard:
@@ -174,13 +175,13 @@ class TrainStep:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16)
 
     def state(self) -> dict[str, Any]:
-        """All that training changes: frozen weights are not among it."""
+        """Everything that training changes; frozen weights are left out."""
         frozen = {name for name, p in self.towers.named_parameters() if not p.requires_grad}
         towers = {k: v for k, v in self.towers.state_dict().items() if k not in frozen}
         return {"towers": towers, "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a `state` of towers built from the same spec."""
+        """Restore a `state` of towers built from the same spec."""
         self.towers.load_state_dict(state["towers"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -195,7 +196,7 @@ def learning_rate(step: int, spec: TrainSpec) -> float:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], figures: Tensor) -> Tensor:
-    """Make every gradient the mean over workers, in place; returns the mean of `figures` [n]."""
+    """Set every gradient to the mean over workers, in place; return the mean of `figures` [n]."""
     if workers() == 1:
         return figures
     gradients = [p.grad for p in parameters if p.grad is not None]

@@ -1,8 +1,8 @@
-"""What a run trains and validates on: tracks with audio and words, their captions beside them.
+"""Tracks of a run for training and validation: those with audio and words, with captions.
 
-The list is settled once, before the first step, and kept with the run: a file that failed on that
-day stays out when the run is resumed, or the resumed weights would be others. A worker reads the
-list from storage, so that starting workers stays cheap at a million tracks.
+The list is fixed before the first step and stored with the run. A file that failed then stays out
+when the run is resumed; otherwise the resumed weights would differ. A worker reads the list from
+storage, so starting workers stays cheap with a million tracks.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ LOG = logging.getLogger("raymtr")
 
 AUDIO_COLUMNS = ["track_id", "uri", "file_version"]
 COLUMNS = [*AUDIO_COLUMNS, "title", "artist", "album", "tags", "similar_artists", "dataset"]
-FEWEST_TRACKS = 2  # one track has nothing to be told apart from
-MOST_VALID_TRACKS = 200  # validation is a glance, not the evaluation
-DECODED = pa.schema(  # what became of each track
+FEWEST_TRACKS = 2  # a single track has no negatives
+MOST_VALID_TRACKS = 200  # validation during training is a quick check, not the evaluation
+DECODED = pa.schema(  # the result of decoding each track
     [*(field.with_nullable(True) for field in DEAD_LETTER), pa.field("samples", pa.int64())]
 )
 WORDS = ("title", "artist", "tags", "similar_artists", "captions")
@@ -67,7 +67,7 @@ def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
 
 
 def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> None:
-    """After decoding: raises where what is left cannot be trained on, saying what was lost."""
+    """Check after decoding that enough is left; raises with the failures, warns of repeats."""
     train = tracks.filter(pc.equal(tracks["split"], "train"))
     if len(train) < FEWEST_TRACKS:
         raise UnusableError(
@@ -81,7 +81,7 @@ def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> No
 
 
 def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
-    """What a batch of these rows repeats, in words; None where all its tracks are different."""
+    """A warning about tracks that repeat in a batch of these rows; None without repeats."""
     rows = Counter(drawn.tolist())
     again = len(drawn) - len(rows)
     if not again:
@@ -104,7 +104,7 @@ def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
 
 
 def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
-    """`tracks` with their captions as one more column, in an order of no chance."""
+    """`tracks` with their captions as one more column, in a deterministic order."""
     kind = pa.list_(pa.string())
     captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
     if captions is None:
@@ -116,7 +116,7 @@ def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
 
 
 def _has_words(tracks: pa.Table) -> pa.ChunkedArray:
-    """Whether `text.draw_sentence` has anything to say about each track."""
+    """Whether `text.draw_sentence` can form a sentence for each track."""
     said = pa.chunked_array([pa.array(np.zeros(len(tracks), bool))])
     for name in WORDS:
         column = tracks[name]
@@ -126,7 +126,7 @@ def _has_words(tracks: pa.Table) -> pa.ChunkedArray:
 
 
 def content_hash(table: pa.Table) -> str:
-    """A name for what a table holds, whatever files it was read from."""
+    """A hash of a table's content, independent of the files it was read from."""
     digest = hashlib.sha256()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
@@ -136,15 +136,15 @@ def content_hash(table: pa.Table) -> str:
 
 
 def cache_key(track: Mapping[str, Any]) -> str:
-    """The name of a track's audio as it was scanned: a replaced file is never read from a cache."""
+    """The cache name of a track's audio as scanned; a replaced file gets another name."""
     version = track["file_version"] or track["uri"]
     return f"{track['track_id']}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
 def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:
-    """Where this machine keeps the workspace's decoded audio; asked on the machine itself.
+    """The cache of decoded audio on this machine; call it on the machine itself.
 
-    In a local workspace, which all workers share, else below the temporary folder (TMPDIR).
+    It is in a local workspace, which all workers share, else below the temporary folder (TMPDIR).
     """
     folder = settings.train.cache_folder or workspace.audio_cache
     if storage.is_remote(folder):
@@ -157,10 +157,11 @@ def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:
 def fill_audio_cache(
     tracks: pa.Table, workspace: Workspace, settings: Settings, *, hung: str
 ) -> pa.Table:
-    """A Ray Data step: decode each track of AUDIO_COLUMNS, into the cache where all read one.
+    """A Ray Data step: decode each track of AUDIO_COLUMNS, into the cache where it is shared.
 
-    Gives DEAD_LETTER's columns and `samples` a row a track; `code` is null where all went well.
-    On disks of their own machines would keep what others train on. `hung`: see `DecodeGuard`.
+    Returns DEAD_LETTER's columns and `samples`, one row per track; `code` is null on success. With
+    local disks nothing is cached, because a machine would cache tracks that others train on.
+    `hung`: see `DecodeGuard`.
     """
     cache = audio_cache_of(workspace, settings)
     if settings.train.cache_folder or storage.is_remote(workspace.root):
@@ -181,7 +182,7 @@ def fill_audio_cache(
 
 
 def make_room(cache: AudioCache, tracks: pa.Table) -> None:
-    """Let go of cached audio of other tracks, as far as these need its place."""
+    """Delete cached audio of other tracks as far as these tracks need the space."""
     keys = [cache_key(track) for track in tracks.select(AUDIO_COLUMNS).to_pylist()]
     samples = pc.sum(tracks["samples"]).as_py() if "samples" in tracks.column_names else None
     cache.make_room(keys, need=2 * (samples or 0))

@@ -1,7 +1,7 @@
-"""A glance at retrieval while training goes on: one fixed sentence and clip for each valid track.
+"""Quick retrieval check during training: one fixed sentence and clip for each valid track.
 
-The evaluation job gives the figures to report; these only say whether a run is learning. Nothing
-is drawn, so two runs, or one run and its resumed self, are compared on the same questions.
+The evaluation job gives the figures to report; these only show whether a run is learning. Nothing
+is drawn at random, so two runs, or a run and its resumption, are compared on the same queries.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ K = 10
 
 
 class Validation:
-    """Holds the questions: a batch list of first windows and sentences, made once."""
+    """Fixed batches of first windows and sentences, built once."""
 
     def __init__(self, tracks: pa.Table, tokenize: Tokenize, spec: AudioSpec) -> None:
         rows = tracks.to_pylist()
@@ -36,7 +36,7 @@ class Validation:
         ]
 
     def __call__(self, step: TrainStep) -> dict[str, float]:
-        """Figures of the towers as they are; {} where no ranking is to be had."""
+        """Metrics of the current towers; {} with fewer than two tracks."""
         if self.pool < 2:
             return {}
         audio, text = zip(*(step.embed(batch) for batch in self._batches), strict=True)
@@ -54,7 +54,7 @@ class Validation:
 
 
 def fixed_sentence(track: dict[str, Any]) -> str:
-    """The first caption, or all tags, or who made it."""
+    """The first caption, or all tags, or title and artist, or similar artists."""
     if track["captions"]:
         return str(track["captions"][0])
     if track["tags"]:
