@@ -1,1 +1,1 @@
-"""Tagging: the tags that are heard in a recording, and its measured attributes."""
+"""Tagging: the tags that musicnn assigns to a recording, and its measured attributes."""

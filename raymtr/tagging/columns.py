@@ -1,4 +1,4 @@
-"""What was heard of tracks as columns to filter by, beside the owner's own."""
+"""Tags and attributes of tracks as filterable columns beside the owner's own."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ INDEXED = ("bpm", "key", "mode", "loudness_lufs", "energy", "brightness", "vocal
 
 
 def with_heard(catalog: pa.Table, workspace: Workspace) -> pa.Table:
-    """`catalog` with the INDEXED columns of `heard/`; null where a track was not heard.
+    """`catalog` with the INDEXED columns of `heard/`; null where a track was not analysed.
 
-    A column of the owner's that is called alike stays the owner's.
+    An owner's column of the same name is kept instead.
     """
     heard = storage.read_tables(f"{workspace.heard}/tracks", ["track_id", *INDEXED])
     if heard is None:

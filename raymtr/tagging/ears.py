@@ -1,10 +1,10 @@
-"""Ears: all that is heard in a recording, by both taggers and by measuring.
+"""Analysis of a recording: the tags of both taggers and measured attributes.
 
-The taggers' 100 labels become 68 here: synonyms count as one (LABELS), by the likeliest of them.
-Probabilities are as the taggers give them; they are not calibrated further, for there is no
-labelled reference music to do it on. A label counts as heard from HEARD up. The recording is
-decoded once, at the taggers' 16 kHz, and its level is made that of their training music
-(log_mel.LOUDNESS), so a quieter copy is heard alike; its loudness is measured before.
+The taggers' 100 labels become 68 here: synonyms are merged (LABELS) and take the highest
+probability among them. Probabilities are the taggers' own. They are not calibrated further, because
+no labelled reference music is available. A label counts as present from HEARD up. The recording is
+decoded once, at the taggers' 16 kHz. Its level is scaled to that of their training music
+(log_mel.LOUDNESS), so a quieter copy gets the same tags. Its loudness is measured before scaling.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from raymtr.model.log_mel import LOUDNESS, QUIETEST
 from raymtr.model.musicnn import AUDIO, PATCH, TAGGERS
 from raymtr.model.tagger import Tagger
 
-VERSION = f"ears-1 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # the provenance of what is heard
-HEARD = 0.25  # probability; a tagger says 0.2 to 0.5 of a tag that most people would give
+VERSION = f"ears-1 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results
+HEARD = 0.25  # probability; a tagger gives 0.2 to 0.5 for a tag that most people would give
 WINDOW_S = PATCH * AUDIO.hop / AUDIO.sample_rate
 WOMAN = ("female vocalists", "female vocalist", "female", "woman", "female vocal", "female voice")
 MAN = ("male vocalists", "male", "man", "male vocal", "male voice")
@@ -51,17 +51,17 @@ _VOICES = [place for place, raw in enumerate(_RAW) if raw in (*SINGING, *WOMAN[2
 
 @dataclass(frozen=True, kw_only=True)
 class Heard:
-    """What was heard in one recording."""
+    """The analysis of one recording."""
 
     starts_s: np.ndarray  # float64 [W], of patches of WINDOW_S
     windows: np.ndarray  # float32 [W, len(LABELS)], probabilities
     labels: np.ndarray  # float32 [len(LABELS)], their mean
-    vocal: float  # probability of a voice, any of MagnaTagATune's twelve words for one
+    vocal: float  # probability of a voice, from MagnaTagATune's twelve words for voices
     attributes: Attributes
 
     @property
     def named(self) -> list[str]:
-        """The labels that count as heard, the likeliest first."""
+        """The labels with a probability of at least HEARD, the likeliest first."""
         order = np.argsort(-self.labels, kind="stable")
         return [LABELS[place] for place in order if self.labels[place] >= HEARD]
 
@@ -74,7 +74,7 @@ class Ears:
         self._taggers = [Tagger(name) for name in TAGGERS]
 
     def hear(self, samples: np.ndarray) -> Heard:
-        """What is in samples float32 [n] at 16 kHz. Raises AudioError on silence."""
+        """Analyse samples float32 [n] at 16 kHz. Raises AudioError on silence."""
         if audio.is_silent(samples):
             raise audio.AudioError("silent", "nothing is to be heard in it")
         rms = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), QUIETEST)
@@ -82,7 +82,7 @@ class Ears:
         made = [tagger.of_samples(levelled) for tagger in self._taggers]
         raw = np.concatenate([tags for _, tags in made], axis=1)  # [W, 100]
         windows = np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
-        voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # as if each word spoke alone
+        voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # treats the words as independent
         return Heard(
             starts_s=made[0][0],
             windows=windows,

@@ -1,12 +1,11 @@
-"""What was heard in each track, on storage: `heard/`, a row a track, its windows beside it.
+"""Storage of tags and attributes: `heard/`, one row per track, and its windows beside it.
 
     heard/tracks/*.parquet    track_id, seconds, a column for each label, vocal, bpm, key, ...,
-                              heard (labels that count), provenance (what heard it)
+                              heard (labels that count), provenance (tagger versions)
     heard/windows/*.parquet   track_id, start_s, end_s, a column for each label
 
-The shards are those of embeddings (embeddings.store), with other columns: what is heard is kept
-apart from the owner's tags, which no job changes. tagging.columns joins the filterable part to a
-catalog.
+The shards are those of embeddings (embeddings.store) with other columns. They are separate from the
+owner's tags, which no job changes. tagging.columns joins the filterable columns to a catalog.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ MEASURED = pa.schema(
         pa.field("heard", pa.list_(pa.string())),
     ]
 )
-# As EMBEDDED, the labels' probabilities in the vector's place; a failed track has nothing measured.
+# As EMBEDDED, with label probabilities in place of the vector; a failed track has nulls.
 HEARD = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
 MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
 
 
 class HeardShards(EmbeddingStore):
-    """The shards under `heard/`; what an older version heard is heard anew."""
+    """The shards under `heard/`; results of an older version are computed again."""
 
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace.heard, MADE_BY)
 
     def take(self) -> None:
-        """Become the owner; what another version left is removed."""
+        """Become the owner; results of another version are removed."""
         if storage.exists(f"{self.folder}/{RUN}"):
             before = storage.read_json(f"{self.folder}/{RUN}")["made_by"]["fingerprint"]
             if before != VERSION:
@@ -55,7 +54,7 @@ class HeardShards(EmbeddingStore):
         super().take()
 
     def read(self) -> pa.Table | None:
-        """All tracks' rows; None where nothing was heard yet."""
+        """All tracks' rows; None where nothing is stored yet."""
         return storage.read_tables(f"{self.folder}/tracks")
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
@@ -79,7 +78,7 @@ class HeardShards(EmbeddingStore):
 
 
 class HearTracks:
-    """DECODED rows at 16 kHz, a window being the whole track -> HEARD rows."""
+    """DECODED rows at 16 kHz, each window a whole track -> HEARD rows."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -88,7 +87,7 @@ class HearTracks:
         self._ears = Ears()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row out for each row in, in order."""
+        """Return one row for each input row, in order."""
         rows = batch.drop_columns("samples").to_pylist()
         tables = [HEARD.empty_table()]
         for row, samples in zip(rows, batch["samples"], strict=True):
