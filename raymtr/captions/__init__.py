@@ -1,1 +1,1 @@
-"""Tags become sentences."""
+"""Captions: writing them from tags, judging them, and training models to write them."""

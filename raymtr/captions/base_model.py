@@ -1,6 +1,6 @@
-"""A Llama-family base: its tokenizer, its weights, its identity, and LoRA on it.
+"""A Llama-family base model: its tokenizer, weights, identity, and LoRA.
 
-Torch, transformers and peft, without Ray, so that it runs on a bare GPU machine.
+Torch, transformers and peft, without Ray, so it runs on a bare GPU machine.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import FinetuneSpec
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # how names of big files end
-WHOLE_HASH = 1 << 20  # bytes of a weight file that its identity reads: they name every tensor
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # suffixes of large files
+WHOLE_HASH = 1 << 20  # bytes of a weight file that its identity covers: the list of tensors
 
 
 def here(base: str, *, weights: bool = True) -> str:
-    """`base` as this process can open it: a copy on this machine of one in an object store."""
+    """`base` as a path this process can open; an object store's is copied to this machine."""
     if not storage.is_remote(base):
         return storage.local_path(base)
     if not storage.exists(f"{base}/config.json"):
@@ -49,7 +49,7 @@ def load_tokenizer(base: str) -> Any:
 
 
 def check_positions(base: str | None, spec: FinetuneSpec) -> None:
-    """Raise InputError where examples may be longer than what `base` (None: a toy) can read."""
+    """Raise InputError where `max_tokens` exceeds the positions of `base` (None: a toy)."""
     from transformers import AutoConfig
 
     most: int | None
@@ -111,12 +111,12 @@ def _quantization(spec: FinetuneSpec) -> Any:
 def add_lora(model: Any, spec: FinetuneSpec) -> Any:
     """`model` frozen, with trainable low-rank pairs (Hu et al., arXiv 2106.09685).
 
-    Raises InputError where a target is no layer of the model.
+    Raises InputError where a target is not a layer of the model.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if spec.quantization != "none":
-        again = {"use_reentrant": False}  # of activations that are not kept; DDP needs it so
+        again = {"use_reentrant": False}  # recomputes dropped activations; DDP needs it
         model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)
     targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
     layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
@@ -138,10 +138,11 @@ def add_lora(model: Any, spec: FinetuneSpec) -> Any:
 
 
 def base_identity(base: str) -> str:
-    """Which weights lie in the folder `base`, as 16 hexadecimal digits; a hub name stays a name.
+    """The identity of the weights in folder `base`, 16 hexadecimal digits; a hub name is returned.
 
-    It reads the configuration, and the first MiB and the size of each weight file: a base of 14
-    GB is told apart in a second, wherever it lies. Weights that differ only further back are not.
+    It covers the configuration, and the first MiB and the size of each weight file. So a base of 14
+    GB is identified in a second, wherever it is stored. Weights that differ only after the first
+    MiB are not distinguished.
     """
     if not is_folder(base):
         return base

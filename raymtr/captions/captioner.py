@@ -1,11 +1,11 @@
 """A fine-tuned captioner in its folder, and the weights that its engines run.
 
-A captioner is a PEFT adapter folder: the adapter's two files, `captioner.json` (which base, which
-prompt, how it was made) and, where the base was made on the spot, the base itself in `base/`. It
-is named by URI wherever it goes: each machine brings home what it runs, by itself.
+A captioner is a PEFT adapter folder: the adapter's two files, `captioner.json` (base, prompt,
+provenance) and, where raymtr trained the base too, the base itself in `base/`. It is always passed
+by URI; each machine downloads what it runs.
 
-The merged weights are made once, in the precision that captions are written in, and lie beside the
-workspace's captioner: engines run them as any other model.
+The merged weights are built once, in the precision of caption writing, and stored beside the
+workspace's captioner. Engines run them like any other model.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
 
 FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model.safetensors"
-VOCABULARY = "vocabulary.json"  # tags common in the pairs: musical terms that captions may use
-SHARD = "2GB"  # of merged weights: what is held beside them while they are saved
-BYTES = {"bf16": 2, "fp32": 4}  # a weight
-STORED = {"float32": 4, "float64": 8}  # a weight of a base, by its configuration; others have 2
-TO_LOAD = 1 << 30  # bytes of a process that has torch and transformers loaded
+VOCABULARY = "vocabulary.json"  # common tags of the pairs: musical terms that captions may use
+SHARD = "2GB"  # of merged weights: extra memory while they are saved
+BYTES = {"bf16": 2, "fp32": 4}  # per weight
+STORED = {
+    "float32": 4,
+    "float64": 8,
+}  # per weight of a base, by its configured dtype; others have 2
+TO_LOAD = 1 << 30  # bytes of a process with torch and transformers loaded
 
 
 @dataclass(frozen=True)
@@ -43,23 +46,23 @@ class Captioner:
 
     @property
     def identity(self) -> str:
-        """Which weights write, in 16 hexadecimal digits."""
+        """16 hexadecimal digits that identify the base and adapter weights together."""
         return hashlib.sha256(f"{self.base_identity} {self.adapter}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What an engine runs: a model by folder, URI or hub name, and the adapter it gets, if any."""
+    """What an engine runs: a model by folder, URI or hub name, and an optional adapter."""
 
     model: str
     adapter: str | None = None
 
 
 def open_captioner(uri: str) -> Captioner:
-    """The captioner in the folder `uri`, wherever that lies; its base's weights stay there.
+    """The captioner in the folder `uri`, local or remote; its base's weights are not copied.
 
-    Raises InputError where there is none, or less than a whole one, where its base is another than
-    it was tuned on, or where it was taught another prompt.
+    Raises InputError where there is none, where files are missing, where its base is not the one it
+    was tuned on, or where it was trained on another prompt.
     """
     uri = uri.rstrip("/") if storage.is_remote(uri) else os.path.abspath(storage.local_path(uri))
     if not any(storage.exists(f"{uri}/{name}") for name in (CONFIG, WEIGHTS, FACTS)):
@@ -75,7 +78,7 @@ def open_captioner(uri: str) -> Captioner:
     if storage.exists(f"{uri}/{base}/config.json"):
         base = f"{uri}/{base}"
     found = base_identity(base)
-    if found == base != facts["base_identity"]:  # a name, where it was tuned on a folder's weights
+    if found == base != facts["base_identity"]:  # a name, but it was tuned on a folder's weights
         raise InputError(
             f"the base of the captioner in {uri} is gone: there is no model in {base}; put it "
             f"back, or name the folder that it was moved to as `base` in {uri}/{FACTS}"
@@ -101,11 +104,11 @@ def open_captioner(uri: str) -> Captioner:
 
 
 def _checked_adapter(uri: str) -> str:
-    """Which adapter lies in `uri`. Raises InputError where it is torn or has no weights."""
+    """The adapter's hash. Raises InputError where the file is truncated or has no weights."""
     data = storage.read_bytes(f"{uri}/{WEIGHTS}")
     try:
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size])  # a safetensors file names its tensors first
+        header = json.loads(data[8 : 8 + size])  # safetensors begins with its list of tensors
         header.pop("__metadata__", None)
         ends = max(tensor["data_offsets"][1] for tensor in header.values())
         if 8 + size + ends != len(data):
@@ -123,19 +126,19 @@ def _hash(data: bytes) -> str:
 
 
 def adapter_identity(uri: str) -> str | None:
-    """Which adapter lies in the folder `uri`, in 16 hexadecimal digits; None where none does."""
+    """The adapter's hash in the folder `uri`, 16 hexadecimal digits; None where there is none."""
     if not storage.exists(f"{uri}/{WEIGHTS}"):
         return None
     return _hash(storage.read_bytes(f"{uri}/{WEIGHTS}"))
 
 
 def adapter_here(uri: str) -> str:
-    """The adapter of the captioner `uri` in a folder of this machine."""
+    """A local folder with the adapter of the captioner `uri`."""
     return storage.local_copy(uri, last=CONFIG, wanted=lambda name: name in (CONFIG, WEIGHTS))
 
 
 def load_weights(weights: Weights, precision: Precision) -> Any:
-    """The model that `weights` name. Raises InputError where the adapter does not fit the base."""
+    """Load the model of `weights`. Raises InputError where the adapter does not fit the base."""
     model = load_base(weights.model, FinetuneSpec(precision=precision))
     if weights.adapter is None:
         return model
@@ -150,22 +153,22 @@ def load_weights(weights: Weights, precision: Precision) -> Any:
 
 
 def planned_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weights:
-    """What engines are to run: the adapter on its base, or merged weights in a folder of `home`."""
+    """The weights for engines to run: the adapter on its base, or merged weights below `home`."""
     if spec.serve == "adapter":
         return Weights(captioner.base, captioner.uri)
     return Weights(f"{home}/merged/{captioner.identity}-{spec.precision}")
 
 
 def is_merged(weights: Weights) -> bool:
-    """Whether the weights are there, whole."""
+    """Whether the weights exist, complete."""
     return weights.adapter is not None or storage.exists(f"{weights.model}/config.json")
 
 
 def merge(captioner: Captioner, folder: str, precision: Precision) -> None:
-    """Add the adapter to its base and save the sum in `folder`, whole or not at all.
+    """Add the adapter to its base and save the result in `folder` atomically.
 
-    It holds the weights once, in `precision`, and a shard of them. Raises InputError where the
-    adapter does not fit the base, UnusableError where `folder` cannot be written.
+    Memory holds the weights once, in `precision`, and one shard of them. Raises InputError where
+    the adapter does not fit the base, UnusableError where `folder` cannot be written.
     """
     whole = load_weights(Weights(captioner.base, captioner.uri), precision)
     model = whole.merge_and_unload()
@@ -176,7 +179,7 @@ def merge(captioner: Captioner, folder: str, precision: Precision) -> None:
 
 
 def bytes_to_merge(captioner: Captioner, precision: Precision) -> int:
-    """Memory that `merge` wants at most; 0 where the base is a hub's, whose size is not known."""
+    """Most memory that `merge` needs; 0 where the base is a hub name, whose size is unknown."""
     if not is_folder(captioner.base):
         return 0
     filesystem, path = storage.open_filesystem(captioner.base)

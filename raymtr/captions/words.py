@@ -1,9 +1,9 @@
-"""Word lists: what templates and the judge of captions know of music and of English.
+"""Word lists on music and English, for templates and for judging captions.
 
-One home, so that a word is sorted into a sentence and looked for in one by the same list.
+Both use the same lists, so a word has the same part in writing and in judging.
 """
 
-# Adjectives: they come before the kind of music.
+# Adjectives, placed before the kind of music.
 QUALITY_WORDS = """
 acoustic aggressive angry atmospheric beautiful bright calm catchy cheerful chill cold cool dark
 deep dense downtempo dramatic dreamy dynamic eerie emotional energetic epic exciting fast fun
@@ -13,7 +13,7 @@ moody mysterious nostalgic peaceful playful powerful quiet raw relaxed relaxing 
 rhythmic romantic sad sentimental serious slow smooth soft soothing sparse staccato sweet tense
 traditional upbeat uplifting uptempo warm weird
 """
-# Last words of what one hears in the music.
+# Last words of phrases for sounds: instruments, voices, effects.
 HEARD_WORDS = """
 accordion arpeggio bagpipe banjo bass bassline beat bell bongo box brass cello chant chimes choir
 chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica harmony harp

@@ -1,1 +1,1 @@
-"""Captions are judged: against their tags, against people's, and as English."""
+"""Judging captions: against their tags, against captions by people, and as English."""

@@ -1,26 +1,26 @@
-"""Does a caption say what its tags say: how much of them, what beyond them, and any name?
+"""Faithfulness of a caption to its tags: coverage, invention, and leaked names.
 
-A caption is judged by words alone, without a model, so that every one of 10^8 can be judged where
-it is written. The rules, all on words without case, accents and typographic signs:
+A caption is judged by its words alone, without a model, so every one of 10^8 captions can be judged
+where it is written. The rules, all on words without case, accents and typographic signs:
 
-- *Words* are runs of letters and digits; a hyphen parts them (`lo-fi` is `lo fi`), and a sharp
-  belongs to its note (`c#`). Scripts that are written without spaces, and Hangul with its endings,
-  are read sign by sign, and a run of signs counts only where it stands unbroken.
-- *Coverage*: share of the tags all of whose words stand in the caption, as spelled (a plural is
-  another word: the published figures of other systems are counted so). No tags: 1.
-- *Invention*: of the different musical terms in the caption, the share that no tag holds; of two
-  terms that overlap the longer counts, and a plural is its singular. A term of several words is
-  also held where each of its words stands in some tag, words such as `and` or `song` aside: beside
-  `soft` and `rock`, `soft rock song` invents nothing. No terms: 0.
-- *Leaks*: a name of the track (artist, title, album; a leading "the" aside) whose words stand in
-  the caption in their order. A name made of plain words only, that is musical terms known here,
-  the small words of English and words such as `song` (a title "Piano", an artist "The Who"), leaks
-  only where a capital inside a sentence marks it as a name. Any other name leaks wherever it
-  stands, even as an everyday word ("Air") and even as a tag, because tags often name their artist:
-  `without_names` says which tags may be spoken. A name of signs alone ("!!!") is not looked for.
+- *Words* are runs of letters and digits; a hyphen separates them (`lo-fi` is `lo fi`), and a sharp
+  belongs to its note (`c#`). Scripts without spaces, and Hangul with its endings, are read
+  character by character; a run of characters counts only where it is contiguous.
+- *Coverage*: share of the tags all of whose words are in the caption, as spelled (a plural is
+  another word: the published figures of other systems are counted this way). Without tags: 1.
+- *Invention*: share of the caption's distinct musical terms that no tag holds; of two overlapping
+  terms the longer counts, and a plural equals its singular. A term of several words is also held
+  where each of its words is in some tag, ignoring words such as `and` or `song`: with the tags
+  `soft` and `rock`, `soft rock song` invents nothing. Without terms: 0.
+- *Leaks*: a name of the track (artist, title, album; a leading "the" is ignored) whose words are in
+  the caption in order. A name of plain words only, that is musical terms known here, function words
+  and words such as `song` (a title "Piano", an artist "The Who"), leaks only where a capital inside
+  a sentence marks it as a name. Any other name leaks anywhere, even as an everyday word ("Air") and
+  even as a tag, because tags often name their artist: `without_names` says which tags may be used.
+  A name of symbols alone ("!!!") is not checked.
 
-Given up: synonyms (a `singer` is invented beside `vocals`), negation, and forms of a word other
-than the English plural.
+Limitations: synonyms (a `singer` is invented where the tag is `vocals`), negation, and inflections
+other than the English plural.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from raymtr.track import artist_key
 LEAST_COVERAGE = 0.5  # of an acceptable caption
 MOST_INVENTION = 0.5
 SENTENCE_ENDS = frozenset(".!?…:\n")
-LONGEST_TERM = 16  # words, or signs; what is longer is a sentence, not a term
+LONGEST_TERM = 16  # words or characters; longer tags are sentences, not terms
 
-# Read sign by sign: Thai to Burmese, Khmer, kana and ideographs, Hangul.
+# Read character by character: Thai to Burmese, Khmer, kana and ideographs, Hangul.
 _SIGNS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 )
 _SIGNS += "\U00020000-\U0003ffff"
-_INDIC = "\u0900-\u0963\u0966-\u0dff"  # vowel signs that Python does not take for letters
-_POINTS = "\u0591-\u05c7\u064b-\u065f\u0670\u0640"  # Hebrew and Arabic: written or left out
+_INDIC = "\u0900-\u0963\u0966-\u0dff"  # with vowel signs that Python does not class as letters
+_POINTS = "\u0591-\u05c7\u064b-\u065f\u0670\u0640"  # Hebrew and Arabic points, optional in writing
 _SIGN = re.compile(f"[{_SIGNS}]")
 _WORD = re.compile(rf"[{_SIGNS}]|(?:(?![{_SIGNS}])[^\W_]|[{_INDIC}{_POINTS}])+[#♯]?")
 _DECADE = re.compile(r"(?<=\d)['’](?=s\b)", re.IGNORECASE)
@@ -60,14 +60,15 @@ class Faithfulness:
 
     coverage: float  # share of the tags
     invention: float  # share of the caption's musical terms
-    invented: tuple[str, ...]  # those terms, in their order
-    leaked: tuple[str, ...]  # names, as they were given
+    invented: tuple[str, ...]  # those terms, in order of appearance
+    leaked: tuple[str, ...]  # names, as given
 
 
 class Vocabulary:
-    """Musical terms that can be found in a text: those known here and a catalog's tags.
+    """Musical terms to find in a text: those known here and a catalog's tags.
 
-    Small words and words such as `song` are no terms. A lookup costs one dictionary access a word.
+    Function words and words such as `song` are no terms. A lookup costs one dictionary access per
+    word.
     """
 
     def __init__(self, terms: frozenset[Words]) -> None:
@@ -85,7 +86,7 @@ class Vocabulary:
         return len(self._terms)
 
     def find(self, words: Sequence[str]) -> list[Words]:
-        """The different terms in singular `words`, from left to right, longer before shorter."""
+        """The distinct terms in singular `words`, from left to right, longer before shorter."""
         found: dict[Words, None] = {}
         place = 0
         while place < len(words):
@@ -102,7 +103,7 @@ class Vocabulary:
 def judge(
     caption: str, tags: Sequence[str], vocabulary: Vocabulary, *, names: Sequence[str] = ()
 ) -> Faithfulness:
-    """Judge `caption` by the `tags` it was asked to hold.
+    """Judge `caption` by the `tags` that it must cover.
 
     `names` (artist, title, album) must not appear in it.
     """
@@ -125,7 +126,7 @@ def judge(
 
 
 def acceptable(verdict: Faithfulness) -> bool:
-    """Whether a caption may stay: half its tags covered, half its terms theirs, and no name."""
+    """Whether a caption is kept: half the tags covered, at most half the terms new, no name."""
     return (
         not verdict.leaked
         and verdict.coverage >= LEAST_COVERAGE
@@ -134,24 +135,24 @@ def acceptable(verdict: Faithfulness) -> bool:
 
 
 def names_of(track: Mapping[str, Any]) -> list[str]:
-    """Artist, title and album of `track`, as far as they are known: what no caption may say."""
+    """Artist, title and album of `track` where known, which no caption may contain."""
     return [track[key] for key in ("artist", "title", "album") if track.get(key)]
 
 
 def without_names(tags: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The `tags` that can be spoken without naming the track's artist, title or album."""
+    """The `tags` that do not contain the track's artist, title or album."""
     return [tag for tag in tags if not any(_leaked(list(_parts(tag)), names))]
 
 
 def _coverage(words: Words, tags: Sequence[str]) -> float:
-    wanted = [tag for tag in map(words_of, tags) if tag]  # a tag of signs alone asks for nothing
+    wanted = [tag for tag in map(words_of, tags) if tag]  # skips tags of symbols alone
     here = set(words)
     covered = [all(_stands(unit, words, here) for unit in _units(tag)) for tag in wanted]
     return sum(covered) / len(covered) if covered else 1.0
 
 
 def _leaked(parts: Sequence[tuple[str, bool]], names: Sequence[str]) -> Iterator[str]:
-    """The `names` that a text of these `parts` gives away."""
+    """The `names` that appear in a text of these `parts`."""
     words = [word for word, _ in parts]
     for name in names:
         wanted = words_of(name)
@@ -168,7 +169,7 @@ def _leaked(parts: Sequence[tuple[str, bool]], names: Sequence[str]) -> Iterator
 
 
 def _is_plain(name: Words) -> bool:
-    """Whether words that describe music, or hold any sentence together, make up all of `name`."""
+    """Whether `name` consists of musical terms, generic words and function words alone."""
     return name in _base_terms() or all(
         word in SMALL_WORDS or _singular(word) in GENERIC or (_singular(word),) in _base_terms()
         for word in name
@@ -182,14 +183,14 @@ def _base_terms() -> frozenset[Words]:
 
 
 def _is_term(words: Words) -> bool:
-    """Whether a tag says anything about the music; one letter or number does not."""
+    """Whether a tag can be a musical term; a single letter or digit cannot."""
     if not 0 < len(words) <= LONGEST_TERM or (len(words) == 1 and len(words[0]) == 1):
         return False
     return not all(word in SMALL_WORDS or word in GENERIC for word in words)
 
 
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
-    """Each word of `text`, and whether it has a capital where no sentence begins."""
+    """Each word of `text`, and whether it has a capital that does not begin a sentence."""
     text = _DECADE.sub("", unicodedata.normalize("NFKC", text))
     end = 0
     for match in _WORD.finditer(text):
@@ -201,7 +202,7 @@ def _parts(text: str) -> Iterator[tuple[str, bool]]:
 
 @lru_cache(maxsize=1 << 15)
 def words_of(text: str) -> Words:
-    """The words of `text` as they are compared; kept, for tags and names come again and again."""
+    """The words of `text` in comparable form; cached, because tags and names repeat."""
     return tuple(word for word, _ in _parts(text))
 
 
@@ -218,7 +219,7 @@ def _folded(word: str) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def _singular(word: str) -> str:
-    """`drums` -> `drum`, `melodies` -> `melody`; `bass`, `chorus`, `blues` stay."""
+    """`drums` -> `drum`, `melodies` -> `melody`; `bass`, `chorus`, `blues` do not change."""
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is", "blues")):
         return word
     return f"{word[:-3]}y" if word.endswith("ies") and len(word) > 5 else word[:-1]
@@ -237,7 +238,7 @@ def _spelled(term: Words) -> str:
 
 
 def _units(words: Words) -> Iterator[Words]:
-    """What must stand together: a word alone, a run of signs as a whole."""
+    """Units that must be contiguous: a single word, or a whole run of characters."""
     run: list[str] = []
     for word in words:
         if _is_sign(word):

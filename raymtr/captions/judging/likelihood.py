@@ -1,13 +1,14 @@
-"""How likely a language model finds captions: perplexity, given the tags too, and order gain.
+"""Likelihood of captions under a language model: perplexity, also given tags, and order gain.
 
-The model is a base that has not seen the captions. Per token, without the first one:
+The model is a base that was not trained on the captions. Figures are per token, without the first
+one:
 
     free          negative log-likelihood (nats) of the caption alone
     given_tags    the same after its tags; few nats mean that the caption follows from them
-    order_gain    what the shuffled caption costs more than the caption as written: English has an
-                  order, a salad of the right words has little. Blind to loops.
+    order_gain    nats of the shuffled caption minus those of the caption as written; low for
+                  right words without order. It does not detect loops.
 
-Order gain depends on the shuffle, which follows from the caption's own words alone.
+Order gain depends on the shuffle, which is determined by the caption's own words.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from raymtr.specs import FinetuneSpec
 
 Floats = NDArray[np.float64]
 BATCH = 16
-MOST_TOKENS = 256  # of tags and caption together; what is longer is cut
+MOST_TOKENS = 256  # of tags and caption together; longer inputs are cut
 
 
 class Likelihood:
-    """A causal language model that reads captions and writes none."""
+    """A causal language model that scores captions and writes none."""
 
     def __init__(self, base: str) -> None:
         """Raises InputError where `base` is no such model, UnusableError where its
@@ -40,24 +41,24 @@ class Likelihood:
         self._model = load_base(base, FinetuneSpec()).eval()
 
     def free(self, captions: Sequence[str]) -> Floats:
-        """Nats a token of each caption alone, [N]."""
+        """Nats per token of each caption alone, [N]."""
         return self._nats([""] * len(captions), captions)
 
     def given_tags(self, captions: Sequence[str], tags: Sequence[Sequence[str]]) -> Floats:
-        """Nats a token of each caption after its tags, [N]."""
+        """Nats per token of each caption after its tags, [N]."""
         return self._nats([f"Tags: {', '.join(own)}\nDescription:" for own in tags], captions)
 
     def order_gain(self, captions: Sequence[str], nats: Floats | None = None) -> Floats:
-        """Nats a token that a caption's order saves against the same words shuffled, [N].
+        """Nats per token of each caption's shuffled words minus its own, [N].
 
-        `nats` are the captions' own, where at hand.
+        `nats` are the captions' own, where already computed.
         """
         own = self.free(captions) if nats is None else nats
         return self.free([shuffled(text) for text in captions]) - own
 
     @torch.inference_mode()
     def _nats(self, before: Sequence[str], texts: Sequence[str]) -> Floats:
-        """Mean nats a token of each text after what stands before it; 0 where it has no token."""
+        """Mean nats per token of each text after its prefix; 0 where it has no token."""
         rows = [self._ids(*both) for both in zip(before, texts, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i][1]))
         found = np.zeros(len(rows))
@@ -67,7 +68,7 @@ class Likelihood:
         return found
 
     def _ids(self, before: str, text: str) -> tuple[int, list[int]]:
-        """How many tokens are only read, and all of them."""
+        """The number of prefix tokens, which are not scored, and all tokens."""
         begin = self._tokenizer.bos_token_id
         read = [self._tokenizer.eos_token_id if begin is None else begin]
         if before:
@@ -93,7 +94,7 @@ class Likelihood:
 
 
 def shuffled(text: str) -> str:
-    """The words of `text` in another order, always the same one."""
+    """The words of `text` in a shuffled order, the same on every call."""
     words = text.split()
     seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     return " ".join(words[i] for i in np.random.default_rng(seed).permutation(len(words)))

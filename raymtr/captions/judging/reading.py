@@ -1,17 +1,16 @@
-"""Does a caption read as English: non-words, repetition, and whether a reader would take it.
+"""Readability of a caption as English: non-words, repetition, and acceptance by a reader.
 
-By a lexicon and counts, without a model, so that every draft can be asked where it is written; a
-language model's order gain joins where one is at hand (`captions.judging.likelihood`).
+It uses a lexicon and counts, without a model, so every draft can be checked where it is written. A
+language model's order gain is added where available (`captions.judging.likelihood`).
 
-- *Non-words*: words of three letters or more that neither the English word list (`pyspellchecker`,
-  160,000 words) nor `lemminflect`'s lexicon nor our musical terms know, nor a tag holds. Names (a
+- *Non-words*: words of three letters or more that are not in the English word list
+  (`pyspellchecker`, 160,000 words), `lemminflect`'s lexicon, our musical terms or a tag. Names (a
   capital inside a sentence), numbers and words of other scripts are not judged.
-- *Repetition*: the share of word trigrams that were there before, and words said twice in a row.
-- *Faithful*, more kindly than `captions.judging.faithfulness`: a tag counts as said when most of
-its words
-  stand in the caption in any inflected form, or one of their synonyms does.
+- *Repetition*: the share of word trigrams that repeat, plus words said twice in a row.
+- *Said*, more lenient than `captions.judging.faithfulness`: a tag counts as said when at least half
+  of its words are in the caption in any inflected form, or as a synonym.
 
-`takes` is meant to agree with people: it takes what they write and refuses salad.
+`takes` is meant to agree with people: it accepts what they write and rejects word salad.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ from raymtr.captions.words import (
     QUALITY_WORDS,
 )
 
-MOST_NON_WORDS = 4.0  # in 100 words: people mistype, too
+MOST_NON_WORDS = 4.0  # per 100 words: people mistype, too
 MOST_REPEATED = 0.12  # of the trigrams
-LEAST_SAID = 0.2  # of the tags: people leave most of them out
-LEAST_ORDER_GAIN = 2.3  # nats a token, by the packaged SmolLM2
+LEAST_SAID = 0.2  # of the tags: people omit most of them
+LEAST_ORDER_GAIN = 2.3  # nats per token, by the packaged SmolLM2
 STEMS = ("'s", "s", "es", "ed", "d", "ing", "ly", "ish", "y", "er", "ers", "like", "ness")
 
 
@@ -53,12 +52,12 @@ class Reading:
 
     @property
     def non_words_per_100(self) -> float:
-        """Non-words in 100 words."""
+        """Non-words per 100 words."""
         return 100 * len(self.non_words) / max(self.words, 1)
 
 
 def read(caption: str, tags: Sequence[str] = ()) -> Reading:
-    """Read `caption`, written for `tags`."""
+    """Judge `caption`, written for `tags`."""
     words = words_of(caption)
     return Reading(
         tuple(non_words(caption, tags)), len(words), repetition(words), said(words, tags)
@@ -66,7 +65,7 @@ def read(caption: str, tags: Sequence[str] = ()) -> Reading:
 
 
 def takes(reading: Reading, *, order_gain: float | None = None) -> str | None:
-    """None where a reader would take the caption, else why not."""
+    """None where a reader would accept the caption, else the reason."""
     if reading.words < 3:
         return "too short"
     if reading.non_words_per_100 > MOST_NON_WORDS or len(reading.non_words) > 2:
@@ -81,7 +80,7 @@ def takes(reading: Reading, *, order_gain: float | None = None) -> str | None:
 
 
 def non_words(caption: str, tags: Sequence[str] = ()) -> list[str]:
-    """The words of `caption` that are none, in their order."""
+    """The non-words of `caption`, in order."""
     allowed = {word for tag in tags for word in re.findall(r"[a-z]+", tag.casefold())}
     found, starts = [], True
     for match in re.finditer(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[.!?:;]", caption):
@@ -100,7 +99,7 @@ def non_words(caption: str, tags: Sequence[str] = ()) -> list[str]:
 
 @lru_cache(maxsize=1 << 16)
 def is_word(low: str) -> bool:
-    """Whether the word in lower case is English, or a musical term."""
+    """Whether the lower-case word is English or a musical term."""
     if low in _english() or low in _terms() or _lemmas(low):
         return True
     for ending in STEMS:
@@ -113,7 +112,7 @@ def is_word(low: str) -> bool:
 
 
 def repetition(words: Sequence[str]) -> float:
-    """Share of the trigrams that stood before; a word twice in a row counts as one."""
+    """Repeated trigrams plus words said twice in a row, per trigram."""
     runs = list(zip(words, words[1:], words[2:], strict=False))
     if not runs:
         return 0.0
@@ -123,7 +122,7 @@ def repetition(words: Sequence[str]) -> float:
 
 
 def said(words: Sequence[str], tags: Sequence[str]) -> float:
-    """Share of `tags` that `words` say, by inflection and synonym; 1 without tags."""
+    """Share of `tags` that `words` express, by inflection or synonym; 1 without tags."""
     here = {form for word in words for form in _forms(word)}
     asked = [tag for tag in map(words_of, tags) if tag]
     if not asked:
@@ -154,7 +153,7 @@ def _lemmas(word: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=1)
 def _synonyms() -> dict[str, tuple[str, ...]]:
-    """For each word the groups that it is in."""
+    """For each word the synonym groups that contain it."""
     text = resources.files("raymtr.captions.judging").joinpath("synonyms.toml").read_text("utf-8")
     groups: dict[str, list[str]] = {}
     for name, words in tomllib.loads(text)["groups"].items():
@@ -165,7 +164,7 @@ def _synonyms() -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=1)
 def _terms() -> frozenset[str]:
-    """Single words of our own lists."""
+    """All single words of our own lists."""
     known = lexicon()
     lists = " ".join(
         (FUNCTION_WORDS, GENERIC_WORDS, HEARD_WORDS, KIND_WORDS, QUALITY_WORDS, *PHRASES)

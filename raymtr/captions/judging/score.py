@@ -1,8 +1,8 @@
-"""How near captions come to what people wrote, and how true they stay to their tags.
+"""Scores of captions: similarity to captions by people, and faithfulness to their tags.
 
-Every figure is one number a caption, so that its mean has a bootstrap interval and two systems
-can be compared pair by pair; only distinct-n belongs to all captions together. BERTScore depends
-on the encoder, its layer and its version: whoever holds the figures holds those (`EncoderFacts`).
+Every figure is one number per caption, so its mean has a bootstrap interval and two systems can be
+compared pair by pair. Only distinct-n is over all captions together. BERTScore depends on the
+encoder, its layer and its version, so these are reported with it (`EncoderFacts`).
 
     bert_f1       greedy matching of token states by cosine, F1 (Zhang et al. 2020), over the
                   encoder's last layer, special tokens dropped, at most 160 tokens; no idf
@@ -11,14 +11,14 @@ on the encoder, its layer and its version: whoever holds the figures holds those
     words         length
     coverage, invention   see `captions.judging.faithfulness`
     faithful      coverage - invention
-    acceptable    1 where the caption would stay, else 0
-    taken         1 where `captions.judging.reading` finds that a reader would take it, else 0
-    non_words     in 100 words
-    repetition    share of trigrams that were there before
-    length        words, by those of the reference
-    order_gain    nats a token, and nats, nats_given_tags (perplexity is their exponent): see
-                  `captions.judging.likelihood`; of the first LIKELY captions, where a base is at
-                  hand
+    acceptable    1 where the caption would be kept, else 0
+    taken         1 where `captions.judging.reading` finds that a reader would accept it, else 0
+    non_words     per 100 words
+    repetition    share of repeated trigrams
+    length        words, divided by those of the reference
+    order_gain    nats per token, and nats, nats_given_tags (perplexity is their exponential): see
+                  `captions.judging.likelihood`; of the first LIKELY captions, where a base is
+                  available
     distinct_1/2  different n-grams by all n-grams of a system (Li et al. 2016); it falls as the
                   number of captions grows, so compare equal numbers only
 """
@@ -47,14 +47,14 @@ Floats = NDArray[np.float64]
 MAX_TOKENS = 160
 BATCH = 64  # texts encoded at once
 NGRAMS = (1, 2)
-SHARES = ("coverage", "invention", "faithful", "acceptable")  # figures that all may have at a bound
+SHARES = ("coverage", "invention", "faithful", "acceptable")  # shares, which may all be at a bound
 BY_BASE = ("order_gain", "nats", "nats_given_tags")
-LIKELY = 48  # captions of a chunk that a base reads: it costs a second or two each
+LIKELY = 48  # captions per chunk that a base scores: each costs a second or two
 
 
 @dataclass(frozen=True)
 class EncoderFacts:
-    """What a BERTScore must be quoted with."""
+    """The encoder settings to report with a BERTScore."""
 
     encoder: str
     layer: int  # the last one
@@ -66,12 +66,12 @@ class TokenEncoder:
     """Texts -> unit states of their tokens, by any `transformers` encoder (folder or name)."""
 
     def __init__(self, name: str = MINILM) -> None:
-        """Raises UnusableError or InputError where `name` cannot be had or is no encoder."""
+        """Raises UnusableError or InputError where `name` cannot be loaded or is no encoder."""
         import transformers
 
         spec = TextTowerSpec(source=name, max_tokens=MAX_TOKENS, trainable=False)
         self._tower = load_text_tower(spec).eval()
-        tokenizer = self._tower.tokenizer  # an unknown word is a word too
+        tokenizer = self._tower.tokenizer  # unknown words are scored too
         special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
         self._special = torch.tensor(sorted(special), dtype=torch.int64)
         layers = int(self._tower.config.num_hidden_layers)
@@ -80,7 +80,7 @@ class TokenEncoder:
     def states(self, texts: Sequence[str]) -> list[Tensor]:
         """For each text its tokens' states, [T, hidden], unit rows; [0, hidden] where empty."""
         done: list[Tensor] = [torch.empty(0)] * len(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # reduces padding
         for start in range(0, len(order), BATCH):
             chosen = order[start : start + BATCH]
             for place, states in zip(chosen, self._encode([texts[i] for i in chosen]), strict=True):
@@ -117,7 +117,7 @@ def rouge_l(candidate: str, reference: str) -> float:
 
 
 def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table as the bits of one number.
+    """Length of the longest common subsequence; a table row is the bits of one integer.
 
     Bit-parallel (Hyyrö 2004): a bit of `row` is 0 where the row's length grows by one.
     """
@@ -133,7 +133,7 @@ def _common_length(left: Sequence[str], right: Sequence[str]) -> int:
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """Different n-grams of words by all n-grams of `texts`; 0 without any."""
+    """Distinct word n-grams divided by all n-grams of `texts`; 0 without any."""
     grams = [
         tuple(words[i : i + n]) for words in map(words_of, texts) for i in range(len(words) - n + 1)
     ]
@@ -152,7 +152,7 @@ def score_captions(
 ) -> dict[str, Floats]:
     """Each figure of each caption, [N].
 
-    `known` are the states of `references`, `likely` the figures of a base, where at hand.
+    `known` are the states of `references`, `likely` the figures of a base, where already computed.
     """
     theirs = encoder.states(references) if known is None else known
     verdicts = [judge(text, own, vocabulary) for text, own in zip(captions, tags, strict=True)]
@@ -185,7 +185,7 @@ def score_captions(
 def likelihoods(
     base: Likelihood, captions: Sequence[str], tags: Sequence[Sequence[str]]
 ) -> dict[str, Floats]:
-    """What `base` finds of the first LIKELY captions, [N]; NaN for the others."""
+    """The figures of `base` for the first LIKELY captions, [N]; NaN for the others."""
     figures = {name: np.full(len(captions), np.nan) for name in BY_BASE}
     few, own = captions[:LIKELY], tags[:LIKELY]
     nats = base.free(few)
@@ -198,8 +198,8 @@ def likelihoods(
 def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Any]:
     """For each figure `{"mean", "low", "high"}`: its mean and the 95 % bootstrap interval.
 
-    A share of a few pairs that are all alike is not known to be 0 or 1, and its interval says so.
-    What was not measured (NaN) does not count.
+    Where all of a few pairs have the same share, 0 or 1, the interval is still wider than a point.
+    Missing values (NaN) are ignored.
     """
     return _with_intervals(values, rng, shares=SHARES)
 
@@ -221,6 +221,6 @@ def _with_intervals(
 def paired_differences(
     values: Mapping[str, Floats], baseline: Mapping[str, Floats], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """`with_intervals` of the differences pair by pair; an interval without 0 is no accident."""
+    """`with_intervals` of pairwise differences; an interval without 0 is significant."""
     differences = {name: values[name] - baseline[name] for name in values}
     return _with_intervals(differences, rng, shares=())

@@ -1,1 +1,1 @@
-"""A captioner learns from pairs of tags and captions: pretraining, then LoRA."""
+"""Training of a captioner on pairs of tags and captions: pretraining, then LoRA."""

@@ -1,8 +1,8 @@
-"""What each Ray Train worker runs: pretraining where no base is given, then LoRA.
+"""The code of each Ray Train worker: pretraining where no base is given, then LoRA.
 
 Both phases are one loop around one step. Rank 0 writes a phase's state as one file, replaced
-atomically, and every worker starts from it: there is no list of checkpoints that a kill could
-tear. What it has said of itself (`metrics.jsonl`, `samples.jsonl`) is cut back to that step.
+atomically, and every worker starts from it. So there is no list of checkpoints that a kill could
+damage. On resume the logs (`metrics.jsonl`, `samples.jsonl`) are cut back to that step.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ LOGGED = 10  # steps between two rows of metrics
 
 
 def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Make the captioner of `config` (`spec`, `folder`, `pairs`, `base` or None) in `folder`.
+    """Build the captioner of `config` (`spec`, `folder`, `pairs`, `base` or None) in `folder`.
 
-    Leaves `base/` (where it was made) and `adapter/`. Rank 0's answer is the run's. Raises
-    InputError or UnusableError where trying again is of no use.
+    Writes `base/` (where it was trained here) and `adapter/`. Rank 0 returns the run's result.
+    Raises InputError or UnusableError where a retry cannot help.
     """
     speak_to_driver()
     spec: FinetuneSpec = from_dict(FinetuneSpec, config["spec"])
@@ -64,7 +64,7 @@ def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device) -> str:
-    """The toy base in `folder`, made now unless it is there already; where it lies."""
+    """Train the toy base in `folder` unless it exists; return its location."""
     target = f"{folder}/base"
     if not storage.exists(f"{target}/config.json"):
         if not _rank() and not storage.exists(f"{folder}/tokenizer/tokenizer.json"):
@@ -89,7 +89,7 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
 def tune(
     base: str, sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device
 ) -> dict[str, Any]:
-    """LoRA on `base`; the figures and samples of the run."""
+    """Train LoRA on `base`; return the figures and samples of the run."""
     tokenizer = load_tokenizer(base)
     sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
@@ -104,7 +104,7 @@ def tune(
 
 
 def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
-    """The sets with what there is room to learn from; rank 0 says what is left out or cut."""
+    """The sets without pairs that do not fit; rank 0 logs what is left out or cut."""
     train, notes = that_fit(sets.train, tokenizer, max_tokens=spec.max_tokens)
     if not _rank():
         for note in notes:
@@ -113,7 +113,7 @@ def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
 
 
 class Phase:
-    """One training from its last state to its last step, with what it says of itself."""
+    """One training from its last state to its last step, with its logs."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Phase:
         self.samples: list[dict[str, Any]] = []
 
     def run(self, draw: Draws) -> int:
-        """Take the steps left to do; the step it went on from."""
+        """Take the remaining steps; return the step it resumed from."""
         step_of, spec = self._step, self._step.spec
         first = self._resume()
         progress = Progress(self.name, step_of.steps, unit="steps", done=first)
@@ -160,7 +160,7 @@ class Phase:
         return [pad(rows[i : i + spec.batch], tokenizer.pad_token_id) for i in cuts]
 
     def _sample(self, done: int) -> None:
-        """Captions of the first validation pairs; not under FSDP, where no worker has a model."""
+        """Write captions of the first validation pairs; not under FSDP, which shards the model."""
         if _rank() or (self._step.spec.strategy == "fsdp" and dist.is_initialized()):
             return
         pairs = self._valid[:SAMPLES]
@@ -188,7 +188,7 @@ class Phase:
         self._tell()
 
     def _tell(self) -> None:
-        """Bring metrics and samples of all phases so far to storage, a row a line."""
+        """Write metrics and samples of all phases so far to storage, one row per line."""
         for name, rows in (("metrics", self.rows), ("samples", self.samples)):
             file = f"{self._folder}/{name}.jsonl"
             before = storage.read_bytes(file).decode().splitlines() if storage.exists(file) else []
@@ -210,7 +210,7 @@ class Phase:
 
 
 def _save(step_of: FinetuneStep, target: str, tokenizer: Any) -> None:
-    """The model (or, of a PEFT model, its adapter) in the folder `target`, by rank 0."""
+    """Save the model (for a PEFT model, its adapter) in the folder `target`, by rank 0."""
     weights = step_of.state()["weights"]
     if not _rank():
         model = step_of.model

@@ -1,18 +1,18 @@
-"""Tags-to-caption pairs: read, held out by clip, and drawn for a training step.
+"""Tags-to-caption pairs: reading, holding out by clip, and drawing for a training step.
 
-A pair is a line of JSON with `tags` and `caption`; `source` (who wrote it), `split` and a clip
-(`ytid`, `clip_id` or `track_id`) are used where they stand. What is held out is held out by clip:
-all its captions, whoever wrote them, and those of clips that have the same words. Held out are the
-clips whose hash is smallest, so the choice is the same on every machine and does not depend on the
-order of lines; where sources say `human`, only such pairs are held out, and where splits are
-marked, only clips not marked `train`.
+A pair is a line of JSON with `tags` and `caption`. `source` (who wrote it), `split` and a clip
+(`ytid`, `clip_id` or `track_id`) are used where present. Pairs are held out by clip: all captions
+of a clip, whoever wrote them, and those of clips with the same words. The clips with the smallest
+hashes are held out, so the choice is the same on every machine and independent of line order. Where
+sources say `human`, only such pairs are held out. Where splits are marked, only clips not marked
+`train` are.
 
-The adapter learns from what people wrote, where sources say so. What machines wrote is plenty and
-reads like machines: it is for a base that is made on the spot, which hears people but a little.
+The adapter learns from captions by people, where sources say so. Captions by machines are plentiful
+but read like machines. They are for a base that is trained here, which sees few captions by people.
 
-People leave tags out and add what no tag said, and a model learns both. So a drawn example is, at
-a set rate, made faithful: it keeps the tags whose words stand in the caption, and the terms of
-the tag vocabulary that stand in the caption join them. The caption is never changed.
+People leave tags out and add what no tag says, and a model learns both. So a drawn example is made
+faithful at a set rate. It keeps the tags whose words are in the caption, and terms of the tag
+vocabulary found in the caption are added. The caption is never changed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from raymtr.errors import InputError
 
 LOG = logging.getLogger("raymtr")
 
-FEWEST_PAIRS = 10  # to learn from, or to hold any out of
+FEWEST_PAIRS = 10  # for training, and for holding any out
 MOST_TAGS = 20  # of a drawn example
-HELD_OUT, HELD_OUT_SHARE = 500, 0.125  # pairs kept for scoring: so many, or this share if fewer
-VALIDATION = 64  # clips whose loss is watched
-MAX_TERM_WORDS, MIN_TERM_COUNT = 3, 3  # a tag used so often is a term of the vocabulary
+HELD_OUT, HELD_OUT_SHARE = 500, 0.125  # pairs kept for scoring: this many, or this share if fewer
+VALIDATION = 64  # clips for the validation loss
+MAX_TERM_WORDS, MIN_TERM_COUNT = 3, 3  # a tag used this often is a vocabulary term
 CLIP_KEYS = ("ytid", "clip_id", "track_id")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Tags and a caption of one clip, and terms of the vocabulary that stand in the caption."""
+    """Tags and a caption of one clip, and the vocabulary terms in the caption."""
 
     tags: tuple[str, ...]
     caption: str
@@ -56,7 +56,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairSets:
-    """Pairs to train on, to watch, and to score; no clip is in two of them."""
+    """Pairs for training, validation and scoring; no clip is in two of them."""
 
     train: list[Pair]
     valid: list[Pair]
@@ -64,9 +64,9 @@ class PairSets:
 
 
 def read_pairs(uri: str) -> list[Pair]:
-    """All pairs of the JSON Lines file `uri`; lines without tags or caption are left out.
+    """All pairs of the JSON Lines file `uri`; pairs with empty tags or caption are left out.
 
-    Raises InputError, naming the line, on what is no such pair, and where there is none.
+    Raises InputError, naming the line, on what is no such pair, and where there are too few.
     """
     if not storage.exists(uri):
         raise InputError(f"no file {uri}; --pairs is a JSON Lines file of `tags` and `caption`")
@@ -109,12 +109,12 @@ def _pair(row: Mapping[str, Any]) -> Pair:
 
 
 def clip_of(row: Mapping[str, Any]) -> str | None:
-    """Which clip a row is about, by the first of CLIP_KEYS that it has; 0 is an id as any other."""
+    """A row's clip id, by the first of CLIP_KEYS that it has; 0 is a valid id."""
     return next((str(row[key]) for key in CLIP_KEYS if row.get(key) not in (None, "")), None)
 
 
 def with_terms(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same pairs, each with the terms of the common tag vocabulary its caption holds."""
+    """The same pairs, each with the common tags (vocabulary terms) found in its caption."""
     counts = Counter(tag.casefold() for pair in pairs for tag in pair.tags)
     known = {
         tag
@@ -170,10 +170,10 @@ def hold_out(pairs: Sequence[Pair]) -> PairSets:
 
 
 def recordings(pairs: Sequence[Pair]) -> dict[str, str]:
-    """For each clip the one that stands for its recording.
+    """For each clip the representative clip of its recording.
 
-    Clips of which one has the very tags and caption of another are one recording under two ids,
-    as catalogs have it on several albums.
+    Clips that share a pair of the same tags and caption are one recording under two ids, as
+    catalogs have it on several albums.
     """
     joined: dict[str, str] = {}
 
@@ -196,9 +196,9 @@ def recordings(pairs: Sequence[Pair]) -> dict[str, str]:
 def that_fit(
     pairs: Sequence[Pair], tokenizer: Any, *, max_tokens: int
 ) -> tuple[list[Pair], list[str]]:
-    """The pairs whose caption fits `max_tokens` beside a tag, and what there is to say of others.
+    """The pairs whose caption fits `max_tokens` beside a tag, and notes on pairs left out or cut.
 
-    Raises InputError where too few do.
+    Raises InputError where too few fit.
     """
 
     def lengths(texts: list[str], **how: bool) -> np.ndarray:
@@ -230,7 +230,7 @@ def that_fit(
 
 
 def by_people(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs that people wrote; all of them where no source says so."""
+    """The pairs that people wrote; all pairs where no source says so."""
     return [pair for pair in pairs if "human" in pair.source] or list(pairs)
 
 
@@ -239,12 +239,12 @@ def _place(clip: str) -> str:
 
 
 class Draw:
-    """Examples for training: a source by its weight, a pair of it, its tags in any order."""
+    """Random training examples: a pair, weighted by its source, with its tags shuffled."""
 
     def __init__(
         self, pairs: Sequence[Pair], *, weights: Mapping[str, float], faithful: float
     ) -> None:
-        """`weights` is per pair of a source, 1 where it is not named."""
+        """`weights` is per pair of a source, 1 where the source is not named."""
         self.pairs, self.faithful = pairs, faithful
         weight = np.array([weights.get(pair.source, 1.0) for pair in pairs])
         if not weight.sum() > 0:
@@ -262,7 +262,7 @@ class Draw:
 
 
 def faithful_tags(pair: Pair) -> list[str]:
-    """Tags that `pair.caption` really holds: its own, and terms of the vocabulary."""
+    """Tags that `pair.caption` contains: its own, and vocabulary terms."""
     said = set(words_of(pair.caption))
     tags = [tag for tag in pair.tags if set(words_of(tag)) <= said]
     held = {word for tag in tags for word in words_of(tag)}

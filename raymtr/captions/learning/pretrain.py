@@ -1,12 +1,11 @@
-"""A small Llama made on the spot, for machines that have no base model and no hub to ask.
+"""A small Llama trained from scratch, for machines without a base model or a hub.
 
-Its tokenizer and its weights come from the text the user has: the pairs, and template sentences
-over random tags of theirs. The pairs teach English about music. The sentences teach copying: their
-tags were never seen together before, so the only way to write them is to look them up in the
-prompt. Copying is the hard part for a small model, so every fixed part of the prompt is one token
-of the tokenizer: the tags then stand a step before the answer, and a step costs a third less.
-
-Given up: knowledge. Such a model writes about tags like those it has seen, and no other text.
+Its tokenizer and its weights come from the user's own text: the pairs, and template sentences over
+random tags from the pairs. The pairs teach English about music. The sentences teach copying: their
+combinations of tags are new, so the only way to write them is to look them up in the prompt.
+Copying is hard for a small model, so every fixed part of the prompt is one token. The tags are then
+one step before the answer, and a training step costs a third less. Limitation: no general
+knowledge. Such a model writes about tags like those it has seen, and no other text.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from raymtr.captions.writing.templates import TEMPLATES, fill
 from raymtr.specs import ToyLlamaSpec
 
 SPECIAL = ("<pad>", "<s>", "</s>")
-SENTENCE_TAGS = (1, 12)  # of one template sentence, fewest and most
-TOKENIZER_SENTENCES = 2_000  # of templates, beside the pairs
+SENTENCE_TAGS = (1, 12)  # fewest and most tags of one template sentence
+TOKENIZER_SENTENCES = 2_000  # number of templates, beside the pairs
 
 
 class SentenceDraw:
-    """(tags, text) of an example: of `share` a template sentence over random tags, else a pair.
+    """(tags, text) of an example: with chance `share` a template sentence, else a pair.
 
-    The tags come from `pairs`, the pair from `draw`.
+    A template sentence has random tags from `pairs`; the pair comes from `draw`.
     """
 
     def __init__(self, pairs: Sequence[Pair], draw: Draw, *, share: float) -> None:
@@ -39,11 +38,11 @@ class SentenceDraw:
         self._pair, self._share = draw, share
 
     def __call__(self, rng: np.random.Generator) -> tuple[list[str], str]:
-        """Draws anew each time: no sentence is ever learnt by heart."""
+        """Draw a new example each time, so no sentence is memorised."""
         return self.sentence(rng) if rng.random() < self._share else self._pair(rng)
 
     def sentence(self, rng: np.random.Generator) -> tuple[list[str], str]:
-        """Random tags and a sentence that holds them all."""
+        """Random tags and a sentence that contains them all."""
         count = int(rng.integers(SENTENCE_TAGS[0], SENTENCE_TAGS[1] + 1))
         chosen = rng.choice(len(self._tags), size=min(count, len(self._tags)), replace=False)
         tags = [self._tags[i] for i in chosen]
@@ -53,12 +52,12 @@ class SentenceDraw:
 def pretrain_draw(
     pairs: Sequence[Pair], spec: ToyLlamaSpec, *, weights: Mapping[str, float]
 ) -> SentenceDraw:
-    """What the base learns from: pairs as they are, for faithfulness is LoRA's to teach."""
+    """Training examples of the base: pairs unchanged, because LoRA teaches faithfulness."""
     return SentenceDraw(pairs, Draw(pairs, weights=weights, faithful=0.0), share=spec.sentences)
 
 
 def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> Any:
-    """A byte-level BPE tokenizer over the pairs' text; nothing is unknown to it."""
+    """A byte-level BPE tokenizer over the pairs' text; it has no unknown tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from tokenizers.trainers import BpeTrainer
     from transformers import PreTrainedTokenizerFast

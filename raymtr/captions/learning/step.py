@@ -1,12 +1,12 @@
-"""One step of LoRA on a base, and of a toy base's pretraining: the same step for both.
+"""One training step, used for LoRA on a base and for a toy base's pretraining.
 
-Torch without Ray, so that it runs on a bare GPU machine. A step is a function of the
-weights, the optimizer and its number alone (examples, dropout and learning rate follow from seed
-and step), so whoever restores `state` goes on as if nothing had happened.
+Torch without Ray, so it runs on a bare GPU machine. A step depends only on the weights, the
+optimizer and its number: examples, dropout and learning rate follow from seed and step. So training
+that restores `state` continues as if uninterrupted.
 
-The loss is over the answer's tokens, and only those are sent through the output layer: with a
-vocabulary of 128 thousand, that layer is most of the memory. It is a sum divided by the tokens of
-all workers, so workers with shorter answers do not count for more.
+The loss covers the answer's tokens, and only those go through the output layer: with a vocabulary
+of 128 thousand, that layer is most of the memory. The loss is a sum divided by the tokens of all
+workers, so workers with shorter answers do not get a larger weight.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class AnswerLoss(nn.Module):
 
 
 class FinetuneStep:
-    """A model with its optimizer; call it once a step, on every worker."""
+    """A model with its optimizer; call it once per step, on every worker."""
 
     def __init__(
         self, model: Any, spec: FinetuneSpec, *, device: torch.device, steps: int, rate: float
@@ -73,7 +73,7 @@ class FinetuneStep:
         self.optimizer = torch.optim.AdamW(self.learned.values(), lr=rate, weight_decay=0.01)
 
     def _is_sharded(self) -> bool:
-        """Whether each worker has a part of every layer: the device never holds them all."""
+        """Whether layers are sharded over workers, so that no device holds the whole model."""
         return self.spec.strategy == "fsdp" and _world() > 1
 
     def _over_workers(self, loss: AnswerLoss) -> nn.Module:
@@ -92,10 +92,10 @@ class FinetuneStep:
         return nn.parallel.DistributedDataParallel(loss)
 
     def __call__(self, batch: TokenBatch, step: int) -> dict[str, float]:
-        """Take step number `step` (from 0); the figures are of all workers.
+        """Take step number `step` (from 0); the figures cover all workers.
 
-        Raises UnusableError, on all workers alike, when the loss or, after the update, the weights
-        are no longer finite: what a step leaves can be saved.
+        Raises UnusableError, on all workers, when the loss or, after the update, the weights are
+        not finite. So the weights after a step can always be saved.
         """
         self.model.train()
         torch.manual_seed(_number(self.spec.seed, step, _rank()))
@@ -104,7 +104,7 @@ class FinetuneStep:
         totals = _total(torch.stack([summed.detach(), (batch.labels[:, 1:] != IGNORED).sum()]))
         mean = float(totals[0] / totals[1])
         require_finite(mean, "the loss", self._cure(step))
-        own = summed * (_world() / totals[1])  # averaging over workers makes it the mean a token
+        own = summed * (_world() / totals[1])  # averaging over workers makes it the mean per token
         own.backward()  # type: ignore[no-untyped-call]
         rate = learning_rate(step, self.steps, self.rate, self.spec.warmup)
         for group in self.optimizer.param_groups:
@@ -124,7 +124,7 @@ class FinetuneStep:
 
     @torch.no_grad()
     def measure(self, batches: Iterable[TokenBatch]) -> float:
-        """Mean loss a token over `batches`, which are the same on every worker.
+        """Mean loss per token over `batches`, which are the same on every worker.
 
         Raises UnusableError where it is not finite.
         """
@@ -151,7 +151,7 @@ class FinetuneStep:
         )
 
     def state(self) -> dict[str, Any]:
-        """All that training changes, whole on every worker; a collective call under FSDP."""
+        """Everything that training changes, gathered on every worker; collective under FSDP."""
         weights = {n: _whole(p.detach()) for n, p in self.learned.items()}
         moments = self.optimizer.state_dict()
         moments["state"] = {
@@ -160,7 +160,7 @@ class FinetuneStep:
         return {"weights": weights, "optimizer": moments}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to a `state` of the same model."""
+        """Restore a `state` of the same model."""
         with torch.no_grad():
             for name, parameter in self.learned.items():
                 parameter.copy_(_like(state["weights"][name], parameter))
@@ -176,9 +176,9 @@ class FinetuneStep:
 def batches_from(
     draw: Draws, tokenizer: Any, spec: FinetuneSpec, *, first: int, steps: int
 ) -> Iterable[TokenBatch]:
-    """This worker's batches of the steps `first` to `steps`: functions of seed and step alone.
+    """This worker's batches of steps `first` to `steps` - 1, from seed and step alone.
 
-    Examples of BUCKET steps are drawn together and dealt by length, so that little is padding.
+    Examples of BUCKET steps are drawn together and grouped by length, to reduce padding.
     """
     bucket: list[list[tuple[list[int], list[int]]]] = []
     for step in range(first, steps):
@@ -196,7 +196,7 @@ def batches_from(
 
 
 def pad(rows: Sequence[tuple[list[int], list[int]]], padding: int) -> TokenBatch:
-    """(ids, labels) rows as one batch; padding is masked, and has no loss."""
+    """(ids, labels) rows as one batch; padding is masked and has no loss."""
     longest = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), longest), padding)
     labels = torch.full((len(rows), longest), IGNORED)
@@ -236,12 +236,12 @@ def _number(*parts: int) -> int:
 
 
 def _whole(value: Any) -> Any:
-    """A sharded tensor gathered; anything else as it is."""
+    """A sharded tensor gathered; any other value unchanged."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """`value` laid out over workers as `parameter` is."""
+    """`value` distributed over workers as `parameter` is."""
     if not hasattr(parameter, "device_mesh"):
         return value.to(parameter.device)
     from torch.distributed.tensor import distribute_tensor

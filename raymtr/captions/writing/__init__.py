@@ -1,1 +1,1 @@
-"""Captions are written: by a grammar, by a language model, and kept on storage."""
+"""Writing captions: by a grammar or a language model, and their storage."""

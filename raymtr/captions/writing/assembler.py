@@ -1,8 +1,8 @@
-"""From drafts as they come, in no order, to whole tracks written in shards.
+"""Assembly of unordered drafts into complete tracks, written in shards.
 
-In memory are only the tracks whose drafts are still being drawn, and a shard. A track that has a
-refused caption is written to where the next pass reads it. So memory does not grow with the
-catalog, nor with what is refused.
+Memory holds only one shard and the tracks whose drafts are still being drawn. A track with a
+rejected caption is written to storage, where the next pass reads it. So memory grows neither with
+the catalog nor with the rejected captions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from raymtr.errors import UnusableError
 from raymtr.progress import Progress
 
 SHARD_TRACKS = 1_024  # a shard closes at this many tracks,
-SHARD_EVERY_S = 10.0  # or when the last one is this old: what a kill can cost
+SHARD_EVERY_S = 10.0  # or when this much time has passed: the most that a kill can lose
 
 
 class CaptionAssembler:
-    """Gathers drafts until a track is settled, and commits settled tracks in shards."""
+    """Collects drafts until all of a track's are there, and commits complete tracks in shards."""
 
     def __init__(
         self,
@@ -50,10 +50,10 @@ class CaptionAssembler:
     def read(
         self, drafts: Iterator[dict[str, Any]], tracks: int, *, attempt: int, last: bool
     ) -> int:
-        """Take the drafts of one pass over so many tracks; how many are held for the next pass.
+        """Take the drafts of one pass over `tracks` tracks; return how many wait for the next pass.
 
-        `last`: there is none, and what is refused now goes to the realiser. Raises UnusableError
-        where drafts did not come back.
+        With `last` there is no next pass, and the realiser replaces rejected captions. Raises
+        UnusableError where drafts did not come back.
         """
         waiting: dict[str, list[dict[str, Any]]] = {}
         settled = held = 0
@@ -84,7 +84,7 @@ class CaptionAssembler:
         return held
 
     def _track(self, best: list[dict[str, Any]]) -> None:
-        """All captions of a track are there: equal ones once, or its failure."""
+        """Add a track's rows: distinct captions, or its failure."""
         failed = next((draft for draft in best if draft["error"] is not None), None)
         if failed:
             letter = {"track_id": failed["track_id"], "uri": failed["uri"], "code": "generation"}

@@ -1,11 +1,11 @@
-"""From tracks to drafts, from drafts to captions: all that is not the language model's.
+"""Drafts of captions: planned from tracks, judged, and turned into caption rows.
 
 A draft is one draw for one caption of one track. It carries its prompt and its seed, so any engine
-may write it, in any order and on any machine; the judge (`captions.judging.faithfulness`) scores
-it, and
-the best draft of a caption is kept. What no draw got right is drawn again with new seeds, and
-at last the realiser writes it, and its provenance says so. Between two passes a track is a HELD
-row on storage, and its new drafts carry what was found before: no process holds the refused.
+may write it, in any order and on any machine. The judge (`captions.judging.faithfulness`) scores
+it, and the best draft of a caption is kept. A caption without an acceptable draft is drawn again
+with new seeds. After the last pass the realiser writes it, and its provenance says so. Between two
+passes a track is a HELD row on storage, and its new drafts carry the earlier results, so no process
+keeps rejected drafts in memory.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ DRAFT = pa.schema(
         pa.field("uri", pa.string()),
         pa.field("caption", pa.int64()),  # which of the track's captions, from 0
         pa.field("draw", pa.int64()),
-        pa.field("tags", pa.string()),  # a JSON list: engines carry rows of plain values best
-        pa.field("names", pa.string()),  # a JSON list: what no caption may say
+        pa.field("tags", pa.string()),  # a JSON list: engines carry plain values best
+        pa.field("names", pa.string()),  # a JSON list: names no caption may contain
         pa.field("prompt", pa.string()),
         pa.field("seed", pa.int64()),
         pa.field("text", pa.string()),
         pa.field("coverage", pa.float64()),
         pa.field("invention", pa.float64()),
-        pa.field("verdict", pa.string()),  # ok, or why not
-        pa.field("error", pa.string()),  # why there is no text
-        pa.field("held", pa.string()),  # a JSON list: what earlier passes found for its track
+        pa.field("verdict", pa.string()),  # ok, or the reason
+        pa.field("error", pa.string()),  # the reason why there is no text
+        pa.field("held", pa.string()),  # a JSON list: results of earlier passes for its track
     ]
 )
-ABOUT = ("track_id", "uri", "tags", "names")  # what all drafts of a track share
+ABOUT = ("track_id", "uri", "tags", "names")  # columns that all drafts of a track share
 HELD = pa.schema([DRAFT.field(name) for name in (*ABOUT, "held")])
 FOUND = ("caption", "draw", "seed", "text", "coverage", "invention", "verdict", "error")
 OK = "ok"
 
 
 def usable_tags(track: dict[str, Any]) -> list[str]:
-    """The tags of `track` that a model may be told: none that would say a name it must not."""
+    """The tags of `track` for the prompt: without those that contain a name to keep out."""
     return without_names(tags_of(track["tags"]), names_of(track))
 
 
@@ -76,7 +76,7 @@ def plan_drafts(tracks: pa.Table, *, per_track: int, seed: int, draws: range) ->
 
 
 def plan_again(held: pa.Table, *, seed: int, draws: range) -> pa.Table:
-    """A DRAFT row for each of `draws` of each refused caption of `held` (HELD columns)."""
+    """A DRAFT row for each of `draws` of each rejected caption of `held` (HELD columns)."""
     rows: list[dict[str, Any]] = []
     for track in held.to_pylist():
         refused = [best["caption"] for best in json.loads(track["held"]) if best["verdict"] != OK]
@@ -101,14 +101,14 @@ def _draws_of(
 
 
 def pending_row(best: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The HELD row of a track that must be drawn for again, of its captions' best drafts so far."""
+    """The HELD row of a track to draw again, from its captions' best drafts so far."""
     about = {name: best[0][name] for name in ABOUT}
     found = [{name: draft[name] for name in FOUND} for draft in best]
     return {**about, "held": json.dumps(found, ensure_ascii=False)}
 
 
 def pending_drafts(draft: dict[str, Any]) -> list[dict[str, Any]]:
-    """What earlier passes held of the track of `draft`: its captions' best drafts, or none."""
+    """The best drafts of earlier passes for the track of `draft`; empty in the first pass."""
     about = {name: draft[name] for name in ABOUT}
     return [about | found for found in json.loads(draft["held"] or "[]")]
 
@@ -120,7 +120,7 @@ def seed_of(seed: int, track_id: str, caption: int, draw: int) -> int:
 
 
 def judge_drafts(drafts: pa.Table, vocabulary: Vocabulary) -> pa.Table:
-    """`drafts` with their texts made tidy, scored, and a verdict on each."""
+    """`drafts` with tidied texts, scores and verdicts."""
     rows = drafts.to_pylist()
     for row in rows:
         if row["error"] is not None or row["text"] is None:
@@ -137,9 +137,9 @@ def judge_drafts(drafts: pa.Table, vocabulary: Vocabulary) -> pa.Table:
 
 
 def best_drafts(drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best of each caption of one track, of all its judged drafts, in the captions' order.
+    """The best judged draft of each caption of one track, in caption order.
 
-    An acceptable draft comes before others, then its figures count.
+    Acceptable drafts come first, then coverage minus invention decides.
     """
 
     def worth(draft: dict[str, Any]) -> tuple[bool, bool, float, int]:
@@ -160,7 +160,7 @@ def best_drafts(drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
-    """The caption's row of an accepted draft; `made_by` is what all captions of a run share."""
+    """The caption row of an accepted draft; `made_by` is shared by all captions of a run."""
     provenance = {
         "source": "model",
         "tags": json.loads(draft["tags"]),
@@ -174,7 +174,7 @@ def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str
 
 
 def realised_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
-    """The realiser's caption in the place of a draft that could not be accepted."""
+    """The realiser's caption in place of a draft that was not acceptable."""
     tags = json.loads(draft["tags"])
     caption = realise(tags, draft["seed"])
     assert caption is not None, "a draft has tags"

@@ -1,10 +1,10 @@
-"""The two ways drafts get their text in Ray Data: vLLM through `ray.data.llm`, or `transformers`.
+"""Caption engines in Ray Data: vLLM through `ray.data.llm`, or `transformers`.
 
-Both take DRAFT rows and give DRAFT rows. Which one ran is chosen once, said in the log and kept
-with every caption: they draw from the same distribution, but not the same words.
+Both take DRAFT rows and return DRAFT rows. The engine is chosen once, logged, and stored with every
+caption: both sample from the same distribution but write different words.
 
-Weights travel as URIs: every node that runs an engine brings them home itself, and one task makes
-the merged ones for all. What the cluster cannot give is refused before anything starts.
+Weights are passed as URIs. Every node with an engine downloads them, and one task builds the merged
+weights for all. Requests beyond the cluster's resources are refused before anything starts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Engine = Literal["vllm", "transformers"]
 def choose_engine(asked: str) -> Engine:
     """The engine for `asked`: auto takes vLLM where it is installed.
 
-    Raises UnusableError where vLLM was asked for and is not.
+    Raises UnusableError where vLLM is requested but not installed.
     """
     present = importlib.util.find_spec("vllm") is not None
     if asked == "vllm" and not present:
@@ -50,9 +50,9 @@ def choose_engine(asked: str) -> Engine:
 
 
 def require_room(engine: Engine, spec: CaptionSpec) -> None:
-    """Refuse, in words, engines that this cluster has no GPUs for.
+    """Check that this cluster has the GPUs for the engines.
 
-    Raises UnusableError, or InputError where the engine cannot do what was set.
+    Raises UnusableError, or InputError where the engine does not support a setting.
     """
     wide = spec.tensor_parallel
     if engine == "transformers" and wide > 1:
@@ -70,9 +70,9 @@ def require_room(engine: Engine, spec: CaptionSpec) -> None:
 
 
 def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weights:
-    """What the engines run, made now unless it is there: merged weights, by one task on one node.
+    """The engines' weights; merged weights are built, if missing, by one task on one node.
 
-    `home` is a folder that every node reaches. Raises InputError where the adapter does not fit
+    `home` is a folder that every node can reach. Raises InputError where the adapter does not fit
     its base, UnusableError where no node has the memory.
     """
     weights = planned_weights(captioner, spec, home=home)
@@ -100,7 +100,7 @@ def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weigh
 def write_drafts(
     drafts: ray.data.Dataset, engine: Engine, weights: Weights, spec: CaptionSpec
 ) -> ray.data.Dataset:
-    """`drafts` with their `text`, or the `error` of a row."""
+    """`drafts` with their `text`, or an `error` where a row failed."""
     if engine == "vllm":
         from raymtr.captions.writing.vllm_engine import write_with_vllm
 
@@ -112,12 +112,13 @@ def write_drafts(
         batch_size=spec.batch,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=spec.actors),
-        # One CPU stays free for the steps around the writers, or nothing would ever move.
+        # One CPU stays free for the steps around the writers; otherwise the pipeline would
+        # deadlock.
         num_cpus=max(0, min(spec.threads, (cores - 1) // spec.actors)),
         num_gpus=1 if spec.use_gpu else 0,
     )
 
 
 def _nodes() -> list[dict[str, float]]:
-    """What each node of the cluster has."""
+    """The resources of each live node of the cluster."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]

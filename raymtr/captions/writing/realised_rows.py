@@ -1,4 +1,4 @@
-"""Tracks become rows of realised captions: the job's writer where no language model writes."""
+"""Rows of realised captions: the job's writer without a language model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from raymtr.captions.judging.faithfulness import names_of, without_names
 from raymtr.captions.writing.realiser import Realised, realise
 from raymtr.captions.writing.templates import SCHEMA, TRACK, clean_tags
 
-TRIES = 4  # seeds a caption, until it differs from the track's others
+TRIES = 4  # seeds per caption, to find one that differs from the track's others
 
 
 def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
     """Up to `per_track` different captions for each of `tracks` (columns TRACK).
 
-    Returns rows of `track_id, caption, provenance`; a track without tags has none, and a tag that
-    names its artist, title or album is not spoken. A track's captions depend on its own row and
+    Returns rows of `track_id, caption, provenance`. A track without tags has none, and a tag that
+    contains its artist, title or album is not used. A track's captions depend on its own row and
     the seed alone, never on the rows around it.
     """
     rows: list[dict[str, str]] = []
@@ -38,7 +38,7 @@ def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
 
 
 def provenance(tags: Sequence[str], caption: Realised, seed: int) -> dict[str, Any]:
-    """Who wrote `caption`, and from what: `realise(tags, seed)` writes it again."""
+    """Writer and input of `caption`: `realise(tags, seed)` writes it again."""
     return {
         "source": "realised",
         "tags": list(tags),
@@ -48,7 +48,7 @@ def provenance(tags: Sequence[str], caption: Realised, seed: int) -> dict[str, A
 
 
 def _different(tags: Sequence[str], count: int, first: int) -> list[tuple[int, Realised]]:
-    """Seeds and captions, no two equal; fewer than `count` where the grammar has no more."""
+    """Seeds and distinct captions; fewer than `count` where the tries give no more."""
     found: dict[str, tuple[int, Realised]] = {}
     for seed in range(first, first + count * TRIES):
         caption = realise(tags, seed)
@@ -59,5 +59,5 @@ def _different(tags: Sequence[str], count: int, first: int) -> list[tuple[int, R
 
 
 def _number(text: str) -> int:
-    """A seed of 48 bits, the same in every process: JSON keeps it whole."""
+    """A seed of 48 bits, the same in every process; JSON represents it exactly."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest(), "big")

@@ -1,13 +1,11 @@
-"""Tags become one to three English sentences by a grammar: captions that are true to their tags.
+"""Realiser: a grammar that turns tags into one to three English sentences faithful to them.
 
-Each tag has a part (`captions.writing.tag_roles`); a plan puts the parts into sentences, and
-`grammar.toml`
-has the wordings: an opening that names the music, a sentence on what is heard, one on how it feels
-and what it is good for. The choices of a caption are its structure: its name lists them, and there
-are many thousands. A caption follows from its tags and its seed alone, holds every tag, and says
-nothing else. No model is needed; one may rank what several seeds wrote.
-
-Given up: knowledge. Which of two unknown words is the better noun, nobody here can say.
+Each tag has a role (`captions.writing.tag_roles`). A plan puts the roles into sentences, and
+`grammar.toml` has the wordings: an opening that names the music, a sentence on sounds, one on mood
+and use. The choices of a caption are its structure; its name lists them, and there are many
+thousands. A caption depends on its tags and its seed alone, contains every tag, and says nothing
+else. It needs no model; a model may rank the captions of several seeds. Limitation: no world
+knowledge, so the better noun of two unknown words cannot be determined.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ from raymtr.captions.writing.tag_roles import Form, form_of, head_of
 from raymtr.captions.writing.templates import clean_tags
 
 MOST_MOODS = 2  # before the noun
-MOST_SOUNDS = 5  # in one list; what is more goes into a second one
-MOST_PREDICATES = 4  # of one sentence
+MOST_SOUNDS = 5  # in one list; further ones go into a second list
+MOST_PREDICATES = 4  # in one sentence
 SONG_HEADS = ("song", "track", "piece", "tune", "number")
 PIECE_HEADS = ("piece", "track", "tune", "composition", "number")
 SHORT_QUALITY = re.compile(r"\w+ (?:quality|fidelity)", re.IGNORECASE)
@@ -37,7 +35,7 @@ SHORT_QUALITY = re.compile(r"\w+ (?:quality|fidelity)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Realised:
-    """A caption, and which structure it has: the choices, one after another."""
+    """A caption and its structure: the choices, one after another."""
 
     text: str
     structure: str
@@ -45,7 +43,7 @@ class Realised:
 
 @dataclass(frozen=True)
 class Part:
-    """What fills a slot: words, and whether they are several things."""
+    """The content of a slot: words, and whether they are plural."""
 
     text: str
     plural: bool = False
@@ -59,9 +57,9 @@ def grammar() -> dict[str, dict[str, Any]]:
 
 
 def realise(tags: Sequence[str] | None, seed: int, *, held_out: bool = False) -> Realised | None:
-    """A caption that holds `tags` (the first 20); None where there are none.
+    """A caption that contains `tags` (the first 20); None where there are none.
 
-    `held_out` takes the wordings kept for evaluation, which no caption has that is trained on.
+    `held_out` uses the wordings reserved for evaluation, which no training caption has.
     """
     cleaned = clean_tags(tags or ())
     if not cleaned:
@@ -79,7 +77,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 class _Caption:
-    """One caption on its way: the groups that wait to be said, and the choices made."""
+    """One caption in progress: the groups yet to be used, and the choices taken."""
 
     def __init__(self, tags: list[str], wordings: dict[str, Any], rng: np.random.Generator) -> None:
         self._wordings, self._choices = wordings, []  # type: ignore[var-annotated]
@@ -90,10 +88,10 @@ class _Caption:
             form = form_of(tag)
             self._groups.setdefault(form.role, []).append(form)
         self._slots: dict[str, Part] = {}
-        self._plain = False  # the music has no word of its own
+        self._plain = False  # whether the music is named by a bare noun
 
     def write(self) -> Realised:
-        """The sentences, in their order."""
+        """The sentences, in order."""
         self._fill()
         sentences = []
         if self._plain and "recording" not in self._slots and self._is_heard():
@@ -115,7 +113,7 @@ class _Caption:
         return next(self._numbers, 0.5) < share
 
     def _pick(self, name: str, wordings: Sequence[str]) -> str:
-        """One of `wordings`, written down as a choice."""
+        """One of `wordings`, recorded as a choice."""
         at = int(next(self._numbers, 0.5) * len(wordings))
         self._choices.append(f"{name}{at}")
         return wordings[at]
@@ -124,7 +122,7 @@ class _Caption:
         return self._groups.pop(role, [])
 
     def _fill(self) -> None:
-        """Every group into its slot."""
+        """Put every group into its slot."""
         slots = self._slots
         self._what()
         self._recording()
@@ -160,7 +158,7 @@ class _Caption:
         slots.update({name: Part(listed(words)) for name, words in simple.items() if words})
 
     def _what(self) -> None:
-        """The music itself: moods, tempo, kind, origin and genre before a noun."""
+        """The noun phrase for the music: moods, tempo, kind, origin and genre before a noun."""
         groups = self._groups
         adjectives = [", ".join(form.bare for form in self._leading_moods())]
         tempo = [form for form in groups.get("tempo", []) if is_adjective(form)]
@@ -196,7 +194,7 @@ class _Caption:
         self._slots["this"] = Part(f"this {head}")
 
     def _leading_moods(self) -> list[Form]:
-        """The adjectives that stand before the noun; the others wait for a predicate."""
+        """The adjectives before the noun; the others are left for a predicate."""
         moods = self._groups.get("mood", [])
         able = [form for form in moods if " " not in form.bare]
         count = min(MOST_MOODS, len(able))
@@ -206,7 +204,7 @@ class _Caption:
         return able[:count]
 
     def _recording(self) -> None:
-        """How it was recorded: `a noisy, low quality live recording`."""
+        """The recording: `a noisy, low quality live recording`."""
         groups = self._groups
         states, tapes = [form.bare for form in self._take("state")], groups.get("recording", [])
         short = [f for f in groups.get("quality", []) if SHORT_QUALITY.fullmatch(f.bare)][:1]
@@ -234,7 +232,7 @@ class _Caption:
             self._slots.pop(name, None)
 
     def _opening(self) -> tuple[str, bool]:
-        """The first sentence, and whether it says what is heard already."""
+        """The first sentence, and whether it already mentions the sounds."""
         slots = self._slots
         how = ""
         traits = len(self._waiting())
@@ -259,7 +257,7 @@ class _Caption:
         return sentence, heard
 
     def _heard(self) -> list[str]:
-        """The sentence on voices and instruments, where there are any."""
+        """The sentence on voices and instruments, if any."""
         slots = self._slots
         kind = "voice_sounds" if "sounds" in slots else "only_voice"
         if "voice" not in slots:
@@ -274,11 +272,11 @@ class _Caption:
         return [sentence]
 
     def _waiting(self) -> list[str]:
-        """The slots that a predicate can say, in the order they read well."""
+        """The filled slots that a predicate can express, in the order they read well."""
         return [name for name in self._wordings["predicates"] if name in self._slots]
 
     def _traits(self, room: int) -> list[str]:
-        """What is left, as predicates of one subject, in at most `room` sentences."""
+        """The remaining slots as predicates of one subject, in at most `room` sentences."""
         names = self._waiting()
         if not names:
             return []
@@ -295,7 +293,7 @@ class _Caption:
         return sentences
 
     def _filled(self, wording: str) -> str:
-        """`wording` with its slots' words, which are then said."""
+        """`wording` with its slots filled; the slots are then removed."""
         last = Part("")
 
         def put(match: re.Match[str]) -> str:
@@ -314,7 +312,7 @@ class _Caption:
 
 
 def is_adjective(form: Form) -> bool:
-    """Whether a tempo stands before a noun as it is: `uptempo`, `slow`."""
+    """Whether a tempo can stand before a noun unchanged: `uptempo`, `slow`."""
     return re.fullmatch(r"\w*-?\w+", form.bare) is not None and not form.bare[0].isdigit()
 
 

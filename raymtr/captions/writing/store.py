@@ -1,10 +1,10 @@
-"""The captions of one run on storage: whole tracks, each committed once, by one owner.
+"""Storage of one run's captions: complete tracks, each committed once, by one owner.
 
-`run.json` says what made the captions that lie beside it. The same settings go on there and write
-what is missing; other settings write into a folder beside them, `next-<settings>/`, and replace
-what was there only when they are done. `held-*/` is what a run has still to draw again. So a run
-that dies loses nothing and doubles nothing, and readers, who take the Parquet files directly under
-the folder, never see two runs at once.
+`run.json` records what wrote the captions beside it. A run with the same settings resumes there and
+writes what is missing. A run with other settings writes into a folder beside them,
+`next-<settings>/`, and replaces the old captions only when it is complete. `held-*/` has the tracks
+to draw again. So a run that dies loses nothing and repeats nothing. Readers take the Parquet files
+directly under the folder, so they never see two runs at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RUN, LETTERS, NEXT, HELD_FOLDER = "run.json", "dead_letter", "next-", "held-"
 
 
 class CaptionStore:
-    """What a run with these `settings` (JSON) has written under the `captions/` folder."""
+    """The captions of a run with these `settings` (JSON) under the `captions/` folder."""
 
     def __init__(self, folder: str, settings: dict[str, Any]) -> None:
         self._live, self._settings = folder, settings
@@ -46,18 +46,18 @@ class CaptionStore:
         return made
 
     def take(self) -> None:
-        """Become the owner. Tracks that failed or were held before are tried anew."""
+        """Become the owner. Tracks that failed or were held earlier are tried again."""
         storage.write_json(f"{self.folder}/{RUN}", {"run": self._token, "settings": self._settings})
         storage.delete(f"{self.folder}/{LETTERS}")
         self._forget_held()
 
     def done(self) -> pa.ChunkedArray:
-        """Ids of the tracks whose captions are written, repeated, in no order."""
+        """Ids of the tracks whose captions are written, with repeats, in no order."""
         table = storage.read_tables(self.folder, ["track_id"])
         return table["track_id"] if table else pa.chunked_array([], pa.string())
 
     def commit(self, rows: Sequence[dict[str, str]], letters: Sequence[dict[str, str]]) -> None:
-        """Write one shard: all captions of its tracks, and what became of the others.
+        """Write one shard: all captions of its tracks, and dead letters of the failed ones.
 
         Raises UnusableError where another run has become the owner.
         """
@@ -71,7 +71,7 @@ class CaptionStore:
             storage.write_table(f"{self.folder}/{name}", pa.Table.from_pylist(list(rows), SCHEMA))
 
     def hold(self, rows: Sequence[dict[str, str]], attempt: int) -> None:
-        """Write one shard of tracks (HELD) for which the pass after `attempt` draws again.
+        """Write one shard of tracks (HELD) that the pass after `attempt` draws again.
 
         Raises UnusableError where another run has become the owner.
         """
@@ -80,7 +80,7 @@ class CaptionStore:
         storage.write_table(f"{self.held(attempt)}/{name}", pa.Table.from_pylist(list(rows), HELD))
 
     def held(self, attempt: int) -> str:
-        """The folder of what the pass `attempt` holds for the next one."""
+        """The folder of tracks that the pass `attempt` leaves to the next one."""
         return f"{self.folder}/{HELD_FOLDER}{self._token}-{attempt}"
 
     def _check_owner(self) -> None:
@@ -95,7 +95,7 @@ class CaptionStore:
                 storage.delete(f"{self.folder}/{name}")
 
     def finish(self) -> None:
-        """The run is complete: its captions are the workspace's."""
+        """Publish the complete run's captions as the workspace's."""
         self._forget_held()
         if not storage.list_files(self.folder, suffix=".parquet"):
             storage.write_table(f"{self.folder}/part-empty.parquet", SCHEMA.empty_table())
@@ -108,7 +108,7 @@ class CaptionStore:
 
 
 def forget_unfinished(folder: str) -> None:
-    """Remove what runs with other settings left beside the captions in `folder`."""
+    """Remove the leftovers of runs with other settings beside the captions in `folder`."""
     for name in storage.list_folders(folder):
         if name.startswith(NEXT):
             storage.delete(f"{folder}/{name}")

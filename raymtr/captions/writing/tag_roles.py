@@ -1,13 +1,13 @@
-"""Which part a tag plays in a sentence, and the form it takes there.
+"""The role of a tag in a sentence, and its form there.
 
 A tag is anything a person may have typed: `sad`, `A minor`, `rock---alternative`, `no drums`, `the
-low quality recording`. Its part (`Role`) follows from the whole tag where `lexicon.toml` knows it,
-else from a pattern (a tempo in bpm, a decade), else from its head: the last noun, or the one before
-`of` or `with`. What is left goes by its part of speech (`lemminflect`'s lexicon, then the ending),
-and a word that nothing is known of is `other`, whose sentences take any word.
+low quality recording`. Its role (`Role`) is determined by the whole tag where `lexicon.toml` has
+it, else by a pattern (a tempo in bpm, a decade), else by its head: the last noun, or the one before
+`of` or `with`. Otherwise the part of speech decides (`lemminflect`'s lexicon, then the ending). An
+unknown word is `other`, whose sentences take any word.
 
-Every word of a tag stays in its form; what may be added is an article, a capital and an `s`-less
-reading of its number. So a caption made of forms holds its tags word for word.
+Every word of a tag stays as typed. Only an article and capitals may be added; a singular is used
+for classification alone. So a caption built from forms contains its tags word for word.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ ABSTRACT = re.compile(r"\w{3,}(?:ness|ity|ment|ship|hood)$")
 
 @dataclass(frozen=True)
 class Form:
-    """A tag in a sentence: its part, its words, and how they stand in a list."""
+    """A tag in a sentence: its role, its words, and its number."""
 
     role: Role
-    bare: str  # its words alone: `acoustic guitar`
-    text: str  # with an article, where English wants one: `an acoustic guitar`
+    bare: str  # the words alone: `acoustic guitar`
+    text: str  # with an article where English needs one: `an acoustic guitar`
     plural: bool = False
 
 
 @lru_cache(maxsize=1 << 16)
 def form_of(tag: str) -> Form:
-    """The part and the form of `tag`, which has a word at least."""
+    """The role and form of `tag`, which has at least one word."""
     text = CATEGORY.sub("", tag.strip())
     text = re.sub(r"\s*-{3,}\s*", "/", text).replace("_", " ")
     text = " ".join(text.split()).strip(' .,;:!?"') or tag.strip()
@@ -83,7 +83,7 @@ def form_of(tag: str) -> Form:
 
 
 def _role(low: str) -> Role:
-    """The part of a tag in lower case."""
+    """The role of a tag in lower case."""
     for rule in (_by_list, _by_pattern, _by_head, _by_speech):
         role = rule(low)
         if role is not None:
@@ -140,7 +140,7 @@ def _by_pattern(low: str) -> Role | None:
 
 
 def head_of(low: str) -> str:
-    """The word that says what a phrase is: its last, or the one before a preposition."""
+    """The head word of a phrase: its last, or the one before a preposition."""
     words: list[str] = re.findall(r"[\w&'+-]+", low)
     if not words:
         return low
@@ -203,7 +203,7 @@ def _by_head(low: str) -> Role | None:
 
 
 def _by_speech(low: str) -> Role | None:
-    """By the part of speech of the last word."""
+    """The role by the part of speech of the last word."""
     words = low.split()
     if {"is", "are", "to"} & set(words[1:]):
         return "other"
@@ -235,7 +235,7 @@ def _by_speech(low: str) -> Role | None:
 
 
 def is_plural(low: str) -> bool:
-    """Whether the phrase stands for several things: `groovy bass lines`, `strings`."""
+    """Whether the phrase is plural: `groovy bass lines`, `strings`."""
     words = low.split()
     head = head_of(low)
     if words[-1].endswith("ing") and len(words) > 1 and head == words[-1]:
@@ -267,12 +267,12 @@ def is_plural(low: str) -> bool:
 
 
 def _is_doing(word: str) -> bool:
-    """Whether a word is what somebody does, which is not counted: `clapping`, never `string`."""
+    """Whether a word is an activity, which is uncountable: `clapping`, never `string`."""
     return len(word) > 6 and word.endswith("ing") and "NOUN" not in parts_of_speech(word)
 
 
 def np_of(role: Role, bare: str, low: str) -> str:
-    """The noun phrase with its article, where English wants one."""
+    """The noun phrase, with an article where English needs one."""
     words, known = low.split(), lexicon()
     head = head_of(low)
     if role == "language":
@@ -311,7 +311,7 @@ def np_of(role: Role, bare: str, low: str) -> str:
 
 
 def _spoken(role: Role, words: str) -> str:
-    """The words as the part wants them."""
+    """The words in the form that the role needs."""
     if role == "use":
         return re.sub(r"^for ", "", words, flags=re.IGNORECASE)
     if role == "voice" and words.casefold() in ("male", "female"):

@@ -1,13 +1,12 @@
-"""Drawing a model to the words of its tags, each until it is written.
+"""A bonus on the tokens of a caption's tag words, each until it is written.
 
-A small model forgets half of its tags. So the tokens that begin a word of the tags, or go on with
-one that was begun, get a bonus in every step, until that word stands in the caption. A bonus that
-outlives its word makes a model say the word again and again; one for every piece of a word, begun
-or not, makes new words out of the pieces.
+A small model forgets half of its tags. So the tokens that begin a tag word, or continue one already
+begun, get a bonus in every step until that word is in the caption. A bonus that outlasts its word
+makes a model repeat the word. A bonus on every piece of a word, begun or not, forms new words from
+the pieces.
 
-This rule is every engine's: `captions.writing.transformers_writer`'s with `transformers`, and
-inside vLLM that of
-`captions.writing.vllm_tag_words`, on a GPU by way of `captions.writing.tag_words_batch`.
+All engines use this rule: `captions.writing.transformers_writer` with `transformers`,
+`captions.writing.vllm_tag_words` inside vLLM, and on a GPU `captions.writing.tag_words_batch`.
 """
 
 from __future__ import annotations
@@ -18,17 +17,20 @@ from typing import Any
 
 from raymtr.captions.words import SMALL_WORDS
 
-LEAD = "a"  # before a word, so that it is spelt as after another
-WORDS, BIAS = "tag_words", "tag_bias"  # of `SamplingParams.extra_args`, vLLM's way for own settings
+LEAD = "a"  # prefix for tokenizing, so that a word gets its spelling after another word
+WORDS, BIAS = (
+    "tag_words",
+    "tag_bias",
+)  # keys of vLLM's `SamplingParams.extra_args`
 IN_VLLM = "raymtr.captions.writing.vllm_tag_words:TagWords{runner}"  # V1 or V2: vLLM's model runner
 
 Spellings = Sequence[Sequence[int]]  # of one word, in tokens; the first is the tag's own
 
 
 def tag_words(tokenizer: Any, tags: Sequence[str]) -> list[list[list[int]]]:
-    """Of every word of `tags`, small words aside, how a sentence may spell it, in token ids.
+    """For every word of `tags`, except function words, its possible spellings in token ids.
 
-    As the tag spells it, in small letters, and with a capital.
+    The spellings are as in the tag, in lower case, and with a capital.
     """
     words = sorted({word for tag in tags for word in tag.split()})
     spoken = [word for word in words if word.casefold() not in SMALL_WORDS]
@@ -43,9 +45,9 @@ def tag_words(tokenizer: Any, tags: Sequence[str]) -> list[list[list[int]]]:
 
 
 def extra_args(words: Sequence[Spellings], bias: float) -> dict[str, Any]:
-    """What a request to vLLM brings along, so that it is drawn to `words` by `bias`.
+    """The extra arguments of a vLLM request that favour `words` by `bias`.
 
-    The words are JSON text, for Ray Data carries plain values between its steps best.
+    The words are JSON text, because Ray Data carries plain values between its steps best.
     """
     return {WORDS: json.dumps(words), BIAS: bias}
 
@@ -55,7 +57,7 @@ def _forms(word: str) -> list[str]:
 
 
 class UnwrittenTagWords:
-    """The words of one caption's tags that are still to be written, as the caption grows."""
+    """The tag words of one caption that are not yet written, updated as the caption grows."""
 
     def __init__(self, words: Sequence[Spellings]) -> None:
         self._words = words
@@ -64,11 +66,12 @@ class UnwrittenTagWords:
         for word, spellings in enumerate(words):
             for spelling in spellings:
                 self._starting.setdefault(spelling[0], []).append((word, spelling))
-        # Spellings of open words whose first tokens are the last ones of the caption, and how many.
+        # Spellings of open words that the caption's end has begun, and the number of tokens
+        # written.
         self._begun: list[tuple[int, Sequence[int], int]] = []
 
     def after(self, tokens: Iterable[int]) -> list[int]:
-        """The tokens that begin or go on with an open word, once `tokens` are written as well."""
+        """The tokens that begin or continue an open word, after `tokens` are written too."""
         for token in tokens:
             self._write(token)
         begin = {self._words[word][0][0] for word in self._open}

@@ -1,10 +1,10 @@
-"""The rule of `captions.writing.tag_words` for a batch, as tensors that stay where the scores are.
+"""The rule of `captions.writing.tag_words` for a batch, as tensors on the device of the scores.
 
-`OpenWords` follows one caption in Python. On a GPU that would mean a copy to the host, and a wait,
-in every step of every caption. Here the words of all captions lie in one padded table, and what is
-begun or written is read off the last few tokens: a few dozen small kernels a step, whose work is
-rows x words x spellings x (tokens of the longest spelling) squared, and nothing over the
-vocabulary.
+`UnwrittenTagWords` tracks one caption in Python. On a GPU that would mean a copy to the host, and a
+wait, in every step of every caption. Here the words of all captions are in one padded table, and
+begun and written words are found from the last few tokens. A step is a few dozen small kernels.
+Their work is rows x words x spellings x (tokens of the longest spelling) squared, and nothing over
+the vocabulary.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from raymtr.captions.writing.tag_words import Spellings
 
-NONE = -1  # in the table: no token
-BEFORE = -2  # in a tail: the caption had not begun; equal to no token, nor to NONE
+NONE = -1  # padding in the table: no token
+BEFORE = -2  # in a tail: before the caption's start; equals no token, and not NONE
 
 
 class UnwrittenTagWordsBatch:
-    """The open words of many captions, one a slot; slots are used again and again."""
+    """The open words of many captions, one per slot; slots are reused."""
 
     def __init__(self, slots: int, device: torch.device) -> None:
         self._table = torch.full((slots, 1, 1, 1), NONE, dtype=torch.int32, device=device)
@@ -31,11 +31,11 @@ class UnwrittenTagWordsBatch:
 
     @property
     def reach(self) -> int:
-        """Tokens of the longest spelling: how much of a caption's end must be seen."""
+        """Tokens of the longest spelling: how much of a caption's end is needed."""
         return self._table.shape[3]
 
     def begin(self, asked: Mapping[int, tuple[Sequence[Spellings], float]]) -> None:
-        """New captions in the slots of `asked`: their words, and the bonus."""
+        """Start new captions in the slots of `asked`, with their words and bonus."""
         self._grow([words for words, _ in asked.values()])
         rows = np.full((len(asked), *self._table.shape[1:]), NONE, np.int32)
         for row, (words, _) in zip(rows, asked.values(), strict=True):
@@ -50,7 +50,7 @@ class UnwrittenTagWordsBatch:
         self._closed[slots] = False
 
     def _grow(self, captions: Sequence[Sequence[Spellings]]) -> None:
-        """Make room for the most words, spellings and tokens that were ever asked for."""
+        """Enlarge the table to the most words, spellings and tokens requested so far."""
         spellings = [own for words in captions for own in words]
         wanted = (
             max(map(len, captions), default=0),
@@ -69,20 +69,21 @@ class UnwrittenTagWordsBatch:
         self._closed[slot] |= _ended(table, _begun(table, tails)).any(0)
 
     def favour(self, scores: Tensor, slots: Tensor, tails: Tensor) -> Tensor:
-        """`scores` [B, V] of the captions in `slots` [B], raised in place where a word is open.
+        """`scores` [B, V] of the captions in `slots` [B], with the bonus added in place.
 
         `tails` [B, reach] are the captions' last tokens, BEFORE where they are shorter. Every step
-        must be shown once at least; shown again, it changes nothing.
+        must be passed at least once; passing it again changes nothing.
         """
         table = self._table[slots]
         begun = _begun(table, tails)
         closed = self._closed[slots] | _ended(table, begun)
         self._closed[slots] = closed
         goes_on = begun[..., :-1] & (table != NONE) & ~closed[:, :, None, None]
-        goes_on[:, :, 1:, 0] = False  # a word is begun as its tag spells it
+        goes_on[:, :, 1:, 0] = False  # a word begins only as its tag spells it
         bonus = goes_on * self._bias[slots][:, None, None, None]
         tokens = table.clamp(min=0).flatten(1).long()
-        # The larger of two values of one token: its bonus counts once, however many words want it.
+        # The maximum of a token's raised values: its bonus counts once, however many words include
+        # it.
         raised = scores.gather(1, tokens) + bonus.flatten(1)
         return scores.scatter_reduce_(1, tokens, raised, "amax")
 
@@ -98,6 +99,6 @@ def _begun(table: Tensor, tails: Tensor) -> Tensor:
 
 
 def _ended(table: Tensor, begun: Tensor) -> Tensor:
-    """Which words [B, words] stand, whole, at the caption's end."""
+    """Which words [B, words] are complete at the caption's end."""
     length = (table != NONE).sum(-1, keepdim=True)
     return (begun.gather(-1, length) & (length > 0)).flatten(2).any(-1)

@@ -1,11 +1,10 @@
-"""What every writer of captions starts from, and one-sentence templates, the plainest writer.
+"""Shared basics of all caption writers, and one-sentence templates, the simplest writer.
 
 A template is one readable string: `[...]` is left out when the slot in it is empty, `a(n)` becomes
-the right article. Tags are sorted into four parts from short word lists; an unknown tag is a kind,
-which reads well in front of a noun. Catalogs are captioned by `captions.writing.realiser`, which
-writes far
-better. Templates are what other writers are measured against, and what teaches a toy language
-model to copy its tags.
+the right article. Tags are sorted into four roles from short word lists; an unknown tag is a kind,
+which reads well before a noun. Catalogs are captioned by `captions.writing.realiser`, which writes
+far better. Templates are the baseline for other writers, and they teach a toy language model to
+copy its tags.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ import pyarrow as pa
 from raymtr.captions.words import HEARD, QUALITIES
 
 MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
-TRACK = ["track_id", "uri", "tags", "title", "artist", "album"]  # what captions are written from
+TRACK = ["track_id", "uri", "tags", "title", "artist", "album"]  # input columns of captions
 SCHEMA = pa.schema(
     [
         pa.field("track_id", pa.string(), nullable=False),
         pa.field("caption", pa.string(), nullable=False),
-        pa.field("provenance", pa.string(), nullable=False),  # JSON; `source` says who wrote it
+        pa.field("provenance", pa.string(), nullable=False),  # JSON; `source` names the writer
     ]
 )
 
@@ -41,14 +40,14 @@ TEMPLATES = (
 
 
 def template_caption(tags: Sequence[str] | None, rng: np.random.Generator) -> str | None:
-    """One sentence that holds the tags (the first `MAX_TAGS`); None where there are none."""
+    """One sentence that contains the tags (the first `MAX_TAGS`); None where there are none."""
     cleaned = clean_tags(tags or ())
     template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
     return fill(template, cleaned, rng) if cleaned else None
 
 
 def clean_tags(tags: Iterable[str | None]) -> list[str]:
-    """Tags without blanks and repetitions, at most `MAX_TAGS`, otherwise as they came."""
+    """Tags without blanks and repeats, at most `MAX_TAGS`, otherwise unchanged."""
     kept: dict[str, str] = {}
     for tag in tags:
         text = " ".join(tag.split()) if tag else ""
@@ -58,7 +57,7 @@ def clean_tags(tags: Iterable[str | None]) -> list[str]:
 
 
 def role_of(tag: str) -> str:
-    """The part `tag` plays in a sentence: `key`, `quality`, `sound`, or else `kind`."""
+    """The role of `tag` in a sentence: `key`, `quality`, `sound`, or else `kind`."""
     words = tag.casefold().split()
     if words[-1] in ("key", "mode"):
         return "key"
@@ -70,7 +69,7 @@ def role_of(tag: str) -> str:
 
 
 def fill(template: str, tags: Sequence[str], rng: np.random.Generator) -> str:
-    """`template` with `tags` (one at least) in its slots, each group in random order."""
+    """`template` with `tags` (at least one) in its slots, each group in random order."""
     groups: dict[str, list[str]] = {"quality": [], "kind": [], "sound": [], "key": []}
     for i in rng.permutation(len(tags)):
         groups[role_of(tags[i])].append(tags[i])
@@ -99,7 +98,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _article(word: str) -> str:
-    """`an` before what sounds like a vowel, as far as spelling tells."""
+    """`an` before a vowel sound, judged by spelling."""
     word = word.casefold()
     is_open = re.match(r"[aeiou8]|11|18", word) and not re.match(r"uk|uni|use|eu|one", word)
     return "an" if is_open else "a"

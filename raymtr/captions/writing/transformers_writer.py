@@ -1,9 +1,9 @@
-"""Writing with plain `transformers`, each caption by its own seed.
+"""Caption writing with plain `transformers`, each caption from its own seed.
 
-`transformers` draws a batch from one random stream, so a caption would depend on its neighbours.
-Here each row brings its own seed: the sampler adds the row's own Gumbel noise to its scores and
-takes the largest, which is a draw from the same distribution (Maddison et al., arXiv 1411.0030).
-What is left of the neighbours is padding: scores move in their last bits.
+`transformers` samples a batch from one random stream, so a caption would depend on the others in
+its batch. Here each row has its own seed. The sampler adds the row's own Gumbel noise to its scores
+and takes the largest, which samples from the same distribution (Maddison et al., arXiv 1411.0030).
+Only padding still depends on the batch: scores change in their last bits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from raymtr.specs import CaptionSpec
 
 
 class Writer:
-    """Writes with `transformers`: a Ray Data actor, or any caller, hands it prompts and seeds."""
+    """Writer with `transformers`, a Ray Data actor that also works without Ray."""
 
     def __init__(self, weights: Weights, spec: CaptionSpec) -> None:
         torch.set_num_threads(spec.threads)
@@ -50,7 +50,7 @@ def write_texts(
     seeds: Sequence[int],
     spec: CaptionSpec,
 ) -> list[str]:
-    """The answer to each prompt, drawn with its own seed; in batches padded on the left."""
+    """The answer to each prompt, sampled with its own seed; in batches padded on the left."""
     from transformers import LogitsProcessorList
 
     texts: list[str] = []
@@ -76,10 +76,10 @@ def write_texts(
 
 
 class SeededSampling:
-    """A logits processor: after it, the largest score is a draw with the row's own seed.
+    """A logits processor after which the largest score is a sample with the row's own seed.
 
     `words` are each row's words that `spec.tag_bias` favours (see `captions.writing.tag_words`),
-    `asked` is the length of the prompts. The penalty means what vLLM's `presence_penalty` means.
+    `asked` is the length of the prompts. The penalty equals vLLM's `presence_penalty`.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class SeededSampling:
         self._words = [UnwrittenTagWords(row) for row in words or ()]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [B, V] -> scores with all but the top k at -inf and noise on those."""
+        """Scores [B, V] -> scores with all but the top k at -inf, and noise added to those."""
         scores = self._favoured(input_ids, scores.float())
         if self._spec.temperature == 0:
             return scores

@@ -1,8 +1,8 @@
-"""Drafts get their text by vLLM, through `ray.data.llm`.
+"""Caption writing with vLLM, through `ray.data.llm`.
 
-`ray.data.llm` takes a model by a path that every node has, or fetches it itself from some object
-stores, once for ever. Here the stage's actor brings the weights home, by `storage.local_copy`,
-before its engine starts; the driver has the configuration alone.
+`ray.data.llm` takes a model by a path that exists on every node, or downloads it itself from some
+object stores, once and for all. Here the stage's actor downloads the weights with
+`storage.local_copy` before its engine starts. The driver needs only the configuration.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from raymtr.captions.writing.tag_words import IN_VLLM, extra_args, tag_words
 from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec
 
-FAILED = "__inference_error__"  # the column in which ray.data.llm says why a row failed
-LETTERS_LIMIT = 300  # of an error's text
-BATCH = 64  # rows Ray hands the engine at once; it batches them as it likes
+FAILED = "__inference_error__"  # the column for ray.data.llm's error of a row
+LETTERS_LIMIT = 300  # characters of an error's text
+BATCH = 64  # rows per call of the engine, which forms its own batches
 MOST_TOKENS = 4_096  # in one step of the engine, on a CPU
-MOST_RESTARTS = 2  # of an engine that dies, before the job is given up
+MOST_RESTARTS = 2  # of an engine that dies, before the job fails
 PROMPT_ROOM = 384  # tokens for a prompt of twenty tags
 
 
 def write_with_vllm(
     drafts: ray.data.Dataset, weights: Weights, spec: CaptionSpec
 ) -> ray.data.Dataset:
-    """`drafts` with their `text`, or the `error` of a row.
+    """`drafts` with their `text`, or an `error` where a row failed.
 
     Raises InputError where the model cannot be split over so many GPUs.
     """
@@ -44,7 +44,7 @@ def write_with_vllm(
 
 
 def writer(weights: Weights, spec: CaptionSpec) -> Any:
-    """The processor of ray.data.llm: its engines, and what is asked of them and answered."""
+    """The ray.data.llm processor: its engines, requests and answers."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     own_gpus = [{"CPU": 1, "GPU": 1}, *([{"GPU": 1}] * (spec.tensor_parallel - 1))]
@@ -52,13 +52,13 @@ def writer(weights: Weights, spec: CaptionSpec) -> Any:
         model_source=here(weights.model, weights=False),
         engine_kwargs=engine_options(weights, spec),
         batch_size=BATCH,
-        # So many batches as fill the engine, and as many again that wait.
+        # Enough batches to fill the engine, and as many again waiting.
         max_concurrent_batches=max(8, -(-2 * spec.max_num_seqs // BATCH)),
         concurrency=spec.actors,
         placement_group_config={"bundles": own_gpus if spec.use_gpu else [{"CPU": 1}]},
         runtime_env={
             "env_vars": {
-                # On a CPU its 1,024 compiled products are half a GiB, and no faster for it.
+                # On a CPU the default of 1,024 cached primitives takes half a GiB and is no faster.
                 "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
                 "VLLM_LOGGING_LEVEL": "WARNING",
                 "VLLM_NO_USAGE_STATS": "1",
@@ -91,16 +91,16 @@ def writer(weights: Weights, spec: CaptionSpec) -> Any:
     processor = build_processor(config, preprocess=ask, postprocess=answer)
     stage = processor.get_stage_by_name("vLLMEngineStage")
     stage.fn = _on_its_node(stage.fn, weights)
-    # Setting `fn` validated the stage again, which then took what its bundles hold for one GPU.
+    # Setting `fn` validated the stage again, which then counted its bundles as one GPU.
     holds = {"num_cpus": 1, "num_gpus": spec.tensor_parallel if spec.use_gpu else 0}
-    # Ray would start an engine that dies every time again for ever.
+    # By default Ray restarts an engine that always dies for ever.
     again = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
     stage.map_batches_kwargs.update(holds | again)
     return processor
 
 
 def engine_options(weights: Weights, spec: CaptionSpec) -> dict[str, Any]:
-    """What the engine is started with.
+    """The engine's start options.
 
     Raises InputError where the model cannot be split over so many GPUs.
     """
@@ -124,15 +124,15 @@ def engine_options(weights: Weights, spec: CaptionSpec) -> dict[str, Any]:
         options["gpu_memory_utilization"] = spec.gpu_memory
     else:
         options["dtype"] = "float32"
-        options["kv_cache_memory_bytes"] = spec.cache_mib << 20  # else it asks for all memory
-        # On a CPU the engine cannot split the prompt of a row that has its own seed: it dies.
+        options["kv_cache_memory_bytes"] = spec.cache_mib << 20  # else it takes all memory
+        # On a CPU the engine dies when it splits the prompt of a row with its own seed.
         options["enable_chunked_prefill"] = False
         options["max_num_batched_tokens"] = max(MOST_TOKENS, options["max_model_len"])
     if spec.tensor_parallel > 1:
-        # Processes of one actor on one node, which holds all their GPUs: they share its weights.
+        # Processes of one actor on one node, which has all their GPUs, share its weights.
         options["distributed_executor_backend"] = "mp"
     if spec.tag_bias:
-        runner = "V2" if spec.use_gpu else "V1"  # as VLLM_USE_V2_MODEL_RUNNER says
+        runner = "V2" if spec.use_gpu else "V1"  # as VLLM_USE_V2_MODEL_RUNNER is set
         options["logits_processors"] = [IN_VLLM.format(runner=runner)]
     if weights.adapter:
         rank = int(storage.read_json(f"{weights.adapter}/{CONFIG}")["r"])
@@ -141,7 +141,7 @@ def engine_options(weights: Weights, spec: CaptionSpec) -> dict[str, Any]:
 
 
 def _on_its_node(stage: Any, weights: Weights) -> Any:
-    """The class `stage` of ray.data.llm's actor, which brings `weights` to its node first."""
+    """A subclass of ray.data.llm's actor class `stage` that first copies `weights` to its node."""
 
     class OnItsNode(stage):  # type: ignore[misc]
         def __init__(self, **options: Any) -> None:
@@ -158,13 +158,13 @@ def _on_its_node(stage: Any, weights: Weights) -> Any:
 
 
 def as_drafts(batch: dict[str, np.ndarray]) -> pa.Table:
-    """Rows as ray.data.llm leaves them, failed or not, in the fixed schema."""
+    """Rows from ray.data.llm, failed or not, in the fixed schema."""
     count = len(batch["track_id"])
     columns: dict[str, list[Any]] = {f.name: [None] * count for f in DRAFT}
     for name in ("caption", "draw", "seed"):
         columns[name] = list(batch[name])
     for name in ("track_id", "uri", "tags", "names", "prompt", "text", "held"):
-        # What is absent comes as NaN.
+        # Missing values arrive as NaN.
         values = batch.get(name, columns[name])
         columns[name] = [value if isinstance(value, str) else None for value in values]
     failed = batch.get(FAILED, [""] * count)
@@ -174,5 +174,5 @@ def as_drafts(batch: dict[str, np.ndarray]) -> pa.Table:
 
 @lru_cache(maxsize=1)
 def _tokenizer(model: str) -> Any:
-    """The model's tokenizer, once a worker."""
+    """The model's tokenizer, loaded once per worker."""
     return load_tokenizer(model)

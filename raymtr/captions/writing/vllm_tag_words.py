@@ -1,8 +1,8 @@
-"""The tag bonus inside vLLM, which loads one of these classes by its name.
+"""The tag bonus inside vLLM, which loads one of these classes by name.
 
-vLLM has two model runners, each with an interface of its own: V1 calls a processor for every row,
-V2, on GPUs, once for the batch with its tokens on the device. A file of its own, because it cannot
-be imported without vLLM, nor without paying for it.
+vLLM has two model runners with different interfaces. V1 calls a processor for every row. V2, on
+GPUs, calls it once for the batch with the tokens on the device. This is a separate file because it
+needs vLLM, which is expensive to import.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from raymtr.captions.writing.tag_words_batch import BEFORE, UnwrittenTagWordsBat
 
 
 class TagWordsV1(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
-    """Adds a request's bonus to the scores of the tokens of its open words, a row at a time."""
+    """Adds a request's bonus to the tokens of its open words, one row at a time."""
 
     def is_argmax_invariant(self) -> bool:
-        """Whether the likeliest token stays the likeliest: no."""
+        """Whether the likeliest token stays the same: no."""
         return False
 
     def new_req_logits_processor(self, params: Any) -> Favour | None:
@@ -34,7 +34,7 @@ class TagWordsV1(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM may be a
 
 
 class Favour:
-    """One request's processor: it reads what was written since it was last asked."""
+    """The processor of one request; each call processes the tokens since the last one."""
 
     def __init__(self, words: Sequence[Spellings], bias: float) -> None:
         self._open, self._bias, self._read = UnwrittenTagWords(words), bias, 0
@@ -48,7 +48,7 @@ class Favour:
 
 
 class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
-    """The same for the whole batch. It needs one row a request: no speculative decoding."""
+    """The same for the whole batch. It needs one row per request: no speculative decoding."""
 
     def __init__(self, vllm_config: Any, req_states: Any) -> None:
         self._requests = req_states
@@ -57,7 +57,7 @@ class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
         self._new: dict[int, tuple[Sequence[Spellings], float]] = {}
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
-        """Take a request into a slot; whether it has words."""
+        """Add a request in a slot; return whether it has words."""
         own = sampling_params.extra_args or {}
         words = json.loads(own[WORDS]) if WORDS in own else []
         self._new[req_idx] = (words, own.get(BIAS, 0.0))
@@ -65,14 +65,14 @@ class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
         return bool(words)
 
     def apply_staged_writes(self) -> None:
-        """Bring the new requests' words to the device."""
+        """Copy the new requests' words to the device."""
         if not self._new:
             return
         self._words.begin(self._new)
         for slot in self._new:
             first = int(self._requests.prompt_len.np[slot])
             last = int(self._requests.prefill_len.np[slot])
-            if self._favoured[slot] and last > first:  # it was interrupted, and comes back
+            if self._favoured[slot] and last > first:  # a preempted request that resumes
                 ends = torch.arange(first + 1, last + 1, device=self._requests.device)
                 self._words.read(slot, self._tails(torch.full_like(ends, slot), ends))
         self._new = {}
@@ -86,7 +86,7 @@ class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
         return self._words.favour(logits, slots, tails)
 
     def _tails(self, slots: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        """The last tokens of the captions in `slots` before the places `ends`, both [B]."""
+        """The last tokens of the captions in `slots` before the positions `ends`, both [B]."""
         requests = self._requests
         reach = torch.arange(-self._words.reach, 0, device=ends.device)
         places = ends[:, None] + reach
