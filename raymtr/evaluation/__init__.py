@@ -1,1 +1,1 @@
-"""How good are the answers: benchmarks, figures, the report."""
+"""Evaluation: benchmarks, metrics, and the report."""

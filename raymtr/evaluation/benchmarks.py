@@ -1,16 +1,16 @@
-"""A benchmark: queries, a pool of tracks, and which of them are right answers.
+"""A benchmark: queries, a pool of tracks, and the relevant tracks of each query.
 
-A query carries two wordings. `text` is what a person types, and what search is given; `sentence`
-is what the text tower reads, where the towers were trained on another form of the same words. The
-right answers are one and the same, so both columns of a report can be compared.
+A query has two wordings. `text` is what a person types and what search receives. `sentence` is what
+the text tower reads, where the towers were trained on another form of the same words. The relevant
+tracks are the same, so both columns of a report are comparable.
 
-On disk it is a folder of three small text files, so that people can bring their own:
+On disk it is a folder of three small text files, which users can write themselves:
 
-    queries.jsonl   {"query_id", "text"} a line; "kind" and "sentence" where they matter
-    qrels.txt       TREC's `query_id 0 track_id grade`; grade 0 is wrong
-    pool.txt        a track_id a line; without it the pool is every track of the catalog
+    queries.jsonl   one {"query_id", "text"} per line; "kind" and "sentence" are optional
+    qrels.txt       TREC's `query_id 0 track_id grade`; grade 0 is not relevant
+    pool.txt        one track_id per line; without it the pool is every track of the catalog
 
-`raymtr evaluate` writes the same three, so a benchmark drawn once can be asked again.
+`raymtr evaluate` writes the same three files, so a benchmark drawn once can be run again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUERIES, QRELS, POOL = "queries.jsonl", "qrels.txt", "pool.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """One question in both wordings."""
+    """One query in both wordings."""
 
     query_id: str
     kind: str
@@ -43,9 +43,9 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Queries over `pool`; `right` maps a query's id to its right tracks and their grades (> 0).
+    """Queries over `pool`; `right` maps a query's id to its relevant tracks and grades (> 0).
 
-    Raises InputError where two queries are one, or one has no right answer in the pool.
+    Raises InputError where two queries are equal, or one has no relevant track in the pool.
     """
 
     pool: tuple[str, ...]
@@ -72,7 +72,7 @@ class Benchmark:
                 )
 
     def kinds(self) -> list[str]:
-        """Kinds of query there are, in order of their first query."""
+        """The kinds of query, in order of their first query."""
         return list(dict.fromkeys(q.kind for q in self.queries))
 
     def of_kind(self, kind: str) -> list[Query]:
@@ -80,7 +80,7 @@ class Benchmark:
         return [q for q in self.queries if q.kind == kind]
 
     def grades(self, query_id: str) -> NDArray[np.int64]:
-        """Grade of every pool track for one query, [N]; 0 is wrong."""
+        """Grade of every pool track for one query, [N]; 0 is not relevant."""
         answers = self.right[query_id]
         return np.array([answers.get(track_id, 0) for track_id in self.pool], np.int64)
 
@@ -104,7 +104,7 @@ def _text(lines: Sequence[str]) -> bytes:
 
 
 def load_benchmark(folder: str, *, track_ids: Sequence[str]) -> Benchmark:
-    """The benchmark in `folder` (path or URI), over tracks of a catalog with these ids.
+    """The benchmark in `folder` (path or URI), over a catalog with these track ids.
 
     Raises InputError, naming file and line, on what is missing, malformed or not in the catalog.
     """
@@ -139,7 +139,7 @@ def _pool(folder: str, track_ids: Sequence[str]) -> list[str]:
 
 
 def _lines(uri: str) -> list[tuple[str, str]]:
-    """Lines that are not blank, each with its place."""
+    """Non-blank lines, each with its location."""
     if not storage.exists(uri):
         raise InputError(f"no {uri}; a benchmark is a folder with {QUERIES} and {QRELS}")
     try:

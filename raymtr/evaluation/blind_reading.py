@@ -1,7 +1,7 @@
-"""Reading captions blind: a page of shuffled outputs, a key kept apart, and the scores' figures.
+"""Blind reading of captions: a page of shuffled outputs, a separate key, and scores by system.
 
-A reader gives each text fluency and faithfulness, 1 to 5, and does not know who wrote it. The page
-needs no server: it keeps what was chosen, and saves it as CSV of `item,fluency,faithfulness`.
+A reader rates each text for fluency and faithfulness, 1 to 5, without knowing who wrote it. The
+page needs no server: it stores the ratings, and saves them as CSV of `item,fluency,faithfulness`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raymtr.errors import InputError
 
 COLUMNS = ("item", "fluency", "faithfulness")
 PEOPLE = "people"
-GOOD = 4  # of 5: a caption that may be published has both at least
+GOOD = 4  # of 5: both ratings of a publishable caption are at least this
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>Captions, read blind</title>
 <style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}small{{color:#666}}
@@ -47,7 +47,7 @@ def blind_page(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[str, list[dict[str, str]]]:
-    """The page of `count` pairs' captions by all systems, and the key: who wrote which item.
+    """The page of `count` pairs' captions by all systems, and the key from items to systems.
 
     Raises InputError where there are fewer pairs.
     """
@@ -80,7 +80,7 @@ def _item(item: str, tags: str, text: str) -> str:
 def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
     """Figures of each system from a reader's CSV: means, and the share with both at least 4.
 
-    Raises InputError on a line that is no score, or of an item that the key does not have.
+    Raises InputError on a line that is no score, or on an item that is not in the key.
     """
     owner = {row["item"]: row["system"] for row in key}
     found: dict[str, list[tuple[int, int]]] = {}

@@ -1,11 +1,11 @@
-"""Systems that write captions, compared on the same tags against the same references.
+"""Comparison of captioning systems on the same tags against the same references.
 
-A system is a name and, for each pair of tags and reference, the captions it wrote for those tags:
-read from a file or a workspace, or made here (`realiser`; `template`; `tags`, which are the tags
-with commas between, in random order, for the order people list tags in is often their
-caption's). Captions find their pair by clip, else by their tags, else by their line. A pair may
-have several captions of a system: its figure is their mean. A caption that is missing counts as an
-empty one and is told in a note: a system must not win by silence.
+A system is a name and, for each pair of tags and reference, the captions it wrote for those tags.
+They are read from a file or a workspace, or written here: `realiser`; `template`; `tags`, the tags
+joined by commas in random order, because the order in which people list tags is often that of their
+caption. Captions are matched to pairs by clip, else by tags, else by line. Where a system has
+several captions for a pair, their mean counts. A missing caption counts as an empty one and is
+reported in a note, so a system cannot gain by leaving captions out.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ SHOWN = (
     *("bert_f1", "rouge_l", "coverage", "invention", "acceptable", "taken", "non_words"),
     *("repetition", "words", "order_gain", "nats"),
 )
-HELD_OUT = "held_out.jsonl"  # in a captioner's folder
-MARK = "*"  # of a system whose captioner was trained on some of the pairs
-PAIRS_AT_ONCE = 256  # whose references' token states are held
+HELD_OUT = "held_out.jsonl"  # file in a captioner's folder
+MARK = "*"  # marks a system whose captioner was trained on some of the pairs
+PAIRS_AT_ONCE = 256  # pairs whose references' token states are in memory together
 
-Written = list[list[str]]  # for each pair, a system's captions
+Written = list[list[str]]  # a system's captions of each pair
 
 
 def asked_pairs(
     workspace: Workspace, uri: str | None, *, held_out: bool
 ) -> tuple[list[Pair], Vocabulary]:
-    """The pairs at `uri`, and the terms: those built in, all tags there and the catalog's.
+    """The pairs at `uri`, and the terms: built-in ones, all their tags and the catalog's.
 
-    Without `uri` they are what the workspace's captioner was not trained on. `held_out` leaves of
-    `uri` only what `finetune` would hold out. Raises InputError where there are none.
+    Without `uri` they are the pairs that the workspace's captioner was not trained on. `held_out`
+    keeps of `uri` only what `finetune` would hold out. Raises InputError where there are none.
     """
     if uri is None:
         uri = f"{workspace.captioner}/{HELD_OUT}"
@@ -74,7 +74,7 @@ def asked_pairs(
 
 
 def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Written]:
-    """The captions that need no model: the realiser's, a template's, and the tags themselves."""
+    """Captions without a model: the realiser's, a template's, and the tags themselves."""
     realised = [realise(pair.tags, int(rng.integers(1 << 31))) for pair in pairs]
     return {
         REALISER: [[caption.text if caption else ""] for caption in realised],
@@ -84,10 +84,10 @@ def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Writ
 
 
 def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
-    """What the file (or folder of Parquet files) `uri` says for each of `pairs`.
+    """The captions for each of `pairs` in the file (or folder of Parquet files) `uri`.
 
-    Its rows have `caption` and a clip (`track_id`, `ytid`, `clip_id`), or `tags`, or neither and
-    are as many as the pairs. Raises InputError where no row is about any pair.
+    Its rows have `caption` and a clip (`track_id`, `ytid`, `clip_id`), or `tags`; rows with neither
+    must be as many as the pairs. Raises InputError where no row matches a pair.
     """
     table = read_rows(uri).table
     if "caption" not in table.column_names:
@@ -116,7 +116,7 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
 
 
 def _tags(row: Mapping[str, Any]) -> frozenset[str] | None:
-    """The tags a row was written from: its own, or its provenance's."""
+    """The tags that a row was written from: its own, or its provenance's."""
     tags = row.get("tags")
     if tags is None and str(row.get("provenance")).startswith("{"):
         tags = json.loads(row["provenance"]).get("tags")
@@ -143,7 +143,7 @@ def compare(
 ) -> dict[str, Any]:
     """Figures of each system with 95 % intervals, and its paired differences to `baseline`.
 
-    `base` adds its figures, of the first captions. Raises InputError where no system has the name
+    `base` adds its figures for the first captions. Raises InputError where no system is named
     `baseline`.
     """
     if baseline not in systems:
@@ -183,7 +183,7 @@ def _score(
     vocabulary: Vocabulary,
     base: Likelihood | None,
 ) -> dict[str, dict[str, Floats]]:
-    """Each system's figures by pair, [pairs]; a reference is encoded once."""
+    """Each system's figures by pair, [pairs]; each reference is encoded once."""
     parts: dict[str, list[dict[str, Floats]]] = {name: [] for name in systems}
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         chunk = pairs[start : start + PAIRS_AT_ONCE]
@@ -219,7 +219,7 @@ def _score(
 
 
 def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, Written]) -> Iterable[str]:
-    """A line of JSON a pair, with all that was written for its tags."""
+    """One line of JSON per pair, with all captions for its tags."""
     for i, pair in enumerate(pairs):
         captions = {name: written[i] for name, written in systems.items()}
         row = {"clip": pair.clip, "tags": pair.tags, "reference": pair.caption}
@@ -227,9 +227,9 @@ def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, Written]) -> Itera
 
 
 def table_lines(answer: Mapping[str, Any]) -> list[str]:
-    """The figures for people, half the width of the 95 % interval under each.
+    """The figures as a text table, with half the width of the 95 % interval under each.
 
-    Then the differences to the baseline; a star marks those whose interval leaves out 0.
+    Then the differences to the baseline; a star marks those whose interval excludes 0.
     """
     facts = answer["bert_score"]
     shown = _shown(next(iter(answer["systems"].values())))

@@ -1,8 +1,8 @@
-"""How many of the pairs that are asked each writer of captions was trained on.
+"""How many of the benchmark's pairs each captioning system was trained on.
 
-A caption's provenance names the adapter that wrote it. Of the workspace's own captioner it is known
-which pairs it learnt from (raymtr.trained_on); of another one, and of a file that does not say who
-wrote it, it is unknown. A template learns nothing.
+A caption's provenance names the adapter that wrote it. For the workspace's own captioner the
+training pairs are known (raymtr.trained_on). For another one, and for a file without provenance,
+they are unknown. A template is not trained.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from raymtr.captions.learning.pairs import Pair
 from raymtr.catalog.tabular import read_rows
 from raymtr.trained_on import known, pair_names, read_record
 
-TEMPLATE = "template"  # a provenance's source
+TEMPLATE = "template"  # the `source` in a provenance
 
 
 def trained_on(
     captioner: str, pairs: Sequence[Pair], files: Mapping[str, str]
 ) -> dict[str, int | None]:
-    """Of each system (`files`: name -> where its captions are), how many of `pairs` it learnt from.
+    """For each system (`files`: name -> captions), how many of `pairs` it was trained on.
 
-    None where that is unknown. `captioner` is the folder of the workspace's own.
+    None where unknown. `captioner` is the folder of the workspace's own.
     """
     record, own = read_record(captioner), adapter_identity(captioner)
     learnt = None
@@ -38,7 +38,7 @@ def trained_on(
 
 
 def _writers(uri: str) -> set[str | None]:
-    """The adapters that wrote the captions of a file; None is one that is not named."""
+    """The adapters that wrote the captions of a file; None stands for an unnamed one."""
     table = read_rows(uri).table
     if "provenance" not in table.column_names:
         return {None}
@@ -51,7 +51,7 @@ def _writers(uri: str) -> set[str | None]:
 
 
 def notes(counts: Mapping[str, int | None], pairs: int, mark: str) -> list[str]:
-    """The same in words."""
+    """Notes on these counts, in words."""
     said = []
     for name, count in counts.items():
         if count is None:

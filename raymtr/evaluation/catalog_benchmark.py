@@ -1,19 +1,19 @@
-"""A catalog asked about its own held-out tracks, in the five ways people ask.
+"""A benchmark from a catalog's own held-out tracks, with five kinds of query.
 
-    kind             text (search)                   sentence (towers)         right
+    kind             text (search)                   sentence (towers)         relevant
     caption          a held-out caption of its tags  the same                  that track
     tag              the tag                         the same                  tracks with it
-    title            T, and T by A, in turn          music track T (by A)      tracks so named
-    artist           A, and songs by A, in turn      music track by A          A's tracks
+    title            T, and T by A, alternating      music track T (by A)      tracks so named
+    artist           A, and songs by A, alternating  music track by A          A's tracks
     similar_artist   similar to X                    similar with artist X     see below
 
-The sentences are TTMR++'s (raymtr.text), which is what the towers were trained to read. X is an
-artist of the train split, so the towers know the name; right are the pool's tracks whose artist
-lists X as similar, or is listed by X. Right answers are 0 or 1 here, for a list says who is
-similar, but places in lists of different lengths do not compare (TTMR++ scores OLGA so too).
+The sentences are TTMR++'s (raymtr.text), which the towers were trained on. X is an artist of the
+train split, so the towers know the name. Relevant are the pool's tracks whose artist lists X as
+similar, or is listed by X. Grades are 0 or 1, because a list says who is similar but ranks in lists
+of different lengths are not comparable (TTMR++ scores OLGA the same way).
 
-No two queries have the same words. What could not be asked is counted in the benchmark's notes,
-so a catalog without artists, titles or tags still has a benchmark, of fewer kinds.
+No two queries have the same words. Queries that could not be built are counted in the benchmark's
+notes, so a catalog without artists, titles or tags still has a benchmark with fewer kinds.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from raymtr.evaluation.benchmarks import Benchmark, Query
 from raymtr.text import metadata_sentence, similar_artists_sentence
 from raymtr.track import artist_key
 
-REDRAWS = 50  # tries at a caption that no other track has
-MOST_QUERIES = 500  # of one kind; beyond that the interval hardly narrows
+REDRAWS = 50  # tries for a caption that no other track has
+MOST_QUERIES = 500  # of one kind; more hardly narrow the interval
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Question:
-    """Something to ask: (text, sentence) in order of preference, and the right track ids."""
+    """A candidate query: (text, sentence) in order of preference, and the relevant track ids."""
 
     wordings: Iterable[tuple[str, str]]
     right: set[str]
@@ -50,10 +50,10 @@ class Question:
 def catalog_benchmark(
     tracks: pa.Table, *, seed: int, split: str = "test", pool: Sequence[str] | None = None
 ) -> Benchmark:
-    """All kinds of query about the tracks of `split`, or about those whose ids are `pool`.
+    """All kinds of query for the tracks of `split`, or for those whose ids are `pool`.
 
-    `tracks` is the whole catalog, in track.SCHEMA's columns. Same catalog and seed, same
-    benchmark. Raises InputError where the pool is empty or nothing can be asked about it.
+    `tracks` is the whole catalog, in track.SCHEMA's columns. The same catalog and seed give the
+    same benchmark. Raises InputError where the pool is empty or gives no query.
     """
     columns = ["track_id", "title", "artist", "tags", "similar_artists", "split"]
     catalog: list[Row] = tracks.select(columns).sort_by("track_id").to_pylist()
@@ -97,7 +97,7 @@ def _pool(catalog: list[Row], split: str, pool: Sequence[str] | None) -> list[Ro
 
 
 def caption_questions(pool: Sequence[Row], rng: np.random.Generator) -> Iterator[Question]:
-    """A held-out caption of each track that has tags, redrawn until it has words of its own."""
+    """A held-out caption of each track with tags, redrawn until its words are unique."""
     for row in pool:
         if row["tags"]:
             yield Question(_captions(row["tags"], rng), {row["track_id"]})
@@ -111,7 +111,7 @@ def _captions(tags: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[s
 
 
 def tag_questions(pool: Sequence[Row]) -> Iterator[Question]:
-    """Every tag on two tracks or more, and on fewer than half: others tell nothing."""
+    """Every tag on at least two tracks and on fewer than half; others do not discriminate."""
     right: dict[str, set[str]] = defaultdict(set)
     spelling: dict[str, str] = {}
     for row in pool:
@@ -124,7 +124,7 @@ def tag_questions(pool: Sequence[Row]) -> Iterator[Question]:
 
 
 def title_questions(pool: Sequence[Row]) -> Iterator[Question]:
-    """The title alone and `{title} by {artist}` in turn, a question a song."""
+    """The title alone and `{title} by {artist}`, alternating, one query per song."""
     titled: dict[str, set[str]] = defaultdict(set)
     songs: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in pool:
@@ -142,7 +142,7 @@ def title_questions(pool: Sequence[Row]) -> Iterator[Question]:
 
 
 def artist_questions(pool: Sequence[Row]) -> Iterator[Question]:
-    """The artist's name and `songs by {name}` in turn."""
+    """The artist's name and `songs by {name}`, alternating."""
     for turn, (artist, rows) in enumerate(_by_artist(pool).values()):
         wordings = [artist, f"songs by {artist}"]
         preferred = wordings if turn % 2 == 0 else wordings[::-1]
@@ -151,7 +151,7 @@ def artist_questions(pool: Sequence[Row]) -> Iterator[Question]:
 
 
 def similar_artist_questions(pool: Sequence[Row], catalog: Sequence[Row]) -> Iterator[Question]:
-    """`similar to {X}` for train artists who share a similarity list with an artist of the pool."""
+    """`similar to {X}` for train artists related to an artist of the pool by a similarity list."""
     present = _by_artist(pool)
     trained = _by_artist(row for row in catalog if row["split"] == "train")
     right: dict[str, set[str]] = defaultdict(set)
@@ -182,20 +182,20 @@ def _ids(rows: Iterable[Row]) -> set[str]:
 
 
 def _similar(rows: Iterable[Row]) -> set[str]:
-    """Keys of the artists these tracks list as similar."""
+    """Keys of the artists that these tracks list as similar."""
     return {artist_key(name) for row in rows for name in row["similar_artists"] or ()}
 
 
 def same_words(text: str | None) -> str:
-    """Equal for texts that differ in case and spaces alone; empty for none.
+    """Equal for texts that differ only in case and spaces; empty for none.
 
-    Stricter than a search's idea of one name: truth must not take C# minor for C minor.
+    Stricter than search's matching of names: C# minor must not count as C minor.
     """
     return " ".join(unicodedata.normalize("NFKC", text or "").casefold().split())
 
 
 class _Draft:
-    """Queries so far, no two of the same words, and a count of what was left out."""
+    """The queries so far, no two with the same words, and a count of what was left out."""
 
     def __init__(self, pool_size: int) -> None:
         self.queries: list[Query] = []
@@ -206,7 +206,7 @@ class _Draft:
         self._taken: set[str] = set()
 
     def add(self, kind: str, questions: Iterable[Question], rng: np.random.Generator) -> None:
-        """Number the questions of one kind, at most MOST_QUERIES of them drawn at random."""
+        """Number the queries of one kind, at most MOST_QUERIES of them drawn at random."""
         asked = list(questions)
         if not asked:
             self._absent.append(kind)
@@ -225,7 +225,7 @@ class _Draft:
                 self._append(f"{kind}-{count:04d}", kind, wording, question.right)
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out, in words."""
+        """Notes on what was left out."""
         absent = [f"no {kind} queries: the catalog has no words for them" for kind in self._absent]
         left_out = [f"left out {count} {reason}" for reason, count in self._left_out.items()]
         return (*absent, *left_out)

@@ -1,7 +1,7 @@
-"""Facts turned into what a page draws: places in percent of a chart, and the words beside them.
+"""Chart data for the report: positions in percent of a chart, and their labels.
 
 Percent, because the page's charts are SVG without a view box: they stretch with the page while
-lines and text keep their size. The template (report.html.j2) decides how all this looks.
+lines and text keep their size. The template (report.html.j2) sets the style.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ KINDS = {
     "similar_artist": ("Similar artist", "“similar to” an artist the towers know"),
 }
 SHOWN_POINTS = 1000  # of a training curve
-NARROWEST = 0.3  # percent; a bar of nothing is still seen
+NARROWEST = 0.3  # percent; keeps an empty bar visible
 
 
 def kind_words(kind: str) -> tuple[str, str]:
-    """A kind's label and what it means, which is empty for a kind of somebody's own."""
+    """A kind's label and its meaning, which is empty for a user's own kind."""
     return KINDS.get(kind) or (kind.replace("_", " ").capitalize(), "")
 
 
@@ -55,7 +55,7 @@ def quality_charts(answer: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _headline(answer: Mapping[str, Any], systems: Sequence[str]) -> str | None:
-    """`63 % with the towers alone, 74 % with search; at random 5 %`, of captions."""
+    """`63 % with the towers alone, 74 % with search; at random 5 %`, for caption queries."""
     if any("caption" not in answer[name] for name in systems):
         return None
     words = {"towers": "with the towers alone", "search": "with search"}
@@ -64,7 +64,7 @@ def _headline(answer: Mapping[str, Any], systems: Sequence[str]) -> str | None:
 
 
 def _bars(answer: Mapping[str, Any], systems: Sequence[str], figure: str) -> list[dict[str, Any]]:
-    """A group of bars for each kind; all places in percent of the axis from 0 to 1."""
+    """A group of bars for each kind; values from 0 to 1, with intervals and the chance level."""
     groups = []
     for kind in answer[systems[0]]:
         label, meaning = kind_words(kind)
@@ -79,7 +79,7 @@ def _bars(answer: Mapping[str, Any], systems: Sequence[str], figure: str) -> lis
 
 
 def stage_bars(stages: Mapping[str, float]) -> dict[str, Any] | None:
-    """Each stage's bar begins where the one before it ended."""
+    """The bars of the stages; each begins where the one before it ends."""
     total = sum(stages.values())
     if total <= 0:
         return None

@@ -1,11 +1,11 @@
-"""From ranked lists to figures by kind of query, with intervals and the chance level beside them.
+"""Metrics of ranked lists by kind of query, with intervals and chance levels.
 
-A ranked list is all this file wants of whatever is measured: track ids, best first. It may stop
-early; what it does not name stands behind all it names, wrong answers first (raymtr.metrics), so
-a search that returns a hundred hits is not forgiven for the rest of the pool.
+The input is a ranked list of track ids, best first. It may be partial: tracks it does not name rank
+behind those it does, with the wrong ones first (raymtr.metrics). So a search that returns a hundred
+hits gets no credit for the rest of the pool.
 
-    r_at_k       share of queries with any right answer among the first k
-    median_rank  of the first right answer, counted from 1
+    r_at_k       share of queries with any relevant track among the first k
+    median_rank  of the first relevant track, counted from 1
     mrr          mean of 1 / that rank
     map_at_10, ndcg_at_10   as in raymtr.metrics; nDCG's gain is the grade
 """
@@ -64,7 +64,7 @@ def measure(
 
 
 def _per_query(benchmark: Benchmark, run: Run, kind: str) -> dict[str, NDArray[np.float64]]:
-    """Each figure of every query of one kind, [Q]; a row at a time, for a pool may be large."""
+    """Each figure of every query of one kind, [Q]; row by row, because a pool may be large."""
     ranks, precisions, gains = [], [], []
     for scores, grades in _rows(benchmark, run, kind):
         ranks.append(metrics.first_right_ranks(scores, grades)[0])
@@ -101,12 +101,11 @@ def _rows(
 
 
 def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) -> dict[str, Any]:
-    """How much of the pool a model was trained on, and how many queries a kind that decides.
+    """How much of the pool a model was trained on, and how many queries of each kind are affected.
 
     `tracks` is a catalog of the pool, `record` the model's (raymtr.trained_on). Counts are None
-    where the model has none. Nothing is refused: how well a model knows what it learnt from is
-    worth asking. But it is another question, so a query counts as soon as one of its right answers
-    was trained on.
+    where the model has none. Nothing is refused, because recall of training data is also worth
+    measuring. A query counts as soon as one of its relevant tracks was trained on.
     """
     if record is None:
         return {"pool": None, "queries": dict.fromkeys(benchmark.kinds())}
@@ -130,7 +129,7 @@ def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) ->
 
 
 def chance(benchmark: Benchmark, rng: np.random.Generator) -> dict[str, Figures]:
-    """What a random ranking earns, by kind: closed forms, and for nDCG 1,000 random rankings.
+    """Figures of a random ranking, by kind: closed forms, and for nDCG 1,000 random rankings.
 
     `ndcg_at_10_p95` is their 95th percentile: a figure below it may be luck.
     """

@@ -1,14 +1,14 @@
-"""Queries as people type them, each with checks on its first hits: right or wrong, by class.
+"""A battery of typed queries, each with checks on its first hits, scored by class.
 
-A line of the file: `{"query", "class", "check": [...]}` and, if wanted, `id`, `workspace`,
-`expected`. A query is right when all its checks hold. Checks: `first` (the first hit fits),
-`within` N (one of the first N fits `pred`), `share` of the first `of` hits that fit `pred` (of
-those there are, one at least), `none` of the first `of` may fit, `hits` [least, most], `kind` (one
-of), `excluded` (an exclusion was understood), `says_unknown` and `or_says` (the answer says what
-it could not use, or suggests something), `ms` (at most), `error` and `no_error`.
+A line of the file is `{"query", "class", "check": [...]}` with optional `id`, `workspace` and
+`expected`. A query passes when all its checks hold. Checks: `first` (the first hit fits), `within`
+N (one of the first N fits `pred`), `share` of the first `of` hits fit `pred` (of those there are,
+at least one), `none` of the first `of` may fit, `hits` [least, most], `kind` (one of), `excluded`
+(an exclusion was understood), `says_unknown` and `or_says` (the answer reports what it could not
+use, or makes a suggestion), `ms` (at most), `error` and `no_error`.
 
 Predicates: `title`, `artist`, `album` (exact, any case), `title_starts`, `album_starts`,
-`title_has`, `artist_has`, `tag_any`, `tag_all` (spaces, hyphens and case do not matter), `year`,
+`title_has`, `artist_has`, `tag_any`, `tag_all` (ignoring spaces, hyphens and case), `year`,
 `duration`, `bpm` ([least, most]), `similar_of` (an artist of the graph), any other column of the
 catalog (one of), `and`, `or`, `not`.
 """
@@ -36,7 +36,7 @@ CHECKS = (
 
 @dataclass(frozen=True, kw_only=True)
 class BatteryQuery:
-    """One query and what its answer must fulfil."""
+    """One query and the checks on its answer."""
 
     query_id: str
     text: str
@@ -48,7 +48,7 @@ class BatteryQuery:
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a search said: an answer with its hits as rows of the catalog, or an error."""
+    """The result of a search: an answer with its hits as rows of the catalog, or an error."""
 
     answer: Mapping[str, Any] | None
     tracks: Sequence[Track] = ()
@@ -56,7 +56,7 @@ class Told:
 
 
 def read_battery(lines: Iterable[str], *, name: str) -> list[BatteryQuery]:
-    """The queries of a JSONL file. Raises InputError that names the line at fault."""
+    """The queries of a JSONL file. Raises InputError that names the faulty line."""
     queries = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -87,9 +87,9 @@ def read_battery(lines: Iterable[str], *, name: str) -> list[BatteryQuery]:
 
 
 def failures(query: BatteryQuery, told: Told, similar: Mapping[str, set[str]]) -> list[str]:
-    """The checks that do not hold, as text; none of them: the query is right.
+    """The failed checks, as text; empty where the query passes.
 
-    `similar` maps an artist in lower case to the artists of the graph, likewise.
+    `similar` maps an artist in lower case to the artists similar to it in the graph, in lower case.
     """
     return [
         json.dumps(check, ensure_ascii=False)
@@ -128,7 +128,7 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def by_class(verdicts: Iterable[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
-    """Figures of each class and of `all`, from (class, right)."""
+    """Figures of each class and of `all`, from (class, passed) pairs."""
     counts: dict[str, list[int]] = {}
     for kind, right in verdicts:
         for name in (kind, "all"):
@@ -182,13 +182,13 @@ def _holds(check: Mapping[str, Any], told: Told, similar: Mapping[str, set[str]]
 
 
 def says_unknown(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer says that something was not understood, or suggests another question."""
+    """Whether an answer reports something not understood, or suggests another query."""
     query = answer["query"]
     return bool(query.get("ignored") or query.get("suggestions"))
 
 
 def fits(track: Track, predicate: Mapping[str, Any], similar: Mapping[str, set[str]]) -> bool:
-    """Whether a row of the catalog fulfils every key of a predicate."""
+    """Whether a row of the catalog satisfies every key of a predicate."""
     return all(_fits(track, name, wanted, similar) for name, wanted in predicate.items())
 
 

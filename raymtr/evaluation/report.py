@@ -1,12 +1,12 @@
-"""One self-contained HTML page about a catalog: what was built, how well it answers, listen here.
+"""A self-contained HTML report on a catalog: what was built, its quality, examples to play.
 
-The page is a template beside this file and needs nothing else: no script, no font, no style from
-elsewhere, charts as inline SVG. Only the audio stays outside: hits link to the files of the
-catalog, relative to the report's folder, so a workspace can be moved or zipped as a whole.
-Everything shown goes through the template's escaping; a title is text, whatever it contains.
+The page is a template beside this file. It has no external script, font or style, and its charts
+are inline SVG. Only the audio is external: hits link to the files of the catalog, relative to the
+report's folder, so a workspace can be moved or zipped as a whole. The template escapes everything
+it shows, so a title is always text.
 
-This file says which facts a report can have and turns them into words and links, charts.py into
-places, the template decides how it looks. A section whose facts are absent is not on the page.
+This file defines the facts of a report and turns them into words and links. charts.py turns them
+into positions. The template sets the style. A section without facts is left out.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from raymtr.errors import InputError
 from raymtr.evaluation import charts
 
 TEMPLATE = "report.html.j2"
-SHOWN_ERRORS = 100  # rows of the errors table; the rest is counted
-UNTOLD = ("text", "mode", "k", "per_artist")  # of a search's query: settings, not meaning
+SHOWN_ERRORS = 100  # rows of the errors table; further ones are only counted
+UNTOLD = ("text", "mode", "k", "per_artist")  # settings in a search's query, not shown
 PLAYABLE = ("http://", "https://")
 
 
 class Hit(TypedDict, total=False):
-    """A search hit as search answers it, with what the report adds."""
+    """A hit as search returns it, with the report's additions."""
 
     track_id: str
     title: str | None
@@ -38,10 +38,10 @@ class Hit(TypedDict, total=False):
     album: str | None
     uri: str | None
     score: float
-    segment: Mapping[str, float] | None  # start_s, end_s: where in the track
+    segment: Mapping[str, float] | None  # start_s, end_s: position in the track
     why: Sequence[str | Mapping[str, Any]]  # words, or search's {"by", "rank" or "matched"}
-    duration: float | None  # seconds; draws the segment's place in the track
-    right: bool | None  # whether the benchmark calls it right; None: nobody knows
+    duration: float | None  # seconds; to draw the segment's position in the track
+    right: bool | None  # whether the benchmark says it is relevant; None: unknown
 
 
 class ReportExample(TypedDict, total=False):
@@ -49,24 +49,24 @@ class ReportExample(TypedDict, total=False):
 
     query: str
     kind: str
-    understood: str | Mapping[str, Any] | None  # as search understood it
+    understood: str | Mapping[str, Any] | None  # search's interpretation
     took_ms: float
     hits: Sequence[Hit]
 
 
 class Captioned(TypedDict):
-    """A track's tags and what was written from them."""
+    """A track's tags and the captions written from them."""
 
     tags: Sequence[str]
     captions: Sequence[str]
 
 
 class Facts(TypedDict, total=False):
-    """All a report can show. Only `name` must be there."""
+    """Everything that a report can show. Only `name` is required."""
 
     name: str  # the headline
     lead: str  # a sentence or two under it
-    made_at: str  # when, in words
+    made_at: str  # date, in words
     tracks: int  # in the catalog
     hours: float  # of audio
     artists: int
@@ -83,7 +83,7 @@ class Facts(TypedDict, total=False):
 
 
 def write_report(path: str, facts: Facts) -> None:
-    """Write the page to `path` (or URI). Raises InputError on facts this report does not know."""
+    """Write the page to `path` (or URI). Raises InputError on unknown facts."""
     unknown = sorted(set(facts) - set(Facts.__annotations__))
     if unknown or not facts.get("name"):
         raise InputError(
@@ -95,7 +95,7 @@ def write_report(path: str, facts: Facts) -> None:
 
 
 def render(facts: Facts, folder: str | None) -> str:
-    """The page as text, its audio links relative to `folder` (None: local files are not linked)."""
+    """The page as text, with audio links relative to `folder` (None: no links to local files)."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -121,7 +121,7 @@ def render(facts: Facts, folder: str | None) -> str:
 
 
 def _tiles(facts: Facts) -> list[tuple[str, str]]:
-    """The few numbers at the top: (value, label)."""
+    """The key numbers at the top: (value, label)."""
     tiles = []
     for key, label in (("tracks", "tracks"), ("artists", "artists")):
         if facts.get(key) is not None:
@@ -147,10 +147,10 @@ def _example(example: ReportExample, folder: str | None) -> dict[str, Any]:
 
 
 def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """(name, value) of what the words were understood as, without what only repeats them."""
+    """(name, value) of search's interpretation, without what only repeats the query."""
     named = {"kind": query} if isinstance(query, str) else query or {}
     shown = []
-    for name in sorted(named, key=lambda name: name != "kind"):  # the kind first, else as they come
+    for name in sorted(named, key=lambda name: name != "kind"):  # kind first
         value = named[name]
         words = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
         if name not in UNTOLD and value and words != text:
@@ -180,7 +180,7 @@ def _hit(hit: Hit, folder: str | None) -> dict[str, Any]:
 
 
 def _reason(reason: str | Mapping[str, Any]) -> str:
-    """`sound #3` for the third by sound; `tags: piano, calm` for what matched."""
+    """`sound #3` for the third by sound; `tags: piano, calm` for matched tags."""
     if isinstance(reason, str):
         return reason
     if reason.get("matched"):
@@ -189,10 +189,10 @@ def _reason(reason: str | Mapping[str, Any]) -> str:
 
 
 def media_href(uri: str | None, folder: str | None, *, start_s: float) -> str | None:
-    """A link a browser can play, from a page in `folder`; None where there is no such link.
+    """A link that a browser can play, from a page in `folder`; None where there is none.
 
-    Local files are linked relative to the page, byte for byte percent-encoded, so any file name
-    works; the fragment makes the player start at `start_s` seconds.
+    Local files are linked relative to the page, percent-encoded byte by byte, so any file name
+    works. The fragment makes the player start at `start_s` seconds.
     """
     if not uri:
         return None
@@ -216,10 +216,10 @@ def duration_words(seconds: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """A place in a track as `1:07`."""
+    """A position in a track as `1:07`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def count_words(value: float) -> str:
-    """A count with thousands apart."""
+    """A count with thousands separators."""
     return f"{value:,.0f}"

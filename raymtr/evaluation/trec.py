@@ -1,8 +1,8 @@
-"""TREC's run and qrels lines, so that others can recompute every figure with their own tool.
+"""TREC's run and qrels lines, so that every figure can be recomputed with other tools.
 
-trec_eval sorts a run by its score column and ignores the rank, so the score written here counts
-down from the number of places: whatever made the ranking, its order is what gets recomputed. Of
-the figures, `ndcg_cut` equals ours; `success` is our recall (any right answer within k places).
+trec_eval sorts a run by its score column and ignores the rank. So the score written here counts
+down from the number of hits, and any ranking is recomputed in its own order. Of the figures,
+`ndcg_cut` equals ours; `success` is our recall (any relevant track among the first k).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from raymtr.errors import InputError
 
-DEPTH = 1000  # places of a ranking kept in a run file, as TREC does
+DEPTH = 1000  # hits of a ranking in a run file, as at TREC
 
 
 def qrels_lines(right: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """`query_id 0 track_id grade`, a line a right answer."""
+    """`query_id 0 track_id grade`, one line per relevant track."""
     return [
         f"{query_id} 0 {track_id} {grade}"
         for query_id, answers in right.items()
@@ -32,7 +32,7 @@ def run_lines(run: Mapping[str, Sequence[str]], *, tag: str) -> Iterator[str]:
 
 
 def parse_qrel(line: str, where: str) -> tuple[str, str, int]:
-    """Query, track and grade of one qrels line. Raises InputError, naming the place."""
+    """Query, track and grade of one qrels line. Raises InputError that names the location."""
     fields = line.split()
     try:
         query_id, _, track_id, grade = fields
