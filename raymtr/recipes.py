@@ -1,8 +1,8 @@
-"""Named full settings as functions: a variant calls a recipe and changes a few fields.
+"""Recipes: named full settings as functions; a variant calls one and changes a few fields.
 
-`ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264); `ttmrpp-small` the same
-at a size two CPU cores train in minutes, over a frozen MiniLM; `laptop` trains heads alone, over
-frozen taggers; `tiny` is for tests.
+`ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264). `ttmrpp-small` is the
+same at a size that two CPU cores train in minutes, with a frozen MiniLM. `laptop` trains only
+heads, over frozen taggers. `tiny` is for tests.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 def ttmrpp() -> Settings:
     """TTMR++ as published: 32,768 steps of 768 pairs, ratios by dataset, ResNet-50 and RoBERTa.
 
-    But for a clip's level, which is removed: the published towers take a quieter copy for another
-    piece.
+    One difference: a clip's level is removed, because the published towers embed a quieter copy as
+    a different piece.
     """
     return Settings(
         recipe="ttmrpp",
@@ -58,7 +58,7 @@ def ttmrpp() -> Settings:
 def laptop() -> Settings:
     """Heads over frozen taggers and a frozen MiniLM: trains in a minute on two cores.
 
-    What the taggers make of a window is computed once, so a step costs what its heads cost.
+    The taggers' features of a window are computed once, so a step costs only its heads.
     """
     small = ttmrpp_small()
     return replace(
@@ -84,10 +84,10 @@ def laptop() -> Settings:
 
 
 def ttmrpp_small() -> Settings:
-    """A narrow ResNet, trained from nothing over a frozen MiniLM: minutes on two cores.
+    """A narrow ResNet, trained from scratch with a frozen MiniLM: minutes on two cores.
 
-    Windows of half the paper's length and a coarser picture (23 ms frames, 64 bands) cost an eighth
-    a clip. What else was tried on the made catalog is in docs/performance.md.
+    Windows of half the paper's length and a coarser spectrogram (23 ms frames, 64 bands) cost an
+    eighth per clip. Other variants tried on the synthetic catalog are in docs/performance.md.
     """
     return Settings(
         recipe="ttmrpp-small",
@@ -106,25 +106,27 @@ def ttmrpp_small() -> Settings:
             checkpoint_every=40,
             validate_every=40,
         ),
-        embed=EmbedSpec(actors=2, tracks_per_block=64),  # a block costs 20 ms
+        embed=EmbedSpec(actors=2, tracks_per_block=64),  # each block has 20 ms of overhead
         finetune=FinetuneSpec(
-            rank=32,  # on every linear layer: the toy base has all of its task yet to learn
+            rank=32,  # on every linear layer: the toy base has to learn its whole task
             alpha=64,
             targets="q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
-            dropout=0.0,  # drawing it is a third of a step on a CPU
+            dropout=0.0,  # dropout costs a third of a step on a CPU
             steps=1_800,
             batch=32,
             learning_rate=2e-3,
             max_tokens=160,
             faithful=1.0,
             sentences=0.25,
-            mixture={"lp_musiccaps_attribute_prediction": 0.2},  # it invents by design
+            mixture={
+                "lp_musiccaps_attribute_prediction": 0.2
+            },  # its captions add content by design
             threads=2,
         ),
         caption=CaptionSpec(
             temperature=0.5,
-            tag_bias=5.0,  # a small model forgets half of its tags,
-            presence_penalty=0.75,  # and says the others twice
+            tag_bias=5.0,  # a small model omits half of its tags
+            presence_penalty=0.75,  # and repeats the others
             draws=8,
             passes=3,
             threads=2,
@@ -133,7 +135,7 @@ def ttmrpp_small() -> Settings:
 
 
 def musicnn_minilm() -> TowersSpec:
-    """Towers that nobody trains: frozen taggers and a frozen MiniLM meet in the taggers' tags."""
+    """Towers without training: frozen taggers and a frozen MiniLM, joined by the taggers' tags."""
     return TowersSpec(
         audio=AudioSpec(**MUSICNN_AUDIO, level="removed"),
         audio_tower=AudioTowerSpec(kind="musicnn", trainable=False, dim=MUSICNN_DIM["musicnn"]),
@@ -144,7 +146,7 @@ def musicnn_minilm() -> TowersSpec:
 
 
 def tiny() -> Settings:
-    """Seconds, not quality: the smallest towers that still have every part."""
+    """Seconds, not quality: the smallest towers that have every part."""
     return Settings(
         recipe="tiny",
         towers=TowersSpec(
@@ -174,7 +176,7 @@ def tiny() -> Settings:
 
 
 def quick_captions(settings: Settings) -> Settings:
-    """`settings` that draw each caption less often."""
+    """`settings` with fewer draws per caption."""
     return replace(settings, caption=replace(settings.caption, draws=4))
 
 
@@ -185,4 +187,4 @@ RECIPES: dict[str, Callable[[], Settings]] = {
     "tiny": tiny,
 }
 DEFAULT_RECIPE = "laptop"
-DEFAULT_MODEL = "musicnn-minilm"  # where none is named, and no run has finished
+DEFAULT_MODEL = "musicnn-minilm"  # used where none is named and no run has finished

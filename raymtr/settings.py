@@ -1,7 +1,7 @@
-"""Recipe, then file, then environment, then `--set key=value`: one strict `Settings`.
+"""Settings from recipe, file, environment and `--set key=value`, merged into one `Settings`.
 
-Later sources win. Every source names settings by the same dotted path (`train.steps`), and a
-name nobody knows is an error with the accepted ones, never a shrug.
+Later sources override earlier ones. Every source names settings by the same dotted path
+(`train.steps`). An unknown name is an error that lists the accepted ones.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def load_settings(
     environment: Mapping[str, str] | None = None,
     assignments: Iterable[str] = (),
 ) -> Settings:
-    """The settings a command runs with.
+    """The settings of a command.
 
-    `config` is a TOML or JSON file of nested settings (it may name its `recipe`); `assignments`
-    are `key=value` strings whose values are JSON, or bare words. Raises InputError on anything
-    unknown or mistyped.
+    `config` is a TOML or JSON file of nested settings (it may name its `recipe`). `assignments` are
+    `key=value` strings whose values are JSON or bare words. Raises InputError on anything unknown
+    or of the wrong type.
     """
     values = read_config(config) if config else {}
     name = recipe or values.get("recipe") or DEFAULT_RECIPE
@@ -68,7 +68,7 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def merge(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
-    """Lay nested `values` over `tree`, in place. The mixture's free keys are replaced whole."""
+    """Merge nested `values` into `tree`, in place. A mixture, which has free keys, is replaced."""
     for key, value in values.items():
         here = tree.get(key)
         if isinstance(value, Mapping) and isinstance(here, dict) and key != "mixture":
@@ -78,7 +78,7 @@ def merge(tree: dict[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    """Set one dotted `key` in `tree`, in place; its neighbours stay."""
+    """Set one dotted `key` in `tree`, in place; other keys do not change."""
     *groups, leaf = key.split(".")
     for depth, group in enumerate(groups):
         below = tree.setdefault(group, {})

@@ -1,10 +1,10 @@
-"""Frozen facts: what a model hears, what it is made of, how it was trained.
+"""Specs: frozen settings of a model's audio input, its towers, its training and the jobs.
 
-One home for every number that must travel with the weights. Each spec is a frozen, keyword-only
-dataclass of plain values, so it imports nothing, prints itself, and goes to and from JSON without
-a framework; `from_dict` is strict, because a silently ignored key is a wrong experiment.
+They hold every number that must be stored with the weights. Each spec is a frozen, keyword-only
+dataclass of plain values, so it needs no framework and converts to and from JSON. `from_dict` is
+strict, because a silently ignored key gives a wrong experiment.
 
-The audio numbers of the defaults are TTMR++'s (Doh et al., ICASSP 2024, arXiv 2410.03264).
+The default audio settings are TTMR++'s (Doh et al., ICASSP 2024, arXiv 2410.03264).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T = TypeVar("T")
 
 
 def _at_least(least: float, spec: Any, *names: str) -> None:
-    """Raise InputError where one of these settings lies below `least`."""
+    """Raise InputError where one of these settings is below `least`."""
     for name in names:
         if getattr(spec, name) < least:
             raise InputError(f"{name} is at least {least:g}, got {getattr(spec, name)}")
 
 
 def _at_most(most: float, spec: Any, *names: str) -> None:
-    """Raise InputError where one of these settings lies above `most`."""
+    """Raise InputError where one of these settings is above `most`."""
     for name in names:
         if getattr(spec, name) > most:
             raise InputError(f"{name} is at most {most:g}, got {getattr(spec, name)}")
@@ -44,20 +44,20 @@ def _above(bound: float, spec: Any, *names: str) -> None:
 
 
 def _weights(spec: Any, name: str) -> None:
-    """Raise InputError where the weights of this setting do not say what to draw; {} may stand."""
+    """Raise InputError on negative weights or weights that are all zero; {} is allowed."""
     weights = getattr(spec, name)
     if weights and (min(weights.values()) < 0 or not sum(weights.values())):
         raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
 
 
 Precision = Literal["fp32", "bf16"]
-MOST_WIDE = 65_536  # of whatever is laid out side by side: channels, dimensions, threads, actors
-MOST_TOKENS = 1 << 20  # that any model reads or writes
-MOST_SEED = (1 << 63) - 1  # that torch takes
-FEWEST_TOKENS = 32  # of prompt and caption together, to hold any
-FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, marks, and a few pairs
-STRIDE = 32  # of a ResNet, in bands and in frames: a smaller picture leaves nothing
-# What musicnn's networks were trained on (Pons & Serra 2019), and how wide its features are.
+MOST_WIDE = 65_536  # limit of widths and counts: channels, dimensions, threads, actors
+MOST_TOKENS = 1 << 20  # limit of any model's input or output
+MOST_SEED = (1 << 63) - 1  # torch's limit
+FEWEST_TOKENS = 32  # of prompt and caption together, to fit any
+FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, special tokens, and a few merges
+STRIDE = 32  # total stride of a ResNet, in bands and in frames; a smaller input leaves no output
+# The audio that musicnn's networks were trained on (Pons & Serra 2019), and their feature sizes.
 MUSICNN_AUDIO: dict[str, Any] = {
     **{"sample_rate": 16_000, "window_s": 3.0, "n_fft": 512, "hop": 256, "n_mels": 96},
     "compression": "log1p",
@@ -68,7 +68,7 @@ MUSICNN_DIM = {"musicnn": 3_512, "musicnn-msd": 1_756}  # by kind of audio tower
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSpec:
-    """How audio becomes the log-mel picture a tower sees."""
+    """How audio becomes the log-mel spectrogram of a tower."""
 
     sample_rate: int = 22_050  # Hz, mono
     window_s: float = 10.0  # seconds in one window or clip
@@ -76,9 +76,9 @@ class AudioSpec:
     hop: int = 220  # samples between frames
     n_mels: int = 128  # Slaney mel bands
     min_tail_s: float = 0.1  # a tail shorter than this gets no window of its own
-    # Of a clip; "removed" makes one clip of all its gains, "kept" is what released weights want.
+    # Of a clip: "removed" makes the result independent of gain, "kept" is for released weights.
     level: Literal["kept", "removed"] = "kept"
-    # "decades": log10 down to 80 dB under the loudest point; "log1p": log10(1 + 10,000 power).
+    # "decades": log10 down to 80 dB below the maximum; "log1p": log10(1 + 10,000 power).
     compression: Literal["decades", "log1p"] = "decades"
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class AudioSpec:
         _at_most(MOST_WIDE, self, "n_fft")
         _at_most(600, self, "window_s")
         _at_most(self.window_s, self, "min_tail_s")
-        _at_most(self.n_fft // 2, self, "n_mels")  # beyond its bins a band hears nothing
+        _at_most(self.n_fft // 2, self, "n_mels")  # with more bands than bins some bands are empty
 
     @property
     def window_samples(self) -> int:
@@ -107,8 +107,8 @@ class AudioSpec:
 class AudioTowerSpec:
     """CLIP's ModifiedResNet with attention pooling (Radford et al. 2021, as in TTMR++).
 
-    Or pretrained taggers (model.musicnn), whose size is given: of MSD and of MagnaTagATune, or
-    of MSD alone.
+    Or pretrained taggers (model.musicnn) of fixed size: "musicnn" has MSD's and MagnaTagATune's,
+    "musicnn-msd" only MSD's.
     """
 
     kind: Literal["resnet", "musicnn", "musicnn-msd"] = "resnet"
@@ -143,7 +143,7 @@ class TextTowerSpec:
     trainable: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(3, self, "max_tokens")  # its two marks, and a word
+        _at_least(3, self, "max_tokens")  # begin and end token, and one of text
         _at_most(MOST_TOKENS, self, "max_tokens")
         if not self.source.strip():
             raise InputError("source is the name or the folder of a text encoder, got ''")
@@ -151,16 +151,16 @@ class TextTowerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TowersSpec:
-    """Two towers and their heads: everything needed to rebuild the model but its weights."""
+    """Two towers and their heads: everything needed to rebuild the model except its weights."""
 
     audio: AudioSpec = field(default_factory=AudioSpec)
     audio_tower: AudioTowerSpec = field(default_factory=AudioTowerSpec)
     text_tower: TextTowerSpec = field(default_factory=TextTowerSpec)
     dim: int = 128  # of the joint space
-    # linear: TTMR++'s; two_layers: with a hidden layer of HEAD_WIDTH; tags: nothing is learnt,
-    # the joint space is musicnn's tags (model.heads).
+    # linear: TTMR++'s; two_layers: with a hidden layer of HEAD_WIDTH; tags: no learnt head, the
+    # joint space is musicnn's tags (model.heads).
     heads: Literal["linear", "two_layers", "tags"] = "linear"
-    temperature: float = 0.1  # start of the learned logit scale, ln(1 / temperature)
+    temperature: float = 0.1  # initial value; the learned logit scale starts at ln(1 / temperature)
 
     def __post_init__(self) -> None:
         _at_least(1, self, "dim")
@@ -189,24 +189,24 @@ class TrainSpec:
     """Contrastive training. `global_batch` is over all workers; a step is one global batch."""
 
     steps: int = 32_768
-    global_batch: int = 768  # sentences and clips, over all workers
+    global_batch: int = 768  # pairs of sentence and clip, over all workers
     learning_rate: float = 5e-5
     min_learning_rate: float = 1e-9
     warmup_steps: int = 5_000
     weight_decay: float = 0.01
     seed: int = 0
     precision: Precision = "fp32"  # of the towers' forward; weights and loss stay fp32
-    batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: two workers != one
-    mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: all alike
+    batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: 2 workers != 1
+    mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: equal
     workers: int = 1
-    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
-    threads: int = 1  # torch threads of a worker; part of the settings, for it changes the weights
+    min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
+    threads: int = 1  # torch threads per worker; affects the weights' rounding
     use_gpu: bool = False
     checkpoint_every: int = 500  # steps
     validate_every: int = 500  # steps
     keep_checkpoints: int = 2
-    cache_gib: float = 50.0  # decoded audio kept on each machine; the rest is decoded as drawn
-    cache_folder: str = ""  # where; else in a local workspace, or the machine's temporary folder
+    cache_gib: float = 50.0  # decoded audio cached per machine; the rest is decoded on demand
+    cache_folder: str = ""  # cache path; default: the local workspace or the temporary folder
 
     def __post_init__(self) -> None:
         _at_least(1, self, "steps", "workers", "threads", "keep_checkpoints")
@@ -228,17 +228,17 @@ class TrainSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbedSpec:
-    """The embedding job: how wide it runs and what it refuses."""
+    """The embedding job: its parallelism and its limits."""
 
     actors: int = 1  # model replicas; fewer for few tracks
-    min_actors: int = 0  # start with as few, take up to `actors` as they come; 0: all or none
+    min_actors: int = 0  # start with this many, grow to `actors` when available; 0: all
     threads: int = 1  # torch threads of one replica
     use_gpu: bool = False
     precision: Precision = "fp32"
-    tracks_per_block: int = 16  # unit of retry and of memory
+    tracks_per_block: int = 16  # unit of retries and memory
     max_track_s: float = 3_600.0  # a longer track becomes an error row
     max_file_mb: float = 2_000.0
-    max_decode_s: float = 600.0  # a decoder that is not done by then hangs; the track's error row
+    max_decode_s: float = 600.0  # a decoder that takes longer is hung: an error row
 
     def __post_init__(self) -> None:
         _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
@@ -249,7 +249,7 @@ class EmbedSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ToyLlamaSpec:
-    """The base model made on the spot where none is given: its size and its pretraining."""
+    """The base model trained where none is given: its size and its pretraining."""
 
     width: int = 256
     layers: int = 4
@@ -259,8 +259,8 @@ class ToyLlamaSpec:
     max_tokens: int = 512
     steps: int = 1_400
     learning_rate: float = 1.5e-3
-    sentences: float = 0.34  # share of template sentences over random tags: they teach copying
-    people: float = 0.25  # weight of a pair that people wrote: LoRA is to learn from those
+    sentences: float = 0.34  # share of template sentences over random tags, which teach copying
+    people: float = 0.25  # weight of a pair by people: LoRA is to learn from those
 
     def __post_init__(self) -> None:
         _at_least(1, self, "layers", "heads", "inner", "steps")
@@ -285,21 +285,21 @@ class FinetuneSpec:
     rank: int = 8
     alpha: int = 32
     dropout: float = 0.05
-    targets: str = "q_proj,v_proj"  # names of linear layers, with commas
-    quantization: Literal["none", "8bit", "4bit"] = "none"  # of the frozen base; wants a GPU
+    targets: str = "q_proj,v_proj"  # linear layers, comma-separated
+    quantization: Literal["none", "8bit", "4bit"] = "none"  # of the frozen base; needs a GPU
     steps: int = 2_000
     batch: int = 12  # examples, over all workers
     learning_rate: float = 2e-5
     warmup: float = 0.05  # share of the steps
     max_tokens: int = 256  # of prompt and caption together
     mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
-    faithful: float = 0.9  # share of pairs whose tags are made to fit the caption
-    sentences: float = 0.0  # share of such sentences that LoRA learns from, as the toy base does
+    faithful: float = 0.9  # share of pairs whose tags are changed to match the caption
+    sentences: float = 0.0  # share of template sentences in LoRA's examples, as for the toy base
     seed: int = 0
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"
     workers: int = 1
-    min_workers: int = 0  # start with as few, take up to `workers` as they come; 0: all or none
+    min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
     threads: int = 1
     use_gpu: bool = False
     checkpoint_every: int = 200  # steps
@@ -334,23 +334,23 @@ class FinetuneSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSpec:
-    """How a fine-tuned model writes: sampling, how often it is drawn again, how wide it runs."""
+    """How a fine-tuned model writes captions: sampling, draws, and parallelism."""
 
     temperature: float = 1.0
     top_k: int = 50
-    tag_bias: float = 0.0  # added to the scores of a tag's word until it is written, piece by piece
-    presence_penalty: float = 0.0  # taken from the score of a token that is already written
+    tag_bias: float = 0.0  # added to the scores of a tag's tokens until the word is written
+    presence_penalty: float = 0.0  # subtracted from the score of a token already written
     max_new_tokens: int = 128
-    draws: int = 4  # candidates for a caption; the best is kept
-    passes: int = 2  # times that the unacceptable are drawn again, the first pass included
-    batch: int = 32  # prompts given to `transformers` at once
-    serve: Literal["merged", "adapter"] = "merged"  # adapter: vLLM gets it with each row
+    draws: int = 4  # candidates per caption; the best is kept
+    passes: int = 2  # most passes over captions without an acceptable draft, with the first
+    batch: int = 32  # prompts per batch of `transformers`
+    serve: Literal["merged", "adapter"] = "merged"  # adapter: passed to vLLM with each row
     actors: int = 1
     threads: int = 1
     use_gpu: bool = False
-    tensor_parallel: int = 1  # GPUs of one node over which vLLM splits a model; each actor has them
-    max_num_seqs: int = 256  # captions that a vLLM engine writes at once, at most
-    gpu_memory: float = 0.9  # share of a GPU's memory that vLLM takes, weights and cache together
+    tensor_parallel: int = 1  # GPUs of one node that share a model in vLLM, per actor
+    max_num_seqs: int = 256  # most captions that a vLLM engine writes at once
+    gpu_memory: float = 0.9  # share of a GPU's memory for vLLM's weights and cache
     cache_mib: int = 512  # vLLM's key-value cache on a CPU
 
     def __post_init__(self) -> None:
@@ -372,7 +372,7 @@ class CaptionSpec:
 
     @property
     def precision(self) -> Precision:
-        """What the weights are in while they write."""
+        """The dtype of the weights during writing."""
         return "bf16" if self.use_gpu else "fp32"
 
 
@@ -380,9 +380,9 @@ class CaptionSpec:
 class SearchSpec:
     """How a table is indexed and searched."""
 
-    exact_below: int = 200_000  # vectors; up to here an in-memory matrix is exact and faster
-    target_recall: float = 0.99  # at 10, on text and on audio queries; below it no index serves
-    keep_versions: int = 2  # published builds kept for rollback, the live one included
+    exact_below: int = 200_000  # vectors; up to this many, an exact in-memory search is faster
+    target_recall: float = 0.99  # at 10, on text and on audio queries; no index below it is used
+    keep_versions: int = 2  # published builds kept for rollback, including the live one
 
     def __post_init__(self) -> None:
         _at_least(0, self, "exact_below", "target_recall")
@@ -393,7 +393,7 @@ class SearchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSpec:
-    """Which folders of a library are no part of it, by name; case does not count."""
+    """Folder names that a scan skips, ignoring case."""
 
     skip_folders: tuple[str, ...] = (
         *("$RECYCLE.BIN", "RECYCLER", "#recycle", "@Recycle", "Network Trash Folder"),  # deleted
@@ -404,7 +404,7 @@ class ScanSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All of one recipe, and the root of every `--set key=value`."""
+    """All settings of a recipe, and the root of every `--set key=value`."""
 
     recipe: str
     towers: TowersSpec = field(default_factory=TowersSpec)
@@ -463,12 +463,12 @@ def from_dict(cls: type[T], values: Mapping[str, Any], *, where: str = "") -> T:
             raise InputError(f"setting {where}{key!r} is missing")
     try:
         return cls(**built)
-    except InputError as error:  # of the spec's own checks, which do not know where it stands
+    except InputError as error:  # the spec's own checks do not know its path
         raise InputError(f"setting {where}{error}") from None
 
 
 def _typed(hint: Any, value: Any, name: str) -> Any:
-    """`value` checked against (and, from JSON, turned into) the type `hint`."""
+    """`value` checked against the type `hint`, and converted from JSON."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):

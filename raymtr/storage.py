@@ -1,8 +1,8 @@
-"""Reading and writing under a URI, local folder or object store alike, atomically.
+"""Atomic reading and writing under a URI, in a local folder or an object store.
 
-Every artefact of the system is a table or a small JSON document, so this file knows just those
-two and a listing. A write is either whole or absent: locally through a renamed temporary file,
-in an object store because a put is atomic there. Nothing here knows what the files mean.
+Every artefact of the system is a table or a small JSON document, so this file handles only those
+two and listings. A write is atomic: locally through a renamed temporary file, in an object store
+because a put is atomic. The content of the files is not interpreted here.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pyarrow import fs
 
 from raymtr.errors import InputError, UnusableError
 
-PART_ROWS = 100_000  # of one Parquet file of a table that is read a part at a time
-CHUNK = 16 << 20  # bytes of a file that is copied, held at once
+PART_ROWS = 100_000  # rows per Parquet file of a table written in parts
+CHUNK = 16 << 20  # bytes in memory while a file is copied
 
 
 def is_remote(uri: str) -> bool:
-    """Whether `uri` lies in an object store rather than on a local file system."""
+    """Whether `uri` is in an object store rather than on a local file system."""
     return "://" in uri and not uri.startswith("file://")
 
 
@@ -53,22 +53,22 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _well_formed(uri: str) -> str:
-    """`uri` with what no URI may hold percent-encoded: manifests give keys as a store lists them.
+    """`uri` with characters that are invalid in a URI percent-encoded, as manifests list raw keys.
 
-    What is encoded already stays so; a bare `%` is itself.
+    What is encoded already does not change; a bare `%` is encoded.
     """
     bare = re.sub(r"%(?![0-9A-Fa-f]{2})", "%25", uri)
     return quote(bare, safe=":/?#[]@!$&'()*+,;=%~")
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or folder stands at `uri`."""
+    """Whether a file or folder exists at `uri`."""
     filesystem, path = open_filesystem(uri)
     return bool(filesystem.get_file_info(path).type != fs.FileType.NotFound)
 
 
 def modified_s(uri: str) -> float:
-    """When the file at `uri` was last written, in seconds since 1970."""
+    """Time of the last write of the file at `uri`, in seconds since 1970."""
     filesystem, path = open_filesystem(uri)
     return float(filesystem.get_file_info(path).mtime_ns or 0) / 1e9
 
@@ -97,7 +97,7 @@ def read_bytes(uri: str) -> bytes:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write `data` whole or not at all, making folders as needed."""
+    """Write `data` atomically, creating folders as needed."""
     filesystem, path = open_filesystem(uri)
     if not isinstance(filesystem, fs.LocalFileSystem):
         with filesystem.open_output_stream(path, compression=None) as stream:
@@ -139,14 +139,14 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or some of its columns."""
     filesystem, path = open_filesystem(uri)
     wanted = list(columns) if columns else None
-    # Without it a folder `year=1999` above the file becomes a column of it.
+    # With partitioning, a folder `year=1999` above the file would become a column.
     return pq.read_table(path, columns=wanted, filesystem=filesystem, partitioning=None)
 
 
 def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
     """All Parquet files directly under the folder `uri` as one table; None where there are none.
 
-    Files may carry different extra columns; a column one of them lacks is null there.
+    Files may have different extra columns; a column that a file lacks is null there.
     """
     filesystem, path = open_filesystem(uri)
     parts = []
@@ -161,18 +161,18 @@ def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | No
 
 
 def replace_tables(folder: str, table: pa.Table) -> None:
-    """Put `table` in the place of the Parquet files of `folder`, in parts of PART_ROWS."""
+    """Replace the Parquet files of `folder` by `table`, in parts of PART_ROWS."""
     new = f"{folder}.new"
-    delete(new)  # of a job that was killed
+    delete(new)  # left by a killed job
     for part, start in enumerate(range(0, max(len(table), 1), PART_ROWS)):
         write_table(f"{new}/part-{part:05}.parquet", table.slice(start, PART_ROWS))
     replace_files(new, folder)
 
 
 def replace_files(new: str, folder: str) -> None:
-    """Move the files of the folder `new` into `folder`, whose other files go; `new` goes too.
+    """Move the files of the folder `new` into `folder`, then delete its other files and `new`.
 
-    Each file is replaced atomically, one after another; before the first, nothing has changed.
+    Each file is replaced atomically, one after another.
     """
     filesystem, source = open_filesystem(new)
     target = open_filesystem(folder)[1]
@@ -187,7 +187,7 @@ def replace_files(new: str, folder: str) -> None:
 
 
 def copy_folder(source: str, target: str, *, last: str) -> None:
-    """Copy all files below the folder `source`; a copy that has the file `last` is whole."""
+    """Copy all files below the folder `source`; a copy is complete once it has the file `last`."""
     filesystem, path = open_filesystem(source)
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
     names = [info.path[len(path) :].lstrip("/") for info in found if info.is_file]
@@ -196,7 +196,7 @@ def copy_folder(source: str, target: str, *, last: str) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    """Copy a file of any size, a chunk at a time; a local one whole or not at all."""
+    """Copy a file of any size, chunk by chunk; a local copy is atomic."""
     filesystem, path = open_filesystem(target)
     local = isinstance(filesystem, fs.LocalFileSystem)
     place = f"{path}.{uuid.uuid4().hex[:8]}.partial" if local else path
@@ -218,13 +218,14 @@ def _copy_file(source: str, target: str) -> None:
 
 
 def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda name: True) -> str:
-    """The folder at `uri` as one on this machine: itself, or a whole copy of an object store's.
+    """A local folder with the content of `uri`: itself, or a complete copy of an object store's.
 
-    `last` is the file that the folder's maker writes last; of the others, those are copied whose
-    names are `wanted`. A copy lies below the temporary folder, named by the URI and the state of
-    what lies there, so a folder that was replaced is fetched anew. Of many processes of a machine
-    that ask at once, one fetches and the others wait.
-    Raises UnusableError where the folder has no `last`, changes meanwhile, or cannot be fetched.
+    `last` is the file that the folder's writer writes last. Of the other files, those whose names
+    are `wanted` are copied. A copy is below the temporary folder, named by the URI and the state of
+    its files, so a replaced folder is downloaded again. Where several processes of a machine
+    request it at once, one downloads and the others wait.
+
+    Raises UnusableError where the folder has no `last`, changes meanwhile, or cannot be downloaded.
     """
     if not is_remote(uri):
         return os.path.abspath(local_path(uri))
@@ -237,10 +238,10 @@ def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda na
         target = os.path.join(copies, state)
         os.makedirs(copies, mode=0o700, exist_ok=True)
         with open(f"{target}.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # freed by the kernel, were this process killed
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel if this process is killed
             if not os.path.isdir(target):
                 partial = f"{target}.partial"
-                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
                 for name in files:
                     _copy_file(f"{uri}/{name}", f"{partial}/{name}")
                 if _files_below(uri, wanted) != files:
@@ -252,7 +253,7 @@ def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda na
 
 
 def _files_below(uri: str, wanted: Callable[[str], bool]) -> dict[str, list[int | None]]:
-    """Files at any depth below the folder `uri`, by name: size in bytes, and time of the write."""
+    """Files at any depth below the folder `uri`: name -> [bytes, time of the last write]."""
     filesystem, path = open_filesystem(uri)
     found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))
     files = sorted((info.path[len(path) :].lstrip("/"), info) for info in found if info.is_file)

@@ -1,10 +1,9 @@
-"""Track -> the sentence a text tower reads.
+"""Training sentences: track -> the sentence a text tower reads.
 
-The sentences are TTMR++'s (Doh et al., ICASSP 2024): one string per text type a track has, a
-random number of them in random order, joined with ". ". Beside the paper's one form of metadata,
-half of the draws take the ways in which people write titles and names, for those are what they
-type. Nothing is drawn from global state: the caller passes the rng, so a training step can be
-repeated exactly.
+The sentences are TTMR++'s (Doh et al., ICASSP 2024): one string per text type of a track, a random
+number of them in random order, joined with ". ". Half of the metadata draws use the paper's form.
+The others use the ways in which people write titles and names, because queries look like that. No
+global random state is used: the caller passes the rng, so a training step can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists")
 MOST_SIMILAR_ARTISTS = 5  # names in one similarity sentence; the paper draws one to five
-PAPERS_FORM = 0.5  # share of metadata in the paper's form
+PAPERS_FORM = 0.5  # share of metadata sentences in the paper's form
 METADATA_VARIANTS = (
     "{title} by {artist}",
     "{artist} - {title}",
@@ -32,7 +31,7 @@ METADATA_VARIANTS = (
 
 
 def metadata_sentence(title: str | None, artist: str | None, album: str | None) -> str:
-    """`music track {title} by {artist} from {album}`, absent parts left out."""
+    """`music track {title} by {artist} from {album}`, without absent parts."""
     parts = ["music track"]
     for word, value in (("", title), ("by ", artist), ("from ", album)):
         if value:
@@ -45,7 +44,7 @@ def draw_metadata_sentence(
 ) -> str:
     """`metadata_sentence` of all three, or a variant that needs no absent part.
 
-    One of `title` and `artist` at least is there.
+    At least one of `title` and `artist` must be present.
     """
     parts = {"title": title, "artist": artist, "album": album}
     if rng.random() < PAPERS_FORM:
@@ -71,11 +70,11 @@ def tags_sentence(tags: Sequence[str]) -> str:
 def draw_sentence(
     track: Mapping[str, Any], captions: Sequence[str], rng: np.random.Generator
 ) -> str | None:
-    """One random sentence about `track`, or None for a track without any words.
+    """One random sentence about `track`, or None for a track without text.
 
-    Tags come as a random non-empty subset, captions one at random, similar artists one to five
-    drawn anew, metadata in one of its forms; then a random number of the types, in random order
-    (Doh et al. 2024).
+    Tags are a random non-empty subset, captions one at random, similar artists one to five at
+    random, metadata in one of its forms. Then a random number of the types is joined in random
+    order (Doh et al. 2024).
     """
     parts: list[str] = []
     tags = list(track.get("tags") or ())

@@ -1,12 +1,11 @@
 """Track, the one record of the system, and its Arrow schema.
 
-Jobs pass tracks as Arrow tables and rows as plain dicts (that is what Ray Data hands out), so
-this file holds the schema, the rule that turns any table into it, and nothing about where rows
-come from. Columns a source has beyond these are kept as extras: they stay in the table under
-their own names, typed as they came, and can be filtered on.
+Jobs pass tracks as Arrow tables and rows as plain dicts, as Ray Data does. So this file has the
+schema and the function that converts any table to it, and nothing about the source of the rows. A
+source's further columns are kept as extras: they keep their names and types and can be filtered on.
 
-Checks run on whole Arrow columns, because a catalog has up to 10^8 rows; only when one fails is
-the offending row looked for, so that the message can name it.
+Checks run on whole Arrow columns, because a catalog has up to 10^8 rows. Only when one fails is the
+faulty row searched for, so that the message can name it.
 """
 
 from __future__ import annotations
@@ -26,19 +25,19 @@ class Track(TypedDict, total=False):
     """One recording. `track_id` is URL-safe and unique; everything else may be absent."""
 
     track_id: str
-    uri: str | None  # None: a track known by words alone
+    uri: str | None  # None: a track with text only
     title: str | None
-    artist: str | None  # as the file or the table shows it, of one or of several
-    artists: list[str] | None  # each of them by name
+    artist: str | None  # as displayed by the file or table; one artist or several
+    artists: list[str] | None  # each artist's name
     album: str | None
     year: int | None
     duration: float | None  # seconds
     tags: list[str] | None
     similar_artists: list[str] | None  # most similar first
-    dataset: str | None  # which source of the training mixture it belongs to
+    dataset: str | None  # source in the training mixture
     split: str | None  # train, valid or test; by artist
-    file_version: str | None  # of the audio when scanned: the same one, the same file
-    audio_digest: str | None  # of its coded audio: the same one, the same sound
+    file_version: str | None  # version of the audio file at the scan; equal for the same file
+    audio_digest: str | None  # hash of its coded audio; equal for the same audio
 
 
 SCHEMA = pa.schema(
@@ -81,7 +80,7 @@ _EXPECTED = {
     pa.list_(pa.string()): "a list of texts",
 }
 _MISFIT = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
-_LETTERS = str.maketrans(  # letters that Unicode does not take apart, and typographic signs
+_LETTERS = str.maketrans(  # letters that Unicode does not decompose, and typographic characters
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "æ": "ae", "œ": "oe", "ı": "i"}
     | dict.fromkeys("‘’ʼ´`", "'")
     | dict.fromkeys("“”", '"')
@@ -90,14 +89,14 @@ _LETTERS = str.maketrans(  # letters that Unicode does not take apart, and typog
 
 
 def extras_of(table: pa.Table) -> list[str]:
-    """Names of the columns beyond the known ones."""
+    """Names of the columns beyond the schema's."""
     return [name for name in table.column_names if name not in KNOWN]
 
 
 def artist_key(name: str) -> str:
-    """The form in which two spellings of one artist are equal: `The Beyoncés` -> `beyonces`.
+    """The normalised form in which spellings of one artist are equal: `The Beyoncés` -> `beyonces`.
 
-    Case, accents, width, typographic signs, runs of white space and a leading "The" are gone.
+    It drops case, accents, width, typographic variants, repeated white space and a leading "The".
     Only the marks of Latin, Greek and Cyrillic count as accents: in other scripts they are letters.
     """
     parts = unicodedata.normalize("NFKD", name.casefold())
@@ -106,8 +105,8 @@ def artist_key(name: str) -> str:
     return key.removeprefix("the ") or key
 
 
-# What sets artists apart in one text. No comma, no "&", no bare slash: Tyler, the Creator; Simon &
-# Garfunkel; AC/DC.
+# Separators between artists in one text. Comma, "&" and bare slash are none: Tyler, the Creator;
+# Simon & Garfunkel; AC/DC.
 _BETWEEN_ARTISTS = re.compile(r"\s*[;\0]\s*|\s+/\s+")
 _GUESTS = re.compile(
     r"\s+[(\[]?(?:feat\.|ft\.|featuring)\s+(?P<guests>[^)\]]+)[)\]]?", re.IGNORECASE
@@ -115,7 +114,7 @@ _GUESTS = re.compile(
 
 
 def split_artists(text: str) -> list[str]:
-    """`Alba; Bruno feat. Carla` -> Alba, Bruno, Carla; none twice."""
+    """`Alba; Bruno feat. Carla` -> Alba, Bruno, Carla; without repeats."""
     names: list[str] = []
     for part in _BETWEEN_ARTISTS.split(text):
         guests = _GUESTS.findall(part)
@@ -124,9 +123,9 @@ def split_artists(text: str) -> list[str]:
 
 
 def with_artists(table: pa.Table) -> pa.Table:
-    """`table` with the column `artists` where it had none, and filled from `artist` where null.
+    """`table` with the column `artists`, filled from `artist` where missing or null.
 
-    A catalog that was scanned before there was such a column gets it on the way to its readers.
+    A catalog scanned before this column existed gets it when it is read.
     """
     kind = pa.list_(pa.string())
     chunks = []
@@ -142,7 +141,7 @@ def with_artists(table: pa.Table) -> pa.Table:
 
 
 def lead_artist(artist: str) -> str | None:
-    """The one whose track it is: of `X feat. Y` and of `X; Y` it is X; None where nothing is."""
+    """The main artist: of `X feat. Y` and of `X; Y` it is X; None for an empty text."""
     return next(iter(split_artists(artist)), None)
 
 
@@ -153,9 +152,9 @@ def _nth_row(index: int) -> str:
 def check_tracks(table: pa.Table, *, place: Callable[[int], str] = _nth_row) -> pa.Table:
     """`table` in the catalog's form: known columns first and typed, extras after, sorted by id.
 
-    `place` says where a row of `table` came from, for messages. Raises InputError on a missing,
-    empty, repeated or not URL-safe track_id, a value that does not fit its column, a duration
-    that is no time, an unknown split, or a column name that cannot be kept.
+    `place` gives the source of a row of `table`, for messages. Raises InputError on a missing,
+    empty, repeated or not URL-safe track_id, a value that does not fit its column, a duration that
+    is negative or not finite, an unknown split, or a column name that is not allowed.
     """
     _check_names(table.column_names)
     columns: dict[str, pa.ChunkedArray] = {}
@@ -186,7 +185,7 @@ def check_tracks(table: pa.Table, *, place: Callable[[int], str] = _nth_row) -> 
 def _check_names(names: list[str]) -> None:
     if "track_id" not in names:
         raise InputError(f"no track_id column; columns seen: {', '.join(names) or 'none'}")
-    taken: set[str] = set(KNOWN)  # filters do not tell case apart, so neither may names
+    taken: set[str] = set(KNOWN)  # filters ignore case, so names must differ in more
     for position, name in enumerate(names, start=1):
         if not name:
             raise InputError(f"column {position} has no name; name it or leave it out")
@@ -237,7 +236,7 @@ def fit_column(
 def _first_misfit(
     column: pa.ChunkedArray, cast: Callable[[pa.ChunkedArray], pa.ChunkedArray]
 ) -> int:
-    """Index of the first value that `cast` refuses, by halving; there is one."""
+    """Index of the first value that `cast` refuses, by bisection; there must be one."""
     low, high = 0, len(column)
     while high - low > 1:
         middle = (low + high) // 2
@@ -251,7 +250,7 @@ def _first_misfit(
 
 def _check_ids(ids: pa.ChunkedArray, place: Callable[[int], str]) -> None:
     safe = pc.match_substring_regex(pc.fill_null(ids, ""), _ID_PATTERN)
-    dots = pc.is_in(ids, value_set=pa.array([".", ".."]))  # a URL would walk up
+    dots = pc.is_in(ids, value_set=pa.array([".", ".."]))  # would walk up in a URL
     _refuse(
         pc.or_(pc.invert(safe), dots),
         ids,

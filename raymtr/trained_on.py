@@ -1,13 +1,13 @@
-"""What a model was trained on: an exact record beside its weights, eight bytes for each name.
+"""Record of a model's training data beside its weights: a 64-bit hash of each name.
 
-Figures over what a model has learnt by heart say how well it remembers, not how well it finds. So
-training writes the names of all it drew from, each as a 64-bit hash: small, sorted, and no list of
-somebody's files. A track has two names, its id and its sound, for a catalog may be scanned anew
-under other ids; a pair of tags and caption has its clip and its words. Among a thousand million
-names a new one passes for one of them with a chance of 5e-11.
+Metrics on training data measure memory, not retrieval. So training stores the names of everything
+it drew from, each as a 64-bit hash: small, sorted, and without file names. A track has two names,
+its id and its audio digest, because a catalog may be scanned again under other ids. A pair of tags
+and caption has its clip and its words. Among 10^9 names, a new one matches by chance with a
+probability of 5e-11.
 
-The record is no part of a fingerprint. A model without one is older, or made elsewhere: what it was
-trained on is unknown, and has to be said to be.
+The record is not part of a fingerprint. A model without one is older or from elsewhere: its
+training data is unknown, and this must be reported.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Record = NDArray[np.uint64]
 
 
 def track_names(track_id: str, audio_digest: str | None) -> list[str]:
-    """What a track is known by: its id, and its coded audio where that has been read."""
+    """The names of a track: its id, and its coded audio where its digest is known."""
     return [f"track {track_id}", *([f"sound {audio_digest}"] if audio_digest else [])]
 
 
 def pair_names(clip: str, tags: Iterable[str], caption: str) -> list[str]:
-    """What a pair of tags and caption is known by: its clip, and its words whatever their case."""
+    """The names of a pair of tags and caption: its clip, and its words without case."""
     words = "\0".join([*sorted({tag.casefold() for tag in tags}), "", caption.casefold()])
     return [f"clip {clip}", f"words {words}"]
 
@@ -57,7 +57,7 @@ def known(record: Record, things: Iterable[Sequence[str]]) -> NDArray[np.bool_]:
 
 
 def to_bytes(record: Record) -> bytes:
-    """The record as the file RECORD holds it."""
+    """The record in the format of the file RECORD."""
     sink = io.BytesIO()
     np.save(sink, record)
     return sink.getvalue()

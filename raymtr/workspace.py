@@ -1,7 +1,7 @@
-"""Where each artefact lives under one root URI: the only place jobs meet.
+"""Workspace: the paths of all artefacts under one root URI, shared by all jobs.
 
-A workspace is a folder or an object-store prefix. It carries `workspace.json`, so that a
-workspace of another layout is refused with a sentence instead of being half understood.
+A workspace is a folder or an object-store prefix. Its `workspace.json` has the layout version, so a
+workspace of another layout is refused with a clear error.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 
-FETCHED = "fetched.json"  # the last file of a model that was fetched
+FETCHED = "fetched.json"  # the file of a fetched model that is written last
 LAYOUT = 1  # raised whenever a path or a schema below changes meaning
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """Paths under `root`; opening checks the layout, `create` makes a new one."""
+    """Paths under `root`; opening checks the layout, `create` creates a new one."""
 
     root: str
 
@@ -28,7 +28,7 @@ class Workspace:
         """The workspace at `root`.
 
         Raises InputError where there is none (and `create` is false), UnusableError where its
-        layout is another version's.
+        layout has another version.
         """
         local = not storage.is_remote(root)
         root = os.path.abspath(storage.local_path(root)) if local else root.rstrip("/")
@@ -55,7 +55,7 @@ class Workspace:
 
     @property
     def marker(self) -> str:
-        """The document that says which layout this is."""
+        """The document with the layout version."""
         return self.path("workspace.json")
 
     @property
@@ -65,12 +65,12 @@ class Workspace:
 
     @property
     def tracks(self) -> str:
-        """Folder of the catalog's Parquet files, a row a track."""
+        """Folder of the catalog's Parquet files, one row per track."""
         return self.path("catalog", "tracks")
 
     @property
     def captions(self) -> str:
-        """Folder of the captions' Parquet files, a row a caption."""
+        """Folder of the captions' Parquet files, one row per caption."""
         return self.path("captions")
 
     @property
@@ -90,7 +90,7 @@ class Workspace:
         return self.path("towers", name)
 
     def newest_model(self) -> str | None:
-        """Folder of the model of the training run that finished last; None where none has."""
+        """Model folder of the training run that finished last; None where none has finished."""
         models = [f"{self.run(name)}/model" for name in storage.list_folders(self.towers)]
         markers = [f"{model}/config.json" for model in models]
         finished = [marker for marker in markers if storage.exists(marker)]
@@ -99,9 +99,9 @@ class Workspace:
         return max(finished, key=storage.modified_s).removesuffix("/config.json")
 
     def fetched(self, name: str) -> str:
-        """Folder of the model or text tower that was fetched as `name`; whole once it has FETCHED.
+        """Folder of the model or text encoder fetched as `name`; complete once it has FETCHED.
 
-        Raises InputError where no such model can be called that.
+        Raises InputError where `name` is not a valid model name.
         """
         if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name, re.ASCII):
             raise InputError(f"a model's name is NAME or OWNER/NAME, got {name!r}")
@@ -122,30 +122,30 @@ class Workspace:
 
     @property
     def heard(self) -> str:
-        """Folder of what was heard and measured: `tracks/`, `windows/`, `dead_letter/`."""
+        """Folder of tags and measured attributes: `tracks/`, `windows/`, `dead_letter/`."""
         return self.path("heard")
 
     @property
     def db(self) -> str:
-        """The LanceDB database; `live.json` in it points at the tables that serve."""
+        """The LanceDB database; `live.json` in it names the live build's tables."""
         return self.path("db")
 
     @property
     def live_pointer(self) -> str:
-        """The record of the build that serves; absent where nothing was published yet."""
+        """The record of the live build; absent where nothing is published yet."""
         return self.path("db", "live.json")
 
     def require_live(self) -> None:
-        """Raises InputError where nothing was published yet."""
+        """Raise InputError where nothing is published yet."""
         if not storage.exists(self.live_pointer):
             raise InputError(f"nothing to search in {self.root} yet; run `raymtr index` first")
 
     @property
     def duplicates(self) -> str:
-        """Folder of the Parquet file that says which tracks are one song, a row a track."""
+        """Folder of the Parquet file that groups the tracks of one song, one row per track."""
         return self.path("duplicates")
 
     @property
     def audio_cache(self) -> str:
-        """Decoded audio, for what is read more than once."""
+        """Folder of decoded audio that is read more than once."""
         return self.path("cache", "audio")
