@@ -200,7 +200,7 @@ class TrainSpec:
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: equal
     workers: int = 1
     min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
-    threads: int = 1  # torch threads per worker; affects the weights' rounding
+    threads: int = 1  # torch threads per worker; a setting, because it changes the weights
     use_gpu: bool = False
     checkpoint_every: int = 500  # steps
     validate_every: int = 500  # steps
@@ -342,7 +342,7 @@ class CaptionSpec:
     presence_penalty: float = 0.0  # subtracted from the score of a token already written
     max_new_tokens: int = 128
     draws: int = 4  # candidates per caption; the best is kept
-    passes: int = 2  # most passes over captions without an acceptable draft, with the first
+    passes: int = 2  # most rounds of drawing for a caption, the first included
     batch: int = 32  # prompts per batch of `transformers`
     serve: Literal["merged", "adapter"] = "merged"  # adapter: passed to vLLM with each row
     actors: int = 1

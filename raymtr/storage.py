@@ -172,7 +172,7 @@ def replace_tables(folder: str, table: pa.Table) -> None:
 def replace_files(new: str, folder: str) -> None:
     """Move the files of the folder `new` into `folder`, then delete its other files and `new`.
 
-    Each file is replaced atomically, one after another.
+    Each file is replaced atomically, one after another. Nothing changes before the first move.
     """
     filesystem, source = open_filesystem(new)
     target = open_filesystem(folder)[1]

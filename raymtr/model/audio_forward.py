@@ -36,7 +36,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import Precision
 
 LOG = logging.getLogger("raymtr")
-# A batch of two is no faster on a CPU core and does not fit its caches; a GPU needs a large batch.
+# A larger batch is no faster on a CPU core and uses its caches worse; a GPU needs many windows.
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 64}
 
 

@@ -159,9 +159,9 @@ def fill_audio_cache(
 ) -> pa.Table:
     """A Ray Data step: decode each track of AUDIO_COLUMNS, into the cache where it is shared.
 
-    Returns DEAD_LETTER's columns and `samples`, one row per track; `code` is null on success. With
-    local disks nothing is cached, because a machine would cache tracks that others train on.
-    `hung`: see `DecodeGuard`.
+    Returns DEAD_LETTER's columns and `samples`, one row per track; `code` is null on success. Where
+    each machine has its own cache, nothing is cached: a machine would cache tracks that others
+    train on. `hung`: see `DecodeGuard`.
     """
     cache = audio_cache_of(workspace, settings)
     if settings.train.cache_folder or storage.is_remote(workspace.root):

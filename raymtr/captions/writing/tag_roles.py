@@ -6,8 +6,8 @@ it, else by a pattern (a tempo in bpm, a decade), else by its head: the last nou
 `of` or `with`. Otherwise the part of speech decides (`lemminflect`'s lexicon, then the ending). An
 unknown word is `other`, whose sentences take any word.
 
-Every word of a tag stays as typed. Only an article and capitals may be added; a singular is used
-for classification alone. So a caption built from forms contains its tags word for word.
+Every word of a tag keeps its form; an article and capitals may be added. Singulars are used only to
+find the role and the number. So a caption built from forms contains its tags word for word.
 """
 
 from __future__ import annotations

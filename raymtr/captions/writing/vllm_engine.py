@@ -1,7 +1,7 @@
 """Caption writing with vLLM, through `ray.data.llm`.
 
 `ray.data.llm` takes a model by a path that exists on every node, or downloads it itself from some
-object stores, once and for all. Here the stage's actor downloads the weights with
+object stores, once and never again. Here the stage's actor downloads the weights with
 `storage.local_copy` before its engine starts. The driver needs only the configuration.
 """
 
@@ -93,7 +93,7 @@ def writer(weights: Weights, spec: CaptionSpec) -> Any:
     stage.fn = _on_its_node(stage.fn, weights)
     # Setting `fn` validated the stage again, which then counted its bundles as one GPU.
     holds = {"num_cpus": 1, "num_gpus": spec.tensor_parallel if spec.use_gpu else 0}
-    # By default Ray restarts an engine that always dies for ever.
+    # By default Ray restarts an engine without limit, even one that always dies.
     again = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
     stage.map_batches_kwargs.update(holds | again)
     return processor
