@@ -118,9 +118,7 @@ def ttmrpp_small() -> Settings:
             max_tokens=160,
             faithful=1.0,
             sentences=0.25,
-            mixture={
-                "lp_musiccaps_attribute_prediction": 0.2
-            },  # its captions add content by design
+            mixture={"lp_musiccaps_attribute_prediction": 0.2},  # this source invents by design
             threads=2,
         ),
         caption=CaptionSpec(

@@ -27,10 +27,7 @@ FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model
 VOCABULARY = "vocabulary.json"  # common tags of the pairs: musical terms that captions may use
 SHARD = "2GB"  # of merged weights: extra memory while they are saved
 BYTES = {"bf16": 2, "fp32": 4}  # per weight
-STORED = {
-    "float32": 4,
-    "float64": 8,
-}  # per weight of a base, by its configured dtype; others have 2
+STORED = {"float32": 4, "float64": 8}  # per weight of a base, by its config dtype; others have 2
 TO_LOAD = 1 << 30  # bytes of a process with torch and transformers loaded
 
 

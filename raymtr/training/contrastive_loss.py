@@ -43,9 +43,7 @@ class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
         ctx.sizes = sizes
-        padded = functional.pad(
-            rows, (0, 0, 0, max(sizes) - len(rows))
-        )  # all_gather needs one size
+        padded = functional.pad(rows, (0, 0, 0, max(sizes) - len(rows)))  # to equal sizes
         gathered = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(gathered, padded.contiguous())
         return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])

@@ -39,13 +39,7 @@ from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
-TORN = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    pickle.UnpicklingError,
-)  # from torch.load
+TORN = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)  # from torch.load
 LIST_OF_RAY = "checkpoint_manager_snapshot.json"
 
 

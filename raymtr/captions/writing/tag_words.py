@@ -18,10 +18,7 @@ from typing import Any
 from raymtr.captions.words import SMALL_WORDS
 
 LEAD = "a"  # prefix for tokenizing, so that a word gets its spelling after another word
-WORDS, BIAS = (
-    "tag_words",
-    "tag_bias",
-)  # keys of vLLM's `SamplingParams.extra_args`
+WORDS, BIAS = "tag_words", "tag_bias"  # keys of vLLM's `SamplingParams.extra_args`
 IN_VLLM = "raymtr.captions.writing.vllm_tag_words:TagWords{runner}"  # V1 or V2: vLLM's model runner
 
 Spellings = Sequence[Sequence[int]]  # of one word, in tokens; the first is the tag's own
