@@ -31,7 +31,7 @@ def is_packed(base: str) -> bool:
 def plain_base(base: str, home: str | None = None) -> str:
     """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
 
-    The folder is created once per file name and size. A folder or a hub name is returned unchanged.
+    The folder is created once per name, size and time of the file. A folder or a hub name is returned unchanged.
     Raises InputError where the file is no GGUF of the Llama family, UnusableError where a package
     is missing.
     """
@@ -45,7 +45,9 @@ def plain_base(base: str, home: str | None = None) -> str:
     if home is None or storage.is_remote(home):
         home = os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
     state = file.stat()
-    target = os.path.join(storage.local_path(home), f"{file.stem}-{state.st_size:x}")
+    target = os.path.join(
+        storage.local_path(home), f"{file.stem}-{state.st_size:x}-{state.st_mtime_ns:x}"
+    )
     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
     with open(f"{target}.lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
