@@ -87,7 +87,7 @@ def find_sections(workspace: Workspace) -> dict[str, float]:
 
 
 def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) that a user's folder should answer, based on tracks not in `failed`."""
+    """(kind, query, filter) that a user's folder should answer, without the `failed` tracks."""
     rows = catalog_of(workspace).slice(0, 1000).to_pylist()
     rows = [row for row in rows if row["track_id"] not in failed]
     titles = [row["title"] for row in rows if row["title"]][:2]
