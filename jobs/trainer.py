@@ -35,11 +35,7 @@ from raymtr.errors import InputError, LostError, UnusableError
 LOG = logging.getLogger("raymtr")
 
 MOST_FAILURES = 3  # worker failures before the run ends
-PEER_IS_GONE = (
-    "onnection closed by peer",
-    "onnection reset by peer",
-    "roken pipe",
-)  # gloo's messages
+PEER_IS_GONE = "onnection closed by peer", "onnection reset by peer", "roken pipe"  # of gloo
 
 
 class FinalErrors(UserCallback):  # type: ignore[misc]

@@ -24,10 +24,7 @@ from raymtr.settings import load_settings
 from raymtr.specs import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = {
-    "cpu": ("requirements/cpu.txt",),
-    "vllm": ("requirements/vllm-gpu.txt",),
-}  # as in the Dockerfile
+LOCKS = {"cpu": ("requirements/cpu.txt",), "vllm": ("requirements/vllm-gpu.txt",)}  # Dockerfile
 SHELL = re.compile(r"[;&|<>$`*?~()\n]")  # Ray passes an entrypoint to a shell
 IN_A_SHELL = re.compile(r"\$(\w+)")
 IN_A_COMMAND = re.compile(r"\$\((\w+)\)")  # Kubernetes' own syntax

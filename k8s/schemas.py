@@ -24,10 +24,7 @@ TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 METADATA = {  # not in a CRD, checked by Kubernetes; these are the keys used here
     "type": "object",
     "properties": {
-        "name": {
-            "type": "string",
-            "maxLength": 41,
-        },  # KubeRay appends to it; a label has at most 63
+        "name": {"type": "string", "maxLength": 41},  # KubeRay appends to it; a label: up to 63
         "namespace": {"type": "string"},
         "labels": TEXTS,
         "annotations": TEXTS,

@@ -16,12 +16,7 @@ from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSati
 
 from serve.messages import Problem, ProblemError
 
-OF_A_MATCH = (
-    "etag",
-    "last-modified",
-    "cache-control",
-    "accept-ranges",
-)  # for 304
+OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # repeated in a 304
 
 
 class FileAnswer(FileResponse):

@@ -21,12 +21,7 @@ from raymtr.search.spelling import Speller
 from raymtr.search.tokens import phrase_key, singulars
 from raymtr.search.transliterate import latin
 
-TAG_COLUMNS = (
-    "tags",
-    "heard",
-    "heard_tags",
-    "labels",
-)  # lists of tags; optional
+TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
 NAMES = ("title", "artist", "album", "artists", "similar_artists")
 # Columns of provenance, which nobody queries in words.
 INNER = ("track_id", "uri", "split", "dataset", "file_version", "audio_digest", "licence_file")
