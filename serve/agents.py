@@ -117,7 +117,10 @@ def build_server(http: FastAPI) -> MCPServer:
         where: str | None = None,
         k: int = 10,
     ) -> Answer:
-        """Tracks that sound like other tracks, by id, and less like `unlike`. Words may steer."""
+        """Tracks that sound like the tracks in `like`.
+
+        `like` and `unlike` are track ids; hits sound less like `unlike`. `text` may steer further.
+        """
         asked = {"like": some(like), "unlike": some(unlike), "text": text, "where": where, "k": k}
         return await told(ask_search(http, backend().search(asked)))
 

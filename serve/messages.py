@@ -89,7 +89,7 @@ class Searched:
 
 
 def plain(value: Any) -> Any:
-    """A catalog value as JSON: NaN and infinity become null, bytes become their length.
+    """A catalog value as JSON: NaN and infinity become null, bytes a text with their length.
 
     Tables written before such values were refused still contain them.
     """

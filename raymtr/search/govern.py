@@ -169,7 +169,7 @@ class Parser(Phrases):
         )
 
     def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
-        """Where vocals are excluded, also requires it of a column that records vocals."""
+        """Where vocals are excluded, also adds a filter on a column that records vocals."""
         concept = self.vocabulary.concept(self.question.key(item.start, item.end), self.language)
         if concept is None or concept.name != VOICE_WORDS[0]:
             return

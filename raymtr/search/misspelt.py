@@ -51,10 +51,10 @@ def holding(plain: str, vocabulary: Vocabulary) -> list[str]:
 def name_in_part(
     plain: str, held: Sequence[str], question: Question, vocabulary: Vocabulary
 ) -> PartName | None:
-    """Those tracks, among the ones whose names contain all words of a text, that the text names.
+    """The name that a text refers to, among the tracks whose names contain all its words.
 
-    A text names a track by its title without brackets, by most of its title, by title and artist
-    side by side, or by its album.
+    A text refers to a track by its title without brackets, by most of its title, by title and
+    artist side by side, or by its album.
     """
     table = vocabulary.table
     rows = table.rows(held, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])

@@ -205,7 +205,7 @@ class Phrases:
         return Item(start, end, "facet", Facet(column=column, where=where, words=words))
 
 
-MOST_TOKENS = 14  # of a query that is searched for a name at every word
+MOST_TOKENS = 14  # of a query in which every word may start a name
 
 
 def spans(question: Question, vocabulary: Vocabulary) -> Iterator[tuple[int, int]]:

@@ -2,10 +2,10 @@
 
 Each retriever reads its own part of the query. A title or an artist is certain, so it makes a sure
 retriever. "Similar to" uses the anchors' audio vectors, the artist graph, and the text tower, which
-was trained on the sentence `similar with artist ...`. In a catalog without vectors it uses the tags
-that distinguish the anchors from other tracks. A description uses the text tower, full-text search
-over tags and captions with its tags and the words that no slot took, and search over names with
-those unused words alone.
+was trained on the sentence `similar with artist ...`. If the anchors have no vectors (a catalog
+without audio), it uses the tags that distinguish them from other tracks. A description uses the
+text tower, full-text search over tags and captions with its tags and the words that no slot took,
+and search over names with those unused words alone.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ WEIGHTS = {
     "title": 4.0,  # tracks whose title is the tag
     "filter": 0.1,  # all tracks that pass a filter
 }
-# The weight of tags and captions that share words with the query. It grows with the share of the
-# query's words that are tags of the catalog. On 200 held-out pieces of the synthetic catalog, tag
-# queries went from nDCG@10 0.65 (a weight of 0.5) to 0.97 (2). Prose that shares words with every
-# track is left to the text tower.
+# The weight of full-text search over tags and captions lies between these. It grows with the share
+# of the query's words that are tags of the catalog. On 200 held-out pieces of the synthetic
+# catalog, tag queries went from nDCG@10 0.65 (a weight of 0.5) to 0.97 (2). Prose, which shares
+# words with any text, is left to the text tower.
 LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
 # The weight of names if a word of the query is in no tag or caption, so that only a name can
 # contain it: as much as all other retrievers together. At 0.5 the 61st of a list by sound precedes

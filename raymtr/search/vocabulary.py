@@ -176,7 +176,7 @@ class Vocabulary:
         )
 
     def _tracks(self, tags: Iterable[Tag]) -> int:
-        """An upper bound on the tracks with some tags, because one track may have several."""
+        """An upper bound on the number of tracks with some tags; one track may have several."""
         return sum(self.counts[tag.column][tag.value] for tag in tags)
 
     def voices(self) -> tuple[Tag, ...]:
