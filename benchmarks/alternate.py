@@ -1,4 +1,4 @@
-"""Two or more ways of doing one thing, timed fairly: A B A B, CPU seconds, minimum and median."""
+"""Times two or more alternatives fairly: A B A B, CPU seconds, minimum and median."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def alternate(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
 ) -> dict[str, list[float]]:
-    """CPU seconds, by `clock`, of each side in each round; one untimed round first."""
+    """CPU seconds, by `clock`, of each side in each round, after one untimed round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for timed in range(rounds + 1):
         for name, run in sides.items():

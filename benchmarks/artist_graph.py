@@ -1,11 +1,11 @@
-"""The artist graph at TTMR++'s size and beyond: 10^4 artists, 10^7 pairs, joined onto a catalog.
+"""The artist graph at TTMR++'s size and above: 10^4 artists, 10^7 pairs, joined to a catalog.
 
     python benchmarks/artist_graph.py [--artists 10000] [--edges 10000000] [--tracks 1000000]
 
 Pairs are generated (popular artists have more), written as one Parquet file, and read back by the
-function that `raymtr scan --artists` calls. Wall and CPU seconds of reading and of joining, and
-the peak memory of this process apart from the generation, which a process of its own does. A few
-artists' lists are then counted again by hand.
+function that `raymtr scan --artists` calls. Reports wall and CPU seconds of reading and of joining,
+and the peak memory of this process. Generation runs in a separate process and is not included. The
+lists of a few artists are then verified by counting again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from raymtr.catalog.similar_artists import MOST, join_similar_artists, read_graph
 from raymtr.track import artist_key, check_tracks
 
-CHECKED = 20  # artists counted by hand
+CHECKED = 20  # artists verified by counting
 T = TypeVar("T")
 
 

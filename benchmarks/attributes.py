@@ -1,9 +1,9 @@
-"""Tempo and key of rendered tunes whose truth is known, one clip a tune; voices of real tracks.
+"""Tempo and key of rendered tunes with known truth, one clip per tune; vocals of real tracks.
 
     python benchmarks/attributes.py --data ../shared/data [--vocals]
 
-A tempo is right within 4 %, and right up to a metrical ratio where a simple multiple is. The
-voice is the taggers', at one fixed threshold of 0.5; `--vocals` takes minutes.
+A tempo is right within 4 %. It is right up to a metrical ratio if a simple multiple is right. The
+vocals come from the taggers, at one fixed threshold of 0.5; `--vocals` takes minutes.
 """
 
 import argparse

@@ -2,17 +2,17 @@
 
     python benchmarks/audio_tower.py --workspace demo-workspace
 
-Asked: 2.5 times faster without extras, 3.5 with the extra `fast` (OpenVINO), cosine above 0.9999.
-TTMR++'s size (ModifiedResNet-50, width 64), random weights, batch norms that have seen sound. One
-window at a time, CPU time, alternating, in one process; loading is timed apart.
+Target: 2.5 times faster without extras, 3.5 with the extra `fast` (OpenVINO), cosine above 0.9999.
+TTMR++'s size (ModifiedResNet-50, width 64), random weights, batch norms with statistics of audio.
+One window at a time, CPU time, alternating, in one process; loading is timed separately.
 
-What bfloat16 costs in cosine depends on the weights, and random norms are the worst we know. With
---workspace the verdict asks the towers trained there instead, over music of its catalog, by the
-road `raymtr embed` takes.
+The cosine cost of bfloat16 depends on the weights, and random norms are the worst case we know.
+With --workspace the verdict uses the towers trained there instead, over music of its catalog, on
+the same path as `raymtr embed`.
 
-bfloat16 is measured where the CPU has instructions for it. Where it has none, float32 is all there
-is, and no arrangement of the same sum passes the core's peak: the peak of a large matrix product
-is measured in the same run, and the best ratio it leaves room for is printed.
+bfloat16 is measured only if the CPU has instructions for it. Without them only float32 remains, and
+no implementation of the same sum exceeds the core's peak. The peak of a large matrix product is
+measured in the same run, and the best ratio that it allows is printed.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> int:
 
 
 def sounds() -> Tensor:
-    """Four windows: chords, noise that swells, a quiet sweep, pulses."""
+    """Four windows: chords, rising noise, a quiet sweep, pulses."""
     seconds = torch.arange(220_500) / 22_050
     noise = torch.randn(220_500, generator=torch.Generator().manual_seed(0))
     chord = sum(torch.sin(2 * torch.pi * hz * seconds) for hz in (220.0, 277.2, 329.6))
@@ -145,7 +145,7 @@ def clip_forward(tower: ModifiedResNet, mel: Tensor) -> Tensor:
 
 
 def fast_ways(tower: ModifiedResNet, window: Tensor, dtype: torch.dtype) -> dict[str, Embed]:
-    """What `audio_forward` may choose on this machine in `dtype`, loaded and warm."""
+    """The implementations `audio_forward` may choose here in `dtype`, loaded and warm."""
     word = str(dtype).removeprefix("torch.")
     ways: dict[str, Embed] = {}
 
@@ -168,7 +168,7 @@ def fast_ways(tower: ModifiedResNet, window: Tensor, dtype: torch.dtype) -> dict
 
 
 def trained_cosine(workspace: str) -> float:
-    """The least cosine of a track's vector in bfloat16 to its float32 one, of TRACKS tracks."""
+    """Minimum cosine of a track's vector in bfloat16 to its float32 one, over TRACKS tracks."""
     home = Workspace.open(workspace)
     uris = storage.read_tables(home.tracks, ["uri"])["uri"].to_pylist()
     uris = uris[:: max(1, len(uris) // TRACKS)][:TRACKS]
@@ -187,7 +187,7 @@ def trained_cosine(workspace: str) -> float:
 
 
 def verdict(engine: str, seconds: dict[str, list[float]], cosines: dict[str, float]) -> bool:
-    """Whether the fastest accurate way of `engine` is as fast as asked, said aloud."""
+    """Prints whether the fastest accurate implementation of `engine` meets the target."""
     low, mid = least_and_median(seconds["eager"])
     ratios = {
         name: min(low / min(times), mid / least_and_median(times)[1])
@@ -204,9 +204,9 @@ def verdict(engine: str, seconds: dict[str, list[float]], cosines: dict[str, flo
 
 
 def print_bound(tower: ModifiedResNet, window: Tensor, eager: float) -> None:
-    """How far float32 could go on this core at the peak of a large matrix product."""
+    """Prints the limit of float32 on this core at the peak of a large matrix product."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        tower(window)  # with the shorter pooling, which every fast way has
+        tower(window)  # with the shorter pooling that all fast implementations use
     a, b = torch.randn(2, 2048, 2048)
     peak = 2 * 2048**3 / min(alternate({"product": lambda: a @ b}, rounds=5)["product"])
     least = counter.get_total_flops() / peak

@@ -1,11 +1,11 @@
-"""Who writes how well: people, GPT-3.5, templates, the realiser, and any file, on held-out tags.
+"""Caption quality: humans, GPT-3.5, templates, the realiser, and any file, on held-out tags.
 
     python -m benchmarks.caption_quality --pairs tag2caption.jsonl [--captions toy=toy.jsonl]
         [--base smollm2] [--count 500]
 
-The pairs are those that `finetune` holds out. Figures have 95 % bootstrap intervals; order gain and
-perplexity, with `--base`, are of the first 48. The realiser's speed is of one thread, its word
-lists loaded before.
+The pairs are those that `finetune` holds out. Figures have 95 % bootstrap intervals. Order gain and
+perplexity, with `--base`, use the first 48 pairs. The realiser's speed is that of one thread with
+its word lists already loaded.
 """
 
 from __future__ import annotations

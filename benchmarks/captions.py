@@ -1,11 +1,11 @@
-"""Captions a second: vLLM through Ray Data, `transformers` as TTMR++ runs it, and bare vLLM.
+"""Captions per second: vLLM through Ray Data, `transformers` as in TTMR++, and bare vLLM.
 
     python -m benchmarks.captions --captioner w/captioner --pairs pairs.jsonl --prompts 2000
 
-All sides write from the same merged weights and the same prompts, drawn at the same temperature.
-`transformers` is TTMR++'s way: batches of 32, padded left, 512 new tokens at most, stop at the
-end token. vLLM through Ray Data is timed at two sizes: the slope is its rate, what is left over is
-its start; bare `LLM.generate` is timed without its start.
+All sides use the same merged weights and the same prompts, sampled at the same temperature.
+`transformers` runs as in TTMR++: batches of 32, left padding, at most 512 new tokens, stop at the
+end token. vLLM through Ray Data is timed at two sizes: the slope is its rate, the remainder is its
+start-up time. Bare `LLM.generate` is timed without its start-up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threa
 
 
 def plan(pairs: str, count: int) -> pa.Table:
-    """So many drafts, of the pairs' tags in their order, again and again."""
+    """`count` drafts of the pairs' tags, in order, repeated as needed."""
     known = read_pairs(pairs)
     empty = dict.fromkeys(TRACK)
     rows = [
@@ -40,7 +40,7 @@ def plan(pairs: str, count: int) -> pa.Table:
 
 
 def with_transformers(weights: Weights, drafts: pa.Table) -> float:
-    """Seconds, the model's loading apart."""
+    """Seconds, without loading the model."""
     writer = Writer(weights, SPEC)
     started = time.perf_counter()
     writer(drafts)
@@ -48,7 +48,7 @@ def with_transformers(weights: Weights, drafts: pa.Table) -> float:
 
 
 def with_ray_data(weights: Weights, drafts: pa.Table) -> float:
-    """Seconds, the engine's start included."""
+    """Seconds, including the engine's start."""
     import ray.data
 
     from raymtr.captions.writing.engine import write_drafts
@@ -65,7 +65,7 @@ def _batches(dataset):  # type: ignore[no-untyped-def]
 
 
 def with_bare_vllm(weights: Weights, sizes: dict[int, pa.Table]) -> dict[int, float]:
-    """Seconds for each size, the engine's start apart."""
+    """Seconds for each size, without the engine's start."""
     from vllm import LLM, SamplingParams
 
     llm = LLM(

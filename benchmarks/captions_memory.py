@@ -1,9 +1,9 @@
-"""Peak memory of the captions job at 2,000 and at 50,000 tracks: it must not grow by a fifth.
+"""Peak memory of the captions job at 2,000 and at 50,000 tracks; growth must stay below a fifth.
 
     python benchmarks/captions_memory.py --captioner w/captioner --pairs pairs.jsonl
 
-Eight tokens a caption, to be quick: nearly all are refused, and the refused are what the job holds
-between two passes.
+Captions have eight tokens, for speed. Nearly all are refused, and refused drafts are what the job
+keeps between two passes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUICK = ("caption.max_new_tokens=8", "caption.draws=1", "caption.passes=2")
 
 
 def make_catalog(folder: str, pairs: str, count: int) -> str:
-    """A workspace of so many tracks, with the pairs' tags again and again."""
+    """A workspace of `count` tracks, with the pairs' tags repeated."""
     tags = [list(pair.tags) for pair in read_pairs(pairs)]
     rows = [{"track_id": f"t{i:07d}", "tags": tags[i % len(tags)]} for i in range(count)]
     workspace = Workspace.open(f"{folder}/{count}", create=True)

@@ -1,12 +1,12 @@
-"""How fast audio becomes samples, against librosa and an ffmpeg subprocess.
+"""Audio decoding speed against librosa and an ffmpeg subprocess.
 
     python benchmarks/decoding.py [--rounds 9]
 
-One 30 s stereo MP3 of 44.1 kHz and 128 kb/s to mono float32 of 22.05 kHz. All contestants take
-turns within each round, after one untimed turn; figures are CPU time of this process and its
-children (cores may be shared), on one thread. Ratios are of minima, with those of medians beside
-them. Answers are compared in the same run. librosa comes by `pip install librosa`, ffmpeg from
-the system; a contestant that is absent is skipped and said to be.
+Decodes a 30 s stereo MP3 of 44.1 kHz and 128 kb/s to mono float32 of 22.05 kHz. All contestants
+take turns within each round, after one untimed turn. Figures are CPU time of this process and its
+children (cores may be shared), on one thread. Ratios are of minima; those of medians are also
+printed. Outputs are compared in the same run. Install librosa by `pip install librosa`, ffmpeg from
+the system. A missing contestant is skipped and reported.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def music(seconds: float, rate: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def write_with_pyav(path: Path, samples: np.ndarray, codec: str, rate: int) -> None:
-    """Encode by FFmpeg what soundfile cannot write."""
+    """Encodes with FFmpeg the formats that soundfile cannot write."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout="stereo")
         stream.bit_rate = 128_000
@@ -89,7 +89,7 @@ def by_ffmpeg(path: Path) -> np.ndarray:
 
 
 def contestants(path: Path) -> Turns:
-    """Full decodes of `path` by everyone who is here."""
+    """Full decodes of `path` by every installed contestant."""
     turns: Turns = {"raymtr": lambda: audio.decode(str(path), SPEC).samples}
     if importlib.util.find_spec("librosa"):
         import librosa
@@ -115,7 +115,7 @@ def show(times: dict[str, list[float]]) -> None:
 
 
 def judge(what: str, over: list[float], under: list[float], *, asked: float) -> None:
-    """One line: over / under of minima and of medians, against what is asked."""
+    """One line: over / under of minima and of medians, against the target."""
     (low, middle), (under_low, under_middle) = least_and_median(over), least_and_median(under)
     verdict = "met " if low >= asked * under_low else "MISS"
     ratios = f"{low / under_low:.2f} (medians {middle / under_middle:.2f})"
@@ -123,7 +123,7 @@ def judge(what: str, over: list[float], under: list[float], *, asked: float) -> 
 
 
 def best_lag(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
-    """By how many samples `b` lies behind `a`, and their correlation there."""
+    """The number of samples by which `b` lags behind `a`, and their correlation there."""
     size = 1 << (len(a) + len(b)).bit_length()
     cross = np.fft.irfft(np.conj(np.fft.rfft(a, size)) * np.fft.rfft(b, size), size)
     at = int(cross.argmax())

@@ -2,14 +2,14 @@
 
     python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--mp3s] [--width 64]
 
-Asked: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
-more that do not depend on the size, vectors within 1e-6. Towers of the laptop recipe with random
-weights, --width that of the audio tower if not the recipe's; ten-second clips, from --music (a
-folder of Ogg) or made of noise, repeated under new ids. With --mp3s three clips each are joined to
-a track of 30 s, an MP3 of 44.1 kHz in stereo.
+Target: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
+more that do not depend on the size, vectors within 1e-6. The towers are those of the laptop recipe
+with random weights; --width sets the audio tower's width. The ten-second clips come from --music (a
+folder of Ogg) or are noise, repeated under new ids. With --mp3s three clips each are joined to a
+track of 30 s, an MP3 of 44.1 kHz in stereo.
 
-Each run is a process of its own, job and loop taking turns; its CPU is that of the whole process
-tree, Ray's daemons and workers included, sampled until it is gone. The minimum over rounds counts.
+Each run is a separate process; job and loop take turns. CPU time is that of the whole process tree,
+including Ray's daemons and workers, sampled until it ends. The minimum over rounds counts.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from raymtr.workspace import Workspace
 
 ASKED_SLOPE, ASKED_FIXED_S, ASKED_DIFFERENCE = 1.15, 10.0, 1e-6
 SAMPLE_S = 0.1
-JOINED = 90  # clips made into MP3s
+JOINED = 90  # clips joined to MP3s
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED_MUSIC = REPOSITORY.parent / "shared" / "data" / "real_music" / "clips"
 
@@ -172,7 +172,7 @@ def run_python(
 ) -> tuple[float, float]:
     """CPU seconds of the process tree and wall seconds of one Python program.
 
-    All of the tree is killed as soon as `kill_when` says so.
+    The whole tree is killed as soon as `kill_when` returns true.
     """
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     started = time.monotonic()

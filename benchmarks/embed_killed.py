@@ -1,11 +1,11 @@
-"""The work of an `embed` that is killed half-way and run again, against one that is never killed.
+"""The work of an `embed` that is killed half-way and run again, against an uninterrupted one.
 
     python benchmarks/embed_killed.py [--clips 3000] [--music FOLDER]
 
-Asked: at most 1.10 times the work, start-up apart. The job and all of its processes, Ray's too, get
-SIGKILL at once, as when a node is lost, as soon as half of the tracks are in shards; then the same
-command runs again. Work is the CPU of the process tree, start-up that of a job over four tracks.
-Clips, towers and the way CPU is counted are those of embed_job.py.
+Target: at most 1.10 times the work, without start-up. The job and all of its processes, including
+Ray's, get SIGKILL at once, as in the loss of a node, as soon as half of the tracks are in shards.
+Then the same command runs again. Work is the CPU time of the process tree. Start-up is that of a
+job over four tracks. Clips, towers and the CPU measurement are those of embed_job.py.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def measure(folder: Path, count: int, music: Path) -> None:
 
 
 def embedded(workspace: Workspace) -> int:
-    """Tracks that stand in shards, of a job that runs as of one that ended."""
+    """Number of tracks in shards, for a running or an ended job."""
     shards = Path(workspace.root).glob("embeddings/*/tracks/*.parquet")
     return sum(pq.read_metadata(shard).num_rows for shard in shards)
 

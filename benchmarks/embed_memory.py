@@ -1,9 +1,9 @@
-"""Peak memory of `raymtr embed` at 1,000 and at 20,000 tracks: it must not grow by a fifth.
+"""Peak memory of `raymtr embed` at 1,000 and at 20,000 tracks; growth must stay below a fifth.
 
     python benchmarks/embed_memory.py [--tracks 1000 20000] [--music FOLDER]
 
-The clips of embed_job.py, again and again under new ids, and towers so small that decoding is most
-of the work: what could grow is what the job holds of its catalog, not the model.
+The clips of embed_job.py are repeated under new ids. The towers are so small that decoding is most
+of the work. Any growth then comes from what the job keeps of its catalog, not from the model.
 """
 
 from __future__ import annotations

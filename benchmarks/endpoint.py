@@ -1,19 +1,20 @@
-"""What the HTTP road costs beyond the same search called in process.
+"""The cost of the HTTP path, compared with the same search called in process.
 
     python benchmarks/endpoint.py [--tracks 3000] [--requests 200] [--rounds 3] [--uploads 16]
 
-Asked, with HAProxy and Serve's settings as `k8s/` has them: one client's p50 within 3 ms of encode
-+ search + rank in process for the fused layout, within 8 ms for the composed one; at 16 clients at
-most 6 core-ms a request above the road in process. Serve's default proxy, as `raymtr serve` runs
-it, stands beside it, and a repeated query, whose answer comes from memory.
+Target, with HAProxy and Serve's settings as in `k8s/`: one client's p50 within 3 ms of encode +
+search + rank in process for the fused layout, within 8 ms for the composed one; at 16 clients at
+most 6 core-ms per request above the in-process path. Serve's default proxy, as in `raymtr serve`,
+and a repeated query, which is answered from a cache, are measured too.
 
-With `--uploads N` that many clients then send recordings of four minutes, again and again, while
-one asks for words: what each is told and when, and the words' p50 beside the one before.
+With `--uploads N` that many clients repeatedly send recordings of four minutes, while one client
+sends text queries. Reported are the status and latency of each upload, and the p50 of text queries
+with and without uploads.
 
-Every query is a new text, for the endpoint and, in turn with it, for this process, which holds a
-searcher over the same tables. The endpoint is a process tree of its own: its CPU is counted there,
-Ray's daemons included (what they take at rest is printed too), and the clients' is not. Towers of
-the laptop recipe with random weights, one thread; made tracks with made vectors.
+Every query is a new text, sent in turn to the endpoint and to this process, which has a searcher
+over the same tables. The endpoint is a separate process tree. Its CPU is counted there, including
+Ray's daemons (their idle usage is printed too), and the clients' is not. Towers of the laptop
+recipe with random weights, one thread; synthetic tracks with synthetic vectors.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def main() -> int:
         searcher = Searcher(workspace)
         searcher.search("warm")
         for proxy, layout in itertools.product(("HAProxy", "default proxy"), ASKED_P50_MS):
-            own = Path(tempfile.mkdtemp(prefix="e"))  # not in `folder`: sockets have short names
+            own = Path(tempfile.mkdtemp(prefix="e"))  # not in `folder`: socket paths must be short
             with endpoint(own, workspace, proxy=proxy, layout=layout) as served:
                 measure(served, searcher, texts, arguments, (proxy, layout))
     return 0
@@ -153,7 +154,7 @@ def measure(
 
 
 def measure_uploads(served: Endpoint, texts: Iterator[str], clients: int) -> None:
-    """UPLOADING_S of more recordings than there is room for."""
+    """Sends more recordings than the endpoint accepts, for UPLOADING_S."""
     ask, data, over = served.client(), four_minutes(), threading.Event()
     before = [timed(ask, text) for text in itertools.islice(texts, 50)]
     told: list[tuple[int, float]] = []
@@ -197,13 +198,13 @@ def tell(what: str, value: float, asked: float, has_bar: bool) -> None:
 
 
 class Endpoint:
-    """A running endpoint, and what its process tree takes."""
+    """A running endpoint, and the resources of its process tree."""
 
     def __init__(self, root: subprocess.Popen[str], own: Path, port: int) -> None:
         self._root, self._own, self._port = root, str(own), port
 
     def client(self) -> Callable[[str], None]:
-        """A function that asks for a text over a connection it keeps."""
+        """A function that searches for a text over a persistent connection."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
 
@@ -217,19 +218,19 @@ class Endpoint:
         return ask
 
     def upload(self, data: bytes) -> int:
-        """The status that a recording gets."""
+        """The status of an upload."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "audio/flac"}
         try:
             connection.request("POST", "/v1/search/audio", data, headers)
             return connection.getresponse().status
         except (BrokenPipeError, ConnectionResetError):
-            return 0  # refused while it was sent, and the answer went with the connection
+            return 0  # refused during the upload, and the connection closed before the answer
         finally:
             connection.close()
 
     def load(self, texts: Iterator[str]) -> tuple[float, float]:
-        """CPU seconds of a request, and requests a second, asked by CLIENTS at once."""
+        """CPU seconds per request, and requests per second, with CLIENTS clients at once."""
         asked = list(texts)
         waiting, lock = iter(asked), threading.Lock()
 
@@ -251,13 +252,13 @@ class Endpoint:
         return (self.cpu_s() - cpu) / len(asked), len(asked) / (time.monotonic() - began)
 
     def cpu_at_rest(self) -> float:
-        """CPU seconds a second when nobody asks."""
+        """CPU seconds per second without requests."""
         cpu = self.cpu_s()
         time.sleep(REST_S)
         return (self.cpu_s() - cpu) / REST_S
 
     def cpu_s(self) -> float:
-        """CPU seconds so far of all its processes; HAProxy is known by the folder it is told."""
+        """CPU seconds so far of all its processes; HAProxy is identified by its folder argument."""
         root = psutil.Process(self._root.pid)
         tree = {process.pid: process for process in (root, *root.children(recursive=True))}
         for process in psutil.process_iter(["cmdline"]):
@@ -275,7 +276,7 @@ class Endpoint:
 
 @contextmanager
 def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Iterator[Endpoint]:
-    """The endpoint on a Ray cluster of its own; folder `own` is what HAProxy gets."""
+    """The endpoint on a separate Ray cluster; HAProxy uses the folder `own`."""
     keys = own / "keys"
     keys.write_text(f"benchmark {hashlib.sha256(KEY.encode()).hexdigest()}\n")
     port, metrics, stats, fallback = free_ports(4)
@@ -313,13 +314,13 @@ def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Ite
         yield served
     finally:
         left = psutil.Process(root.pid).children(recursive=True)
-        root.communicate("")  # its standard input ends, and so does it
+        root.communicate("")  # it ends at the end of its standard input
         psutil.wait_procs(left, timeout=30)
         shutil.rmtree(own, ignore_errors=True)
 
 
 def of_the_cluster() -> dict[str, str]:
-    """What `k8s/` sets in the endpoint's pods."""
+    """The environment that `k8s/` sets in the endpoint's pods."""
     service = yaml.safe_load((REPOSITORY / "k8s/base/service.yaml").read_text(encoding="utf-8"))
     cluster = service["spec"]["rayClusterConfig"]
     [head] = cluster["headGroupSpec"]["template"]["spec"]["containers"]
@@ -344,7 +345,7 @@ def until_ready(port: int) -> None:
 
 
 def make_workspace(folder: Path, count: int) -> Workspace:
-    """`count` tracks in a published build, with the model that its queries are encoded by."""
+    """`count` tracks in a published build, with the model that encodes its queries."""
     save_towers(build_towers(laptop().towers, seed=0), str(folder / "model"))
     model = load_model(str(folder / "model"))
     workspace = Workspace.open(str(folder / "workspace"), create=True)
@@ -374,7 +375,7 @@ def make_workspace(folder: Path, count: int) -> Workspace:
 
 
 def new_texts() -> Iterator[str]:
-    """Descriptions of four words, each once, in a random order that is always the same."""
+    """Unique descriptions of four words, in a fixed random order."""
     texts = [" ".join(words) for words in itertools.product(*WORDS)]
     random.Random(0).shuffle(texts)
     yield from texts

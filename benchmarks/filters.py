@@ -1,10 +1,10 @@
-"""How long a filter takes to be answered or refused: chains, walls of brackets, random nests.
+"""Time until a filter is answered or refused: chains, deep brackets, random nests.
 
     python benchmarks/filters.py [--filters 2000] [--rows 2000]
 
-A table with the indices of a build in LanceDB, and for each filter the whole way: text, conditions,
-SQL, the rows it lets through. Figures are milliseconds of CPU, of all threads of this process, and
-of the wall, which on a shared machine is mostly waiting. Asked: at most 100.
+For a LanceDB table with the indices of a build, each filter runs completely: text, conditions, SQL,
+matching rows. Figures are milliseconds of CPU, of all threads of this process, and of wall time,
+which on a shared machine is mostly waiting. Target: at most 100.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def condition(rng: random.Random) -> str:
 
 
 def nested(rng: random.Random, depth: int) -> str:
-    """A filter of at most so many levels."""
+    """A filter of at most `depth` levels."""
     if depth == 0 or rng.random() < 0.1:
         return condition(rng)
     if rng.random() < 0.25:
@@ -87,7 +87,7 @@ def nested(rng: random.Random, depth: int) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--filters", type=int, default=2_000)
     parser.add_argument("--rows", type=int, default=2_000)
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def measure(table: lancedb.table.Table, filters: dict[str, str]) -> None:
-    """Print what each of the chains took, and the percentiles of the rest."""
+    """Prints the time of each chain, and the percentiles of the rest."""
     read_rows(table, "(year > 1990)", ["track_id"])
     cpu, wall, refused = [], [], 0
     for name, text in filters.items():

@@ -1,7 +1,7 @@
-"""Random models of the real sizes, or of toy ones, for `on_gpu.py`: it needs no download.
+"""Random models of the real sizes, or of toy sizes, for `on_gpu.py`; nothing is downloaded.
 
-Their batch norms have seen sound. Fresh ones give every sound nearly the same vector, and random
-ones stray further in bfloat16 than trained ones (docs/performance.md says how far).
+Their batch norms have statistics of audio. Fresh ones give every input nearly the same vector, and
+random ones deviate more in bfloat16 than trained ones (docs/performance.md gives figures).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TOY_LLAMA = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128
 
 
 def settings_of(*, toy: bool) -> Settings:
-    """The paper's recipe, or one whose towers are tiny and hear a second."""
+    """The paper's recipe, or one with tiny towers and one-second windows."""
     if not toy:
         return ttmrpp()
     small = tiny().towers
@@ -62,7 +62,7 @@ def settings_of(*, toy: bool) -> Settings:
 
 
 def roberta_towers(settings: Settings, *, toy: bool) -> TwoTowers:
-    """The recipe's audio tower beside a random RoBERTa of the real size."""
+    """The recipe's audio tower with a random RoBERTa of the real size."""
     torch.manual_seed(0)
     config = RobertaConfig(
         vocab_size=50_265, max_position_embeddings=514, **(TOY_ROBERTA if toy else {})
@@ -75,7 +75,7 @@ def roberta_towers(settings: Settings, *, toy: bool) -> TwoTowers:
 
 
 def laptop_towers(*, toy: bool) -> TwoTowers | None:
-    """The laptop recipe's with its MiniLM; None where that is not packaged."""
+    """The laptop recipe's towers with its MiniLM; None if that is not packaged."""
     if find_spec(MINILM_PACKAGE) is None:
         return None
     spec = laptop().towers
@@ -85,7 +85,7 @@ def laptop_towers(*, toy: bool) -> TwoTowers | None:
 
 
 def clap_towers(*, toy: bool) -> ClapTowers:
-    """CLAP's audio side, 70 million weights; its text side is left out."""
+    """CLAP's audio tower, 70 million weights, without its text tower."""
     torch.manual_seed(0)
     clap = ClapModel(ClapConfig(audio_config=TOY_CLAP if toy else LARGE_CLAP))
     for weight in clap.parameters():
@@ -112,18 +112,18 @@ def llama(device: torch.device, *, toy: bool) -> Any:
 
 
 def small_tokenizer() -> Any:
-    """A byte-level tokenizer of a few hundred pieces."""
+    """A byte-level tokenizer with a few hundred tokens."""
     pair = Pair(tags=("slow", "piano"), caption="a slow piano song", source="", clip="", split="")
     return train_tokenizer([pair], ToyLlamaSpec(vocabulary=400))
 
 
 def that_has_heard(towers: TwoTowers) -> TwoTowers:
-    """`towers` in place, norms with random scales and the statistics of a few sounds."""
+    """`towers`, changed in place: norms with random scales and the statistics of a few sounds."""
     for norm in towers.audio_tower.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias, 0.0, 0.3)
-            norm.momentum = None  # statistics of exactly what follows
+            norm.momentum = None  # cumulative statistics of the following batches only
     with torch.no_grad():
         towers.train().embed_audio(torch.from_numpy(golden_sounds(towers.spec.audio)))
     for norm in towers.audio_tower.modules():

@@ -1,4 +1,4 @@
-"""Part of `on_gpu.py`: times, each against the least that the same work can take here."""
+"""Part of `on_gpu.py`: times, each against the minimum for the same work on this machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Run = Callable[[], object]
 
 
 def log_mel(device: torch.device, toy: bool) -> Rows:
-    """The same picture on both devices, and its time."""
+    """The log-mel of both devices compared, and its time."""
     spec = settings_of(toy=toy).towers.audio
     here, there = LogMel(spec), LogMel(spec).to(device)
     waves = torch.from_numpy(np.tile(golden_sounds(spec), (1 if toy else 10, 1)))
@@ -54,7 +54,7 @@ def log_mel(device: torch.device, toy: bool) -> Rows:
 
 
 def embedding(device: torch.device, toy: bool) -> Rows:
-    """The actor's own call over decoded tracks against a loop over resident windows."""
+    """The actor's own call over decoded tracks against a loop over windows already on the GPU."""
     model = Model(roberta_towers(settings_of(toy=toy), toy=toy), precision="bf16")
     with tempfile.TemporaryDirectory() as folder:
         model.save(f"{folder}/model")
@@ -82,7 +82,7 @@ def embedding(device: torch.device, toy: bool) -> Rows:
 
 
 def decoded(*, tracks: int, samples: int) -> pa.Table:
-    """What decoding hands to the actor: a block of tracks of two windows."""
+    """The decoder's output for the actor: a block of tracks of two windows."""
     row = {
         "uri": "",
         "starts_s": [0.0, 1.0],
@@ -93,7 +93,7 @@ def decoded(*, tracks: int, samples: int) -> pa.Table:
 
 
 def training(device: torch.device, toy: bool) -> Rows:
-    """The train step, which copies its batch to the GPU, against a plain loop that has it there."""
+    """The train step, which copies its batch to the GPU, against a loop with resident data."""
     settings = settings_of(toy=toy)
     size = settings.train.global_batch
     while size >= 8:
@@ -156,12 +156,12 @@ def lora(device: torch.device, toy: bool) -> Rows:
 
 
 def noise(count: int, samples: int) -> np.ndarray:
-    """float32 [count, samples]: for timings it does not matter what is heard."""
+    """float32 [count, samples]: the content does not affect timings."""
     return 0.1 * np.random.default_rng(0).standard_normal((count, samples), dtype=np.float32)
 
 
 def timed(device: torch.device, sides: dict[str, Run]) -> dict[str, float]:
-    """Median wall seconds of each side, taken in turn; a GPU's work is waited for."""
+    """Median wall seconds of each side, in turn; waits for the GPU's work."""
     runs = {name: (lambda run=run: (run(), wait(device))) for name, run in sides.items()}
     seconds = alternate(
         runs, rounds=ROUNDS if device.type == "cuda" else TOY_ROUNDS, clock=time.perf_counter
@@ -170,7 +170,7 @@ def timed(device: torch.device, sides: dict[str, Run]) -> dict[str, float]:
 
 
 def wait(device: torch.device) -> None:
-    """Until the GPU has done all it was asked."""
+    """Waits until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -189,7 +189,7 @@ def busy(device: torch.device, run: Run) -> str:
 
 
 def peak(device: torch.device, run: Run) -> str:
-    """The most memory that tensors held at once during `run`."""
+    """Peak memory of tensors during `run`."""
     if device.type == "cpu":
         return "not measured"
     torch.cuda.reset_peak_memory_stats(device)

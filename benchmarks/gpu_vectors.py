@@ -1,4 +1,4 @@
-"""Part of `on_gpu.py`: does a vector depend on its neighbours, and how far is it from a CPU's."""
+"""Part of `on_gpu.py`: does a vector depend on its batch, and how far is it from a CPU's?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def vectors(device: torch.device, toy: bool) -> Iterator[tuple[str, str]]:
 
 
 def text_vectors(name: str, towers: Any, device: torch.device) -> Iterator[tuple[str, str]]:
-    """The same of a text tower, for sentences of one length."""
+    """The same for a text tower, with sentences of one length."""
     exact = Model(towers, normalize=False).encode_text(SENTENCES)
     tower = f"{name} {type(towers.text_tower.encoder).__name__}"
     for precision in ("fp32", "bf16"):
@@ -57,7 +57,7 @@ def text_vectors(name: str, towers: Any, device: torch.device) -> Iterator[tuple
 
 @contextmanager
 def tf32() -> Iterator[None]:
-    """TF32 where a GPU would compute in float32, which raymtr never does; a CPU has none."""
+    """Enables TF32 for float32 on a GPU, which raymtr never does; a CPU has none."""
     switches = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
     before = [switch.fp32_precision for switch in switches]
     for switch in switches:
@@ -87,7 +87,7 @@ def plain_text(towers: Any, sentences: list[str]) -> np.ndarray:
 
 
 def compared(embed: Embed, inputs: Any, exact: np.ndarray) -> str:
-    """Each input alone, all together, and backwards; then against `exact`."""
+    """Each input alone, all together, and in reverse order; then against `exact`."""
     together, backwards = embed(inputs), embed(inputs[::-1])[::-1]
     alone = np.concatenate([embed(inputs[i : i + 1]) for i in range(len(inputs))])
     apart = max(float(np.abs(together - other).max()) for other in (alone, backwards))

@@ -1,4 +1,4 @@
-"""The shape of the code in figures: long functions, import cycles, types, docstrings, names.
+"""Code metrics: long functions, import cycles, types, docstrings, names.
 
     python benchmarks/house.py
 
@@ -47,7 +47,7 @@ def annotations(trees: dict[str, ast.Module]) -> Iterator[tuple[ast.arg | Functi
 
 
 def top_level_imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
-    """Which modules each imports when it is itself imported."""
+    """The modules that each module imports at import time."""
     graph: dict[str, set[str]] = {}
     for name, tree in trees.items():
         found: set[str] = set()
@@ -74,13 +74,13 @@ def repeated_classes(trees: dict[str, ast.Module]) -> list[str]:
 
 
 def has_docstring(function: Function) -> bool:
-    """Whether a public function says what it does; one that overrides is described above it."""
+    """Whether a public function has a docstring; an override is described in its base class."""
     overrides = any(ast.unparse(one) == "override" for one in function.decorator_list)
     return overrides or ast.get_docstring(function) is not None
 
 
 def main() -> None:
-    """Print one line a figure."""
+    """Prints one line per figure."""
     trees = modules()
     every = list(functions(trees))
     lengths = [(one.end_lineno or one.lineno) - one.lineno + 1 for one in every]

@@ -1,14 +1,14 @@
-"""Tracks go into a large table while a reader asks it: what it notices, and how soon it finds them.
+"""Upserts into a large table while a reader queries it: latency, errors and freshness.
 
     python benchmarks/index_changes.py [--tracks 1000000] [--upsert 10000] [--keep FOLDER]
 
-The workspace is benchmarks/index_scale.py's, taken as it lies where --keep names one. Half of the
-upserted tracks are new, half stand there and get another title. The command runs in a process of
-its own, as does the reader: one query after the other, tracks like a track and titles by their
-words, each on whatever build the pointer names. Asked: no error, no track twice, a 99th percentile
-within 3 times of the quiet one, and no less recall than a new build must have. Freshness is the
-time from starting the command with a manifest of a few tracks, embedded before, to the reader's
-first answer that has them.
+The workspace is that of benchmarks/index_scale.py, used unchanged if --keep names one. Half of the
+upserted tracks are new, half exist and get another title. The command runs in a separate process,
+and so does the reader. The reader sends one query after the other, tracks like a track and titles
+by their words, each to the current live build. Target: no error, no duplicate track, a 99th
+percentile within 3 times of the idle one, and the minimum recall of a new build. Freshness is the
+time from the start of the command, with a manifest of a few tracks embedded before, to the reader's
+first answer that contains them.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
-ASKED_TIMES = 3.0  # of the quiet 99th percentile
+ASKED_TIMES = 3.0  # of the idle 99th percentile
 QUIET_S, AFTER_S = 30.0, 5.0
 FEW = 10  # tracks whose freshness is measured
-SPAWN = get_context("spawn")  # LanceDB must not be in a process that forks
+SPAWN = get_context("spawn")  # LanceDB must not be loaded in a process that forks
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one query came to."""
+    """The result of one query."""
 
     began: float
     ms: float
     version: str
-    twice: int  # hits that were there already
+    twice: int  # duplicate hits
     error: str = ""
 
 
@@ -75,7 +75,7 @@ def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
     reader = SPAWN.Process(target=read, args=(workspace, theirs, stop), daemon=True)
     reader.start()
-    ours.recv()  # it has asked once of each kind
+    ours.recv()  # it has sent one query of each kind
     time.sleep(QUIET_S)
     began, busy = time.time(), children_s()
     answer = upsert(workspace, manifest)
@@ -119,7 +119,7 @@ def report(answers: list[Answer], began: float, ended: float) -> None:
 
 
 def check_rows(workspace: Workspace, before: Build, *, added: int) -> None:
-    """Count what the tables hold now, apart from the gate that let them serve."""
+    """Counts the rows of the tables, independently of the checks before publishing."""
     live = live_build(workspace)
     for kind in ("tracks", "vectors"):
         table = lancedb.connect(workspace.db).open_table(table_name(kind, live.name))
@@ -130,7 +130,7 @@ def check_rows(workspace: Workspace, before: Build, *, added: int) -> None:
 
 
 def check_recall(workspace: Workspace, held: int) -> None:
-    """Try the changed index as a new one is tried, and by vectors of newcomers beside."""
+    """Checks the changed index like a new one, and also with vectors of the new tracks."""
     table = TrackTable(workspace.db, live_build(workspace))
     world = World(find_embeddings(workspace).made_by.dim, seed=ASKED)
     newcomers = table.vectors([track_id(held + number) for number in range(QUERIES)])
@@ -170,7 +170,7 @@ def measure_freshness(workspace: Workspace, scratch: str) -> None:
 def make_manifest(
     workspace: Workspace, scratch: str, *, new: int, changed: int, title: str = "Renamed"
 ) -> str:
-    """A manifest of tracks beyond the catalog's, embedded here, and of the first of the catalog."""
+    """A manifest of new tracks, embedded here, and of the first tracks of the catalog."""
     shards = find_embeddings(workspace)
     held = len(shards.done())
     world = World(shards.made_by.dim, seed=held)
@@ -181,7 +181,7 @@ def make_manifest(
     ids = [track_id(number) for number in numbers]
     columns = {
         "track_id": ids,
-        "uri": [uri(name) for name in ids[:new]] + [None] * changed,  # empty: as the catalog has it
+        "uri": [uri(name) for name in ids[:new]] + [None] * changed,  # empty: unchanged
         "title": [f"{title} {number}" for number in numbers],
         "artist": [f"Newcomer {number % 997}" for number in numbers],
     }
@@ -204,21 +204,21 @@ def upsert(workspace: Workspace, manifest: str) -> dict[str, Any]:
 
 
 def follow(searcher: Searcher) -> Searcher:
-    """The searcher of the build that the pointer names now."""
+    """The searcher of the current live build."""
     if live_build(searcher.workspace) == searcher.build:
         return searcher
     return Searcher(searcher.workspace)
 
 
 def read(workspace: Workspace, tell: Any, stop: Event) -> None:
-    """Ask until told to stop; then tell of every answer."""
+    """Queries until told to stop, then sends every answer."""
     searcher, rng, answers = Searcher(workspace), np.random.default_rng(3), []
     ids, _ = searcher.table.sample(1_000, rng)
     titles = [row["title"] for row in searcher.table.rows(ids, ["title"]).values()]
-    turn = -10  # the first ones warm it and are not counted
+    turn = -10  # warm-up, not counted
     told = False
     while not told:
-        told = stop.is_set()  # and asks once more, of what there is by now
+        told = stop.is_set()  # then sends one more query on the current build
         searches = {"like": [ids[turn % len(ids)]], "mode": "semantic"}
         asked = searches if turn % 2 else {"text": titles[turn % len(titles)], "mode": "keyword"}
         began = time.time()
@@ -239,7 +239,7 @@ def read(workspace: Workspace, tell: Any, stop: Event) -> None:
 
 
 def watch(workspace: Workspace, word: str, tell: Any, stop: Event) -> None:
-    """Ask for a word until FEW tracks have it; then tell the time."""
+    """Queries a word until FEW tracks have it, then sends the time."""
     searcher = Searcher(workspace)
     tell.send("ready")
     hits: list[Any] = []

@@ -1,15 +1,16 @@
-"""The table that serves beside other ways to find near vectors: what each costs and gives up.
+"""The live table against other nearest-neighbour indices: cost and recall.
 
     python benchmarks/index_peers.py [--tracks 100000] [--dim 128] [--keep FOLDER]
 
-The vectors and both kinds of queries are benchmarks/index_scale.py's; with --keep its workspace is
-taken as it lies there. Everybody gets the vectors as our tables hold them (float16, as float32 of
-length 1 again). Recall is against an exact scan of those. Build is CPU seconds for the vector index
-alone: words, names, gate and tuning are no peer's work. CPU of a query is that of the whole
-process, the minimum of rounds in which all take turns (A B A B). Where faiss has a knob for effort,
-it is the least power of two that finds 0.99 on other text-like queries, as ours is tuned; LanceDB's
-defaults stay its defaults. Memory is what a process holds in the end for such answers; LanceDB
-reads an index piece by piece until it has all of it. faiss comes by `pip install faiss-cpu`.
+The vectors and both kinds of queries are those of benchmarks/index_scale.py; --keep reuses its
+workspace. All contestants get the vectors as our tables store them (float16, converted to float32
+of length 1). Recall is against an exact scan of those. Build is CPU seconds for the vector index
+alone: full-text and name indices, checks and tuning have no counterpart. CPU of a query is that of
+the whole process, the minimum of rounds in which all take turns (A B A B). If faiss has an effort
+parameter, it is set to the least power of two that reaches 0.99 on other text-like queries, as ours
+is tuned. LanceDB keeps its defaults. Memory is what a process uses in the end for such answers;
+LanceDB reads an index piece by piece until it has all of it. Install faiss by `pip install
+faiss-cpu`.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 TARGET = SearchSpec().target_recall
-CPU_MS, NUMPY_SHARE, CHEAPER = 6.0, 0.25, 20  # asked
+CPU_MS, NUMPY_SHARE, CHEAPER = 6.0, 0.25, 20  # targets
 ROUNDS, TIMED = 2, 50  # queries of each kind in a round
 Search = Callable[[np.ndarray], np.ndarray]  # query [D] -> rows [HITS]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One way to search."""
+    """One search method."""
 
     name: str
     build_core_s: float
@@ -100,7 +101,7 @@ def compare(workspace: Workspace, scratch: str) -> None:
 def judge(
     found: list[Contestant], spent: dict[str, list[float]], recall: list[float], asked: int
 ) -> None:
-    """What is asked of the table that serves: recall, CPU, the price of its index."""
+    """Checks the live table against the targets: recall, CPU, the cost of its index."""
     ours_ms, numpy_ms = (1e3 * min(spent[c.name]) / asked for c in found[:2])
     most_ms = max(CPU_MS, NUMPY_SHARE * numpy_ms)
     say("recall@10, the lesser kind", min(recall), f"at least {TARGET}", min(recall) >= TARGET)
@@ -118,7 +119,7 @@ def say(what: str, value: float, asked: str, met: bool) -> None:
 def contestants(
     table: TrackTable, ids: list[str], matrix: np.ndarray, tune: Tuner, scratch: str
 ) -> Iterator[Contestant]:
-    """All of them, each built as it is asked for."""
+    """All contestants, each built when it is reached."""
     yield ours(table, ids, matrix)
     yield Contestant(
         name="numpy, brute force",
@@ -136,7 +137,7 @@ def contestants(
 
 
 def ours(table: TrackTable, ids: list[str], matrix: np.ndarray) -> Contestant:
-    """The build that serves, asked as a searcher asks it."""
+    """The live build, queried as a searcher does."""
     index, halves_mb = table.build.index, matrix.nbytes / 2e6
     row_of = {track_id: row for row, track_id in enumerate(ids)}
 
@@ -165,7 +166,7 @@ def ours(table: TrackTable, ids: list[str], matrix: np.ndarray) -> Contestant:
 
 
 def lance_peers(matrix: np.ndarray, scratch: str, *, exact: bool) -> Iterator[Contestant]:
-    """LanceDB's own choices and, where ours is exact, the index we choose on larger tables."""
+    """LanceDB's defaults and, if ours is exact, the index we choose on larger tables."""
     configs: dict[str, tuple[Any, dict[str, int], str]] = {
         "IVF_PQ, defaults": (IvfPq(distance_type="cosine"), {}, "recall"),
         "IVF_HNSW_SQ, ef 200, refine 2": (
@@ -191,7 +192,7 @@ def lance_peers(matrix: np.ndarray, scratch: str, *, exact: bool) -> Iterator[Co
 
 
 def build_lance(matrix: np.ndarray, folder: str, config: Any) -> tuple[float, float, Any]:
-    """CPU seconds and MB of a vector index over float16 rows, and the table that has it."""
+    """CPU seconds and MB of a vector index over float16 rows, and its table."""
     halves = pa.array(matrix.astype(np.float16).reshape(-1))
     vectors = pa.FixedSizeListArray.from_arrays(halves, matrix.shape[1])
     rows = pa.table({"row": np.arange(len(matrix)), "vector": vectors})

@@ -2,15 +2,15 @@
 
     python benchmarks/index_scale.py --tracks 1000000 [--dim 128] [--keep FOLDER]
 
-The vectors are made: tracks lie around CENTRES directions of unequal weight, and text-like queries
-lie off that distribution, as words do, by a shift common to all and noise of their own. Titles,
-artists and tags are those of ../shared/data/mtg-jamendo, again and again with a number behind, or
-numbers alone where that folder is absent. Recall is against an exact scan; latency is one query at
-a time on one thread of ours; CPU is of the whole process, in the median of ROUNDS. What a catalog
-of real vectors gives may differ: the index is tuned on whatever it holds, and says what it found.
+The vectors are synthetic. Tracks lie around CENTRES directions of unequal weight. Text-like queries
+lie off that distribution, as text vectors do, by a common shift and individual noise. Titles,
+artists and tags are those of ../shared/data/mtg-jamendo, repeated with a number appended, or
+numbers alone if that folder is absent. Recall is against an exact scan. Latency is one query at a
+time on one thread of ours. CPU is of the whole process, the median of ROUNDS. Results on real
+vectors may differ: the index is tuned on the data it holds, and reports what it found.
 
-At the end the figures stand beside what `raymtr plan` says of a catalog of this size: asked is
-within 30 %. The other benchmarks of the index go on with the folder that --keep names.
+At the end the figures are printed next to the `raymtr plan` of a catalog of this size; the target
+is within 30 %. The other benchmarks of the index reuse the folder that --keep names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CENTRES, SPREAD, SHIFT = 2_000, 0.7, 0.6
 SHARD_ROWS = 100_000
 QUERIES, ROUNDS, HITS = 200, 5, 10
 HELD, ASKED = 1, 2  # seeds: of the tracks' vectors, of the queries
-WITHIN = 0.3  # that a plan may be off
+WITHIN = 0.3  # tolerance of a plan
 Search = Callable[[np.ndarray], list[str]]
 TITLED = Path(__file__).resolve().parents[2] / "shared/data/mtg-jamendo/titled_catalogue.tsv"
 
@@ -71,7 +71,7 @@ def published(folder: str, count: int, dim: int) -> Workspace:
 
 
 def fill_apart(workspace: Workspace, count: int, dim: int) -> None:
-    """`fill` in a process of its own, so that its memory is not taken for the index's."""
+    """`fill` in a separate process, so that its memory is not counted for the index."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         pool.submit(fill, workspace, count, dim).result()
 
@@ -119,7 +119,7 @@ def run(workspace: Workspace, world: World, count: int) -> None:
 
 
 def judge_plan(measured: dict[str, float], count: int, dim: int, *, exact: bool) -> None:
-    """What `raymtr plan` says of a catalog of this size, a window a track, beside what was."""
+    """Prints the `raymtr plan` of this size, one window per track, next to the measurements."""
     plan = plan_capacity(
         Wanted(tracks=count, hours=24, minutes_per_track=1 / 6, dim=dim), exact=exact
     )
@@ -136,7 +136,7 @@ def judge_plan(measured: dict[str, float], count: int, dim: int, *, exact: bool)
 
 
 class Clock:
-    """Seconds, and CPU seconds of this process, since it was made."""
+    """Seconds, and CPU seconds of this process, since its creation."""
 
     def __init__(self) -> None:
         self._began, self._busy = time.perf_counter(), time.process_time()
@@ -146,7 +146,7 @@ class Clock:
 
 
 class World:
-    """Where made vectors lie."""
+    """The distribution of the synthetic vectors."""
 
     def __init__(self, dim: int, *, seed: int) -> None:
         self.rng, self.dim = np.random.default_rng(seed), dim
@@ -163,7 +163,7 @@ class World:
         return unit(around + SPREAD * noise / np.sqrt(self.dim))
 
     def text(self, count: int) -> np.ndarray:
-        """Such vectors, moved as words are: all one way, and each its own."""
+        """Such vectors, shifted as text vectors are: by a common shift and individual noise."""
         noise = self.rng.standard_normal((count, self.dim)) / np.sqrt(self.dim)
         return unit(self.audio(count) + SHIFT * self.shift + SHIFT * noise)
 
@@ -253,7 +253,7 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
     kinds = ("audio", "text")
     asked = {kind: [getattr(world, kind)(QUERIES) for _ in range(ROUNDS)] for kind in kinds}
     rounds: dict[str, list[Round]] = {kind: [] for kind in kinds}
-    for number in range(ROUNDS):  # the kinds in turn: a second of noise hits one round of many
+    for number in range(ROUNDS):  # kinds in turn: a second of noise affects one of many rounds
         for kind in kinds:
             rounds[kind].append(one_round(index, numpy_exact, asked[kind][number]))
     cpu_ms = {}
@@ -272,7 +272,7 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
 
 
 class Round(NamedTuple):
-    """QUERIES queries by the index, and by numpy: milliseconds of each, CPU's of one on average."""
+    """QUERIES queries by the index and by numpy: ms of each query, mean CPU ms per query."""
 
     recall: float
     ms: list[float]
@@ -282,7 +282,7 @@ class Round(NamedTuple):
 
 
 def one_round(index: Search, exact: Search, queries: np.ndarray) -> Round:
-    """Measured one after the other."""
+    """Both measured, one after the other."""
     right, exact_ms, exact_core_ms = timed(exact, queries)
     found, ms, core_ms = timed(index, queries)
     recall = np.mean([len({*a} & {*b}) / HITS for a, b in zip(right, found, strict=True)])
@@ -290,7 +290,7 @@ def one_round(index: Search, exact: Search, queries: np.ndarray) -> Round:
 
 
 def timed(search: Search, queries: np.ndarray) -> tuple[list[list[str]], list[float], float]:
-    """Answers, milliseconds of each, CPU milliseconds of one on average."""
+    """Answers, milliseconds of each, mean CPU milliseconds per query."""
     search(queries[0])
     answers, times = [], []
     busy = time.process_time()

@@ -3,7 +3,7 @@
     python benchmarks/log_mel.py
 
 One thread, CPU time, alternating, in one process. The reference is the formula of TTMR++'s code
-(and Whisper's) on `torch.stft`. Its floor looks at the whole batch, ours at each clip, so outputs
+(and Whisper's) on `torch.stft`. Its floor depends on the whole batch, ours on each clip, so outputs
 are compared clip by clip.
 """
 
@@ -20,7 +20,7 @@ from alternate import alternate, least_and_median
 from raymtr.model.log_mel import LogMel, mel_filters
 from raymtr.specs import AudioSpec
 
-BATCHES = {1: 0.9, 3: 0.5, 8: 0.5, 24: 0.5}  # clips -> the ratio asked for
+BATCHES = {1: 0.9, 3: 0.5, 8: 0.5, 24: 0.5}  # clips -> target ratio
 ROUNDS = 30
 
 

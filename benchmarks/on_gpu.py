@@ -1,14 +1,14 @@
-"""What a GPU computes and how fast, torch alone: a rehearsal before a cluster of them is paid for.
+"""What a GPU computes and how fast, with torch alone: a rehearsal before paying for a cluster.
 
     python benchmarks/on_gpu.py
 
-One table in at most six minutes, on random models of the real sizes (gpu_models): whether vectors
-depend on their batch and how far they stray from a CPU's float32, by precision; the log-mel; the
-embedding actor's own call against a loop over windows that are already on the GPU; the train step
-against a plain torch loop of the same towers and loss; a LoRA step. Contestants run in turn, in
-one process. A part that fails, or is not done in a minute, says so in its row.
+One table in at most six minutes, on random models of the real sizes (gpu_models). It shows whether
+vectors depend on their batch and how far they deviate from a CPU's float32, by precision; the
+log-mel; the embedding actor's own call against a loop over windows that are already on the GPU; the
+train step against a plain torch loop of the same towers and loss; a LoRA step. Contestants run in
+turn, in one process. A part that fails, or takes over a minute, is reported in its row.
 
-Without a GPU everything runs at toy size on the CPU, which proves the script and nothing else.
+Without a GPU everything runs at toy size on the CPU, which tests the script and nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from gpu_speed import embedding, log_mel, lora, training
 from gpu_vectors import vectors
 
-PART_S, TOY_PART_S = 60, 600  # a part is given up after so long; a CPU may be busy
+PART_S, TOY_PART_S = 60, 600  # time limit of a part; a CPU may be busy
 PARTS = {
     "vectors": vectors,
     "log-mel": log_mel,
@@ -68,7 +68,7 @@ def main() -> int:
 
 @contextmanager
 def at_most(seconds: int) -> Iterator[None]:
-    """TimeoutError in the block when it takes longer."""
+    """Raises TimeoutError in the block when it takes longer."""
 
     def late(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")

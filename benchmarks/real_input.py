@@ -3,12 +3,12 @@
     python benchmarks/real_input.py midi  --data ../shared/data/midi       [--steps 160]
     python benchmarks/real_input.py music --data ../shared/data/real_music [--steps 60]
 
-Both walk the whole road (scan, caption, train, embed, index, evaluate) with the laptop recipe and
-print what each job took. `midi` renders ten-second clips of the Nottingham tunes: the melody on the
-instrument the table assigns to it, the chords on a steel-string guitar. A quarter of the tunes is
-held out by a hash of the title, so that a tune written down twice cannot leak. A query has a known
-set of right answers there ("bagpipe", "G major", "6/8", "jig on the bagpipe in G major"), so
-precision is exact. `music` holds out artists, as `scan` does.
+Both run the whole pipeline (scan, caption, train, embed, index, evaluate) with the laptop recipe
+and print the time of each job. `midi` renders ten-second clips of the Nottingham tunes: the melody
+on the instrument the table assigns to it, the chords on a steel-string guitar. A quarter of the
+tunes is held out by a hash of the title, so that a tune with two transcriptions cannot leak. There
+each query has a known set of right answers ("bagpipe", "G major", "6/8", "jig on the bagpipe in G
+major"), so precision is exact. `music` holds out artists, as `scan` does.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class Clock:
 
 
 def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
-    """Every job in order; prints the figures of the catalog's own benchmark."""
+    """Runs every job in order; prints the figures of the catalog's own benchmark."""
     recipe = laptop()
     settings = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=steps))
     with clock("start Ray"):
         start_ray()
-    # LanceDB must not be in a process that forks, and starting Ray forks.
+    # LanceDB must not be loaded in a process that forks, and starting Ray forks.
     from jobs.build_index import build_index
     from jobs.evaluate import describe, evaluate
 
@@ -113,7 +113,7 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
 
 
 def midi_catalog(data: Path, audio: Path) -> pa.Table:
-    """Render the tunes of known instrument; a track a clip, with its truth as extras."""
+    """Renders the tunes of known instrument; one track per clip, with its truth as extras."""
     audio.mkdir(parents=True, exist_ok=True)
     play = Player()
     with open(data / "midi_tracks.csv", newline="", encoding="utf-8") as table:
@@ -146,7 +146,7 @@ def midi_catalog(data: Path, audio: Path) -> pa.Table:
 
 
 class Player:
-    """MIDI files as sound, their melody on a chosen General MIDI instrument."""
+    """Renders MIDI files, with the melody on a chosen General MIDI instrument."""
 
     def __init__(self) -> None:
         import tinysoundfont
@@ -158,7 +158,7 @@ class Player:
     def __call__(
         self, file: Path, program: int, starts_s: tuple[float, ...]
     ) -> Iterator[np.ndarray]:
-        """Clips of CLIP_S from `starts_s`, float32 [frames, 2]; fewer where the tune ends."""
+        """Clips of CLIP_S from `starts_s`, float32 [frames, 2]; fewer if the tune ends earlier."""
         notes = [e for e in self._midi.load(str(file)) if type(e.action).__name__[:4] == "Note"]
         keys = defaultdict(list)
         for event in notes:
@@ -237,7 +237,7 @@ def read_run(path: str) -> dict[str, list[str]]:
 
 
 def exact_benchmark(rows: list[dict[str, Any]]) -> Benchmark:
-    """One query a value of instrument, metre and key, and one a combination that exists twice."""
+    """A query per value of instrument, metre and key, and per combination that exists twice."""
     right: dict[tuple[str, str], set[str]] = defaultdict(set)
     for row in rows:
         for kind in ("instrument", "metre", "key"):

@@ -1,11 +1,11 @@
-"""How well a model knows real music: the tags of real recordings asked for as queries.
+"""Model quality on real music: the tags of real recordings as queries.
 
     python benchmarks/real_music.py --data ../shared/data/real_music [--model musicnn-minilm]
 
-A tag, genre or vocal column's value of at least three tracks is a query; a track's vector is the
-mean of its clips' unit vectors; the figures are the means over queries of nDCG@10 and of the area
-under the ROC curve. Printed beside them: chance (1,000 random rankings), and the same with every
-file 12 dB quieter, and with every second one. Nothing here is trained on.
+A value of the tag, genre or vocal column with at least three tracks is a query. A track's vector is
+the mean of its clips' unit vectors. The figures are the means over queries of nDCG@10 and of the
+area under the ROC curve. Also printed: chance (1,000 random rankings), and the same with every file
+12 dB quieter, and with every second one. Nothing here is trained on.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from raymtr import metrics
 from raymtr.audio import decode
 from raymtr.model.model import Model
 
-FEWEST = 3  # tracks of a tag that is asked for
+FEWEST = 3  # minimum tracks of a queried tag
 QUIETER = 10 ** (-12 / 20)
 
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def read_queries(tracks: list[dict[str, str]]) -> tuple[list[str], np.ndarray]:
-    """Tags that can be asked for, and which tracks have each, bool [queries, tracks]."""
+    """The tags used as queries, and which tracks have each, bool [queries, tracks]."""
     said = [
         {word.strip() for word in row["tags"].split(",")} | {row["genre"], row["vocal"]}
         for row in tracks

@@ -1,11 +1,11 @@
-"""`embed` over a catalog whose every track is embedded already: what finding nothing to do costs.
+"""The cost of `embed` over a catalog whose every track is embedded already.
 
     python benchmarks/resume.py [--tracks 1000000] [--shard-tracks 2048] [--keep FOLDER]
 
-Asked at 10^6 tracks: under 60 s and 4 GiB. The shards are written as the job writes them, with
-vectors from a generator instead of audio: one in a hundred tracks failed. Then the real command
-runs in a process of its own. Seconds are from its start to its end, Python's and torch's imports
-and the model included; memory is the peak PSS of its process tree. What the tracks alone cost is
+Target at 10^6 tracks: under 60 s and 4 GiB. The shards are written as the job writes them, with
+vectors from a generator instead of audio; one in a hundred tracks failed. Then the real command
+runs in a separate process. Seconds are from its start to its end, including the imports of Python
+and torch and the model. Memory is the peak PSS of its process tree. The cost of the tracks alone is
 the slope to a tenth of the size, in the same run.
 """
 
@@ -69,7 +69,7 @@ def measure(folder: str, most: int, shard_tracks: int) -> int:
 
 
 def resume(workspace: Workspace, model: str, count: int) -> tuple[float, float, float]:
-    """Seconds, CPU seconds, peak GiB of the command, whose answer says that nothing was to do."""
+    """Seconds, CPU seconds, peak GiB of the command; its answer must show that nothing was done."""
     place = ("--workspace", workspace.root, "--model", model, "--max-error-rate", "1")
     said, seconds, cpu_s, peak = run_watched("embed", *place)
     assert said["new"] == 0 and said["failed"] > 0, said
@@ -78,7 +78,7 @@ def resume(workspace: Workspace, model: str, count: int) -> tuple[float, float, 
 
 
 def make_finished(workspace: Workspace, folder: str, count: int, shard_tracks: int) -> int:
-    """A catalog and all its embeddings; how many shards."""
+    """Writes a catalog and all its embeddings; returns the number of shards."""
     catalog = made_catalog(count)
     storage.replace_tables(workspace.tracks, check_tracks(catalog))
     model = load_model(folder, audio_only=True)
@@ -87,7 +87,7 @@ def make_finished(workspace: Workspace, folder: str, count: int, shard_tracks: i
     storage.copy_folder(folder, shards.model_folder, last="config.json")
     shards.take()
     rng = np.random.default_rng(0)
-    # Tracks end in another order than they stand in the catalog.
+    # Tracks finish in another order than in the catalog.
     sources = catalog.select(SOURCES).take(rng.permutation(count)).combine_chunks()
     for start in range(0, count, shard_tracks):
         shards.commit(embedded(sources.slice(start, shard_tracks), made_by.dim, rng))
@@ -96,7 +96,7 @@ def make_finished(workspace: Workspace, folder: str, count: int, shard_tracks: i
 
 
 def made_catalog(count: int) -> pa.Table:
-    """Ids, paths and file versions as long as a scan's."""
+    """Ids, paths and file versions of the same length as a scan's."""
     numbers = range(count)
     columns = {
         "track_id": [f"{n * 2_654_435_761 % 2**64:016x}" for n in numbers],
@@ -111,7 +111,7 @@ def made_catalog(count: int) -> pa.Table:
 
 
 def embedded(tracks: pa.Table, dim: int, rng: np.random.Generator) -> pa.Table:
-    """EMBEDDED rows of `tracks`, a window each; some failed."""
+    """EMBEDDED rows of `tracks`, one window each; some failed."""
     count = len(tracks)
     vectors = rng.standard_normal((count, dim), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

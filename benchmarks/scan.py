@@ -1,13 +1,13 @@
-"""What a scan costs against its peers, and a scan after a tagger or a move against the first.
+"""The cost of a scan against peers, and of a rescan after retagging or moving files.
 
     python benchmarks/scan.py [--files 10000] [--rounds 3]
 
-The folder is made on the spot: ten formats, two seconds each, every file with its own title and
-its own sound. Contestants take turns within each round; figures are the CPU and wall time of this
-process. The peers are the least that a scan could do (walk, open, read 64 KiB) and tinytag, where
-`pip install tinytag` brought it, read by as many threads. tinytag takes no digest of the sound.
-Then 1,000 files get another title and 1,000 others another folder: the scan that follows must keep
-every id and every digest, and its cost is given as a ratio to a first scan of the same files.
+The folder is generated: ten formats, two seconds each, every file with its own title and its own
+audio. Contestants take turns within each round. Figures are the CPU and wall time of this process.
+The peers are the minimum that a scan could do (walk, open, read 64 KiB) and tinytag, if installed
+by `pip install tinytag`, with as many threads. tinytag computes no digest of the audio. Then 1,000
+files get another title and 1,000 others another folder. The next scan must keep every id and every
+digest, and its cost is given as a ratio to a first scan of the same files.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FORMATS = {
     ".mka": ("matroska", "libopus"),
     ".aac": ("adts", "aac"),
 }
-SHARES = {".mp3": 10, ".flac": 5, ".m4a": 3, ".ogg": 2, ".opus": 2}  # of the others one each
+SHARES = {".mp3": 10, ".flac": 5, ".m4a": 3, ".ogg": 2, ".opus": 2}  # one of each of the others
 CHANGED = 1_000
 
 
@@ -74,14 +74,14 @@ def one_of(suffix: str, rng: np.random.Generator) -> bytes:
 
 
 def with_own(made: bytes, suffix: str, number: int) -> bytes:
-    """The clip with a title and a sound of its own: some bytes of each are other ones."""
+    """The clip with its own title and audio: some bytes of each are changed."""
     data = bytearray(made.replace(TITLE.encode(), f"{TITLE[:-6]}{number:06}".encode()))
     at = len(data) - 300  # in the last frame or page of audio
     if suffix == ".flac":
         at = 26  # the MD5 of its samples
     elif suffix == ".m4a":
         at = data.find(b"mdat") + 64
-    elif suffix == ".mka":  # behind the first cluster's head
+    elif suffix == ".mka":  # after the first cluster's header
         at = data.find(b"\x1fC\xb6u") + 64
     data[at : at + 8] = number.to_bytes(8, "big")
     return bytes(data)
@@ -100,20 +100,20 @@ def make_folder(root: Path, count: int) -> None:
 
 
 def scan(root: Path, workspace: Path) -> dict[str, int]:
-    """A scan by raymtr; what it says of the files."""
+    """A scan by raymtr; its counts of files."""
     opened = Workspace.open(str(workspace), create=True)
     counts: dict[str, int] = scan_catalog(opened, laptop(), str(root))["files"]
     return counts
 
 
 def first_scan(root: Path) -> None:
-    """Into a workspace that was not there."""
+    """A scan into a new workspace."""
     with tempfile.TemporaryDirectory() as folder:
         scan(root, Path(folder) / "workspace")
 
 
 def walk_and_read(root: Path) -> None:
-    """The least that a reader of files does."""
+    """The minimum that a reader of files does."""
 
     def read(path: str) -> int:
         with open(path, "rb", buffering=0) as file:
@@ -146,7 +146,7 @@ def cpu_s() -> float:
 
 
 def sounds(workspace: Path) -> pa.Table:
-    """What must stay: the ids, each with the digest of its sound."""
+    """What must not change: the ids, each with the digest of its audio."""
     tracks = storage.read_tables(
         Workspace.open(str(workspace)).tracks, ("track_id", "audio_digest")
     )
@@ -154,14 +154,14 @@ def sounds(workspace: Path) -> pa.Table:
 
 
 def retag(root: Path, count: int) -> None:
-    """Give the first `count` files other titles, as a tagger does: the file is written again."""
+    """Gives the first `count` files other titles, as a tagger does: by rewriting the file."""
     for path in sorted(path for path in root.rglob("*") if path.is_file())[:count]:
         old = TITLE[:-6].encode()
         path.write_bytes(path.read_bytes().replace(old, old.upper()))
 
 
 def move(root: Path, count: int) -> None:
-    """Put the last `count` files into another folder."""
+    """Moves the last `count` files to another folder."""
     paths = sorted(path for path in root.rglob("*") if path.is_file())[-count:]
     (root / "moved").mkdir()
     for path in paths:
@@ -169,7 +169,7 @@ def move(root: Path, count: int) -> None:
 
 
 def peers(root: Path) -> dict[str, Callable[[], object]]:
-    """Who scans, by name."""
+    """The contestants by name."""
     sides: dict[str, Callable[[], object]] = {
         "raymtr scan": lambda: first_scan(root),
         "walk and read 64 KiB": lambda: walk_and_read(root),
@@ -180,7 +180,7 @@ def peers(root: Path) -> dict[str, Callable[[], object]]:
 
 
 def compare(folder: Path, files: int, rounds: int) -> None:
-    """Print a first scan beside the peers, then later scans beside a first one."""
+    """Prints a first scan against the peers, then later scans against a first one."""
     root, workspace = folder / "music", folder / "workspace"
     make_folder(root, files)
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
@@ -219,7 +219,7 @@ def cpu_of(work: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,15 +1,14 @@
-"""A whole search over 10^6 tracks: time by kind of query, by selectivity of a filter, and by
-retriever.
+"""A whole search over 10^6 tracks: time by kind of query, filter selectivity and retriever.
 
     python benchmarks/search_scale.py [--tracks 1000000] [--keep FOLDER]
 
 The catalog, vectors and text-like queries are those of `index_scale.py`; FOLDER may be one that it
-or this script filled before. The sentence of a query is not encoded: its vector is given, so what
-is timed is understanding, search, fusion and the rows of ten hits, on one client. Beside each
-filter stand LanceDB called directly with its defaults (20 probes, no refinement), and the recall of
-both against an exact scan of the rows the filter lets through.
+or this script filled before. The sentence of a query is not encoded: its vector is given. The time
+therefore covers understanding, search, fusion and the rows of ten hits, with one client. For each
+filter it also shows LanceDB called directly with its defaults (20 probes, no refinement), and the
+recall of both against an exact scan of the rows that pass the filter.
 
-Asked: the fusion of four retrievers takes at most 1.5 times its slowest retriever alone.
+Target: the fusion of four retrievers takes at most 1.5 times its slowest retriever alone.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def percentiles(run: Callable[[int], Any]) -> tuple[list[Any], str]:
-    """What each of the QUERIES gave, and its times in words."""
+    """The results of the QUERIES, and their times as text."""
     answers, times = [run(0)], []
     busy, started = time.process_time(), time.perf_counter()
     for number in range(1, QUERIES):
@@ -75,7 +74,7 @@ def percentiles(run: Callable[[int], Any]) -> tuple[list[Any], str]:
 
 
 def by_kind(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
-    """Every kind of query through the whole of the search."""
+    """Every kind of query through the whole search."""
     asked: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "description": lambda row: {"text": " ".join(row["tags"][:3])},
         "title by artist": lambda row: {"text": f"{row['title']} by {row['artist']}"},

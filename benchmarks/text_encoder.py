@@ -2,9 +2,9 @@
 
     python benchmarks/text_encoder.py --workspace demo-workspace
 
-MiniLM is timed with the weights of its package, roberta-base with random ones (time does not
-depend on them). What int8 changes is asked of the workspace's own model and table: for each
-caption, how many of the ten nearest tracks stay.
+MiniLM is timed with the weights of its package, roberta-base with random ones (time does not depend
+on them). The effect of int8 is measured on the workspace's own model and table: for each caption,
+how many of the ten nearest tracks stay.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LEAST_OVERLAP = 0.95
 
 
 def roberta() -> TextTower:
-    """roberta-base's sizes, MiniLM's tokenizer (ids below 30,522 are words of both)."""
+    """roberta-base's sizes with MiniLM's tokenizer (ids below 30,522 are valid in both)."""
     from transformers import RobertaConfig, RobertaModel
 
     sizes = RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1)
@@ -41,7 +41,7 @@ def roberta() -> TextTower:
 
 
 def faster(tower: nn.Module) -> tuple[float, float, float]:
-    """Plain milliseconds, and how many times faster int8 is by minimum and by median."""
+    """Plain milliseconds, and the speed-up of int8 by minimum and by median."""
     ids = torch.randint(1000, 30_000, (1, TOKENS), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(ids)
     quantized = Int8TextTower(tower)
@@ -60,7 +60,7 @@ def faster(tower: nn.Module) -> tuple[float, float, float]:
 
 
 def overlap(workspace: str) -> tuple[int, float]:
-    """Captions asked, and the share of their ten nearest tracks that int8 keeps."""
+    """Number of captions queried, and the share of their ten nearest tracks that int8 keeps."""
     searcher = Searcher(workspace)
     captions = storage.read_tables(searcher.workspace.captions, ["caption"])["caption"].to_pylist()
     vectors = searcher.table.all_vectors()[1]

@@ -1,14 +1,14 @@
-"""The step inside Ray Train against the bare torch step over the same batches, held in memory.
+"""The step inside Ray Train against the bare torch step over the same batches, kept in memory.
 
     python benchmarks/train_step.py [--rounds 3] [--steps 12] [--set train.global_batch=32]
 
-A B A B: (A) build the towers and step over batches that were made beforehand; (B) `train_towers`
-itself, whose every step draws its sentences and cuts its clips from the decoded cache. Both do
-the same arithmetic, so their losses must agree, and in both an idle thread sleeps: so our Ray
-workers are set (OMP_WAIT_POLICY), for the sake of busy neighbours; on idle cores sleeping costs
-some 7 % of the step. The ratio is bare over Ray Train's, of the
-median step and of CPU-seconds a step; start-up, validation and checkpoints are left out, the two
-first steps of each round too. Below 0.95 is a miss.
+A B A B: (A) builds the towers and steps over batches prepared in advance. (B) is `train_towers`
+itself, whose every step draws its sentences and cuts its clips from the decoded cache. Both do the
+same arithmetic, so their losses must agree. In both, idle threads sleep, because our Ray workers
+are configured that way (OMP_WAIT_POLICY) for the sake of busy neighbours. On idle cores sleeping
+costs some 7 % of the step. The ratio is bare over Ray Train's, of the median step and of
+CPU-seconds per step. Start-up, validation, checkpoints and the two first steps of each round are
+excluded. Below 0.95 is a miss.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def bare_steps(workspace: Workspace, settings: Settings, run: str) -> list[dict[str, float]]:
-    """The same steps over the same batches, all made before the first."""
+    """The same steps over the same batches, all prepared before the first."""
     tracks = storage.read_tables(f"{workspace.run(run)}/tracks")
     tracks = tracks.filter(pc.equal(tracks["split"], "train"))
     towers = build_towers(settings.towers, seed=settings.train.seed)

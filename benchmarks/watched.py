@@ -1,4 +1,4 @@
-"""A raymtr command in a process of its own: its answer, its time, what it took, if it grew."""
+"""Runs a raymtr command in a separate process: its answer, time, resources, and memory growth."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def judge_growth(peaks: list[float]) -> None:
 
 
 def children_s() -> float:
-    """CPU seconds of all processes that were started here and have ended."""
+    """CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

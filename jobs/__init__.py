@@ -1,1 +1,1 @@
-"""One page a job: its arguments, the Ray pipeline spelled out, the write."""
+"""The jobs, one file each: its arguments, its Ray pipeline, its output."""

@@ -1,19 +1,19 @@
 """The command line: `raymtr <verb>`, the same as `python -m jobs.<name>`.
 
-A verb is a job module; this file knows only what all of them share: the common arguments, the
-settings, the workspace, and what each outcome means as an exit status. Answers go to stdout,
+A verb is a job module. This file contains only what all verbs share: the common arguments, the
+settings, the workspace, and the mapping of outcomes to exit statuses. Answers go to stdout,
 everything else to stderr. Job modules are imported when their verb is called, so that `raymtr
 --help` is instant.
 
-Exit status; only at 75 is it of use to try again before somebody changed something:
+Exit status; a retry without any change is useful only after 75:
 
     0   done
-    1   failed: this machine or this data cannot give it, or a bug (then with a traceback)
-    2   wrong use or wrong input
+    1   failed: the machine or the data does not allow it, or a bug (then with a traceback)
+    2   wrong usage or wrong input
     3   finished, but more than --max-error-rate of the rows failed
-    75  the cluster, a node or the object store was lost; the same command goes on where it was
+    75  the cluster, a node or the object store was lost; the same command resumes
         (EX_TEMPFAIL)
-    130 stopped by Ctrl-C; the same command goes on
+    130 stopped by Ctrl-C; the same command resumes
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from raymtr.progress import Progress
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
 
-VERBS = {  # verb -> its job module and what it does; kept here so that --help imports no job
+VERBS = {  # verb -> its job module and help; here so that --help imports no job
     "scan": ("scan_catalog", "a folder of audio or a manifest becomes the catalog"),
     "finetune": ("finetune_captioner", "teach a language model to write captions from tags"),
     "caption": ("write_captions", "tags become sentences"),
@@ -57,12 +57,12 @@ VERBS = {  # verb -> its job module and what it does; kept here so that --help i
     "plan": ("plan", "machines, memory, disk and time that a catalog of some size needs"),
     "doctor": ("doctor", "what works on this machine and what does not"),
 }
-CURES = {  # by the system's words, which Lance and Arrow repeat
+CURES = {  # keyed by errno, whose text Lance and Arrow repeat
     errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
     errno.EACCES: "it takes rights to read and write there",
     errno.EROFS: "choose a folder that can be written, such as another --workspace",
 }
-STORE_IS_AWAY = (  # in Arrow's words for what its client gave up to try again
+STORE_IS_AWAY = (  # in Arrow's error text, after its client has stopped retrying
     "AWS Error NETWORK_CONNECTION",
     "AWS Error SLOW_DOWN",
     "AWS Error SERVICE_UNAVAILABLE",
@@ -71,17 +71,17 @@ STORE_IS_AWAY = (  # in Arrow's words for what its client gave up to try again
     "AWS Error THROTTLING",
 )
 GO_ON = "the same command goes on where it was"
-WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo makes workspaces of its own
+WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo creates its own workspaces
 MAKES_WORKSPACE = {"scan", "finetune", "fetch"}
 
 FAILED, WRONG_USE, TOO_MANY_ERRORS = 1, 2, 3
 LOST = os.EX_TEMPFAIL
 LEAST_STORE, STORE_PER_CORE = 512 << 20, 128 << 20  # bytes
-STOPPED = 128 + signal.SIGINT  # as a shell says it
+STOPPED = 128 + signal.SIGINT  # the shell convention
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the process's exit status."""
+    """Runs one verb and returns the process's exit status."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments[:1] == ["--version"]:
         print(raymtr.__version__)
@@ -97,13 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_as_module(file: str) -> NoReturn:
-    """What `python -m jobs.<name>` does: the verb whose job stands in `file`."""
+    """Runs the verb whose job is in `file`, for `python -m jobs.<name>`."""
     verb = next(verb for verb, (name, _) in VERBS.items() if name == Path(file).stem)
     sys.exit(run_verb(verb, sys.argv[1:]))
 
 
 def overview() -> str:
-    """What `raymtr --help` prints."""
+    """The text of `raymtr --help`."""
     lines = ["raymtr finds music by words.", "", "usage: raymtr <verb> [arguments]", ""]
     for verb, (_, purpose) in VERBS.items():
         lines.append(f"  {verb:10} {purpose}")
@@ -111,13 +111,13 @@ def overview() -> str:
 
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
-    """Parse, run and report one verb; the exit status."""
+    """Parses the arguments of one verb, runs it and reports the answer; returns the exit status."""
     os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(object_store_bytes()))
     module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
     arguments = parser_of(verb, module).parse_args(argv)
     set_up_console(verbose=arguments.verbose)
-    # Ray repeats its workers' words, and its own, on stdout, some when the process ends (its
-    # hook was registered by the import above, so ours runs first); stdout is for the answer alone.
+    # Ray prints its workers' output and its own on stdout, some of it at process exit. The import
+    # above registered Ray's exit hook, so this one runs first. stdout is for the answer alone.
     atexit.register(setattr, sys, "stdout", sys.stderr)
     try:
         with contextlib.redirect_stdout(sys.stderr):
@@ -149,14 +149,14 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
 
 
 def _known_errors() -> tuple[type[Exception], ...]:
-    """What `judge` may know; asked once something was raised, so that Ray costs nothing."""
+    """The errors that `judge` may know. Called only after an error, so Ray costs nothing."""
     of_ray = (sys.modules["ray.exceptions"].RayError,) if "ray.exceptions" in sys.modules else ()
     return (InputError, UnusableError, LostError, OSError, *of_ray)
 
 
 def judge(error: Exception) -> tuple[int, str] | None:
-    """Exit status and sentence of an error; None of one that only its traceback explains."""
-    cause = getattr(error, "cause", error)  # of what was raised in one of Ray's tasks
+    """Exit status and message of an error; None for one that needs its traceback."""
+    cause = getattr(error, "cause", error)  # the cause, if raised in a Ray task
     text = "; ".join(
         [str(cause), *(cure for code, cure in CURES.items() if os.strerror(code) in str(cause))]
     )
@@ -183,7 +183,7 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _stopped(verb: str) -> int:
-    """Ctrl-C: how far it came, instead of where in Ray it was."""
+    """Reports the progress at Ctrl-C, instead of a stack trace inside Ray."""
     at = Progress.latest
     far = f" at {at.done} of {at.total} {at.unit}; the same command goes on" if at else ""
     print(f"raymtr {verb}: stopped{far}", file=sys.stderr)
@@ -191,12 +191,12 @@ def _stopped(verb: str) -> int:
 
 
 def object_store_bytes() -> int:
-    """Of a local Ray, which takes its own share of memory up to this: blocks for every core."""
+    """Upper limit of a local Ray's object store, bytes: enough for blocks on every core."""
     return max(LEAST_STORE, STORE_PER_CORE * (os.cpu_count() or 1))
 
 
 def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Open what the verb needs and run it."""
+    """Opens what the verb needs and runs it."""
     settings = load_settings(
         arguments.recipe,
         config=arguments.config,
@@ -214,7 +214,7 @@ def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> 
 
 
 def parser_of(verb: str, module: ModuleType) -> argparse.ArgumentParser:
-    """The verb's own arguments and the common ones."""
+    """The parser with the verb's own arguments and the common ones."""
     parser = argparse.ArgumentParser(
         prog=f"raymtr {verb}",
         description=VERBS[verb][1],

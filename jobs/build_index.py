@@ -1,8 +1,8 @@
 """`raymtr index`: embeddings + catalog + captions -> a published LanceDB build.
 
-All of the catalog is built anew into tables of their own, checked, and put live by one pointer
-(raymtr.index.publish); searchers see the old build until then. Ray has nothing to do here: one
-writer loads a million tracks in seconds, and two writers would double rows.
+The whole catalog is built into new tables, checked, and made live by replacing one pointer
+(raymtr.index.publish). Searchers see the old build until then. Ray is not used: one writer loads a
+million tracks in seconds, and two writers would duplicate rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXAMPLE = "raymtr index --workspace w"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `index` alone."""
+    """Adds the arguments of `index`."""
     parser.add_argument(
         "--model", metavar="FINGERPRINT", help="whose embeddings; else the last that finished"
     )
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     if arguments.rollback:
         with index_lock(workspace):
             return _answer(roll_back(workspace), workspace)
@@ -70,13 +70,13 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 def build_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """Publish the catalog with the vectors of one model.
+    """Publishes the catalog with the vectors of one model.
 
-    A track with audio that has no vector (not embedded yet, or failed) is left out and counted; a
-    track known by words alone is in. Raises InputError where there is nothing to publish.
+    A track with audio but without a vector (not embedded yet, or failed) is left out and counted. A
+    track without audio is included. Raises InputError if there is nothing to publish.
     """
     started = time.monotonic()
-    with index_lock(workspace):  # before it reads: a track deleted meanwhile must stay deleted
+    with index_lock(workspace):  # locks before reading: a track deleted meanwhile must stay deleted
         catalog, shards, left_out = read_inputs(workspace, fingerprint)
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
         if storage.exists(workspace.live_pointer):
@@ -92,7 +92,7 @@ def build_index(
 def explain_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
 ) -> dict[str, Any]:
-    """The index `build_index` would choose, and why."""
+    """The index that `build_index` would choose, and why."""
     catalog, shards, _ = read_inputs(workspace, fingerprint)
     vectors = len(catalog) - catalog["uri"].null_count
     dim = shards.made_by.dim if shards else 0
@@ -103,7 +103,7 @@ def explain_index(
 def read_inputs(
     workspace: Workspace, fingerprint: str | None
 ) -> tuple[pa.Table, EmbeddingStore | None, int]:
-    """The tracks to publish, the shards of their vectors, and how many tracks have none yet."""
+    """The tracks to publish, the shards of their vectors, and the count of tracks without one."""
     catalog = storage.read_tables(workspace.tracks)
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
@@ -136,7 +136,7 @@ def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     if "index" not in answer:
         return change_index.describe(answer)
     index = answer["index"]

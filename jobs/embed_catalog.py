@@ -1,12 +1,12 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
-The pipeline stands in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and
-bring the small result back to this driver, which alone writes it (raymtr.embeddings.store
-says why). Killed at any moment and run again, the job goes on with what no committed shard holds.
+The pipeline is in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and return
+the small results to this driver, which is the only writer (see raymtr.embeddings.store). If the job
+is killed and run again, it continues with the tracks that no committed shard contains.
 
-Ray's own checkpoint is not used: it guards one `write_parquet`, and a track here becomes rows of
-three tables that must appear together. Given up with it: the ids and URIs of the catalog pass
-through the driver, some hundred bytes a track.
+Ray's own checkpoint is not used. It covers one `write_parquet`, and a track here becomes rows of
+three tables that must appear together. Trade-off: the ids and URIs of the catalog pass through the
+driver, some hundred bytes per track.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
-MOST_BLOCK_BYTES = 32 << 20  # decoded audio handed to an actor at once; a long track may be more
+MOST_BLOCK_BYTES = 32 << 20  # decoded audio per actor call; a long track may exceed it
 SKIPPED_ALL: dict[str, Any] = {
     "embedded": 0,
     "failed": 0,
@@ -54,7 +54,7 @@ DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `embed` alone."""
+    """Adds the arguments of `embed`."""
     parser.add_argument(
         "--model",
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
     return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
@@ -83,19 +83,18 @@ def embed_catalog(
     model: str | None = None,
     retry: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Embed every track of the catalog that has audio and no vector of this model yet.
+    """Embeds every track of the catalog that has audio and no vector of this model yet.
 
-    A track whose file has changed since counts as new. `retry` names codes of the dead letter
-    whose tracks are to be tried again. A catalog of words alone needs no model: all of it is
-    skipped. It starts with `embed.min_actors` replicas, or all, and takes more as nodes come.
-    Raises InputError where there is no catalog or no model, UnusableError where GPUs are asked for
-    and absent.
+    A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
+    retried. A catalog without audio needs no model: all its tracks are skipped. The job starts with
+    `embed.min_actors` replicas, or all, and adds more as nodes join. Raises InputError if there is
+    no catalog or no model, UnusableError if GPUs are requested and absent.
     """
     started = time.monotonic()
     catalog = read_catalog(workspace)
     if catalog["uri"].null_count == len(catalog):
         return SKIPPED_ALL | {"skipped": len(catalog)}
-    if settings.embed.use_gpu:  # before anything is touched
+    if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(fewest_actors(settings.embed))
     source = choose_model(workspace, model)
@@ -134,10 +133,10 @@ def embed_catalog(
 def embed_pipeline(
     tracks: pa.Table, shards: EmbeddingStore, spec: AudioSpec, embed: EmbedSpec
 ) -> ray.data.Dataset:
-    """Rows of SOURCES -> EMBEDDED rows, streaming through the cluster.
+    """Rows of SOURCES -> EMBEDDED rows, streamed through the cluster.
 
-    Without GPUs both steps ask for the same, so Ray fuses them: a decoded track never leaves its
-    actor. With GPUs decoding is a stage of its own, which Ray spreads over all free cores.
+    Without GPUs both steps request the same resources, so Ray fuses them and a decoded track never
+    leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores.
     """
     import ray.data
 
@@ -158,7 +157,7 @@ def embed_pipeline(
             EmbedTracks,
             fn_constructor_args=(shards.model_folder, shards.made_by),
             fn_constructor_kwargs={"device": device, "threads": embed.threads},
-            batch_size=embed.tracks_per_block if embed.use_gpu else None,  # a CPU gains nothing
+            batch_size=embed.tracks_per_block if embed.use_gpu else None,  # no benefit on a CPU
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(
                 min_size=fewest_actors(embed), max_size=embed.actors
@@ -170,23 +169,24 @@ def embed_pipeline(
 
 
 def actor_cores(embed: EmbedSpec) -> float:
-    """Cores one actor reserves: its threads, or less, so that tasks find a core somewhere.
+    """Cores that one actor reserves: its threads, or less, so that tasks always find a free core.
 
-    A task needs a whole core on one node. However the actors are spread, some node has one if, over
-    all, as many are left as there are nodes (pigeonhole); one core of the cluster is not enough:
-    two nodes of one core with half an actor's core each leave no task a place, and nothing moves.
+    A task needs a whole core on one node. By the pigeonhole principle some node has one, for any
+    placement of the actors, if as many cores are left in total as there are nodes. One core left in
+    the cluster is not enough: two nodes of one core with half an actor's core each leave no room
+    for a task, and the pipeline blocks.
     """
     import ray
 
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     working = [cores for cores in nodes if cores >= 1]
-    if not working:  # nothing has joined yet; an autoscaler will see what is asked for
+    if not working:  # no node has joined yet; an autoscaler sees this request
         return embed.threads
     return float(min(embed.threads, (sum(working) - len(working)) / fewest_actors(embed)))
 
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
-    """Path or name of the model asked for, else of the newest run's, else DEFAULT_MODEL."""
+    """Path or name of the requested model, else of the newest run's, else DEFAULT_MODEL."""
     if model:
         return workspace.model(model)
     if newest := workspace.newest_model():
@@ -198,7 +198,7 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
 ) -> dict[str, Any]:
-    """What `embed` would do: tracks, hours of audio and bytes to write; nothing is run."""
+    """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
     spec = loaded.spec
@@ -219,7 +219,7 @@ def plan_embedding(
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     if "hours" in answer:
         guess = answer["tracks_of_unknown_length"]
         return (

@@ -1,14 +1,15 @@
-"""`raymtr evaluate`: how well tracks are found, captions written, questions answered.
+"""`raymtr evaluate`: quality of retrieval, of captions and of query answers.
 
-**tracks**: a benchmark, asked of the live towers and of search -> figures and TREC files.
+**tracks**: runs a benchmark on the live towers and on search -> figures and TREC files.
 
-Two columns over the same queries and the same pool. *towers*: the text tower's vector against
-each track's, nothing else. *search*: what a user of `raymtr search` gets, names, words and artist
-graph included. This file makes ranked lists; what they are worth is raymtr.evaluation's business.
+Two systems get the same queries and the same pool. *towers* compares the text tower's vector with
+each track's vector, and uses nothing else. *search* is what a user of `raymtr search` gets,
+including names, full text and the artist graph. This file creates ranked lists; raymtr.evaluation
+computes the metrics.
 
-No Ray: it is seconds of work on vectors that are already there. Written to `evaluation/`:
-`metrics.json`, a TREC run a column, and the benchmark itself, so that others can recompute the
-figures or ask the same again.
+Ray is not used: this is seconds of work on existing vectors. Output in `evaluation/`:
+`metrics.json`, a TREC run per system, and the benchmark itself, so that others can recompute the
+figures or repeat the queries.
 
 **captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
 queries --file F`) jobs.evaluate_queries.
@@ -44,16 +45,16 @@ EXAMPLE = "raymtr evaluate --workspace w --split test"
 WHAT = ("tracks", "captions", "queries")
 PARTS: dict[str, Any] = {"captions": evaluate_captions, "queries": evaluate_queries}
 SYSTEMS = ("towers", "search", "both")
-# Of the queries drawn and of the intervals. Not train.seed: runs of other seeds must meet the same
-# queries to be compared.
+# Seed of the sampled queries and of the intervals. Not train.seed: runs with other seeds must get
+# the same queries to be comparable.
 SEED = 0
-MARK = "*"  # of figures over tracks that the model was trained on
-QUERIES_AT_ONCE = 64  # rows of the score matrix held at a time
+MARK = "*"  # marks figures over tracks that the model was trained on
+QUERIES_AT_ONCE = 64  # rows of the score matrix in memory at a time
 BELOW_EVERY_COSINE = -2.0  # the score of a track without a vector
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `evaluate` alone."""
+    """Adds the arguments of `evaluate`."""
     parser.add_argument(
         "what", nargs="?", choices=WHAT, default="tracks", help="what is measured (default: tracks)"
     )
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     for name, part in PARTS.items():
         if name != arguments.what and (given := part.given(arguments)):
             option = next(iter(given)).replace("_", "-")
@@ -99,10 +100,10 @@ def evaluate(
     system: str = "both",
     out: str | None = None,
 ) -> dict[str, Any]:
-    """Figures of the live tables by kind of query, beside the chance level.
+    """Figures of the live tables by kind of query, next to the chance level.
 
-    The benchmark is drawn from the catalog's `split`, or read from the folder `benchmark`.
-    Raises InputError where there is no catalog, no live table or nothing to ask.
+    The benchmark is drawn from the catalog's `split`, or read from the folder `benchmark`. Raises
+    InputError if there is no catalog, no live table or no query.
     """
     if system not in SYSTEMS:
         raise InputError(f"system is one of {', '.join(SYSTEMS)}; got {system!r}")
@@ -143,7 +144,7 @@ def evaluate(
 def seen_in_training(
     searcher: Searcher, benchmark: Benchmark, catalog: pa.Table
 ) -> dict[str, Any] | None:
-    """What of the benchmark the live tables' model was trained on; None where no model made any."""
+    """Which of the benchmark's tracks the live model was trained on; None if no model is used."""
     fingerprint = searcher.build.fingerprint
     if fingerprint is None:
         return None
@@ -152,7 +153,7 @@ def seen_in_training(
 
 
 def training_notes(seen: dict[str, Any] | None, pool: int) -> list[str]:
-    """The same in words, where there is anything to be told."""
+    """The same as text, if there is anything to report."""
     if seen is None:
         return []
     if seen["pool"] is None:
@@ -194,7 +195,7 @@ def rank_by_towers(searcher: Searcher, benchmark: Benchmark) -> tuple[Run, int]:
 
 
 def rank_by_search(searcher: Searcher, benchmark: Benchmark, catalog: pa.Table) -> Run:
-    """All that search finds in the pool for every query, best first."""
+    """All tracks of the pool that search finds for every query, best first."""
     where = pool_filter(benchmark.pool, catalog)
     pool = set(benchmark.pool)
     progress = Progress("search", len(benchmark.queries), unit="queries")
@@ -207,9 +208,9 @@ def rank_by_search(searcher: Searcher, benchmark: Benchmark, catalog: pa.Table) 
 
 
 def pool_filter(pool: Sequence[str], catalog: pa.Table) -> str | None:
-    """The filter that lets the pool through, where a split is the pool.
+    """The filter that selects the pool, if the pool is a split.
 
-    Any other pool is searched within the whole catalog, and what is not in it is skipped.
+    For any other pool the whole catalog is searched, and tracks outside the pool are skipped.
     """
     for split in SPLITS:
         ids = catalog.filter(pc.equal(catalog["split"], split))["track_id"].to_pylist()
@@ -221,7 +222,7 @@ def pool_filter(pool: Sequence[str], catalog: pa.Table) -> str | None:
 def write_files(
     folder: str, benchmark: Benchmark, runs: dict[str, Run], answer: dict[str, Any]
 ) -> dict[str, str]:
-    """The benchmark, a TREC run a system, and the figures; the URIs written."""
+    """Writes the benchmark, a TREC run per system and the figures; returns the URIs."""
     save_benchmark(benchmark, folder)
     files = {"queries": f"{folder}/{QUERIES}", "qrels": f"{folder}/{QRELS}"}
     for name, run in runs.items():
@@ -234,7 +235,7 @@ def write_files(
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """A line a system and kind, the chance level under them; the other parts have their own."""
+    """A line per system and kind, then the chance level; the other parts have their own."""
     if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
     if "classes" in answer:

@@ -1,7 +1,7 @@
-"""`raymtr evaluate captions`: sentences of several systems for the same tags, against people's.
+"""`raymtr evaluate captions`: captions of several systems against human ones, for the same tags.
 
-Written to `evaluation/`: `captions.json` and, for reading side by side, `captions.jsonl`. `--blind`
-writes a page to read without knowing who wrote what, `captions-blind.html`, and its key apart;
+Output in `evaluation/`: `captions.json` and, for reading side by side, `captions.jsonl`. `--blind`
+writes a page that hides who wrote what, `captions-blind.html`, and its key in a separate file.
 `--scores` reads what the reader saved.
 """
 
@@ -35,7 +35,7 @@ SEED = 0  # of the tags' order and of the intervals
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
-    """Arguments of captions alone."""
+    """Adds the arguments of `captions`."""
     parser.add_argument(
         "--pairs",
         metavar="JSONL",
@@ -67,20 +67,20 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of them that were given."""
+    """The arguments of `captions` that were given."""
     values = {name: getattr(arguments, name) for name in OWN}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     asked = given(arguments)
     files = _named_files(asked.pop("captions", ()))
     return evaluate_captions(workspace, files=files, out=arguments.out, **asked)
 
 
 def _named_files(arguments: Sequence[str]) -> dict[str, str]:
-    """NAME=FILE each, every name once and none of those that are made here."""
+    """Parses NAME=FILE arguments; names must be unique and not those of built-in systems."""
     files: dict[str, str] = {}
     for argument in arguments:
         name, _, uri = argument.partition("=")
@@ -107,12 +107,12 @@ def evaluate_captions(
     scores: str | None = None,
     out: str | None = None,
 ) -> dict[str, Any]:
-    """Figures of each system's captions (`files`: name -> where) beside a template's and the tags.
+    """Figures of each system's captions (`files`: name -> where) next to a template's and the tags.
 
-    `pairs` are the ones that `finetune` held out, where not given, and `files` the workspace's
-    captions; `base` reads them, too. With `blind`, a page of so many pairs and its key are written
-    beside; with `scores`, a reader's marks of that page are all that is answered. Raises InputError
-    where there is nothing to compare.
+    `pairs` defaults to the pairs that `finetune` held out, `files` to the workspace's captions.
+    `base` reads them too. With `blind`, a page of that many pairs and its key are also written.
+    With `scores`, the answer contains only a reader's marks of that page. Raises InputError if
+    there is nothing to compare.
     """
     folder = out or workspace.path("evaluation")
     key = f"{folder}/captions-blind-key.json"
@@ -153,7 +153,7 @@ def evaluate_captions(
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """A line a system."""
+    """A line per system."""
     if "read" in answer:
         return "\n".join(
             f"{name:20}{row['read']:5} read  fluency {row['fluency']:.2f}  faithfulness "

@@ -1,7 +1,7 @@
-"""`raymtr evaluate queries --file F`: how many of some queries are answered right, by class.
+"""`raymtr evaluate queries --file F`: the share of queries that are answered right, by class.
 
-The file holds queries as people type them with checks on the first hits (its format stands in
-raymtr.evaluation.query_battery). Where it names workspaces, `--only` takes those of one. Written to
+The file contains queries as people type them, with checks on the first hits (format:
+raymtr.evaluation.query_battery). If it names workspaces, `--only` selects those of one. Output:
 `evaluation/queries.json`.
 """
 
@@ -30,7 +30,7 @@ HITS = 10
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
-    """Arguments of queries alone."""
+    """Adds the arguments of `queries`."""
     parser.add_argument("--file", metavar="JSONL", help="queries with checks, a line each")
     parser.add_argument(
         "--only", metavar="NAME", help="of the file only the lines whose `workspace` is this"
@@ -38,13 +38,13 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Those of them that were given."""
+    """The arguments of `queries` that were given."""
     values = {name: getattr(arguments, name) for name in OWN}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     if arguments.file is None:
         raise InputError("`raymtr evaluate queries` needs --file: queries with checks, JSON lines")
     return evaluate_queries(workspace, arguments.file, only=arguments.only, out=arguments.out)
@@ -53,9 +53,9 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
 def evaluate_queries(
     workspace: Workspace, file: str, *, only: str | None = None, out: str | None = None
 ) -> dict[str, Any]:
-    """Shares of right answers by class with their Wilson intervals, and every wrong one.
+    """Shares of right answers by class with their Wilson intervals, and every wrong answer.
 
-    Raises InputError where the file is missing, malformed, or has no line to ask.
+    Raises InputError if the file is missing or malformed, or contains no query to run.
     """
     if not storage.exists(file):
         raise InputError(f"nothing stands at {file}; expected queries with checks, JSON lines")
@@ -100,7 +100,7 @@ def _ask(searcher: Searcher, query: BatteryQuery) -> Told:
 
 
 def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
-    """Of each artist those that the graph puts beside it, in lower case."""
+    """For each artist, its neighbours in the artist graph, in lower case."""
     found = {}
     for artist in artists:
         key = name_key(artist) or ""
@@ -136,7 +136,7 @@ def _wrong(query: BatteryQuery, told: Told, failed: list[str]) -> dict[str, Any]
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """A line a class, then a line a wrong query."""
+    """A line per class, then a line per wrong query."""
     lines = [f"{'class':48}{'right':>7}{'of':>5}{'share':>8}  95 % (Wilson)"]
     for name, figures in answer["classes"].items():
         low, high = figures["interval"]

@@ -1,7 +1,7 @@
-"""`raymtr fetch`: a model or text tower comes into the workspace, before a job needs it offline.
+"""`raymtr fetch`: copies a model or text tower into the workspace, for jobs that run offline.
 
-What it may be, and where it is looked for, stands in raymtr.model.fetched. `train` fetches its
-text tower by itself on first use; this verb is for machines whose jobs have no network.
+raymtr.model.fetched defines what can be fetched and from where. `train` fetches its text tower by
+itself on first use; this verb is for machines whose jobs have no network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EXAMPLE = "raymtr fetch roberta-base --workspace w"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `fetch` alone."""
+    """Adds the arguments of `fetch`."""
     parser.add_argument(
         "name",
         help="ttmrpp, clap-general, or a text encoder or Llama-family base: a hub name or a folder",
@@ -24,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
-    from raymtr.model.fetched import fetch  # torch
+    """The command-line entry point."""
+    from raymtr.model.fetched import fetch  # imports torch
 
     return fetch(arguments.name, workspace)
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     came = f"from {answer['source']}" if answer["new"] else "already here"
     licence = answer["licence"] or "not stated"
     return f"{answer['name']}, a {answer['kind']}, {came}; licence: {licence}\n{answer['folder']}"

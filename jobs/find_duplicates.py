@@ -1,7 +1,7 @@
-"""`raymtr duplicates`: which tracks of the live tables are one song.
+"""`raymtr duplicates`: which tracks of the live tables are the same song.
 
-Everything is compared once, in this process, and written as rows others may read; searches fold
-groups on request (`fold_duplicates`). What counts as alike stands in raymtr.duplicates.same_song.
+All tracks are compared once, in this process. The result is stored as rows; searches fold groups on
+request (`fold_duplicates`). raymtr.duplicates.same_song defines the criteria.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ SHOWN = 10  # groups in the answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """It has none of its own; the help says what counts as alike."""
+    """Adds no arguments; the help describes the criteria."""
     parser.description = "; ".join(f"{kind}: {rule}" for kind, rule in THRESHOLDS.items())
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     return report_duplicates(workspace)
 
 
 def report_duplicates(workspace: Workspace) -> dict[str, Any]:
-    """Find the duplicates of the live build, keep them, and say how many there are of each class.
+    """Finds the duplicates of the live build, stores them, and counts each class.
 
-    Raises InputError where nothing is published yet.
+    Raises InputError if nothing is published yet.
     """
     started = time.monotonic()
     build = live_build(workspace)

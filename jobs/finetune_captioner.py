@@ -1,9 +1,9 @@
 """`raymtr finetune`: tags-to-caption pairs -> a captioner, by Ray Train.
 
-The work is done in a run's folder named by what was asked (pairs, base, settings): asked again, it
-goes on from its last state, or answers at once. Only a finished run is brought to `captioner/`:
-the adapter, the base where it was made on the spot, the held-out pairs, and, written last,
-`captioner.json`; so a captioner that can be opened is whole.
+The work happens in a run folder named by its inputs (pairs, base, settings). The same command again
+resumes from the last state, or answers at once. Only a finished run is copied to `captioner/`: the
+adapter, the base if it was created by this run, the held-out pairs, and, written last,
+`captioner.json`. A captioner that can be opened is therefore complete.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 
-HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every")  # may differ: no other run
-TERM_COUNT = 3  # pairs a tag must stand in, to be a musical term
+HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every")  # do not identify the run
+TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `finetune` alone."""
+    """Adds the arguments of `finetune`."""
     parser.add_argument("--pairs", required=True, metavar="JSONL", help="lines of tags and caption")
     parser.add_argument(
         "--base",
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     return finetune_captioner(
         workspace, settings.finetune, pairs=arguments.pairs, base=arguments.base
     )
@@ -49,10 +49,10 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 def finetune_captioner(
     workspace: Workspace, spec: FinetuneSpec, *, pairs: str, base: str | None = None
 ) -> dict[str, Any]:
-    """Tune `base` (or a toy one, pretrained here) on `pairs`; the workspace's captioner.
+    """Fine-tunes `base` (or a toy one, pretrained here) on `pairs`; the workspace's captioner.
 
-    Raises InputError on pairs, settings or a base that cannot be, UnusableError where GPUs are
-    missing or training cannot go on, and LostError where its workers keep being lost.
+    Raises InputError on invalid pairs, settings or base, UnusableError if GPUs are missing or
+    training cannot continue, and LostError if its workers keep being lost.
     """
     from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
     from raymtr.captions.gguf_base import plain_base
@@ -66,7 +66,7 @@ def finetune_captioner(
     if base is not None:
         base = plain_base(base, f"{workspace.captioner}/bases")
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
-        load_tokenizer(base)  # refuses what is no model before any cluster starts
+        load_tokenizer(base)  # refuses an invalid model before any cluster starts
     check_positions(base, spec)
     asked = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
@@ -91,9 +91,9 @@ def finetune_captioner(
 
 
 def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | None]:
-    """`pairs` and `base` as workers on any node read them; None is the base in `folder`.
+    """`pairs` and `base` readable by workers on any node; None is the base in `folder`.
 
-    A run in an object store may have workers elsewhere, so what lies on this machine goes with it.
+    A run in an object store may have workers elsewhere, so local files are copied to it.
     """
     if not storage.is_remote(folder):
         return pairs, base
@@ -108,10 +108,10 @@ def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | 
 
 
 def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> dict[str, Any]:
-    """Run the loop on Ray Train's workers; rank 0's answer.
+    """Runs the loop on Ray Train's workers; rank 0's answer.
 
-    A worker that dies is started again, and all go on from the last state; so they do, with more
-    workers, where fewer were enough to start. Raises as `run_trainer`.
+    After the loss of a worker, all workers restart from the last state. If the run started with
+    fewer workers, they also restart from there when more are available. Raises as `run_trainer`.
     """
     from ray.train import ScalingConfig
 
@@ -137,12 +137,12 @@ def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> dic
 
 
 def fewest_workers(spec: FinetuneSpec) -> int:
-    """With how many workers fine-tuning may start."""
+    """The minimum number of workers to start fine-tuning."""
     return spec.min_workers or spec.workers
 
 
 def cores_of(spec: FinetuneSpec) -> int:
-    """Threads of a worker: what was asked, as far as this cluster has them."""
+    """Threads of a worker: the requested number, limited by this cluster."""
     import ray
 
     fewest = fewest_workers(spec)
@@ -153,7 +153,7 @@ def cores_of(spec: FinetuneSpec) -> int:
 
 
 def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> None:
-    """Bring the finished run in `folder` to `captioner/`, unless it is there already."""
+    """Copies the finished run in `folder` to `captioner/`, unless it is there already."""
     from collections import Counter
 
     from raymtr.captions.base_model import base_identity
@@ -195,7 +195,7 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     figures = answer["metrics"]
     lines = [
         f"{answer['pairs']} pairs, {answer['held_out']} more held out, in "

@@ -1,8 +1,8 @@
-"""Peak memory of this process and everything it started, by proportional set size.
+"""Peak memory of this process and all its descendants, by proportional set size.
 
-Ray's workers share one object store; counting resident memory would count it once per process.
-PSS divides each shared page among its users, so the sum is what the run really takes. Where the
-system has no PSS (macOS), unique memory is summed instead.
+Ray's workers share one object store; resident memory would count it once per process. PSS divides
+each shared page among its users, so the sum is the actual usage. If the system has no PSS (macOS),
+unique memory is summed instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import psutil
 
 
 def tree_bytes() -> int:
-    """Memory of this process and all its descendants now, bytes."""
+    """Current memory of this process and all its descendants, bytes."""
     here = psutil.Process()
     total = 0
     for process in [here, *here.children(recursive=True)]:

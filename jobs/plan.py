@@ -1,7 +1,7 @@
-"""`raymtr plan`: what a catalog of some size needs, from measured constants.
+"""`raymtr plan`: the resources a catalog of a given size needs, from measured constants.
 
-The arithmetic and its constants stand in raymtr.capacity; which index a catalog of that size gets
-is asked of the index itself, so that a plan cannot disagree with it.
+The arithmetic and its constants are in raymtr.capacity. The index type for that size comes from the
+index code itself, so that a plan cannot disagree with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ EXAMPLE = "raymtr plan --tracks 100M --hours 168"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `plan` alone."""
+    """Adds the arguments of `plan`."""
     parser.add_argument(
         "--tracks", metavar="N", required=True, help="such as 250000, 250k, 100M or 1.5B"
     )
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
 ) -> dict[str, Any]:
-    """The command line's way in; a plan reads no workspace."""
+    """The command-line entry point; a plan reads no workspace."""
     wanted = Wanted(
         tracks=parse_size(arguments.tracks, "--tracks"),
         hours=parse_positive(arguments.hours, "--hours", most=MOST_HOURS),
@@ -57,7 +57,7 @@ def run(
 
 
 def plan_catalog(wanted: Wanted, settings: Settings) -> dict[str, Any]:
-    """`capacity.Plan` as JSON, the index it is for, and the constants it stands on."""
+    """`capacity.Plan` as JSON, with its index and the constants behind it."""
     index = choose_index(wanted.tracks, wanted.dim, exact_below=settings.search.exact_below)
     exact = index.kind == "exact"
     return {

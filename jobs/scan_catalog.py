@@ -1,12 +1,12 @@
-"""`raymtr scan`: a folder of audio, or a manifest, becomes the catalog all other jobs read.
+"""`raymtr scan`: a folder of audio, or a manifest, becomes the catalog that all other jobs read.
 
 A folder is listed here, then its files are opened for their tags: a tenth of a millisecond each
-(ten for a long Ogg file), so a small folder is read by threads in this process and is done before
-Ray would be up; from RAY_FROM files on, the listing is spread over the cluster, whose nodes must
-see the files under the same paths, as embedding needs anyway.
+(ten for a long Ogg file). A small folder is read by threads in this process and is done before Ray
+would have started. From RAY_FROM files on, the listing is spread over the cluster. Its nodes must
+see the files under the same paths, which embedding needs anyway.
 
-The new catalog is written beside the old one, then moved over it: a scan that is killed or fails
-leaves the old one as it was. Up to 100,000 tracks that move is one atomic step.
+The new catalog is written next to the old one, then moved over it. A scan that is killed or fails
+leaves the old one unchanged. Up to 100,000 tracks that move is one atomic step.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ LOG = logging.getLogger("raymtr")
 
 EXAMPLE = "raymtr scan ~/Music --workspace w"
 
-BATCH_FILES = 1_000  # files whose tags are read between two looks at the clock, or by one Ray task
+BATCH_FILES = 1_000  # files read between two clock checks, or by one Ray task
 RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
 
 
 @dataclass
 class Found:
-    """What a source gave."""
+    """The content of a source."""
 
     kind: str  # folder, file or manifest
     tracks: pa.Table
@@ -62,7 +62,7 @@ class Found:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `scan` alone."""
+    """Adds the arguments of `scan`."""
     parser.add_argument(
         "source",
         help="a folder of audio files, one audio file, or a manifest: Parquet, CSV, TSV or JSON "
@@ -76,22 +76,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     return scan_catalog(workspace, settings, arguments.source, artists=arguments.artists)
 
 
 def scan_catalog(
     workspace: Workspace, settings: Settings, source: str, *, artists: str | None = None
 ) -> dict[str, Any]:
-    """Write the catalog of `source`, with the artist graph `artists` joined; say what it holds.
+    """Writes the catalog of `source`, joined with the artist graph `artists`; returns its counts.
 
-    Raises InputError where the source or the graph is wrong, UnusableError where it holds nothing.
+    Raises InputError if the source or the graph is wrong, UnusableError if the source is empty.
     """
-    graph = read_graph(artists) if artists else None  # first: a slip here must not cost the scan
+    graph = read_graph(artists) if artists else None  # first: a mistake here must not cost the scan
     found = read_source(source, settings.scan)
     before = storage.read_tables(workspace.tracks, SEEN)
     tracks = with_file_versions(found.tracks)
-    by_table = found.kind == "manifest"  # whose ids are given
+    by_table = found.kind == "manifest"  # a manifest has ids
     tracks = with_digests(tracks, before) if by_table else keep_ids(tracks, before)
     tracks = assign_splits(tracks)
     similar = None
@@ -142,7 +142,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
 
 
 def read_files(listing: Listing, *, kind: str) -> Found:
-    """The listed files' tags, and dead letters for those that have none to give."""
+    """The listed files' tags, and dead letters for unreadable files."""
     files = listing.files
     progress = Progress("scan", len(files), unit="files")
     parts = []
@@ -163,7 +163,7 @@ def read_files(listing: Listing, *, kind: str) -> Found:
 
 
 def in_process(files: pa.Table) -> Iterator[pa.Table]:
-    """`read_tags` here, a batch at a time."""
+    """`read_tags` in this process, a batch at a time."""
     for start in range(0, len(files), BATCH_FILES):
         yield read_tags(files.slice(start, BATCH_FILES))
 
@@ -184,7 +184,7 @@ def on_cluster(files: pa.Table) -> Iterator[pa.Table]:
 
 
 def write_catalog(workspace: Workspace, tracks: pa.Table, errors: pa.Table) -> None:
-    """Put the new catalog in the place of the old one."""
+    """Replaces the old catalog with the new one."""
     storage.replace_tables(workspace.tracks, tracks)
     letters = f"{workspace.catalog}/dead_letter"
     if len(errors):

@@ -1,4 +1,4 @@
-"""`raymtr search`: the library's Searcher, asked once from the command line."""
+"""`raymtr search`: one query to the library's Searcher from the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE = 'raymtr search "rainy piano, no vocals" --where "year > 1990" --worksp
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `search` alone."""
+    """Adds the arguments of `search`."""
     parser.add_argument("text", nargs="?", help="a title, an artist, a description, similar to ...")
     parser.add_argument("--like", action="append", metavar="ID", help="a track to be near to")
     parser.add_argument("--unlike", action="append", metavar="ID", help="a track to be far from")
@@ -39,12 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     filters = ("like", "unlike", "exclude", "where", "audio")
     names = (*filters, "mode", "k", "per_artist", "diversity", "fold_duplicates", "cursor")
     asked = {name: getattr(arguments, name) for name in names}
     began = time.perf_counter()
-    from raymtr.search.searcher import Searcher  # half of what loading takes
+    from raymtr.search.searcher import Searcher  # half of the loading time
 
     answer = Searcher(workspace).search(arguments.text, **asked)
     loaded_s = time.perf_counter() - began - answer["took_ms"]["total"] / 1e3
@@ -75,7 +75,7 @@ def describe(answer: dict[str, Any]) -> str:
 
 
 def _understood(query: dict[str, Any]) -> str:
-    """What was understood, a slot a part, with what could not be used and what might help."""
+    """How the query was understood, slot by slot, with ignored words and suggestions."""
     slots = [
         *(f"{'like' if one['positive'] else 'not like'} {_name(one)}" for one in _likes(query)),
         *(" or ".join(one["tags"]) or one["term"] for one in query.get("include", ())),

@@ -1,6 +1,6 @@
 """`raymtr serve`: the endpoint and its page on this machine.
 
-Jobs know the service by its import path alone, as a cluster does.
+Jobs know the service by its import path only, as a cluster does.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from raymtr.workspace import Workspace
 
 APP = "serve.app:build_app"
 EXAMPLE = "raymtr serve --workspace w --port 8000"
-# Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC: what Serve's
-# RAY_SERVE_THROUGHPUT_OPTIMIZED sets, but for an HTTP port of each replica, which HAProxy needs.
+# Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC. This is what
+# Serve's RAY_SERVE_THROUGHPUT_OPTIMIZED sets, except for an HTTP port per replica, which HAProxy
+# needs.
 STRAIGHT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
-    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # body_max_mb bounds an upload
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # body_max_mb limits an upload
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:around_the_proxy",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `serve` alone."""
+    """Adds the arguments of `serve`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-keys", metavar="FILE", help="lines of `name sha256-of-the-key`")
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in: serve until interrupted."""
+    """The command-line entry point: serves until interrupted."""
     options = {"layout": arguments.layout, "api_keys": arguments.api_keys}
     answer = serve_endpoint(workspace, host=arguments.host, port=arguments.port, **options)
     print(f"{answer['address']} serves {workspace.root}; Ctrl-C ends it", flush=True)
@@ -60,9 +61,9 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 
 def stop_serving() -> None:
-    """End the endpoint; a Ray of our own ends with it, and with that all that is slow to end."""
+    """Stops the endpoint. A local Ray started here stops too, with any process slow to end."""
     own = "RAY_ADDRESS" not in os.environ
-    if own:  # a busy machine's controller is late, which is nobody's worry then
+    if own:  # late controllers of a busy machine do not matter now
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.shutdown()
     if own:
@@ -77,17 +78,17 @@ def serve_endpoint(
     layout: str = "fused",
     api_keys: str | None = None,
 ) -> dict[str, Any]:
-    """Bring the endpoint up and come back; Ray keeps it running."""
+    """Starts the endpoint and returns; Ray keeps it running."""
     local = is_loopback(host)
     if not local and api_keys is None:
         raise InputError(f"--host {host} is open to others: name a file of keys with --api-keys")
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
     workspace.require_live()
-    if "RAY_ADDRESS" not in os.environ:  # else the port is one of the cluster's machines
+    if "RAY_ADDRESS" not in os.environ:  # else the port is on a machine of the cluster
         try_port(host, port)
     for key, value in STRAIGHT.items():
-        os.environ.setdefault(key, value)  # of the processes that Ray starts
+        os.environ.setdefault(key, value)  # for processes that Ray starts
     start_ray()
     if not is_verbose():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -102,7 +103,7 @@ def serve_endpoint(
         "open_to_anyone": api_keys is None,
         "num_cpus": 0.1,  # replicas of one machine share its cores
         "max_replicas": 1,
-        "shutdown_wait_s": 0.2,  # nothing else routes to it, so there is nobody to wait for
+        "shutdown_wait_s": 0.2,  # no router needs time to notice
     }
     serve.run(build_app(values), name="raymtr", route_prefix="/")
     return {"address": f"http://{host}:{port}", "layout": layout}
@@ -117,7 +118,7 @@ def is_loopback(host: str) -> bool:
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """What is said when it ends."""
+    """The message at the end."""
     return f"{answer['address']} is no longer served"
 
 

@@ -1,7 +1,7 @@
-"""What `embed` and `tag` share: the catalog's tracks to the cluster, its rows to shards.
+"""Shared by `embed` and `tag`: sends the catalog's tracks to the cluster and writes shards.
 
-The cluster's small results come back to this driver, which alone writes them
-(raymtr.embeddings.store says why).
+The cluster returns small results to this driver, which is the only writer (see
+raymtr.embeddings.store).
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
-SHARD_EVERY_S = 2.0  # or when the last one is this old: what a kill can cost, beside work in flight
-TRACKS_PER_ACTOR = 500  # what a replica must have to do; its start takes as long as 300
+SHARD_EVERY_S = 2.0  # or at this age: the most a kill can cost, besides work in progress
+TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
 
 
 def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
-    """`embed` with no more replicas than `tracks` are worth: each costs its start."""
+    """`embed` with no more replicas than `tracks` justify, because each has a start-up cost."""
     actors = min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR))
     return replace(embed, actors=actors, min_actors=min(embed.min_actors, actors))
 
 
 def fewest_actors(embed: EmbedSpec) -> int:
-    """With how many replicas embedding may start."""
+    """The minimum number of replicas to start embedding."""
     return embed.min_actors or embed.actors
 
 
@@ -53,10 +53,10 @@ def commit_results(
     actors: int,
     what: str = "embed",
 ) -> int:
-    """Write what the cluster made, shard by shard, and say how it goes; how many replicas made it.
+    """Writes the cluster's results shard by shard and logs progress; returns the replica count.
 
-    The clock of the rate starts with the first shard: what comes before is the cluster's start.
-    Raises UnusableError where the model does not start on a worker.
+    The rate is measured from the first shard, which excludes the cluster's start. Raises
+    UnusableError if the model does not start on a worker.
     """
     from ray.exceptions import ActorDiedError
 
@@ -83,7 +83,7 @@ def commit_results(
 
 
 def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
-    """Results as they come, joined to shards of at most a size and an age."""
+    """Results as they arrive, joined to shards of limited size and age."""
     waiting: list[pa.Table] = []
     closed = float("-inf")
     for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
@@ -97,7 +97,7 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """MADE_FROM and `duration` of the catalog. Raises InputError where there is none."""
+    """MADE_FROM and `duration` of the catalog. Raises InputError if there is no catalog."""
     catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")

@@ -1,8 +1,9 @@
-"""`raymtr tag`: catalog + audio -> `heard/`: tags that are heard and attributes that are measured.
+"""`raymtr tag`: catalog + audio -> `heard/`: predicted tags and measured attributes.
 
-Decoding, resume, dead letters and shards are those of `embed`. What is heard never touches the
-owner's tags. `index` makes it columns to filter by, and `heard/review.csv` lists for people to
-decide: tracks without tags with what could be theirs, and genres that the ears do not hear.
+Decoding, resume, dead letters and shards are those of `embed`. Predicted tags never change the
+owner's tags. `index` turns them into columns to filter by. `heard/review.csv` lists tracks for
+human review: tracks without tags, with suggestions, and tracks with a genre that the taggers do not
+detect.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tag` alone."""
+    """Adds the arguments of `tag`."""
     parser.add_argument(
         "--retry",
         metavar="CODE",
@@ -45,22 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     return tag_catalog(workspace, settings, retry=arguments.retry)
 
 
 def tag_catalog(
     workspace: Workspace, settings: Settings, *, retry: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Hear every track of the catalog that has audio and was not heard yet.
+    """Tags every track of the catalog that has audio and was not tagged yet.
 
-    Raises InputError where there is no catalog, UnusableError where the taggers are missing.
+    Raises InputError if there is no catalog, UnusableError if the taggers are missing.
     """
     from raymtr.tagging.ears import Ears
 
     started = time.monotonic()
     catalog = read_catalog(workspace)
-    Ears()  # before anything is touched: the package may be missing
+    Ears()  # before anything is changed: the package may be missing
     shards = HeardShards(workspace)
     shards.take()
     if retry:
@@ -84,7 +85,7 @@ def tag_catalog(
 
 
 def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None:
-    """The pipeline: decode and hear in one actor, for a decoded track is large; write here."""
+    """The pipeline: decodes and tags in one actor, as a decoded track is large; writes here."""
     import ray.data
 
     embed = fit_actors(settings.embed, left)
@@ -111,7 +112,7 @@ def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None
 
 
 def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
-    """`heard/review.csv`, for a spreadsheet; None where nothing was heard."""
+    """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
     heard = shards.read()
     if heard is None or not len(heard):
         return None
@@ -125,12 +126,12 @@ def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
     writer.writeheader()
     writer.writerows(lines)
     file = f"{shards.folder}/review.csv"
-    storage.write_bytes(file, text.getvalue().encode("utf-8-sig"))  # which Excel reads
+    storage.write_bytes(file, text.getvalue().encode("utf-8-sig"))  # the encoding Excel reads
     return file
 
 
 def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """A row of REVIEW where a track has no tags, or one that the taggers know and do not hear."""
+    """A row of REVIEW if a track has no tags, or a known label that the taggers do not detect."""
     owner = owners.get(track["track_id"])
     if owner is None:
         return None
@@ -147,7 +148,7 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     lines = [
         f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
         f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"

@@ -1,11 +1,11 @@
 """`raymtr train`: catalog + captions + audio -> two towers, by Ray Train.
 
-First whatever can be wrong is looked at: settings, tracks, the text tower, which comes into the
-workspace here, GPUs. Then three steps: settle the tracks (decode each once, in parallel; what
-fails goes to the run's `dead_letter/`), train on up to `train.workers` workers, keep the answer.
-The run's folder is Ray's (storage_path, name): started again with the same name and settings it
-goes on from its last checkpoint, on as many workers to the very weights an uninterrupted run has;
-finished, it answers at once.
+First it checks everything that can be wrong: settings, tracks, GPUs, and the text tower, which is
+fetched into the workspace here. Then there are three steps: decode each track once, in parallel
+(failures go to the run's `dead_letter/`); train on up to `train.workers` workers; store the answer.
+The run's folder is Ray's (storage_path, name). Started again with the same name and settings, a run
+resumes from its last checkpoint. On the same number of workers it then reaches exactly the weights
+of an uninterrupted run. A finished run answers at once.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ TRACKS_PER_BLOCK = 16  # decoded by one task: the unit of retry and of progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `train` alone."""
+    """Adds the arguments of `train`."""
     parser.add_argument(
         "--run", help="the run's name, by default the recipe's; the same name resumes"
     )
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The command line's way in."""
+    """The command-line entry point."""
     return train_towers(workspace, settings, run=arguments.run)
 
 
 def train_towers(
     workspace: Workspace, settings: Settings, *, run: str | None = None
 ) -> dict[str, Any]:
-    """Train, or go on training, the towers of `settings`; the run's folder ends with `model/`.
+    """Trains the towers of `settings`, or resumes; the run's folder then contains `model/`.
 
-    Raises InputError on settings that cannot be or differ from the run's, UnusableError where the
-    catalog has too little to train on, the text tower or GPUs are missing, or training cannot go
-    on, and LostError where its workers keep being lost.
+    Raises InputError on invalid settings or settings that differ from the run's, UnusableError if
+    the catalog has too little to train on, the text tower or GPUs are missing, or training cannot
+    continue, and LostError if its workers keep being lost.
     """
     from raymtr.training.identity import identity_of, may_resume
     from raymtr.training.tracks import read_training_tracks
@@ -87,9 +87,9 @@ def train_towers(
 
 
 def settle_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The workspace's copy of the text tower, brought on first use, once towers stand on it.
+    """The workspace's copy of the text tower, fetched on first use; checks that towers fit it.
 
-    Raises InputError where the two do not go together, UnusableError where no copy can be had.
+    Raises InputError if the two do not match, UnusableError if no copy can be fetched.
     """
     from raymtr.model.fetched import fetch_text_tower
     from raymtr.model.two_towers import blank_towers
@@ -103,7 +103,7 @@ def settle_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any
 def settle_tracks(
     candidates: pa.Table, folder: str, workspace: Workspace, settings: Settings
 ) -> None:
-    """Decode every candidate; what succeeds is written as the run's `tracks/`, with its length."""
+    """Decodes every candidate; decodable tracks are written as the run's `tracks/`, with length."""
     import ray.data
 
     from raymtr.training.tracks import AUDIO_COLUMNS, DECODED, check_trainable, fill_audio_cache
@@ -133,7 +133,7 @@ def settle_tracks(
     places = pc.index_in(candidates["track_id"], value_set=done["track_id"].combine_chunks())
     tracks = candidates.append_column("samples", done["samples"].take(places))
     sounds = storage.read_tables(workspace.tracks, ["track_id", "audio_digest"])
-    if sounds is not None and "audio_digest" in sounds.column_names:  # catalogs of before have none
+    if sounds is not None and "audio_digest" in sounds.column_names:  # older catalogs have none
         places = pc.index_in(tracks["track_id"], value_set=sounds["track_id"].combine_chunks())
         tracks = tracks.append_column("audio_digest", sounds["audio_digest"].take(places))
     tracks = tracks.filter(pc.is_valid(tracks["samples"]))
@@ -142,27 +142,28 @@ def settle_tracks(
 
 
 def fewest_workers(spec: TrainSpec) -> int:
-    """With how many workers training may start."""
+    """The minimum number of workers to start training."""
     return spec.min_workers or spec.workers
 
 
 def worker_cores(spec: TrainSpec) -> float:
-    """Cores that a worker reserves: its threads, or what there is for the fewest, on one node."""
+    """Cores of a worker: its threads, limited to one node and to its share of the cluster."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cores = [node.get("CPU", 0.0) for node in nodes if node.get("GPU") or not spec.use_gpu]
     share = min(max(cores, default=0.0), sum(cores) / fewest_workers(spec))
-    if not share:  # nothing has joined yet; an autoscaler will see what is asked for
+    if not share:  # no node has joined yet; an autoscaler sees this request
         return spec.threads
     return float(min(spec.threads, int(share) or share))
 
 
 def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> dict[str, Any]:
-    """Run the train loop on Ray Train's workers; rank 0's answer.
+    """Runs the train loop on Ray Train's workers; rank 0's answer.
 
-    A worker that dies is started again, from the last checkpoint. Where fewer workers are enough
-    to start, Ray takes more as nodes come: all stop, and go on from the last checkpoint.
+    After the loss of a worker, training resumes from the last checkpoint. If the run started with
+    fewer workers, Ray adds more as nodes join: all workers stop, and resume from the last
+    checkpoint.
     """
     from ray.train import ScalingConfig
 
@@ -192,7 +193,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in words."""
+    """The answer as text."""
     figures = answer["metrics"]
     lines = [
         f"run {answer['run']}: {answer['steps']} steps in {answer['seconds']:.0f} s, loss "

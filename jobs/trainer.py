@@ -1,9 +1,9 @@
-"""One road to Ray Train for every training: what ends a run at once, and what is tried again.
+"""Runs a training loop on Ray Train, and decides which errors end a run and which are retried.
 
-A worker that raises InputError or UnusableError would do so again, so it ends the run at once, and
-its own sentence is what the driver raises. A worker that is lost is started again with all the
-others, from the last checkpoint; so is one with an error of another kind, for a store that hangs
-up for a moment raises those.
+A worker that raises InputError or UnusableError would raise it again, so the run ends at once, and
+the driver raises the worker's message. After the loss of a worker, all workers restart from the
+last checkpoint. They do so after any other error too, because a store that drops a connection
+raises such errors.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from raymtr.errors import InputError, LostError, UnusableError
 
 LOG = logging.getLogger("raymtr")
 
-MOST_FAILURES = 3  # of workers, before the run is given up
-PEER_IS_GONE = "onnection closed by peer", "onnection reset by peer", "roken pipe"  # says gloo
+MOST_FAILURES = 3  # worker failures before the run ends
+PEER_IS_GONE = "onnection closed by peer", "onnection reset by peer", "roken pipe"  # of gloo
 
 
 class FinalErrors(UserCallback):  # type: ignore[misc]
-    """Ends the run where a worker raised what it would raise again; runs in Ray's controller."""
+    """Ends the run if a worker raised an error that would recur; runs in Ray's controller."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raising here is final to Ray: it does not count as a worker's failure."""
+        """Raises the error. Ray treats that as final, not as a worker failure."""
         for error in worker_exceptions.values():
             if isinstance(error, (InputError, UnusableError)):
                 raise error
@@ -58,10 +58,10 @@ def run_trainer(
     scaling: ScalingConfig,
     keep_checkpoints: int | None = None,
 ) -> dict[str, Any]:
-    """Run `loop` on Ray Train's workers, for the run whose place is `folder`; rank 0's answer.
+    """Runs `loop` on Ray Train's workers, for the run stored in `folder`; rank 0's answer.
 
-    Raises what a worker raised, if that was InputError or UnusableError; LostError where workers
-    kept being lost; TrainingFailedError, a bug, where they kept raising something else.
+    Raises a worker's InputError or UnusableError; LostError if workers kept being lost;
+    TrainingFailedError, a bug, if they kept raising another error.
     """
     parent, _, name = folder.rpartition("/")
     filesystem, path = storage.open_filesystem(parent)
@@ -76,7 +76,7 @@ def run_trainer(
             failure_config=FailureConfig(max_failures=MOST_FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=keep_checkpoints),
             callbacks=[FinalErrors()],
-            # Ray logs the pages of what is raised here in a sentence.
+            # One message replaces the pages that Ray logs about an error raised here.
             logging_config=LoggingConfig(log_level="CRITICAL"),
         ),
     )
@@ -93,9 +93,9 @@ def run_trainer(
 
 
 def was_lost(error: TrainingFailedError) -> bool:
-    """Whether what ended training was the loss of workers, and not what one of them raised.
+    """Whether training ended by the loss of workers, and not by an error that one raised.
 
-    Where one is lost the others fail as well, in the middle of a message to it.
+    If a worker is lost, the others fail as well, while they communicate with it.
     """
     if hasattr(error, "preemption_info"):
         return True

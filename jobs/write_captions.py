@@ -1,14 +1,15 @@
-"""Catalog -> captions: sentences about every track that has tags.
+"""`raymtr caption`: catalog -> captions, for every track that has tags.
 
-With a captioner (the workspace's, or the one that is named) a language model writes: one pass of
-Ray Data, tracks -> drafts -> engine -> judge, whose results come home as they are ready and are
-written in shards, so memory does not grow with the catalog. What the judge refuses is held on
-storage and goes through once more with new seeds, and at last the realiser writes it. Killed and
-run again, the job goes on.
+With a captioner (the workspace's, or the named one) a language model writes, in one pass of Ray
+Data: tracks -> drafts -> engine -> judge. Results return to the driver as they are ready and are
+written in shards, so memory does not grow with the catalog. Drafts that the judge refuses are kept
+on storage for the next pass, with new seeds. The realiser writes what the last pass refuses. Killed
+and run again, the job resumes.
 
-Without a captioner the realiser writes, a grammar: in one pass whose result is one file, replaced
-in one step.
-Whoever writes, a track's captions depend on the track, the settings and the seed alone.
+Without a captioner the realiser, a grammar, writes all captions in one pass. The result is one
+file, replaced in one step.
+
+In both cases a track's captions depend only on the track, the settings and the seed.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
 TRACKS_PER_BLOCK = 256  # planned by one task
-# Settings that no caption depends on: a run that lacked memory goes on with less.
+# Settings that do not affect captions: a run that lacked memory can resume with less.
 WIDTH = ("actors", "threads", "batch", "cache_mib", "tensor_parallel", "max_num_seqs", "gpu_memory")
 SAMPLING = ("temperature", "top_k", "tag_bias", "presence_penalty", "max_new_tokens")
-MOST_TERMS = 100_000  # different tags of a catalog that the judge knows as musical terms
+MOST_TERMS = 100_000  # different tags of a catalog that the judge accepts as musical terms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Who writes, how many captions, and from which seed."""
+    """Adds the arguments: who writes, how many captions, and the seed."""
     parser.add_argument("--per-track", type=int, default=3, help="captions a track (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other captions")
     parser.add_argument(
@@ -73,11 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
-    """The job as the command line asks for it."""
+    """The command-line entry point."""
     captioner = arguments.captioner
     own = storage.list_files(workspace.captioner)
     if captioner is None and any(name.startswith(("adapter", "captioner")) for name in own):
-        captioner = workspace.captioner  # refused where it is not whole: nobody asked for templates
+        captioner = workspace.captioner  # refused if incomplete: templates were not requested
     return write_captions(
         workspace,
         settings,
@@ -98,12 +99,11 @@ def write_captions(
     engine: str = "auto",
     model_tracks: int | None = None,
 ) -> dict[str, Any]:
-    """Replace the workspace's captions, or finish them; counts of what was written, and by whom.
+    """Replaces the workspace's captions, or finishes them; counts of captions by writer.
 
-    With `model_tracks`, the captioner writes for so many tracks and the realiser for the others.
-
-    Raises InputError where there is no catalog or captioner, or `per_track` or `seed` is out of
-    range; UnusableError where the engine or its GPU is missing or fails, LostError where it dies.
+    With `model_tracks`, the captioner writes for that many tracks and the realiser for the others.
+    Raises InputError if there is no catalog or captioner, or `per_track` or `seed` is out of range;
+    UnusableError if the engine or its GPU is missing or fails; LostError if the engine dies.
     """
     if per_track < 1 or seed < 0:
         raise InputError(
@@ -123,7 +123,7 @@ def write_captions(
 
 
 def write_realised(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
-    """Every tagged track's captions by the realiser, as one file."""
+    """Writes every tagged track's captions by the realiser, as one file."""
     start_ray()
     tracks = ray.data.read_parquet(workspace.tracks).select_columns(TRACK)
     write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
@@ -178,7 +178,7 @@ class ModelCaptions:
     def write(
         self, *, per_track: int, seed: int, model_tracks: int | None = None
     ) -> dict[str, Any]:
-        """Draw, judge and commit until every tagged track is settled."""
+        """Generates, judges and commits until every tagged track is settled."""
         from raymtr.captions.writing.engine import made_weights, require_room
 
         start_ray()
@@ -226,7 +226,7 @@ class ModelCaptions:
     def _leave_to_realiser(
         self, written: CaptionStore, model_tracks: int, *, per_track: int, seed: int
     ) -> None:
-        """Realised captions for all tagged tracks but `model_tracks` that the seed chooses."""
+        """Writes realised captions for all tagged tracks but `model_tracks` chosen by the seed."""
         tracks = pa.Table.from_batches(list(self._tracks(TRACK)))
         usable = [row["track_id"] for row in tracks.to_pylist() if usable_tags(row)]
         usable.sort(key=lambda track_id: seed_of(seed, track_id, 0, 0))
@@ -238,7 +238,7 @@ class ModelCaptions:
         written.commit(caption_tracks(rest, per_track=per_track, seed=seed).to_pylist(), [])
 
     def _draw(self, done: pa.Array, per_track: int, seed: int) -> ray.data.Dataset:
-        """The first pass's drafts, to be written: of all tracks but those that are done."""
+        """The first pass's drafts, not yet generated: all tracks except finished ones."""
 
         def undone(tracks: pa.Table) -> pa.Table:
             return tracks.filter(pc.invert(pc.is_in(tracks["track_id"], value_set=done)))
@@ -253,7 +253,7 @@ class ModelCaptions:
         )
 
     def _draw_again(self, held: str, seed: int, attempt: int) -> ray.data.Dataset:
-        """A later pass's drafts, to be written: of what the pass before held."""
+        """A later pass's drafts, not yet generated: those the previous pass refused."""
         draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
         plan = functools.partial(plan_again, seed=seed, draws=draws)
         return (
@@ -263,7 +263,7 @@ class ModelCaptions:
         )
 
     def _judged(self, drafts: ray.data.Dataset) -> Iterator[dict[str, Any]]:
-        """`drafts` written and judged, in no order."""
+        """`drafts`, generated and judged, in any order."""
         from raymtr.captions.writing.engine import write_drafts
 
         vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
@@ -281,7 +281,7 @@ class ModelCaptions:
                 yield from file.iter_batches(columns=columns)
 
     def _count(self, done: set[str]) -> tuple[int, int, int]:
-        """Tracks with tags that a caption may hold, all tracks, and those still to be captioned."""
+        """Tracks with usable tags, all tracks, and tracks still to be captioned."""
         tagged = total = undone = 0
         for batch in self._tracks(TRACK):
             ids = [track["track_id"] for track in batch.to_pylist() if usable_tags(track)]
@@ -290,14 +290,14 @@ class ModelCaptions:
         return tagged, total, undone
 
     def _catalog_tags(self) -> list[str]:
-        """The catalog's most used tags."""
+        """The catalog's most frequent tags."""
         counts: Counter[str] = Counter()
         for batch in self._tracks(["tags"]):
             counts.update(pc.list_flatten(batch["tags"]).drop_null().to_pylist())
         return [tag for tag, _ in counts.most_common(MOST_TERMS)]
 
     def _account(self, tagged: int, total: int, settle: CaptionAssembler) -> dict[str, Any]:
-        """What stands in `captions/` now, this run's and earlier ones'."""
+        """Counts of `captions/`, over this run and earlier ones."""
         by: Counter[str] = Counter()
         sums = {"coverage": 0.0, "invention": 0.0}
         ids: set[str] = set()
@@ -307,7 +307,7 @@ class ModelCaptions:
             for text in table["provenance"].to_pylist():
                 provenance = json.loads(text)
                 by[provenance["source"]] += 1
-                sums["coverage"] += provenance.get("coverage", 1.0)  # written before it was kept
+                sums["coverage"] += provenance.get("coverage", 1.0)  # absent in older provenance
                 sums["invention"] += provenance.get("invention", 0.0)
         captions = max(sum(by.values()), 1)
         return {
@@ -325,7 +325,7 @@ class ModelCaptions:
 
 
 def describe(answer: dict[str, Any]) -> str:
-    """The answer in a line or two."""
+    """The answer in one or two lines."""
     skipped = f", {answer['untagged']} without tags skipped" if answer["untagged"] else ""
     lines = [
         f"{answer['captions']} captions of {answer['captioned']} tracks{skipped} "

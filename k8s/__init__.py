@@ -1,1 +1,1 @@
-"""Manifests for a cluster, and what proves them without one."""
+"""Manifests for a cluster, and checks of them that need no cluster."""

@@ -1,10 +1,10 @@
-"""The bill of materials of this Python environment: what is in the image, under which licence.
+"""The bill of materials of this Python environment: the packages in the image and their licences.
 
     python bill.py FOLDER      sbom.json (CycloneDX 1.6), licences.tsv, and the licence texts
 
-Read from the installed packages themselves, so it cannot differ from what is shipped. A scanner
-takes sbom.json as it is. Given up: hashes of files, and the system's packages, which `dpkg -l`
-lists in the image.
+It is read from the installed packages themselves, so it cannot differ from what is shipped.
+Scanners accept sbom.json unchanged. Limitation: it lacks file hashes and the system's packages,
+which `dpkg -l` lists in the image.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 COPYLEFT = re.compile(r"\bA?GPL|\bGNU (Affero )?General Public|GPLv[23]")
 LESSER = re.compile(r"\bLGPL|Lesser General Public|Library General Public")
 LICENCE_FILE = re.compile(r"(^|/)(LICEN[CS]E|COPYING|NOTICE)[^/]*$", re.IGNORECASE)
-MOST_NAME = 100  # some packages put the whole licence where its name belongs
+MOST_NAME = 100  # some packages put the whole licence text in the name field
 
 
 def licence_of(package: metadata.Distribution) -> str:
-    """The licence a package states: its SPDX expression, its classifiers, or its own words."""
+    """The licence a package states: its SPDX expression, its classifiers, or free text."""
     said = package.metadata
     for expression in said.get_all("License-Expression") or []:
         return str(expression)
@@ -40,12 +40,12 @@ def licence_of(package: metadata.Distribution) -> str:
 
 
 def is_copyleft(licence: str) -> bool:
-    """Whether what is built on it, or shipped with it, has duties: GPL or AGPL, not LGPL."""
+    """Whether the licence imposes duties on derived or bundled work: GPL or AGPL, not LGPL."""
     return bool(COPYLEFT.search(LESSER.sub("", licence)))
 
 
 def packages() -> list[metadata.Distribution]:
-    """The installed packages by name, each once."""
+    """The installed packages by name, without duplicates."""
     found = {str(p.metadata["Name"]).lower(): p for p in metadata.distributions()}
     return [found[name] for name in sorted(found)]
 
@@ -71,7 +71,7 @@ def sbom() -> dict[str, Any]:
 
 
 def write(folder: Path) -> None:
-    """Both lists, and each package's licence files."""
+    """Writes both lists, and each package's licence files."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sbom.json").write_text(json.dumps(sbom(), indent=1), encoding="utf-8")
     lines = []

@@ -1,13 +1,13 @@
-"""Prove the manifests without a cluster.
+"""Check the manifests without a cluster.
 
     python -m k8s.check [FOLDER ...] [--crds FOLDER]
 
 Renders each kustomization (by default the base, every component over it, and every overlay),
-validates what comes out against the schemas of Kubernetes, KubeRay and Ray Serve, and holds it
-against the code it runs. Prints each problem on a line and ends with 1 where there is one.
-Kubernetes' schemas are those of the package kubernetes-validate, which `make test` installs.
-KubeRay's CRDs are read from --crds, a folder of `ray.io_v1_rayjobs.json` and so on; without it
-their kinds are named as unchecked.
+validates the result against the schemas of Kubernetes, KubeRay and Ray Serve, and checks it against
+the code it runs. Prints one problem per line and exits with 1 if there is any. Kubernetes' schemas
+come from the package kubernetes-validate, which `make test` installs. KubeRay's CRDs are read from
+--crds, a folder of `ray.io_v1_rayjobs.json` and so on; without it their kinds are listed as
+unchecked.
 """
 
 from __future__ import annotations
@@ -45,14 +45,15 @@ def kustomizations() -> list[Path]:
 
 
 def objects_of(folder: Path) -> list[Manifest]:
-    """What a kustomization brings; a component's is the base that it changes."""
+    """The objects of a kustomization; for a component, the base with its changes."""
     return render(folder, onto=render(HERE / "base") if is_component(folder) else ())
 
 
 def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
-    """Everything that is wrong with the objects of one kustomization.
+    """All problems of the objects of one kustomization.
 
-    Schemas first: what they refuse is not looked at further, since rules rely on the shape.
+    Schemas come first. Objects that they refuse are not checked further, because rules rely on the
+    shape.
     """
     refused = list(schema_problems(objects, crds))
     for thing in objects:
@@ -86,7 +87,7 @@ def problems(objects: list[Manifest], *, crds: Path | None) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 without a problem, 1 with one, 2 where a package is missing."""
+    """Exit status: 0 without a problem, 1 with one, 2 if a package is missing."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     parser = argparse.ArgumentParser(prog="python -m k8s.check", description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, default=kustomizations())

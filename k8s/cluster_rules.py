@@ -1,4 +1,4 @@
-"""What no schema says of manifests: do they fit together, and into the machines they are for?
+"""Rules that no schema covers: do manifests fit together, and fit the machines they target?
 
 Each rule takes the rendered objects and yields problems, one sentence each.
 """
@@ -13,7 +13,7 @@ from k8s.kustomize import Manifest
 from k8s.pods import Pod, pods, quantity, rays
 from k8s.schemas import name_of
 
-OBJECT_STORE_SHARE = 0.3  # of a pod's memory that Ray takes for objects, in /dev/shm
+OBJECT_STORE_SHARE = 0.3  # share of a pod's memory for Ray's object store, in /dev/shm
 WRITABLE = ("/tmp", "/home/raymtr")  # Ray's session; its token and torch's caches
 SECRET_NAME = re.compile(r"PASSWORD|TOKEN|SECRET|ACCESS_KEY|CREDENTIAL", re.IGNORECASE)
 MANAGERS = ("ray.io/kuberay-operator", "kueue.x-k8s.io/multikueue")
@@ -55,7 +55,7 @@ def _memory(pod: Pod) -> Iterator[str]:
 
 
 def confinement(objects: list[Manifest]) -> Iterator[str]:
-    """No pod is root, writes its image, gains rights, or is told a secret in the open."""
+    """No pod runs as root, writes to its image, gains privileges, or has a secret in plain text."""
     for pod in pods(objects):
         own = pod.spec.get("securityContext", {})
         if own.get("runAsNonRoot") is not True or not own.get("runAsUser"):
@@ -74,9 +74,9 @@ def confinement(objects: list[Manifest]) -> Iterator[str]:
 
 
 def _token(pod: Pod) -> Iterator[str]:
-    """Only a head that starts and ends pods talks to the API, and what submits jobs.
+    """Only a head with the autoscaler, and pods that submit jobs, have an API token.
 
-    A cloud's identity needs none of this: it brings a token of its own.
+    A cloud identity does not need this token, because it brings its own.
     """
     mounts = pod.spec.get("automountServiceAccountToken") is not False
     scales = pod.role == "head" and bool(pod.beside)
@@ -112,7 +112,7 @@ def _container(pod: Pod, container: Manifest) -> Iterator[str]:
 
 
 def operator_rules(objects: list[Manifest]) -> Iterator[str]:
-    """The CRDs' CEL rules and the operator's own checks, which a cluster would make."""
+    """The CRDs' CEL rules and the operator's own checks, which a cluster would run."""
     for thing, cluster in rays(objects):
         name, spec = name_of(thing), thing["spec"]
         for owner in (spec, cluster):

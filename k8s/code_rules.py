@@ -1,6 +1,6 @@
-"""Manifests against the code they run: flags, settings, room for what they ask, versions.
+"""Checks manifests against the code they run: flags, settings, resources and versions.
 
-Asked of the code itself, the real parser and the real settings, never of a copy of what it says.
+The checks use the real parser and the real settings, never a copy of them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from raymtr.specs import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = {"cpu": ("requirements/cpu.txt",), "vllm": ("requirements/vllm-gpu.txt",)}  # Dockerfile
-SHELL = re.compile(r"[;&|<>$`*?~()\n]")  # Ray hands an entrypoint to a shell
+SHELL = re.compile(r"[;&|<>$`*?~()\n]")  # Ray passes an entrypoint to a shell
 IN_A_SHELL = re.compile(r"\$(\w+)")
-IN_A_COMMAND = re.compile(r"\$\((\w+)\)")  # Kubernetes' own form
+IN_A_COMMAND = re.compile(r"\$\((\w+)\)")  # Kubernetes' own syntax
 
 
 def entrypoints(objects: list[Manifest]) -> Iterator[str]:
-    """What each RayJob runs is a command of ours, and its cluster has what it asks for."""
+    """Each RayJob runs a valid raymtr command, and its cluster has the resources it requests."""
     for thing, cluster in rays(objects):
         name = name_of(thing)
         clusters = pods_of_cluster(name, cluster)
@@ -67,12 +67,12 @@ def job_command(job: Manifest, head: Pod) -> tuple[Settings, argparse.Namespace]
 
 
 def environment(container: Manifest) -> dict[str, str]:
-    """The variables that a container is given as they stand."""
+    """The variables that a container gets as literal values."""
     return {v["name"]: v["value"] for v in container.get("env", []) if "value" in v}
 
 
 def expand(line: str, known: Mapping[str, str], form: re.Pattern[str]) -> str:
-    """`line` with its variables' values. Raises InputError on one that the pod does not set."""
+    """`line` with its variables expanded. Raises InputError on one that the pod does not set."""
     for name in form.findall(line):
         if name not in known:
             raise InputError(f"{name} is no variable of its pod; {', '.join(known) or 'none'} is")
@@ -82,7 +82,7 @@ def expand(line: str, known: Mapping[str, str], form: re.Pattern[str]) -> str:
 def parse_command(
     line: str, *, environment: Mapping[str, str] | None = None
 ) -> tuple[Settings, argparse.Namespace]:
-    """A `raymtr ...` line through the real parser and the real settings. Raises InputError."""
+    """Parses a `raymtr ...` line with the real parser and settings. Raises InputError."""
     if SHELL.search(line):
         raise InputError(f"{line!r} has what a shell would read otherwise")
     program, *words = shlex.split(line)
@@ -106,10 +106,10 @@ def parse_command(
 
 
 def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterator[str]:
-    """The cores and GPUs that a job's settings ask for are there."""
+    """The workers have the cores and GPUs that a job's settings request."""
     train, tune = settings.train, settings.finetune
     embed, caption = settings.embed, settings.caption
-    asked = {  # how many, cores of each, GPUs of each
+    asked = {  # count, cores of each, GPUs of each
         "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
         "train": (train.workers, train.threads, int(train.use_gpu)),
         "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
@@ -118,8 +118,8 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
     if job not in asked:
         return
     count, threads, each = asked[job]
-    # Those that may hold one: GPU pods where GPUs are asked for. A core of each stays for tasks,
-    # which then find one however the actors are spread.
+    # Workers that can host one: GPU pods if GPUs are requested. One core of each worker stays free
+    # for tasks, which then find one for any placement of the actors.
     room = 0
     for pod in workers:
         cores, gpus = int(pod.limit("cpu")), int(pod.limit("nvidia.com/gpu"))
@@ -133,7 +133,7 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
 
 
 def _reachable(name: str, arguments: argparse.Namespace, cluster: list[Pod]) -> Iterator[str]:
-    """Folders a job reads or writes are mounted in each of its pods."""
+    """Folders that a job reads or writes are mounted in each of its pods."""
     others = [getattr(arguments, key, None) for key in ("source", "pairs", "base", "model")]
     for path in (arguments.workspace, *others):
         if path is None or not path.startswith("/"):
@@ -150,7 +150,7 @@ def _reachable(name: str, arguments: argparse.Namespace, cluster: list[Pod]) -> 
 def _engines(
     name: str, settings: Settings, arguments: argparse.Namespace, cluster: list[Pod]
 ) -> Iterator[str]:
-    """The images hold the packages that the settings want."""
+    """The images contain the packages that the settings need."""
     wanted = []
     if getattr(arguments, "engine", None) == "vllm":
         wanted += [("--engine vllm", "vllm", pod) for pod in cluster]
@@ -163,7 +163,7 @@ def _engines(
 
 @functools.cache
 def packages_of(image: str, root: Path = ROOT) -> frozenset[str]:
-    """The packages that the locks of an image name, by the last part of its name."""
+    """The packages in the locks of an image, identified by the last part of its name."""
     kind = image.rpartition("/")[2].partition(":")[0]
     locks = LOCKS["cpu"] + (LOCKS["vllm"] if kind == "raymtr-vllm" else ())
     lines = "".join((root / lock).read_text(encoding="utf-8") for lock in locks)
@@ -181,7 +181,7 @@ def _start_options(name: str, cluster: Manifest) -> Iterator[str]:
 
 
 def versions(objects: list[Manifest], root: Path = ROOT) -> Iterator[str]:
-    """One Ray in lock, package, image and manifests; one torch; one tag."""
+    """One Ray version in lock, package, image and manifests; one torch version; one tag."""
     lock = (root / "requirements/cpu.txt").read_text(encoding="utf-8")
     locked = dict(re.findall(r"^([\w.-]+)==(\S+)$", lock, re.MULTILINE))
     ray = locked["ray"]

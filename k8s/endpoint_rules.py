@@ -1,6 +1,4 @@
-"""Manifests against the endpoint they bring up: its settings, its deployments, its routes, and the
-figures that boards and alerts ask for.
-"""
+"""Checks manifests against the endpoint they start: settings, deployments, routes and metrics."""
 
 from __future__ import annotations
 
@@ -23,20 +21,21 @@ from raymtr.errors import InputError
 from raymtr.specs import from_dict, to_dict
 from serve.settings import ServeSettings, read_settings
 
-# Counted by the cluster's own exporters, which are not here: kube-state-metrics and the kubelet.
+# From the cluster's own exporters, which are not in this repository: kube-state-metrics and
+# kubelet.
 OF_THE_CLUSTER = ("kube_", "kubelet_")
 METRIC = re.compile(r"\b((?:raymtr|ray|kube|kubelet)_[a-z0-9_]+)")
 SUFFIX = re.compile(r"_(bucket|sum|count|total)$")
-GRPC_MOST_BYTES = 4 << 20  # of a message, where nothing is set
-MAY_DIFFER = {  # between the base and an overlay: where it runs, and how large
+GRPC_MOST_BYTES = 4 << 20  # gRPC's default message limit
+MAY_DIFFER = {  # between the base and an overlay: where it runs, and its size
     *("layout", "device", "text_int8", "num_cpus", "num_gpus"),
     *("num_replicas", "min_replicas", "max_replicas"),
 }
-CLOSED = ("/metrics", "/-/routes", "/-/healthz")  # figures, and Serve's own
+CLOSED = ("/metrics", "/-/routes", "/-/healthz")  # metrics, and Serve's own routes
 
 
 def serve_settings(objects: list[Manifest]) -> Iterator[str]:
-    """The endpoint's arguments are its settings, and each named deployment is one of its own."""
+    """The endpoint's arguments are valid settings, and each named deployment exists."""
     for service in by_name(objects, "RayService").values():
         name, cluster = name_of(service), pods([service])
         config = yaml.safe_load(service["spec"]["serveConfigV2"])
@@ -70,7 +69,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
 
 
 def as_told(args: dict[str, Any], cluster: list[Pod]) -> dict[str, Any]:
-    """The arguments as the pods read them. Raises InputError where they would differ."""
+    """The arguments as the pods read them. Raises InputError if the pods would differ."""
     told = {expand(str(args["workspace"]), environment(p.main), IN_A_SHELL) for p in cluster}
     if len(told) != 1:
         raise InputError(f"pods have different workspaces: {', '.join(sorted(told))}")
@@ -87,7 +86,7 @@ def _bound(path: str, args: str) -> tuple[Any, ...]:
 
 
 def _deployments(application: Any) -> Iterator[Any]:
-    """Those in the graph that an application is bound from, each once it is met."""
+    """The deployments in the graph that an application is bound from, without duplicates."""
     bound = application._bound_deployment
     yield bound
     for argument in (*bound.init_args, *bound.init_kwargs.values()):
@@ -96,7 +95,7 @@ def _deployments(application: Any) -> Iterator[Any]:
 
 
 def _room(name: str, deployments: list[Any], cluster: list[Pod]) -> Iterator[str]:
-    """The workers that stand from the start hold the fewest replicas, all workers the most."""
+    """The initial workers hold the minimum of replicas, all workers the maximum."""
     workers = [pod for pod in cluster if pod.role == "worker"]
     for key, resource in (("num_cpus", "cpu"), ("num_gpus", "nvidia.com/gpu")):
         asked = {"fewest": 0.0, "most": 0.0}
@@ -120,7 +119,7 @@ def _room(name: str, deployments: list[Any], cluster: list[Pod]) -> Iterator[str
 
 
 def one_configuration(objects: list[Manifest]) -> Iterator[str]:
-    """An overlay repeats serveConfigV2 whole, for it is one text; only MAY_DIFFER may differ."""
+    """Overlays repeat serveConfigV2 in full, because it is one text; only MAY_DIFFER differs."""
     for service in by_name(objects, "RayService").values():
         mine, base = _configuration(service), _configuration(_base_service())
         for path in sorted(set(mine) | set(base)):
@@ -137,10 +136,10 @@ def _base_service() -> Manifest:
 
 
 def _configuration(service: Manifest) -> dict[str, Any]:
-    """Its settings by their path, with the defaults of those that are left out."""
+    """Its settings by path, with the defaults of omitted ones."""
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     for application in config.get("applications", []):
-        with contextlib.suppress(InputError):  # told by serve_settings
+        with contextlib.suppress(InputError):  # reported by serve_settings
             application["args"] = to_dict(from_dict(ServeSettings, application["args"]))
     return dict(_leaves(config))
 
@@ -157,7 +156,7 @@ def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _uploads_fit(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
-    """Replicas that speak gRPC hand each other what the endpoint takes."""
+    """Replicas that use gRPC can send each other the largest accepted upload."""
     for pod in cluster:
         env = {one["name"]: one.get("value", "") for one in pod.main.get("env", [])}
         if env.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1":
@@ -175,7 +174,7 @@ def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
 
 
 def metrics(objects: list[Manifest]) -> Iterator[str]:
-    """Every metric of an alert or a board is one that raymtr or Ray exports."""
+    """Every metric of an alert or a dashboard is exported by raymtr or Ray."""
     known = exported_metrics()
     for thing in objects:
         texts = []
@@ -194,7 +193,7 @@ def metrics(objects: list[Manifest]) -> Iterator[str]:
 
 @functools.cache
 def exported_metrics() -> frozenset[str]:
-    """Our own, from the counters themselves; Ray's, from the boards it ships and its code."""
+    """Our metrics, from the counters themselves; Ray's, from its dashboards and its code."""
     import ray
 
     from serve.metrics import Metrics
@@ -214,7 +213,7 @@ def exported_metrics() -> frozenset[str]:
 
 
 def routes(objects: list[Manifest]) -> Iterator[str]:
-    """The gateway lets through every route of the endpoint but CLOSED."""
+    """The gateway lets through every route of the endpoint except CLOSED."""
     for name, route in by_name(objects, "HTTPRoute").items():
         rules = [rule for rule in route["spec"]["rules"] if rule.get("backendRefs")]
         if not rules:
@@ -230,7 +229,7 @@ def routes(objects: list[Manifest]) -> Iterator[str]:
 
 @functools.cache
 def endpoint_routes() -> frozenset[str]:
-    """The paths that the endpoint's own application answers, up to their first parameter."""
+    """The paths that the endpoint's application serves, up to their first parameter."""
     from serve.http import build_http
     from serve.settings import ServeSettings
 

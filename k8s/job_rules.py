@@ -1,4 +1,4 @@
-"""RayJobs as templates: how they are started, tried again, queued, ended, and on which machines."""
+"""Rules for RayJob templates: how they start, retry, queue and end, and on which machines."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from raymtr.errors import InputError
 from raymtr.recipes import MINILM
 from raymtr.workspace import Workspace
 
-MOST_IDLE_S = 3_600  # that pods which are there wait for one that is not
-SPOT_TAINTS = (  # of machines that may be taken back
+MOST_IDLE_S = 3_600  # longest time that existing pods wait for a missing one
+SPOT_TAINTS = (  # of machines that may be preempted
     "cloud.google.com/gke-spot",
     "cloud.google.com/gke-preemptible",
     "kubernetes.azure.com/scalesetpriority",
@@ -25,7 +25,7 @@ VERBS_WITH_A_JOB = ("scan", "finetune", "caption", "train", "embed", "index")
 
 
 def templates(objects: list[Manifest]) -> Iterator[str]:
-    """Each verb has one, which stands still until it is copied, and whose copies end."""
+    """Each verb has a template, which stays suspended until it is copied, and whose copies end."""
     jobs = by_name(objects, "RayJob")
     for verb in VERBS_WITH_A_JOB:
         if verb not in jobs:
@@ -84,7 +84,7 @@ def _queue(name: str, job: Manifest) -> Iterator[str]:
 
 
 def machines(objects: list[Manifest]) -> Iterator[str]:
-    """Workers may be spot machines, for every verb resumes; a head, whose loss is all, may not."""
+    """Workers tolerate spot machines, as every verb resumes; a head, whose loss is fatal, not."""
     for thing, cluster in rays(objects):
         if thing["kind"] != "RayJob":
             continue
@@ -101,7 +101,7 @@ def machines(objects: list[Manifest]) -> Iterator[str]:
 
 
 def _avoided(pod: Pod) -> set[str]:
-    """Labels that a node may not have, by each of the terms one of which it must meet."""
+    """Label keys that a node must not have, in every one of the alternative selector terms."""
     affinity = pod.spec.get("affinity", {}).get("nodeAffinity", {})
     required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution", {})
     terms = [
@@ -112,7 +112,7 @@ def _avoided(pod: Pod) -> set[str]:
 
 
 def offline(objects: list[Manifest]) -> Iterator[str]:
-    """No pod asks a hub but what fetches, and that brings what the jobs then read."""
+    """Only the pods that fetch may access a hub, and they fetch what the jobs then read."""
     fetching = [
         container
         for pod in pods(objects)
@@ -133,12 +133,12 @@ def offline(objects: list[Manifest]) -> Iterator[str]:
 
 
 def _brought(job: Manifest, brought: set[str]) -> Iterator[str]:
-    """What a job starts from is in the image, or is fetched."""
+    """The model that a job starts from is in the image, or is fetched."""
     head = pods_of_cluster(name_of(job), job["spec"]["rayClusterSpec"])[0]
     try:
         settings, arguments = job_command(job, head)
     except InputError:
-        return  # told by code_rules.entrypoints
+        return  # reported by code_rules.entrypoints
     there = {Workspace(arguments.workspace).fetched(name) for name in brought if name}
     base, tower = getattr(arguments, "base", None), settings.towers.text_tower.source
     if base is not None and base not in there:

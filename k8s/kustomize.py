@@ -1,9 +1,9 @@
-"""Read a kustomization as `kubectl kustomize` renders it, so far as ours go.
+"""Renders a kustomization as `kubectl kustomize` does, for the features used here.
 
-The proof must run where there is no kubectl. What is read here: resources (files, folders, Lists),
-components, the namespace, images, and patches: JSON 6902 lists, `$patch: delete`. Anything else in
-a kustomization is an error, never skipped, so a manifest cannot mean more to a cluster than it did
-to the proof. Where kubectl is installed a test holds the two against each other.
+The checks must run without kubectl. Supported: resources (files, folders, Lists), components, the
+namespace, images, and patches (JSON 6902 lists, `$patch: delete`). Anything else in a kustomization
+is an error and never skipped, so a manifest cannot mean more to a cluster than to the checks. If
+kubectl is installed, a test compares both results.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import yaml
 Manifest = dict[str, Any]
 
 KNOWN_KEYS = {"apiVersion", "kind", "namespace", "resources", "components", "images", "patches"}
-WITHOUT_NAMESPACE = {"Namespace", "PriorityClass"}  # of the kinds we use
+WITHOUT_NAMESPACE = {"Namespace", "PriorityClass"}  # of the kinds used here
 
 
 class KustomizeError(ValueError):
-    """A kustomization that is wrong, or says what is not read here."""
+    """A kustomization that is wrong, or uses an unsupported feature."""
 
 
 def render(folder: Path, *, onto: Iterable[Manifest] = ()) -> list[Manifest]:
-    """Every object of the kustomization in `folder`, patched; a component's over those of `onto`.
+    """Every object of the kustomization in `folder`, patched; for a component, those of `onto` too.
 
     Raises KustomizeError.
     """
@@ -63,12 +63,12 @@ def render(folder: Path, *, onto: Iterable[Manifest] = ()) -> list[Manifest]:
 
 
 def is_component(folder: Path) -> bool:
-    """Whether it changes what others bring, rather than bringing everything itself."""
+    """Whether it changes objects of others, rather than being complete itself."""
     return bool(_read_one(folder / "kustomization.yaml").get("kind") == "Component")
 
 
 def read_objects(path: Path) -> list[Manifest]:
-    """The objects of one file; a List is what it lists."""
+    """The objects of one file; a List is expanded."""
     found: list[Manifest] = []
     for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
         if document is None:
@@ -79,7 +79,7 @@ def read_objects(path: Path) -> list[Manifest]:
 
 
 def _unshared(value: Any) -> Any:
-    """A copy in which an anchor's uses are apart: a patch of one must not reach the others."""
+    """A copy without shared references from anchors: a patch of one use must not affect others."""
     if isinstance(value, dict):
         return {key: _unshared(item) for key, item in value.items()}
     return [_unshared(item) for item in value] if isinstance(value, list) else value
@@ -92,7 +92,7 @@ def _read_one(path: Path) -> Any:
 
 
 def _patched(objects: list[Manifest], patch: Manifest, folder: Path) -> list[Manifest]:
-    """The objects after one entry of `patches`; one that meets none is an error."""
+    """The objects after one entry of `patches`; an entry that matches nothing is an error."""
     target = patch.get("target", {})
     if set(patch) - {"target", "patch", "path"} or set(target) - {"kind", "name"} or not target:
         raise KustomizeError(f"{folder}: patches have a target (kind, name) and a patch or a path")
@@ -117,7 +117,7 @@ def _matches(thing: Manifest, target: Manifest) -> bool:
 
 
 def apply_step(thing: Any, step: Manifest) -> None:
-    """One operation of RFC 6902 on `thing`, in place. Raises KustomizeError."""
+    """Applies one operation of RFC 6902 to `thing`, in place. Raises KustomizeError."""
     where, key = _parent(thing, step["path"])
     operation = step["op"]
     try:
@@ -142,7 +142,7 @@ def apply_step(thing: Any, step: Manifest) -> None:
 
 
 def _parent(thing: Any, pointer: str) -> tuple[Any, str]:
-    """The container a JSON pointer (RFC 6901) ends in, and the last key."""
+    """The container that a JSON pointer (RFC 6901) ends in, and the last key."""
     *way, last = [p.replace("~1", "/").replace("~0", "~") for p in pointer.split("/")[1:]]
     for key in way:
         try:
@@ -161,7 +161,7 @@ def _item(where: Any, key: str) -> Any:
 
 
 def _set_image(value: Any, image: Manifest) -> None:
-    """Another name or tag for an image, wherever containers stand."""
+    """Sets another name or tag for an image, in all containers."""
     if isinstance(value, dict):
         for key, item in value.items():
             if key in ("containers", "initContainers") and isinstance(item, list):

@@ -1,4 +1,4 @@
-"""Who may speak to whom: everything is closed, and a pod can reach what it needs, and no more."""
+"""Rules for network policies: deny by default, and each pod can reach only what it needs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANYWHERE = "0.0.0.0/0"
 
 
 def isolation(objects: list[Manifest]) -> Iterator[str]:
-    """Everything is closed at first, and every pod has a policy that opens what it needs."""
+    """The default is deny, and every pod has a policy that allows what it needs."""
     policies = list(by_name(objects, "NetworkPolicy").values())
     closed = any(
         p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
@@ -58,7 +58,7 @@ def _reach(pod: Pod, policies: list[Manifest]) -> Iterator[str]:
 
 
 def _stays(pod: Pod) -> bool:
-    """Nothing outside is its business; it is of what fetches, and of what asks Kubernetes' API."""
+    """Whether the pod needs no outside access; pods that fetch or call the Kubernetes API do."""
     component = pod.labels.get("app.kubernetes.io/component")
     return component not in ("fetch", "nightly") and not pod.beside
 
@@ -74,7 +74,7 @@ def _is_about(policy: Manifest, pod: Pod) -> bool:
 
 
 def _opens(policies: list[Manifest], place: str, port: int, protocol: str = "TCP") -> bool:
-    """Whether egress from a pod that these are about reaches an address, or all of them."""
+    """Whether egress under these policies reaches an address range on a port."""
     wanted = IPv4Network(place)
     for rule in (r for p in policies for r in p["spec"].get("egress", [])):
         blocks = [to["ipBlock"]["cidr"] for to in rule.get("to", []) if "ipBlock" in to]

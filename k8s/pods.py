@@ -1,4 +1,4 @@
-"""The pods that manifests ask for, whatever makes them: what rules about pods look at."""
+"""The pods that manifests create, from any kind of object: the input of rules about pods."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-zA-Z]{0,2})")
 
 @dataclass(frozen=True, kw_only=True)
 class Pod:
-    """One pod template, and how many of it may run."""
+    """One pod template, and how many of its pods may run."""
 
-    where: str  # for people: RayJob embed, group cores
+    where: str  # for messages: RayJob embed, group cores
     role: Literal["head", "worker", "other"]
     most: int
     template: Manifest
     beside: tuple[Manifest, ...] = ()  # resources of containers that an operator adds
-    fewest: int = 1  # that stand from the start
-    claims: tuple[str, ...] = ()  # volumes that a StatefulSet claims for each
+    fewest: int = 1  # initial count
+    claims: tuple[str, ...] = ()  # volume claims of a StatefulSet for each pod
 
     @property
     def spec(self) -> Manifest:
-        """The pod's own."""
+        """The pod's spec."""
         found: Manifest = self.template["spec"]
         return found
 
     @property
     def labels(self) -> dict[str, str]:
-        """With those that KubeRay sets."""
+        """The pod's labels, including those that KubeRay sets."""
         found: dict[str, str] = dict(self.template.get("metadata", {}).get("labels", {}))
         if self.role != "other":
             found |= {"ray.io/node-type": self.role, "ray.io/is-ray-node": "yes"}
@@ -49,16 +49,16 @@ class Pod:
 
     @property
     def main(self) -> Manifest:
-        """The first container: Ray's, in a pod of Ray."""
+        """The first container; in a pod of Ray, Ray's."""
         found: Manifest = self.spec["containers"][0]
         return found
 
     def limit(self, resource: str) -> float:
-        """What the first container may use."""
+        """The first container's limit."""
         return quantity(self.main.get("resources", {}).get("limits", {}).get(resource, 0))
 
     def requests(self, resource: str) -> float:
-        """What all containers reserve together."""
+        """The sum of all containers' requests."""
         asked = [c.get("resources", {}) for c in self.spec["containers"]] + list(self.beside)
         return sum(quantity(a.get("requests", {}).get(resource, 0)) for a in asked)
 
@@ -72,7 +72,7 @@ def quantity(text: Any) -> float:
 
 
 def cluster_of(thing: Manifest) -> Manifest | None:
-    """The Ray cluster that a RayService or a RayJob brings."""
+    """The Ray cluster that a RayService or a RayJob creates."""
     key = "rayClusterConfig" if thing["kind"] == "RayService" else "rayClusterSpec"
     cluster: Manifest | None = thing["spec"].get(key)
     return cluster
@@ -88,7 +88,7 @@ def rays(objects: list[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:
 
 
 def pods_of_cluster(name: str, cluster: Manifest) -> list[Pod]:
-    """The head, then the groups of workers."""
+    """The head, then the worker groups."""
     scaler: Manifest = cluster.get("autoscalerOptions", {}).get("resources", {})
     beside = (scaler,) if cluster.get("enableInTreeAutoscaling") else ()
     head = cluster["headGroupSpec"]["template"]
@@ -101,7 +101,7 @@ def pods_of_cluster(name: str, cluster: Manifest) -> list[Pod]:
 
 
 def pods(objects: list[Manifest]) -> list[Pod]:
-    """Every pod that the objects can bring about."""
+    """Every pod that the objects can create."""
     found = []
     for thing in objects:
         if thing["kind"] in ("RayService", "RayJob"):

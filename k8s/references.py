@@ -1,4 +1,4 @@
-"""Every secret, config map, claim, account, class and service that a manifest names is there."""
+"""Rule: every secret, config map, claim, account, class and service that is named exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from k8s.schemas import name_of
 
 
 def references(objects: list[Manifest], secrets: list[Manifest]) -> Iterator[str]:
-    """What is named and is not there. `secrets` are made by hand; keys that are read are theirs."""
+    """Named objects that do not exist. `secrets` are created by hand; their keys must exist too."""
     keys = {s["metadata"]["name"]: set(s.get("stringData", {})) for s in secrets}
     maps = {n: set(o.get("data", {})) for n, o in by_name(objects, "ConfigMap").items()}
     for thing in objects:
@@ -74,9 +74,9 @@ def _mounts(pod: Pod) -> Iterator[str]:
 
 
 def _services(objects: list[Manifest], keys: dict[str, set[str]]) -> Iterator[str]:
-    """Routes, monitors, Redis' address, certificates: each names what exists."""
+    """Routes, monitors, Redis' address and certificates name what exists."""
     services = by_name(objects, "Service")
-    made = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # by KubeRay
+    made = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # created by KubeRay
     for name, route in by_name(objects, "HTTPRoute").items():
         for rule in route["spec"]["rules"]:
             for backend in rule.get("backendRefs", []):

@@ -1,8 +1,8 @@
-"""Manifests against the schemas of what reads them: Kubernetes, KubeRay, Ray Serve.
+"""Validates manifests against the schemas of their readers: Kubernetes, KubeRay, Ray Serve.
 
-Strictly: a key nobody knows is an error everywhere, since each of the three drops it silently.
-Kubernetes' schemas come with the package kubernetes-validate, KubeRay's are the CRDs' own. Kinds of
-other projects (Gateway API, Prometheus) have no schema here and are named as unchecked.
+Validation is strict: an unknown key is an error everywhere, because each of the three drops it
+silently. Kubernetes' schemas come with the package kubernetes-validate, KubeRay's are in its CRDs.
+Kinds of other projects (Gateway API, Prometheus) have no schema here and are listed as unchecked.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import yaml
 
 from k8s.kustomize import Manifest
 
-KUBERNETES = "1.34"  # the oldest that the manifests are checked for
+KUBERNETES = "1.34"  # the oldest version that the manifests are checked for
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-METADATA = {  # a CRD leaves it bare, Kubernetes checks it; these are the keys we use
+METADATA = {  # not in a CRD, checked by Kubernetes; these are the keys used here
     "type": "object",
     "properties": {
-        "name": {"type": "string", "maxLength": 41},  # KubeRay adds to it; 63 is a label's most
+        "name": {"type": "string", "maxLength": 41},  # KubeRay appends to it; a label: up to 63
         "namespace": {"type": "string"},
         "labels": TEXTS,
         "annotations": TEXTS,
@@ -35,7 +35,7 @@ PLURALS = {"RayService": "rayservices", "RayJob": "rayjobs", "RayCluster": "rayc
 
 
 def schema_problems(objects: list[Manifest], crds: Path | None) -> Iterator[str]:
-    """What the schemas refuse."""
+    """The errors of the schemas."""
     for thing in objects:
         validator = validator_of(thing["apiVersion"], thing["kind"], crds)
         if validator is None:
@@ -47,13 +47,13 @@ def schema_problems(objects: list[Manifest], crds: Path | None) -> Iterator[str]
 
 
 def unchecked_kinds(objects: list[Manifest], crds: Path | None) -> list[str]:
-    """Kinds that no schema here knows."""
+    """Kinds without a schema here."""
     kinds = {(o["apiVersion"], o["kind"]) for o in objects}
     return sorted(f"{v} {k}" for v, k in kinds if validator_of(v, k, crds) is None)
 
 
 def name_of(thing: Manifest) -> str:
-    """How a problem names its object."""
+    """The name of an object in messages."""
     return f"{thing['kind']} {thing['metadata']['name']}"
 
 
@@ -61,7 +61,7 @@ def name_of(thing: Manifest) -> str:
 def validator_of(
     version: str, kind: str, crds: Path | None
 ) -> jsonschema.protocols.Validator | None:
-    """The strict validator of a kind; None where there is no schema."""
+    """The strict validator of a kind; None if there is no schema."""
     if version == "ray.io/v1":
         path = crds / f"ray.io_v1_{PLURALS[kind]}.json" if crds and kind in PLURALS else None
         if path is None or not path.is_file():
@@ -95,13 +95,13 @@ def _definitions(folder: str) -> Any:
 
 
 def _with_head(schema: Manifest) -> Manifest:
-    """The CRD's schema leaves out what every object has."""
+    """Adds the fields of every object, which a CRD's schema omits."""
     head = {"apiVersion": {}, "kind": {}, "metadata": METADATA}
     return {**schema, "properties": {**schema["properties"], **head}, "required": ["spec"]}
 
 
 def _strict(schema: Any) -> Any:
-    """A structural schema that refuses keys it does not list, otherwise as the API server."""
+    """A structural schema that refuses unlisted keys, otherwise like the API server's."""
     if isinstance(schema, list):
         return [_strict(item) for item in schema]
     if not isinstance(schema, dict):
@@ -118,7 +118,7 @@ def _strict(schema: Any) -> Any:
 
 
 def _deepest(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    """Of an anyOf, what failed inside; else the error itself."""
+    """The errors inside an anyOf; else the error itself."""
     if error.context:
         yield jsonschema.exceptions.best_match(error.context) or error
     else:
@@ -126,7 +126,7 @@ def _deepest(error: jsonschema.ValidationError) -> Iterator[jsonschema.Validatio
 
 
 def serve_problems(service: Manifest) -> Iterator[str]:
-    """`serveConfigV2` against Ray's own schema, whose unknown keys Ray itself would drop."""
+    """Validates `serveConfigV2` against Ray's own schema; Ray itself would drop unknown keys."""
     from ray.serve.schema import ServeDeploySchema
 
     config = yaml.safe_load(service["spec"].get("serveConfigV2", ""))
@@ -144,7 +144,7 @@ def serve_problems(service: Manifest) -> Iterator[str]:
 
 
 def unknown_keys(model: Any, value: Any, where: str = "") -> Iterator[str]:
-    """Keys of `value` that a pydantic model would take and forget."""
+    """Keys of `value` that a pydantic model would silently ignore."""
     if isinstance(value, list):
         for item in value:
             yield from unknown_keys(model, item, where)
@@ -161,7 +161,7 @@ def unknown_keys(model: Any, value: Any, where: str = "") -> Iterator[str]:
 
 
 def _models_in(hint: Any) -> list[Any]:
-    """The pydantic models a field may hold; none where it holds a mapping of anything."""
+    """The pydantic models a field may hold; none for a mapping of arbitrary values."""
     if isinstance(hint, type) and issubclass(hint, pydantic.BaseModel):
         return [hint]
     return [model for part in getattr(hint, "__args__", ()) for model in _models_in(part)]

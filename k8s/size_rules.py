@@ -1,4 +1,4 @@
-"""Deadlines and disks against what a catalog takes: asked of `raymtr plan` and of the settings."""
+"""Checks deadlines and disks against the catalog size, by `raymtr plan` and the settings."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from k8s.schemas import name_of
 from raymtr.capacity import Wanted
 from raymtr.errors import InputError
 
-TRACKS = "raymtr/tracks"  # annotation of RayJob embed: the catalog that the manifests are cut for
-CACHE_ROOM = 1.1  # of its budget: what is being written, and the folders
-SPARE = 2  # times as long as planned: machines differ, and what was under way is done again
+TRACKS = "raymtr/tracks"  # annotation of RayJob embed: the catalog size the manifests target
+CACHE_ROOM = 1.1  # of its budget: files being written, and the folders
+SPARE = 2  # factor on the plan: machines differ, and interrupted work is repeated
 
 
 def deadlines(objects: list[Manifest]) -> Iterator[str]:
-    """`embed` and `index` end within their deadlines by the plan of the catalog they are cut for.
+    """`embed` and `index` end within their deadlines, by the plan of the targeted catalog size.
 
     Scanning, captions and training are in no plan.
     """
@@ -61,7 +61,7 @@ def caches(objects: list[Manifest]) -> Iterator[str]:
         try:
             train = job_command(thing, head)[0].train
         except InputError:
-            continue  # told by code_rules.entrypoints
+            continue  # reported by code_rules.entrypoints
         for pod in workers:
             mounts = {m["mountPath"]: m["name"] for m in pod.main["volumeMounts"]}
             volumes = {v["name"]: v.get("emptyDir", {}) for v in pod.spec["volumes"]}

@@ -1,18 +1,19 @@
-"""Bring RayJobs that stand suspended in the namespace to success, one after the other.
+"""Runs suspended RayJobs of the namespace, one after the other, until each succeeds.
 
     python submit.py scan embed index      in the pod of a Job: each in turn, stop at a failure
     python submit.py                       the one that the Job is named after: `train-2` is `train`
 
-A RayJob runs once and never again, so what stands in the cluster is a template: changed there, or
-by an overlay, it is changed for people and for the nightly run alike. What runs is a copy, labelled
-with the Job's name and owned by it, so that it goes when the Job does.
+A RayJob runs only once, so the RayJobs in the cluster are templates. A change to a template, by
+hand or by an overlay, applies to manual and nightly runs alike. What runs is a copy, labelled with
+the Job's name and owned by it, so that it is deleted with the Job.
 
-KubeRay would try every failure again, a wrong flag too. Here only a lost cluster is: what a verb
-says of its input or of itself (exit status 1, 2, 3) stands. All that is known lies in the cluster,
-so a pod that takes over from an evicted one goes on with the same copies and the same count.
+KubeRay would retry every failure, even a wrong flag. Here only the loss of a cluster is retried. An
+error that a verb reports about its input or itself (exit status 1, 2, 3) is final. All state is in
+the cluster, so a pod that replaces an evicted one continues with the same copies and the same
+count.
 
-Nothing but the standard library and three verbs of the Kubernetes API: a client library would be
-larger than all of this.
+It uses only the standard library and three verbs of the Kubernetes API. A client library would be
+larger than this whole program.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from urllib.parse import quote
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOOK_EVERY_S = 15.0
-MOST_SILENCE_S = 600.0  # of the API, before this pod gives up and the Job starts another
-PAUSE_S = 60.0  # after the first failure, then twice as long each time
+MOST_SILENCE_S = 600.0  # without an API answer; then this pod exits and the Job starts another
+PAUSE_S = 60.0  # after the first failure, doubled after each further one
 MOST_PAUSE_S = 1_800.0
-ENDED = ("Complete", "Failed", "ValidationFailed")  # of jobDeploymentStatus; the others go on
+ENDED = ("Complete", "Failed", "ValidationFailed")  # of jobDeploymentStatus; the others continue
 FINAL_REASONS = ("DeadlineExceeded", "ValidationFailed")
 FINAL_STATUSES = (1, 2, 3)  # of a verb: failed, wrong use, too many errors; see jobs/__main__.py
 ENTRYPOINT_FAILED = re.compile(r"Job entrypoint command failed with exit code (-?\d+)")  # Ray's
@@ -45,19 +46,19 @@ STARTED_BY = "raymtr/started-by"
 ATTEMPTS = "raymtr/attempts"
 QUEUE = "raymtr/queue"
 KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-FAILED, WRONG_USE, TRY_AGAIN = 1, 2, 75  # the Job's podFailurePolicy knows them
+FAILED, WRONG_USE, TRY_AGAIN = 1, 2, 75  # used by the Job's podFailurePolicy
 
 
 class ApiError(Exception):
-    """The API refused."""
+    """The API refused the request."""
 
 
 class Unreachable(ApiError):
-    """The API is silent or busy: it may answer later."""
+    """The API does not answer or is busy; it may answer later."""
 
 
 class Api:
-    """RayJobs of one namespace, as a pod's service account may see them."""
+    """The RayJobs of one namespace, with the access of a pod's service account."""
 
     def __init__(self, account: Path = ACCOUNT) -> None:
         self.account = account
@@ -68,7 +69,7 @@ class Api:
         self.trust = ssl.create_default_context(cafile=str(account / "ca.crt"))
 
     def ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """One request; its JSON answer. Raises ApiError."""
+        """Sends one request and returns its JSON answer. Raises ApiError."""
         token = (self.account / "token").read_text().strip()  # it is renewed while we wait
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         sent = None if body is None else json.dumps(body)
@@ -90,7 +91,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Owner:
-    """The Job in whose pod this runs."""
+    """The Job whose pod runs this program."""
 
     name: str
     uid: str
@@ -98,7 +99,7 @@ class Owner:
 
 @dataclass
 class Step:
-    """One template, brought to success for `owner`."""
+    """One template, run for `owner` until it succeeds."""
 
     api: Api
     name: str
@@ -106,7 +107,7 @@ class Step:
     told: str = ""
 
     def look(self, now: datetime) -> bool | None:
-        """Whether it has succeeded, None while it has not ended; starts a copy when it is time."""
+        """Whether it succeeded, None while it has not ended; starts a copy when one is due."""
         template = self.api.ask("GET", f"/{self.name}")
         copies = self.copies()
         if not copies:
@@ -133,28 +134,28 @@ class Step:
         return None
 
     def copies(self) -> list[dict[str, Any]]:
-        """Those made for this Job, the oldest first."""
+        """The copies created for this Job, oldest first."""
         wanted = quote(f"{STARTED_BY}={self.owner.name},{TEMPLATE_LABEL}={self.name}")
         found = self.api.ask("GET", f"?labelSelector={wanted}")["items"]
         return sorted(found, key=lambda job: str(job["metadata"]["creationTimestamp"]))
 
     def start(self, template: dict[str, Any]) -> None:
-        """A new copy."""
+        """Starts a new copy."""
         made = self.api.ask("POST", "", copy_of(template, self.owner))
         self.tell(f"{made['metadata']['name']}: started")
 
     def tell(self, line: str) -> None:
-        """Progress, for the pod's log, once."""
+        """Logs progress to the pod's log, without repeating a line."""
         if line != self.told:
             say(line)
         self.told = line
 
 
 def copy_of(template: dict[str, Any], owner: Owner) -> dict[str, Any]:
-    """A RayJob like `template`, under a name of its own, that starts at once.
+    """A copy of the RayJob `template`, with its own name, that starts at once.
 
-    Where the template names a queue of Kueue, the copy waits there. The template itself must not
-    bear that label: Kueue would take it for a job that waits, and start it.
+    If the template names a queue of Kueue, the copy waits there. The template itself must not have
+    that label, because Kueue would treat it as a waiting job and start it.
     """
     about = template["metadata"]
     labels = {**about.get("labels", {}), TEMPLATE_LABEL: about["name"], STARTED_BY: owner.name}
@@ -174,21 +175,21 @@ def copy_of(template: dict[str, Any], owner: Owner) -> dict[str, Any]:
 
 
 def is_final(status: dict[str, Any]) -> bool:
-    """Whether a copy that ended without success would end so again."""
-    stopped = status.get("jobStatus") == "STOPPED"  # by somebody
+    """Whether a copy that failed would fail again."""
+    stopped = status.get("jobStatus") == "STOPPED"  # by a person
     refused = status.get("jobDeploymentStatus") == "ValidationFailed"
     late = status.get("reason") in FINAL_REASONS
     return stopped or refused or late or exit_status(status.get("message", "")) in FINAL_STATUSES
 
 
 def exit_status(message: str) -> int | None:
-    """What the entrypoint ended with, by Ray's words; None where it did not end by itself."""
+    """The entrypoint's exit status, from Ray's message; None if it did not exit by itself."""
     match = ENTRYPOINT_FAILED.match(message)
     return int(match[1]) if match else None
 
 
 def run(step: Step, *, look_every_s: float = LOOK_EVERY_S) -> bool:
-    """Look until it has ended; whether it succeeded. Raises Unreachable after long silence."""
+    """Polls until it has ended; whether it succeeded. Raises Unreachable after long silence."""
     heard = time.monotonic()
     while True:
         try:
@@ -205,13 +206,13 @@ def run(step: Step, *, look_every_s: float = LOOK_EVERY_S) -> bool:
 
 
 def say(line: str) -> None:
-    """A line of the pod's log."""
+    """Prints a line to the pod's log."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def main(names: Sequence[str]) -> int:
-    """Exit status: 0 when every step succeeded, else as the Job's podFailurePolicy reads it."""
+    """Exit status: 0 if every step succeeded, else as the Job's podFailurePolicy reads it."""
     try:
         owner = Owner(os.environ["JOB_NAME"], os.environ["JOB_UID"])
         api = Api()

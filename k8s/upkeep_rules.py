@@ -1,7 +1,7 @@
-"""What keeps the objects running for months: disruption budgets, schedules, probes, namespaces.
+"""Rules for long-term operation: disruption budgets, schedules, probes, namespaces.
 
-Kubernetes takes each of these mistakes without a word. They show when a node is to be drained, on
-the night that nothing ran, when a process hangs, or when the objects are to be taken away again.
+Kubernetes accepts each of these mistakes silently. They show when a node is drained, when a nightly
+run does not start, when a process hangs, or when the objects are to be deleted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from k8s.kustomize import Manifest, by_name
 from k8s.pods import Pod, pods
 from k8s.schemas import name_of
 
-WITHOUT_A_NAMESPACE = {  # kinds of the whole cluster
+WITHOUT_A_NAMESPACE = {  # cluster-scoped kinds
     *("Namespace", "PriorityClass", "StorageClass", "PersistentVolume", "IngressClass"),
     *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "RuntimeClass"),
     *("ClusterQueue", "ResourceFlavor", "WorkloadPriorityClass", "Topology", "GatewayClass"),
 }
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-CRON = (  # of each field its name, least and most, and words for its numbers
+CRON = (  # each field's name, minimum, maximum, and words for its numbers
     ("minute", 0, 59, ()),
     ("hour", 0, 23, ()),
     ("day of month", 1, 31, ()),
@@ -35,14 +35,14 @@ PROBES["worker"] = PROBES["head"]
 
 
 def budgets(objects: list[Manifest]) -> Iterator[str]:
-    """A PodDisruptionBudget lets a pod go, or no node under it can ever be drained."""
+    """A PodDisruptionBudget allows an eviction; otherwise no node under it can be drained."""
     for name, budget in by_name(objects, "PodDisruptionBudget").items():
         spec = budget["spec"]
         labels = spec.get("selector", {}).get("matchLabels", {}).items()
         about = [pod for pod in pods(objects) if labels <= pod.labels.items()]
         fewest = sum(pod.fewest for pod in about)
         if not fewest:
-            continue  # told by references, or nothing stands there
+            continue  # reported by references, or nothing runs there
         if "maxUnavailable" in spec:
             may_go = _share(spec["maxUnavailable"], fewest)
         else:
@@ -55,13 +55,13 @@ def budgets(objects: list[Manifest]) -> Iterator[str]:
 
 
 def _share(value: int | str, pods: int) -> int:
-    """`1` or `"50%"` of so many pods; Kubernetes rounds up."""
+    """`1` or `"50%"` of a number of pods; Kubernetes rounds up."""
     text = str(value)
     return math.ceil(int(text[:-1]) * pods / 100) if text.endswith("%") else int(text)
 
 
 def schedules(objects: list[Manifest]) -> Iterator[str]:
-    """A CronJob comes at some time, in some zone, and never twice at once."""
+    """A CronJob has a valid schedule and time zone, and never runs twice at once."""
     for name, job in by_name(objects, "CronJob").items():
         spec = job["spec"]
         for problem in cron_problems(spec["schedule"]):
@@ -76,7 +76,7 @@ def schedules(objects: list[Manifest]) -> Iterator[str]:
 
 
 def cron_problems(schedule: str) -> Iterator[str]:
-    """What Kubernetes would refuse of a schedule: five fields, or a macro."""
+    """The errors Kubernetes would report in a schedule: five fields, or a macro."""
     if schedule.startswith("@"):
         if schedule not in MACROS:
             yield f"it is no macro; known: {', '.join(MACROS)}"
@@ -92,7 +92,7 @@ def cron_problems(schedule: str) -> Iterator[str]:
 
 
 def _is_part(part: str, least: int, most: int, words: tuple[str, ...]) -> bool:
-    """`*`, `5`, `1-5`, `mon`, each with a step behind it if need be."""
+    """Whether it is `*`, `5`, `1-5` or `mon`, each with an optional step."""
     span, slash, step = part.partition("/")
     if slash and not (step.isdecimal() and int(step) > 0):
         return False
@@ -106,7 +106,7 @@ def _is_part(part: str, least: int, most: int, words: tuple[str, ...]) -> bool:
 
 
 def probes(objects: list[Manifest]) -> Iterator[str]:
-    """Whatever stands for long is asked whether it starts, lives and is ready."""
+    """The main container of every long-running pod has the probes of its role."""
     short_lived = {name_of(thing) for thing in objects if thing["kind"] == "CronJob"}
     for pod in pods(objects):
         if pod.where not in short_lived:
@@ -120,7 +120,7 @@ def _probes(pod: Pod) -> Iterator[str]:
 
 
 def namespaces(objects: list[Manifest]) -> Iterator[str]:
-    """All objects stand in one namespace, and that one is among them."""
+    """All objects are in one namespace, which is among them."""
     own = by_name(objects, "Namespace")
     for thing in objects:
         namespace = thing["metadata"].get("namespace")

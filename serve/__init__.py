@@ -1,1 +1,1 @@
-"""The online endpoint: encoders and retrieval as Ray Serve deployments. It wires, raymtr works."""
+"""The online endpoint: encoders and retrieval as Ray Serve deployments, built on raymtr."""

@@ -1,9 +1,10 @@
-"""Who may ask, how often and how much: one ASGI layer around everything the endpoint answers.
+"""Access control: keys, rate limits and size limits, in one ASGI layer around the endpoint.
 
-Keys lie hashed in a mounted file and are compared in constant time. Rates are counted in each
-ingress replica, so with several a key gets as many times its rate; a shared counter would cost a
-hop for every request. The page's own files need no key: it asks for one. Request ids are Serve's:
-it takes or makes `X-Request-ID`, hands it to every deployment's log and sends it back.
+Keys are stored hashed in a mounted file and compared in constant time. Rates are counted per
+ingress replica, so with several replicas a key gets a multiple of its rate. A shared counter would
+cost a network hop per request. The page's own files need no key; the page asks the user for one.
+Request ids come from Ray Serve: it reads or creates `X-Request-ID`, passes it to every deployment's
+log and returns it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SECURITY = {
 
 @dataclass(frozen=True)
 class Key:
-    """Who a key belongs to, and what it opens."""
+    """The owner of a key and its scopes."""
 
     name: str
     scopes: frozenset[str] = SCOPES
@@ -80,27 +81,27 @@ def read_keys(path: str) -> dict[str, Key]:
 
 
 class AccessMiddleware:
-    """ASGI middleware: key, scope, rate, size, security headers, counts."""
+    """ASGI middleware: keys, scopes, rates, sizes, security headers and request counts."""
 
     def __init__(self, app: Any, settings: ServeSettings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
-        self.spent: dict[str, tuple[float, float]] = {}  # caller -> tokens left, at what time
-        self.uploads = 0  # being read or searched by
+        self.spent: dict[str, tuple[float, float]] = {}  # caller -> (tokens left, time in seconds)
+        self.uploads = 0  # uploads being read or searched
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Refuse, or hand on with a bounded body."""
+        """Refuses a request, or forwards it with a bounded body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         began = time.perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
-        headless = scope["method"] == "HEAD" and path != "/mcp"  # which has no GET
-        scope = scope | ({"method": "GET", "head": True} if headless else {})  # ours: it is changed
+        headless = scope["method"] == "HEAD" and path != "/mcp"  # /mcp has no GET
+        scope = scope | ({"method": "GET", "head": True} if headless else {})  # a changed copy
 
         async def send_marked(message: Any) -> None:
             if message["type"] == "http.response.start":
-                route = getattr(scope.get("route"), "path", "none")  # a route's form: few labels
+                route = getattr(scope.get("route"), "path", "none")  # pattern: few labels
                 self.metrics.answered(route, message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", []), *SECURITY.items()]
             elif headless:
@@ -114,7 +115,7 @@ class AccessMiddleware:
             if plays and scope["method"] == "POST":
                 scope |= await _as_query(bounded, scope, headers)
             refusal = self._refuse(path, headers, scope)
-        except HTTPException as error:  # of the body
+        except HTTPException as error:  # raised while the body is read
             refusal = Problem(error.status_code, "body_refused", str(error.detail))
         if refusal is not None:
             answer: Response = refusal.response()
@@ -157,31 +158,31 @@ class AccessMiddleware:
         return self._spend(key.name)
 
     def _refuse_upload(self, path: str, headers: dict[str, str]) -> Problem | None:
-        """Before its body is read: bodies that wait for an encoder lie in memory."""
+        """Refuses an upload before its body is read: bodies waiting for an encoder use memory."""
         most = self.settings.uploads_at_once
         if not self._carries_audio(path, headers) or self.uploads < most:
             return None
         return Problem(503, "busy", f"{most} recordings are in hand already", UPLOAD_AGAIN_S)
 
     def _carries_audio(self, path: str, headers: dict[str, str]) -> bool:
-        """Whether a request's body may be a recording, by its path and stated length."""
+        """Whether a request's body may be a recording, judged by its path and stated length."""
         if path not in CARRIES_AUDIO or path == UPLOADS:
             return path == UPLOADS
         stated = headers.get("content-length")
         return stated is None or int(stated) > self.settings.json_max_kb * 1024
 
     def _known(self, sent: str) -> Key | None:
-        # A header's bytes were read as Latin-1; they are UTF-8, or that.
+        # Header bytes were decoded as Latin-1. Decode them as UTF-8 if possible.
         forms = (sent.encode(), sent.encode("latin-1", "replace"))
         digests = [hashlib.sha256(form).hexdigest() for form in forms]
         found = None
-        for known, key in self.keys.items():  # all of them: the time tells nothing
+        for known, key in self.keys.items():  # compares with every key, so timing reveals nothing
             if any([hmac.compare_digest(known, digest) for digest in digests]):
                 found = key
         return found
 
     def _spend(self, caller: str) -> Problem | None:
-        """A token bucket that holds a minute's worth."""
+        """A token bucket with a capacity of one minute's requests."""
         rate = self.settings.requests_per_minute
         now = time.monotonic()
         left, then = self.spent.get(caller, (float(rate), now))
@@ -199,7 +200,7 @@ class AccessMiddleware:
 
 
 def _key_in(path: str, authorization: str, query: bytes) -> str:
-    """The bearer key; players speak OpenSubsonic and send it as `apiKey`, old ones as `p`."""
+    """The bearer key. OpenSubsonic players send it as `apiKey`, old ones as `p`."""
     kind, _, key = authorization.partition(" ")
     if kind.lower() == "bearer":
         return key.strip()
@@ -216,7 +217,7 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
 
 
 async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[str, Any]:
-    """What makes a GET of a player's POST: its form, behind what the address asks already."""
+    """Converts a player's form POST to a GET: its form is appended to the query string."""
     form, more = b"", True
     while more:
         message = await receive()
@@ -228,11 +229,11 @@ async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[s
 
 
 class _Bounded:
-    """`receive` that stops a body at `most` bytes, and one that does not come within `wait_s`."""
+    """Wraps `receive`: refuses a body over `most` bytes, or one that takes longer than `wait_s`."""
 
     def __init__(self, receive: Any, most: int, wait_s: float) -> None:
         self.receive, self.left = receive, most
-        self.until: float | None = time.monotonic() + wait_s  # None: all of the body is here
+        self.until: float | None = time.monotonic() + wait_s  # None: body complete
 
     async def __call__(self) -> Any:
         if self.until is None:
@@ -245,6 +246,6 @@ class _Bounded:
             self.until = None
         self.left -= len(message.get("body", b""))
         if self.left < 0:
-            # FastAPI makes a 400 of any other exception while it reads a body.
+            # FastAPI turns any other exception raised while it reads a body into a 400.
             raise HTTPException(413, "the body is larger than this endpoint takes")
         return message

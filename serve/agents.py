@@ -1,8 +1,8 @@
-"""Agents' way in: a read-only MCP server at /mcp, by the official SDK, without sessions.
+"""A read-only MCP server at /mcp for agents, stateless, on the official SDK.
 
-Four tools that answer with the same words as the HTTP API. Every request stands by itself, so any
-ingress replica can answer it. Hosts, keys, rates and sizes are checked before, in `access`, like
-those of every other path; the SDK's own check of hosts is therefore off.
+Its four tools return the same fields as the HTTP API. Requests are independent, so any ingress
+replica can answer them. `access` checks hosts, keys, rates and sizes, as for every other path. The
+SDK's own host check is therefore off.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Answer = dict[str, Any]
 
 
 def add_agents(http: FastAPI) -> Callable[[], Any]:
-    """Mounts the server; what comes back is to be entered while the application runs."""
+    """Mounts the server. Enter the returned context manager while the application runs."""
     server = build_server(http)
     http.state.agents = server
     inner = server.streamable_http_app(
@@ -54,10 +54,10 @@ def add_agents(http: FastAPI) -> Callable[[], Any]:
 
 
 class Server(MCPServer):
-    """The SDK's server, but what it is asked wrongly is told so that an agent can mend it."""
+    """The SDK's server, with error messages for wrong calls that let an agent correct them."""
 
     async def call_tool(self, name: str, arguments: Answer, context: Any = None) -> Any:
-        """Refuses arguments that the tool does not have, which the SDK would leave unread."""
+        """Refuses unknown tool arguments, which the SDK would ignore."""
         tools = {tool.name: tool.input_schema["properties"] for tool in await self.list_tools()}
         unknown = sorted(arguments.keys() - tools.get(name, arguments).keys())
         if unknown:
@@ -96,12 +96,14 @@ def build_server(http: FastAPI) -> MCPServer:
         exclude: list[str] | str | None = None,
         per_artist: int | None = None,
     ) -> Answer:
-        """Tracks for words: a description ("rainy-day piano, no vocals"), a title, an artist, an
-        album, "similar to <artist or title>, but calmer", with years, tempo, key and duration.
-        `query` of the answer says how the words were understood, slot by slot; `ignored` which of
-        them could not be used and why; `suggestions` what to ask instead. `where` is a filter such
-        as "year > 1990 and tags has 'jazz'"; `exclude` are terms that hits must not have;
-        `per_artist` caps hits of one artist.
+        """Search tracks by words.
+
+        The words may be a description ("rainy-day piano, no vocals"), a title, an artist, an album,
+        or "similar to <artist or title>, but calmer", with years, tempo, key and duration. In the
+        answer, `query` says how the words were understood, slot by slot. `ignored` lists the words
+        that could not be used and why. `suggestions` lists what to ask instead. `where` is a filter
+        such as "year > 1990 and tags has 'jazz'". `exclude` are terms that hits must not have.
+        `per_artist` limits the hits of one artist.
         """
         asked: Answer = {"text": text, "where": where, "k": k}
         asked |= {"exclude": some(exclude), "per_artist": per_artist}
@@ -115,20 +117,21 @@ def build_server(http: FastAPI) -> MCPServer:
         where: str | None = None,
         k: int = 10,
     ) -> Answer:
-        """Tracks that sound like others, by their track ids, and less like `unlike`; words may
-        steer further.
+        """Tracks that sound like the tracks in `like`.
+
+        `like` and `unlike` are track ids; hits sound less like `unlike`. `text` may steer further.
         """
         asked = {"like": some(like), "unlike": some(unlike), "text": text, "where": where, "k": k}
         return await told(ask_search(http, backend().search(asked)))
 
     @server.tool(annotations=READS)
     async def track(track_id: str) -> Answer:
-        """Everything the catalog knows of one track."""
+        """All catalog fields of one track."""
         return await told(ask(http, backend().track(track_id)))
 
     @server.tool(annotations=READS)
     async def artist(name: str, k: int = 10) -> Answer:
-        """Artists similar to one, each with a track to begin with."""
+        """Artists similar to one, each with a track to start with."""
         return await told(ask_search(http, backend().similar_artists(name, {"k": k})))
 
     return server

@@ -2,9 +2,10 @@
 
     ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
 
-The retriever asks the encoders, rather than the ingress in turn: it alone knows which model its
-table wants, and the whole of a request then sees one build. Each deployment scales by itself. In
-the fused layout one replica is ingress, retriever and text encoder: no hop, and for one machine.
+The retriever calls the encoders, rather than the ingress calling each in turn. Only the retriever
+knows which model its table needs, and so one request uses one build throughout. Each deployment
+scales independently. In the fused layout one replica is ingress, retriever and text encoder: no
+network hop, for one machine.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from serve.http import build_http
 from serve.retriever import Retriever
 from serve.settings import read_settings
 
-AUDIO_NICENESS = 4  # text queries go first on shared cores
+AUDIO_NICENESS = 4  # text queries take precedence on shared cores
 
 
 def refuse_shared_port() -> None:
-    """Raises UnusableError where another cluster's server listens on this one's port too.
+    """Raises UnusableError if another cluster's server listens on the same port.
 
-    Looked at where a proxy of this cluster is, for elsewhere the port is anyone's. HAProxy leaves
-    its Ray's tree of processes when it reloads, so it is not told apart.
+    Checked only on machines where a proxy of this cluster runs; on other machines the port may
+    belong to anyone. HAProxy leaves Ray's process tree when it reloads, so it cannot be told apart.
     """
     (host, port), own = ray_private.proxy_address(), own_cluster()
     here = listeners(host, port)
@@ -63,7 +64,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     retrieve = serve.deployment(Retriever, name="Retriever").options(**settings.deployment())
     fused = settings.layout == "fused"
     has = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
-    has |= {"num_gpus": settings.num_gpus} if fused else {}  # where its text encoder is
+    has |= {"num_gpus": settings.num_gpus} if fused else {}  # the replica with the text encoder
 
     @serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
     @serve.ingress(http)
@@ -71,7 +72,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
         backend: Backend
 
         def __init__(self, behind: Any) -> None:
-            """`behind` is the retriever's handle; in the fused layout the audio encoder's."""
+            """`behind` is the retriever's handle; in the fused layout, the audio encoder's."""
             refuse_shared_port()
             if fused:
                 self.backend = Retriever(settings, TextEncoder(settings), behind)
@@ -79,7 +80,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
                 self.backend = RemoteBackend(behind, settings.queue_timeout_s)
 
         def check_health(self) -> None:
-            """In the fused layout the retriever's; see there."""
+            """In the fused layout, the retriever's health check; see there."""
             if isinstance(self.backend, Retriever):
                 self.backend.check_health()
 

@@ -1,8 +1,8 @@
-"""The audio encoder deployment: uploads decoded in child processes, their windows batched.
+"""The audio encoder deployment: decodes uploads in child processes and batches their windows.
 
-A child, because someone else's bytes meet C decoders there: it has bounds of memory and time, and
-can be ended. How many there are at once is the deployment's bound (`audio_ongoing`), so an encoder
-needs no queue of its own.
+C decoders process untrusted bytes, so they run in a child process. A child has memory and time
+limits and can be killed. The deployment limits the number of concurrent children (`audio_ongoing`),
+so an encoder needs no queue of its own.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ CANNOT_DECODE = 3  # exit status of decode_upload
 
 
 class AudioEncoder:
-    """Recordings to vectors.
+    """Encodes recordings to vectors.
 
-    A batch holds windows of several uploads, since one upload alone would leave most of a GPU's
-    batch empty. A window's vector does not depend on the rest of its batch. A cancelled request
-    ends its child process, and its windows that wait for a batch are not embedded.
+    A batch combines windows of several uploads, because one upload alone would leave most of a GPU
+    batch empty. A window's vector does not depend on the rest of its batch. Cancelling a request
+    kills its child process, and its windows that wait for a batch are not embedded.
     """
 
     def __init__(self, settings: ServeSettings, *, niceness: int = 0) -> None:
-        """`niceness` is added to this process's own, which its children inherit."""
+        """`niceness` is added to this process's own value, which its children inherit."""
         os.nice(niceness)
         self.settings = settings
         self.models = ModelCache(settings, audio_only=True)
@@ -51,7 +51,7 @@ class AudioEncoder:
         self._children = ThreadPoolExecutor(settings.audio_ongoing, thread_name_prefix="child")
 
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
-        """One recording's vector, float32 [D], or why there is none."""
+        """One recording's vector, float32 [D], or the Problem that prevented it."""
         try:
             async with asyncio.timeout(self.settings.encoding_s):
                 return await self._encode(made_by, data)
@@ -87,7 +87,7 @@ class AudioEncoder:
         return rows
 
     async def _decode(self, data: bytes, spec: AudioSpec) -> np.ndarray | Problem:
-        """Samples float32 [n] at the spec's rate, or why there are none."""
+        """Samples, float32 [n] at the spec's rate, or the Problem that prevented decoding."""
         child = start_decoder(spec, self.settings)
         loop, limit_s = asyncio.get_running_loop(), self.settings.audio_timeout_s
         try:
@@ -98,7 +98,7 @@ class AudioEncoder:
 
 
 def start_decoder(spec: AudioSpec, settings: ServeSettings) -> subprocess.Popen[bytes]:
-    """A child that decodes what it is sent, within bounds of memory."""
+    """Starts a child process that decodes an upload within memory limits."""
     told: dict[str, Any] = {"spec": to_dict(spec), "max_s": settings.audio_max_s}
     told["memory_mb"] = settings.audio_memory_mb
     command = [sys.executable, "-m", "serve.decode_upload", json.dumps(told)]
@@ -107,7 +107,7 @@ def start_decoder(spec: AudioSpec, settings: ServeSettings) -> subprocess.Popen[
 
 
 def decoded_by(child: subprocess.Popen[bytes], data: bytes, limit_s: float) -> np.ndarray | Problem:
-    """Samples float32 [n] that the child makes of an upload in time, or why there are none."""
+    """The child's samples of an upload, float32 [n], or the Problem on failure or timeout."""
     try:
         made, said = child.communicate(data, limit_s)
     except subprocess.TimeoutExpired:

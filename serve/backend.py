@@ -1,4 +1,4 @@
-"""The retriever as routes see it: one protocol, in this process or behind a deployment handle."""
+"""The retriever's interface for routes: one protocol, local or behind a deployment handle."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ T = TypeVar("T")
 
 
 class NoCapacityError(Exception):
-    """No replica had room for a call in time."""
+    """No replica had capacity for a call in time."""
 
 
 NO_CAPACITY = (BackPressureError, NoCapacityError)
-REPLICA_LOST = (RayActorError, DeploymentUnavailableError)  # Serve starts another
+REPLICA_LOST = (RayActorError, DeploymentUnavailableError)  # Serve starts another replica
 
 
 class Backend(Protocol):
-    """What a route can ask. `serve.retriever.Retriever` implements it and documents the answers."""
+    """The calls available to routes. `serve.retriever.Retriever` implements and documents them."""
 
     async def search(self, asked: Answer) -> Searched | Problem:
         """The answer to a search."""
         ...
 
     async def similar_artists(self, name: str, asked: Answer) -> Searched | Problem:
-        """Artists around one, each with its best track."""
+        """Artists similar to one, each with its best track."""
         ...
 
     async def track(self, track_id: str) -> Answer | Problem:
@@ -54,11 +54,11 @@ class Backend(Protocol):
         ...
 
     async def map(self) -> Answer | Problem:
-        """Places of tracks in two dimensions."""
+        """Two-dimensional positions of tracks."""
         ...
 
     async def state(self) -> Answer | Problem:
-        """The build that serves, once it can answer."""
+        """The live build, once it can answer."""
         ...
 
 
@@ -131,7 +131,7 @@ class RemoteEncoder:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     async def encode(self, made_by: ModelRef, content: Any) -> Any:
-        """Its answer; a Problem (503) where no replica has room or the one asked died."""
+        """The encoder's answer; a Problem (503) if no replica has capacity or the replica died."""
         retry_s = UPLOAD_AGAIN_S if isinstance(content, bytes) else 1
         try:
             call = self._handle.encode.remote(made_by, content)
@@ -143,10 +143,10 @@ class RemoteEncoder:
 
 
 async def result_of(call: Any, queue_timeout_s: float) -> Any:
-    """What a deployment answers, once a replica has accepted `call` (a DeploymentResponse).
+    """The result of `call` (a DeploymentResponse), once a replica has accepted it.
 
-    Raises NoCapacityError where none does within `queue_timeout_s`: all are full, or dead and not
-    replaced yet.
+    Raises NoCapacityError if no replica accepts it within `queue_timeout_s`: all are full, or dead
+    and not yet replaced.
     """
     try:
         await asyncio.wait_for(ray_private.taken(call), queue_timeout_s)
@@ -155,12 +155,12 @@ async def result_of(call: Any, queue_timeout_s: float) -> Any:
     try:
         return await call
     except asyncio.CancelledError:
-        call.cancel()  # else a replica works on what nobody waits for
+        call.cancel()  # otherwise a replica works on an abandoned request
         raise
 
 
 def backend() -> Backend:
-    """The backend of the ingress replica that this code runs in."""
+    """The backend of the ingress replica that runs this code."""
     found: Backend = serve.get_replica_context().servable_object.backend
     return found
 
@@ -168,8 +168,8 @@ def backend() -> Backend:
 async def ask(http: FastAPI, answer: Awaitable[T | Problem]) -> T:
     """The answer of a backend call, within the endpoint's deadline.
 
-    Raises ProblemError: the backend's own, 503 where it has no room or is lost, 504 where it is
-    late.
+    Raises ProblemError: the backend's own problem, 503 if it has no capacity or is lost, 504 if it
+    misses the deadline.
     """
     timeout_s = http.state.timeout_s
     try:
@@ -187,13 +187,13 @@ async def ask(http: FastAPI, answer: Awaitable[T | Problem]) -> T:
 
 
 async def ask_search(http: FastAPI, answer: Awaitable[Searched | Problem]) -> Answer:
-    """The answer of a search, its stages counted."""
+    """The answer of a search, with its stages recorded in the metrics."""
     searched = await ask(http, answer)
     metrics_of(http).searched(searched)
     return searched.answer
 
 
 def metrics_of(http: FastAPI) -> Metrics:
-    """The counters of this replica."""
+    """The metrics of this replica."""
     found: Metrics = http.state.metrics
     return found

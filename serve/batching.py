@@ -1,4 +1,4 @@
-"""Dynamic batching: items that arrive while the model runs share its next batch."""
+"""Dynamic batching: items that arrive while the model runs form its next batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 class DynamicBatcher(Generic[Item, Result]):
     """Runs one batch at a time, in a thread. An idle batcher starts at once, with one item.
 
-    Serve's own batching waits a fixed time for company and closes a batch while another still
-    runs: a lone request loses that time, and under load the batches stay small.
+    Ray Serve's own batching waits a fixed time for more items, and closes a batch while another is
+    still running. A lone request loses that time, and under load the batches stay small.
     """
 
     def __init__(self, run: Callable[[list[Item]], list[Result]], *, max_batch_size: int) -> None:
@@ -24,7 +24,7 @@ class DynamicBatcher(Generic[Item, Result]):
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
-        """The result of `item`. Raises what the run of its batch raises."""
+        """The result of `item`. Raises any exception of its batch's run."""
         result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if self._runner is None:
@@ -49,6 +49,6 @@ class DynamicBatcher(Generic[Item, Result]):
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._max_batch_size:
             item, result = self._waiting.popleft()
-            if not result.done():  # cancelled: its request was given up
+            if not result.done():  # else its request was cancelled
                 batch.append((item, result))
         return batch

@@ -1,7 +1,7 @@
-"""A program that decodes one recording from stdin, to be killed when it takes too long.
+"""A program that decodes one recording from stdin and can be killed when it takes too long.
 
-Someone else's bytes meet C decoders here and nowhere else in the service. Memory is bounded by
-the kernel, time by the parent. It writes float32 samples on stdout, or exits 3 with a reason.
+Only here in the service do C decoders process untrusted bytes. The kernel limits memory, the parent
+process limits time. It writes float32 samples to stdout, or exits 3 with a reason.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The text encoder deployment, and the models that both encoders load by fingerprint.
+"""The text encoder deployment, and the model cache of both encoders, keyed by fingerprint.
 
-A query names the fingerprint of the table it searches, so a build by another model needs no
+A query names the fingerprint of the table it searches. A build by another model therefore needs no
 restart: the next query loads that model beside the old one. A model serves only after its golden
-vectors came out right.
+vectors are reproduced.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from serve.batching import DynamicBatcher
 from serve.messages import Problem, Vectors
 from serve.settings import ServeSettings
 
-log = logging.getLogger("ray.serve")  # Serve's, as in `retriever`
-MODELS_KEPT = 2  # the one that serves and the one before or after it
+log = logging.getLogger("ray.serve")  # Serve's own logger, as in `retriever`
+MODELS_KEPT = 2  # the live model and the one before or after it
 
 Item = TypeVar("Item")
-Job = tuple[ModelRef, Item]  # which model, and what it is to encode
+Job = tuple[ModelRef, Item]  # the model, and what it is to encode
 
 
 class ModelCache:
-    """The models of a workspace's embeddings, each loaded at its first use."""
+    """The models of a workspace's embeddings, each loaded at first use."""
 
     def __init__(
         self, settings: ServeSettings, *, text_int8: bool = False, audio_only: bool = False
@@ -43,7 +43,7 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def get(self, made_by: ModelRef) -> Model:
-        """The checked model. Raises UnusableError where it is not what made the vectors."""
+        """The checked model. Raises UnusableError if it is not the one that made the vectors."""
         with self._lock:
             if made_by.fingerprint not in self._models:
                 self._models[made_by.fingerprint] = self._load(made_by)
@@ -53,13 +53,13 @@ class ModelCache:
             return self._models[made_by.fingerprint]
 
     def warm(self) -> None:
-        """Load the model of the live build: a new replica takes no query it would keep waiting."""
+        """Loads the live build's model, so that no query of a new replica waits for it."""
         try:
             made_by = live_build(self._workspace).made_by
             if made_by is not None:
                 self.get(made_by)
         except (UnusableError, OSError, InputError) as error:
-            log.warning("no model is loaded yet: %s", error)  # each query will be told
+            log.warning("no model is loaded yet: %s", error)  # each query will report it
 
     def _load(self, made_by: ModelRef) -> Model:
         folder = f"{self._workspace.embeddings(made_by.fingerprint)}/model"
@@ -78,7 +78,7 @@ class ModelCache:
 
 
 class TextEncoder:
-    """Sentences to vectors: a deployment, or a part of the fused ingress. Batches requests."""
+    """Encodes sentences in dynamic batches, as a deployment or inside the fused ingress."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.models = ModelCache(settings, text_int8=settings.text_int8)
@@ -108,7 +108,7 @@ class TextEncoder:
 
 
 def by_model(jobs: Sequence[Job[Any]]) -> Iterator[tuple[ModelRef, list[int]]]:
-    """Each model that jobs name, with the places of its jobs."""
+    """Each model that the jobs name, with the indices of its jobs."""
     for made_by in {job[0].fingerprint: job[0] for job in jobs}.values():
         yield (
             made_by,

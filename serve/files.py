@@ -1,7 +1,8 @@
-"""A file as an answer: whole, by ranges (RFC 9110, 14), or not again where the client has it (13).
+"""A file as a response: whole, by ranges (RFC 9110, 14), or 304 if unchanged (RFC 9110, 13).
 
-Starlette's answer knows ranges. Here are the conditions it leaves out, and what it refuses though
-the RFC has it ignored: a range of another unit, or one that ends before it begins.
+Starlette's response implements ranges. This class adds the conditions that it lacks. It also
+ignores, as the RFC says, two kinds of range that Starlette refuses: another unit, or an end before
+the start.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSati
 
 from serve.messages import Problem, ProblemError
 
-OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # what a 304 repeats
+OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # repeated in a 304
 
 
 class FileAnswer(FileResponse):
-    """A file whose `stat_result` is given."""
+    """A file response with its `stat_result` given."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """304 to a client that has this very file, else as much of it as it asks for."""
+        """304 if the client has this exact file, else as much of it as requested."""
         if scope.get("head"):
             scope = scope | {"method": "HEAD"}
         if _has_it(Headers(scope=scope), self.headers["etag"], self.headers["last-modified"]):
@@ -45,12 +46,12 @@ class FileAnswer(FileResponse):
 
 
 def _has_it(asked: Headers, etag: str, modified: str) -> bool:
-    """Whether the conditions of a request say that the client's copy is this file."""
+    """Whether the conditions of a request show that the client's copy is this file."""
     known = asked.get("if-none-match")
-    if known is not None:  # then the date is not looked at
+    if known is not None:  # then the date is ignored
         return known.strip() == "*" or etag in re.findall(r'"[^"]*"', known)
     since = asked.get("if-modified-since")
     try:
         return bool(since) and parsedate_to_datetime(modified) <= parsedate_to_datetime(since or "")
-    except (ValueError, TypeError):  # no date, or one without a zone: as if it were not there
+    except (ValueError, TypeError):  # not a date, or one without a zone: ignored
         return False

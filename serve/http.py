@@ -1,4 +1,4 @@
-"""The application of one ingress replica: routes by subject, and every failure as problem+json."""
+"""The HTTP application of one ingress replica: routes by subject, all failures as problem+json."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ CODES = {
     408: "body_too_slow",
     413: "body_too_large",
 }
-# Of pages elsewhere: what they may send, and may read besides the body.
+# CORS: headers that other origins may send, and may read besides the body.
 SENT_HEADERS = ["authorization", "content-type", "range", "x-request-id", "mcp-protocol-version"]
 TOLD_HEADERS = ["content-range", "etag", "retry-after", "x-request-id"]
 
 
 def build_http(settings: ServeSettings) -> FastAPI:
-    """The FastAPI application; made in the replica, since what it counts with cannot travel."""
+    """The FastAPI application. Built in the replica, because its metrics cannot be pickled."""
 
     @asynccontextmanager
     async def lifespan(http: FastAPI) -> AsyncIterator[None]:
@@ -71,7 +71,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
     add_errors(http)
     add_schemas(http)
     http.add_middleware(AccessMiddleware, settings=settings, metrics=http.state.metrics)
-    if settings.cors_origins:  # outermost: a browser asks for leave without a key
+    if settings.cors_origins:  # outermost: a preflight request has no key
         http.add_middleware(
             CORSMiddleware,
             allow_origins=settings.cors_origins.split(),
@@ -83,7 +83,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
 
 
 async def known_parameters(request: Request) -> None:
-    """A parameter that the route does not have is refused: unread, it would seem to work."""
+    """Refuses unknown parameters. Ignoring one would look as if it worked."""
     route = request.scope["route"]
     known = {parameter.alias for parameter in route.dependant.query_params}
     unknown = sorted(set(request.query_params) - known)
@@ -94,7 +94,7 @@ async def known_parameters(request: Request) -> None:
 
 
 def add_operations(http: FastAPI) -> None:
-    """The pages, and what an operator asks."""
+    """The page, the API documentation and the operators' routes."""
 
     @http.get("/", include_in_schema=False)
     async def page() -> FileResponse:
@@ -104,7 +104,7 @@ def add_operations(http: FastAPI) -> None:
     async def docs() -> FileResponse:
         return FileResponse(PAGE / "docs.html")
 
-    # Swagger UI from a package: nothing of the endpoint is fetched from elsewhere.
+    # Swagger UI from a package, so the page loads nothing from other hosts.
     swagger = importlib.resources.files("fastapi_offline") / "static"
     http.mount("/page/swagger", StaticFiles(directory=str(swagger)))
     http.mount("/page", StaticFiles(directory=PAGE))
@@ -115,20 +115,20 @@ def add_operations(http: FastAPI) -> None:
 
     @http.get("/readyz")
     async def readyz() -> dict[str, Any]:
-        """Ready once a model with right golden vectors answered over a warm table."""
+        """Ready once a model with verified golden vectors answered over a warm table."""
         state: dict[str, Any] = await ask(http, backend().state())
         return {"status": "ready"} | state
 
     @http.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         metrics = metrics_of(http)
-        with suppress(ProblemError):  # not ready: what was counted is still told
+        with suppress(ProblemError):  # if not ready, the counters are still returned
             metrics.indexed(await ask(http, backend().state()))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def add_errors(http: FastAPI) -> None:
-    """Every way to fail, as problem+json."""
+    """Turns every failure into problem+json."""
 
     @http.exception_handler(ProblemError)
     async def refused(request: Request, error: ProblemError) -> Response:

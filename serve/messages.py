@@ -1,8 +1,8 @@
-"""Messages: request bodies as OpenAPI shows them, and what deployments send each other.
+"""Messages: request bodies for OpenAPI, and the values that deployments send each other.
 
-Bodies state shapes only; the library checks what a search accepts. A problem travels between
-deployments as a value, since an exception would arrive as a traceback. The cost of a request
-travels back with its answer, so that the ingress counts all of it in one place.
+Bodies define shapes only; the library validates what a search accepts. A problem travels between
+deployments as a value, because an exception would arrive as a traceback. The cost of a request
+travels with its answer, so that the ingress counts everything in one place.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-UPLOAD_AGAIN_S = 5  # to a recording that finds no room: about what one takes
+UPLOAD_AGAIN_S = 5  # Retry-After for an upload without capacity: about the time one takes
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Problem:
     headers: tuple[tuple[str, str], ...] = ()
 
     def response(self) -> JSONResponse:
-        """As application/problem+json (RFC 9457)."""
+        """The problem as an application/problem+json response (RFC 9457)."""
         body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
         headers = dict(self.headers)
         if self.retry_after_s:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 asks for it
+            headers["WWW-Authenticate"] = "Bearer"  # required by RFC 9110
         return JSONResponse(
-            # `message` is what OpenAI's clients show of an error, and all they show.
+            # OpenAI's clients show `message` as the error, and nothing else.
             body | {"code": self.code, "detail": self.detail, "message": self.detail},
             self.status,
             headers,
@@ -54,7 +54,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """Carries a problem up to the one place that answers with it."""
+    """Carries a problem to the exception handler that answers with it."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -63,12 +63,12 @@ class ProblemError(Exception):
 
 @dataclass(frozen=True)
 class Vectors:
-    """Unit vectors [N, D] of one request, and how many requests shared the encoder's pass."""
+    """Unit vectors [N, D] of one request, and how many requests shared the encoder's batch."""
 
     rows: np.ndarray
     batch: int
     cached: bool = False
-    notes: tuple[str, ...] = ()  # what to tell of the encoding: text that was cut
+    notes: tuple[str, ...] = ()  # messages about the encoding: truncated text
 
 
 @dataclass(frozen=True)
@@ -81,17 +81,17 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Searched:
-    """An answer to a search, and the vectors of its words where it needed any."""
+    """An answer to a search, and the vectors of its words if any were needed."""
 
     answer: dict[str, Any]
     vectors: Vectors | None
-    remembered: bool = False  # made for an earlier request, so nothing was looked up or encoded
+    remembered: bool = False  # from the cache, so nothing was looked up or encoded
 
 
 def plain(value: Any) -> Any:
-    """A value of the catalog as JSON has it: NaN and infinity are unknown, bytes say their number.
+    """A catalog value as JSON: NaN and infinity become null, bytes a text with their length.
 
-    Tables written before such values were refused still hold them.
+    Tables written before such values were refused still contain them.
     """
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
@@ -139,7 +139,7 @@ class SearchBody(_Body):
     fold_duplicates: StrictBool | None = None
 
     def asked(self) -> dict[str, Any]:
-        """The arguments of `Searcher.plan`, the audio left out."""
+        """The arguments of `Searcher.plan`, without the audio."""
         return self.model_dump(exclude_none=True, exclude={"audio"})
 
 
@@ -149,7 +149,7 @@ TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 class EmbeddingsBody(_Body):
     """The body of POST /v1/embeddings, as OpenAI's clients send it."""
 
-    input: Annotated[StrictStr | list[Any], WithJsonSchema(TEXTS)]  # tokens are refused in words
+    input: Annotated[StrictStr | list[Any], WithJsonSchema(TEXTS)]  # tokens: clear error
     model: StrictStr | None = None
     encoding_format: StrictStr | None = None
     dimensions: StrictInt | None = None

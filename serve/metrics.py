@@ -1,8 +1,8 @@
-"""What one ingress replica counts, for Prometheus.
+"""Prometheus metrics of one ingress replica.
 
-Everything is counted here, also what happens behind: encoders and retriever send along what a
-request cost. So `/metrics` shows the whole road and no second port has to be scraped; with
-several ingress replicas each counts its own requests and has to be scraped by itself.
+All metrics are counted here. The encoders and the retriever send the cost of a request along with
+their answers. So `/metrics` covers the whole path and no second port has to be scraped. With
+several ingress replicas, each counts its own requests and has to be scraped separately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Counters of one replica, in a registry of their own."""
+    """The counters of one replica, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = own = CollectorRegistry()
@@ -53,12 +53,12 @@ class Metrics:
         )
 
     def answered(self, path: str, status: int, seconds: float) -> None:
-        """One answer; `path` is a route's form, never what a user typed."""
+        """Counts one response. `path` is a route pattern, never user input."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def searched(self, searched: Searched) -> None:
-        """The stages of one search; one answered from memory has none."""
+        """Records the stages of one search; a cached answer has none."""
         if searched.remembered:
             self._cache.labels("answer").inc()
             return
@@ -68,13 +68,13 @@ class Metrics:
             self.encoded(searched.vectors)
 
     def encoded(self, vectors: Vectors) -> None:
-        """One request for text vectors."""
+        """Counts one request for text vectors."""
         self._cache.labels("hit" if vectors.cached else "miss").inc()
         if not vectors.cached:
             self._batches.observe(vectors.batch)
 
     def indexed(self, state: Mapping[str, Any]) -> None:
-        """The build that serves now."""
+        """Records the live build."""
         for table, rows in state["rows"].items():
             self._rows.labels(table).set(rows)
         self._unindexed.set(state["unindexed_rows"])
@@ -83,5 +83,5 @@ class Metrics:
         self._index.labels(state["table_version"], state["model"] or "").set(1)
 
     def text(self) -> bytes:
-        """Prometheus' text format; the process's own figures (memory, CPU) after ours."""
+        """The metrics in Prometheus' text format, followed by process metrics (memory, CPU)."""
         return generate_latest(self.registry) + generate_latest()

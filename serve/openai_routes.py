@@ -1,7 +1,8 @@
-"""Text vectors in the shape that OpenAI's clients know, and what such clients really send.
+"""Text embeddings in the format of OpenAI's API, including the quirks of its clients.
 
-They send null for what is not set, the dimensions they already know, and some of them tokens in the
-place of texts: tokens of another vocabulary, which cannot be read here and are refused in words.
+Clients send null for unset fields and the dimensions they already know. Some send tokens instead of
+texts. Those tokens belong to another vocabulary and cannot be decoded here, so they are refused
+with an explanation.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from serve.backend import ask, backend, metrics_of
 from serve.messages import EmbeddingsBody, Problem, ProblemError
 
 MOST_INPUTS = 256
-OURS = "raymtr"  # the model that serves, whichever that is
+OURS = "raymtr"  # alias of the live model
 TOKENS = (
     "input is texts, not tokens, which other models number otherwise; LangChain's client sends "
     "texts with check_embedding_ctx_length=False"
@@ -25,7 +26,7 @@ TOKENS = (
 
 
 def add_embeddings(http: FastAPI) -> None:
-    """The routes of OpenAI's shape."""
+    """Adds the routes of OpenAI's format."""
 
     @http.post("/v1/embeddings")
     async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
@@ -40,13 +41,13 @@ def add_embeddings(http: FastAPI) -> None:
             {"object": "embedding", "index": index, "embedding": _packed(row) if packed else row}
             for index, row in enumerate(rows if packed else rows.tolist())
         ]
-        words = sum(len(text.split()) for text in texts)  # words stand for tokens here
+        words = sum(len(text.split()) for text in texts)  # counts words in place of tokens
         usage = {"prompt_tokens": words, "total_tokens": words}
         return {"object": "list", "data": data, "model": made.model, "usage": usage}
 
     @http.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """What /v1/embeddings takes as `model`: the one that serves, by either of its names."""
+        """Values of `model` for /v1/embeddings: the live model, by either of its names."""
         return {"object": "list", "data": await served()}
 
     @http.get("/v1/models/{model}")

@@ -1,8 +1,9 @@
-"""What the OpenAPI says beyond what FastAPI reads off the routes.
+"""Additions to the OpenAPI document beyond what FastAPI derives from the routes.
 
-Every way to be refused, with its media type; the body of an upload, which the route reads itself;
-and the shape of a search's answer. Answers are described here and not checked while they are made:
-the library makes them, a drill compares them with this, and a check would cost each request.
+These are every refusal with its media type, the body of an upload, which the route reads itself,
+and the schema of a search answer. Answers are described here but not validated per request. The
+library builds them, a drill compares them with these schemas, and validation would cost time on
+each request.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ _FOUND = {  # of every answer to a search
     "notes": _list(TEXT),
     "took_ms": _record({stage: NUMBER for stage in ("encode", "search", "rank", "total")}),
 }
-_WORDS = {"words": TEXT}  # of the text, that a part came from
+_WORDS = {"words": TEXT}  # the words of the query behind a slot
 _UNDERSTOOD = {
     "anchors": _list(
         _record(
@@ -128,7 +129,7 @@ def answers_with(name: str) -> dict[int | str, dict[str, Any]]:
 
 
 def add_schemas(http: FastAPI) -> None:
-    """SCHEMAS among the components of the application's OpenAPI."""
+    """Adds SCHEMAS to the components of the application's OpenAPI."""
     read_off = http.openapi
 
     def openapi() -> dict[str, Any]:

@@ -15,7 +15,7 @@ Locate = Callable[[Mapping[str, Any]], str]
 
 
 def write_playlist(form: str, tracks: Tracks, *, title: str, locate: Locate) -> str:
-    """`tracks` as a file of `form` (m3u or jspf); `locate` says where each can be played."""
+    """`tracks` as a file of `form` (m3u or jspf); `locate` returns where each can be played."""
     return (_m3u if form == "m3u" else _jspf)(tracks, title, locate)
 
 
@@ -44,10 +44,10 @@ def _jspf(tracks: Tracks, title: str, locate: Locate) -> str:
 
 
 def _place(where: str) -> str:
-    """A path or address as it is; a path with line breaks, which no line can hold, as a URI."""
+    """A path or address unchanged; a path with line breaks, which no line can contain, as a URI."""
     return f"file://{quote(where)}" if len(where.splitlines()) > 1 else where
 
 
 def _line(text: str) -> str:
-    """One line: a title must not begin a line of its own."""
+    """The text on one line, because a line break in a title would start a new line of the file."""
     return " ".join(text.split())

@@ -1,9 +1,9 @@
-"""The calls into Ray Serve that have no public form. Tried with ray 2.60.
+"""Calls into Ray Serve that have no public equivalent. Tested with ray 2.60.
 
 - `taken` waits until a replica has accepted a call. The public `DeploymentResponse` can only be
-  awaited to its end, so a request that no replica takes would time out (504) instead of being told
-  at once to come again (503).
-- `proxy_address` is where Serve's own HTTP proxy listens: `serve.status()` does not say.
+  awaited to its end. A request that no replica accepts would then time out (504) instead of being
+  told at once to retry (503).
+- `proxy_address` is the address of Serve's own HTTP proxy, which `serve.status()` does not report.
 """
 
 from __future__ import annotations

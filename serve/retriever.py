@@ -1,11 +1,11 @@
-"""The live build, followed: a request goes in, vectors are fetched, the library's answer comes out.
+"""The retriever deployment: follows the live build, calls the encoders, and answers requests.
 
-The retriever plans, asks an encoder, and answers, all on one build: a pointer that moves in the
-middle cannot mix two tables. The searcher it wraps is the one Python and the command line use.
-A request under way keeps its build; a cursor of the build before is refused in words.
+It plans, calls an encoder, and answers, all on one build, so a pointer that moves in between cannot
+mix two tables. It wraps the same searcher as Python and the command line. A request in progress
+keeps its build. A cursor of an older build is refused with an explanation.
 
-A repeated request is answered from memory, as long as the same tables serve: their version and the
-fingerprint are part of what it is kept under, and a promote forgets it.
+A repeated request is answered from a cache while the same tables are live. The table version and
+the fingerprint are part of the cache key, and a promote clears the cache.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from serve.settings import ServeSettings
 Answer = dict[str, Any]
 T = TypeVar("T")
 VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
-ANSWER_TTL_S = TTL_S / 3  # of the time that the cursor in it can be used for
+ANSWER_TTL_S = TTL_S / 3  # a third of the lifetime of the cursor in the answer
 ON_THE_MAP = 3_000
 
-log = logging.getLogger("ray.serve")  # Serve's: it knows the request's id
+log = logging.getLogger("ray.serve")  # Serve's own logger, which logs the request's id
 
 
 class Retriever:
-    """Answers over the live build of a workspace."""
+    """Answers requests over the live build of a workspace."""
 
     def __init__(
         self,
@@ -69,28 +69,28 @@ class Retriever:
         self._warm = False
 
     def _reach(self, encoder: Any) -> Any:
-        """The encoder itself where it is in this process; else the calls to its deployment."""
+        """The encoder itself if it is in this process, else a client of its deployment."""
         if isinstance(encoder, DeploymentHandle):
             return RemoteEncoder(encoder, self.settings.queue_timeout_s)
         return encoder
 
     async def live(self) -> Searcher:
-        """The searcher of the build that serves now; the pointer is read every so often."""
+        """The searcher of the live build; the pointer is read periodically."""
         if time.monotonic() - self._looked >= self.settings.pointer_every_s:
             self._looked = time.monotonic()
             await self._follow()
         return self.searcher
 
     async def _follow(self) -> None:
-        """Open what the pointer names, where that is another build than the one held."""
-        async with self._following:  # many requests can lose one file; one opens the next build
+        """Opens the build that the pointer names, if it is not the open one."""
+        async with self._following:  # of many requests that miss a file, one opens the next
             live = await asyncio.to_thread(live_build, self.workspace)
             if live != self.searcher.build:
                 self.searcher = await asyncio.to_thread(_open, self.workspace)
                 self._answers.clear()
 
     async def _read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
-        """What is found in the live build; in the next one where its files are gone by now."""
+        """The result of `look_up` on the live build; on the next one if its files are gone."""
         try:
             return await look_up(await self.live())
         except LostTableError:
@@ -98,7 +98,7 @@ class Retriever:
             return await look_up(self.searcher)
 
     async def search(self, asked: dict[str, Any]) -> Searched | Problem:
-        """What `Searcher.search` says of `asked`; audio is the bytes of a file."""
+        """The answer of `Searcher.search` to `asked`; audio is the bytes of a file."""
         try:
             found = await self._read(partial(self._remembered, asked))
         except InputError as error:
@@ -151,7 +151,7 @@ class Retriever:
         return await self._audio.encode(made_by, recording) if has_one and made_by else None
 
     async def text_vectors(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
-        """Unit vectors [N, D]; a repeated query comes from memory, which no promote makes stale."""
+        """Unit vectors [N, D]; repeated queries come from a cache that outlives a promote."""
         key = (made_by.fingerprint, tuple(sentences))
         cached = self._vectors.get(key)
         if cached is not None:
@@ -197,10 +197,10 @@ class Retriever:
             return Problem(422, "invalid_request", str(error))
 
     async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Problem:
-        """Artists around one, each with the best of its tracks, by the search for similar ones.
+        """Artists similar to one, each with its best track, by the search for similar artists.
 
-        The name goes as it is: written into a sentence, "Artist vs Poet" or an artist whose name is
-        also a title would be read as something else.
+        The name is passed as a separate argument. Inside a sentence, "Artist vs Poet" or an artist
+        whose name is also a title would be parsed as something else.
         """
         key = name_key(name)
         keys = [key] if key else []
@@ -220,7 +220,7 @@ class Retriever:
         return replace(found, answer=answer | {"artists": artists})
 
     async def state(self) -> Answer | Problem:
-        """The build that serves, for readiness and metrics.
+        """The live build, for readiness and metrics.
 
         Before the first answer one real search warms the table, the encoder and its golden check.
         """
@@ -242,10 +242,10 @@ class Retriever:
         }
 
     def check_health(self) -> None:
-        """Serve calls this now and then, and replaces a replica that fails it.
+        """Called by Ray Serve periodically; a replica that fails it is replaced.
 
-        A call that outlives its request cannot be stopped: it holds its thread, or a core, for as
-        long as this process lives. Raises UnusableError where there is one.
+        A call that outlives its request cannot be stopped. It occupies its thread, or a core, as
+        long as this process lives. Raises UnusableError if there is one.
         """
         stuck = overdue_calls(self.settings.request_timeout_s)
         if stuck:
@@ -264,7 +264,7 @@ class Retriever:
 
 
 def _open(workspace: Workspace) -> Searcher:
-    """The live build, with rows and vectors in memory: no query waits for them."""
+    """The live build, with rows and vectors preloaded so that no query waits for them."""
     searcher = Searcher(workspace)
     if searcher.build.made_by is not None:
         searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
@@ -273,7 +273,7 @@ def _open(workspace: Workspace) -> Searcher:
 
 
 def _key_of(searcher: Searcher, asked: dict[str, Any]) -> Hashable | None:
-    """What an answer is kept under; None for a recording, which nobody sends twice."""
+    """The cache key of a request; None for a recording, which is unlikely to be sent twice."""
     if "audio" in asked:
         return None
     build = searcher.build
@@ -281,14 +281,14 @@ def _key_of(searcher: Searcher, asked: dict[str, Any]) -> Hashable | None:
 
 
 def _again(held: Searched, began: float) -> Searched:
-    """A kept answer, with the time that it took this once."""
+    """A cached answer, with the time this request took."""
     took_ms = dict.fromkeys(held.answer["took_ms"], 0.0)
     took_ms["total"] = round(1e3 * (time.perf_counter() - began), 3)
     return Searched(held.answer | {"took_ms": took_ms}, None, remembered=True)
 
 
 def _note(searched: Searched) -> None:
-    """One line of the log: what it took, and never what was asked."""
+    """Logs one line: how long the search took, never its query."""
     answer, vectors = searched.answer, searched.vectors
     said = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
     said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
@@ -302,7 +302,7 @@ def _draw_map(searcher: Searcher) -> Answer:
         return {"points": []}
     ids, vectors = searcher.table.sample(ON_THE_MAP, np.random.default_rng(0))
     centred = vectors - vectors.mean(axis=0)
-    # The main axes from the small D x D side: no work that grows with the square of the tracks.
+    # The main axes from the small D x D side: no work is quadratic in the number of tracks.
     _, axes = np.linalg.eigh(centred.T @ centred)
     places = centred @ axes[:, -2:][:, ::-1]
     places /= np.maximum(np.abs(places).max(axis=0), 1e-9)

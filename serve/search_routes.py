@@ -1,7 +1,8 @@
-"""Search by words, by examples, by a recording; similar tracks and artists.
+"""Routes to search by words, examples or a recording, and for similar tracks and artists.
 
-What a search accepts is not said here again: the library checks it. Answers are plain JSON values
-and go out as they are: FastAPI's walk through ten hits takes seven times as long as their JSON.
+The library validates what a search accepts, so nothing is repeated here. Answers are plain JSON
+values and are returned unchanged: FastAPI's conversion of ten hits takes seven times as long as
+their JSON encoding.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from serve.uploads import file_of, recording_in
 
 
 def add_search(http: FastAPI) -> None:
-    """The routes that answer with hits."""
+    """Adds the routes that answer with hits."""
 
     found = answers_with("SearchAnswer")
 
@@ -33,7 +34,7 @@ def add_search(http: FastAPI) -> None:
     async def search_by_upload(
         request: Request, k: int = 10, text: str | None = None, where: str | None = None
     ) -> JSONResponse:
-        """Multipart with one file; the rest of the search in the query string."""
+        """Multipart with one file; the other search arguments are in the query string."""
         sent = request.headers.get("content-type", ""), await request.body()
         data = await asyncio.to_thread(file_of, *sent)
         asked = {"audio": data, "k": k, "text": text, "where": where}

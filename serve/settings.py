@@ -1,12 +1,13 @@
-"""Everything that can be set of the endpoint, in one strict place.
+"""All settings of the endpoint, strictly validated in one place.
 
-The defaults keep what Ray Serve leaves open within bounds: how many requests a replica takes, how
-many wait, how long one may take. What must agree is checked here, when it is set.
+The defaults set limits that Ray Serve leaves open: how many requests a replica accepts, how many
+wait, how long one may take. Settings that must agree are checked here when they are set.
 
-Uploads have bounds of their own. A sentence costs an encoder milliseconds; a recording of four
-minutes one to two and a half core-seconds, and a child that may take audio_memory_mb. So an audio
-encoder has few at a time, wants a second replica when that few are there, and the rest are told to
-come again at once: under load, waiting would only turn all of them into timeouts.
+Uploads have limits of their own. A sentence costs an encoder milliseconds. A recording of four
+minutes costs one to two and a half core-seconds, and a child process of up to audio_memory_mb. So
+an audio encoder accepts few uploads at a time and asks for a second replica when it has that many.
+Any further upload is told at once to retry later, because waiting under load would only turn all
+uploads into timeouts.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ class ServeSettings:
 
     workspace: str
     api_keys: str | None = None  # file of `name sha256-hex` lines
-    open_to_anyone: bool = False  # without keys; only behind a loopback address
+    open_to_anyone: bool = False  # no keys; only behind a loopback address
     layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
-    device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; which GPU is Ray's to say
-    text_int8: bool = False  # of queries, on a CPU: a third of the time, not quite exact
+    device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; Ray assigns the GPU
+    text_int8: bool = False  # quantized queries on a CPU: a third of the time, not exact
     num_cpus: float = 1.0  # of each replica that computes
     num_gpus: float = 0.0  # of each encoder; 0.5 lets two share a GPU
     min_replicas: int = 1
@@ -41,17 +42,17 @@ class ServeSettings:
     max_ongoing_requests: int = 64
     max_queued_requests: int = 128
     request_timeout_s: float = 30.0
-    queue_timeout_s: float = 10.0  # that a request, or its query, waits for a replica to take it
-    audio_ongoing: int = 2  # uploads that one audio encoder has in work, each with a child
-    audio_queued: int = 4  # uploads that wait for one, at each replica that asks
+    queue_timeout_s: float = 10.0  # how long a request, or its query, waits for a replica
+    audio_ongoing: int = 2  # uploads in work per audio encoder, one child each
+    audio_queued: int = 4  # uploads that wait for an audio encoder, per calling replica
     audio_timeout_s: float = 15.0  # of decoding one upload
     audio_max_s: float = 1_200.0
-    audio_memory_mb: int = 2_048  # of each child that decodes
-    body_timeout_s: float = 60.0  # in which a client sends what it says it sends
+    audio_memory_mb: int = 2_048  # of each decoding child process
+    body_timeout_s: float = 60.0  # for a client to send the whole body
     body_max_mb: float = 32.0
     json_max_kb: float = 256.0  # of a body without audio
     requests_per_minute: int = 600  # of one key
-    cors_origins: str = ""  # of pages elsewhere that may ask, blanks between; * is any page
+    cors_origins: str = ""  # other origins that may call, separated by blanks; * is any
     pointer_every_s: float = 2.0  # how often the live pointer is read
     health_check_s: float = 10.0
     shutdown_wait_s: float = 5.0
@@ -87,20 +88,20 @@ class ServeSettings:
 
     @property
     def encoding_s(self) -> float:
-        """What is left for an upload that waited for an encoder as long as it may."""
+        """The time left to encode an upload that waited as long as allowed for an encoder."""
         return self.request_timeout_s - self.queue_timeout_s
 
     @property
     def uploads_at_once(self) -> int:
-        """Uploads that one ingress replica reads at a time: what can be in work and waiting.
+        """The uploads that one ingress replica reads at a time: those in work plus those waiting.
 
-        Never more than half of its requests, so that the other half is left to words.
+        Never more than half of its requests, so that the other half is left to text queries.
         """
         taken = self.max_replicas * self.audio_ongoing + self.audio_queued
         return min(taken, self.max_ongoing_requests // 2)
 
     def bounds(self) -> dict[str, Any]:
-        """Options of every deployment: how much it takes, how it is watched, how it ends."""
+        """Options of every deployment: capacity, health checks, shutdown."""
         return {
             "max_ongoing_requests": self.max_ongoing_requests,
             "max_queued_requests": self.max_queued_requests,
@@ -111,7 +112,7 @@ class ServeSettings:
         }
 
     def deployment(self, *, gpus: float = 0.0) -> dict[str, Any]:
-        """Options that every deployment which computes has in common."""
+        """Options common to every deployment that computes."""
         return self.bounds() | {
             "ray_actor_options": {"num_cpus": self.num_cpus, "num_gpus": gpus},
             "autoscaling_config": {
@@ -122,22 +123,22 @@ class ServeSettings:
         }
 
     def audio_deployment(self) -> dict[str, Any]:
-        """Options of the audio encoder: few uploads at a time, and soon another replica."""
+        """Options of the audio encoder: few uploads at a time, and fast scale-up."""
         options = self.deployment(gpus=self.num_gpus) | {
             "max_ongoing_requests": self.audio_ongoing,
             "max_queued_requests": self.audio_queued,
         }
         options["autoscaling_config"] |= {
             "target_ongoing_requests": max(1.0, self.audio_ongoing / 2),
-            "metrics_interval_s": 5.0,  # Serve wants several in a period
-            "look_back_period_s": 15.0,  # a mean of Serve's 30 s would see a burst when it is over
+            "metrics_interval_s": 5.0,  # Serve wants several per period
+            "look_back_period_s": 15.0,  # a mean over Serve's 30 s would notice a burst too late
             "upscale_delay_s": 5.0,
         }
         return options
 
 
 def read_settings(values: Mapping[str, Any]) -> ServeSettings:
-    """Settings by name; texts that stand for numbers are read (`serve run` hands texts only)."""
+    """Settings by name; numbers given as text are parsed (`serve run` passes text only)."""
     names = {field.name: field.type for field in fields(ServeSettings)}
     read = {
         key: _parse(value) if isinstance(value, str) and "str" not in str(names.get(key)) else value
@@ -149,7 +150,7 @@ def read_settings(values: Mapping[str, Any]) -> ServeSettings:
 
 
 def _told(workspace: str) -> str:
-    """`$NAME` by the environment, so that pods are told in one place where the workspace is."""
+    """Expands `$NAME` from the environment, so that pods set the workspace in one place."""
     if not workspace.startswith("$"):
         return workspace
     if (name := workspace[1:]) not in os.environ:

@@ -1,9 +1,9 @@
-"""What Serve's own proxy answers where the application cannot: while it starts.
+"""Middleware for Serve's own proxy while the application starts.
 
-The proxy listens before there is an application, and says of every path that it is not found. A
-probe, a load balancer or a script would take that for an answer. Serve builds its proxy around what
-`RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` returns; the application has the root, so that once it
-is there no 404 is the proxy's.
+The proxy listens before there is an application, and answers 404 for every path. A probe, a load
+balancer or a script would take that for an answer. Ray Serve wraps its proxy in the middleware
+returned by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`. The application is mounted at the root, so
+once it runs no 404 comes from the proxy.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from starlette.middleware import Middleware
 from serve.messages import Problem
 
 NOT_YET = Problem(503, "starting", "the endpoint is starting", 2)
-OWN = "text/plain"  # of the proxy's refusals; the application's are problems
+OWN = "text/plain"  # of the proxy's refusals; the application's are problem+json
 
 
 def around_the_proxy() -> list[Middleware]:
-    """What Serve asks for."""
+    """The callback that Serve calls for middleware."""
     return [Middleware(Starting)]
 
 
 class Starting:
-    """ASGI middleware: 503 in the place of the proxy's own 404; request ids as text."""
+    """ASGI middleware: 503 instead of the proxy's own 404; request ids as valid UTF-8."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Hand on, and look at what comes back."""
+        """Forwards a request and inspects the response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -51,7 +51,7 @@ class Starting:
 
 
 def _readable(headers: Any) -> list[tuple[bytes, bytes]]:
-    """Headers whose request id is UTF-8, as the proxy reads it; clients may send any bytes."""
+    """Headers whose request id is UTF-8, as the proxy decodes it; clients may send any bytes."""
     return [
         (name, value.decode("latin-1").encode()) if name == b"x-request-id" else (name, value)
         for name, value in headers

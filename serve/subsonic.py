@@ -1,10 +1,11 @@
-"""OpenSubsonic's `sonicSimilarity` extension, for players that know it.
+"""OpenSubsonic's `sonicSimilarity` extension, for players that support it.
 
-Only what the extension needs is here (`ping`, `getOpenSubsonicExtensions` and its two methods):
-the rest of a music server is the user's own, and ids are this catalog's track ids. Players read
-the body and not the status, so errors come as Subsonic's envelope with status 200, that of a
-method which is not here too. A key is sent as `apiKey`, or as the password `p`; Subsonic's salted
-tokens would need it in plain text here. Players post forms; `access` makes queries of them.
+Only the methods the extension needs are implemented (`ping`, `getOpenSubsonicExtensions` and its
+two methods). The user's own music server does the rest, and ids are this catalog's track ids.
+Players read the body and not the status, so errors use Subsonic's envelope with status 200, also
+for methods that do not exist here. A key is sent as `apiKey`, or as the password `p`. Subsonic's
+salted tokens would require the key in plain text here. Players post forms; `access` converts them
+to query strings.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ EXTENSIONS = [
     {"name": "apiKeyAuthentication", "versions": [1]},
     {"name": "formPost", "versions": [1]},
 ]
-GENERIC = 0  # Subsonic's codes
+GENERIC = 0  # Subsonic's error codes
 BY_STATUS = {401: 44, 403: 50, 404: 70}  # no such key, not authorized, not found
 BY_CODE = {"missing_parameter": 10, "token_login": 42}
 FORMS = ("xml", "json", "jsonp")
-CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,99}", re.ASCII)  # what a script may be told to call
+CALLBACK = re.compile(r"[A-Za-z_$][\w$.]{0,99}", re.ASCII)  # valid JSONP callback names
 
 
 def add_subsonic(http: FastAPI) -> None:
-    """The routes under /rest, each also under its old name with `.view`."""
+    """Adds the routes under /rest, each also under its old name with `.view`."""
 
     async def ping(request: Request) -> Response:
         return envelope({}, asked=request.query_params)
@@ -46,7 +47,7 @@ def add_subsonic(http: FastAPI) -> None:
         return envelope({"openSubsonicExtensions": EXTENSIONS}, asked=request.query_params)
 
     async def key(request: Request) -> Response:
-        """Whose key it is; without keys nobody's."""
+        """The owner of the key; nobody if the endpoint has no keys."""
         found = {"tokenInfo": {"username": request.scope.get("caller", "anyone")}}
         return envelope(found, asked=request.query_params)
 
@@ -59,7 +60,7 @@ def add_subsonic(http: FastAPI) -> None:
         return await answer(request, _similar)
 
     async def path(request: Request) -> Response:
-        """A way from `startSongId` to `endSongId`, both in it."""
+        """A path from `startSongId` to `endSongId`, both included."""
         return await answer(request, _path)
 
     async def answer(request: Request, matches: Any) -> Response:
@@ -126,7 +127,7 @@ def child(track: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refused(refusal: Problem, *, asked: Mapping[str, str]) -> Response:
-    """A refusal in Subsonic's words."""
+    """A problem as a Subsonic error."""
     code = BY_CODE.get(refusal.code, BY_STATUS.get(refusal.status, GENERIC))
     answer = envelope({"error": {"code": code, "message": refusal.detail}}, asked=asked)
     if refusal.retry_after_s:
@@ -135,7 +136,7 @@ def refused(refusal: Problem, *, asked: Mapping[str, str]) -> Response:
 
 
 def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
-    """`subsonic-response` around an answer, in the form (`f`) the player asked for."""
+    """`subsonic-response` around an answer, in the format (`f`) the player requested."""
     head: dict[str, Any] = {
         "status": "failed" if "error" in body else "ok",
         "version": VERSION,

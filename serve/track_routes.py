@@ -1,4 +1,4 @@
-"""A track, its sound, where all of them lie, and a playlist from one to another."""
+"""Routes for a track, its audio, the map of tracks, and a playlist between two tracks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
 
 
 def add_tracks(http: FastAPI) -> None:
-    """The routes over the catalog itself."""
+    """Adds the routes over the catalog itself."""
 
     @http.get("/v1/tracks/{track_id}", responses=answers_with("Track"))
     async def track(track_id: str) -> Any:
@@ -28,7 +28,7 @@ def add_tracks(http: FastAPI) -> None:
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
     async def track_audio(track_id: str) -> FileAnswer:
-        """The catalog's own file, whole or a range of bytes; no path is ever taken from a user."""
+        """The catalog's own file, whole or a byte range. A request never supplies a file path."""
         uri = (await ask(http, backend().track(track_id))).get("uri")
         path = None if uri is None or storage.is_remote(uri) else Path(storage.local_path(uri))
         if path is None or not path.is_file():
@@ -47,7 +47,7 @@ def add_tracks(http: FastAPI) -> None:
 
 
 def add_playlist(http: FastAPI) -> None:
-    """A way from one track to another, as JSON or as a file for players."""
+    """Adds the playlist from one track to another, as JSON or as a file for players."""
 
     @http.get("/v1/playlist")
     async def playlist(
@@ -59,8 +59,10 @@ def add_playlist(http: FastAPI) -> None:
         where: str | None = None,
         links: Literal["stream", "file"] = "stream",
     ) -> Any:
-        """From track `from` to track `to` in `n` steps. `links` of a file: `stream` plays from
-        this endpoint, `file` where the catalog has the sound.
+        """A playlist of `n` tracks from track `from` to track `to`, both included.
+
+        `links` of a file: `stream` plays from this endpoint, `file` plays from the catalog's own
+        location.
         """
         made = await ask(http, backend().path(start, end, n, where))
         if format == "json":

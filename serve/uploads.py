@@ -1,8 +1,8 @@
-"""A recording out of a request's body: as it is, in multipart/form-data (RFC 7578), in base64.
+"""Extracts a recording from a request's body: raw, multipart/form-data (RFC 7578) or base64.
 
-Searched for by its boundary and not parsed line by line, as the standard library's parser does:
-that takes a second for 30 MB, during which every search of the same process waits for the
-interpreter. What the recording is, is not asked here: its own bytes say so to the decoder.
+Multipart bodies are searched for their boundary, not parsed line by line like in the standard
+library. Its parser takes a second for 30 MB, during which every search of the same process waits
+for the interpreter. The audio format is not checked here; the decoder detects it from the bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from email.policy import HTTP
 
 from serve.messages import Problem, ProblemError
 
-WORDS = ("application/json", "text/")  # media types that are no recording whatever follows
+WORDS = ("application/json", "text/")  # media types that are never a recording
 MOST_HEAD = 16 << 10  # bytes of a part's headers
 _BLANK = re.compile(rb"\r?\n\r?\n")
 
@@ -40,7 +40,7 @@ def file_of(content_type: str, body: bytes) -> bytes:
 
 
 def recording_in(text: str) -> bytes:
-    """What base64 stands for; its lines may be broken. Raises ProblemError."""
+    """The bytes of a base64 text, which may contain line breaks. Raises ProblemError."""
     try:
         lines = text.replace("\r", "").replace("\n", "")
         return base64.b64decode(lines, validate=True)
@@ -50,7 +50,7 @@ def recording_in(text: str) -> bytes:
 
 
 def _first_file(body: bytes, mark: bytes) -> bytes | None:
-    """The content of the first part that has a file name; lines may end with LF alone."""
+    """The content of the first part with a file name. Lines may end with LF alone."""
     begin = 0 if body.startswith(mark) else body.find(b"\n" + mark) + 1
     while body.startswith(mark, begin) and not body.startswith(mark + b"--", begin):
         blank = _BLANK.search(body, begin, begin + MOST_HEAD)

@@ -1,1 +1,1 @@
-"""A question becomes hits."""
+"""Search: from a query to ranked hits."""

@@ -1,8 +1,8 @@
-"""Names inside a question: what it wants to be like, whose tracks it wants, which album.
+"""Finds names in a query: anchors of "like ...", artists whose tracks are wanted, albums.
 
-A name is looked for after a cue ("like", "by", "album"), the longest first; elsewhere only where
-its words are no tags or common words. After a cue a name may be misspelt, and an unknown one is
-told, with the nearest that are known.
+A name is searched for after a cue ("like", "by", "album"), longest match first. Without a cue, a
+name is accepted only if its words are not tags or common words. After a cue a name may be misspelt.
+An unknown name is reported, with the nearest known names.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ MIXES = ("between", "acrossbetween", "crossbetween", "somewherebetween", "halfwa
 
 
 class NameFinder(NameLooker):
-    """All names of one question."""
+    """Finds all names of one query."""
 
     def find(self, known: Known) -> Found:
-        """All names, given what the catalog knows of `spans`."""
+        """All names in the query, given the catalog look-up `known` of `spans`."""
         self.known = known
         self._meeting()
         if not self.found.anchors:
@@ -66,7 +66,7 @@ class NameFinder(NameLooker):
         self._likeness_behind()
 
     def _more_names(self, last: int, positive: bool, group: int, mixed: bool) -> int:
-        """ "like X and Y", "a mix of X and Y": names go on after "and" or "meets"."""
+        """Further names of a list after "and" or "meets": "like X and Y", "a mix of X and Y"."""
         while last < len(self.question.tokens) and len(self.found.anchors) < MOST_ANCHORS:
             cue = self._cue(last, ("and", "meets"))
             if cue is None:
@@ -84,7 +84,7 @@ class NameFinder(NameLooker):
         return last
 
     def _likeness_behind(self) -> None:
-        """Languages that say "like" after the name: "Xみたいな"."""
+        """Likeness cues that follow the name, as in Japanese "Xみたいな"."""
         for start, end in sorted(self.places, key=lambda span: span[0] - span[1]):
             if end >= len(self.question.tokens) or self.found.taken & set(range(start, end)):
                 continue
@@ -95,7 +95,7 @@ class NameFinder(NameLooker):
                 self._anchor(named, start, end, True, len(self.found.anchors))
 
     def _meeting(self) -> None:
-        """ "X meets Y", without a cue before."""
+        """The form "X meets Y" without a preceding cue."""
         tokens = self.question.tokens
         for place in range(1, len(tokens) - 1):
             if tokens[place].key not in self.lexicon.cues["meets"]:
@@ -116,7 +116,7 @@ class NameFinder(NameLooker):
             return
 
     def _artists(self) -> None:
-        """Whose tracks are wanted."""
+        """Artists whose own tracks are wanted."""
         found, tokens = self.found, self.question.tokens
         for place in range(len(tokens)):
             cue = None if place in found.taken else self._cue(place, ("by",))
@@ -145,7 +145,7 @@ class NameFinder(NameLooker):
         self._misspelt_alone()
 
     def _misspelt_alone(self) -> None:
-        """A run of strange words beside tags: "celtic jahzar"."""
+        """A misspelt name without a cue, next to tags: "celtic jahzar"."""
         tokens, lexicon = self.question.tokens, self.lexicon
         strange = [
             place
@@ -180,7 +180,7 @@ class NameFinder(NameLooker):
             self.found.artists = (*self.found.artists, anchor)
 
     def _titles(self) -> None:
-        """A track of the artist that is named, by what else is said: exact, or but for zeros."""
+        """Tracks of the named artist whose title the other words match, ignoring leading zeros."""
         found, tokens = self.found, self.question.tokens
         if len(found.artists) != 1 or found.anchors:
             return
@@ -208,7 +208,7 @@ class NameFinder(NameLooker):
                     return
 
     def _albums(self) -> None:
-        """An album after its cue, or of the words that nothing else took."""
+        """An album after its cue, or one named by the words that no other slot took."""
         found, tokens = self.found, self.question.tokens
         for place in range(len(tokens)):
             cue = None if place in found.taken else self._cue(place, ("album",))
@@ -220,7 +220,7 @@ class NameFinder(NameLooker):
                     return
 
     def _artists_album(self) -> None:
-        """Of an artist who is named the album that all other words name."""
+        """The album of a named artist that all the other words name."""
         found = self.found
         free = [place for place in range(len(self.question.tokens)) if place not in found.taken]
         run = bool(free) and free[-1] - free[0] + 1 == len(free)
@@ -249,5 +249,5 @@ class NameFinder(NameLooker):
 
 
 def _without_zeros(title: str | None) -> str:
-    """A title's key with "07" as "7"."""
+    """The key of a title, with "07" written as "7"."""
     return re.sub(r"0+(?=\d)", "", name_key(title) or "")

@@ -1,8 +1,9 @@
-"""Slots -> the filters a search runs under, the strictest first.
+"""Turns slots into the filters that a search runs under, strictest first.
 
-Facets and exclusions are always obeyed. What hits should have is asked for in full first, then in a
-wider sense; only when that fills no page, and no facet narrows it, is it left to the ranking.
-Directions are conditions relative to the anchors: on columns where both have values, on tags else.
+Facets and exclusions always apply. Includes are first required in full, then in a wider sense. If
+the hits still do not fill a page, and no facet narrows the search, includes are left to the
+ranking. Directions are conditions relative to the anchors: on columns if both have values, else on
+tags.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from raymtr.search.slots import Direction as Way
 from raymtr.search.slots import Exclude, Tag, Understood
 from raymtr.search.vocabulary import Vocabulary
 
-STEP = 0.03  # how far below or above the anchors' mean a column is to be
+STEP = 0.03  # how far beyond the anchors' mean a column must be, as a share of it
 
 
 def always(understood: Understood, asked: Filter | None, table: TrackTable) -> Filter | None:
-    """The request's own filter, with facets, exclusions and, where it binds, the named tracks."""
+    """The request's own filter, facets, exclusions and, where it binds, the named tracks."""
     parts: list[Filter] = [] if asked is None else [asked]
     parts += [parse_filter(slot.where, table.filterable) for slot in understood.filters]
     parts += [without(slot, table) for slot in understood.excluded if slot.tags or slot.artist]
@@ -31,7 +32,7 @@ def always(understood: Understood, asked: Filter | None, table: TrackTable) -> F
 
 
 def binds_to_tracks(understood: Understood) -> bool:
-    """Whether only tracks of the named artist or album are wanted, for something else is said."""
+    """Whether hits are limited to the named album, or, if the query says more, to the artist."""
     narrowed = understood.include or understood.filters or understood.excluded
     return understood.kind == "album" or (understood.kind == "artist" and bool(narrowed))
 
@@ -39,7 +40,7 @@ def binds_to_tracks(understood: Understood) -> bool:
 def tiers(
     understood: Understood, base: Filter | None, vocabulary: Vocabulary
 ) -> list[Filter | None]:
-    """Filters to search under one after the other until there are enough hits."""
+    """Filters to try in order until there are enough hits."""
     ways = [_toward(way, understood, vocabulary) for way in understood.directions]
     strict = [_any(slot.tags) for slot in understood.include if slot.tags]
     wide = [_any(slot.wider) for slot in understood.include if slot.wider]
@@ -59,7 +60,7 @@ def tiers(
 
 
 def without(slot: Exclude, table: TrackTable) -> Filter:
-    """That a track has none of an exclusion's tags, or is not by its artist."""
+    """Filter: a track has none of the exclusion's tags, or is not by its artist."""
     if slot.artist is not None:
         where = f"(artist is null or artist != {quoted(slot.artist)})"
         return parse_filter(where, table.filterable)
@@ -87,7 +88,7 @@ def _any(tags: Iterable[Tag]) -> Filter | None:
 def _toward(
     way: Way, understood: Understood, vocabulary: Vocabulary
 ) -> tuple[list[Filter | None], list[Filter | None]]:
-    """A direction as conditions: all that says it, and any of it."""
+    """A direction as two conditions: all of its evidence, or any of it."""
     axis = vocabulary.lexicon.axes[way.axis]
     tags = _any([tag for key in axis.tags(way.sign) for tag in vocabulary.tag(key)])
     other = [tag for key in axis.tags(-way.sign) for tag in vocabulary.tag(key)]
@@ -106,7 +107,7 @@ def _toward(
 
 
 def _beyond(column: str, sign: int, tracks: Sequence[str], vocabulary: Vocabulary) -> Filter | None:
-    """That a column is beyond the mean of some tracks, which may not have it."""
+    """Filter: a column is beyond the mean of the given tracks. Tracks may lack the column."""
     rows = vocabulary.table.rows(tracks, [column]).values()
     values = [row[column] for row in rows if row[column] is not None]
     if not values:

@@ -1,10 +1,9 @@
-"""A place in a list of hits, as a text a client hands back to read on.
+"""Pagination cursors: a position in a list of hits, as a text that clients send back.
 
-A version of the tables never changes, so the list can be made again and a cursor need hold only
-the place in it. The mark ties it to that version and to the rest of the request: a cursor of
-another query, another version or a mistyped one is refused instead of giving a page that repeats
-or skips.
-It is no secret and opens nothing.
+A version of the tables never changes, so the list can be computed again. A cursor therefore only
+needs to store the position. Its mark ties it to that version and to the rest of the request. A
+cursor of another query or another version, or a mistyped one, is refused, because it would repeat
+or skip hits. A cursor is not secret and grants no access.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import json
 
 from raymtr.errors import InputError
 
-FARTHEST = 10_000  # hits into a list; who wants more wants `Searcher.rank`
+FARTHEST = 10_000  # largest position in a list; use `Searcher.rank` for more
 TTL_S = 900
 
 
@@ -27,7 +26,7 @@ def make_cursor(place: int, *, mark: str, now_s: float) -> str:
 
 
 def read_cursor(cursor: str, *, mark: str, now_s: float) -> int:
-    """The place a cursor stands for. Raises InputError where it is not of this search, or old."""
+    """The position in a cursor. Raises InputError if it belongs to another search or is too old."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         place, expires, check = json.loads(text)
@@ -45,7 +44,7 @@ def read_cursor(cursor: str, *, mark: str, now_s: float) -> int:
 
 
 def mark_of(build: str, request: object) -> str:
-    """What ties a cursor to its list: the build and the rest of the request."""
+    """The mark that ties a cursor to its list: the build and the rest of the request."""
     text = json.dumps([build, request], sort_keys=True, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

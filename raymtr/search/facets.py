@@ -1,7 +1,7 @@
-"""Year, duration, tempo, key, metre and other columns in the words of a question.
+"""Extracts facets from a query: year, duration, tempo, key, metre and other columns.
 
-Each becomes a condition in the filter language, on a column that this catalog has; what names a
-column that it does not have is told as ignored. Values a person rounds are met with a margin.
+Each facet becomes a condition in the filter language, on a column of this catalog. A facet on a
+column that the catalog lacks is reported as ignored. Values that people round get a margin.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from raymtr.search.slots import Facet, Ignored
 from raymtr.search.vocabulary import Vocabulary
 
 TEMPO, KEY, METER = ("bpm", "tempo_bpm", "tempo"), ("key", "musical_key"), ("meter", "metre")
-ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a tempo and a duration that are named alone
+ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a single tempo and a single duration
 SHORT_S, LONG_S = 120, 360
-_EARLY, _MID, _LATE = (0, 3), (4, 6), (6, 9)  # years of a decade
+_EARLY, _MID, _LATE = (0, 3), (4, 6), (6, 9)  # year offsets within a decade
 
 _YEAR = r"(1[89]\d\d|20[0-4]\d)"
 _UNDER = (
@@ -51,7 +51,7 @@ _THING = r"(?:songs?|tracks?|pieces?|tunes?|jingles?|compositions?|numbers?)"
 
 @dataclass(frozen=True)
 class FoundFacet:
-    """A slot with its place in the text."""
+    """A slot with its position in the text."""
 
     start: int
     end: int
@@ -59,7 +59,7 @@ class FoundFacet:
 
 
 def find_facets(text: str, vocabulary: Vocabulary) -> list[FoundFacet]:
-    """Every facet in a text, none within another, in order."""
+    """Every facet in a text, in order, without overlaps."""
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     taken: list[FoundFacet] = []
     for read in (_durations, _tempos, _years, _keys, _meters, _others):
@@ -224,7 +224,7 @@ def _keys(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]
             values = [value for value, key in read.items() if key == wanted]
             where = f"{column} in ({', '.join(map(quoted, values))})"
             apart = not any(key and key[1] == "minor" for key in read.values())
-            if apart and "mode" in vocabulary.columns:  # notes here, modes in a column of their own
+            if apart and "mode" in vocabulary.columns:  # modes have their own column
                 values = [value for value, key in read.items() if key and key[0] == wanted[0]]
                 where = f"{column} in ({', '.join(map(quoted, values))}) and mode = '{wanted[1]}'"
             if values:
@@ -254,7 +254,7 @@ def _meters(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFace
 
 
 def _others(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
-    """`<column> over 5` for any column of numbers."""
+    """Conditions such as `<column> over 5` on any numeric column."""
     for column in vocabulary.number_columns():
         name = re.escape(column.lower()).replace("_", "[ _]")
         for sign, words in (("<", _UNDER), (">", _OVER), ("=", r"(?:=|is|of|:)")):
@@ -301,5 +301,5 @@ def _number(lexicon: Lexicon) -> str:
 
 
 def quoted(value: str | None) -> str:
-    """A text in the filter language."""
+    """A text as a quoted literal of the filter language."""
     return "'" + (value or "").replace("'", "''") + "'"

@@ -1,8 +1,8 @@
-"""What the parts of a question govern: phrases -> slots.
+"""Applies negations to the phrases of a query and turns phrases into slots.
 
-A negation governs what follows it up to the end of its clause, or what stands before it in
-languages that put it there. What it governs becomes an exclusion over a family of tags, or the
-opposite of a condition.
+The scope of a negation is what follows it, up to the end of its clause, or what precedes it in
+languages with that word order. What lies in the scope becomes an exclusion over a family of tags,
+or an inverted condition.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from raymtr.search.slots import Direction as Way
 from raymtr.search.slots import Exclude, Facet, Ignored, Include
 
 VOICE_WORDS = ("voice", "vocals")
-VOCAL = ("vocal", "vocals")  # columns
+VOCAL = ("vocal", "vocals")  # column names
 
 
 @dataclass
 class Parsed:
-    """The slots of a question, and which token is in what."""
+    """The slots of a query, and the tokens that each kind took."""
 
     include: list[Include] = field(default_factory=list)
     excluded: list[Exclude] = field(default_factory=list)
@@ -28,16 +28,16 @@ class Parsed:
     ways: list[Way] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
     negated: set[int] = field(default_factory=set)  # tokens that no search may read
-    dropped: set[int] = field(default_factory=set)  # tokens that say nothing of the sound
+    dropped: set[int] = field(default_factory=set)  # tokens that do not describe the sound
     unsaid: list[int] = field(default_factory=list)  # tokens that no slot took
-    unmet: list[str] = field(default_factory=list)  # words of music that no tag here says
+    unmet: list[str] = field(default_factory=list)  # music terms that no tag here matches
 
 
 class Parser(Phrases):
-    """One question against one vocabulary, its names taken out, as slots."""
+    """Parses one query against one vocabulary into slots, after names are removed."""
 
     def parse(self) -> Parsed:
-        """All slots but names."""
+        """All slots except names."""
         items = self.items()
         parsed = Parsed()
         self._govern(items, parsed)
@@ -58,7 +58,7 @@ class Parser(Phrases):
         return parsed
 
     def _govern(self, items: list[Item], parsed: Parsed) -> None:
-        """Turns what negations govern into exclusions."""
+        """Turns the items in the scope of a negation into exclusions."""
         for index, item in enumerate(items):
             first = self.question.tokens[item.start]
             if item.role == "not":
@@ -70,7 +70,7 @@ class Parser(Phrases):
                 self._exclude(item, [item], item.end, parsed)
 
     def _scope(self, items: list[Item], index: int) -> tuple[list[Item], int]:
-        """What the negation at `index` governs, and the token that its reach ends before."""
+        """The items in the scope of the negation at `index`, and the token where its scope ends."""
         tokens = self.question.tokens
         clause, reach = tokens[items[index].start].clause, items[index].end
         ends = next(
@@ -107,7 +107,7 @@ class Parser(Phrases):
         return governed, reach if governed else ends
 
     def _goes_on(self, items: list[Item], item: Item, place: int) -> bool:
-        """Whether a comma is one of a list that ends in "or": "no drums, bass or vocals"."""
+        """Whether a comma belongs to a list that ends in "or": "no drums, bass or vocals"."""
         if item.role != "tag" or item.start != place:
             return False
         after = [other for other in items if other.start >= item.end]
@@ -169,7 +169,7 @@ class Parser(Phrases):
         )
 
     def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
-        """Where voices are excluded, a column that tells them is heeded too."""
+        """Where vocals are excluded, also adds a filter on a column that records vocals."""
         concept = self.vocabulary.concept(self.question.key(item.start, item.end), self.language)
         if concept is None or concept.name != VOICE_WORDS[0]:
             return
@@ -179,7 +179,7 @@ class Parser(Phrases):
             parsed.filters.append(Facet(column=column, where=where, words=words))
 
     def _vocal_is(self, *, sung: bool) -> str | None:
-        """The condition that somebody sings, or nobody, on a column that tells it."""
+        """The condition for vocals or for no vocals, on a column that records them."""
         column = self.vocabulary.column(VOCAL)
         if column is None:
             return None
@@ -208,7 +208,7 @@ class Parser(Phrases):
             self._unsung(item, parsed)
 
     def _unsung(self, item: Item, parsed: Parsed) -> None:
-        """ "Instrumental": a column or tag that says so, else no tag that says somebody sings."""
+        """Handles "instrumental": a matching column or tag, else the absence of vocal tags."""
         words: str = item.slot
         where = self._vocal_is(sung=False)
         if where is not None:

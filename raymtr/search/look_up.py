@@ -1,4 +1,4 @@
-"""Names at a place in a question: exact, misspelt or unknown, and which words may be one."""
+"""Looks up names at a position in a query: exact, misspelt or unknown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from raymtr.search.slots import Anchor, Correction, Exclude, Ignored
 from raymtr.search.tokens import Question
 from raymtr.search.vocabulary import Vocabulary
 
-NEAREST = 3  # names told where one is unknown
+NEAREST = 3  # known names reported for an unknown one
 ENDS_NAME = (
     "but",
     "only",
@@ -42,7 +42,7 @@ ENDS_NAME = (
 
 @dataclass
 class Found:
-    """The names in a question and the tokens they took, cues included."""
+    """The names in a query and the tokens they took, cues included."""
 
     taken: set[int] = field(default_factory=set)
     anchors: tuple[Anchor, ...] = ()
@@ -58,7 +58,7 @@ class Found:
 
 
 class NameLooker:
-    """Looks at places of one question for names."""
+    """Looks for names at positions of one query."""
 
     def __init__(self, question: Question, vocabulary: Vocabulary) -> None:
         self.question, self.vocabulary = question, vocabulary
@@ -68,11 +68,11 @@ class NameLooker:
         self.known = Known(self.table)
 
     def spans(self) -> list[str]:
-        """The texts that may be names, to be asked of the catalog at once."""
+        """The texts that may be names, to be looked up in the catalog in one call."""
         return [self.question.words(start, end).strip(QUOTES) for start, end in self.places]
 
     def _cue(self, place: int, kinds: Iterable[str]) -> tuple[int, str] | None:
-        """Where the longest cue at a token ends, and its kind."""
+        """The end and the kind of the longest cue that starts at a token."""
         for end in range(self.question.longest(place), place, -1):
             key = self.question.key(place, end)
             for kind in kinds:
@@ -81,13 +81,13 @@ class NameLooker:
         return None
 
     def _named(self, start: int, end: int) -> Named | None:
-        """What tokens stand for: an artist, else a title, else both."""
+        """What tokens name: an artist, else a title, else both."""
         words = self._words(start, end)
         named = self.known.named(Reading(None, words))
         return named or self.known.first(whole_readings(words))
 
     def _name_at(self, start: int) -> tuple[int, Named] | None:
-        """The longest name that begins at a token, and where it ends."""
+        """The longest name that begins at a token, and its end."""
         if start >= len(self.question.tokens):
             return None
         whole = min(len(self.question.tokens), start + 12)
@@ -134,7 +134,7 @@ class NameLooker:
         return named and known.all_of(named)
 
     def _unknown_at(self, start: int, cue: int) -> bool:
-        """Whether a name stands there that nobody here has; then it is told."""
+        """Whether an unknown name is at this position; it is then reported."""
         end = self._segment_end(start)
         content = [
             p for p in range(start, end) if self.question.tokens[p].key not in self.lexicon.stops
@@ -152,7 +152,7 @@ class NameLooker:
         return True
 
     def _segment_end(self, start: int) -> int:
-        """Where a name that begins at a token ends at the latest: its clause, "but", a negation."""
+        """The latest end of a name that begins at a token: its clause, "but" or a negation."""
         tokens, lexicon = self.question.tokens, self.lexicon
         if start >= len(tokens):
             return start
@@ -190,7 +190,7 @@ class NameLooker:
         return self.question.key(start, end) in self.vocabulary.tags
 
     def _may_stand_alone(self, start: int, end: int) -> bool:
-        """Whether a phrase without a cue may be an artist: not of common words alone."""
+        """Whether a phrase without a cue may be an artist, which common words alone are not."""
         tokens, lexicon = self.question.tokens, self.lexicon
         words = [tokens[place].key for place in range(start, end)]
         known = [
@@ -202,7 +202,7 @@ class NameLooker:
         return not known[0] and words[0] not in lexicon.everyday and len(words[0]) > 2
 
     def _negated(self, place: int) -> bool:
-        """Whether a negation stands right before a token."""
+        """Whether a negation directly precedes a token."""
         cues = self.lexicon.cues["not"]
         return any(
             self.question.key(start, place) in cues for start in range(max(0, place - 3), place)

@@ -1,4 +1,4 @@
-"""Names in part or misspelt: what is asked once a question has words that nothing else explains."""
+"""Partial and misspelt names, tried when a query has words that no other slot explains."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from raymtr.search.slots import Kind
 from raymtr.search.tokens import Question
 from raymtr.search.vocabulary import Vocabulary
 
-LEAST_PAIR = 0.85  # likeness of title and artist together
-LEAST_COMMON = 0.85  # of a name by common words alone
-MOST_NAME_WORDS = 10  # a longer question is no misspelt name
-HELD = 100  # tracks whose names hold all words that are looked at
-MOST_OF_TITLE = 0.6  # share of a title's words that name it
+LEAST_PAIR = 0.85  # minimum likeness of title and artist together
+LEAST_COMMON = 0.85  # minimum likeness of a name of common words alone
+MOST_NAME_WORDS = 10  # a longer query is not treated as a misspelt name
+HELD = 100  # limit on the tracks looked at whose names contain all words
+MOST_OF_TITLE = 0.6  # minimum share of a title's words that identifies it
 
 
 @dataclass(frozen=True)
 class PartName:
-    """A name that a question stands for."""
+    """A name that a query refers to."""
 
     kind: Kind
     title: str | None
@@ -44,16 +44,17 @@ class PartName:
 
 
 def holding(plain: str, vocabulary: Vocabulary) -> list[str]:
-    """Tracks whose names hold all words of a text."""
+    """Tracks whose names contain all words of a text."""
     return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=HELD)]
 
 
 def name_in_part(
     plain: str, held: Sequence[str], question: Question, vocabulary: Vocabulary
 ) -> PartName | None:
-    """Of the tracks whose names hold all words of a text, those that it names.
+    """The name that a text refers to, among the tracks whose names contain all its words.
 
-    That is a title without its brackets or most of one, title and artist side by side, an album.
+    A text refers to a track by its title without brackets, by most of its title, by title and
+    artist side by side, or by its album.
     """
     table = vocabulary.table
     rows = table.rows(held, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
@@ -82,9 +83,10 @@ def album_of(album: str, vocabulary: Vocabulary, *, misspelt: bool = False) -> P
 def misspelt_name(
     plain: str, question: Question, unsaid: Sequence[int], vocabulary: Vocabulary
 ) -> PartName | None:
-    """The name most like the question, if it is like enough.
+    """The name most like the query, if it is similar enough.
 
-    A common word alone is no misspelt name, and several only where they are nearly one.
+    A single common word is never a misspelt name. Several common words are one only if they nearly
+    match it.
     """
     tokens, lexicon = question.tokens, vocabulary.lexicon
     if len(tokens) > MOST_NAME_WORDS:
@@ -93,7 +95,7 @@ def misspelt_name(
     if not strange and len(tokens) < 2:
         return None
     meant = [t for t in tokens if t.key not in lexicon.stops]
-    mostly = 2 * len(unsaid) < len(meant)  # of words that mean something else
+    mostly = 2 * len(unsaid) < len(meant)  # most words mean something else
     if mostly and not strange:
         return None
     if strange and (other := _in_latin_letters(plain, vocabulary)) is not None:
@@ -140,7 +142,7 @@ def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
     best = max(fits, key=lambda spelt: (fits[spelt], spelt), default=None)
     if best is None or fits[best] < LEAST_PAIR:
         return None
-    column, name = sorted(vocabulary.latin_names[best])[-1]  # a title rather than an artist
+    column, name = sorted(vocabulary.latin_names[best])[-1]  # prefers a title to an artist
     wanted = Reading(name, None) if column == "title" else Reading(None, name)
     named = Known(vocabulary.table, [wanted]).named(wanted)
     if named is None:
@@ -158,7 +160,7 @@ def _pair(row: dict[str, Any], key: str) -> tuple[float, float]:
 
 
 def _called(question: Question, key: str) -> str:
-    """The key without words such as "songs from" and "the album" before it."""
+    """The key without leading words such as "songs from" and "the album"."""
     tokens = question.tokens
     first = 0
     for place, token in enumerate(tokens):
@@ -181,7 +183,7 @@ def _called(question: Question, key: str) -> str:
 
 
 def bare_title(title: str | None) -> str:
-    """The key of a title without its brackets and guests."""
+    """The key of a title without brackets and guest artists."""
     return name_key(BRACKETS.sub("", title or "").strip()) or ""
 
 
@@ -190,7 +192,7 @@ def _is_title(row: dict[str, Any], key: str) -> bool:
 
 
 def _names_both(row: dict[str, Any], words: set[str]) -> bool:
-    """Whether the words are most of a track's title, with its artist or not, and nothing else."""
+    """Whether the words are most of a track's title, with or without its artist, and no more."""
     whole = set(spoken_name(row["title"] or "").split())
     if len(words) > 1 and words <= whole:
         return len(words) >= MOST_OF_TITLE * len(whole)

@@ -1,4 +1,4 @@
-"""Musical keys in the ways people and files write them: "A minor", "Am", "F# maj", "es-Moll"."""
+"""Parses musical keys as people and files write them: "A minor", "Am", "F# maj", "es-Moll"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MINOR = ("minor", "min", "moll", "menor", "mineur", "minore", "m")
 
 
 def read_key(text: str) -> tuple[int, str] | None:
-    """Semitones above C, and major or minor; a note alone is major. None for what is no key."""
+    """Semitones above C, and major or minor; a lone note is major. None if it is not a key."""
     match = _KEY.fullmatch(text.strip().lower())
     if match is None:
         return None

@@ -1,7 +1,7 @@
-"""Names in a question: every way it could be read as a title, an artist or both, and what is known.
+"""Reads a query as a title, an artist or both, and looks the readings up in the catalog.
 
-43 % of real music queries name an artist (Doh et al. 2024), and no joint space finds a name. So
-readings are looked up in the catalog at once, and the first that it knows is taken.
+43 % of real music queries name an artist (Doh et al. 2024), and a joint embedding space does not
+find names. All readings are therefore looked up in one call, and the first known one is used.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key
 
-LEAST_LIKENESS = 0.8  # of two keys, SequenceMatcher's ratio, to be taken for one name misspelt
-SPELT_LIKE = 50  # tracks looked at for a misspelt name
-MOST_CUTS = 10  # words of a query that is tried as title and artist without a sign between
+LEAST_LIKENESS = 0.8  # minimum SequenceMatcher ratio of two keys that count as one misspelt name
+SPELT_LIKE = 50  # tracks compared for a misspelt name
+MOST_CUTS = 10  # maximum words of a query split into title and artist without a separator
 
 _POLITE = re.compile(
     r"^(?:(?:hey|hi|hello)[,!]?\s+)?(?:(?:can|could|would)\s+you\s+)?(?:please\s+)?"
@@ -53,7 +53,7 @@ BRACKETS = re.compile(
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read (a part of) a query as names."""
+    """One way to read a query, or a part of it, as names."""
 
     title: str | None
     artist: str | None
@@ -61,7 +61,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Named:
-    """What the catalog knows by some names, as it spells them."""
+    """What the catalog has under some names, in its own spelling."""
 
     title: str | None
     artist: str | None
@@ -69,7 +69,7 @@ class Named:
 
 
 def variants(text: str) -> list[str]:
-    """A text, and what is left of it without politeness and "the song called"."""
+    """A text, and the text without polite phrases and "the song called"."""
     plain = without_politeness(text)
     called = _CALLED.sub("", plain)
     forms = (text, plain, called, called.strip(QUOTES))
@@ -77,13 +77,13 @@ def variants(text: str) -> list[str]:
 
 
 def without_politeness(text: str) -> str:
-    """A text without "please play me some" and the like; all of it where nothing is left."""
+    """A text without "please play me some" and the like; the full text if nothing would remain."""
     plain = _POLITE_AFTER.sub("", text)
     return _POLITE.sub("", plain).strip() or plain or text
 
 
 def whole_readings(text: str) -> Iterator[Reading]:
-    """Title by artist, in every place it could be cut; a title; an artist."""
+    """Readings of a whole text: title by artist at every possible split, a title, an artist."""
     for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
         title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
         yield Reading(title, artist)
@@ -98,7 +98,7 @@ def whole_readings(text: str) -> Iterator[Reading]:
 
 
 def side_by_side(text: str) -> Iterator[Reading]:
-    """Title and artist in either order without a sign between."""
+    """Readings as title and artist in either order without a separator."""
     words = text.split()
     if len(words) > MOST_CUTS:
         return
@@ -109,16 +109,16 @@ def side_by_side(text: str) -> Iterator[Reading]:
 
 
 def artist_readings(text: str) -> Iterator[Reading]:
-    """ "songs by Y", "Y songs"."""
+    """Readings such as "songs by Y" and "Y songs"."""
     match = _ARTISTS_THINGS.match(text)
     if match is not None:
         yield Reading(None, match["after"] or match["before"])
 
 
 class Known:
-    """What the catalog knows of the names in some readings, asked once.
+    """What the catalog knows of the names in some readings, from a single look-up.
 
-    With `rows`, those of tracks whose names are spelt alike, a name may differ by some letters.
+    With `rows`, which are tracks with similarly spelt names, a name may differ by a few letters.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Known:
                 self._by_artist.setdefault(key, []).append(row)
 
     def first(self, readings: Iterable[Reading]) -> Named | None:
-        """The first reading the catalog knows."""
+        """The first reading that the catalog knows."""
         return next((named for named in map(self.named, readings) if named), None)
 
     def named(self, reading: Reading) -> Named | None:
-        """What a reading stands for."""
+        """What a reading refers to."""
         rows = self._matching(reading)
         if not rows:
             return None
@@ -156,14 +156,14 @@ class Known:
         )
 
     def all_of(self, named: Named) -> Named:
-        """The same name with all its tracks: rows of names spelt alike are a few only."""
+        """The same name with all its tracks; rows with similar spellings are only a sample."""
         if named.title is not None or named.artist is None:
             return named
         wanted = Reading(None, named.artist)
         return Known(self._graph, [wanted]).named(wanted) or named
 
     def in_graph(self, name: str) -> bool:
-        """Whether the artist graph alone knows an artist."""
+        """Whether the artist graph knows an artist."""
         return bool(self._graph.similar_to(name_key(name) or ""))
 
     def _matching(self, reading: Reading) -> list[dict[str, Any]]:
@@ -196,30 +196,30 @@ class Known:
 
 
 def artist_keys(row: dict[str, Any]) -> set[str]:
-    """The keys of a track's artists, and of the text that shows them all."""
+    """The keys of a track's artists, and of the text that displays them all."""
     return {key for key in (row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())) if key} or {""}
 
 
 def likeness(first: str | None, second: str | None) -> float:
-    """How alike two keys are, 0 to 1."""
+    """The likeness of two keys, 0 to 1."""
     if not first or not second:
         return 0.0
     if first == second:
         return 1.0
     longer, shorter = max(len(first), len(second)), min(len(first), len(second))
-    if 2 * shorter / (longer + shorter) < LEAST_LIKENESS:  # the ratio cannot be more
+    if 2 * shorter / (longer + shorter) < LEAST_LIKENESS:  # upper bound of the ratio
         return 0.0
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
 def _same_letters(row: dict[str, Any], reading: Reading) -> bool:
-    """Whether the names are written as typed: "Sun" is first of all Sun, then The Sun."""
+    """Whether the names are written as typed: "Sun" prefers Sun to The Sun."""
     typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
 
 
 def artist_of(row: dict[str, Any], name: str | None) -> str | None:
-    """The name of the one of a track's artists who is meant, else as the track shows them all."""
+    """The name of the track's artist that is meant, else the displayed artist text."""
     shown: str | None = row["artist"]
     if name is None or name_key(shown) == name_key(name):
         return shown if name is not None else None

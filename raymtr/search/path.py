@@ -1,10 +1,11 @@
-"""A playlist from one track to another: each step sounds like its neighbours.
+"""Builds a playlist from one track to another in which neighbours sound alike.
 
-The way is the great circle between the two tracks' vectors, cut into equal angles: the straight
-line would hurry through its middle, where vectors of unit length do not lie. At every cut the
-track is taken that lies near it, and near the one taken before as much as the cut that follows:
-the one before alone would hold the way back. Each track once. What was given up: the best of all
-chains. This one costs a nearest-neighbour search a step at any size.
+The path is the great circle between the two tracks' vectors, cut into equal angles. A straight line
+would move too fast in its middle, where points are not of unit length. At each cut, the unused
+track nearest to the cut, to the previous track and to the next cut is chosen. The previous track
+and the next cut have equal weight, because the previous track alone would hold the path back. No
+track repeats. Trade-off: the path is greedy, not the optimal chain. It costs one nearest-neighbour
+search per step at any catalog size.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from raymtr.index.filters import Filter
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.search.request import MOST_HITS, check_ids
 
-NEAREST_LOOKED_AT = 20  # free tracks around each cut
+NEAREST_LOOKED_AT = 20  # unused tracks compared at each cut
 
 
 def path_between(
     table: TrackTable, start: str, end: str, *, count: int = 12, where: Filter | None = None
 ) -> Ranked:
-    """Up to `count` tracks from `start` to `end`, both among them, with their cosine to `start`.
+    """Up to `count` tracks from `start` to `end`, both included, with their cosine to `start`.
 
-    `where` holds for those between. Fewer come back where the catalog has no more. Raises
-    InputError for an unknown track, one without audio, or a count that is not 2 to 100.
+    `where` applies to the tracks between them. Fewer tracks are returned if the catalog has no
+    more. Raises InputError for an unknown track, a track without audio, or a count outside 2 to
+    100.
     """
     if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST_HITS:
         raise InputError(f"a playlist has 2 to {MOST_HITS} tracks, got {count!r}")
@@ -56,7 +58,7 @@ def path_between(
 def on_the_way(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
     """The unit vector [D] at `share` of the angle from `start` to `end` (slerp, Shoemake 1985)."""
     angle = float(np.arccos(np.clip(start @ end, -1.0, 1.0)))
-    if np.sin(angle) < 1e-6:  # the same or opposite: no arc is shorter than another
+    if np.sin(angle) < 1e-6:  # equal or opposite: no arc is shorter than another
         return start
     mixed = np.sin((1 - share) * angle) * start + np.sin(share * angle) * end
     return np.asarray(mixed / np.sin(angle), np.float32)

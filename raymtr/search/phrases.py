@@ -1,6 +1,6 @@
-"""A question taken apart: which words are cues, facets, tags, directions.
+"""Splits a query into phrases: cues, facets, tags and directions.
 
-Longest phrase first, each word taken once; facets before tags.
+The longest phrase wins and each word is used once. Facets come before tags.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EITHER = ("or", "oder", "ou", "または", "或", "или")
 
 @dataclass(frozen=True)
 class Item:
-    """A phrase of tokens `start` to `end` and what it is."""
+    """A phrase of tokens `start` to `end` and its kind."""
 
     start: int
     end: int
@@ -33,7 +33,7 @@ class Item:
 
 
 def language_of(question: Question, vocabulary: Vocabulary) -> str:
-    """The language most of a question's words are of; English where it is even."""
+    """The language of most words of a query; English on a tie."""
     lexicon, votes = vocabulary.lexicon, Counter[str]()
     stops = lexicon.stops
     for place in range(len(question.tokens)):
@@ -52,7 +52,7 @@ def language_of(question: Question, vocabulary: Vocabulary) -> str:
 
 
 class Phrases:
-    """One question against one vocabulary. Tokens in `taken` belong to names already."""
+    """One query against one vocabulary. Tokens in `taken` already belong to names."""
 
     def __init__(self, question: Question, vocabulary: Vocabulary, taken: set[int]) -> None:
         self.question, self.vocabulary = question, vocabulary
@@ -61,7 +61,7 @@ class Phrases:
         self.taken = taken
 
     def items(self) -> list[Item]:
-        """Every phrase that means something, in order, none within another."""
+        """Every meaningful phrase, in order, without overlaps."""
         question = self.question
         found: list[Item] = []
         used = set(self.taken)
@@ -87,7 +87,7 @@ class Phrases:
         return self._united(sorted(found, key=lambda item: item.start))
 
     def _united(self, items: list[Item]) -> list[Item]:
-        """ "Metal or punk" is one thing to have, said twice; governed by a negation it is two."""
+        """Merges "metal or punk" into one include of either tag. Under a negation it stays two."""
         united: list[Item] = []
         negated = False
         for item in items:
@@ -175,7 +175,7 @@ class Phrases:
         return cue or "en" in languages or self.language in languages
 
     def _language(self, key: str, start: int, end: int) -> Item | None:
-        """A language of song: "in Spanish", "French lyrics"."""
+        """A language of the lyrics: "in Spanish", "French lyrics"."""
         spellings = self.lexicon.languages.get(key)
         if spellings is None:
             return None
@@ -205,11 +205,11 @@ class Phrases:
         return Item(start, end, "facet", Facet(column=column, where=where, words=words))
 
 
-MOST_TOKENS = 14  # of a question in which a name is looked for at every word
+MOST_TOKENS = 14  # of a query in which every word may start a name
 
 
 def spans(question: Question, vocabulary: Vocabulary) -> Iterator[tuple[int, int]]:
-    """Places of words that may be a name: not too long, and not common words alone."""
+    """Spans of words that may be a name: within the length limit, and not common words alone."""
     lexicon = vocabulary.lexicon
     common = [
         token.key in lexicon.stops or token.key in lexicon.concepts or token.key in vocabulary.tags

@@ -1,8 +1,8 @@
-"""Several ranked lists -> one: weighted reciprocal ranks, exact names first.
+"""Fuses several ranked lists into one: weighted reciprocal ranks, exact names first.
 
-Reciprocal rank fusion (Cormack et al. 2009) needs no common scale of scores, which cosines, BM25
-and places in an artist graph do not have. Each list comes from a *retriever*; a retriever that is
-`sure` (a title the user typed) goes before everything else instead of being averaged in.
+Reciprocal rank fusion (Cormack et al. 2009) needs no common score scale. Cosines, BM25 scores and
+positions in an artist graph have none. Each list comes from a *retriever*. The hits of a `sure`
+retriever (such as a title the user typed) precede all others and are not averaged in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RRF_K = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieved:
-    """One ranked list of track ids with scores, and what it stands for."""
+    """One ranked list of track ids with scores, and the retriever it comes from."""
 
     by: str  # title, artist, sound, words, names, artist graph ...
     ranked: Ranked = field(default_factory=list)
@@ -30,20 +30,20 @@ class Retrieved:
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A track with its fused score, in (0, 1], and its place in each retriever."""
+    """A track with its fused score, in (0, 1], and its rank in each retriever."""
 
     track_id: str
     score: float = 0.0
     sure: bool = False
     why: list[dict[str, Any]] = field(default_factory=list)
-    folded: list[str] = field(default_factory=list)  # its duplicates that it stands for
+    folded: list[str] = field(default_factory=list)  # the duplicates that it represents
 
 
 def fuse(retrieved: Sequence[Retrieved]) -> list[Candidate]:
-    """Candidates of all retrievers, best first; 1 is the first place in every retriever, or a sure
-    hit.
+    """Candidates of all retrievers, best first.
 
-    Ties keep the order of the first retriever, then of ids, so the same search gives the same list.
+    A score of 1 is the first place in every retriever, or a sure hit. Ties keep the order of the
+    first retriever, then of ids, so the same search gives the same list.
     """
     candidates: dict[str, Candidate] = {}
     best = sum(one.weight for one in retrieved if not one.sure) / (RRF_K + 1)
@@ -73,7 +73,7 @@ def fuse(retrieved: Sequence[Retrieved]) -> list[Candidate]:
 def cap_per_artist(
     candidates: Sequence[Candidate], artist_of: Callable[[str], str | None], most: int
 ) -> list[Candidate]:
-    """At most `most` candidates of one artist, best first; tracks of no known artist all stay."""
+    """At most `most` candidates per artist, best first. Tracks without a known artist all stay."""
     seen: dict[str, int] = {}
     kept = []
     for candidate in candidates:
@@ -86,7 +86,7 @@ def cap_per_artist(
 
 
 def fold_groups(candidates: Sequence[Candidate], group_of: Mapping[str, int]) -> list[Candidate]:
-    """Of each group of duplicates the best candidate, which names those it stands for."""
+    """The best candidate of each duplicate group, with the ids it represents."""
     first: dict[int, Candidate] = {}
     kept = []
     for candidate in candidates:
@@ -104,11 +104,11 @@ def fold_groups(candidates: Sequence[Candidate], group_of: Mapping[str, int]) ->
 def diversify(
     candidates: Sequence[Candidate], vectors: Mapping[str, np.ndarray], *, diversity: float
 ) -> list[Candidate]:
-    """The same candidates, those unlike what stands before them pulled up; sure ones stay first.
+    """The same candidates re-ranked for diversity; sure candidates stay first.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998): each place goes to the highest
     `(1 - diversity) * score - diversity * cosine to the nearest one chosen`. `vectors` are unit
-    [D]; a track without one is unlike all others.
+    [D]; a track without a vector counts as unlike all others.
     """
     sure = [c for c in candidates if c.sure]
     rest = [c for c in candidates if not c.sure]

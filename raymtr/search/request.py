@@ -1,4 +1,4 @@
-"""What may be asked of a search, checked once for Python, the command line and HTTP."""
+"""The search request, validated once for Python, the command line and HTTP."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_EXAMPLES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
-    """A checked request. `like` and `unlike` map track ids to positive weights."""
+    """A validated request. `like` and `unlike` map track ids to positive weights."""
 
     text: str | None
     like: Mapping[str, float]
@@ -34,15 +34,15 @@ class SearchRequest:
     where: Filter | None
     where_text: str | None
     mode: Mode
-    k: int | None  # None ranks all that match; only a caller inside asks for it
+    k: int | None  # None ranks all matches; internal callers only
     per_artist: int | None
     diversity: float
     fold_duplicates: bool
     cursor: str | None
-    similar_artist: str | None  # a name of the catalog, which no reading of words may change
+    similar_artist: str | None  # an artist name of the catalog, not parsed as a query
 
     def ranking(self, k: int | None) -> SearchRequest:
-        """This request for any number of hits; None for all that match."""
+        """This request with another number of hits; None for all matches."""
         return replace(self, k=k)
 
     def echo(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class SearchRequest:
         }
 
     def mark(self, build: str) -> str:
-        """What a cursor of this request on that build carries."""
+        """The mark in a cursor of this request on that build."""
         audio = self.audio
         if isinstance(audio, tuple):
             audio = audio[0].tobytes() + str(audio[1]).encode()
@@ -73,9 +73,9 @@ class SearchRequest:
 
 
 def read_request(asked: Mapping[str, Any], table: TrackTable) -> SearchRequest:
-    """`asked` (the arguments of `Searcher.search`) checked against the table it goes to.
+    """Validates `asked` (the arguments of `Searcher.search`) against the table to be searched.
 
-    Raises InputError that names the key at fault and what it accepts.
+    Raises InputError that names the invalid key and what it accepts.
     """
     known = [name for name in SearchRequest.__dataclass_fields__ if name != "where_text"]
     unknown = sorted(set(asked) - set(known))
@@ -143,12 +143,12 @@ def _text(text: Any) -> str | None:
         raise InputError(f"text is a text, got {text!r}")
     if len(text) > LONGEST_TEXT:
         raise InputError(f"text has {len(text)} characters, at most {LONGEST_TEXT} are read")
-    # Control characters mean nothing in a query and some are refused by tokenizers.
+    # Control characters mean nothing in a query and some tokenizers refuse them.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split()) or None
 
 
 def _examples(given: Any, name: str) -> dict[str, float]:
-    """`["id", {"track_id": "id", "weight": 0.5}]` as weights by id."""
+    """Converts `["id", {"track_id": "id", "weight": 0.5}]` to weights by id."""
     wanted = f"{name} is a list of track ids, or of {{'track_id', 'weight'}}"
     if given is None:
         return {}
@@ -171,7 +171,7 @@ def _examples(given: Any, name: str) -> dict[str, float]:
 
 
 def check_ids(ids: Sequence[str], table: TrackTable) -> None:
-    """Raises InputError where one of these is no track, or one without a vector."""
+    """Raises InputError if an id is not a track, or its track has no vector."""
     found = table.vectors(ids) if ids else {}
     for track_id in ids:
         if track_id in found:

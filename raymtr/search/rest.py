@@ -1,4 +1,4 @@
-"""The rest of a question: what its slots leave for the text tower, as it was typed."""
+"""The rest of a query: the words that its slots leave for the text tower, as typed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raymtr.search.tokens import Question
 
 
 def stop_words(question: Question, language: str, lexicon: Lexicon) -> set[int]:
-    """The tokens that mean nothing by themselves, in English or a language."""
+    """The tokens that are stop words in English or in `language`."""
     return {
         place
         for place, token in enumerate(question.tokens)
@@ -18,7 +18,7 @@ def stop_words(question: Question, language: str, lexicon: Lexicon) -> set[int]:
 
 
 def without_loose_ends(question: Question, kept: list[int], lexicon: Lexicon) -> list[int]:
-    """Tokens without "but" and "with" at either end, which what they joined has left behind."""
+    """Drops "but" and "with" at either end, whose other operand is gone."""
     cues, tokens = lexicon.cues, question.tokens
     gone = {p for p in range(len(tokens))} - set(kept)
 
@@ -35,7 +35,7 @@ def without_loose_ends(question: Question, kept: list[int], lexicon: Lexicon) ->
 
 
 def text_of(question: Question, kept: Sequence[int]) -> str:
-    """The words of some tokens as typed, with the signs between neighbours."""
+    """The words of some tokens as typed, with the punctuation between neighbours."""
     pieces: list[str] = []
     for at, place in enumerate(kept):
         token = question.tokens[place]

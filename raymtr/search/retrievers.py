@@ -1,10 +1,11 @@
-"""What is looked up for a request: the retrievers of each kind of query, with their weights.
+"""The retrievers of a request: what is looked up for each kind of query, with weights.
 
-Each retriever gets what is its own. A title or an artist is certain, so it is a sure retriever.
-"Similar to" asks the anchors' own sound, the artist graph, and the text tower, which was trained on
-the sentence `similar with artist ...`; in a catalog of words, the tags that tell the anchors from
-others. A description asks the text tower, the words of tags and captions for its tags and for words
-that no slot took, and names for the latter alone.
+Each retriever reads its own part of the query. A title or an artist is certain, so it makes a sure
+retriever. "Similar to" uses the anchors' audio vectors, the artist graph, and the text tower, which
+was trained on the sentence `similar with artist ...`. If the anchors have no vectors (a catalog
+without audio), it uses the tags that distinguish them from other tracks. A description uses the
+text tower, full-text search over tags and captions with its tags and the words that no slot took,
+and search over names with those unused words alone.
 """
 
 from __future__ import annotations
@@ -28,39 +29,40 @@ from raymtr.search.request import SearchRequest
 from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
 
-UNLIKE = 0.5  # how much of the unlike tracks' vector is taken away
-TOWARD = 0.35  # how far an example's vector is taken along a direction
+UNLIKE = 0.5  # share of the unlike tracks' vector that is subtracted
+TOWARD = 0.35  # how far an example's vector moves along a direction
 WEIGHTS = {
     "sound": 1.0,  # near an example
     "text": 1.0,  # near the text tower's vector
-    "names": 0.5,  # titles, artists and albums that hold all the words
+    "names": 0.5,  # titles, artists and albums that contain all the words
     "artist graph": 2.0,
-    "profile": 1.0,  # of the tags of what is to be similar to
-    "title": 4.0,  # tracks called as a tag is
-    "filter": 0.1,  # all that a filter lets through
+    "profile": 1.0,  # by the tags of the anchors
+    "title": 4.0,  # tracks whose title is the tag
+    "filter": 0.1,  # all tracks that pass a filter
 }
-# Of tags and captions that share words: between these, the more of a query's words are tags of the
-# catalog. On 200 held-out pieces of the made catalog, tag queries went from nDCG@10 0.65 (a weight
-# of 0.5) to 0.97 (2); prose that shares its words with anything is left to the text tower.
+# The weight of full-text search over tags and captions lies between these. It grows with the share
+# of the query's words that are tags of the catalog. On 200 held-out pieces of the synthetic
+# catalog, tag queries went from nDCG@10 0.65 (a weight of 0.5) to 0.97 (2). Prose, which shares
+# words with any text, is left to the text tower.
 LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
-# Of names, where a word of the query is in no tag or caption, so that only a name can have meant
-# it: as much as all other retrievers together. At 0.5 the 61st of a list by sound comes before any
-# name.
+# The weight of names if a word of the query is in no tag or caption, so that only a name can
+# contain it: as much as all other retrievers together. At 0.5 the 61st of a list by sound precedes
+# any name.
 NAMES_ALONE_WEIGHT = 4.0
-PROFILE_TAGS = 8  # that tell anchors from others
-CALLED_SO = 3  # tracks shown that are called as a tag is
+PROFILE_TAGS = 8  # tags that distinguish anchors from other tracks
+CALLED_SO = 3  # tracks shown whose title is a tag
 
 
 @dataclass(frozen=True)
 class Direction:
-    """A unit vector [D] to search along, and which retriever it makes."""
+    """A unit vector [D] to search along, and the retriever it belongs to."""
 
     by: str
     vector: np.ndarray
 
 
 def sentences_of(understood: Understood) -> list[str]:
-    """What the text tower is to read for a query."""
+    """The sentences that the text tower encodes for a query."""
     text = [understood.text] if understood.text else []
     if understood.kind == "similar":
         artists = [
@@ -75,7 +77,7 @@ def sentences_of(understood: Understood) -> list[str]:
 def example_vectors(
     table: TrackTable, request: SearchRequest, understood: Understood
 ) -> list[np.ndarray]:
-    """The sound of the liked tracks, and of each group of anchors, less part of the unliked."""
+    """The vectors of the liked tracks and of each anchor group, minus part of the unliked."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     for anchor in understood.anchors:
         if not anchor.positive:
@@ -91,13 +93,13 @@ def example_vectors(
 
 
 def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
-    """A text's or recording's vector less part of the unliked tracks'."""
+    """The vector of a text or recording, minus part of the unliked tracks' vector."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     return vector if away is None else _unit(vector - UNLIKE * away)
 
 
 def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """A vector taken along the way from one text's vector to another's."""
+    """A vector moved along the direction from one text's vector to another's."""
     return _unit(vector + TOWARD * _unit(up - down))
 
 
@@ -111,11 +113,9 @@ def retrieve(
     threads: Executor,
     tier: Filter | None = None,
 ) -> list[Retrieved]:
-    """Every retriever that has something to say, with up to `limit` tracks each, asked side by
-    side.
+    """The results of every applicable retriever, up to `limit` tracks each, run in parallel.
 
-    `tier`, in the place of the request's own filter, holds for all but the tracks that a title
-    names.
+    `tier` replaces the request's own filter for all tracks except those that a title names.
     """
     base, where = request.where, tier or request.where
     asked: list[tuple[Retrieved, Future[Ranked]]] = []
@@ -161,7 +161,7 @@ def retrieve(
 
 
 def lexical_texts(understood: Understood) -> tuple[str, list[str]]:
-    """What is asked of the words of tags and captions, and what of names, one after the other."""
+    """The text for tags and captions, and the texts for names in the order to try them."""
     tags = [
         tag.value
         for slot in understood.include
@@ -177,7 +177,7 @@ def lexical_texts(understood: Understood) -> tuple[str, list[str]]:
 def profile_of(
     table: TrackTable, group: Sequence[Anchor], away: Sequence[Anchor]
 ) -> dict[str, float]:
-    """The tags that tell some anchors from other tracks, by tf-idf, less half of what is unlike."""
+    """The tags that set anchors apart from other tracks, by tf-idf, minus half of the unlike's."""
     weights = _tag_weights(table, group)
     for tag, weight in _tag_weights(table, away).items():
         weights[tag] = weights.get(tag, 0.0) - UNLIKE * weight
@@ -199,7 +199,7 @@ def _tag_weights(table: TrackTable, anchors: Sequence[Anchor]) -> dict[str, floa
 
 
 def _groups(understood: Understood) -> list[list[Anchor]]:
-    """The anchors to be near to, those that are averaged together."""
+    """The anchors to be near to, grouped by what is averaged together."""
     groups: dict[int, list[Anchor]] = {}
     for anchor in understood.anchors:
         if anchor.positive:
@@ -220,7 +220,7 @@ def _weighted(by: str) -> Retrieved:
 
 
 def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
-    """The tracks a name stands for, the most typical of them first."""
+    """The tracks that a name refers to, most typical first."""
     among = Condition("track_id", "in", tuple(tracks))
     both = among if where is None else joined("and", among, where)
     allowed = table.matching(both)
@@ -232,12 +232,12 @@ def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ra
 
 
 def _called_so(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
-    """A few tracks that are called as a tag is."""
+    """A few tracks whose title is the tag."""
     return _named(table, tracks, where)[:CALLED_SO]
 
 
 def _all_of(table: TrackTable, where: Filter, limit: int) -> Ranked:
-    """What a filter lets through, in an order that is always the same and follows nothing."""
+    """All tracks that pass a filter, in a fixed arbitrary order."""
     ids = sorted(
         table.matching(where), key=lambda track_id: (zlib.crc32(track_id.encode()), track_id)
     )
@@ -245,7 +245,7 @@ def _all_of(table: TrackTable, where: Filter, limit: int) -> Ranked:
 
 
 def _names(table: TrackTable, texts: Sequence[str], *, limit: int, where: Filter | None) -> Ranked:
-    """Tracks whose names hold the words of the first of some texts that any does."""
+    """Tracks whose names contain all words of a text, for the first of `texts` with a match."""
     return next((r for t in texts if (r := table.match_names(t, limit=limit, where=where))), [])
 
 
@@ -256,13 +256,13 @@ def _words_weight(table: TrackTable, text: str) -> float:
 
 
 def _only_a_name(table: TrackTable, text: str, where: Filter | None) -> bool:
-    """Whether some word of a text is in no tag or caption of the tracks that a filter leaves."""
+    """Whether a word of the text is in no tag or caption of the tracks that pass the filter."""
     words = dict.fromkeys(spoken_name(text).split())
     return any(not table.match_words(word, limit=1, where=where) for word in words)
 
 
 def _artist_graph(table: TrackTable, anchor: Anchor, where: Filter | None) -> Ranked:
-    """Tracks whose artist names this one as similar, or is named by it; near neighbours first."""
+    """Tracks by artists linked to this one in the artist graph, either way, nearest first."""
     places = dict(table.similar_to(name_key(anchor.artist) or ""))
     own = table.rows(anchor.tracks[:1], ["similar_artists"])
     named = [name for row in own.values() for name in row["similar_artists"] or ()]

@@ -1,10 +1,10 @@
-"""Searcher: a published build and the model that made it, behind one verb.
+"""Searcher: search over a published build and the model that encoded it.
 
-It follows the pointer when it is opened and stays on that build, until the build's files are gone:
-then `search` goes on with the one that serves. The model is the one kept with the embeddings; it is
-loaded when a query first needs it (words alone do not), and refused when its fingerprint is not the
-table's. How a query is read stands in `understand`, what is looked up in `retrievers`, how lists
-become one in `ranking`; here they are put in order and made into an answer.
+A searcher reads the live pointer when it is opened and stays on that build. If the build's files
+are deleted, `search` continues on the live build. The model is the one stored with the embeddings.
+It is loaded when a query first needs it; full-text queries do not. It is refused if its fingerprint
+differs from the table's. `understand` parses a query, `retrievers` runs the look-ups, `ranking`
+fuses the lists; this file calls them in order and builds the answer.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
 
-RETRIEVER_THREADS = 8  # of all searches of one searcher; two queries' retrievers
-CANDIDATES = 100  # of each retriever, for a page of 10
+RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
+CANDIDATES = 100  # per retriever, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
-LEAST_SURE = 0.1  # score of the best hit where nothing of the question was understood
+LEAST_SURE = 0.1  # score of the best hit if no part of the query was understood
 HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request as understood, and what a model has to encode before it can be answered."""
+    """A parsed request, and what a model has to encode before it can be answered."""
 
     request: SearchRequest
     understood: Understood
-    sentences: list[str]  # for the text tower: to search by, then both ends of each direction,
-    reads: int  # (so many to search by) then what is to be avoided by its sound
+    sentences: list[str]  # for the text tower: texts to search by, both ends of each direction,
+    reads: int  # (the number of texts to search by) then texts of sounds to avoid
     took_s: float
 
     @property
     def recording(self) -> Sound | None:
-        """For the audio tower."""
+        """The recording for the audio tower."""
         return self.request.audio
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """The unit vectors of a plan: text [N, D], one row a sentence, and the recording's [D]."""
+    """The unit vectors of a plan: text [N, D], one row per sentence, and the recording's [D]."""
 
     text: np.ndarray | Sequence[np.ndarray] = ()
     recording: np.ndarray | None = None
     took_s: float = 0.0
-    notes: tuple[str, ...] = ()  # what to tell of the encoding
+    notes: tuple[str, ...] = ()  # messages about the encoding
 
 
 class Searcher:
@@ -83,14 +83,15 @@ class Searcher:
         self.workspace = root
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
-        self._checked: set[Side] = set()  # of the model
+        self._checked: set[Side] = set()  # checked sides of the model
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
-        """The model that made the table's vectors, that side of it checked.
+        """The model that made the table's vectors, with that side checked.
 
-        A search seldom needs both. Raises InputError where the table has no vectors, UnusableError
-        where the model kept with it is another, or does not compute here what it computed there.
+        A search rarely needs both sides. Raises InputError if the table has no vectors. Raises
+        UnusableError if the stored model has another fingerprint, or does not reproduce its golden
+        vectors on this machine.
         """
         if side not in self._checked:
             self._model.check_golden([side])
@@ -115,24 +116,24 @@ class Searcher:
 
     @cached_property
     def lexicon(self) -> Lexicon:
-        """The words of the domain, the workspace's own before the packaged ones."""
+        """The lexicon, with the workspace's own entries before the packaged ones."""
         return load_lexicon(self.workspace.path("lexicon"))
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What can be said of this build's tracks."""
+        """The vocabulary of this build's tracks."""
         return vocabulary_of(self.table, self.lexicon)
 
     @cached_property
     def _successor(self) -> Searcher:
-        """A searcher of what serves by now. This one stays as it is, for threads in the middle."""
+        """A searcher of the current live build; this one stays unchanged for threads using it."""
         return Searcher(self.workspace)
 
     @cached_property
     def groups(self) -> dict[str, int]:
-        """The group of each track that has duplicates, as found by the time they are first needed.
+        """The group of each track that has duplicates, read at first use.
 
-        Raises InputError where they were never looked for.
+        Raises InputError if duplicates were never searched for.
         """
         groups = read_groups(self.workspace)
         if groups is None:
@@ -140,16 +141,16 @@ class Searcher:
         return groups
 
     def search(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
-        """The best hits for a text, for example tracks, for a recording, or for all together.
+        """The best hits for a text, example tracks, a recording, or a combination of them.
 
-        `similar_artist`, in the place of a text: the name of an artist to find similar ones of;
+        `similar_artist`: instead of a text, the name of an artist to find similar artists of;
         `like`, `unlike`: track ids, or `{"track_id", "weight"}`; `exclude`: terms that tags and
-        captions of a hit must not have; `audio`: a path, the bytes of a file, or
-        `(samples, rate)`; `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`:
-        auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: most hits of one artist;
-        `diversity`: 0 to 1, how much hits should differ from one another; `fold_duplicates`: of
-        tracks that are one song only the best, which names the others; `cursor`: an answer's
-        `next_cursor`, to read on. Raises InputError on anything else.
+        captions of a hit must not have; `audio`: a path, the bytes of a file, or `(samples, rate)`;
+        `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`: auto, semantic, keyword
+        or hybrid; `k`: 1 to 100; `per_artist`: maximum hits per artist; `diversity`: 0 to 1, how
+        much hits should differ from one another; `fold_duplicates`: return only the best of the
+        tracks that are one song, with the ids of the others; `cursor`: the `next_cursor` of an
+        answer, to get the next page. Raises InputError on anything else.
         """
         try:
             plan = self.plan({"text": text, **asked})
@@ -160,8 +161,10 @@ class Searcher:
             return self._successor.search(text, **asked)
 
     def plan(self, asked: Mapping[str, Any]) -> Plan:
-        """The first half of a search: check and understand. What it needs encoded can be encoded
-        anywhere, by the model of this build's fingerprint; then `answer` does the rest.
+        """The first half of a search: validates and parses the request.
+
+        What the plan needs encoded can be encoded anywhere, by the model with this build's
+        fingerprint. `answer` does the rest.
         """
         started = time.perf_counter()
         request = read_request(asked, self.table)
@@ -185,7 +188,7 @@ class Searcher:
         mark, now_s = request.mark(self.build.table_version), time.time()
         first = read_cursor(request.cursor, mark=mark, now_s=now_s) if request.cursor else 0
         directions = self._directions(plan, encoded)
-        # One more than the page tells whether there is a next one.
+        # One hit more than the page shows whether there is a next page.
         candidates, searched = self._candidates(plan, directions, wanted=first + k + 1)
         hits = self._hits(plan, candidates[first : first + k], directions)
         last = first + k
@@ -208,9 +211,9 @@ class Searcher:
         }
 
     def rank(self, text: str | None = None, **asked: Any) -> list[tuple[str, float]]:
-        """Ids and scores of all tracks that a filter lets through, best first; as `search`.
+        """Ids and scores of all tracks that pass a filter, best first; arguments as for `search`.
 
-        For evaluation: `k` is free here, and without it nothing that matches is left out.
+        For evaluation: `k` has no limit here. Without `k` every matching track is returned.
         """
         k = asked.pop("k", None)
         plan = self.plan({"text": text, **asked, "k": 1})
@@ -220,7 +223,7 @@ class Searcher:
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: SearchRequest) -> Understood:
-        """What the words mean; outside of auto they are a description. A name is not read."""
+        """Parses the text; outside mode auto it is a description. An artist name is not parsed."""
         if request.similar_artist:
             return similar_artist(request.similar_artist, self.table)
         if request.text and request.mode == "auto":
@@ -229,7 +232,7 @@ class Searcher:
         return Understood(kind="description", text=text, unsaid=text)
 
     def _echo(self, plan: Plan, found: int) -> dict[str, Any]:
-        """The request and how its text was understood, with what might help."""
+        """The request, how its text was understood, and suggestions."""
         request, understood = plan.request, plan.understood
         given = [{"term": term, "words": term} for term in request.exclude]
         said = understood.echo()
@@ -243,9 +246,9 @@ class Searcher:
         return request.echo() | said | {"suggestions": advice}
 
     def _encode(self, plan: Plan) -> Encoded:
-        """What a plan needs encoded, by the model in this process; loaded only where needed.
+        """Encodes what a plan needs with the model in this process, which is loaded only if needed.
 
-        Loading is not part of the time that a search took.
+        The time to load the model does not count as search time.
         """
         reads = self.model("text") if plan.sentences else None
         hears = self.model("audio") if plan.recording is not None else None
@@ -278,15 +281,15 @@ class Searcher:
     def _candidates(
         self, plan: Plan, directions: list[Direction], *, wanted: int
     ) -> tuple[list[Candidate], float]:
-        """Fused candidates, best first, and when the last search ended.
+        """Fused candidates, best first, and the time when the last search ended.
 
-        Looks further down the lists until enough are left after exclusions and the artist cap.
-        What was found before keeps its place, so that every page is cut from the same list.
+        Reads further down the lists until enough candidates remain after exclusions and the artist
+        cap. Candidates found earlier keep their place, so every page is cut from the same list.
         """
         request, everything = plan.request, self.build.rows["tracks"]
         understood = plan.understood
         k = request.k or everything
-        block = max(CANDIDATES, 4 * k)  # what is made diverse at a time
+        block = max(CANDIDATES, 4 * k)  # number of candidates diversified at a time
         if request.diversity:
             wanted = -(-wanted // block) * block
         base = always(understood, request.where, self.table)
@@ -325,9 +328,10 @@ class Searcher:
     def _add(
         self, retrieved: Sequence[Retrieved], understood: Understood, found: dict[str, Candidate]
     ) -> None:
-        """The retrievers' candidates behind those found before, none scored above them.
+        """Appends the retrievers' candidates after earlier ones, with scores no higher than theirs.
 
-        A score says how much of the question was understood, too: nonsense does not score 1.
+        A score also reflects how much of the query was understood: a nonsense query does not score
+        1.
         """
         sure = max(understood.known_share, LEAST_SURE)
         least = min((candidate.score for candidate in found.values()), default=1.0)
@@ -340,7 +344,7 @@ class Searcher:
     def _allowed(
         self, request: SearchRequest, understood: Understood, candidates: list[Candidate]
     ) -> list[Candidate]:
-        """Without the examples themselves, excluded terms, duplicates, too many of one artist."""
+        """Removes the examples, excluded terms, duplicates and hits over the artist cap."""
         examples = {*request.like, *request.unlike}
         if understood.kind == "similar":
             examples |= {track for anchor in understood.anchors for track in anchor.tracks}
@@ -387,7 +391,7 @@ class Searcher:
     def _segments(
         self, candidates: Sequence[Candidate], directions: list[Direction]
     ) -> dict[str, dict[str, float]]:
-        """Of each track the window nearest to the query; for a sure hit, to the track itself."""
+        """For each track the window nearest to the query; for a sure hit, to the track itself."""
         ids = [candidate.track_id for candidate in candidates]
         windows = self.table.windows(ids)
         if not len(windows):
@@ -407,7 +411,7 @@ class Searcher:
 
 
 def _has_term(row: Mapping[str, Any], terms: Sequence[str]) -> bool:
-    """Whether tags or captions have one of the terms; "no vocals" does not have vocals."""
+    """Whether tags or captions contain one of the terms. "no vocals" does not contain vocals."""
     said = spoken_name(row["words"])
     return any(
         re.search(rf"(?<!\bno )(?<!\bwithout )\b{re.escape(term.removesuffix('s'))}s?\b", said)

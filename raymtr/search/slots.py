@@ -1,8 +1,7 @@
-"""What a question was understood to ask: typed slots, each with the words it came from.
+"""Typed slots of a parsed query, each with the words it came from.
 
-A slot is made once, by `understand`, and read by everything after it: the filter and the retrievers
-are made from slots, and an answer echoes them as they stand here. Names stand as the catalog spells
-them.
+`understand` creates each slot once. Filters and retrievers are derived from slots, and an answer
+repeats them. Names use the catalog's spelling.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ Kind = Literal["title", "artist", "album", "similar", "description"]
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """A named track or artist to be near to, or far from; `tracks` are those the name stands for.
+    """A named track or artist to be near to, or far from; `tracks` are the tracks of that name.
 
     `group`: anchors of one group are averaged ("X meets Y"), groups are united ("X and Y").
     """
@@ -28,7 +27,7 @@ class Anchor:
     group: int = 0
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         return {
             "title": self.title,
             "artist": self.artist,
@@ -40,7 +39,7 @@ class Anchor:
 
 @dataclass(frozen=True, kw_only=True)
 class Tag:
-    """A tag of the catalog: the column that lists it, and its spelling there."""
+    """A tag of the catalog: the column that contains it, and its spelling there."""
 
     column: str
     value: str
@@ -54,18 +53,18 @@ class Include:
     words: str
     tags: tuple[Tag, ...]
     wider: tuple[Tag, ...] = ()
-    exact: bool = False  # the tags say this very thing, and not what mostly goes with it
-    few: bool = False  # tracks have one of `tags`: the wider are searched for with them
+    exact: bool = False  # the tags are exact matches, not just correlated
+    few: bool = False  # few tracks have one of `tags`: `wider` is searched with them
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         tags = [tag.value for tag in self.tags or self.wider]
         return {"term": self.term, "tags": tags, "words": self.words}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exclude:
-    """What hits must not have: a family of tags, or an artist; without both, a sound to avoid."""
+    """What hits must not have: a tag family or an artist; without either, a sound to avoid."""
 
     term: str
     words: str
@@ -73,7 +72,7 @@ class Exclude:
     artist: str | None = None
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         by = {"artist": self.artist} if self.artist else {"tags": [t.value for t in self.tags]}
         return {"term": self.term, **by, "words": self.words}
 
@@ -87,20 +86,20 @@ class Facet:
     words: str
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         return {"column": self.column, "where": self.where, "words": self.words}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Direction:
-    """A way to go from the anchors along an axis of the lexicon: +1 up, -1 down."""
+    """A direction from the anchors along an axis of the lexicon: +1 up, -1 down."""
 
     axis: str
     sign: int
     words: str
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         return {"axis": self.axis, "toward": "up" if self.sign > 0 else "down", "words": self.words}
 
 
@@ -112,32 +111,32 @@ class Ignored:
     why: str
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         return {"words": self.words, "why": self.why}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Correction:
-    """Words taken for others that they misspell."""
+    """Words corrected as misspellings of others."""
 
     words: str
     taken_for: str
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it."""
+        """The form in an answer."""
         return {"words": self.words, "taken_for": self.taken_for}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Understood:
-    """A query as it was understood."""
+    """A parsed query."""
 
     kind: Kind
-    text: str  # what the text tower reads
+    text: str  # the text tower's input
     title: str | None = None
     artist: str | None = None
     album: str | None = None
-    tracks: tuple[str, ...] = ()  # what the names stand for
+    tracks: tuple[str, ...] = ()  # tracks of the names
     anchors: tuple[Anchor, ...] = ()  # to be near to or far from
     names: tuple[Anchor, ...] = ()  # whose own tracks are wanted
     include: tuple[Include, ...] = ()
@@ -146,10 +145,10 @@ class Understood:
     directions: tuple[Direction, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     corrected: tuple[Correction, ...] = ()
-    nearest_names: tuple[str, ...] = ()  # did you mean
-    unsaid: str = ""  # words that no slot took: what names and captions are searched for
+    nearest_names: tuple[str, ...] = ()  # for "did you mean"
+    unsaid: str = ""  # words that no slot took, searched in names and captions
     language: str = "en"
-    known_share: float = 1.0  # of the words that carry meaning, those that a slot took
+    known_share: float = 1.0  # share of the meaningful words that a slot took
 
     @property
     def exclude(self) -> tuple[str, ...]:
@@ -157,7 +156,7 @@ class Understood:
         return tuple(slot.term for slot in self.excluded)
 
     def echo(self) -> dict[str, Any]:
-        """As an answer repeats it; what was asked beside the text is not known here."""
+        """The form in an answer, without the arguments other than the text, unknown here."""
         return {
             "kind": self.kind,
             "title": self.title,

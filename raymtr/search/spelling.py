@@ -1,18 +1,18 @@
-"""Misspelt words of a small vocabulary: the nearest by edits.
+"""Corrects misspelt words against a small vocabulary by edit distance.
 
-Two words one edit or one swap apart share a form with one letter less (SymSpell, Garbe 2012), so a
-table of these forms finds all candidates without a scan.
+Two words one edit or one transposition apart share a form with one letter deleted (SymSpell, Garbe
+2012). A table of these forms finds all candidates without a scan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-ONE_EDIT_FROM, TWO_EDITS_FROM = 5, 8  # letters
+ONE_EDIT_FROM, TWO_EDITS_FROM = 5, 8  # minimum letters
 
 
 class Speller:
-    """A vocabulary of keys."""
+    """A speller over a vocabulary of keys."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._keys = {key for key in keys if len(key) >= ONE_EDIT_FROM - 1}
@@ -22,7 +22,7 @@ class Speller:
                 self._forms.setdefault(form, []).append(key)
 
     def nearest(self, key: str) -> str | None:
-        """The word that `key` misspells, if one is near enough; the key's first letter stays."""
+        """The word that `key` misspells, if one is near enough. The first letter must match."""
         if len(key) < ONE_EDIT_FROM or not key.isalpha():
             return None
         found: dict[str, int] = {}
@@ -48,7 +48,7 @@ def _without_letters(key: str, most: int) -> set[str]:
 
 
 def edits(first: str, second: str) -> int:
-    """Insertions, deletions, substitutions and swaps of neighbours between two words."""
+    """The edit distance: insertions, deletions, substitutions and transpositions."""
     before: list[int] = []
     above = list(range(len(second) + 1))
     for row, letter in enumerate(first, start=1):

@@ -1,7 +1,7 @@
-"""Vectors to search along, and how far they are taken toward or away from something.
+"""Query vectors, and how far they move toward or away from something.
 
-Examples give theirs; the text tower reads the rest, both ends of each direction ("calmer" is calm
-less energetic), and what is not wanted but has no tag.
+Examples have vectors of their own. The text tower encodes the rest: both ends of each direction
+("calmer" is calm minus energetic), and unwanted things that have no tag.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raymtr.search.vocabulary import Vocabulary
 
 
 def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
-    """The ends of each direction, then what no tag says but is not wanted."""
+    """The ends of each direction, then unwanted things that no tag matches."""
     ends = [
         text
         for way in _spoken_ways(understood, lexicon)
@@ -31,7 +31,7 @@ def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
 
 
 def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Way]:
-    """The directions from anchors along axes that a text tower knows."""
+    """The directions from anchors along axes that have sentences for a text tower."""
     ways = understood.directions if understood.anchors else ()
     return [way for way in ways if lexicon.axes[way.axis].up_text]
 
@@ -46,7 +46,7 @@ def directions_of(
     reads: int,
     recording: np.ndarray | None,
 ) -> list[Direction]:
-    """The vectors to search along: of examples, of a recording, of the text.
+    """The query vectors of examples, a recording and the text.
 
     `read` are the text tower's vectors: `reads` of the text, then those of `sentences_beside`.
     """
@@ -72,7 +72,7 @@ def directions_of(
 def hits_along(
     understood: Understood, ids: Sequence[str], vocabulary: Vocabulary
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of each hit how it stands on the columns of the directions that were asked for."""
+    """For each hit, its values on the columns of the requested directions."""
     if not understood.directions:
         return {}
     found: dict[str, list[dict[str, Any]]] = {track_id: [] for track_id in ids}

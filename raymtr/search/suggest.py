@@ -1,4 +1,4 @@
-"""What might help where a question found little or nothing: nearest names, constraints to relax."""
+"""Suggestions for a query with few or no hits: nearest names, constraints to relax."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import Vocabulary
 
 NEAREST = 3
-LEAST_KNOWN = 0.34  # share of a question's words below which other names are suggested
+LEAST_KNOWN = 0.34  # share of known words of a query below which other names are suggested
 
 
 def suggestions(
     understood: Understood, asked: Filter | None, vocabulary: Vocabulary, found: int
 ) -> list[dict[str, Any]]:
-    """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` where nothing is left."""
+    """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` if nothing is found."""
     table = vocabulary.table
     names = list(understood.nearest_names)
     plain = understood.kind == "description" and not understood.include and not understood.filters
@@ -31,7 +31,7 @@ def suggestions(
 def _relaxed(
     understood: Understood, asked: Filter | None, vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:
-    """Each constraint that could be dropped, with the hits that are left by the others."""
+    """Each constraint that could be dropped, with the number of hits under the others."""
     table = vocabulary.table
     parts: dict[str, Filter] = {
         slot.words: parse_filter(slot.where, table.filterable) for slot in understood.filters

@@ -1,8 +1,8 @@
-"""A question as words with their places.
+"""Tokenizes a query into words with their positions.
 
-A word's key is `names.name_key`, so that case, accents and punctuation cannot matter; the key of
-several words is those of each, joined, so that "punk rock", "punk-rock" and "punkrock" are one.
-Signs of scripts that leave no spaces are words of their own, and so are pictures (emoji).
+A word's key is `names.name_key`, so case, accents and punctuation do not matter. The key of a
+phrase is the concatenation of its words' keys, so "punk rock", "punk-rock" and "punkrock" are
+equal. Characters of scripts without spaces are tokens of their own, and so are emoji.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _TOKEN = re.compile(
     rf"(?:['’&/.!$]+(?:(?![{_ALONE}])[^\W_])+)*[$]?"
 )
 _CLAUSE_ENDS = re.compile(r"[,;.!?:()\n—–]|\s-\s")
-LONGEST_PHRASE = 6  # words; signs that are words of their own count a third
+LONGEST_PHRASE = 6  # words; single-character tokens count a third
 _SPACELESS = re.compile(rf"^[{_ALONE}]")
 
 
 @dataclass(frozen=True)
 class Token:
-    """A word at `text[start:end]`; `clause` counts the commas and the like before it."""
+    """A word at `text[start:end]`; `clause` counts the commas and similar separators before it."""
 
     start: int
     end: int
     key: str
     clause: int
-    minus: bool  # "-word", as search engines write a negation
+    minus: bool  # "-word", a negation as in search engines
     spaceless: bool
 
 
@@ -48,11 +48,11 @@ class Question:
         return self.text[self.tokens[start].start : self.tokens[end - 1].end]
 
     def key(self, start: int, end: int) -> str:
-        """Their keys, joined."""
+        """The concatenated keys of tokens `start` to `end`."""
         return "".join(token.key for token in self.tokens[start:end])
 
     def longest(self, start: int) -> int:
-        """Where the longest phrase from `start` may end."""
+        """The largest end of a phrase that starts at `start`."""
         most = 3 * LONGEST_PHRASE if self.tokens[start].spaceless else LONGEST_PHRASE
         return min(len(self.tokens), start + most)
 
@@ -80,7 +80,7 @@ def phrase_key(text: str) -> str:
 
 
 def singulars(key: str) -> Sequence[str]:
-    """A key and the forms it may be the plural of, or have as plural."""
+    """A key and its possible singular and plural forms."""
     forms = [key]
     if len(key) > 3 and key.isascii():
         if key.endswith("ies"):

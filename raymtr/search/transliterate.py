@@ -1,7 +1,7 @@
-"""Names of other scripts as people type them in Latin letters: "mertvyi gorod" for Мертвый город.
+"""Transliterates names into Latin letters as people type them: "mertvyi gorod" for Мертвый город.
 
-Letter by letter, as most systems agree; what differs between them ("iy", "yj", "kh") is left to the
-likeness of two spellings. Cyrillic, Greek and Japanese kana; Han signs have no letters.
+The mapping is letter by letter, as most systems agree. Where systems differ ("iy", "yj", "kh"), the
+likeness of two spellings bridges the difference. Covers Cyrillic, Greek and Japanese kana, not Han.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _OTHER = re.compile("[\u0370-\u03ff\u0400-\u04ff\u3040-\u30ff]")
 
 
 def latin(name: str) -> str | None:
-    """A name in Latin letters; None where it has none of the scripts known here."""
+    """A name in Latin letters; None if it contains no supported script."""
     if not _OTHER.search(name):
         return None
     signs = (chr(ord(s) - 0x60) if "ァ" <= s <= "ヶ" else s for s in name.lower())

@@ -1,9 +1,9 @@
-"""Words -> slots: names, tags, facets, directions, what is not wanted, and the rest.
+"""Parses a query into slots: names, tags, facets, directions, exclusions and the rest.
 
-Whole names come first, for 43 % of real music queries name an artist (Doh et al. 2024) and no joint
-space finds a name. What is no whole name is taken apart (`phrases`, `govern`); names inside it are
-found after a cue or by words that nothing else could mean. Only when words are left over that no
-slot took, typos are forgiven: those of tags, then of names, then of the lexicon.
+Whole names come first, because 43 % of real music queries name an artist (Doh et al. 2024) and a
+joint embedding space does not find names. Any other query is parsed into phrases (`phrases`,
+`govern`). Names inside it are found after a cue, or by words that have no other meaning. Typos are
+corrected only if words remain that no slot took: first to tags, then names, then the lexicon.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["Understood", "similar_artist", "understand"]
 
 @dataclass
 class _Ask:
-    """A question on its way to slots."""
+    """The state of a query while it is parsed."""
 
     question: Question
     vocabulary: Vocabulary
@@ -50,7 +50,7 @@ class _Ask:
 
 
 def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> Understood:
-    """What `text` asks of the catalog in `table`."""
+    """Parses `text` against the catalog in `table`."""
     vocabulary = vocabulary_of(table, lexicon or load_lexicon())
     question, plain = tokenize(text), without_politeness(text)
     finder = NameFinder(question, vocabulary)
@@ -79,9 +79,9 @@ def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> 
 
 
 def similar_artist(name: str, table: TrackTable) -> Understood:
-    """What `similar to` asks of this very artist, whatever else its name could be read as.
+    """The query `similar to` exactly this artist, without any other reading of the name.
 
-    Raises InputError where neither a track nor the artist graph has the name.
+    Raises InputError if neither a track nor the artist graph has the name.
     """
     named = Known(table, [Reading(None, name)]).named(Reading(None, name))
     if named is None and not Known(table).in_graph(name):
@@ -95,7 +95,7 @@ def similar_artist(name: str, table: TrackTable) -> Understood:
 def _whole(
     text: str, plain: str, named: Named, question: Question, vocabulary: Vocabulary
 ) -> Understood:
-    """A name that is all of the question; a single tag is a tag first, whatever is called so."""
+    """A name that is the whole query. A single tag is read as a tag even if a name equals it."""
     parser = Parser(question, vocabulary, set())
     parsed = parser.parse()
     tag_alone = len(parsed.include) == 1 and not parsed.unsaid and not parsed.negated
@@ -125,16 +125,16 @@ def _covers(text: str, named: Named) -> bool:
 
 
 def _name_of(plain: str, left: Sequence[int], ask: _Ask) -> Understood | None:
-    """A question that is a name in part, or misspelt, where words are left that nothing took."""
+    """A query that is a partial or misspelt name, tried if words remain that no slot took."""
     vocabulary, question, parsed = ask.vocabulary, ask.question, ask.parsed
     if parsed.negated or parsed.filters or parsed.ways:
         return None
     tags = _tags_spelt_like(ask)
     if tags and len(tags) == len(left):
-        return None  # all is said with a typo or two
+        return None  # typo correction explains all of it
     held = holding(plain, vocabulary)
     name = name_in_part(plain, held, question, vocabulary) if held else None
-    if name is None and held:  # part of a name, letter by letter, is no other name misspelt
+    if name is None and held:  # an exact part of a name is not a misspelling of another
         strange = any(question.tokens[p].key not in vocabulary.lexicon.everyday for p in left)
         as_name = Understood(kind="description", text=plain, unsaid=plain, language=ask.language)
         return as_name if strange else None
@@ -159,7 +159,7 @@ def _name_of(plain: str, left: Sequence[int], ask: _Ask) -> Understood | None:
 
 
 def _tags_spelt_like(ask: _Ask) -> dict[int, str]:
-    """The tag that each word left over misspells."""
+    """For each unused word, the tag that it misspells."""
     lexicon, tokens = ask.vocabulary.lexicon, ask.question.tokens
     spelt = {}
     for place in ask.parsed.unsaid:
@@ -171,7 +171,7 @@ def _tags_spelt_like(ask: _Ask) -> dict[int, str]:
 
 
 def _correct(ask: _Ask) -> None:
-    """Words left over that misspell a tag, or else a word of the lexicon, become slots."""
+    """Converts unused words that misspell a tag, or else a lexicon word, to slots."""
     vocabulary, parsed = ask.vocabulary, ask.parsed
     lexicon = vocabulary.lexicon
     spelt = _tags_spelt_like(ask)
@@ -199,7 +199,7 @@ def _correct(ask: _Ask) -> None:
 
 
 def _described(ask: _Ask) -> Understood:
-    """The slots put together."""
+    """Combines the slots."""
     found, parsed, question = ask.found, ask.parsed, ask.question
     tokens = question.tokens
     excluded = tuple(_corrected_terms(ask)) + tuple(found.excluded)
@@ -255,7 +255,7 @@ def _described(ask: _Ask) -> Understood:
 
 
 def _of_artist(understood: Understood, ask: _Ask) -> Understood:
-    """An artist and words that no slot took: tracks of theirs whose titles hold the words."""
+    """An artist with unused words: the artist's tracks whose titles contain the words."""
     words = set(spoken_name(understood.unsaid).split())
     rows = ask.vocabulary.table.rows(understood.tracks, ["title"])
     held = [t for t, row in rows.items() if words <= set(spoken_name(row["title"] or "").split())]
@@ -266,7 +266,7 @@ def _of_artist(understood: Understood, ask: _Ask) -> Understood:
 
 
 def _corrected_terms(ask: _Ask) -> list[Exclude]:
-    """Exclusions; one that no tag says may misspell one that does."""
+    """Exclusions; one that no tag matches may misspell one that a tag matches."""
     vocabulary = ask.vocabulary
     slots = []
     for slot in ask.parsed.excluded:
@@ -285,7 +285,7 @@ def _corrected_terms(ask: _Ask) -> list[Exclude]:
 
 
 def _useless(ask: _Ask, excluded: Sequence[Exclude]) -> list[Ignored]:
-    """Exclusions that nothing here can obey: no tag says it, and there is no sound to avoid."""
+    """Exclusions that cannot be applied: no tag matches, and there is no sound to avoid."""
     silent = not ask.vocabulary.table.build.rows["vectors"]
     unmet = [
         Ignored(words=words, why=f"no tag of this catalog says {words}")
@@ -300,7 +300,7 @@ def _useless(ask: _Ask, excluded: Sequence[Exclude]) -> list[Ignored]:
 
 
 def _distinct(slots: Sequence[Include]) -> tuple[Include, ...]:
-    """Slots with tags, each set of them once; the first words for it stay."""
+    """Includes without duplicate tag sets. The first words for a set are kept."""
     kept: dict[object, Include] = {}
     for slot in slots:
         kept.setdefault(slot.tags or slot.term.casefold(), slot)

@@ -1,6 +1,6 @@
-"""The catalog's own words: its tags under one key each, its columns, and what the lexicon adds.
+"""The vocabulary of a catalog: its tags by key, its columns, and what the lexicon adds.
 
-Made once for a table, whose content never changes.
+Built once per table, because a table's content never changes.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from raymtr.search.spelling import Speller
 from raymtr.search.tokens import phrase_key, singulars
 from raymtr.search.transliterate import latin
 
-TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags, as far as they are there
+TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
 NAMES = ("title", "artist", "album", "artists", "similar_artists")
-# Columns that say where a track comes from, and nothing that anybody asks for in words.
+# Columns of provenance, which nobody queries in words.
 INNER = ("track_id", "uri", "split", "dataset", "file_version", "audio_digest", "licence_file")
-# Columns whose values are said in ways of their own: see `facets` and `govern`.
+# Columns whose values have their own grammar: see `facets` and `govern`.
 READ_APART = ("key", "musical_key", "mode", "meter", "metre", "time_signature", "language", "vocal")
-MOST_VALUES = 200  # of a column whose values are words to ask by
-LEAST_PART = 4  # letters of a tag that begins or ends a longer one
-FEW = 20  # tracks of a phrase's tags, below which weaker ones are among the wider
+MOST_VALUES = 200  # of a column whose values can be queried as words
+LEAST_PART = 4  # minimum letters of a tag that begins or ends a longer one
+FEW = 20  # a phrase whose tags have fewer tracks also gets weaker tags among its wider ones
 COMPOUNDS = ("musik", "lieder", "lied", "songs", "song", "stuck", "klange", "sound")  # in German
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """The tags that say a phrase, wider ones with their families, and the kind of thing it is."""
+    """The tags that match a phrase, wider ones with their families, and the kind of concept."""
 
     tags: tuple[Tag, ...]
     wider: tuple[Tag, ...]
     theme: str
-    exact: bool  # the catalog has a tag that says this very thing
-    few: bool  # tracks have it
+    exact: bool  # the catalog has an exactly matching tag
+    few: bool  # few tracks have it
 
 
 class Vocabulary:
-    """What can be said of the tracks of `table`."""
+    """What queries can say about the tracks of `table`."""
 
     def __init__(self, table: TrackTable, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
@@ -64,17 +64,17 @@ class Vocabulary:
 
     @cached_property
     def speller(self) -> Speller:
-        """Of tags."""
+        """The speller over tags."""
         return Speller(self.tags)
 
     @cached_property
     def lexicon_speller(self) -> Speller:
-        """Of the lexicon's words."""
+        """The speller over the lexicon's words."""
         return Speller(self.lexicon.concepts)
 
     @cached_property
     def categories(self) -> dict[str, list[tuple[str, str]]]:
-        """Columns and values of text columns with few of them, by key."""
+        """Columns and values, by key, of text columns with few distinct values."""
         found: dict[str, list[tuple[str, str]]] = {}
         for name, kind in self.columns.items():
             if name in (*NAMES, *INNER, *TAG_COLUMNS, *READ_APART) or not pt.is_string(kind):
@@ -102,7 +102,7 @@ class Vocabulary:
         return self._values[column]
 
     def number_columns(self) -> list[str]:
-        """Columns of numbers that hold any."""
+        """Numeric columns that are not empty."""
         return [
             name
             for name, kind in self.columns.items()
@@ -110,7 +110,7 @@ class Vocabulary:
         ]
 
     def column(self, names: Iterable[str]) -> str | None:
-        """The first of some columns that this catalog has."""
+        """The first of `names` that this catalog has as a column."""
         return next((name for name in names if name in self.columns), None)
 
     def kind(self, column: str) -> pa.DataType:
@@ -118,16 +118,16 @@ class Vocabulary:
         return self.columns[column]
 
     def tag(self, key: str) -> tuple[Tag, ...]:
-        """The tags so called, in singular or plural."""
+        """The tags of that name, in singular or plural."""
         for form in singulars(key):
             if form in self.tags:
                 return self.tags[form]
         return ()
 
     def said(self, key: str, language: str = "en") -> Meaning | None:
-        """The tags a phrase means; None where the phrase is no word of music in that language.
+        """The tags a phrase means; None if the phrase is not a music term in that language.
 
-        Both kinds are empty where the lexicon knows the phrase and the catalog has no such tag.
+        Both tag lists are empty if the lexicon knows the phrase but the catalog has no such tag.
         """
         if (key, language) not in self._said:
             self._said[key, language] = self._mean(key, language)
@@ -147,7 +147,7 @@ class Vocabulary:
         return Meaning(tags, wider, concept.theme if concept else "", bool(exact or same), few)
 
     def concept(self, key: str, language: str) -> Concept | None:
-        """What the lexicon has for a phrase: in English, and in `language` with its endings."""
+        """The lexicon's concept for a phrase, in English and in `language`, with inflections."""
         lexicon = self.lexicon
         for form in singulars(key):
             found = lexicon.concepts.get(form)
@@ -166,7 +166,7 @@ class Vocabulary:
         return None
 
     def family(self, keys: Iterable[str]) -> tuple[Tag, ...]:
-        """The tags that are some of these or have one in them: "metal" and "black metal"."""
+        """The tags that equal or contain one of the keys: "metal" and "black metal"."""
         stems = {form for key in keys for form in singulars(key) if len(form) > 2}
         return tuple(
             tag
@@ -176,11 +176,11 @@ class Vocabulary:
         )
 
     def _tracks(self, tags: Iterable[Tag]) -> int:
-        """How many tracks have some tags, at most: one may have several."""
+        """An upper bound on the number of tracks with some tags; one track may have several."""
         return sum(self.counts[tag.column][tag.value] for tag in tags)
 
     def voices(self) -> tuple[Tag, ...]:
-        """The tags that say somebody sings."""
+        """The tags for vocals."""
         return self.family(self.lexicon.voices)
 
     def _of(self, keys: Iterable[str]) -> tuple[Tag, ...]:
@@ -205,7 +205,7 @@ _COUNTED: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDict
 
 
 def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
-    """How many tracks have each tag, by column of tags that the table has."""
+    """The number of tracks with each tag, by tag column of the table."""
     if table not in _COUNTED:
         held = [name for name in TAG_COLUMNS if name in table.filterable.names]
         _COUNTED[table] = {name: table.value_counts(name) for name in held}
@@ -216,7 +216,7 @@ _MADE: WeakKeyDictionary[TrackTable, dict[int, Vocabulary]] = WeakKeyDictionary(
 
 
 def vocabulary_of(table: TrackTable, lexicon: Lexicon) -> Vocabulary:
-    """The vocabulary of a table with a lexicon, made once."""
+    """The vocabulary of a table and a lexicon, cached."""
     made = _MADE.setdefault(table, {})
     if id(lexicon) not in made:
         made[id(lexicon)] = Vocabulary(table, lexicon)

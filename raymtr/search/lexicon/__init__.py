@@ -1,11 +1,12 @@
-"""Words of the domain in nine languages, as data: read here once, extended by a workspace's own.
+"""The lexicon: music terms in nine languages, as data files that a workspace can extend.
 
-`genres.tsv`, `instruments.tsv`, `moods.tsv`, `activities.tsv`: a concept a line. `tags` are names
-of one thing, `weaker` those of what mostly goes with it, taken where a catalog has none of the
-first; then words a language. A workspace may keep files of this form in `lexicon/`; its lines come
-before these. `directions.tsv`: words for ways along the axes of `axes.json`. `words.json`: what
-holds a question together. `languages.tsv`: languages of song. `everyday.txt`: the 5,000 commonest
-words of BERT's English vocabulary, which are never taken for misspelt names.
+`genres.tsv`, `instruments.tsv`, `moods.tsv` and `activities.tsv` have one concept per line. `tags`
+are names of the concept. `weaker` are names of what mostly goes with it, used if a catalog has none
+of the former. Then come its words, one column per language. A workspace may keep files of this form
+in `lexicon/`; its lines take precedence. `directions.tsv` has words for directions along the axes
+of `axes.json`. `words.json` has function words and cues. `languages.tsv` has languages of lyrics.
+`everyday.txt` has the 5,000 most common words of BERT's English vocabulary, which are never treated
+as misspelt names.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ _ENDINGS = (
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing that is said in many words; its tags as keys."""
+    """One concept with many words; its tags as keys."""
 
     name: str
     same: tuple[str, ...]
@@ -64,7 +65,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Axis:
-    """What a direction goes along: columns, tags at both ends, sentences for a text tower."""
+    """The axis of a direction: columns, tags at both ends, sentences for a text tower."""
 
     columns: tuple[str, ...]
     up: tuple[str, ...]
@@ -73,22 +74,22 @@ class Axis:
     down_text: str
 
     def tags(self, sign: int) -> tuple[str, ...]:
-        """Those toward which `sign` goes."""
+        """The tags in the direction of `sign`."""
         return self.up if sign > 0 else self.down
 
 
 @dataclass
 class Lexicon:
-    """All of it, by key."""
+    """The whole lexicon, by key."""
 
     concepts: dict[str, Concept] = field(default_factory=dict)
     stems: dict[str, Concept] = field(default_factory=dict)
-    language: dict[str, str] = field(default_factory=dict)  # of a word
+    language: dict[str, str] = field(default_factory=dict)  # word -> language
     axes: dict[str, Axis] = field(default_factory=dict)
     directions: dict[str, tuple[str, int]] = field(default_factory=dict)
     words_of: dict[str, set[str]] = field(default_factory=dict)  # word -> languages that list it
     cues: dict[str, dict[str, str]] = field(default_factory=dict)  # kind -> key -> language
-    leads: set[str] = field(default_factory=set)  # last words of the cues that names follow
+    leads: set[str] = field(default_factory=set)  # last words of cues that precede names
     stops: dict[str, set[str]] = field(default_factory=dict)  # word -> languages
     voices: frozenset[str] = frozenset()
     numbers: dict[str, float] = field(default_factory=dict)
@@ -97,7 +98,7 @@ class Lexicon:
     everyday: frozenset[str] = frozenset()
 
     def concept(self, key: str) -> Concept | None:
-        """What a word or phrase says; inflected words by their stem."""
+        """The concept of a word or phrase; inflected words match by their stem."""
         found = self.concepts.get(key)
         if found is None and len(key) > LEAST_STEM:
             found = self.stems.get(stem(key))
@@ -108,7 +109,7 @@ class Lexicon:
         return key in self.leads
 
     def add(self, rows: Iterable[Mapping[str, str]], theme: str) -> None:
-        """The concepts of one table; what is there already stays."""
+        """Adds the concepts of one table; existing entries stay."""
         for row in rows:
             same = _keys(row["tags"])
             concept = Concept(row["tags"].split(",")[0].strip(), same, _keys(row["weaker"]), theme)
@@ -123,7 +124,7 @@ class Lexicon:
 
 
 def stem(key: str) -> str:
-    """A word without its commonest ending, if enough of it is left."""
+    """A word without its most common ending, if enough letters remain."""
     for ending in _ENDINGS:
         if key.endswith(ending) and len(key) - len(ending) >= LEAST_STEM:
             return key[: -len(ending)]
@@ -132,9 +133,9 @@ def stem(key: str) -> str:
 
 @functools.lru_cache(4)
 def load_lexicon(folder: str | None = None) -> Lexicon:
-    """The lexicon, with the tables of `folder` (a URI) before its own.
+    """Loads the lexicon, with the tables of `folder` (a URI) before the packaged ones.
 
-    Raises InputError where a table there does not begin with the columns of HEADER.
+    Raises InputError if a table does not begin with the columns of HEADER.
     """
     lexicon = Lexicon()
     if folder is not None and storage.exists(folder):
@@ -174,7 +175,7 @@ def load_lexicon(folder: str | None = None) -> Lexicon:
 
 
 def _cues(said: Any) -> dict[str, str]:
-    """Phrases by key; a text is a list of words, a dict one a language, else English."""
+    """Key -> language. A dict has an entry per language, else English. Text is split into words."""
     by_language = said if isinstance(said, dict) else {"en": said}
     found: dict[str, str] = {}
     for language, phrases in by_language.items():
