@@ -31,9 +31,9 @@ def is_packed(base: str) -> bool:
 def plain_base(base: str, home: str | None = None) -> str:
     """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
 
-    The folder is created once per name, size and time of the file. A folder or a hub name is returned unchanged.
-    Raises InputError where the file is no GGUF of the Llama family, UnusableError where a package
-    is missing.
+    The folder is created once per name, size and time of the file. A folder or a hub name is
+    returned unchanged. Raises InputError where the file is no GGUF of the Llama family,
+    UnusableError where a package is missing.
     """
     if not is_packed(base):
         return base

@@ -2,7 +2,7 @@
 
 A caption's provenance names the adapter that wrote it. For the workspace's own captioner the
 training pairs are known (raymtr.trained_on). For another one, and for a file without provenance,
-they are unknown. A template is not trained.
+they are unknown. The realiser and a template are not trained.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raymtr.captions.learning.pairs import Pair
 from raymtr.catalog.tabular import read_rows
 from raymtr.trained_on import known, pair_names, read_record
 
-TEMPLATE = "template"  # the `source` in a provenance
+UNTRAINED = ("realised", "template")  # sources in a provenance: no model wrote these captions
 
 
 def trained_on(
@@ -45,7 +45,7 @@ def _writers(uri: str) -> set[str | None]:
     writers = set()
     for text in table["provenance"].to_pylist():
         said: dict[str, Any] = json.loads(text) if str(text).startswith("{") else {}
-        if said.get("adapter") or said.get("source") != TEMPLATE:
+        if said.get("adapter") or said.get("source") not in UNTRAINED:
             writers.add(said.get("adapter"))
     return writers
 
