@@ -1,11 +1,12 @@
-"""What an audio file says about itself: title, artists, album, year, seconds, genres.
+"""Reads the tags of audio files: title, artists, album, year, seconds, genres.
 
-Nothing is decoded, and a file without readable tags is still a track, by its name: whether it is
-music is for the decoder to say. Only a file with nothing in it, or that cannot be opened, becomes
-an error row. How each format keeps its words is `raymtr.audio`'s matter; which of them are a
-track's title or year, and which are none, is decided here, as the players that people use do it.
+Nothing is decoded. A file without readable tags is still a track, titled by its file name; the
+decoder later decides whether it is audio. Only a file that is empty or cannot be opened becomes an
+error row. `raymtr.audio` reads the tags of each format. This file decides which of them are a
+track's title or year, and which are not, as common players do.
 
-Files are opened from threads: most of the time goes into waiting for disks and object stores.
+Files are opened from threads, because most of the time is spent waiting for disks and object
+stores.
 """
 
 from __future__ import annotations

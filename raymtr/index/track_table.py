@@ -149,7 +149,7 @@ class TrackTable:
 
     @tracked_call("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
-        """Tracks whose title, artist and album contain all words of `text`, in the same order.
+        """Tracks whose title, artist and album contain all words of `text`, by BM25 likewise.
 
         A match must have a few of the trigrams within words. Trigrams across words ("e 12") only
         raise the score of tracks that have the words in this order. Words under three letters have
