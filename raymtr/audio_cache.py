@@ -13,8 +13,8 @@ stored in separate blocks of BLOCK_S, which takes a fifth of the work on a cache
 samples never depend on the content of the cache: a block is always decoded by the same seek, never
 cut from a full decode, which differs in the last bit.
 
-The folder has a budget. Files stay in first come, first served order until it is full; other audio
-is decoded each time it is drawn. Training draws in shuffled rounds, so this fixed part is read once
+The folder has a budget. The first files stay; once it is full, other audio is decoded each time it
+is drawn. Training draws in shuffled rounds, so this fixed part is read once
 per round; evicting the oldest file would remove each one just before its turn. `make_room` removes
 files that no track of a new run needs.
 
