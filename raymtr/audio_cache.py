@@ -14,9 +14,9 @@ samples never depend on the content of the cache: a block is always decoded by t
 cut from a full decode, which differs in the last bit.
 
 The folder has a budget. The first files stay; once it is full, other audio is decoded each time it
-is drawn. Training draws in shuffled rounds, so this fixed part is read once
-per round; evicting the oldest file would remove each one just before its turn. `make_room` removes
-files that no track of a new run needs.
+is drawn. Training draws in shuffled rounds, so this fixed part is read once per round; evicting the
+oldest file would remove each one just before its turn. `make_room` removes files that no track of a
+new run needs.
 
 Limitations: no object stores, no values beyond full scale. Deleting the folder is safe at any time.
 """

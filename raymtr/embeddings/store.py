@@ -14,7 +14,7 @@ outlive its driver and commit late. If two drivers run at once, the token in `ru
 the one that wrote it last owns the folder, the other stops at its next commit.
 
 Limitation: the driver's disk or network bounds the vectors written per second. At 512 bytes a
-window that is about a hundred thousand windows a second, more than sixteen GPUs produce.
+window that is some hundred thousand windows a second, more than sixteen GPUs produce.
 """
 
 from __future__ import annotations
