@@ -19,9 +19,8 @@ import soundfile as sf
 
 from raymtr.audio.mono import as_float
 
-_BLOCK = (
-    1 << 22
-)  # samples; decoder and resampler evict each other from the cache, so blocks are big
+# Samples; decoder and resampler evict each other from the CPU cache, so blocks are large.
+_BLOCK = 1 << 22
 _QUEUED = 1 << 16  # frames that FFmpeg's queue collects; it grows by copying
 _WARM_UP_S = 0.2  # frames right after a seek lack their predecessors: decoded, then dropped
 _OGG_TAIL_S = 5  # no page is longer, except at bitrates too low for music

@@ -26,9 +26,7 @@ from raymtr.track import artist_key, fit_column
 
 SCORES = ("score", "cosine", "similarity", "weight")  # accepted names of the score column
 MOST = 50  # similar artists of one track
-TAKE_ROWS = (
-    100_000  # tracks that get their lists in one step: an Arrow list of texts holds at most 2 GiB
-)
+TAKE_ROWS = 100_000  # tracks joined in one step: an Arrow list of texts holds at most 2 GiB
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,7 @@ class Condition:
             if not self.values:
                 return f"({column} IS NOT NULL)" if self.negated else "false"
             among = f"{column} {no}IN ({', '.join(map(sql_literal, self.values))})"
-            # The planner simplifies two negated lists without a common value to "true", even for
-            # null.
+            # The planner turns two negated lists without a common value into "true", even for null.
             return f"({column} IS NOT NULL AND {among})" if self.negated else f"({among})"
         value = sql_literal(self.values[0])
         if self.verb == "has":

@@ -106,9 +106,7 @@ class Renderer:
         if here < frames:
             synth.generate_simple(frames - here, buffer[here * FRAME_BYTES :])
         synth.sounds_off()
-        synth.generate_simple(
-            SETTLE
-        )  # let stopped voices fade, so that they are not in the next part
+        synth.generate_simple(SETTLE)  # lets stopped voices fade before the next part
         return np.frombuffer(buffer, np.float32).reshape(frames, 2)
 
 
