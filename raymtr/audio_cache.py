@@ -1,23 +1,24 @@
-"""Decoded audio on disk, for whatever is read more than once: a fiftieth of an MP3's seek.
+"""A disk cache of decoded audio, for audio that is read more than once.
 
-int16 `.npy` files, of which a clip reads only its own bytes; files appear whole or not at all, so
-many workers may fill the same track at once. int16, because it halves the disk and its rounding
-lies 96 dB below full scale: a sample x is kept as round(32767 * x), clipped at +-32767, and read
-back divided by 32767. Folders are named by decoding and sample rate, so a new decoder never reads
-old samples. Plain reads, not memory maps: for one clip a map costs more (a fault per page, a header
-parsed by numpy).
+Reading a clip from it takes a fiftieth of the time of a seek in an MP3. The cache consists of int16
+`.npy` files; a clip reads only its own bytes. Files are written atomically, so many workers may
+fill the same track at once. int16 halves the disk space, and its rounding error is 96 dB below full
+scale: a sample x is stored as round(32767 * x), clipped at +-32767, and divided by 32767 when read.
+Folders are named by decoding version and sample rate, so a new decoder never reads old samples.
+Files are read, not memory-mapped: for one clip a map costs more (a fault per page, a header parsed
+by numpy).
 
-A track of a minute or less is one file. Of a longer one whose length the caller knows, blocks of
-BLOCK_S are decoded and kept by themselves, a fifth of the work where a clip is not here. What a
-clip holds never depends on what is kept: a block is always decoded by the same seek, and never cut
-from a whole decode, whose last bit differs.
+A track of a minute or less is one file. A longer track whose length the caller knows is decoded and
+stored in separate blocks of BLOCK_S, which takes a fifth of the work on a cache miss. A clip's
+samples never depend on the content of the cache: a block is always decoded by the same seek, never
+cut from a full decode, which differs in the last bit.
 
-The folder has a budget. What comes first stays until it is full; the rest is decoded whenever it
-is drawn. Training draws in shuffled rounds, so a fixed part is read once a round, where the oldest
-file would always be thrown out just before its turn. `make_room` clears away what no track of a
+The folder has a budget. The first files stay; once it is full, other audio is decoded each time it
+is drawn. Training draws in shuffled rounds, so this fixed part is read once per round; evicting the
+oldest file would remove each one just before its turn. `make_room` removes files that no track of a
 new run needs.
 
-Given up: object stores, values beyond full scale. Deleting the folder at any time is safe.
+Limitations: no object stores, no values beyond full scale. Deleting the folder is safe at any time.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from raymtr.specs import AudioSpec
 
 LOG = logging.getLogger("raymtr")
 
-BLOCK_S = 20  # of a long track: a seek costs as much as decoding six seconds
-WHOLE_S = 60  # a track up to here is one file
-LEDGER = "used"  # bytes in the folder, as its writers count them; its lock is theirs
-LEFT_FREE = 2 << 30  # bytes of the disk, for checkpoints and for others
+BLOCK_S = 20  # block length of long tracks; a seek costs as much as decoding six seconds
+WHOLE_S = 60  # a track up to this length is one file
+LEDGER = "used"  # file with the number of bytes in the folder; its writers lock it
+LEFT_FREE = 2 << 30  # bytes of the disk to leave free, for checkpoints and other programs
 _FULL_SCALE = np.float32(32767)
 
 
 class AudioCache:
-    """Tracks as int16 under `folder`. Raises InputError where that is no local folder."""
+    """Tracks as int16 under `folder`. Raises InputError if that is not a local folder."""
 
     def __init__(self, folder: str, spec: AudioSpec, *, budget: int | None = None) -> None:
-        """`budget` is how many bytes the folder may hold; None sets no limit, 0 keeps nothing."""
+        """`budget` is the most bytes the folder may hold; None: no limit, 0: store nothing."""
         if storage.is_remote(folder):
             raise InputError(
                 f"the audio cache is read at random, so it needs a local folder, got {folder!r}; "
@@ -65,9 +66,9 @@ class AudioCache:
     def fill(
         self, key: str, uri: str, *, max_s: float | None = None, max_mb: float | None = None
     ) -> int:
-        """Decode the track unless it is here already, under a name for its audio as it is now.
+        """Decode the track unless it is cached; `key` identifies the current audio of the track.
 
-        How many samples it has. A long one is not kept. Raises AudioError.
+        Returns its number of samples. A long track is not stored. Raises AudioError.
         """
         try:
             with open(self._path(key), "rb", buffering=0) as file:
@@ -89,11 +90,11 @@ class AudioCache:
         out: np.ndarray | None = None,
         anywhere: bool = True,
     ) -> np.ndarray:
-        """A random clip, float32 [window_samples], where `audio.random_clip` would take it.
+        """A random clip, float32 [window_samples], at the position that `audio.random_clip` draws.
 
-        Or one of the windows that indexing cuts, unless it may lie `anywhere`. Written into `out`
-        where that is given. `samples` is what `fill` said of the track: without it a long one is
-        decoded and kept whole. Raises AudioError.
+        Unless it may start `anywhere`, it is one of the windows that indexing cuts. It is written
+        into `out` if given. `samples` is the result of `fill` for the track; without it a long
+        track is decoded and stored whole. Raises AudioError.
         """
         draw, window = rng.random(), self.spec.window_samples
         start_of = clip_start if anywhere else window_start
@@ -113,10 +114,10 @@ class AudioCache:
         return clip
 
     def make_room(self, keys: Collection[str], *, need: int) -> None:
-        """Count what is here; where `need` bytes of `keys` will not fit, drop what is of no key.
+        """Count the cached bytes; delete files of other keys if `need` bytes of `keys` do not fit.
 
-        The oldest go first; `keys` themselves only where the budget was lowered. Whoever reads a
-        file that goes reads on, and decodes it the next time.
+        The oldest files are deleted first. Files of `keys` are deleted only if the budget was
+        lowered. A process that reads a deleted file can finish, and decodes it the next time.
         """
         if self.budget is None or not os.path.isdir(self._root):
             return
@@ -137,7 +138,7 @@ class AudioCache:
             ledger(used)
 
     def _block(self, key: str, uri: str, number: int, first: int) -> np.ndarray:
-        """int16 of one block of a long track: of the window that starts `first` samples into it."""
+        """int16 samples of the window that starts at `first` in one block of a long track."""
         return self._samples(
             self._path(key, f"@{number}"),
             lambda: decode_span(uri, self.spec, start_s=number * BLOCK_S, length_s=BLOCK_S),
@@ -147,9 +148,9 @@ class AudioCache:
     def _samples(
         self, path: str, decoded: Callable[[], np.ndarray], start: Callable[[int], int]
     ) -> np.ndarray:
-        """int16 samples of a file, or of what would be in it: of the window that begins at `start`.
+        """int16 samples of the window at `start` in a file; a missing file is decoded and stored.
 
-        `start` is asked with the file's length, and may lie before it.
+        `start` gets the file's number of samples and may return a negative index.
         """
         try:
             with open(path, "rb", buffering=0) as file:
@@ -165,7 +166,7 @@ class AudioCache:
         return samples[max(0, first) : max(0, first + self.spec.window_samples)]
 
     def _keep(self, path: str, samples: np.ndarray) -> None:
-        """Write a file, if there is room. A disk that refuses is said once; training goes on."""
+        """Write a file, if there is room. A write error is logged once, and training continues."""
         file = io.BytesIO()
         np.save(file, samples)
         try:
@@ -175,7 +176,7 @@ class AudioCache:
             self._say(f"{error}: what is not in it is decoded whenever it is drawn")
 
     def _has_room(self, size: int) -> bool:
-        """Whether `size` bytes more fit; then they are counted."""
+        """Whether `size` more bytes fit; if so, count them."""
         if not self.budget:
             return self.budget is None
         os.makedirs(self._root, exist_ok=True)
@@ -192,9 +193,9 @@ class AudioCache:
 
     @contextmanager
     def _ledger(self) -> Iterator[Callable[..., int]]:
-        """The count of bytes, locked: call it to read, or with a number to write."""
+        """The locked byte count: call it to read, or with a number to write."""
         with open(os.path.join(self._root, LEDGER), "a+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # freed by the kernel, were this process killed
+            fcntl.flock(file, fcntl.LOCK_EX)  # the kernel frees it if this process is killed
 
             def ledger(used: int | None = None) -> int:
                 if used is None:
@@ -211,7 +212,7 @@ class AudioCache:
             yield ledger
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
-        """When written, bytes and path of each file, of every decoding."""
+        """(modification time, bytes, path) of all files, of all decoding versions."""
         for folder, _, names in os.walk(self._root):
             for name in names:
                 if folder != self._root:
@@ -242,5 +243,5 @@ def _length(file: io.FileIO) -> int:
 
 
 def _key_of(path: str) -> str:
-    """The quoted key in a file's path; of a half-written one that of nobody."""
+    """The quoted key in a file's path; for a half-written file it matches no key."""
     return os.path.basename(path).removesuffix(".npy").partition("@")[0]

@@ -1,11 +1,12 @@
-"""What a catalog of a given size needs: machines, memory, disk, time, and how well it is searched.
+"""Estimates what a catalog of a given size needs: machines, memory, disk, time, search quality.
 
-Plain arithmetic on constants that were measured, each with its source; MEASURED is their only
-home. Nothing is asked of the machine this runs on: a plan is for machines that are yet to be had.
-What was measured ends at 3 x 10^6 tracks. Beyond, everything grows as it did up to there: bytes in
-proportion, building by a part that grows in square, for every vector meets every centroid and a
-larger table has as many more of them. Latency is too dark if a larger table needs a smaller share
-of its partitions. A plan says so beside its figures.
+Plain arithmetic on measured constants, each with its source; MEASURED is their only place. The
+machine this runs on is not examined, because a plan is for other machines.
+
+Measurements end at 3 x 10^6 tracks. Beyond that, the same growth is assumed: bytes grow linearly,
+and building has a quadratic part, because every vector is compared with every centroid and the
+number of centroids grows with the table. Latency is overestimated if a larger table needs a smaller
+share of its partitions. A plan states this beside its figures.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from raymtr.errors import InputError
 MOST_TRACKS = 10**12
 MOST_DIM = 100_000
 MOST_HOURS = 10**6  # 114 years
-MOST_MINUTES = 10**5  # of a track
-SLOW_MS = 200.0  # of a query at the 95th percentile; a person notices
+MOST_MINUTES = 10**5  # per track
+SLOW_MS = 200.0  # query latency at the 95th percentile that people notice
 SIZES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmb]?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Constants, and where each was measured."""
+    """Measured constants, and the source of each."""
 
     date: str = "2026-11-22"
     machine: str = (
@@ -36,60 +37,61 @@ class Measured:
         "others, took up to 3.5 times as long)"
     )
 
-    # benchmarks/decoding.py: 24 ms of a core for a 30 s stereo MP3 at 128 kb/s, mixed, resampled.
+    # benchmarks/decoding.py: 24 core-ms for a 30 s stereo MP3 at 128 kb/s, mixed and resampled.
     decode_core_s_per_audio_s: float = 0.024 / 30.0
-    # The same: one 20 s block of a four-minute MP3 by seek, as training decodes what its cache
-    # (raymtr.audio_cache) does not hold, took 0.92 to 1.06 times as long as that file.
+    # The same: one 20 s block of a four-minute MP3 by seek, as training decodes on a miss of its
+    # cache (raymtr.audio_cache), took 0.92 to 1.06 times as long as that file.
     block_s: float = 20.0
     block_core_s: float = 0.024
-    whole_s: float = 60.0  # a track up to here is decoded whole
+    whole_s: float = 60.0  # a track up to this length is decoded whole
     decoded_bytes_per_s: float = 2 * 22_050.0  # int16
-    # Arithmetic, not a measurement: 29.4 GFLOP a window of 10 s (ModifiedResNet-50 of width 64) on
-    # an H200; memory traffic is expected to hold it to 4,000 to 7,000 windows a second.
+    # Arithmetic, not a measurement: 29.4 GFLOP per window of 10 s (ModifiedResNet-50 of width 64)
+    # on an H200; memory traffic is expected to limit it to 4,000 to 7,000 windows per second.
     window_s: float = 10.0
     windows_per_gpu_s: float = 4_000.0
-    # benchmarks/audio_tower.py on a busy EPYC of family 25: such a window on a core in float32, and
-    # 0.153 with bfloat16 instructions.
+    # benchmarks/audio_tower.py on a busy EPYC of family 25: core-seconds of such a window in
+    # float32; 0.153 with bfloat16 instructions.
     encode_core_s: float = 0.276
 
-    # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, a window a track, mean of two;
-    # what grows in square, or not at all, also from 3,000,000 and 250,000.
+    # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, one window per track, mean of two
+    # runs; the quadratic and constant parts also from runs of 3,000,000 and 250,000.
     tracks: int = 1_000_000
     most_tracks: int = 3_000_000
     dim: int = 128
-    build_s: float = 55.5  # what grows in proportion
+    build_s: float = 55.5  # the linear part
     build_core_s: float = 69.0
-    centroids_s: float = 9.2  # what grows in square
+    centroids_s: float = 9.2  # the quadratic part
     centroids_core_s: float = 17.0
     build_peak_gb: float = 3.13
     recall: Mapping[str, float] = field(default_factory=lambda: {"audio": 0.9977, "text": 0.9969})
     p95_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 6.5, "text": 6.1})
-    fixed_p95_ms: float = 4.2  # what does not grow
+    fixed_p95_ms: float = 4.2  # the constant part
     query_core_ms: Mapping[str, float] = field(default_factory=lambda: {"audio": 4.5, "text": 4.1})
     fixed_core_ms: float = 2.5
     exact_core_ms: float = 28.4  # numpy over float32 in memory
 
-    # The same benchmark at 50,000 tracks (exact), with 1 and with 6 windows a track.
+    # The same benchmark at 50,000 tracks (exact), with 1 and with 6 windows per track.
     exact_build_s_per_track: float = 1.35 / 50_000
     exact_build_core_s_per_track: float = 1.35 / 50_000
-    # Of a build's peak: what does not grow, with an index and without; what a track adds; and
-    # without an index what a number adds (60,000 tracks of 128 dimensions 0.61 GB, of 1,024 1.87).
-    # With one, a number adds what is left of 10^6 tracks: 250,000 of 512 took 2.97, planned 2.97.
+    # Peak memory of a build: the constant part, with an index and without; bytes per track; and
+    # without an index, bytes per number of a vector (60,000 tracks of 128 dimensions took 0.61 GB,
+    # of 1,024 1.87). With an index, the rest of the peak at 10^6 tracks is divided by its numbers:
+    # 250,000 tracks of 512 dimensions took 2.97, planned 2.97.
     build_base_gb: float = 1.09
     exact_build_base_gb: float = 0.45
     build_track_bytes: float = 213.0
     exact_build_number_bytes: float = 23.4
-    window_core_s: float = 6.4e-6  # to load a window and check it; on the Xeon
-    base_gb: float = 0.24  # a Python with LanceDB that has opened the tables
-    words_bytes: float = 160.0  # of a track in `tracks`, indices included
-    row_bytes: float = 64.0  # of a track in `vectors`, beside its vector
-    window_row_bytes: float = 6.0  # of a window in `windows`, beside its vector
-    shard_track_bytes: float = 128.0  # of a track in embeddings/, beside its vectors
+    window_core_s: float = 6.4e-6  # to load and check a window; on the Xeon
+    base_gb: float = 0.24  # a Python process with LanceDB that has opened the tables
+    words_bytes: float = 160.0  # per track in `tracks`, indices included
+    row_bytes: float = 64.0  # per track in `vectors`, besides its vector
+    window_row_bytes: float = 6.0  # per window in `windows`, besides its vector
+    shard_track_bytes: float = 128.0  # per track in embeddings/, besides its vectors
     shard_number_bytes: float = 3.72  # a float32 in compressed Parquet
     # LanceDB, IvfRq of 5 bits at 10^6 x 128: 103 MB.
     index_bytes_per_number: float = 103.0 / 128
-    # A replica that serves 50,000 and 150,000 tracks exactly, beside its matrix.
-    held_bytes: float = 1_680.0  # of a track: words, names and ids as Python and Arrow hold them
+    # A replica that serves 50,000 and 150,000 tracks by exact search, besides its matrix.
+    held_bytes: float = 1_680.0  # per track: words, names and ids in Python and Arrow
 
 
 MEASURED = Measured()
@@ -97,14 +99,14 @@ MEASURED = Measured()
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A catalog, and the time there is to embed and to index it."""
+    """The size of a catalog, and the time available to embed and index it."""
 
     tracks: int
     hours: float
     minutes_per_track: float = 4.0
     dim: int = 128
-    clips: int = 0  # that a training run draws
-    cache_gib: float = 50.0  # of decoded audio that a machine may keep
+    clips: int = 0  # clips that a training run draws
+    cache_gib: float = 50.0  # decoded audio that a machine may store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,26 +115,26 @@ class CapacityPlan:
 
     windows: int
     audio_hours: float
-    embed_hours: float  # left for embedding once the index has its time
+    embed_hours: float  # the hours left for embedding after indexing
     gpus: int
-    decode_cores: int  # all together, busy for all of `embed_hours`
-    encode_cores: int  # instead of the GPUs, beside those that decode
+    decode_cores: int  # in total, busy for all of `embed_hours`
+    encode_cores: int  # instead of the GPUs, in addition to `decode_cores`
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
     train_audio_gb: float  # of the whole catalog, decoded
-    train_cache_gb: float  # of it, on each machine that trains
-    train_decode_core_hours: float  # to check the catalog once, and for what the cache lacks
-    build_hours: float  # `raymtr index`, on the machine measured
+    train_cache_gb: float  # of it, cached on each training machine
+    train_decode_core_hours: float  # to check the catalog once, and for cache misses
+    build_hours: float  # `raymtr index` on the measured machine
     build_core_hours: float
     build_memory_gb: float
-    serving_memory_gb: float  # of one replica, its model apart
+    serving_memory_gb: float  # of one replica, without its model
     recall_at_10: dict[str, float]  # by kind of query
-    p95_ms: dict[str, float]  # of the vector search alone, one query at a time
+    p95_ms: dict[str, float]  # of the vector search only, one query at a time
     query_core_ms: dict[str, float]
     notes: list[str]
 
 
 def parse_size(text: str, name: str, *, most: int = MOST_TRACKS) -> int:
-    """`100M` -> 100,000,000. Raises InputError on what is no whole number from 1 to `most`."""
+    """`100M` -> 100,000,000. Raises InputError unless it is a whole number from 1 to `most`."""
     match = _SIZE.fullmatch(text.strip().replace(",", "").replace("_", ""))
     size = float(match[1]) * SIZES[match[2].lower()] if match and len(text) < 40 else 0.0
     if not 1 <= size <= most or size != int(size):
@@ -144,7 +146,7 @@ def parse_size(text: str, name: str, *, most: int = MOST_TRACKS) -> int:
 
 
 def _short(size: int) -> str:
-    """1000B for 10^12."""
+    """A size in short form: 1000B for 10^12."""
     for letter in "bmk":
         if size % SIZES[letter] == 0:
             return f"{size // SIZES[letter]}{letter.upper()}"
@@ -152,7 +154,7 @@ def _short(size: int) -> str:
 
 
 def parse_positive(text: str, name: str, *, most: float) -> float:
-    """`7.5` -> 7.5. Raises InputError on what is no number above 0, up to `most`."""
+    """`7.5` -> 7.5. Raises InputError unless it is a number above 0, up to `most`."""
     try:
         value = float(text)
     except ValueError:
@@ -165,9 +167,9 @@ def parse_positive(text: str, name: str, *, most: float) -> float:
 
 
 def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED) -> CapacityPlan:
-    """What `wanted` needs, searched exactly or by an index (index.build_tables.choose_index).
+    """What `wanted` needs, with exact search or an index (index.build_tables.choose_index).
 
-    Raises InputError where the hours do not even suffice for the index.
+    Raises InputError if the hours are not even enough to build the index.
     """
     m, tracks, dim = measured, wanted.tracks, wanted.dim
     audio_s = tracks * wanted.minutes_per_track * 60.0
@@ -207,13 +209,13 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
 
 
 def _build(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> tuple[float, float]:
-    """Wall and core seconds of `raymtr index`; more than a window a track comes on top."""
+    """Wall and core seconds of `raymtr index`; windows beyond one per track are added."""
     more_s = (windows - tracks) * m.window_core_s
     if exact:
         wall_s, core_s = m.exact_build_s_per_track, m.exact_build_core_s_per_track
         return tracks * wall_s + more_s, tracks * core_s + more_s
     grown = tracks / m.tracks
-    products = grown**2 * dim / m.dim  # of vectors with centroids
+    products = grown**2 * dim / m.dim  # vectors times centroids
     return (
         grown * m.build_s + products * m.centroids_s + more_s,
         grown * m.build_core_s + products * m.centroids_core_s + more_s,
@@ -221,7 +223,7 @@ def _build(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> tup
 
 
 def _build_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
-    """Memory of `raymtr index` at its peak; vectors are most of it."""
+    """Peak memory of `raymtr index`; vectors are most of it."""
     words_gb = tracks * m.build_track_bytes / 1e9
     if exact:
         return m.exact_build_base_gb + words_gb + tracks * dim * m.exact_build_number_bytes / 1e9
@@ -230,12 +232,12 @@ def _build_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
 
 
 def _grow(measured_ms: Mapping[str, float], grown: float, fixed_ms: float) -> dict[str, float]:
-    """Milliseconds of a query when the numbers it reads have grown; some do not grow."""
+    """Milliseconds of a query on a table that is `grown` times as large; `fixed_ms` is constant."""
     return {kind: fixed_ms + (ms - fixed_ms) * grown for kind, ms in measured_ms.items()}
 
 
 def _disk_gb(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> dict[str, float]:
-    """By part; one build of the tables, of which `search.keep_versions` are kept."""
+    """Disk by part, for one build of the tables; `search.keep_versions` builds are kept."""
     shard_bytes = tracks * m.shard_track_bytes + (tracks + windows) * dim * m.shard_number_bytes
     parts = {
         "embeddings": shard_bytes,
@@ -248,13 +250,13 @@ def _disk_gb(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> d
 
 
 def _training(wanted: Wanted, m: Measured) -> dict[str, float]:
-    """What a training run keeps on a machine's disk, and decodes; one machine draws all clips."""
+    """What a training run stores on a machine's disk and decodes; one machine draws all clips."""
     track_s = wanted.minutes_per_track * 60.0
     audio_bytes = wanted.tracks * track_s * m.decoded_bytes_per_s
     kept_bytes = min(wanted.cache_gib * 2**30, audio_bytes)
     clip_core_s = track_s * m.decode_core_s_per_audio_s
     if track_s > m.whole_s:
-        clip_core_s = (1 + m.window_s / m.block_s) * m.block_core_s  # blocks that a clip touches
+        clip_core_s = (1 + m.window_s / m.block_s) * m.block_core_s  # blocks that a clip overlaps
     once_s = wanted.tracks * track_s * m.decode_core_s_per_audio_s
     again_s = wanted.clips * (1 - kept_bytes / audio_bytes) * clip_core_s
     return {
@@ -265,7 +267,7 @@ def _training(wanted: Wanted, m: Measured) -> dict[str, float]:
 
 
 def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
-    """An exact replica holds matrix (float32) and words; another one needs its index in memory."""
+    """Memory of a replica: with exact search its matrix (float32) and words, else its index."""
     per_track = 4 * dim + m.held_bytes if exact else dim * m.index_bytes_per_number
     return m.base_gb + tracks * per_track / 1e9
 

@@ -1,9 +1,9 @@
-"""Columns of anybody's table in plain types: what Parquet, LanceDB, filters and JSON all know.
+"""Converts columns to plain types, which Parquet, LanceDB, filters and JSON all support.
 
-Text, truth values, numbers, dates, moments (microseconds, UTC where a zone was given), lists and
-objects of these. Everything else is turned into one of them where that loses nothing, or is refused
-by name, before a job has spent an hour on it. Not a number is an unknown number, hence null; so is
-an infinite one, which JSON cannot say, and that is told.
+Plain types are text, booleans, numbers, dates, timestamps (microseconds, UTC if a zone was given),
+and lists and objects of these. Any other type is converted to one of them if that loses nothing, or
+is refused with the column's name before a job has spent an hour on it. NaN is an unknown number and
+becomes null. So does an infinite number, which JSON cannot express; that is logged.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raymtr.errors import InputError
 
 LOG = logging.getLogger("raymtr")
 
-DEEPEST = 16  # lists and objects within one another
+DEEPEST = 16  # nested lists and objects
 MISFITS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 _TEXTS = (pt.is_string, pt.is_large_string, pt.is_string_view)
 _BYTES = (pt.is_binary, pt.is_large_binary, pt.is_binary_view, pt.is_fixed_size_binary)
@@ -37,27 +37,27 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def plain_table(table: pa.Table) -> pa.Table:
-    """`table` with all its columns plain. Raises InputError naming the first that cannot be."""
+    """`table` with plain columns. Raises InputError that names the first that cannot be plain."""
     return join_parts([plain_columns(table)])
 
 
 def plain_columns(part: pa.Table) -> pa.Table:
-    """The same of a part of a table: a column of nothing is of no type yet."""
+    """Like `plain_table`, for a part of a table: a column of only nulls has no type yet."""
     names = part.column_names
     return pa.table(list(map(plain_column, part.columns, names)), names=names)
 
 
 def join_parts(parts: list[pa.Table]) -> pa.Table:
-    """Plain parts as one table, of the types that hold every part's; what one lacks is null.
+    """Join plain parts to one table, with types that fit all parts; missing columns are null.
 
-    Raises pa.ArrowException where two have columns that do not go together.
+    Raises pa.ArrowException if two parts have columns of incompatible types.
     """
     table = pa.concat_tables(parts, promote_options="permissive")
     return table.cast(pa.schema([(field.name, _settled(field.type)) for field in table.schema]))
 
 
 def _settled(kind: pa.DataType) -> pa.DataType:
-    """A type without columns of nothing: text, of which there is none."""
+    """A type with null types replaced by text."""
     if pt.is_null(kind):
         return pa.string()
     if pt.is_list(kind):
@@ -68,11 +68,11 @@ def _settled(kind: pa.DataType) -> pa.DataType:
 
 
 def plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """`column` plain. Raises InputError, naming it, where that cannot be."""
+    """`column` in a plain type. Raises InputError that names it if that is not possible."""
     try:
         chunks = column.chunks or [pa.nulls(0, column.type)]
         plain = pa.chunked_array([_plain(chunk, name, 0) for chunk in chunks])
-        plain.validate(full=True)  # a text can hold bytes that are none
+        plain.validate(full=True)  # a text can contain bytes that are not UTF-8
     except MISFITS as error:
         said = str(error).splitlines()[0]
         raise InputError(
@@ -139,14 +139,14 @@ def _list(array: pa.Array, name: str, depth: int) -> pa.Array:
 
 
 def _flat(array: pa.Array) -> pa.Array:
-    """The items of lists that are not null; of a fixed size, those of null lists are there too."""
+    """The items of the lists that are not null; fixed-size null lists have items too."""
     return pc.list_flatten(array.drop_null() if pt.is_fixed_size_list(array.type) else array)
 
 
 def _object(array: pa.Array, name: str, depth: int) -> pa.Array:
     names = [field.name for field in array.type]
     if not names:
-        return pa.nulls(len(array))  # an object without keys says nothing
+        return pa.nulls(len(array))  # an object without keys has no content
     parts = [
         _plain(part, f"{name}.{key}", depth + 1)
         for key, part in zip(names, array.flatten(), strict=True)

@@ -1,21 +1,21 @@
-"""The failures a user can meet, kept apart because the cure is in different hands.
+"""The errors that users can meet, distinguished by who can fix them.
 
-Everything else that is raised is a bug and keeps its traceback. Messages name what was seen, what
-was expected, and the cure; the command line's exit status of each stands in jobs/__main__.py.
+Any other exception is a bug and keeps its traceback. Messages name what was seen, what was
+expected, and the cure. jobs/__main__.py maps each class to an exit status of the command line.
 """
 
 
 class InputError(ValueError):
-    """What was asked is wrong: an unknown setting, a missing column, duplicate ids."""
+    """The request is wrong: an unknown setting, a missing column, duplicate ids."""
 
 
 class UnusableError(RuntimeError):
-    """What was asked is right, but this machine or this data cannot give it: no GPU, no disk."""
+    """The request is right, but this machine or this data cannot fulfil it: no GPU, no disk."""
 
 
 class TooBusyError(UnusableError):
-    """This machine is too slow at the moment for what it can do at another time."""
+    """This machine is too busy at the moment; the same request can succeed later."""
 
 
 class LostError(RuntimeError):
-    """Nothing is wrong with what was asked: a node, or the whole cluster, went away. Try again."""
+    """The request is right, but a node or the whole cluster was lost. Try again."""

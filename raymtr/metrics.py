@@ -1,16 +1,16 @@
-"""Retrieval figures: pure functions of a score matrix and its relevance.
+"""Retrieval metrics: pure functions of a score matrix and its relevance.
 
-Rows are queries and columns are the pool, always: `scores` [Q, N], higher is better, beside
-`relevance` [Q, N], bool or graded (0: wrong). So text searching audio is texts by tracks; the
-other direction is the transpose, and where both would have the same shape the direction stands
-in the function's name.
+Rows are always queries and columns the pool: `scores` [Q, N], higher is better, and `relevance`
+[Q, N], bool or graded (0: wrong). So text-to-audio scores are texts by tracks; the other direction
+is the transpose. If both directions would have the same shape, the function's name has the
+direction.
 
-Ties are counted pessimistically: a wrong answer stands before a right one of the same score, a
-lower grade before a higher. A model that gives everything one score thereby earns the worst rank
-and not a lucky one. Only `roc_aucs` gives a tie half, because its definition does.
+Ties are counted pessimistically: a wrong answer ranks before a right one with the same score, a
+lower grade before a higher. So a model that gives everything one score gets the worst rank, not a
+lucky one. Only `roc_aucs` counts a tie as half, by its definition.
 
-Every function that looks for right answers refuses a query without one, and scores that are NaN:
-both would move an average in silence.
+Every function that needs right answers refuses a query without one, and scores that are NaN,
+because both would change an average silently.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-BOOTSTRAP_VALUES = 1 << 20  # drawn at a time; bounds the memory, not the result
+BOOTSTRAP_VALUES = 1 << 20  # values drawn at a time; limits the memory, not the result
 
 
 def _checked(scores: ArrayLike, relevance: ArrayLike) -> tuple[Floats, Floats]:
-    """Both as float64 [Q, N]. Raises ValueError on shapes, NaN, or a query without an answer."""
+    """Both as float64 [Q, N]. Raises ValueError for bad shapes, NaN, or a query without answer."""
     score, grade = np.asarray(scores, np.float64), _grades(relevance)
     if score.shape != grade.shape:
         raise ValueError(f"scores are {score.shape}, relevance is {grade.shape}: they must agree")
@@ -47,7 +47,7 @@ def _grades(relevance: ArrayLike) -> Floats:
 
 
 def pessimistic_order(scores: ArrayLike, relevance: ArrayLike) -> Ints:
-    """Columns best first, [Q, N]; of equal scores, the lower grade first."""
+    """Column indices, best first, [Q, N]; for equal scores, the lower grade first."""
     return _order(*_checked(scores, relevance))
 
 
@@ -62,7 +62,7 @@ def first_right_ranks(scores: ArrayLike, relevance: ArrayLike) -> Ints:
 def text_to_audio_recall_at(scores: ArrayLike, relevance: ArrayLike, *, k: int) -> float:
     """Share of texts with any right track among the first `k`; rows are texts.
 
-    With one right answer a query, as captions have, this is the usual R@k.
+    With one right answer per query, as for captions, this is the usual R@k.
     """
     _check_k(k)
     return float((first_right_ranks(scores, relevance) <= k).mean())
@@ -82,10 +82,10 @@ def mean_reciprocal_rank(scores: ArrayLike, relevance: ArrayLike) -> float:
 
 
 def average_precisions(scores: ArrayLike, relevance: ArrayLike, *, k: int | None = None) -> Floats:
-    """AP of each query, [Q], of the first `k` places (None: all); their mean is mAP@k.
+    """AP of each query, [Q], over the first `k` ranks (None: all); their mean is mAP@k.
 
-    Precision at each right answer within `k`, summed, over min(right answers, k): a perfect
-    ranking has 1 at any `k`. (trec_eval's `map_cut` divides by all right answers.)
+    The sum of the precisions at each right answer within `k`, over min(right answers, k). So a
+    perfect ranking has 1 at any `k`. (trec_eval's `map_cut` divides by all right answers.)
     """
     score, grade = _checked(scores, relevance)
     depth = score.shape[1] if k is None else min(_check_k(k), score.shape[1])
@@ -96,10 +96,10 @@ def average_precisions(scores: ArrayLike, relevance: ArrayLike, *, k: int | None
 
 
 def ndcgs_at(scores: ArrayLike, relevance: ArrayLike, *, k: int) -> Floats:
-    """nDCG of each query's first `k` places, [Q].
+    """nDCG of each query's first `k` ranks, [Q].
 
-    The gain is the grade itself and the discount log2(rank + 1), as trec_eval's `ndcg_cut` has
-    them (Järvelin and Kekäläinen 2002).
+    The gain is the grade itself and the discount is log2(rank + 1), as in trec_eval's `ndcg_cut`
+    (Järvelin and Kekäläinen 2002).
     """
     score, grade = _checked(scores, relevance)
     return _dcg(_in_order(score, grade)[:, : _check_k(k)]) / _ideal_dcg(grade, k)
@@ -108,7 +108,7 @@ def ndcgs_at(scores: ArrayLike, relevance: ArrayLike, *, k: int) -> Floats:
 def roc_aucs(scores: ArrayLike, relevance: ArrayLike) -> Floats:
     """Area under each query's ROC curve, [Q]; a tie counts half (Mann-Whitney U).
 
-    Raises ValueError also where every track is right, for then there is no curve.
+    Also raises ValueError if every track is right, because then there is no curve.
     """
     score, grade = _checked(scores, relevance)
     right = grade > 0
@@ -134,10 +134,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean of `values` [Q], by the Bayesian bootstrap (Rubin 1981).
 
-    It says how far the figure would move with other queries of this kind; a pool of other tracks
-    is not in it. Where values cannot leave `bounds`, half a query is imagined at each bound: three
-    queries that are all right say little, and [1, 1] would say all. For values of 0 and 1 that is
-    Jeffreys' interval of a share.
+    It estimates how the figure varies with other queries of the same kind, not with other tracks in
+    the pool. If values cannot leave `bounds`, half a query is added at each bound: three queries
+    that are all right are weak evidence, but [1, 1] would claim certainty. For values of 0 and 1
+    this is Jeffreys' interval of a proportion.
     """
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
@@ -159,7 +159,7 @@ def bootstrap_interval(
 def chance_recall_at(pool: int, right: ArrayLike, *, k: int) -> Floats:
     """R@k of a random ranking of `pool` tracks with `right` [Q] right answers, in closed form.
 
-    One minus the hypergeometric chance of none: 1 - C(pool - right, k) / C(pool, k).
+    One minus the hypergeometric probability of none: 1 - C(pool - right, k) / C(pool, k).
     """
     _check_k(k)
     answers = np.asarray(right, np.float64)
@@ -171,7 +171,7 @@ def chance_recall_at(pool: int, right: ArrayLike, *, k: int) -> Floats:
 
 
 def chance_median_rank(pool: int, right: ArrayLike) -> int:
-    """The smallest k at which half of these queries are answered by chance."""
+    """The smallest k at which a random ranking answers half of these queries."""
     low, high = 1, pool
     while low < high:
         middle = (low + high) // 2
@@ -187,7 +187,7 @@ def random_ndcgs_at(
 ) -> Floats:
     """Mean nDCG@k of `draws` random rankings of all queries, [draws].
 
-    Its 95th percentile is what a figure must exceed before it says more than luck.
+    A figure is better than chance only above its 95th percentile.
     """
     grade = _grades(relevance)
     depth = min(_check_k(k), grade.shape[1])
@@ -199,10 +199,10 @@ def random_ndcgs_at(
 
 
 def _random_places(size: int, count: int, rng: np.random.Generator, draws: int) -> Ints:
-    """`count` different places below `size` in random order, [draws, count].
+    """`count` distinct indices below `size` in random order, [draws, count].
 
-    Each is drawn among the places left, then moved past those taken: cheaper than `draws`
-    shuffles of the whole pool, and exactly as random.
+    Each is drawn among the remaining indices, then moved past those taken. This is cheaper than
+    `draws` shuffles of the whole pool and has the same distribution.
     """
     chosen = np.empty((draws, count), np.int64)
     for nth in range(count):
@@ -218,12 +218,12 @@ def _order(score: Floats, grade: Floats) -> Ints:
 
 
 def _in_order(score: Floats, grade: Floats) -> Floats:
-    """Grades best score first, [Q, N]."""
+    """Grades in order of decreasing score, [Q, N]."""
     return np.take_along_axis(grade, _order(score, grade), axis=1)
 
 
 def _dcg(gains: Floats) -> Floats:
-    """Discounted gains of the last axis."""
+    """Sum of discounted gains over the last axis."""
     return np.asarray((gains / np.log2(np.arange(2, gains.shape[-1] + 2))).sum(axis=-1))
 
 

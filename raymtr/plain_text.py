@@ -1,12 +1,14 @@
-"""Text as other programs left it: bytes of an unknown encoding, and characters that steer a screen.
+"""Cleans text from other programs: bytes of unknown encoding, and terminal control characters.
 
-Tags and file names are UTF-8, or older than that. What is not UTF-8 is nearly always Windows-1252,
-but where most letters lie beyond ASCII it is Cyrillic (Windows-1251), and where it reads as kana
-it is Shift-JIS. A replacement character (U+FFFD) is never made: it loses for good what was there.
+Tags and file names are UTF-8 or an older encoding. Text that is not UTF-8 is nearly always
+Windows-1252. If most letters are outside ASCII it is Cyrillic (Windows-1251), and if it decodes to
+kana it is Shift-JIS. A replacement character (U+FFFD) is never written, because it loses the
+original bytes.
 
 Control and bidirectional characters in a title are commands to a terminal: they colour it, rename
-its window, write backwards. `one_line` takes them out of everything that enters a catalog,
-`printable` out of everything that is printed, since tables of others pass the first by.
+its window, write backwards. `one_line` removes them from everything that enters a catalog.
+`printable` removes them from everything that is printed, because tables from elsewhere do not pass
+`one_line`.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ import unicodedata
 
 _LOST = "\ufffd"
 _KANA = re.compile("[\u3041-\u30ff]")
-# Cc without what `split` takes for white space, and Cf: bidirectional marks, zero-width signs. The
-# joiners (200C, 200D) shape letters and emoji, and tag characters (E0020-E007F) make flags.
+# Cc, except what `split` treats as white space, and Cf: bidirectional marks, zero-width characters.
+# The joiners (200C, 200D) shape letters and emoji, and tag characters (E0020-E007F) form flags.
 _FORMATS = "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 _UNSEEN = re.compile(f"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f{_FORMATS}{_LOST}]")
-# An escape sequence goes whole: CSI, OSC (to its BEL or ST), then any two-character one.
+# Whole escape sequences: CSI, OSC (up to its BEL or ST), then any two-character one.
 _ESCAPES = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
     "|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"
@@ -30,7 +32,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def from_bytes(data: bytes) -> str:
-    """`data` as UTF-8, else in the old encoding it most likely has."""
+    """`data` decoded as UTF-8, else in its most likely older encoding."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -50,7 +52,7 @@ def from_bytes(data: bytes) -> str:
 
 
 def one_line(text: str | None) -> str | None:
-    """One line of what can be seen in `text`, composed (NFC); None where that is nothing."""
+    """The visible text of `text` on one line, composed (NFC); None if there is none."""
     if text and text.isascii() and text.isprintable():
         return " ".join(text.split()) or None
     seen = _SURROGATES.sub("", text or "").replace("\0", " ")
@@ -60,5 +62,5 @@ def one_line(text: str | None) -> str | None:
 
 
 def printable(text: str) -> str:
-    """`text`, of any number of lines, without what would steer a terminal."""
+    """`text`, of any number of lines, without terminal control characters."""
     return _UNSEEN.sub("", _ESCAPES.sub("", text)).replace("\x85", " ").replace("\r", " ")

@@ -1,9 +1,9 @@
-"""Who listens on a port of this machine: two servers that share one would mix their answers.
+"""Finds which processes listen on a port, so that two servers never share one.
 
-Ray Serve binds with SO_REUSEPORT, so the system lets a second Serve, of another Ray cluster, listen
-where one listens already, and deals the requests out between them: half of the answers would come
-from another catalog, and no request would know. So `raymtr serve` tries its port before anything
-starts, and every ingress replica looks once whether its proxy's port is shared.
+Ray Serve binds with SO_REUSEPORT. So the system lets a second Serve, of another Ray cluster, listen
+on the same port, and distributes the requests between them: half of the answers would silently come
+from another catalog. So `raymtr serve` tries its port before anything starts, and every ingress
+replica checks once whether its proxy's port is shared.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ import psutil
 from raymtr.errors import InputError
 
 ANY = ("0.0.0.0", "::", "")
-CLUSTER = "--cluster-id="  # of a raylet's command line
+CLUSTER = "--cluster-id="  # an argument on a raylet's command line
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A process that listens: its id, what it is called, and the id of its Ray cluster."""
+    """A listening process: its id, its name, and the id of its Ray cluster."""
 
-    pid: int | None  # None: another user's
+    pid: int | None  # None: another user's process
     name: str
-    cluster: str | None  # None: no process of Ray
+    cluster: str | None  # None: not a Ray process
 
     def __str__(self) -> str:
-        """`process 4242 (ray::ProxyActor)`."""
+        """For messages: `process 4242 (ray::ProxyActor)`."""
         return f"process {self.pid} ({self.name})" if self.pid else "another user's process"
 
 
 def try_port(host: str, port: int) -> None:
-    """Listen for a moment. Raises InputError, naming who does already, where that cannot be."""
+    """Listen for a moment. Raises InputError if that fails; names the process that listens."""
     try:
         [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
@@ -54,10 +54,10 @@ def try_port(host: str, port: int) -> None:
 
 
 def listeners(host: str, port: int) -> list[Listener]:
-    """Who listens where a server on `host` would; none are known where the system does not tell."""
+    """The processes that listen where a server on `host` would; empty if the system hides them."""
     try:
         sockets = psutil.net_connections("tcp")
-    except psutil.AccessDenied:  # macOS tells root alone
+    except psutil.AccessDenied:  # macOS reports them only to root
         return []
     pids = {
         one.pid
@@ -70,7 +70,7 @@ def listeners(host: str, port: int) -> list[Listener]:
 
 
 def own_cluster() -> str | None:
-    """The id of the Ray cluster this process works in."""
+    """The id of the Ray cluster that this process belongs to; None outside Ray."""
     return _listener(psutil.Process().pid).cluster
 
 

@@ -1,9 +1,9 @@
-"""How far a long piece of work is: a line that is renewed while it runs, one summary at its end.
+"""Reports the progress of a long job: an updated line while it runs, one summary at its end.
 
-It logs instead of drawing. A record with the attribute `live` is renewed by the next one of the
-same name: the command line draws it in place on a terminal and prints some of them in a log. A
-process that Ray starts has no terminal; `speak_to_driver` gives its lines a form that the driver
-(`heard`) tells from everything else such a process writes.
+It logs, and does not draw. A log record with the attribute `live` replaces the previous one of the
+same name: the command line draws it in place on a terminal, and prints some of them in a log. A
+process that Ray starts has no terminal. `speak_to_driver` formats its lines so that the driver
+(`heard`) can distinguish them from other output of that process.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _SPOKEN = re.compile(r"raymtr (?P<level>[A-Z]+)(?: (?P<live>\S+))?: (?P<text>.*)
 
 
 class Progress:
-    """Counts work towards `total` and logs how far it is, at most every `every_s` seconds."""
+    """Counts work up to `total` and logs progress, at most every `every_s` seconds."""
 
-    latest: ClassVar[Progress | None] = None  # how far this process came, should it be stopped
+    latest: ClassVar[Progress | None] = None  # the last one of this process, read if it is stopped
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self.done = self._found_done = done  # a resumed piece of work's rate is its own
+        self.done = self._found_done = done  # the rate counts only this run's work
         self._every_s, self._clock = every_s, clock
         self._started = self._spoken = clock()
         Progress.latest = self
 
     def advance(self, count: int, note: str = "") -> None:
-        """`count` more are done; `note` is added to the line if one is due."""
+        """Record that `count` more are done; `note` is appended to the line if one is due."""
         ended = self.done >= self.total
         self.done += count
         now, note = self._clock(), f", {note}" if note else ""
@@ -54,13 +54,13 @@ class Progress:
             LOG.info("%s", self.line(now) + note, extra={"live": self.what})
 
     def line(self, now: float) -> str:
-        """`embed 120/600 tracks, 14.2 tracks/s, 34 s left`."""
+        """The progress line: `embed 120/600 tracks, 14.2 tracks/s, 34 s left`."""
         rate = self._rate(now)
         left = f"{(self.total - self.done) / rate:.0f} s left" if rate else "no rate yet"
         return f"{self.what} {self.done}/{self.total} {self.unit}, {rate:.3g} {self.unit}/s, {left}"
 
     def summary(self, now: float) -> str:
-        """`embed: 600 tracks in 42 s, 14.2 tracks/s`."""
+        """The summary: `embed: 600 tracks in 42 s, 14.2 tracks/s`."""
         took = f"{self.done} {self.unit} in {now - self._started:.0f} s"
         return f"{self.what}: {took}, {self._rate(now):.3g} {self.unit}/s"
 
@@ -69,17 +69,17 @@ class Progress:
 
 
 class _Spoken(logging.Formatter):
-    """`raymtr INFO train: text` of a live record named train, `raymtr INFO: text` of others."""
+    """`raymtr INFO train: text` for a live record named train, `raymtr INFO: text` for others."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """The record as one line."""
         live = getattr(record, "live", None)
         name = f"{record.levelname} {live}" if live else record.levelname
         return f"raymtr {name}: {' '.join(record.getMessage().split())}"
 
 
 def speak_to_driver() -> None:
-    """In a process that Ray started: log to stderr in the form that `heard` reads."""
+    """Call in a process that Ray started: logs to stderr in the form that `heard` reads."""
     logging.getLogger().setLevel(logging.WARNING)  # Ray Train's workers print INFO
     LOG.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
@@ -88,7 +88,7 @@ def speak_to_driver() -> None:
 
 
 def heard(line: str) -> logging.LogRecord | None:
-    """The record that a process with `speak_to_driver` wrote as `line`; None of any other line."""
+    """The record that a process with `speak_to_driver` wrote as `line`; None for other lines."""
     said = _SPOKEN.fullmatch(line.rstrip())
     if said is None:
         return None

@@ -1,11 +1,11 @@
 """Audio bytes to mono float32 at the spec's rate: one decoder for training, indexing and serving.
 
-`source` opens the bytes, `formats` is the table of what can be read and by whom, `extent` finds the
-audio between tags, `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its length,
-`backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `decoding` is the road
-through them, and `guard` bounds it in jobs. `describe` is the other road, of a scan: words (`id3`,
-`comments`), a guess of the length, and the `digest` that names the sound. Everything outside uses
-the names below only.
+`source` opens the bytes. `formats` is the table of readable formats and their decoders. `extent`
+finds the audio between tags. `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its
+length. `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `decoding`
+combines these steps, and `guard` bounds decoding in jobs. `describe` is the path of a scan, without
+decoding: tags (`id3`, `comments` and others), an estimated length, and the `digest` that identifies
+the audio. Code outside this package uses only the names below.
 """
 
 from raymtr.audio.cuts import clip_start, loop_to, window_start, windows

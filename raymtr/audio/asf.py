@@ -1,4 +1,4 @@
-"""Words in the objects of ASF, which WMA files are."""
+"""Reads the tags of ASF, the container of WMA files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def asf_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def _asf_objects(data: bytes) -> Iterator[tuple[str, str]]:
-    """Words of the objects in `data`; those of the extension last, where lists go on."""
+    """Tags of the objects in `data`; those of the header extension last, where lists continue."""
     at, extension = 0, b""
     for _ in range(MOST_PARTS):
         if at + 24 > len(data):
@@ -54,7 +54,7 @@ def _asf_objects(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _asf_items(body: bytes, first: str, second: str) -> Iterator[tuple[str, str]]:
-    """Text items: name's length, name, type and length, value; the library has all in front."""
+    """Text items: name length, name, type and length, value; the library has all lengths first."""
     count, p = int.from_bytes(body[:2], "little"), 2
     for _ in range(min(count, MOST_PARTS)):
         if p + struct.calcsize(first) > len(body):

@@ -1,13 +1,14 @@
-"""What can be measured of a recording: tempo, key, loudness, energy, brightness.
+"""Measures attributes of a recording: tempo, key, loudness, energy, brightness.
 
-Rhythm and chroma are librosa's, loudness is pyloudnorm's (ITU-R BS.1770-4). Of a long recording the
-middle is measured; loudness is of all of it. A guess comes with a confidence in [0, 1].
+Rhythm and chroma come from librosa, loudness from pyloudnorm (ITU-R BS.1770-4). Of a long recording
+only the middle is measured, except for loudness. Estimates come with a confidence in [0, 1].
 
 Tempo: the mean tempogram (autocorrelation of the onset strength, Grosche et al. 2010) is read
-twice. A wide prior finds the family of tempi, a narrow one around 120 which of them people tap
-(Parncutt 1994); the rest of the family are the alternatives. Key: the mean chroma, its tuning
-removed, correlated with the 24 rotations of Albrecht and Shanahan's profiles (2013). Given up:
-changes of tempo and key within a track.
+twice. A wide prior finds the family of tempi; a narrow prior around 120 BPM selects the one that
+people tap (Parncutt 1994). The rest of the family are the alternatives. Key: the mean chroma, its
+tuning removed, is correlated with the 24 rotations of Albrecht and Shanahan's profiles (2013).
+
+Limitation: changes of tempo and key within a track are not detected.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import numpy as np
 
 from raymtr.errors import UnusableError
 
-VERSION = "attributes-1"  # raised whenever the same sound would be measured otherwise
-MOST_S = 90.0  # of the middle of a recording
-LEAST_S = 3.0  # no tempo and no key of less
+VERSION = "attributes-1"  # raised whenever the same sound would give other values
+MOST_S = 90.0  # measured in the middle of a recording
+LEAST_S = 3.0  # shorter recordings get no tempo and no key
 HOP, CHROMA_FFT, CHROMA_HOP = 256, 4_096, 1_024  # samples
 TEMPOGRAM_S = 8.0
-WIDE, NARROW = 1.0, 0.35  # octaves around 120 BPM, of the two priors
+WIDE, NARROW = 1.0, 0.35  # widths of the two priors, in octaves around 120 BPM
 SLOWEST, FASTEST, USUAL = 30.0, 320.0, 120.0  # BPM
 FAMILY = (0.5, 2 / 3, 1.0, 1.5, 2.0)
 DARKEST_HZ, BRIGHTEST_HZ = 250.0, 4_000.0  # spectral centroids at brightness 0 and 1
@@ -38,23 +39,23 @@ PROFILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """Of one recording; None where it is too short, or has no beat or tone, to be measured."""
+    """The attributes of one recording; None if it is too short, or has no beat or no tone."""
 
     bpm: float | None
-    bpm_alternatives: tuple[float, ...]  # half, double and so on, the likeliest first
+    bpm_alternatives: tuple[float, ...]  # half, double and so on, most likely first
     bpm_confidence: float
     key: str | None  # "A minor"
     mode: str | None  # "major", "minor"
     key_confidence: float
-    loudness_lufs: float | None  # of the mono mix on two speakers
-    energy: float  # how strongly it begins and moves, whatever its level, 0 to 1
-    brightness: float  # of the median spectral centroid, in octaves, 0 to 1
+    loudness_lufs: float | None  # of the mono mix played on two speakers
+    energy: float  # from the mean onset strength, independent of level, 0 to 1
+    brightness: float  # from the median spectral centroid, on a scale of octaves, 0 to 1
 
 
 def measure(samples: np.ndarray, rate: int) -> Attributes:
     """Attributes of mono samples float32 [n] that are not silent.
 
-    Raises UnusableError where librosa or pyloudnorm is not installed.
+    Raises UnusableError if librosa or pyloudnorm is not installed.
     """
     try:
         import librosa
@@ -65,7 +66,7 @@ def measure(samples: np.ndarray, rate: int) -> Attributes:
         ) from error
     middle = _middle(samples, round(MOST_S * rate))
     middle = middle / max(float(np.abs(middle).max()), 1e-9)
-    with warnings.catch_warnings():  # of a sound without a tone or shorter than a frame
+    with warnings.catch_warnings():  # for a sound without a tone or shorter than a frame
         warnings.simplefilter("ignore", UserWarning)
         mel = librosa.feature.melspectrogram(y=middle, sr=rate, hop_length=HOP)
         onsets = onset_strength(S=librosa.power_to_db(mel), sr=rate, hop_length=HOP)
@@ -95,7 +96,7 @@ def _middle(samples: np.ndarray, most: int) -> np.ndarray:
 
 
 def _tempo(onsets: np.ndarray, rate: int) -> tuple[float, tuple[float, ...], float] | None:
-    """BPM, the rest of its family, and how periodic the onsets are, or None where they are not."""
+    """BPM, the rest of its family, and how periodic the onsets are; None if they are not."""
     import librosa
 
     lags = int(TEMPOGRAM_S * rate / HOP)
@@ -107,7 +108,7 @@ def _tempo(onsets: np.ndarray, rate: int) -> tuple[float, tuple[float, ...], flo
     possible = (tempi >= SLOWEST) & (tempi <= FASTEST)
     if not periodic[possible].any():
         return None
-    # As librosa's own estimator weighs strength and prior.
+    # Weighs strength and prior as librosa's own estimator does.
     strength = np.log1p(1e6 * periodic)
     found = int(np.where(possible, strength + _prior(tempi, WIDE), -np.inf).argmax())
     first = 60 * rate / HOP / _peak(periodic, found)
@@ -123,7 +124,7 @@ def _tempo(onsets: np.ndarray, rate: int) -> tuple[float, tuple[float, ...], flo
 
 
 def _peak(values: np.ndarray, at: int) -> float:
-    """Where a parabola through `at` and its neighbours is highest: lags are coarse when short."""
+    """Maximum of a parabola through `at` and its neighbours, because short lags are coarse."""
     if not 0 < at < len(values) - 1:
         return float(at)
     left, middle, right = (float(values[at + step]) for step in (-1, 0, 1))
@@ -137,7 +138,7 @@ def _prior(tempi: np.ndarray, octaves: float) -> np.ndarray:
 
 
 def _key(spectrum: np.ndarray, rate: int) -> tuple[str, str, float] | None:
-    """Tonic, mode and how much likelier it is than the next; None of a sound without tone."""
+    """Tonic, mode and the margin over the second best key; None for a sound without a tone."""
     import librosa
 
     tuning = librosa.estimate_tuning(S=spectrum, sr=rate, n_fft=CHROMA_FFT)
@@ -156,7 +157,7 @@ def _key(spectrum: np.ndarray, rate: int) -> tuple[str, str, float] | None:
 
 @functools.cache
 def _rotations() -> tuple[tuple[str, str, np.ndarray], ...]:
-    """Tonic, mode and profile of the 24 keys."""
+    """Tonic, mode and profile of each of the 24 keys."""
     return tuple(
         (tonic, mode, np.roll(profile, place))
         for mode, profile in PROFILES.items()
@@ -165,7 +166,7 @@ def _rotations() -> tuple[tuple[str, str, np.ndarray], ...]:
 
 
 def _loudness(samples: np.ndarray, rate: int) -> float | None:
-    """Integrated loudness in LUFS; None of what is shorter than its block of 0.4 s."""
+    """Integrated loudness in LUFS; None for samples shorter than its block of 0.4 s."""
     try:
         import pyloudnorm
     except ImportError as error:
@@ -175,7 +176,7 @@ def _loudness(samples: np.ndarray, rate: int) -> float | None:
     meter = pyloudnorm.Meter(rate)
     if len(samples) < meter.block_size * rate:
         return None
-    with np.errstate(divide="ignore"):  # nothing above the gate
+    with np.errstate(divide="ignore"):  # no block is above the loudness gate
         both = np.stack([samples, samples], axis=1).astype(np.float64)
         loudness = float(meter.integrated_loudness(both))
     return loudness if np.isfinite(loudness) else None

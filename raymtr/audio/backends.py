@@ -1,10 +1,9 @@
-"""Two decoders behind the same verbs: libsndfile (soundfile) and FFmpeg (PyAV).
+"""Two decoders with one interface: libsndfile (soundfile) and FFmpeg (PyAV).
 
-Both hand out blocks of native samples at the native rate and with every channel, and nothing
-else: mixing and resampling is done in one place, in `mono`, so that both backends agree (FFmpeg's
-own mono mix is 1.414 times louder than the mean). Neither is trusted with a file's name: they get
-an opened file, so content alone decides. Damage never raises here; it ends or shortens the blocks
-and is left to the caller, who knows what length to expect.
+Both yield blocks of native samples at the native rate, with all channels. Only `mono` mixes and
+resamples, so that both backends agree (FFmpeg's own mono mix is 1.414 times louder than the mean).
+They get an opened file and no file name, so only the content decides. Damage never raises here: it
+ends or shortens the blocks. The caller knows the expected length and detects it.
 """
 
 from __future__ import annotations
@@ -20,37 +19,38 @@ import soundfile as sf
 
 from raymtr.audio.mono import as_float
 
-_BLOCK = 1 << 22  # samples: decoder and resampler evict each other's tables, so few turns
-_QUEUED = 1 << 16  # frames FFmpeg's queue gathers; it grows by copying
-_WARM_UP_S = 0.2  # the first frames after a seek miss their predecessors: decoded, then dropped
-_OGG_TAIL_S = 5  # no page is longer, but at bitrates below music's
+# Samples; decoder and resampler evict each other from the CPU cache, so blocks are large.
+_BLOCK = 1 << 22
+_QUEUED = 1 << 16  # frames that FFmpeg's queue collects; it grows by copying
+_WARM_UP_S = 0.2  # frames right after a seek lack their predecessors: decoded, then dropped
+_OGG_TAIL_S = 5  # no page is longer, except at bitrates too low for music
 _UNKNOWN = 1 << 62  # libsndfile's frame count of a chained Ogg file is beyond this
 
 
 class NoAudioError(Exception):
-    """The container holds no audio stream that FFmpeg has a decoder for."""
+    """The container has no audio stream that FFmpeg can decode."""
 
 
 CANNOT_OPEN = (sf.SoundFileError, av.FFmpegError, NoAudioError)  # raised by the readers' __init__
 
 
 class _Straight(sf.SoundFile):  # type: ignore[misc]
-    """A SoundFile that does not seek, after every read, to where it should now be.
+    """A SoundFile without the seek that soundfile does after every read.
 
-    That seek costs a tenth of a millisecond in an MP3; in an Ogg file it jumps over holes, which
-    hides them, and goes wrong in the last page.
+    That seek takes 0.1 ms in an MP3. In an Ogg file it skips holes, which hides them, and it lands
+    wrong in the last page.
     """
 
     def seekable(self) -> bool:
-        """`read` asks this; `seek` does not, and still works."""
+        """False for `read`, which checks this; `seek` does not check it and still works."""
         return False
 
 
 class SoundFileReader:
-    """libsndfile, on a file that it can open."""
+    """libsndfile as a reader, for files that it can open."""
 
     name = "soundfile"
-    timeline_s = 0.0  # its samples carry no times of their own
+    timeline_s = 0.0  # its samples have no timestamps
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
@@ -65,8 +65,8 @@ class SoundFileReader:
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """float32 [frames, channels] from native frame `start` to `stop`, or to the end.
 
-        libvorbis misplaces a seek into the last page by the samples that its end cuts off, so a
-        late start in an Ogg file seeks some seconds early.
+        libvorbis misplaces a seek into the last page by the samples that the page's end trims. So
+        for a late start in an Ogg file the seek goes some seconds before it.
         """
         at = start
         if self._sound.format == "OGG":
@@ -92,7 +92,7 @@ class SoundFileReader:
 
 
 class PyAVReader:
-    """FFmpeg, offered one demuxer only."""
+    """FFmpeg as a reader, restricted to one demuxer."""
 
     name = "pyav"
 
@@ -110,9 +110,9 @@ class PyAVReader:
         self._stream: Any = next((s for s in streams if s.disposition & default), streams[0])
         self._stream.codec_context.thread_count = 1
         self.rate: int = self._stream.rate
-        self.timeline_s = 0.0  # first decoded frame's start to last one's end, by their times
+        self.timeline_s = 0.0  # first decoded frame's start to last one's end, by timestamps
         self.damaged = False
-        self._surplus = 0  # native frames that a seek landed early
+        self._surplus = 0  # native frames by which a seek landed early
 
     @property
     def frames(self) -> int | None:
@@ -125,7 +125,7 @@ class PyAVReader:
 
     @property
     def can_seek(self) -> bool:
-        """Only MP4 with a clock of whole samples: elsewhere times are guessed or rounded."""
+        """True only for MP4 with a clock of whole samples; other times are estimated or rounded."""
         is_mp4 = self._container.format.name.startswith("mov")
         clock = self._stream.time_base * self.rate
         return bool(is_mp4 and self._stream.duration and clock.denominator == 1)
@@ -133,8 +133,8 @@ class PyAVReader:
     def blocks(self, start: int = 0, stop: int | None = None) -> Iterator[np.ndarray]:
         """float32 [frames, channels] from native frame `start` to `stop` or later, or to the end.
 
-        A late start needs `can_seek`. FFmpeg's own queue gathers the thousand small frames of half
-        a minute, in half the time that numpy takes for it.
+        A start after 0 needs `can_seek`. FFmpeg's own queue joins the many small frames (a thousand
+        in half a minute) in half the time that numpy takes.
         """
         queue, kind, at = av.AudioFifo(), None, 0
         for frame in self._frames_from(start):
@@ -145,7 +145,7 @@ class PyAVReader:
             if now != kind:
                 queue, kind = av.AudioFifo(), now
             at += frame.samples
-            frame.pts = None  # the queue would refuse gaps
+            frame.pts = None  # with timestamps the queue would refuse gaps
             queue.write(frame)
             if stop is not None and at >= stop:
                 break
@@ -157,7 +157,7 @@ class PyAVReader:
         self._container.close()
 
     def _unqueue(self, queue: av.AudioFifo) -> np.ndarray:
-        """All samples in the queue, less what was decoded before the start."""
+        """All samples in the queue, without those decoded before the start."""
         frame = queue.read()
         array = frame.to_ndarray()
         if frame.format.is_planar:
@@ -168,7 +168,7 @@ class PyAVReader:
         return block[surplus:]
 
     def _frames_from(self, start: int) -> Iterator[Any]:
-        """av frames from the one that holds native frame `start`, or before; sets the surplus."""
+        """av frames from the one with native frame `start`, or from before; sets `_surplus`."""
         tick = float(self._stream.time_base)
         first: float | None = None
         for frame in self._codec_frames(start):
@@ -179,15 +179,15 @@ class PyAVReader:
                     origin = (self._stream.start_time or 0) * tick
                     self._surplus = start - round((begin - origin) * self.rate)
                 else:
-                    self.rate = frame.sample_rate  # the decoder knows better than the header
+                    self.rate = frame.sample_rate  # more reliable than the header
             if self._surplus < 0 or frame.sample_rate != self.rate:
-                self.damaged = True  # landed late, or a track that changes its rate midway
+                self.damaged = True  # the seek landed late, or the rate changes midway
                 return
             self.timeline_s = begin - first + frame.samples / self.rate
             yield frame
 
     def _codec_frames(self, start: int) -> Iterator[Any]:
-        """Decoded av frames, from a little before `start`; packets no decoder can read are left."""
+        """Decoded av frames, from a little before `start`; undecodable packets are skipped."""
         try:
             if start > self.rate:
                 offset_s = start / self.rate - _WARM_UP_S

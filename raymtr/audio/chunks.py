@@ -1,4 +1,4 @@
-"""Words in chunks: WAV and AIFF, with ID3 among them, CAF, and what DSF points to."""
+"""Reads the tags of chunked formats: WAV, AIFF (both also with ID3), CAF and DSF."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _AIFF = {b"NAME": "TITLE", b"AUTH": "ARTIST"}
 
 
 def chunks(file: BinaryIO, start: int, end: int, order: str) -> Iterator[tuple[bytes, int, int]]:
-    """(id, start, size) of the chunks from `start`, their sizes in the byte order "<" or ">".
+    """(id, start, size) of the chunks from `start`; sizes have the byte order "<" or ">".
 
-    Some writers leave the padding of odd sizes out: then the next id stands a byte early.
+    Some writers omit the padding of odd sizes; then the next id is one byte earlier.
     """
     at = start
     for _ in range(MOST_PARTS):
         head = read_at(file, at, 9)
         if len(head) < 8 or at + 8 > end:
             return
-        if head[0] == 0 and head[1:5].isalnum():  # padding that no size told of
+        if head[0] == 0 and head[1:5].isalnum():  # padding after an even size
             at, head = at + 1, head[1:] + read_at(file, at + 9, 1)
         name, size = struct.unpack_from(f"{order}4sI", head)
         yield name, at + 8, min(size, end - at - 8)
@@ -42,7 +42,7 @@ def chunks(file: BinaryIO, start: int, end: int, order: str) -> Iterator[tuple[b
 
 
 def wav_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """An ID3 chunk, then INFO."""
+    """Tags of the ID3 chunks, then those of INFO."""
     order = ">" if read_at(file, extent.start, 4) == b"RIFX" else "<"
     info: list[Fields] = []
     id3: list[Fields] = []
@@ -60,7 +60,7 @@ def wav_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def aiff_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """An ID3 chunk, then NAME and AUTH."""
+    """Tags of the ID3 chunks, then those of NAME and AUTH."""
     own, id3 = [], []
     for name, at, size in chunks(file, extent.start + 12, extent.end, ">"):
         if name.upper() == b"ID3 ":
@@ -71,7 +71,7 @@ def aiff_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def caf_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """The chunk `info`: a count, then names and values, each ended by a zero byte."""
+    """Tags of the chunk `info`: a count, then names and values, each ended by a zero byte."""
     at = extent.start + 8
     for _ in range(MOST_PARTS):
         head = read_at(file, at, 12)
@@ -82,7 +82,7 @@ def caf_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
             texts = read_at(file, at + 16, min(max(size - 4, 0), MOST)).split(b"\0")
             pairs = zip(map(from_bytes, texts[::2]), map(from_bytes, texts[1::2]), strict=False)
             return [gathered((_CAF.get(key.upper(), key), value) for key, value in pairs)]
-        if size < 0:  # the last chunk, of a length left open
+        if size < 0:  # the last chunk, whose length was left open
             break
         at += 12 + size
     return []

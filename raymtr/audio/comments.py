@@ -1,9 +1,10 @@
-"""Vorbis comments and APEv2 items, in FLAC and around any file; what all readers of words share.
+"""Reads Vorbis comments, FLAC comments and APEv2 items; helpers that all tag readers share.
 
-Each reader gives what stands there, as lists under the names of Vorbis comments; what one means for
-a track is for the catalog to say. Written here and not taken from a library, because none of a
-licence that fits Apache-2.0 keeps lists and bytes that are no UTF-8 (tinytag, PyAV); those that do
-(mutagen, pytaglib) are GPL, and would make everything built with this so. Pictures are leapt over.
+Each reader returns a file's tags as lists of values under the names of Vorbis comments. The catalog
+decides what they mean for a track. Tags are not read by a library, because those with a licence
+compatible with Apache-2.0 (tinytag, PyAV) lose lists and bytes that are not UTF-8, and those that
+keep them (mutagen, pytaglib) are GPL, which would extend to everything built with raymtr. Pictures
+are skipped.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from raymtr.audio.extent import Extent, read_at
 from raymtr.audio.id3 import Fields, read_id3v1, read_id3v2
 from raymtr.plain_text import from_bytes
 
-MOST = 1 << 20  # bytes of words read from one place
-MOST_PARTS = 1_000  # chunks, blocks, items or boxes looked at
+MOST = 1 << 20  # bytes of tags read from one place
+MOST_PARTS = 1_000  # chunks, blocks, items or boxes read
 
 
 def gathered(pairs: Iterable[tuple[str, str]]) -> Fields:
-    """Lists of values by name, in their order."""
+    """Lists of values by name, in the order of `pairs`."""
     fields: Fields = {}
     for name, value in pairs:
         fields.setdefault(name.upper(), []).append(value)
@@ -29,7 +30,7 @@ def gathered(pairs: Iterable[tuple[str, str]]) -> Fields:
 
 
 def outer_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """What the tags around the audio say: ID3v2, then APEv2, then ID3v1."""
+    """The tags around the audio: ID3v2, then APEv2, then ID3v1."""
     readers = {"id3v2": read_id3v2, "ape": read_ape, "id3v1": read_id3v1}
     found = []
     for kind, read in readers.items():
@@ -38,7 +39,7 @@ def outer_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def vorbis_comments(data: bytes) -> Fields:
-    """A comment header behind its magic (Vorbis I, 5): vendor, count, NAME=value each."""
+    """A comment header after its magic (Vorbis I, 5): vendor, count, then NAME=value items."""
     at = 4 + int.from_bytes(data[:4], "little")
     count, at = int.from_bytes(data[at : at + 4], "little"), at + 4
     pairs = []
@@ -54,7 +55,7 @@ def vorbis_comments(data: bytes) -> Fields:
 
 
 def flac_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """The comments among the metadata blocks (RFC 9639, 8)."""
+    """The comments in the metadata blocks of FLAC (RFC 9639, 8)."""
     at = extent.start + 4
     for _ in range(MOST_PARTS):
         head = read_at(file, at, 4)

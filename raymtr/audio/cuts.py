@@ -1,6 +1,6 @@
-"""Where a track is cut: random clips for training, fixed windows for indexing.
+"""Cuts tracks: random clips for training, fixed windows for indexing.
 
-Pure functions of samples and the spec, shared by the decoder and the cache, so that both cut alike.
+Pure functions of samples and the spec. Decoder and cache share them, so that both cut identically.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from raymtr.specs import AudioSpec
 
 
 def clip_start(total: int, window: int, draw: float) -> int:
-    """First sample of the clip that `draw`, uniform in [0, 1), picks among all that fit."""
+    """First sample of the clip that `draw`, uniform in [0, 1), selects among all that fit."""
     return int(draw * (max(0, total - window) + 1))
 
 
 def window_start(total: int, window: int, draw: float) -> int:
-    """First sample of the window that `draw`, uniform in [0, 1), picks: end to end, as `windows`.
+    """First sample of the window that `draw`, uniform in [0, 1), selects.
 
-    The last one ends with the track.
+    Windows are end to end, as in `windows`; the last one ends with the track.
     """
     count = max(1, -(-total // window))
     return max(0, min(int(draw * count) * window, total - window))
@@ -36,8 +36,8 @@ def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarra
 
     Windows start every `window_s`. Where a tail of at least `min_tail_s` remains, one more window
     ends exactly with the track, overlapping its predecessor. A track shorter than a window is
-    repeated from its start until it fills one. A silent window is left out: its vector would say
-    nothing of the track. Raises AudioError where there are no samples, or none that is heard.
+    repeated from its start until it fills one. A silent window is left out, because its vector
+    would not describe the track. Raises AudioError if there are no samples, or all are silent.
     """
     if not len(samples):
         raise AudioError("empty", "there are no samples")

@@ -1,14 +1,14 @@
 """One decoder for training, indexing and serving: audio bytes to mono float32 at the spec's rate.
 
-Samples are decoded at their own rate by soundfile, or by PyAV what soundfile cannot open or does
-not bring home whole (`backends`); channels are averaged, then soxr HQ resamples, both in
-one place (`mono`): no backend may mix or resample. Where the channels cancel each other out, the
-louder one is decoded instead: a track that is heard has a sound.
+Soundfile decodes at the file's own rate; PyAV decodes what soundfile cannot open or does not decode
+completely (`backends`). Channels are averaged, then soxr HQ resamples. Both steps are in `mono`; no
+backend may mix or resample. If the channels cancel each other out, the louder channel is decoded
+instead, so that a track with audible sound is not silent.
 
-No file comes out short unsaid. What a file states about its own length (`probe`) is
-compared with what was decoded; a file that no backend decodes whole is refused, and jobs turn the
-`AudioError` into a row. Given up: whatever could be saved of a damaged file, and sample rates that
-change midway. A few damaged frames that leave the length whole pass.
+No file is shortened silently. The length that a file states (`probe`) is compared with what was
+decoded. A file that no backend decodes completely is refused, and jobs turn the `AudioError` into a
+row. Limitations: the intact part of a damaged file is not used, and sample rates that change midway
+are refused. A few damaged frames that do not change the length are accepted.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ from raymtr.audio.source import AudioError, Source, opened
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
-DECODING = "decode-1"  # part of every fingerprint; raised by hand when the same file would differ
-# What is refused and why. Raised by hand when a refusal may have become a track, or the other way
-# round: what was refused by older rules is tried again. It is no part of a fingerprint.
+DECODING = "decode-1"  # part of every fingerprint; raised by hand when the samples would change
+# Version of the rules for refusing a file. Raised by hand when a refused file may now be accepted,
+# or the reverse; files refused by older rules are tried again. Not part of a fingerprint.
 RULES = 2
 
-_MARGIN_S = 0.1  # decoded on both sides of a span: soxr HQ reaches 128 samples of the lower rate
-_CODEC_FRAME = 4096  # samples; MP4 leaves up to that much padding behind its stated end
+_MARGIN_S = 0.1  # decoded on both sides of a span; soxr HQ reaches 128 samples of the lower rate
+_CODEC_FRAME = 4096  # samples; MP4 leaves up to so much padding after its stated end
 
 Reader = SoundFileReader | PyAVReader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A whole track."""
+    """A track decoded completely."""
 
     samples: np.ndarray  # float32 [n], mono at the spec's rate
-    seconds: float  # decoded, at the native rate
-    expected_seconds: float | None  # by the file's own statement; None where it states nothing
+    seconds: float  # decoded length, at the native rate
+    expected_seconds: float | None  # the length that the file states; None if it states none
     backend: str  # "soundfile" or "pyav"
     digest: str | None = None  # of the coded audio (`audio.digest`)
 
@@ -70,7 +70,8 @@ def decode(
 ) -> Decoded:
     """Decode a whole track: a local path, a URI, or the file's bytes.
 
-    Raises AudioError; with `max_s` before decoding where the file states more, else on the way.
+    Raises AudioError. For a track longer than `max_s` it is raised before decoding if the file
+    states its length, else while decoding.
     """
     with opened(source, max_mb) as file:
         decoded = _decode_whole(file, spec, max_s)
@@ -81,10 +82,10 @@ def decode_span(source: Source, spec: AudioSpec, *, start_s: float, length_s: fl
     """The slice [start_s, start_s + length_s) of a full decode, by seeking: float32 [n].
 
     Equal to `decode(...).samples[round(start_s * rate):][:round(length_s * rate)]`, so shorter or
-    empty where the track ends. Reads on sample positions at which both rates' grids meet, with a
-    margin for the resampler. Files without an exact index (all but what soundfile opens, and MP4)
-    are decoded whole. In AAC the noise that stands in for noise is drawn anew after a seek; all
-    else is equal to 1e-6. Raises AudioError.
+    empty at the end of the track. Reads at sample positions where the grids of both rates meet,
+    with a margin for the resampler. Files without an exact index (all but MP4 and those that
+    soundfile opens) are decoded whole. In AAC, substituted noise (PNS) is drawn again after a seek;
+    all else is equal to 1e-6. Raises AudioError.
     """
     start, count = round(start_s * spec.sample_rate), round(length_s * spec.sample_rate)
     if start < 0 or count < 0:
@@ -96,9 +97,9 @@ def decode_span(source: Source, spec: AudioSpec, *, start_s: float, length_s: fl
 
 
 def random_clip(source: Source, spec: AudioSpec, rng: np.random.Generator) -> np.ndarray:
-    """One training clip at random, decoding only what it needs: float32 [window_samples].
+    """One random training clip, decoding only what it needs: float32 [window_samples].
 
-    The place is `clip_start`'s, the same that `audio_cache` draws from the same rng. A track
+    `clip_start` draws its position, the same that `audio_cache` draws from the same rng. A track
     shorter than a window is repeated. Raises AudioError.
     """
     draw, window = rng.random(), spec.window_samples
@@ -138,7 +139,7 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
         if best is None or attempt.seconds > best.seconds:
             best = attempt
         if stated.stretch > 1:
-            break  # no other decoder finds bytes that are not there
+            break  # no other decoder can find missing bytes
     raise _refusal(best, stated, why)
 
 
@@ -149,9 +150,9 @@ def _attempt(
     spec: AudioSpec,
     max_s: float | None,
 ) -> tuple[Decoded, bool]:
-    """All that one backend finds in the file, and whether it is as much as it should be.
+    """What one backend decodes of the file, and whether that is the whole track.
 
-    Raises what CANNOT_OPEN names.
+    Raises the errors in CANNOT_OPEN.
     """
     with contextlib.closing(opener(file)) as reader:
         decoded, louder = _decode_with(reader, stated, spec, max_s)
@@ -163,7 +164,7 @@ def _attempt(
 
 
 def _behind_tags(file: BinaryIO, stated: Stated) -> BinaryIO:
-    """The file, or a copy without what stands before its audio and misleads decoders."""
+    """The file, or a copy without the bytes before its audio that mislead decoders."""
     if not stated.start:
         return file
     file.seek(stated.start)
@@ -173,8 +174,8 @@ def _behind_tags(file: BinaryIO, stated: Stated) -> BinaryIO:
 def _openers(stated: Stated) -> list[Callable[[BinaryIO], Reader]]:
     """The backends for a file, the preferred one first.
 
-    libsndfile hides a hole in an Ogg file by seeking past it, so a file with holes is left to
-    PyAV, which counts honestly.
+    libsndfile hides a hole in an Ogg file by seeking past it. So PyAV, which does not, decodes
+    files with holes.
     """
     by_pyav = functools.partial(PyAVReader, form=stated.form)
     trusted = by_soundfile(stated.form) and not stated.missing
@@ -189,7 +190,7 @@ def _decode_with(
     *,
     channel: int | None = None,
 ) -> tuple[Decoded, int | None]:
-    """What a reader gives, with what it should; and the channel to hear where the mean has none."""
+    """What a reader decodes, with the expected length; the channel to use if the mean cancels."""
     rate, frames = reader.rate, reader.frames
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError("not_audio", f"its header states a sample rate of {rate} Hz")
@@ -202,7 +203,7 @@ def _decode_with(
     mixed = mix_and_resample(blocks, spec, max_s, channel=channel)
     samples, seconds = mixed.samples, mixed.seconds
     if reader.can_seek and frames and frames < seconds * rate <= frames + _CODEC_FRAME:
-        seconds = frames / rate  # cut the padding off, so that spans and wholes end alike
+        seconds = frames / rate  # cut the padding off, so that spans and full decodes end alike
         samples = samples[: resampled_length(frames, rate, spec)]
     decoded = Decoded(
         samples=samples, seconds=seconds, expected_seconds=expected, backend=reader.name
@@ -211,7 +212,7 @@ def _decode_with(
 
 
 def _is_whole(attempt: Decoded, reader: Reader, stated: Stated) -> bool:
-    """Whether the decode is as long as the file, its header and its own times say."""
+    """Whether the decode is as long as the file, its header and its timestamps state."""
     if stated.missing or not len(attempt.samples):
         return False
     if attempt.expected_seconds is None and reader.damaged:
@@ -228,7 +229,7 @@ def _refusal(best: Decoded | None, stated: Stated, why: str) -> AudioError:
         if best:
             return AudioError("empty", "there are no samples in it")
         return AudioError("not_audio", f"it begins like {stated.form}, but: {why}")
-    if stated.encrypted:  # only now: some call plain sound so
+    if stated.encrypted:  # checked only after decoding failed: some files mark plain sound so
         return AudioError("encrypted", f"its sound is encrypted ({stated.form}); it takes a key")
     known = f"{expected:.2f} s" if expected else "an unknown length"
     note = stated.missing or "the rest is damaged or cut off"
@@ -239,10 +240,10 @@ def _refusal(best: Decoded | None, stated: Stated, why: str) -> AudioError:
 
 
 class _Track(NamedTuple):
-    """An opened track whose length is known exactly, so that it can be read from the middle."""
+    """An opened track whose exact length is known, so that it can be read from the middle."""
 
     reader: Reader
-    frames: int  # native
+    frames: int  # at the native rate
 
     def length(self, spec: AudioSpec) -> int:
         """Samples of a full decode."""
@@ -251,7 +252,7 @@ class _Track(NamedTuple):
 
 @contextlib.contextmanager
 def _seekable(file: BinaryIO) -> Iterator[_Track | None]:
-    """The track, or None where only a full decode can be relied on (or can tell what is wrong)."""
+    """The track, or None if only a full decode is reliable (or can report what is wrong)."""
     stated = state(file)
     reader: Reader | None = None
     if stated and not stated.missing and stated.stretch == 1:
@@ -265,7 +266,7 @@ def _seekable(file: BinaryIO) -> Iterator[_Track | None]:
 
 
 def _located(reader: Reader, stated: Stated) -> _Track | None:
-    """The track, where the decoder's header agrees with the file's own statement."""
+    """The track, if the decoder's header agrees with the length that the file states."""
     frames = reader.frames
     if frames is None or not reader.can_seek:
         return None
@@ -273,18 +274,18 @@ def _located(reader: Reader, stated: Stated) -> _Track | None:
         counted = round(stated.seconds * reader.rate)
         if abs(frames - counted) > stated.slack_s * reader.rate:
             return None
-        frames = min(frames, counted)  # libsndfile guesses too much of an MP3 without a header
+        frames = min(frames, counted)  # libsndfile overestimates an MP3 without a header
     return _Track(reader, frames)
 
 
 def _read_span(track: _Track, spec: AudioSpec, start: int, count: int) -> np.ndarray | None:
-    """Samples [start, start + count) of a full decode, or None where the file fails on the way."""
+    """Samples [start, start + count) of a full decode, or None if decoding fails midway."""
     rate, total = track.reader.rate, track.length(spec)
     count = min(count, total - start)
     if count <= 0:
         return np.empty(0, np.float32)
     common = math.gcd(rate, spec.sample_rate)
-    down, up = rate // common, spec.sample_rate // common  # both grids meet every `up` samples
+    down, up = rate // common, spec.sample_rate // common  # the grids meet every `up` samples
     margin = math.ceil(_MARGIN_S * spec.sample_rate)
     meeting = max(0, start - margin) // up
     stop = -(-(start + count + margin) * down // up)

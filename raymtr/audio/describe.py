@@ -1,4 +1,4 @@
-"""All that a file tells of itself without being decoded: words, a guess of its length, a digest."""
+"""Describes a file without decoding it: its tags, its estimated length, its digest."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from raymtr.audio.id3 import Fields
 
 T = TypeVar("T")
 
-# What a reader meets in a file that is damaged: places, numbers and texts that cannot be.
+# Errors that readers raise on a damaged file: impossible offsets, numbers and texts.
 _DAMAGE = (struct.error, ValueError, IndexError, OverflowError, OSError)
 
 
 @dataclass(frozen=True)
 class Described:
-    """What stands in a file; nothing of it where the bytes are no audio known here."""
+    """The description of a file; empty if the bytes are not audio of a supported format."""
 
-    words: list[Fields]  # of each tag, the most trusted first
-    seconds: float | None  # a guess until it is decoded
+    words: list[Fields]  # the fields of each tag, the most trusted tag first
+    seconds: float | None  # an estimate; decoding gives the exact length
     digest: str | None  # of the coded audio
 
 
 def describe(source: BinaryIO) -> Described:
-    """Read an opened file. Damage raises nothing: it leaves out what it hits."""
+    """Read an opened file. Damage does not raise: the damaged parts are left out."""
     file = cast(BinaryIO, Held(source))
     known = identify(file)
     kind, extent = known.format, known.extent

@@ -1,13 +1,14 @@
-"""What names the sound of a file: a digest of its coded audio, whatever tags and name it has.
+"""A digest of a file's coded audio, which identifies its sound whatever its tags and name.
 
-A tagger rewrites comments, moves what stands behind them, numbers pages anew; the coded audio stays
-as it is. So the digest is taken there, where the format keeps it, and it is cheap enough for every
-scan: FLAC carries the MD5 of its samples, of others the size and a few places are read. Of coded
-audio they are three, for an encoder that is given other sound writes other bytes from there on; of
-bare samples they are spread over all of it, for an editor can change a part and no size.
+A tag editor rewrites comments, moves the bytes after them and renumbers pages, but keeps the coded
+audio. So the digest covers only that part of the file. It is cheap enough for every scan: FLAC
+stores the MD5 of its samples; for other formats the size and a few places are read. For coded audio
+three places are enough, because an encoder given other sound writes other bytes from there on. For
+raw samples the places are spread over the whole track, because an editor can change a part without
+changing the size.
 
-Given up: an edit of bare samples, of the same size, shorter than a 32nd of the track; of coded
-frames one that leaves beginning, middle, end and size as they were.
+Limitations: not detected are an edit of raw samples that keeps the size and is shorter than a 32nd
+of the track, and an edit of coded frames that keeps beginning, middle, end and size.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from raymtr.audio.mp4 import boxes
 from raymtr.audio.probe import find_samples
 
 VERSION = 1  # raised by hand when the same file would get another digest
-_PLACES, _PIECE = 3, 4 << 10  # of coded audio: places, and bytes of each
+_PLACES, _PIECE = 3, 4 << 10  # of coded audio: places, and bytes per place
 _PCM_PLACES, _PCM_PIECE = 32, 512
 
 
 def digest_of(file: BinaryIO, known: Identified) -> str | None:
-    """The digest of an opened file, as `<version>-<hex>`; None where there is no audio."""
+    """The digest of an opened file, as `<version>-<hex>`; None if there is no audio."""
     kind, extent = known.format, known.extent
     if kind.form == "flac":
         checksum = read_at(file, extent.start + 26, 16)
@@ -53,7 +54,7 @@ def _named(form: str, size: int, pieces: Iterable[bytes]) -> str:
 
 
 def _ogg_digest(file: BinaryIO, extent: Extent) -> str | None:
-    """Of the audio in its pages: their numbers and checksums change with the comments."""
+    """The digest of the audio inside Ogg pages; page numbers and checksums change with tags."""
     _, start = ogg.read_headers(file, extent)
     size = extent.end - start
     if size <= 0:
@@ -76,7 +77,7 @@ def _place(file: BinaryIO, kind: Format, extent: Extent) -> tuple[int, int]:
         return max(
             data, key=lambda place: place[1] - place[0], default=(extent.start, extent.start)
         )
-    if kind.form == "asf":  # behind the header, which lasts as long as it says
+    if kind.form == "asf":  # after the header, which states its own size
         header = int.from_bytes(read_at(file, extent.start + 16, 8), "little")
         at = extent.start + header
         data_size = int.from_bytes(read_at(file, at + 16, 8), "little")

@@ -1,4 +1,4 @@
-"""Matroska and WebM: tags, length and where the sound lies (RFC 8794, RFC 9559)."""
+"""Reads Matroska and WebM: tags, length and the place of the audio (RFC 8794, RFC 9559)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SEGMENT, _CLUSTER, _INFO, _TAGS = 0x18538067, 0x1F43B675, 0x1549A966, 0x1254C36
 _TITLE, _SCALE, _DURATION = 0x7BA9, 0x2AD7B1, 0x4489
 _TAG, _SIMPLE, _NAME, _STRING = 0x7373, 0x67C8, 0x45A3, 0x4487
 _TARGETS, _TYPE, _TRACK = 0x63C0, 0x68CA, 0x63C5
-_ALBUM = 50  # a tag of this level tells of the album: its TITLE is the album's
+_ALBUM = 50  # the level of album tags, where TITLE is the album's title
 _MOST = 100_000  # elements; a long recording has a cluster every few seconds
 _LEVELS = {"TITLE": "ALBUM", "ARTIST": "ALBUMARTIST"}
 _RENAMED = {"DATE_RELEASED": "DATE", "DATE_RECORDED": "DATE", "LEAD_PERFORMER": "PERFORMER"}
 
 
 def elements(file: BinaryIO, start: int, end: int) -> Iterator[Element]:
-    """The elements between two places; one of unknown size lasts to `end`."""
+    """The elements between two offsets; one of unknown size extends to `end`."""
     at = start
     for _ in range(_MOST):
         head = read_at(file, at, 12)
@@ -44,7 +44,7 @@ def elements(file: BinaryIO, start: int, end: int) -> Iterator[Element]:
 
 @once
 def segment(file: BinaryIO, extent: Extent) -> list[Element]:
-    """What the segment holds."""
+    """The elements inside the segment."""
     for kind, start, end in elements(file, extent.start, extent.end):
         if kind == _SEGMENT:
             return list(elements(file, start, end))
@@ -52,7 +52,7 @@ def segment(file: BinaryIO, extent: Extent) -> list[Element]:
 
 
 def matroska_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """Tags of the track, then those of the album, under the names of Vorbis comments."""
+    """The segment's title, then the tags of track and album, under the names of Vorbis comments."""
     pairs = []
     title = []
     for kind, start, end in segment(file, extent):
@@ -86,10 +86,10 @@ def _tag(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, str]]:
 
 
 def matroska_seconds(file: BinaryIO, extent: Extent) -> float | None:
-    """The duration in Info, which live writers leave out."""
+    """The duration in Info, which live recordings lack."""
     for kind, start, end in segment(file, extent):
         if kind == _INFO:
-            scale, ticks = 1_000_000, 0.0  # nanoseconds a tick
+            scale, ticks = 1_000_000, 0.0  # scale: nanoseconds per tick
             for name, at, stop in elements(file, start, end):
                 data = read_at(file, at, min(stop - at, 8))
                 if name == _SCALE:
@@ -101,7 +101,7 @@ def matroska_seconds(file: BinaryIO, extent: Extent) -> float | None:
 
 
 def clusters(file: BinaryIO, extent: Extent) -> tuple[int, int]:
-    """Where the first cluster begins and the last one ends."""
+    """Start of the first cluster and end of the last one."""
     found = [(at, stop) for kind, at, stop in segment(file, extent) if kind == _CLUSTER]
     return (found[0][0], found[-1][1]) if found else (extent.start, extent.end)
 

@@ -1,8 +1,8 @@
-"""Where a file's audio lies between the tags that players have put in front of it and behind it.
+"""Finds a file's audio between the tags that other programs put before and after it.
 
-ID3v2, APEv2, ID3v1 and Lyrics3 know no container: they stand before the first or after the last
-byte of any file, several in a row. Who reads frames must not take them for damaged audio, and who
-reads words finds them here. Only heads and feet of tags are read, at most MOST_TAGS on either side.
+ID3v2, APEv2, ID3v1 and Lyrics3 tags are outside any container: several of them may be before the
+first or after the last byte of any file. Frame readers must not take them for damaged audio, and
+tag readers find them here. Only headers and footers of tags are read, at most MOST_TAGS per side.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ T = TypeVar("T")
 MOST_TAGS = 16
 _FURTHEST = 1 << 62
 _LYRICS_MOST = 5100  # bytes of a Lyrics3v1 tag
-_HEAD, _TAIL = 32 << 10, 16 << 10  # bytes at either end of a file that is held
-_AHEAD = 512  # read at least, where something is looked for between
+_HEAD, _TAIL = 32 << 10, 16 << 10  # bytes cached at either end of a `Held` file
+_AHEAD = 512  # least bytes per read in between
 
 
 class OuterTag(NamedTuple):
@@ -34,25 +34,25 @@ class OuterTag(NamedTuple):
 
 @dataclass(frozen=True)
 class Extent:
-    """The bytes of a file that are audio, or a container of it."""
+    """The range of bytes of a file that is audio, or a container of audio."""
 
     start: int
     end: int
-    tags: tuple[OuterTag, ...] = ()  # in the order in which they stand
+    tags: tuple[OuterTag, ...] = ()  # in file order
 
 
 class Held:
-    """An opened file of which many readers look at the same few places, as `read_at` takes one.
+    """A cache around an opened file that many readers read in the same few places, for `read_at`.
 
-    Its first and last bytes are held, where most is found, and the last piece read in between; what
-    a reader found is kept for the next one (`once`). So a file costs a handful of reads, not fifty.
+    It caches the first and last bytes, where most data is, and the last piece read in between, and
+    the results of readers (`once`). So a file takes about five reads, not fifty.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.found = file, dict[Any, Any]()
         try:
             self._descriptor: int | None = file.fileno()
-        except (io.UnsupportedOperation, AttributeError):  # in memory, or in an object store
+        except (io.UnsupportedOperation, AttributeError):  # the file is in memory or a store
             self._descriptor = None
         self.size = size = file.seek(0, 2)
         self._head = self._read(0, min(size, _HEAD))
@@ -62,7 +62,7 @@ class Held:
         self._tail = self._read(self._last, size - self._last)
 
     def seek(self, offset: int, whence: int) -> int:
-        """The size: nothing else is asked."""
+        """The size of the file; supports only seeking to the end."""
         if offset or whence != io.SEEK_END:
             raise ValueError("a file that is held has no place of its own: use `at`")
         return self.size
@@ -74,13 +74,13 @@ class Held:
             return self._head[offset:stop]
         offset = max(offset, 0)
         stop = min(offset + count, self.size)
-        if offset >= stop:  # by a damaged number, or behind the end
+        if offset >= stop:  # from a damaged number, or after the end
             return b""
         if offset >= self._last:
             return self._tail[offset - self._last : stop - self._last]
         if stop <= self._first:
             return self._head[offset:stop]
-        if count >= _AHEAD:  # of audio, which nobody reads twice
+        if count >= _AHEAD:  # audio, which nobody reads twice
             return self._read(offset, stop - offset)
         if not self._between <= offset <= stop <= self._between + len(self._piece):
             self._piece = self._read(offset, min(_AHEAD, self.size - offset))
@@ -105,7 +105,7 @@ class Held:
 def once(
     read: Callable[[BinaryIO, Extent, *Ts], T],
 ) -> Callable[[BinaryIO, Extent, *Ts], T]:
-    """A reader of an extent whose answer is kept while the file is held."""
+    """Decorator for a reader of an extent: caches its result in a `Held` file."""
 
     def kept(file: BinaryIO, extent: Extent, *args: *Ts) -> T:
         if not isinstance(file, Held):
@@ -119,7 +119,7 @@ def once(
 
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
-    """Up to `count` bytes from `offset`; of a raw file too, which may give fewer at a time."""
+    """Up to `count` bytes from `offset`; also of an unbuffered file, whose reads may be short."""
     if isinstance(file, Held):
         return file.at(offset, count)
     if offset > _FURTHEST:  # a damaged size
@@ -151,24 +151,24 @@ def find_extent(file: BinaryIO) -> Extent:
 
 
 def id3_length(head: bytes) -> int:
-    """Bytes of the ID3v2 tag that begins with `head`; 0 where none does (ID3v2.4, 3.1)."""
+    """Size in bytes of the ID3v2 tag that begins with `head`; 0 for none (ID3v2.4, 3.1)."""
     if len(head) < 10 or head[:3] != b"ID3":
         return 0
     return 10 + syncsafe(head[6:10]) + (10 if head[5] & 0x10 else 0)
 
 
 def syncsafe(four: bytes) -> int:
-    """The number that ID3v2 keeps in the low seven bits of four bytes."""
+    """The number that ID3v2 stores in the low seven bits of four bytes."""
     a, b, c, d = four
     return a << 21 | b << 14 | c << 7 | d
 
 
 def _ape(head: bytes) -> int:
-    """Bytes of the APEv2 tag that `head`, its header or footer, belongs to; 0 for none."""
+    """Size in bytes of the APEv2 tag whose header or footer is `head`; 0 for none."""
     if len(head) < 32 or head[:8] != b"APETAGEX":
         return 0
     _, size, _, flags = struct.unpack_from("<4I", head, 8)
-    return int(size) + (32 if flags >> 31 else 0)  # the size leaves the header out
+    return int(size) + (32 if flags >> 31 else 0)  # the size excludes the header
 
 
 def _tag_before(file: BinaryIO, end: int) -> OuterTag | None:

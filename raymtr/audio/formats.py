@@ -1,10 +1,9 @@
-"""The formats: one table of what each is called, looks like, says, and is decoded by.
+"""The table of audio formats: suffixes, magic bytes, readers of tags and length, and decoder.
 
-A format stands here with its suffixes, its first bytes, how its words and its length are read,
-where its sound lies and who decodes it, or it is no audio to any part of the product: what a
-scan lists, a scan can read and `embed` can decode. The bytes decide which format a file has, never
-its name, so a wrong suffix misleads nobody; and FFmpeg is only ever offered the one demuxer that
-fits: a playlist that names other files is no audio here.
+Only formats in this table are audio for raymtr. So every file that a scan lists can be read by the
+scan and decoded by `embed`. A file's bytes decide its format, never its name, so a wrong suffix
+does not matter. FFmpeg gets only the one demuxer that fits, so a playlist that names other files is
+not audio here.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _no_words(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def _by_statement(stated: Callable[[BinaryIO, Extent], Stated | None]) -> _Seconds:
-    """The seconds of a statement that reads a header only."""
+    """A reader of seconds from a `stated` function that reads only a header."""
 
     def seconds(file: BinaryIO, extent: Extent) -> float | None:
         said = stated(file, extent)
@@ -46,15 +45,15 @@ def _unknown(file: BinaryIO, extent: Extent) -> float | None:
 class Format:
     """One row of the table."""
 
-    form: str  # name of the FFmpeg demuxer that reads it; for MPEG audio, what its frames say
+    form: str  # name of the FFmpeg demuxer; for MPEG audio, decided by its frames
     suffixes: str
-    begins: Callable[[bytes], bool]  # of the first 64 bytes behind leading tags
-    words: _Words = _no_words  # inside the container, most trusted first; others are `outer`
+    begins: Callable[[bytes], bool]  # checks the first 64 bytes after leading tags
+    words: _Words = _no_words  # reads tags in the container, most trusted first
     inner_first: bool = False  # whether those are trusted more than ID3 and APEv2 around it
     stated: Callable[[BinaryIO, Extent], Stated | None] = probe.nothing  # what a decode must reach
-    seconds: _Seconds = _unknown  # a scan's guess, from heads and ends
-    by_soundfile: bool = False  # libsndfile decodes it too, and is asked first
-    pcm: bool = False  # samples as they are: an edit can change some and no size
+    seconds: _Seconds = _unknown  # a scan's estimate, from the beginning and end of a file
+    by_soundfile: bool = False  # libsndfile decodes it too, and is tried first
+    pcm: bool = False  # raw samples: an edit can change some but not the size
 
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -177,7 +176,7 @@ FORMATS = (
     ),
     Format(form="amr", suffixes=".amr", begins=lambda b: b[:5] == b"#!AMR"),
     Format(form="ac3,eac3", suffixes=".ac3", begins=lambda b: b[:2] == b"\x0bw"),
-    Format(  # the last one: it has no magic, and is searched for
+    Format(  # last, because it has no magic bytes: frames are searched for
         form="mp3",
         suffixes=".mp3 .mp2 .mpga .aac",
         begins=lambda b: True,
@@ -193,27 +192,27 @@ _BY_SOUNDFILE = {each.form for each in FORMATS if each.by_soundfile}
 
 
 def by_soundfile(form: str) -> bool:
-    """Whether libsndfile decodes what the demuxer `form` reads; of MPEG audio no AAC."""
+    """Whether libsndfile decodes what the demuxer `form` reads; of MPEG audio not AAC."""
     return form in _BY_SOUNDFILE
 
 
 @dataclass(frozen=True)
 class Identified:
-    """An opened file's format, and where in it that lies."""
+    """An opened file's format, and the extent of its audio."""
 
     format: Format
     extent: Extent
 
 
 def identify(file: BinaryIO) -> Identified:
-    """By its first bytes; MPEG audio where nothing else fits, which may be nothing known here."""
+    """Identify a file by its first bytes; if nothing else fits, as MPEG audio, unverified."""
     extent = find_extent(file)
     head = read_at(file, extent.start, 64)
     return Identified(next(each for each in FORMATS if each.begins(head)), extent)
 
 
 def state(file: BinaryIO) -> Stated | None:
-    """What the file states of its length, or None where its bytes are no audio known here."""
+    """What the file states about its length; None if its bytes are not a supported format."""
     known = identify(file)
     stated = known.format.stated(file, known.extent)
     if stated is None:

@@ -1,4 +1,4 @@
-"""Decoding the files of a catalog in a job: bounds of size, length and time."""
+"""Bounds on decoding a catalog's files in a job: size, length and time."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ from raymtr import storage
 from raymtr.audio.source import AudioError
 from raymtr.specs import EmbedSpec
 
-HUNG = "timeout"  # the code of a track whose decoder did not come back
+HUNG = "timeout"  # the code of a track whose decoder did not return
 _SETTINGS = {"too_long": "embed.max_track_s", "too_large": "embed.max_file_mb"}
 
 
 class DecodeGuard:
-    """Around the decoding of one track after the other. Made once for a task.
+    """Context manager around the decoding of each track. Created once per task.
 
-    Nothing stops a decoder that loops in C but the end of its process. So a decoder that takes
-    longer than `max_decode_s` ends this very process, and leaves a marker behind; Ray runs the task
-    again, which finds the marker and gives the track an error. A child process for each track would
-    do the same at the price of a copy of its samples. A decoder that hangs and holds the
-    interpreter's lock is not caught.
+    Only the end of its process stops a decoder that loops in C. So if decoding takes longer than
+    `max_decode_s`, the guard writes a marker and ends this process. Ray retries the task, which
+    finds the marker and gives the track an error. A child process per track would do the same, but
+    would copy the samples. A decoder that hangs while it holds the GIL is not caught.
     """
 
     def __init__(self, embed: EmbedSpec, markers: str) -> None:
-        """`markers`: the folder that holds a file for each track whose decoder hung."""
+        """`markers` is the folder with one file per track whose decoder hung."""
         self.max_s, self.max_mb = embed.max_track_s, embed.max_file_mb
         self._limit_s, self._markers = embed.max_decode_s, markers
         self._hung = frozenset(storage.list_files(markers))
 
     @contextmanager
     def __call__(self, track_id: str) -> Iterator[None]:
-        """Raises AudioError: the block's own, and `timeout` where the decoder hung before."""
+        """Raises AudioError: that of the block, or `timeout` if the decoder hung before."""
         marker = marker_of(track_id)
         if marker in self._hung:
             setting = f"embed.max_decode_s={self._limit_s:g}"
@@ -59,5 +58,5 @@ class DecodeGuard:
 
 
 def marker_of(track_id: str) -> str:
-    """The name of the file that says a track's decoder hung."""
+    """The name of the file that marks a track whose decoder hung."""
     return hashlib.sha256(track_id.encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""ID3 tags: the text frames of versions 2.2 to 2.4, and version 1.
+"""Reads ID3 tags: the text frames of versions 2.2 to 2.4, and version 1.
 
-Every list a frame holds is kept, in its order. Understood is what writers of thirty years have
-left: unsynchronised tags and frames, extended headers, data lengths, compression, version 2.4 with
-the plain sizes of old iTunes, text whose declared encoding is not its own. Pictures are leapt over.
+All values of a frame are kept, in order. The reader supports what writers have produced over thirty
+years: unsynchronised tags and frames, extended headers, data lengths, compression, version 2.4 with
+the plain sizes of old iTunes, and text with a wrong declared encoding. Pictures are skipped.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import BinaryIO
 from raymtr.audio.extent import read_at, syncsafe
 from raymtr.plain_text import from_bytes
 
-Fields = dict[str, list[str]]  # by the names of Vorbis comments, in capitals
+Fields = dict[str, list[str]]  # name of a Vorbis comment, in capitals -> values
 
 _MOST_TEXT = 1 << 20  # bytes of one frame
-_MOST_TAG = 1 << 25  # bytes of a tag that has to be read whole
+_MOST_TAG = 1 << 25  # bytes of a tag that must be read whole
 _MOST_FRAMES = 2_000
 _NAMES = {
     "TITLE": "TIT2 TT2",
@@ -33,7 +33,7 @@ _NAMES = {
     "GENRE": "TCON TCO",
 }
 _KEYS = {frame.encode(): key for key, frames in _NAMES.items() for frame in frames.split()}
-_OWN = (b"TXXX", b"TXX")  # a name of the writer's, then its values
+_OWN = (b"TXXX", b"TXX")  # user-defined text: a name, then its values
 _GENRES = """
 Blues|Classic Rock|Country|Dance|Disco|Funk|Grunge|Hip-Hop|Jazz|Metal|New Age|Oldies|Other|Pop|R&B
 |Rap|Reggae|Rock|Techno|Industrial|Alternative|Ska|Death Metal|Pranks|Soundtrack|Euro-Techno
@@ -51,13 +51,13 @@ Blues|Classic Rock|Country|Dance|Disco|Funk|Grunge|Hip-Hop|Jazz|Metal|New Age|Ol
 |Heavy Metal|Black Metal|Crossover|Contemporary Christian|Christian Rock|Merengue|Salsa
 |Thrash Metal|Anime|JPop|Synthpop
 """
-GENRES = tuple(_GENRES.replace("\n", "").split("|"))  # by the number that ID3v1 and MP4 keep
+GENRES = tuple(_GENRES.replace("\n", "").split("|"))  # by the number that ID3v1 and MP4 store
 _NUMBERS = re.compile(r"^(?:\((\d{1,3}|RX|CR)\))+")
 _ID = re.compile(rb"[A-Z][A-Z0-9]{2,3}")
 
 
 def read_id3v2(file: BinaryIO, start: int) -> Fields:
-    """The text of the ID3v2 tag at `start`; nothing where it cannot be understood."""
+    """The text of the ID3v2 tag at `start`; empty if it cannot be read."""
     head = read_at(file, start, 10)
     version, flags, size = head[3], head[5], syncsafe(head[6:10])
     if not 2 <= version <= 4:
@@ -81,9 +81,9 @@ def read_id3v2(file: BinaryIO, start: int) -> Fields:
 
 
 def read_id3v1(file: BinaryIO, start: int) -> Fields:
-    """The 128 bytes at `start`: title, artist, album, year and a genre by number.
+    """The ID3v1 tag in the 128 bytes at `start`: title, artist, album, year, genre by number.
 
-    A tag without any text says nothing, its genre 0 (Blues) included.
+    A tag without any text is ignored, including its genre 0 (Blues).
     """
     tag = read_at(file, start, 128)
     texts = {"TITLE": tag[3:33], "ARTIST": tag[33:63], "ALBUM": tag[63:93], "YEAR": tag[93:97]}
@@ -94,19 +94,19 @@ def read_id3v1(file: BinaryIO, start: int) -> Fields:
 
 
 def _synchronised(data: bytes) -> bytes:
-    """Without the zero bytes that keep a tag from looking like audio frames."""
+    """`data` without the zero bytes that keep a tag from looking like audio frames."""
     return data.replace(b"\xff\x00", b"\xff")
 
 
 def _extended_length(four: bytes, version: int) -> int:
-    """Version 2.3 counts the header without its own four bytes, version 2.4 with them."""
+    """Size of the extended header; version 2.3 excludes its four size bytes, 2.4 includes them."""
     return 4 + int.from_bytes(four, "big") if version == 3 else syncsafe(four.ljust(4, b"\0"))
 
 
 def _frames(
     stream: BinaryIO, at: int, end: int, *, version: int, unsync: bool
 ) -> Iterator[tuple[bytes, bytes]]:
-    """(name, data) of every text frame."""
+    """(name, data) of all text frames."""
     width = 6 if version == 2 else 10
     name_length = 3 if version == 2 else 4
     for _ in range(_MOST_FRAMES):
@@ -124,7 +124,7 @@ def _frames(
 
 
 def _size_of_v24(stream: BinaryIO, four: bytes, at: int, end: int) -> int:
-    """Syncsafe, unless only the plain number leads to another frame, padding or the end."""
+    """Frame size: syncsafe, unless only the plain number leads to a frame, padding or the end."""
     plain, safe = int.from_bytes(four, "big"), syncsafe(four)
     if plain == safe or len(four) < 4 or max(four) > 0x7F:
         return plain
@@ -136,13 +136,13 @@ def _size_of_v24(stream: BinaryIO, four: bytes, at: int, end: int) -> int:
 
 
 def _leads_on(head: bytes, end: int) -> bool:
-    """Whether these are ten bytes of padding or of a frame: its name, a size that fits, flags."""
+    """Whether ten bytes are padding or a frame header: a name, a size that fits, flags."""
     is_frame = _ID.fullmatch(head[:4]) and int.from_bytes(head[4:8], "big") < end
     return head == bytes(10) or bool(is_frame and not head[8] & 0x8F and not head[9] & 0xB0)
 
 
 def _unpacked(data: bytes, version: int, flags: int, *, unsync: bool) -> bytes:
-    """A frame's data without what its flags say was put before or done to it; b"" if encrypted."""
+    """A frame's data without the prefixes and encodings that its flags state; b"" if encrypted."""
     if version == 3 and flags:
         data = data[4:] if flags & 0x80 else data
         data = b"" if flags & 0x40 else data[1:] if flags & 0x20 else data
@@ -163,20 +163,20 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _texts(data: bytes) -> list[str]:
-    """The values of a text frame, which NUL characters set apart (ID3v2.4, 4.2)."""
+    """The values of a text frame, separated by NUL characters (ID3v2.4, 4.2)."""
     kind, body = data[:1], data[1:]
     if kind in (b"\1", b"\2"):
         little = body[:2] == b"\xff\xfe" or (kind == b"\1" and body[:2] != b"\xfe\xff")
         even = body[: len(body) // 2 * 2]
         text = even.decode("utf-16-le" if little else "utf-16-be", "ignore")
         return [value.strip("\ufeff\ufffe") for value in text.rstrip("\0").split("\0")]
-    if kind in (b"\0", b"\3"):  # many write UTF-8 and say Latin-1, or the other way round
+    if kind in (b"\0", b"\3"):  # many write UTF-8 but declare Latin-1, or the reverse
         return [from_bytes(value) for value in body.rstrip(b"\0").split(b"\0")]
     return []
 
 
 def _genres(text: str) -> list[str]:
-    """`(17)(6)Shoegaze` and `17` by name; a number's name twice said is said once."""
+    """Genre names of `(17)(6)Shoegaze` or `17`; a name that repeats a number's is dropped."""
     found = _NUMBERS.match(text)
     named = found[0].strip("()").split(")(") if found else []
     rest = text[found.end() :] if found else text

@@ -1,7 +1,7 @@
-"""Native samples to mono float32 at the spec's rate: the one place that mixes and resamples.
+"""Native samples to mono float32 at the spec's rate: the only place that mixes and resamples.
 
-It works block by block, so memory is that of the result, not of eight channels at 192 kHz; soxr's
-stream gives bit for bit what one call over the whole track gives.
+It works block by block, so memory is that of the result, not of eight channels at 192 kHz. soxr's
+stream is bit-identical to one call over the whole track.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from raymtr.audio.source import AudioError
 from raymtr.errors import InputError
 from raymtr.specs import AudioSpec
 
-LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header that states others is damaged
+LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header that states another is damaged
 
-_CHUNK = 1 << 16  # samples soxr takes at a time: larger ones leave the cache
-_LOUDEST = 1e6  # RMS where full scale is 1: float files may pass it, but not by 120 dB
+_CHUNK = 1 << 16  # samples per call of soxr: larger chunks do not fit the CPU cache
+_LOUDEST = 1e6  # RMS relative to full scale: float files may exceed it, but not by 120 dB
 _MOST_CHANNELS = 64
-_SILENT = 1e-4  # where full scale is 1: -80 dB, above the dither of 16 bits
+_SILENT = 1e-4  # relative to full scale: -80 dB, above the dither of 16 bits
 _CANCELLED = 1e-3  # energy of the mean over that of the loudest channel: -30 dB
-_EVERY = 37  # of so many frames one tells the energies of the channels
+_EVERY = 37  # one frame in so many is used to estimate the energies of the channels
 
 
 class Mixed(NamedTuple):
-    """What came of all blocks."""
+    """The result of mixing and resampling all blocks."""
 
     samples: np.ndarray  # float32 [n] at the spec's rate
     seconds: float  # at the native rate
-    louder: int | None  # the loudest channel, where the channels cancel each other out
+    louder: int | None  # the loudest channel, if the channels cancel each other out
 
 
 def is_silent(samples: np.ndarray) -> bool:
-    """Whether nothing is to be heard in samples [n]."""
+    """Whether samples [n] are inaudible."""
     return not len(samples) or float(max(samples.max(), -samples.min())) < _SILENT
 
 
 def to_mono(samples: np.ndarray, rate: int, spec: AudioSpec) -> np.ndarray:
-    """Samples in memory, [n] or [n, channels] at `rate` Hz, as `decode` would give them.
+    """Convert samples in memory, [n] or [n, channels] at `rate` Hz, as `decode` does.
 
-    Integers count by their full scale. Raises InputError for another shape, kind or rate,
+    Integers are scaled by their full scale. Raises InputError for another shape, kind or rate,
     AudioError for empty or non-finite samples.
     """
     samples = np.asarray(samples)
@@ -73,7 +73,7 @@ def mix_and_resample(
     """One channel, or the mean of all, of (rate in Hz, [frames, channels]) blocks.
 
     The mean is a matrix product: thirty times faster than `mean` on interleaved samples. Raises
-    AudioError beyond `max_s`, and for samples that no sound has.
+    AudioError beyond `max_s`, and for samples that are not finite or absurdly large.
     """
     parts: list[np.ndarray] = []
     stream: soxr.ResampleStream | None = None
@@ -81,7 +81,7 @@ def mix_and_resample(
     energies = np.zeros(_MOST_CHANNELS + 1)  # of each channel; of the mean last
     for rate, block in blocks:
         channels = block.shape[1]
-        with np.errstate(invalid="ignore", over="ignore"):  # what that means is judged below
+        with np.errstate(invalid="ignore", over="ignore"):  # checked below
             if channel is None:
                 mono = block @ np.full(channels, 1 / channels, np.float32)
                 _add_energies(energies, block, mono)
@@ -120,12 +120,12 @@ def _resampler(rate: int, spec: AudioSpec) -> soxr.ResampleStream:
 
 
 def resampled_length(frames: int, rate: int, spec: AudioSpec) -> int:
-    """Samples that soxr makes of `frames` native ones, computed as soxr computes it."""
+    """Number of samples that soxr outputs for `frames` native ones, by soxr's own formula."""
     return int(frames / (rate / spec.sample_rate) + 0.5)
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:
-    """float32 of the same shape; integers by their full scale, as libsndfile does, floats as is."""
+    """float32 of the same shape; integers divided by full scale as in libsndfile, floats as is."""
     if samples.dtype.kind == "f":
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite
             return samples.astype(np.float32, copy=False)

@@ -1,4 +1,4 @@
-"""Boxes of MP4, and the words in iTunes' list of them (ISO 14496-12)."""
+"""Reads the boxes of MP4 (ISO 14496-12), and the tags in iTunes' list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ATOMS = {
 
 
 def boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of the contents of the MP4 boxes between two places, as they state it."""
+    """(name, start, end) of the contents of the MP4 boxes between two offsets, as stated."""
     at = start
     for _ in range(MOST_PARTS):
         head = read_at(file, at, 16)
@@ -49,11 +49,11 @@ def box_at(file: BinaryIO, start: int, end: int, path: str) -> tuple[int, int] |
 
 
 def mp4_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """iTunes' list: a box a name, with a data box for each value."""
+    """iTunes' list: one box per name, with one data box per value."""
     meta = box_at(file, extent.start, extent.end, "moov/udta/meta")
     if meta is None:
         return []
-    is_full = read_at(file, meta[0] + 4, 4) not in (b"hdlr", b"ilst")  # QuickTime's is not
+    is_full = read_at(file, meta[0] + 4, 4) not in (b"hdlr", b"ilst")  # QuickTime's is not full
     ilst = box_at(file, meta[0] + 4 * is_full, meta[1], "ilst")
     pairs = []
     for name, at, end in boxes(file, *ilst) if ilst else ():

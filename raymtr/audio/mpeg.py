@@ -1,10 +1,10 @@
-"""The true length of MP3, MP2 and ADTS AAC files, by counting their frames.
+"""The exact length of MP3, MP2 and ADTS AAC files, by counting their frames.
 
-These files are bare rows of frames: no container states a length, and decoders guess one from the
-first frames or stop at the first damage. An encoder's own count in the first frame is believed
-where it fits the file's size; else walking from header to header (0.4 microseconds a frame, a
-fiftieth of its decoding) tells how many frames there are and how many bytes between them are none.
-Given up: layer I and free-format files, which are no audio here.
+These files are sequences of frames without a container. Nothing states a length; decoders estimate
+it from the first frames, or stop at the first damage. An encoder's count in the first frame is used
+if it fits the file's size. Otherwise the frames are walked from header to header (0.4 microseconds
+per frame, a fiftieth of its decoding), which counts the frames and the bytes of gaps between them.
+Limitation: layer I and free-format files are not audio here.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import BinaryIO, NamedTuple
 
 from raymtr.audio.extent import Extent, id3_length, once, read_at
 
-SLACK_FRAMES = 4  # encoder delay and padding where no LAME tag states them; a concealed frame
+SLACK_FRAMES = 4  # for encoder delay and padding without a LAME tag, and a concealed frame
 
 _HEAD = 1 << 17  # bytes in which the first frame nearly always begins
-_GLANCE = 1 << 14  # of them a scan looks at
-_FURTHER = 1 << 15  # and where none begin at once, its digest
-_SEARCH = 1 << 24  # and in which it must: a cover whose tag states too small a size is before it
-_LONGEST_GAP = 1 << 22  # bytes; behind a longer one nothing is searched
+_GLANCE = 1 << 14  # bytes that a scan searches for it
+_FURTHER = 1 << 15  # bytes that the digest searches if the scan found none
+_SEARCH = 1 << 24  # bytes in which it must begin, after a cover whose tag states too small a size
+_LONGEST_GAP = 1 << 22  # bytes; after a longer gap frames are not searched
 _HOLE = 0.1  # share of a stream
-_CHAIN = 4  # frames that must follow one another to be believed
+_CHAIN = 4  # consecutive frames that are needed to accept a first one
 _ADTS_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 
 
 class _Frames(NamedTuple):
-    """How one stream is cut: `size_at(p)` is the length in bytes of the frame at p, or 0."""
+    """The framing of one stream: `size_at(p)` is the length in bytes of the frame at p, or 0."""
 
     form: str
     size_at: Callable[[int], int]
@@ -39,7 +39,7 @@ class _Frames(NamedTuple):
 
 
 class _Header(NamedTuple):
-    """What a Xing, Info or VBRI header states; 0 where it does not."""
+    """What a Xing, Info or VBRI header states; 0 for what it does not state."""
 
     frames: int
     bytes: int  # of the stream, the frame with the header included
@@ -51,23 +51,23 @@ _NO_HEADER = _Header(0, 0, 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """How long a recording is and how much of it is there."""
+    """The length of a recording and how much of it is present."""
 
     form: str  # "mp3" or "aac"
     seconds: float  # of the whole recording, gaps included
-    missing_s: float  # of it, seconds whose frames are gone
+    missing_s: float  # seconds of it whose frames are missing
     frame_s: float  # seconds in one frame
     first: int  # byte at which the first frame begins
 
 
 def count_frames(read: Callable[[int], bytes], length: int) -> Counted | None:
-    """The length of a stream of `length` bytes, of which `read` gives the first; None for none.
+    """The length of a stream of `length` bytes; `read(n)` returns the first n. None: no frames.
 
-    A Xing, Info or VBRI header counts the frames of the whole recording. If its count of bytes is
-    the stream's, it is believed; else all frames are walked, and where there is no such header, or
-    more frames than it counts, a gap between two rows of frames counts as the audio its bytes would
-    have held. Bytes before the first row and behind the last one are no audio: text, padding, the
-    rest of a cover whose tag states too small a size.
+    A Xing, Info or VBRI header counts the frames of the whole recording. It is trusted if its count
+    of bytes matches the stream. Otherwise all frames are walked. If there is no such header, or
+    there are more frames than it counts, a gap between frames counts as the audio that its bytes
+    would have held. Bytes before the first frame and after the last one are not audio: text,
+    padding, or the rest of a cover whose tag states too small a size.
     """
     head = read(_HEAD)
     found = _first_frame(head, whole=length <= _HEAD)
@@ -93,9 +93,9 @@ def count_frames(read: Callable[[int], bytes], length: int) -> Counted | None:
 
 
 def glance(file: BinaryIO, extent: Extent) -> float | None:
-    """Seconds by an encoder's count of frames, else as if all frames were like the first: a guess.
+    """Estimate the seconds by the encoder's count of frames, else as if all were like the first.
 
-    None where no frames follow one another in the first bytes.
+    None if the first bytes have no consecutive frames.
     """
     found, head = _glanced(file, extent)
     if found is None:
@@ -109,14 +109,14 @@ def glance(file: BinaryIO, extent: Extent) -> float | None:
 
 @once
 def _glanced(file: BinaryIO, extent: Extent) -> tuple[tuple[int, _Frames] | None, bytes]:
-    """The first frame among the first bytes, and these."""
+    """The first frame in the first bytes, and these bytes."""
     length = extent.end - extent.start
     head = read_at(file, extent.start, min(_GLANCE, length))
     return _first_frame(head, whole=length <= _GLANCE), head
 
 
 def first_frame(file: BinaryIO, extent: Extent) -> int | None:
-    """Where in the first bytes of a stream its frames begin: mostly at once."""
+    """Offset in the first bytes of a stream at which its frames begin, mostly 0."""
     found, _ = _glanced(file, extent)
     if found is None or found[0]:
         head = read_at(file, extent.start, min(_FURTHER, extent.end - extent.start))
@@ -125,9 +125,9 @@ def first_frame(file: BinaryIO, extent: Extent) -> int | None:
 
 
 def _walk(data: bytes, first: int, stated: int) -> tuple[int, float]:
-    """(whole frames there are, frames there should be), `stated` being a header's word or 0.
+    """(complete frames present, frames expected); `stated` is a header's count, or 0.
 
-    A frame that leads into a gap is part of it: its own length may be what is damaged.
+    A frame right before a gap counts as part of the gap, because its length may be damaged.
     """
     frames = _frames_at(data, first)
     if frames is None:
@@ -146,7 +146,7 @@ def _walk(data: bytes, first: int, stated: int) -> tuple[int, float]:
         else:
             after = _resync(data, p - before, end, size_at)
             if after == end and not is_hole(data[p:], end):
-                break  # what follows the last row is no audio
+                break  # the bytes after the last frame are not audio
             count, frame_bytes = count - (before > 0), frame_bytes - before
             gap_bytes += after - (p - before)
             p = after
@@ -157,7 +157,7 @@ def _walk(data: bytes, first: int, stated: int) -> tuple[int, float]:
 
 
 def _first_frame(data: bytes, *, whole: bool) -> tuple[int, _Frames] | None:
-    """The first place from which frames follow one another; a `whole` stream may end so soon."""
+    """The first offset with consecutive frames; a `whole` stream may end before _CHAIN of them."""
     p, end = data.find(b"\xff"), len(data) - 6
     while 0 <= p < end:
         frames = _frames_at(data, p)
@@ -181,12 +181,12 @@ def _chain_holds(size_at: Callable[[int], int], p: int, end: int, *, may_end: bo
 
 
 def _tag_length(data: bytes, p: int) -> int:
-    """Bytes of the ID3 tag at `p`, which recordings put in a row have between them; or 0."""
+    """Bytes of the ID3 tag at `p`, or 0; concatenated recordings have tags between them."""
     return 128 if data[p : p + 3] == b"TAG" else id3_length(data[p : p + 10])
 
 
 def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int:
-    """Where after `p` frames follow one another again, or reach the end; else the end."""
+    """The offset after `p` at which frames are consecutive again or reach the end; else the end."""
     limit = min(end - 6, p + _LONGEST_GAP)
     while 0 <= (p := data.find(b"\xff", p + 1)) < limit:
         if _chain_holds(size_at, p, end - 6):
@@ -195,18 +195,18 @@ def _resync(data: bytes, p: int, end: int, size_at: Callable[[int], int]) -> int
 
 
 def is_hole(tail: bytes, whole: int) -> bool:
-    """Whether the last bytes of `whole` ones were never written: zeros alone, and a lot of them.
+    """Whether the last bytes of `whole` ones were never written: only zeros, and many of them.
 
-    Some padding of zeros is left by many writers; a download that has reserved its space is not
-    told from that but by its share.
+    Many writers leave some padding of zeros. Only its share of the file distinguishes an incomplete
+    download into reserved space from such padding.
     """
     return len(tail) > whole * _HOLE and not tail.strip(b"\0")
 
 
 def _xing(frame: bytes) -> _Header:
-    """What the first frame of an MP3 states about all of them; zeros where it does not.
+    """What the first frame of an MP3 states about all frames; zeros if it states nothing.
 
-    Xing and Info: flags, then frames, bytes, a table and a quality, each only if flagged; behind
+    Xing and Info: flags, then frames, bytes, a table and a quality, each only if flagged. After
     them a LAME tag may hold delay and padding in 12 bits each.
     """
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
@@ -226,10 +226,10 @@ def _xing(frame: bytes) -> _Header:
 
 @functools.cache
 def _layer_sizes(kind: int) -> tuple[dict[int, int], int, int]:
-    """Frame sizes of one MPEG kind by its second and third header byte; samples; rate.
+    """Frame sizes of one MPEG kind by the second and third header byte; samples; rate.
 
-    `kind` is those two bytes less the bits that may change from frame to frame: protection,
-    bitrate, padding, private (ISO 11172-3 2.4.1.3, 13818-3). No sizes where there is no such kind.
+    `kind` is these two bytes without the bits that may change from frame to frame: protection,
+    bitrate, padding, private (ISO 11172-3 2.4.1.3, 13818-3). No sizes if there is no such kind.
     """
     version, layer, rate_index = kind >> 11 & 3, kind >> 9 & 3, kind >> 2 & 3
     if kind >> 13 != 7 or version == 1 or layer not in (1, 2) or rate_index == 3:
@@ -250,7 +250,7 @@ def _layer_sizes(kind: int) -> tuple[dict[int, int], int, int]:
 
 
 def _layer_frames(data: bytes, p: int) -> _Frames | None:
-    """MPEG audio of layer II or III, cut as the frame at `p` says."""
+    """The framing of MPEG audio of layer II or III, from the frame header at `p`."""
     sizes, samples, rate = _layer_sizes((data[p + 1] << 8 | data[p + 2]) & 0xFE0C)
     if not sizes:
         return None
@@ -263,7 +263,7 @@ def _layer_frames(data: bytes, p: int) -> _Frames | None:
 
 
 def _adts_frames(data: bytes, p: int) -> _Frames | None:
-    """AAC in ADTS, cut as the frame at `p` says (ISO 13818-7, 6.2)."""
+    """The framing of AAC in ADTS, from the frame header at `p` (ISO 13818-7, 6.2)."""
     kind, rate_index = data[p + 2] & 0xFC, data[p + 2] >> 2 & 15
     if data[p + 1] & 0xF6 != 0xF0 or rate_index >= len(_ADTS_RATES):
         return None

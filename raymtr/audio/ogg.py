@@ -1,9 +1,9 @@
-"""Ogg: pages, what they say about the length of a track, and its comments (RFC 3533, RFC 7845).
+"""Reads Ogg: pages, the length of a track, and its comments (RFC 3533, RFC 7845).
 
-Decoders drop a page whose checksum fails, a second of Opus, and go on; so every checksum is
+A decoder drops a page whose checksum fails (a second of Opus) and continues. So every checksum is
 verified, and a gap in the numbers of the intact pages, or a torn page at the end, means that audio
-is missing. Of a page that fails, the granule position still tells how long the track was at least.
-What live recorders leave is whole: granules that begin late, and no page marked as the last.
+is missing. The granule position of a page that fails still gives a minimum length of the track.
+Files of live recorders count as complete: their granules begin late, and no page is marked last.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from raymtr.audio.id3 import Fields
 from raymtr.audio.mpeg import is_hole
 
 _HEADER = struct.Struct("<5xBqII4xB")
-_LONGEST_PAGE_S = 60  # beyond that a damaged page's word is damaged too
-_MOST_DAMAGED = 100  # pages, then the walk ends: bytes made to look like pages cost no minutes
-_MOST_HEADERS = 1 << 25  # bytes of header packets: a cover may stand among the comments
+_LONGEST_PAGE_S = 60  # beyond that the granule of a damaged page is damaged too
+_MOST_DAMAGED = 100  # pages, then the walk ends, so that forged pages do not take minutes
+_MOST_HEADERS = 1 << 25  # bytes of header packets: the comments may contain a cover
 _BIGGEST_PAGE = 27 + 255 + 255 * 255
 _LONGEST_PACKET = 8192  # samples, of Vorbis
 _USUAL_PAGE = 16 << 10
 _REVERSED = bytes(int(f"{i:08b}"[::-1], 2) for i in range(256))
-_LATE_S = 0.05  # an earlier beginning is the estimate's error
+_LATE_S = 0.05  # an estimated start before that counts as 0, within the estimate's error
 
 
 class Page(NamedTuple):
-    """One page; its audio, packets cut up, is `body`."""
+    """One page; `body` is its audio, segments of packets."""
 
     serial: int
     number: int
@@ -39,15 +39,15 @@ class Page(NamedTuple):
     begins: bool
     ends: bool
     intact: bool
-    packets: int  # that end in it
+    packets: int  # number of packets that end in it
     body: bytes
 
 
 @dataclass
 class Stream:
-    """One logical stream while its pages go by."""
+    """The state of one logical stream while its pages are read."""
 
-    rate: int  # granules a second
+    rate: int  # granules per second
     skip: int  # granules before the first sample
     number: int  # of the last intact page
     granule: int = 0
@@ -56,7 +56,7 @@ class Stream:
     start: int | None = None  # granule at which the audio begins, once it is known
 
     def add(self, page: Page) -> None:
-        """Take note of the next page."""
+        """Update the state with the next page."""
         if page.intact or page.granule - self.granule < _LONGEST_PAGE_S * self.rate:
             self._locate(page)
             self.granule = max(self.granule, page.granule)
@@ -65,7 +65,7 @@ class Stream:
             self.number = page.number
 
     def _locate(self, page: Page) -> None:
-        """The first page's length is that of as many packets of the second."""
+        """Find the start: the packets of the first page are as long as those of the second."""
         if page.granule <= 0 or self.start is not None:
             return
         if self.first is None:
@@ -74,7 +74,7 @@ class Stream:
                 return
         granule, packets = self.first
         each = (page.granule - granule) / max(page.packets, 1)
-        if page.ends:  # its granule may be cut to the length of the track
+        if page.ends:  # its granule may be trimmed to the length of the track
             each = _LONGEST_PACKET
         begins = round(granule - packets * each)
         self.start = begins if begins > _LATE_S * self.rate else 0
@@ -86,9 +86,9 @@ class Stream:
 
 
 def walk(data: bytes) -> tuple[list[Stream], bool]:
-    """The chained streams in `data`, and whether it ends within a page, or in a hole."""
+    """The chained streams in `data`, and whether it ends inside a page, or in a hole."""
     streams: list[Stream] = []
-    current: dict[int, Stream] = {}  # by serial, which the same file twice has twice
+    current: dict[int, Stream] = {}  # by serial, which a file chained to itself repeats
     page, end = None, 0
     for page, end in pages(data):  # noqa: B007
         if page.begins and page.intact and (clock := _clock(page.body)):
@@ -101,9 +101,9 @@ def walk(data: bytes) -> tuple[list[Stream], bool]:
 
 
 def pages(data: bytes, *, verified: bool = True) -> Iterator[tuple[Page, int]]:
-    """The pages, and where each ends; behind a damaged one the next is searched (RFC 3533, 6).
+    """The pages, and where each ends; after a damaged page the next is searched (RFC 3533, 6).
 
-    Without `verified` their checksums are believed, which costs a tenth.
+    Without `verified` checksums are not computed, which takes a tenth of the time.
     """
     p, damaged = data.find(b"OggS"), 0
     while 0 <= p <= len(data) - 27 and damaged < _MOST_DAMAGED:
@@ -114,7 +114,7 @@ def pages(data: bytes, *, verified: bool = True) -> Iterator[tuple[Page, int]]:
 
 
 def _page_at(data: bytes, p: int, *, verified: bool) -> tuple[Page, int]:
-    """The page whose header stands at `p`, and where it ends."""
+    """The page whose header is at `p`, and where it ends."""
     flags, granule, serial, number, segments = _HEADER.unpack_from(data, p)
     body = p + 27 + segments
     lacing = data[p + 27 : body]
@@ -136,9 +136,9 @@ def _page_at(data: bytes, p: int, *, verified: bool) -> tuple[Page, int]:
 
 
 def glance(file: BinaryIO, extent: Extent) -> float | None:
-    """Seconds by the first pages and the last one; None where they are not of one stream.
+    """Estimate the seconds from the first pages and the last; None if they differ in stream.
 
-    A guess: what lies between is not read, so links of a chain are not seen.
+    The pages between are not read, so chained streams are not seen.
     """
     begun, stream = None, None
     for page, _ in pages(read_at(file, extent.start, _BIGGEST_PAGE), verified=False):
@@ -156,7 +156,7 @@ def glance(file: BinaryIO, extent: Extent) -> float | None:
 
 
 def page_from(file: BinaryIO, offset: int, end: int) -> bytes:
-    """The body of the first page that begins at `offset` or behind it, cut at `end`."""
+    """The body of the first page that begins at or after `offset`, cut at `end`."""
     for most in (2 * _USUAL_PAGE, 2 * _BIGGEST_PAGE):
         data = read_at(file, offset, min(most, end - offset))
         at = data.find(b"OggS")
@@ -220,12 +220,12 @@ def _header_packets(first: bytes) -> int:
     if first.startswith(b"\x01vorbis"):
         return 3
     if first.startswith(b"\x7fFLAC"):
-        return 1 + (int.from_bytes(first[7:9], "big") or 1)  # 0: it does not tell
+        return 1 + (int.from_bytes(first[7:9], "big") or 1)  # 0: not stated
     return 2
 
 
 def ogg_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
-    """The comments of the first audio stream: its second packet, behind the codec's magic."""
+    """The comments of the first audio stream: its second packet, after the codec's magic."""
     packets, _ = read_headers(file, extent)
     if len(packets) < 2:
         return []
@@ -242,7 +242,7 @@ def ogg_fields(file: BinaryIO, extent: Extent) -> list[Fields]:
 
 
 def _clock(packet: bytes) -> tuple[int, int] | None:
-    """Granules a second and granules to skip, from a codec's first packet; None for no audio."""
+    """Granules per second and granules to skip, from a codec's first packet; None for no audio."""
     packet, rate, skip = packet.ljust(64, b"\0"), 0, 0
     if packet.startswith(b"\x01vorbis"):
         rate = struct.unpack_from("<I", packet, 12)[0]
@@ -258,8 +258,8 @@ def _clock(packet: bytes) -> tuple[int, int] | None:
 def _checksum(page: bytes) -> bytes:
     """The checksum of a page as its header should hold it.
 
-    Ogg runs the polynomial of zlib's CRC-32 from the other end, from zero and without inverting:
-    reversing the bits of each byte, and of the result, makes zlib's C loop compute it.
+    Ogg's CRC-32 has zlib's polynomial in the other bit order, starts at zero and does not invert.
+    Reversing the bits of each byte, and of the result, lets zlib's C loop compute it.
     """
     blank = page[:22] + bytes(4) + page[26:]
     crc = zlib.crc32(blank.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF

@@ -1,12 +1,12 @@
-"""What an audio file's own bytes say about its length, before any decoder is asked.
+"""The length that an audio file's own bytes state, without a decoder.
 
-Decoders return half a damaged file without a word, so `audio` needs a second opinion. Headers are
-read here by hand, because a decoder's own header figure already hides the damage: libsndfile cuts
-a torn WAV's length to fit, and guesses that of a VBR MP3 from its first frames.
+Decoders silently return half of a damaged file, so the decoded length needs an independent check.
+Headers are parsed here, because a decoder's figure already hides the damage: libsndfile shortens
+the length of a torn WAV to fit, and estimates that of a VBR MP3 from its first frames.
 
-There are two questions. `Stated` is what a decode has to reach: MP3, ADTS and Ogg files are read
-whole for it and walked frame by frame or page by page (half a millisecond for 30 s). The guess of
-a scan reads heads and ends only, and is corrected by the length that is decoded.
+There are two results. `Stated` is the length that a decode must reach: MP3, ADTS and Ogg files are
+read whole for it, frame by frame or page by page (0.5 ms for 30 s). The estimate of a scan reads
+only the beginning and end of a file; the decoded length later corrects it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from raymtr.audio import mpeg, ogg
 from raymtr.audio.extent import Extent, once, read_at
 from raymtr.audio.mp4 import box_at, boxes
 
-SLACK_S = 0.05  # a decode may be this much short of the stated length
-LATE_SLACK_S = 0.5  # or this much of one that is counted from an estimated beginning
+SLACK_S = 0.05  # a decode may be this much shorter than the stated length
+LATE_SLACK_S = 0.5  # the same for a length that is counted from an estimated start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class Stated:
     seconds: float | None = None  # None: ask the decoder's header, then multiply by `stretch`
     slack_s: float = SLACK_S
     stretch: float = 1.0  # stated over present bytes of the data chunk
-    timed: bool = True  # whether the times of decoded frames tell of gaps
-    missing: str = ""  # why the file cannot be whole, where that is known already
+    timed: bool = True  # whether the timestamps of decoded frames show gaps
+    missing: str = ""  # why the file cannot be complete, if that is known already
     encrypted: bool = False
-    start: int | None = None  # first byte a decoder should see; None: that of the container
+    start: int | None = None  # first byte to pass to a decoder; None: that of the container
 
 
 def nothing(file: BinaryIO, extent: Extent) -> Stated:
-    """Of a format that only its decoder knows the length of."""
+    """For formats whose length only the decoder knows."""
     return Stated()
 
 
@@ -53,11 +53,11 @@ _CHUNKS: dict[str, tuple[int, str, int, bool]] = {
     "w64": (40, "<16sQ", 8, True),
     "dsf": (28, "<4sQ", 1, True),
 }
-_MAX_CHUNKS = 1000  # a file of zeros is not a million empty chunks
-# From here on a size that the file does not hold is none, but the most that a writer had counted on
-# and never came back to correct: about 2^31 or 2^32, less what its header takes, or 2,000,000,000.
+_MAX_CHUNKS = 1000  # so that a file of zeros is not read as a million empty chunks
+# A stated size from here on that exceeds the file is not a real size. It is a placeholder that a
+# writer never corrected: about 2^31 or 2^32, less its header, or 2,000,000,000.
 _OPEN = 0x7000_0000
-_PCM = (1, 3, 0xFFFE)  # whole numbers, floats, or which of them stands further on
+_PCM = (1, 3, 0xFFFE)  # integers, floats, or extensible (the kind follows later in the chunk)
 
 
 def _walk_chunks(file: BinaryIO, extent: Extent, kind: str) -> Iterator[tuple[bytes, int, int]]:
@@ -77,10 +77,10 @@ def _walk_chunks(file: BinaryIO, extent: Extent, kind: str) -> Iterator[tuple[by
 
 @once
 def find_samples(file: BinaryIO, extent: Extent, kind: str) -> tuple[int, int, int] | None:
-    """Start, present and stated size of the chunk of samples; None where there is none."""
+    """Start, present size and stated size of the chunk of samples; None if there is none."""
     long_size = 0
     for name, at, stated in _walk_chunks(file, extent, kind):
-        if name == b"ds64":  # RF64 keeps the long size of its data chunk here (EBU 3306)
+        if name == b"ds64":  # RF64 stores the 64-bit size of its data chunk here (EBU 3306)
             long_size = struct.unpack("<Q", read_at(file, at + 8, 8).ljust(8, b"\0"))[0]
         if name[:4] in (b"data", b"SSND"):
             if long_size and stated == 0xFFFFFFFF:
@@ -101,7 +101,7 @@ def chunked(kind: str, file: BinaryIO, extent: Extent) -> Stated:
 
 
 def au(file: BinaryIO, extent: Extent) -> Stated:
-    """The size in the header of Sun's format."""
+    """Compare the size in the header of Sun's format with the bytes that follow it."""
     offset, stated = struct.unpack(">II", read_at(file, extent.start + 4, 8).ljust(8, b"\0"))
     return Stated(stretch=_stretch(stated, extent.end - extent.start - offset))
 
@@ -111,12 +111,12 @@ def _is_open(stated: int) -> bool:
 
 
 def _stretch(stated: int, present: int) -> float:
-    """Stated over present bytes; 1 where a streaming writer left the size open."""
+    """Stated over present bytes; 1 if a streaming writer left the size open."""
     return 1.0 if stated <= present or _is_open(stated) else stated / max(present, 1)
 
 
 def wav_seconds(file: BinaryIO, extent: Extent) -> float | None:
-    """Bytes of samples over bytes a second of the chunk `fmt `, which only of PCM are true."""
+    """Bytes of samples over bytes per second of the chunk `fmt `, which are exact only for PCM."""
     rate = 0
     for name, at, _ in _walk_chunks(file, extent, "wav"):
         if name == b"fmt ":
@@ -130,7 +130,7 @@ def wav_seconds(file: BinaryIO, extent: Extent) -> float | None:
 
 
 def aiff_seconds(file: BinaryIO, extent: Extent) -> float | None:
-    """Frames over the rate, an 80-bit float, of the chunk COMM."""
+    """Frames over the rate, an 80-bit float, from the chunk COMM."""
     for name, at, _ in _walk_chunks(file, extent, "aiff"):
         if name == b"COMM":
             comm = read_at(file, at, 18).ljust(18, b"\0")
@@ -177,7 +177,7 @@ def asf(file: BinaryIO, extent: Extent) -> Stated:
     play, _, preroll, flags = struct.unpack_from("<QQQI", head, p + 64)
     seconds = play / 1e7 - preroll / 1e3
     is_live = flags & 1 or seconds <= 0
-    # A WMA decoder keeps back up to a frame at either end, 46 ms each.
+    # A WMA decoder omits up to a frame at either end, 46 ms each.
     return Stated(seconds=None if is_live else seconds, slack_s=0.1, encrypted=encrypted)
 
 
@@ -185,7 +185,7 @@ _CIPHERS = (b"drms", b"drmi", b"enca", b"encv", b"aavd")  # sample entries that 
 
 
 def mov(file: BinaryIO, extent: Extent) -> Stated:
-    """Walk the top-level boxes: without `moov` nothing can be decoded, nor the length be known."""
+    """Walk the top-level boxes; without `moov` neither decoding nor the length is possible."""
     stop = extent.start
     for name, _, end in boxes(file, extent.start, extent.end):
         stop = end
@@ -197,13 +197,13 @@ def mov(file: BinaryIO, extent: Extent) -> Stated:
 
 
 def _encrypted(file: BinaryIO, extent: Extent) -> bool:
-    """Whether all sound is described by sample entries that need a key."""
+    """Whether all audio tracks have sample entries that need a key."""
     kinds = [entry for entry in _sample_entries(file, extent) if entry]
     return bool(kinds) and all(kind in _CIPHERS for kind in kinds)
 
 
 def _sample_entries(file: BinaryIO, extent: Extent) -> Iterator[bytes]:
-    """The kind of each track of sound."""
+    """The type of the sample entry of each audio track."""
     moov = box_at(file, extent.start, extent.end, "moov")
     for name, start, end in boxes(file, *moov) if moov else ():
         media = box_at(file, start, end, "mdia") if name == b"trak" else None
@@ -214,7 +214,7 @@ def _sample_entries(file: BinaryIO, extent: Extent) -> Iterator[bytes]:
 
 
 def mov_seconds(file: BinaryIO, extent: Extent) -> float | None:
-    """The movie's duration, or that of its fragments where the header has none (ISO 14496-12)."""
+    """The movie's duration, or that of its fragments if the header has none (ISO 14496-12)."""
     moov = box_at(file, extent.start, extent.end, "moov")
     header = box_at(file, *moov, "mvhd") if moov else None
     if moov is None or header is None:
@@ -230,7 +230,7 @@ def mov_seconds(file: BinaryIO, extent: Extent) -> float | None:
 
 
 def mpeg_frames(file: BinaryIO, extent: Extent) -> Stated | None:
-    """The frames counted. Half a file without a Xing header is simply a shorter whole file."""
+    """The length by counting frames; half a file without a Xing header looks like a whole file."""
     length = extent.end - extent.start
     counted = mpeg.count_frames(
         lambda count: read_at(file, extent.start, min(count, length)), length
@@ -238,7 +238,7 @@ def mpeg_frames(file: BinaryIO, extent: Extent) -> Stated | None:
     if counted is None:
         return None
     slack_s = mpeg.SLACK_FRAMES * counted.frame_s
-    # MPEG decoders know ID3v2 in front, and find their way in a file best that is left as it is.
+    # MPEG decoders skip a leading ID3v2 tag themselves, and work best on the unchanged file.
     only_id3 = all(tag.kind == "id3v2" for tag in extent.tags if tag.start < extent.start)
     missing = f"{counted.missing_s:.2f} s of frames are missing or damaged"
     return Stated(
@@ -251,7 +251,7 @@ def mpeg_frames(file: BinaryIO, extent: Extent) -> Stated | None:
 
 
 def ogg_pages(file: BinaryIO, extent: Extent) -> Stated:
-    """Sum, over chained streams, from the first granule to the last over the clock."""
+    """The sum of the lengths of chained streams: first to last granule, over the clock rate."""
     streams, torn = ogg.walk(read_at(file, extent.start, extent.end - extent.start))
     missing = ""
     if any(stream.gaps for stream in streams):
@@ -259,6 +259,6 @@ def ogg_pages(file: BinaryIO, extent: Extent) -> Stated:
     elif torn and streams:
         missing = "the last page is cut off, so expected is the least it can be"
     seconds = sum(stream.seconds for stream in streams) or None
-    late = any(stream.start for stream in streams)  # where such a stream begins is estimated
+    late = any(stream.start for stream in streams)  # the start of such a stream is estimated
     slack_s = LATE_SLACK_S if late else SLACK_S
     return Stated(seconds=seconds, missing=missing, slack_s=slack_s, timed=not late)

@@ -1,9 +1,10 @@
-"""A track's bytes as one seekable file, from wherever they are; and the error of a bad track.
+"""Opens a track's bytes as a seekable file, from any source; defines the error of a bad track.
 
-A local file is opened by path once and never by a decoder, so neither its name nor its suffix can
-mislead one. What lies in an object store is read once, whole. Only regular files are opened: a
-folder, a socket or a FIFO in a folder of music must not hang a job. Given up: streaming from an
-object store, and memory mapping, because a file that shrinks meanwhile would kill the process.
+A local file is opened by path once, and never by a decoder, so neither its name nor its suffix can
+mislead a decoder. A file in an object store is read once, as a whole. Only regular files are
+opened: a folder, a socket or a FIFO in a music folder must not hang a job. Limitations: there is no
+streaming from an object store, and no memory mapping, because a file that shrinks while it is
+mapped would kill the process.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import BinaryIO
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 
-Source = str | bytes | os.PathLike[str]  # a local path or a URI; or the bytes of a file
+Source = str | bytes | os.PathLike[str]  # a local path, a URI, or the bytes of a file
 
 
 class AudioError(Exception):
-    """A file that gives no samples. `code` is stable, `reason` is a sentence for a person.
+    """A file without usable samples. `code` is stable; `reason` is a message for people.
 
-    Codes: missing, unreadable, unreachable (a store that does not answer), too_large (before
-    reading); empty, not_audio, encrypted, too_long, truncated (shorter than it states), bad_samples
-    (NaN, infinite or absurd values), silent.
+    Codes: missing, unreadable, unreachable (a store that does not answer), too_large (checked
+    before reading); empty, not_audio, encrypted, too_long, truncated (shorter than it states),
+    bad_samples (NaN, infinite or absurd values), silent.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -39,7 +40,7 @@ class AudioError(Exception):
 
 @contextlib.contextmanager
 def opened(source: Source, max_mb: float | None = None) -> Iterator[BinaryIO]:
-    """The source as a seekable file; every way in which it cannot be read is an AudioError."""
+    """The source as a seekable file. Every failure to read it raises an AudioError."""
     source = os.fspath(source)
     try:
         with _open(source, max_mb) as file:
@@ -51,9 +52,9 @@ def opened(source: Source, max_mb: float | None = None) -> Iterator[BinaryIO]:
         away = isinstance(source, str) and storage.is_remote(source)
         code = "unreachable" if away else "unreadable"
         raise AudioError(code, f"cannot read {what}: {error.strerror or error}") from error
-    except UnusableError as error:  # one bucket that is away is a bad row, not a dead job
+    except UnusableError as error:  # an unreachable bucket is a bad row, it must not stop the job
         raise AudioError("unreachable", str(error)) from error
-    except InputError as error:  # a URI of an unknown kind is a bad row, not a dead job
+    except InputError as error:  # an unknown kind of URI is a bad row, it must not stop the job
         raise AudioError("unreadable", str(error)) from error
 
 
@@ -62,7 +63,7 @@ def _open(source: str | bytes, max_mb: float | None) -> BinaryIO:
         _check_size(len(source), max_mb)
         return io.BytesIO(source)
     if storage.is_remote(source):
-        if max_mb is not None:  # one small request spares a large one
+        if max_mb is not None:  # a small request may avoid a large one
             filesystem, path = storage.open_filesystem(source)
             _check_size(filesystem.get_file_info(path).size or 0, max_mb)
         data = storage.read_bytes(source)
@@ -70,8 +71,8 @@ def _open(source: str | bytes, max_mb: float | None) -> BinaryIO:
         return io.BytesIO(data)
     path = storage.local_path(source)
     try:
-        info = os.stat(path)  # before opening: a FIFO would wait for its writer
-    except ValueError as error:  # a NUL, or a character no file name can hold
+        info = os.stat(path)  # before opening, because opening a FIFO waits for its writer
+    except ValueError as error:  # a NUL, or a character that no file name can have
         raise AudioError("missing", f"there is no file {source!r}") from error
     if not stat.S_ISREG(info.st_mode):
         raise AudioError("not_audio", f"{source!r} is no regular file")

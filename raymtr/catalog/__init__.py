@@ -1,1 +1,1 @@
-"""Raw datasets and folders become one catalog of tracks."""
+"""Turns folders, manifests and datasets into one catalog of tracks."""

@@ -1,9 +1,9 @@
-"""The tracks of a new scan and those of the one before: which are the same.
+"""Matches the tracks of a new scan with those of the previous one, so that ids stay stable.
 
-An id is made of a path when a file is seen first; from then on it is the sound's. Captions, vectors
-and other people's lists hang on it, so a file that was moved or renamed keeps it, and a new file
-never gets the id that another one had. The sound is known by the digest of the coded audio;
-catalogs of older scans have none, there the size and the time of change stand for it.
+The first scan of a file derives its id from the path. From then on the id belongs to the audio.
+Captions, vectors and external lists refer to it. So a file that was moved or renamed keeps its id,
+and a new file never gets the id of another one. The digest of the coded audio identifies the audio.
+Catalogs of older scans have no digest; for them size and modification time are used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 def keep_ids(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
-    """`tracks` of a folder, ids by path, with the ids that the catalog `before` had for them."""
+    """`tracks` of a folder, whose ids come from paths, with the ids they have in `before`."""
     if before is None or not len(before):
         return tracks
     was, rows = _rows(before), _rows(tracks)
@@ -42,7 +42,7 @@ def keep_ids(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
 
 
 def _match(rows: list[Row], was: list[Row]) -> dict[int, str]:
-    """Place of a new row -> the id it had."""
+    """Index of a new row -> the id it had before."""
     by_uri = {row["uri"]: row for row in was if row["uri"]}
     by_id = {row["track_id"]: row for row in was}
     elsewhere: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -58,26 +58,26 @@ def _match(rows: list[Row], was: list[Row]) -> dict[int, str]:
             found[place] = row["track_id"]
             taken.add(row["track_id"])
 
-    for place, row in enumerate(rows):  # where it was, as it was
+    for place, row in enumerate(rows):  # same place, same audio
         for old in (by_uri.get(row["uri"]), by_id.get(row["track_id"])):
             if old is not None and is_same_sound(old, row) is not False and _at_home(old, row):
                 take(place, old)
-    for place, row in enumerate(rows):  # somewhere else, as it was; rather of the same name
+    for place, row in enumerate(rows):  # other place, same audio; prefers the same file name
         if place in found:
             continue
         moved = [old for key in _sounds(row) for old in elsewhere[key]]
         moved = [old for old in moved if old["track_id"] not in taken and is_same_sound(old, row)]
-        if not row["audio_digest"]:  # size and time alone could be another's that is still there
+        if not row["audio_digest"]:  # size and time alone may match a file that is still there
             moved = [old for old in moved if old["uri"] not in here]
         take(place, min(moved, key=lambda old: _name(old) != _name(row), default=None))
-    for place, row in enumerate(rows):  # where it was, another sound
+    for place, row in enumerate(rows):  # same place, other audio
         old = by_uri.get(row["uri"]) or by_id.get(row["track_id"])
         take(place, old if old and _at_home(old, row) else None)
     return found
 
 
 def _at_home(old: Row, row: Row) -> bool:
-    """Whether both stand in one place, of a folder that may have moved as a whole."""
+    """Whether both are in the same place, relative to a folder that may have moved as a whole."""
     return old["uri"] == row["uri"] or (
         old["track_id"] == row["track_id"] and _name(old) == _name(row)
     )
@@ -88,14 +88,14 @@ def _name(row: Row) -> str:
 
 
 def _sounds(row: Row) -> list[tuple[str, str]]:
-    """Under what a row is looked for elsewhere."""
+    """The keys by which a row is looked up in other places."""
     return [(kind, row[kind]) for kind in ("audio_digest", "file_version") if row[kind]]
 
 
 def is_same_sound(old: Row, row: Row) -> bool | None:
-    """By digests, else by versions; None where neither is known of both."""
+    """Compare digests, else file versions; None if neither is known for both."""
     was, now = old["audio_digest"], row["audio_digest"]
-    if was and now and was.partition("-")[0] == now.partition("-")[0]:  # made by one rule
+    if was and now and was.partition("-")[0] == now.partition("-")[0]:  # same digest version
         return bool(was == now)
     if old["file_version"] and row["file_version"]:
         return bool(old["file_version"] == row["file_version"])
@@ -103,7 +103,7 @@ def is_same_sound(old: Row, row: Row) -> bool | None:
 
 
 def count_changes(tracks: pa.Table, before: pa.Table | None) -> dict[str, int]:
-    """What became of the files: new, changed, retagged, moved, gone; and sounds that stand twice.
+    """Counts of files: new, changed, retagged, moved, gone; and copies of the same audio.
 
     A file that was moved and retagged counts as moved.
     """

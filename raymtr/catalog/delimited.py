@@ -1,8 +1,8 @@
-"""CSV and TSV: rows of text.
+"""Reads CSV and TSV files as rows of text.
 
-CSV follows RFC 4180. TSV does not quote, as most published tables: a quote is a letter, but a
-cell wholly in quotes loses them. Cells of both stay text, so that id 00123 keeps its zeros. What
-was given up: other separators and encodings are refused with the cure, never guessed.
+CSV follows RFC 4180. TSV has no quoting, as in most published tables: a quote is an ordinary
+character, but a cell entirely in quotes loses them. Cells of both stay text, so that id 00123 keeps
+its zeros. Limitation: other separators and encodings are never guessed; the error names the cure.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from raymtr import storage
 from raymtr.catalog.rows import Rows, explain_bytes, open_text, refuse_twice
 from raymtr.errors import InputError
 
-LONGEST_ROW = 32 << 20  # bytes of one CSV row; more is a quote that never closes
+LONGEST_ROW = 32 << 20  # bytes of one CSV row; a longer one has a quote that never closes
 OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}
 
 
 def read_delimited(uri: str, *, tabs: bool) -> Rows:
-    """The rows of the file at `uri`, all of text. Raises InputError naming the line at fault."""
+    """The rows of the file at `uri`, all as text. Raises InputError that names the faulty line."""
     filesystem, path = storage.open_filesystem(uri)
     header = next(_python_rows(uri, tabs=tabs), (1, []))[1]
     names = [name.strip() for name in header]
@@ -61,7 +61,7 @@ def read_delimited(uri: str, *, tabs: bool) -> Rows:
 
 
 def _refuse_other_separator(uri: str, names: list[str], *, tabs: bool) -> None:
-    """Raise InputError where a header of one cell holds what separates cells elsewhere."""
+    """Raise InputError if a header of one cell contains the separator of another format."""
     seen = next((sign for sign in OTHER_SEPARATORS if len(names) == 1 and sign in names[0]), None)
     if seen:
         wanted = "tabs" if tabs else "commas"
@@ -72,7 +72,7 @@ def _refuse_other_separator(uri: str, names: list[str], *, tabs: bool) -> None:
 
 
 def _ends_quoted(uri: str, table: pa.Table) -> bool:
-    """Whether the last row swallowed the rest of the file; Arrow takes an open quote for closed."""
+    """Whether an open quote made the rest of the file one cell; Arrow treats it as closed."""
     last = table.slice(max(len(table) - 1, 0)).to_pylist()
     many_lines = any("\n" in cell for row in last for cell in row.values())
     return many_lines and storage.read_bytes(uri).count(b'"') % 2 == 1
@@ -87,7 +87,7 @@ def _unquoted(cells: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _python_rows(uri: str, *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
-    """(first line, cells) of every row that is not blank, header first."""
+    """(first line, cells) of all rows that are not blank, header first."""
     with open_text(uri) as text:
         reader = csv.reader(
             text,
@@ -97,7 +97,7 @@ def _python_rows(uri: str, *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
         line = 1
         csv.field_size_limit(
             LONGEST_ROW
-        )  # of the process; 131,072 by default, and lyrics have more
+        )  # for the whole process; the default is 131,072, and lyrics can be longer
         try:
             for row in reader:
                 if row:
@@ -112,7 +112,7 @@ def _python_rows(uri: str, *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
 
 
 def _explain_delimited(uri: str, *, tabs: bool, width: int, error: pa.ArrowInvalid) -> NoReturn:
-    """Raise InputError for the first row that is too short, too long or not UTF-8."""
+    """Raise InputError for the first row that has too few or too many cells or is not UTF-8."""
     for line, row in _python_rows(uri, tabs=tabs):
         if len(row) != width:
             cure = "" if tabs else "; put cells that hold a comma in double quotes"

@@ -1,11 +1,12 @@
-"""What an audio file says about itself: title, artists, album, year, seconds, genres.
+"""Reads the tags of audio files: title, artists, album, year, seconds, genres.
 
-Nothing is decoded, and a file without readable tags is still a track, by its name: whether it is
-music is for the decoder to say. Only a file with nothing in it, or that cannot be opened, becomes
-an error row. How each format keeps its words is `raymtr.audio`'s matter; which of them are a
-track's title or year, and which are none, is decided here, as the players that people use do it.
+Nothing is decoded. A file without readable tags is still a track, titled by its file name; the
+decoder later decides whether it is audio. Only a file that is empty or cannot be opened becomes an
+error row. `raymtr.audio` reads the tags of each format. This file decides which of them are a
+track's title or year, and which are not, as common players do.
 
-Files are opened from threads: most of the time goes into waiting for disks and object stores.
+Files are opened from threads, because most of the time is spent waiting for disks and object
+stores.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ TAGGED = pa.schema(
     ]
 )
 READERS = 16  # threads
-AT_ONCE = 8  # files that a thread is given: handing over one costs as much as half of its reading
-FEWEST_BYTES = 10  # a second of audio has more, silence in FLAC included; else its header lies
+AT_ONCE = 8  # files per task of a thread: one task costs half as much as reading a file
+FEWEST_BYTES = 10  # a second of audio has more, even silence in FLAC; else the header is wrong
 
 Words = list[dict[str, list[str]]]  # of each tag of a file, the most trusted first
 
-# Names a fact goes by, the one that players show first.
+# Tag names of each fact, the one that players show first.
 _TITLE = ("TITLE",)
 _ARTIST = ("ARTIST", "ALBUMARTIST", "ALBUM ARTIST", "ALBUM_ARTIST", "PERFORMER")
 _ARTISTS = ("ARTISTS",)
@@ -49,15 +50,15 @@ _GENRE = ("GENRE",)
 _YEAR = re.compile(r"(?<!\d)([12]\d{3})(?:\d{4})?(?!\d)")  # 1999, 1999-05-01, 05/1999, 19990501
 _GENRE_ENDS = re.compile(r"[;|\x00]")
 _GENRE_PARTS = re.compile(r"[/,]")
-# Genres that hold what elsewhere parts two: Apple's, and Discogs' "Folk, World, & Country".
+# Genres that contain a separator: Apple's, and Discogs' "Folk, World, & Country".
 _ONE_GENRE = re.compile(r"singer\s*/\s*songwriter|.*,\s*(?:&|and)\s.*", re.IGNORECASE)
 
 
 def read_tags(files: pa.Table) -> pa.Table:
-    """`files` (track_id, uri, title by the name) as tracks, in their order.
+    """`files` (track_id, uri, title from the file name) as tracks, in the same order.
 
-    Three columns more: `named_by_tag` says whether the title is not the file's name; `code` and
-    `reason` are null but where a file is empty or unreadable.
+    Three more columns: `named_by_tag` says whether the title comes from a tag and not from the file
+    name; `code` and `reason` are null unless a file is empty or unreadable.
     """
     listed = files.to_pylist()
     some = [listed[start : start + AT_ONCE] for start in range(0, len(listed), AT_ONCE)]
@@ -67,7 +68,7 @@ def read_tags(files: pa.Table) -> pa.Table:
 
 
 def digests_of(uris: Iterable[str]) -> Iterator[str | None]:
-    """The digest of each local or remote file's sound; None where it cannot be had."""
+    """The audio digest of each local or remote file; None if it cannot be read."""
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(_digest, uris)
 
@@ -109,9 +110,9 @@ def _digest(uri: str) -> str | None:
 
 
 def _open(uri: str) -> tuple[BinaryIO, int, str | None]:
-    """The file at `uri`, its bytes and its version, which of an object store is not asked.
+    """The file at `uri`, its size in bytes, and its version (None for an object store).
 
-    Raises OSError; a pipe would block, so it is refused.
+    Raises OSError. A pipe is refused, because it would block.
     """
     if storage.is_remote(uri):
         filesystem, path = storage.open_filesystem(uri)
@@ -125,12 +126,15 @@ def _open(uri: str) -> tuple[BinaryIO, int, str | None]:
 
 
 def version_of(status: os.stat_result) -> str:
-    """What a local file's content is told by: a moved folder keeps it, a replaced file does not."""
+    """The version of a local file: its size and modification time, without its path.
+
+    Moving a folder keeps it; replacing a file changes it.
+    """
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 def read_words(words: Words) -> dict[str, Any]:
-    """The columns of a track that the tags of a file give; null what they do not."""
+    """The columns of a track from the tags of a file; missing ones are null."""
     shown = _values(words, _ARTIST)
     listed = _values(words, _ARTISTS)
     artists = [name for text in listed or shown for name in split_artists(text)]
@@ -146,9 +150,9 @@ def read_words(words: Words) -> dict[str, Any]:
 
 
 def _values(words: Words, names: Iterable[str]) -> list[str]:
-    """The values of the first of these names that any tag has, of the most trusted that has it.
+    """The values of the first of `names` that any tag has, from the most trusted tag that has it.
 
-    A value of question marks is what a writer left who had no letters for it.
+    Values of question marks alone are ignored: their writer could not encode the text.
     """
     for name in names:
         for fields in words:
@@ -161,13 +165,13 @@ def _values(words: Words, names: Iterable[str]) -> list[str]:
 
 
 def _year(words: Words) -> int | None:
-    """The first that can be one, in the order of _DATES: `0000` and `'69` are none."""
+    """The first valid year, in the order of _DATES; `0000` and `'69` are not valid."""
     texts = (text for name in _DATES for fields in words for text in fields.get(name, ()))
     return next((int(found[1]) for text in texts if (found := _YEAR.search(text))), None)
 
 
 def _genres(texts: Iterable[str]) -> list[str] | None:
-    """Genres apart (`Rock; Pop/Rap`), in their order, none twice but for case."""
+    """Genres split apart (`Rock; Pop/Rap`), in order, without repetitions, ignoring case."""
     genres: dict[str, str] = {}
     for text in texts:
         for part in _GENRE_ENDS.split(text):

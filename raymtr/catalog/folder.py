@@ -1,13 +1,13 @@
-"""A folder of audio files -> the list of its tracks-to-be, each with an id and a title.
+"""Lists the audio files of a folder, each with an id and a title.
 
-An id is a hash of the path below the root, so it survives a move of the root; it is never made
-from content, so two copies are two tracks. Only names are looked at here, which keeps a listing
-of 10^6 files in seconds; the files are opened by `file_tags`, where a job may spread the work.
+An id is a hash of the path below the root, so moving the root keeps it. It does not depend on the
+content, so two copies are two tracks. Only names are read here, so that listing 10^6 files takes
+seconds. `file_tags` opens the files, where a job can distribute the work.
 
-Links are followed, git-annex and shared album folders being made of them, but only to places not
-walked yet, so that neither a loop nor a link beside its target gives anything twice. Names that
-begin with one dot are hidden; "...Baby One More Time" begins with three. Folders in which systems
-keep what was deleted, or older states, are left out by name.
+Links are followed, because git-annex and shared album folders consist of them, but only to places
+not walked yet, so that a loop or a link beside its target lists nothing twice. Names that begin
+with exactly one dot are hidden; "...Baby One More Time" begins with three. Folders in which systems
+keep deleted files or older states are left out by name.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ _TRACK_NUMBER = re.compile(
 
 @dataclass
 class Listing:
-    """What a folder holds."""
+    """The content of a folder."""
 
-    files: pa.Table  # track_id, uri, title by the name; in the order of the paths
-    skipped: Counter[str] = field(default_factory=Counter)  # files left out, by suffix
-    unreadable: list[dict[str, str | None]] = field(default_factory=list)  # folders: dead letters
-    skip_folders: tuple[str, ...] = ()  # patterns of names, in small letters
+    files: pa.Table  # track_id, uri, title from the file name; in the order of the paths
+    skipped: Counter[str] = field(default_factory=Counter)  # number of files left out, by suffix
+    unreadable: list[dict[str, str | None]] = field(default_factory=list)  # dead letters of folders
+    skip_folders: tuple[str, ...] = ()  # patterns of names, in lower case
 
     def skips(self, folder: str) -> bool:
-        """Whether a folder of this name is no part of the library."""
+        """Whether a folder of this name is left out."""
         return any(fnmatchcase(folder.lower(), pattern) for pattern in self.skip_folders)
 
 
 def list_audio(source: str, skip_folders: Sequence[str] = ()) -> Listing:
     """The audio files below the folder `source`, local or in an object store.
 
-    Folders whose names fit a pattern of `skip_folders` are left out and counted. Raises
-    UnusableError where the folder itself cannot be read.
+    Folders whose names match a pattern of `skip_folders` are left out and counted. Raises
+    UnusableError if the folder itself cannot be read.
     """
     patterns = tuple(pattern.lower() for pattern in skip_folders)
     listing = Listing(files=pa.table({}), skip_folders=patterns)
@@ -71,7 +71,7 @@ def list_audio(source: str, skip_folders: Sequence[str] = ()) -> Listing:
 
 
 def one_file(source: str) -> Listing:
-    """One audio file; its id is the one a listing of its folder gives it."""
+    """A listing of one audio file; its id is the same as in a listing of its folder."""
     path = source if storage.is_remote(source) else os.path.abspath(storage.local_path(source))
     uri = path if storage.is_remote(source) else local_uri(path)
     return Listing(files=_files([os.path.basename(path)], [uri]))
@@ -84,7 +84,7 @@ def _files(below: list[str], uris: list[str]) -> pa.Table:
 
 
 def is_audio(name: str) -> bool:
-    """Whether a file's name promises audio."""
+    """Whether a file's suffix is one of audio."""
     return _suffix(name) in SUFFIXES
 
 
@@ -104,7 +104,7 @@ def _walk(root: str, listing: Listing) -> list[str]:
         if folders:
             _look(root, folders.pop(), listing, folders=folders, links=links, found=found)
             continue
-        links.sort(reverse=True)  # real folders come first, so a link never names what they hold
+        links.sort(reverse=True)  # real folders go first, so a link never lists their files
         link = links.pop()
         target = os.path.realpath(os.path.join(root, link))
         if os.path.isdir(target):
@@ -129,7 +129,7 @@ def _look(
     links: list[str],
     found: list[str],
 ) -> None:
-    """Sort what stands in the folder `below` into further folders, links and audio files."""
+    """Sort the entries of the folder `below` into folders, links and audio files."""
     place = os.path.join(root, below)
     try:
         with os.scandir(place) as entries:
@@ -161,7 +161,7 @@ def _inside(path: str, folder: str) -> bool:
 
 
 def _held(walked: list[str], path: str) -> bool:
-    """Whether a walk came to `path`: it lies inside one, and nothing on the way is hidden."""
+    """Whether a walk covers `path`: it is inside a walked folder, and not under a hidden name."""
     return any(
         _inside(path, top) and not any(map(_hidden, os.path.relpath(path, top).split("/")))
         for top in walked
@@ -169,7 +169,7 @@ def _held(walked: list[str], path: str) -> bool:
 
 
 def _walk_store(filesystem: fs.FileSystem, root: str, listing: Listing) -> list[str]:
-    """The same of an object store's prefix, which knows no links."""
+    """Like `_walk`, for an object store's prefix, which has no links."""
     found = []
     for info in filesystem.get_file_info(fs.FileSelector(root, recursive=True)):
         path = info.path[len(root) :].lstrip("/")
@@ -188,8 +188,8 @@ def _walk_store(filesystem: fs.FileSystem, root: str, listing: Listing) -> list[
 def path_ids(paths: Sequence[str]) -> list[str]:
     """A URL-safe id for each path below a root.
 
-    File systems disagree on how an accent is written, so ids are of the NFC form; where two files
-    differ in nothing else, the one whose name is not NFC gets the id of its very bytes.
+    File systems encode accents differently, so ids are hashes of the NFC form. If two paths differ
+    only in that, the one that is not NFC gets the id of its exact bytes.
     """
     composed = [unicodedata.normalize("NFC", path) for path in paths]
     clash = {path for path, count in Counter(composed).items() if count > 1}
@@ -203,7 +203,7 @@ def _hash(path: str) -> str:
 
 
 def local_uri(path: str) -> str:
-    """An absolute path as it is; a `file://` URI where its bytes are not UTF-8."""
+    """An absolute path unchanged; a `file://` URI if its bytes are not UTF-8."""
     if _is_text(path):
         return path
     return "file://" + quote_from_bytes(os.fsencode(path))
@@ -231,7 +231,7 @@ def _shown_suffix(name: str) -> str:
 
 
 def title_of(path: str) -> str:
-    """The title a file's name gives: without suffix, underscores and track number."""
+    """The title from a file's name, without suffix, underscores and track number."""
     stem = _readable(os.path.splitext(os.path.basename(path))[0])
     title = one_line(stem.replace("_", " ")) or ""
     return _TRACK_NUMBER.sub("", title).strip() or title or stem

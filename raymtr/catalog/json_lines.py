@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, whose keys are columns."""
+"""Reads JSON Lines: one object per line, whose keys are columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = {bool: "true/false", int: "numbers", float: "numbers", str: "text", list
 
 
 def read_json_lines(uri: str) -> Rows:
-    """The rows of the file at `uri`, typed. Raises InputError naming line or column at fault."""
+    """The rows of the file at `uri`, typed. Raises InputError that names the line or column."""
     places = array("q")  # line of each row
     table = pa.table({})
     with open_text(uri) as text:
@@ -54,7 +54,7 @@ def _json_row(uri: str, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
         line.encode()
-        "".join(row).encode()  # keys; values are tried as columns
+        "".join(row).encode()  # checks the keys; values are checked as columns
     except UnicodeEncodeError as error:
         raise InputError(
             f"{uri} line {number} holds half a character (a lone surrogate)"
@@ -71,7 +71,7 @@ def _json_row(uri: str, number: int, line: str) -> dict[str, Any]:
 
 
 def _why_none(uri: str, line: str) -> str:
-    """What stands there instead of an object a line."""
+    """Why a line is not an object, for the message."""
     shown = line.strip()[:40]
     if shown.startswith("["):
         return f"it begins a list, {shown!r}; write each object on a line of its own (jq -c '.[]')"
@@ -81,7 +81,7 @@ def _why_none(uri: str, line: str) -> str:
 
 
 def _json_table(uri: str, rows: list[dict[str, Any]], lines: list[int]) -> pa.Table:
-    """`rows` as columns; a key that some rows lack is null there."""
+    """`rows` as columns; a key that a row lacks is null."""
     columns = {}
     for name in dict.fromkeys(key for row in rows for key in row):
         values = [row.get(name) for row in rows]

@@ -1,13 +1,13 @@
-"""A manifest, somebody's own table of tracks -> tracks.
+"""Reads a manifest, a user's own table of tracks.
 
-Known columns are strictly typed, and a value that does not fit is named with its row; everything
-else is kept as an extra. A column that a catalog has already takes its type there; else an extra
-of a text format has the type that `text_cells` sees in it. Lists in text (tags, similar artists)
-are split on , ; and |, artists on ; and | alone (Earth, Wind & Fire are one), unless the cell is a
-list as JSON or Python writes it.
+Known columns are strictly typed; the error for a value that does not fit names its row. All other
+columns are kept as extras. A column that the catalog has already gets the type it has there; any
+other extra of a text format gets the type that `text_cells` infers. Lists in text (tags, similar
+artists) are split on , ; and |, artists only on ; and | (Earth, Wind & Fire is one artist), unless
+the cell is a list in JSON or Python syntax.
 
-Relative URIs are taken from the manifest's folder, so that a manifest beside its audio can move
-with it. Whether the audio is there is not asked: a missing file is an error row of embedding.
+Relative URIs are relative to the manifest's folder, so that a manifest can move together with its
+audio. Whether the audio exists is not checked: a missing file becomes an error row of embedding.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LIST_SEPARATORS, NAME_SEPARATORS = r"[,;|]", r"[;|]"
 def read_manifest(uri: str, *, like: pa.Schema | None = None) -> pa.Table:
     """The tracks of the Parquet, CSV, TSV or JSON lines file (or folder of Parquet) at `uri`.
 
-    Columns of the catalog `like` have its types. Raises InputError naming row, column, value and
-    what was expected; UnusableError where there are columns but no rows.
+    Columns that the catalog schema `like` has get its types. Raises InputError that names row,
+    column, value and what was expected; UnusableError if there are columns but no rows.
     """
     rows = read_rows(uri)
     table = rows.table
@@ -65,7 +65,7 @@ def read_manifest(uri: str, *, like: pa.Schema | None = None) -> pa.Table:
 def known_column(
     column: pa.ChunkedArray, wanted: pa.DataType, name: str, place: Callable[[int], str]
 ) -> pa.ChunkedArray:
-    """Text trimmed, empty text null, text taken apart where a list is wanted; types follow."""
+    """Trim text, make empty text null, split text if a list is wanted, then cast to `wanted`."""
     if column.null_count == len(column):
         return pa.chunked_array([pa.nulls(len(column), wanted)])
     is_list = pa.types.is_list(wanted)
@@ -83,7 +83,7 @@ def known_column(
 
 
 def split_texts(cells: pa.ChunkedArray, name: str, place: Callable[[int], str]) -> pa.ChunkedArray:
-    """Cells of text as lists of texts: JSON where a cell begins with [, else split."""
+    """Cells of text as lists of texts: parsed if a cell begins with [, else split."""
     pattern = NAME_SEPARATORS if name == "artists" else LIST_SEPARATORS
     lists = pc.split_pattern_regex(cells, pattern=pattern)
     begins_json = pc.fill_null(pc.starts_with(cells, "["), False)
@@ -100,7 +100,7 @@ def _written_list(cell: str, name: str, where: str) -> list[str]:
         values = json.loads(cell)
     except ValueError:
         try:
-            values = ast.literal_eval(cell)  # what pandas writes: ['rock', "rock 'n' roll"]
+            values = ast.literal_eval(cell)  # as pandas writes it: ['rock', "rock 'n' roll"]
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise InputError(
                 f"column {name!r}, {where}: {cell!r} begins like a list and is none; "
@@ -110,7 +110,7 @@ def _written_list(cell: str, name: str, where: str) -> list[str]:
 
 
 def without_empty(lists: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists whose texts are trimmed and not empty; a list left with none is null."""
+    """Lists with trimmed texts and without empty ones; a list without any text is null."""
     chunks = [_without_empty(chunk) for chunk in lists.chunks]
     return pa.chunked_array(chunks, pa.list_(pa.string()))
 
@@ -127,7 +127,7 @@ def _without_empty(lists: pa.Array) -> pa.Array:
 
 
 def parent(uri: str) -> str:
-    """The folder of the manifest at `uri`; a folder of Parquet files is its own."""
+    """The folder of the manifest at `uri`; for a folder of Parquet files, `uri` itself."""
     filesystem, path = storage.open_filesystem(uri)
     folder = uri if storage.is_remote(uri) else path
     if filesystem.get_file_info(path).is_file:
@@ -136,9 +136,9 @@ def parent(uri: str) -> str:
 
 
 def absolute(uris: pa.ChunkedArray, *, folder: str) -> pa.ChunkedArray:
-    """URIs and absolute paths as they are; relative paths below `folder`."""
+    """URIs and absolute paths unchanged; relative paths below `folder`."""
     if not pa.types.is_string(uris.type):
-        return uris  # the checks refuse it
+        return uris  # later checks refuse it
     fixed = pc.match_substring_regex(uris, r"^(/|[A-Za-z][A-Za-z0-9+.-]*://)")
     below = pc.replace_substring_regex(uris, r"^(\./)+", "")
     return pc.if_else(fixed, uris, pc.binary_join_element_wise(folder, below, "/"))

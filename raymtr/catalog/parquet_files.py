@@ -1,9 +1,9 @@
-"""Parquet files of other people's making: one, or the parts in a folder, as one table.
+"""Reads third-party Parquet files: one file, or the parts in a folder, as one table.
 
-Each part is made plain before they are put together, for writers disagree: whole numbers here and
-broken ones there, text in one of four types. Folders named `key=value` below the one that is read
-are Hive's partitions: their keys are columns, unless a file has its own. Nothing is taken from the
-names of folders above it.
+Each part is converted to plain types before the parts are joined, because writers differ: integers
+in one file and floats in another, text in one of four types. Folders named `key=value` below the
+given folder are Hive partitions: their keys become columns, unless a file has such a column. The
+names of folders above it are ignored.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from raymtr.catalog.text_cells import inferred
 from raymtr.columns import join_parts, plain_columns
 from raymtr.errors import InputError
 
-Keys = dict[str, str | None]  # of the partition that a file belongs to
+Keys = dict[str, str | None]  # keys of the partition that a file belongs to
 
 _NOTHING = "__HIVE_DEFAULT_PARTITION__"
 
 
 def read_parquet(uri: str) -> Rows | None:
-    """The rows of a file, or of the Parquet files of a folder; None where it has none.
+    """The rows of a file, or of the Parquet files of a folder; None if it has none.
 
-    Raises InputError naming the file that is none, or the two whose columns do not go together.
+    Raises InputError that names the file that is not Parquet, or two files with incompatible
+    columns.
     """
     filesystem, path = storage.open_filesystem(uri)
     one = filesystem.get_file_info(path).is_file
@@ -53,8 +54,9 @@ def read_parquet(uri: str) -> Rows | None:
 
 
 def partitions(folder: str, above: Keys | None = None) -> dict[str, Keys]:
-    """The Parquet files of a folder and its partitions, with the keys of each; hidden ones are
-    other programs' notes.
+    """The Parquet files of a folder and its partitions, with the keys of each.
+
+    Hidden files are other programs' metadata and are skipped.
     """
     keys = above or {}
     names = storage.list_files(folder, suffix=".parquet")
@@ -68,7 +70,7 @@ def partitions(folder: str, above: Keys | None = None) -> dict[str, Keys]:
 
 
 def _with_keys(tables: list[pa.Table], keys: list[Keys]) -> list[pa.Table]:
-    """Each table with the keys of its partition that it has no column of."""
+    """Each table with those keys of its partition for which it has no column."""
     for key in dict.fromkeys(key for own in keys for key in own):
         texts = pa.chunked_array([pa.array([own.get(key) for own in keys], pa.string())])
         values = zip(tables, inferred(texts, key), strict=True)
@@ -96,7 +98,7 @@ def _table(file: str) -> pa.Table:
 
 
 def _clash(files: list[str], tables: list[pa.Table]) -> str:
-    """The first column that is of one type here and of another, which none holds both, there."""
+    """The first column that has incompatible types in two files, for the message."""
     first: dict[str, tuple[str, pa.DataType]] = {}
     for file, table in zip(files, tables, strict=True):
         for field in table.schema:

@@ -1,8 +1,7 @@
-"""What a reader of a file of rows gives, and what readers of text share.
+"""The result of a reader of tabular files, and helpers that readers of text share.
 
-Files are read by Arrow at its speed; only when one is refused is it gone through again in plain
-Python, because a message needs the line, the byte or the value that is wrong, and Arrow names them
-only sometimes.
+Arrow reads the files, because it is fast. Only a file that Arrow refuses is read again in plain
+Python: a message needs the wrong line, byte or value, which Arrow names only sometimes.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from raymtr.errors import InputError
 
 @dataclass(frozen=True)
 class Rows:
-    """A file's rows; `place` names where row i stands; text formats are not `typed`."""
+    """A file's rows. `place(i)` names the place of row i; text formats are not `typed`."""
 
     table: pa.Table
     place: Callable[[int], str]
@@ -29,7 +28,7 @@ class Rows:
 
 
 def refuse_twice(uri: str, names: list[str]) -> None:
-    """Raise InputError where a column's name stands more than once."""
+    """Raise InputError if a column name occurs more than once."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
@@ -39,7 +38,7 @@ def refuse_twice(uri: str, names: list[str]) -> None:
 
 
 def open_text(uri: str) -> io.TextIOWrapper:
-    """The file at `uri` as text, which is UTF-8, line ends as they are."""
+    """The file at `uri` as UTF-8 text, with line ends unchanged."""
     filesystem, path = storage.open_filesystem(uri)
     stream = filesystem.open_input_stream(path, compression=None)
     return io.TextIOWrapper(io.BufferedReader(stream), encoding="utf-8-sig", newline="")

@@ -1,14 +1,14 @@
-"""The artist graph joined onto tracks: who sounds like whom, most similar first.
+"""Joins an artist graph onto tracks: the similar artists of each artist, most similar first.
 
-A graph is a table `artist, similar_artist` and, where there is one, a score. Published graphs list
-each artist's nearest few; the relation itself has no direction (Last.fm's score is the same both
-ways, and OLGA's graph is undirected), so every pair counts for both of its artists: a popular
-artist is then near those who name it. Pairs are ordered by score; without scores an artist's own
-list comes first, in its order.
+A graph is a table `artist, similar_artist`, with an optional score. Published graphs list only the
+nearest artists of each artist. The relation itself has no direction (Last.fm's score is symmetric,
+and OLGA's graph is undirected), so every pair counts for both artists: a popular artist is then
+near the artists that list it. Pairs are ordered by score; without scores an artist's own list comes
+first, in its order.
 
-Names meet in the form of `artist_key` and keep the graph's spelling. Python sees each distinct
-name once; edges and tracks, up to 10^7 of them, stay columns of numbers that are joined by place
-and sorted whole.
+Names are matched by `artist_key` and keep the graph's spelling. Python handles each distinct name
+once. Edges and tracks, up to 10^7 of them, stay integer columns that are joined by index and sorted
+in one go.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from raymtr.catalog.text_cells import trimmed
 from raymtr.errors import InputError
 from raymtr.track import artist_key, fit_column
 
-SCORES = ("score", "cosine", "similarity", "weight")  # names a graph's score goes by
+SCORES = ("score", "cosine", "similarity", "weight")  # accepted names of the score column
 MOST = 50  # similar artists of one track
-TAKE_ROWS = 100_000  # tracks given their lists at once: an Arrow list of texts ends at 2 GiB
+TAKE_ROWS = 100_000  # tracks joined in one step: an Arrow list of texts holds at most 2 GiB
 
 
 @dataclass(frozen=True)
 class Matched:
-    """How far a graph reached."""
+    """How many artists a graph covers."""
 
-    artists: int  # of the catalog
-    found: int  # of them, those the graph gives a similar artist
+    artists: int  # in the catalog
+    found: int  # of them, those for which the graph has a similar artist
 
 
 def read_graph(uri: str) -> pa.Table:
     """The edges in a TSV, CSV, JSON lines or Parquet file: artist, similar_artist, score.
 
-    Without a score column all scores are 0. Raises InputError on missing columns, scores that are
-    no numbers, and a graph without edges.
+    Without a score column all scores are 0. Raises InputError for missing columns, scores that are
+    not numbers, and a graph without edges.
     """
     rows = read_rows(uri)
     missing = {"artist", "similar_artist"} - set(rows.table.column_names)
@@ -60,7 +60,7 @@ def read_graph(uri: str) -> pa.Table:
         cells = rows.table[score] if rows.typed else trimmed(rows.table[score])
         numbers = fit_column(cells, pa.field(score, pa.float64()), place=rows.place)
         unknown = pc.is_null(numbers, nan_is_null=True)
-        columns["score"] = pc.if_else(unknown, -np.inf, numbers)  # an edge, but the last one
+        columns["score"] = pc.if_else(unknown, -np.inf, numbers)  # the edge counts, but comes last
     edges = pa.table(columns).drop_null()
     if len(edges) == 0:
         raise InputError(f"artist graph {uri} has no edges; expected a row for each pair")
@@ -68,11 +68,11 @@ def read_graph(uri: str) -> pa.Table:
 
 
 def join_similar_artists(tracks: pa.Table, graph: pa.Table) -> tuple[pa.Table, Matched]:
-    """`tracks` with `similar_artists` of the graph; artists it does not know keep what they had."""
+    """`tracks` with `similar_artists` from the graph; artists it lacks keep their value."""
     keys, spelled, pairs = _keyed(graph)
     artists = tracks["artist"].combine_chunks().dictionary_encode()
     catalog = pa.array([artist_key(name) for name in artists.dictionary.to_pylist()], pa.string())
-    known = pc.index_in(catalog, keys)  # a catalog's artist -> its place in `keys`, or null
+    known = pc.index_in(catalog, keys)  # the catalog's artists -> their index in `keys`, or null
     nearest = _nearest(pairs.filter(pc.is_in(pairs["artist"], value_set=known)))
     lists = _lists(nearest, spelled)
     rows = known.take(artists.indices)
@@ -87,15 +87,15 @@ def join_similar_artists(tracks: pa.Table, graph: pa.Table) -> tuple[pa.Table, M
 
 
 def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
-    """The graph's names by key, one spelling for each key, and its pairs.
+    """The graph's names by key, one spelling per key, and its pairs.
 
-    Pairs: artist and similar (places among the keys), score; as listed, then all turned round.
+    Pairs: artist and similar (indices into the keys), score; as listed, then all reversed.
     """
     both = pa.chunked_array([*graph["artist"].chunks, *graph["similar_artist"].chunks])
-    # Encoded before it is one piece: an Arrow array of texts ends at 2 GiB.
+    # Encoded before chunks are combined: an Arrow array of texts holds at most 2 GiB.
     names = both.dictionary_encode().unify_dictionaries().combine_chunks()
     keys = pa.array([artist_key(name) for name in names.dictionary.to_pylist()]).dictionary_encode()
-    _, first = np.unique(keys.indices.to_numpy(), return_index=True)  # spelling seen first
+    _, first = np.unique(keys.indices.to_numpy(), return_index=True)  # the first spelling
     places = keys.indices.take(names.indices).to_numpy()
     left, right = places[: len(graph)], places[len(graph) :]
     pairs = pa.table(
@@ -110,7 +110,7 @@ def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
 
 
 def _nearest(pairs: pa.Table) -> pa.Table:
-    """Each pair once, an artist's pairs together, the most similar first, ties in their order."""
+    """Each pair once, grouped by artist, most similar first, ties in their original order."""
     artist, similar = pairs["artist"].to_numpy(), pairs["similar"].to_numpy()
     order = np.argsort(-pairs["score"].to_numpy(), kind="stable")
     small = artist.astype(np.min_scalar_type(artist.max(initial=0)))  # 16 bits sort far faster
@@ -121,7 +121,7 @@ def _nearest(pairs: pa.Table) -> pa.Table:
 
 
 def _lists(nearest: pa.Table, spelled: pa.Array) -> pa.Array:
-    """For each key the spellings of its at most MOST nearest; null where it has none."""
+    """For each key the spellings of its nearest, at most MOST; null if it has none."""
     artist = nearest["artist"].to_numpy()
     counts = np.bincount(artist, minlength=len(spelled))
     rank = np.arange(len(artist)) - (np.cumsum(counts) - counts)[artist]

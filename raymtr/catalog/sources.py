@@ -1,8 +1,8 @@
-"""Datasets by name: one small function each, its row -> tracks.
+"""Known datasets: one small function each, from a row of the dataset to tracks.
 
-A dataset's own table is somebody else's shape; here it becomes tracks once, and from then on it
-is a catalog like any other (`write` it as a Parquet manifest and scan that). Rows come as the
-text the file holds; the checks of `check_tracks` give them their types.
+Each dataset has its own table layout. It is converted to tracks once; from then on it is a catalog
+like any other (write it as a Parquet manifest and scan that). Rows have the text of the file;
+`check_tracks` converts it to types.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from raymtr.catalog.tabular import read_rows
 from raymtr.catalog.text_cells import inferred
 from raymtr.track import KNOWN, check_tracks
 
-CLIP_S = 10.0  # seconds of every cut clip of real_music and midi
+CLIP_S = 10.0  # length in seconds of the clips of real_music and midi
 
 
 def real_music_tracks(folder: str) -> pa.Table:
@@ -31,7 +31,7 @@ def midi_tracks(folder: str) -> pa.Table:
 
 
 def mtg_jamendo_tracks(folder: str) -> pa.Table:
-    """MTG-Jamendo's titled tracks in `folder` (titled_catalogue.tsv): words without audio."""
+    """MTG-Jamendo's titled tracks in `folder` (titled_catalogue.tsv): metadata without audio."""
     return _tracks(os.path.join(folder, "titled_catalogue.tsv"), _mtg_jamendo_track)
 
 
@@ -51,7 +51,7 @@ def _tracks(table: str, rows_of: Callable[[dict[str, str]], Iterator[dict[str, A
 
 
 def _clips(row: dict[str, str], track: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One track for each clip of a recording, `clips/<track_id>_<i>.ogg`."""
+    """One track per clip of a recording, `clips/<track_id>_<i>.ogg`."""
     for clip in range(int(row["clips"])):
         name = f"{row['track_id']}_{clip}"
         own = {"track_id": name, "uri": f"clips/{name}.ogg", "duration": CLIP_S, "clip": clip}
@@ -76,7 +76,7 @@ def _real_music_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _midi_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Nottingham's composers are collectors' notes ("via PR"): kept, but no artists."""
+    """Nottingham's composers are collectors' notes ("via PR"): kept, but not as artists."""
     extras = ("set", "composer", "category", "key", "meter", "bpm", "render_program", "licence")
     instruments = _list(row["instruments"])
     yield from _clips(
@@ -97,7 +97,7 @@ def _midi_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def key_words(key: str) -> str:
-    """`G` -> `G major`, `Em` -> `E minor`; nothing for nothing."""
+    """`G` -> `G major`, `Em` -> `E minor`; empty for an empty key."""
     if not key:
         return ""
     return f"{key[:-1]} minor" if key.endswith("m") else f"{key} major"
@@ -122,7 +122,7 @@ def _mtg_jamendo_track(row: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _bare(name: str) -> str | None:
-    """A name without the quotes that a broken export left around half of a cell."""
+    """A name without the unbalanced quotes that a broken export left in a cell."""
     if '""' in name or name.count('"') % 2:
         name = name.replace('""', '"').removeprefix('"').removesuffix('"')
     return name.strip() or None

@@ -1,9 +1,9 @@
-"""Train, valid and test by artist, so that no one is tested on an artist that was trained on.
+"""Splits tracks into train, valid and test by artist, so that no artist is in two splits.
 
-An artist's split is a hash of the seed and the name, and of nothing else: adding tracks, artists
-or files never moves anyone. With guests (`X feat. Y`, `X; Y`) a track is X's. The price is that
-shares are met only on average; a catalog of few artists may have none in a split. A track without
-an artist stands alone, by its id.
+An artist's split depends only on a hash of the seed and the name: adding tracks, artists or files
+never moves an artist. With guests (`X feat. Y`, `X; Y`) a track is X's. The trade-off: shares are
+met only on average, and a catalog of few artists may have none in a split. A track without an
+artist is split by its id.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def assign_splits(
 ) -> pa.Table:
     """`table` with `split` filled where it is null; `valid` and `test` are shares of the artists.
 
-    A split that is given stays, and an artist's other tracks follow it.
-    Raises InputError where the shares are none, or where the given splits leak.
+    A given split stays, and the artist's other tracks follow it. Raises InputError if the shares
+    are not valid, or if the given splits leak.
     """
     if valid < 0 or test < 0 or valid + test > 1:
         raise InputError(f"shares valid {valid} and test {test}: expected 0 or more, together 1")
@@ -52,8 +52,8 @@ def assign_splits(
 
 
 def check_no_leak(table: pa.Table) -> None:
-    """Raise InputError, naming some, where an artist has tracks in two splits."""
-    found: dict[str, tuple[str, str]] = {}  # key -> name and split first seen
+    """Raise InputError that names examples if an artist has tracks in two splits."""
+    found: dict[str, tuple[str, str]] = {}  # key -> name and split seen first
     leaks = []
     for artist, split in _pairs(table):
         name, first = found.setdefault(artist_key(artist), (artist, split))
@@ -72,7 +72,7 @@ def _artist_splits(table: pa.Table) -> dict[str, str]:
 
 
 def _pairs(table: pa.Table) -> list[tuple[str, str]]:
-    """The pairs of artist and split that occur, each once; unknown ones left out."""
+    """The distinct pairs of artist and split, without unknown ones."""
     pairs = table.select(["artist", "split"]).drop_null().group_by(["artist", "split"])
     rows = pairs.aggregate([]).sort_by([("artist", "ascending"), ("split", "ascending")])
     return list(zip(rows["artist"].to_pylist(), rows["split"].to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""What a catalog holds, in figures: for people, for scripts, for the report."""
+"""Summary figures of a catalog, and file versions and digests of its tracks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from raymtr.track import extras_of
 LOG = logging.getLogger("raymtr")
 
 TOP_TAGS = 10
-LOOK_FOR = 1_000  # files of a manifest that are looked for, to warn early of a wrong root
+LOOK_FOR = 1_000  # files of a manifest whose existence is checked, to warn early of a wrong root
 
 
 def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
-    """Counts of checked `tracks`, and of the `errors` that came to no track."""
+    """Counts of checked `tracks`, and of the `errors`, the rows that gave no track."""
     tags = pc.value_counts(pc.list_flatten(tracks["tags"])).to_pylist()
     tags = sorted(tags, key=lambda tag: (-tag["counts"], tag["values"]))[:TOP_TAGS]
     splits = pc.value_counts(tracks["split"]).to_pylist()
@@ -29,7 +29,7 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
         "tracks": len(tracks),
         "with_audio": pc.count(tracks["uri"]).as_py(),
         "artists": pc.count_distinct(pc.list_flatten(tracks["artists"])).as_py(),
-        "hours": round(seconds / 3600, 3),  # of the tracks whose duration is known
+        "hours": round(seconds / 3600, 3),  # of tracks with a known duration
         "tags": {tag["values"]: tag["counts"] for tag in tags},
         "extras": {name: str(tracks.schema.field(name).type) for name in extras_of(tracks)},
         "splits": {split["values"]: split["counts"] for split in splits},
@@ -39,10 +39,10 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
 
 
 def with_file_versions(tracks: pa.Table) -> pa.Table:
-    """`tracks` with the `file_version` of every local file that is there and has none given.
+    """`tracks` with the `file_version` of every local file that exists and has no version yet.
 
-    A folder's files were given theirs when they were opened. Asking an object store costs a request
-    a file, so there only a manifest's own column tells.
+    A folder's files got theirs when they were opened. An object store needs one request per file,
+    so for those only a manifest's own column is used.
     """
     versions = [
         given or (_version(storage.local_path(uri)) if uri and not storage.is_remote(uri) else None)
@@ -55,9 +55,10 @@ def with_file_versions(tracks: pa.Table) -> pa.Table:
 
 
 def with_digests(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
-    """`tracks` of a manifest with the `audio_digest` of the files that are not as they were.
+    """`tracks` of a manifest with the `audio_digest` of files that changed since `before`.
 
-    The catalog `before` has the others'. A first scan opens no file: `embed` does, and notes them.
+    Unchanged files keep the digest of the catalog `before`. A first scan opens no file: `embed`
+    does, and stores their digests.
     """
     if before is None:
         return tracks
@@ -87,7 +88,7 @@ def _version(path: str) -> str | None:
 
 
 def missing_audio(tracks: pa.Table) -> dict[str, Any]:
-    """How many of the catalog's first local files are absent. Embedding judges all of them."""
+    """How many of the catalog's first local files are absent. Embedding checks all of them."""
     uris = tracks["uri"].drop_null().slice(0, LOOK_FOR).to_pylist()
     local = [uri for uri in uris if not storage.is_remote(uri)]
     absent = [uri for uri in local if not os.path.exists(storage.local_path(uri))]

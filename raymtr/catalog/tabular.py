@@ -1,6 +1,6 @@
-"""Files of rows, as people have them: Parquet, CSV, TSV and JSON lines, each as one Arrow table.
+"""Reads tabular files: Parquet, CSV, TSV and JSON Lines, each as one Arrow table.
 
-It knows formats and nothing about tracks. What comes out is in plain types (raymtr.columns).
+It knows formats and nothing about tracks. The result has plain types (raymtr.columns).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUFFIXES = (".parquet", ".pq", ".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 def read_rows(uri: str) -> Rows:
     """The rows of the file at `uri`, or of a folder's Parquet files.
 
-    Raises InputError on a file that is absent, empty, of another format or encoding, or ragged.
+    Raises InputError for a file that is absent, empty, of another format or encoding, or ragged.
     """
     filesystem, path = storage.open_filesystem(uri)
     info = filesystem.get_file_info(path)

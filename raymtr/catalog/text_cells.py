@@ -1,11 +1,12 @@
-"""Cells of text that may be numbers: a CSV file's, and the values in the names of Hive's folders.
+"""Infers types of text cells: those of CSV files, and the values in names of Hive partitions.
 
-Text has no types, so a column becomes numbers or truth values only where each of its cells comes
-back as it was written: 007, 1e5, and 1.10 beside 1.2 are codes. Cells that all have the same number
-of decimals come back by writing that many, so they are numbers. They have to be: databases and
-spreadsheets export so, some tenth of such cells ends in a zero, and `gain > -8.5` is asked of them;
-what is kept of 1.10 is 1.1 then, which is told. Versions and catalogue numbers have ragged decimals
-sooner or later, and where they have not, numbers order and compare them as they stand.
+Text has no types, so a column becomes numbers or booleans only if each cell survives the round trip
+to a number and back: 007, 1e5, and 1.10 beside 1.2 are codes. Cells that all have the same number
+of decimals are numbers, because writing that many decimals restores them. This case matters:
+databases and spreadsheets export so, about a tenth of such cells ends in a zero, and users filter
+with `gain > -8.5`. A cell 1.10 is then stored as 1.1, which is logged. Version and catalogue
+numbers usually differ in their number of decimals; if they do not, they order and compare correctly
+as numbers.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ LOG = logging.getLogger("raymtr")
 
 
 def trimmed(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts without outer white space; empty ones null."""
+    """Texts without leading and trailing white space; empty ones are null."""
     texts = pc.utf8_trim_whitespace(texts)
     return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
 
 
 def inferred(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """The column `name` of text as whole numbers, numbers or truth values where all cells are.
+    """The text column `name` as integers, floats or booleans, if all its cells are such values.
 
-    A cell is a number only where that number, written again as the column writes, is the cell.
+    A cell is a number only if writing that number in the column's format restores the cell.
     """
     texts = trimmed(cells)
     if texts.null_count == len(texts):

@@ -1,13 +1,13 @@
-"""Groups of tracks that are one song: found over the whole table, told apart, kept as rows.
+"""Finds groups of tracks that are one song, over the whole table, classifies and stores them.
 
-Pairs come from two places. Tracks of one artist and one title, but for words like "live", are put
-side by side by name. Copies under any name are pairs of nearly equal vectors, found exactly: all
-tracks are sorted along the main axis of the vectors, and as near vectors lie near on every axis,
-only blocks that reach into each other are multiplied. LanceDB's index is not asked: at 10^6 its
-one query per track costs more than these products (10^6 x 128: 173 core-seconds, 0.74 GB). Memory
-is the vectors as float16, one row of facts a track, and two blocks.
+Candidate pairs have two sources. Tracks with the same artist and title, apart from words like
+"live", are compared by name. Copies under any name are pairs of nearly equal vectors, found
+exactly: all tracks are sorted along the main axis of the vectors, and since near vectors are near
+on every axis, only blocks whose ranges overlap are multiplied. LanceDB's index is not used: at 10^6
+tracks, one query per track costs more than these products (10^6 x 128: 173 core-seconds, 0.74 GB).
+Memory is the vectors as float16, one row of facts per track, and two blocks.
 
-A group is one track to keep and those that are like it; each of them says how.
+A group is one track to keep and the tracks that are like it, each with the class of its likeness.
 """
 
 from __future__ import annotations
@@ -41,22 +41,24 @@ SCHEMA = pa.schema(
     [
         pa.field("group", pa.int64()),
         pa.field("track_id", pa.string()),
-        pa.field("class", pa.string()),  # KEPT, or what the track is to the one kept
-        pa.field("cosine", pa.float32()),  # to the one kept
+        pa.field("class", pa.string()),  # KEPT, or the likeness to the track kept
+        pa.field("cosine", pa.float32()),  # to the track kept
         pa.field("seconds", pa.float64()),
         pa.field("title", pa.string()),
         pa.field("artist", pa.string()),
     ]
 )
-BLOCK = 2_048  # rows multiplied with as many others at once
-MOST_OF_ONE_NAME = 200  # tracks; a name that more of them share ("Track 1") says nothing
-CUT_SHARE, FEWEST_CUT = 0.05, 10  # of all tracks as long to the second: they were cut, as previews
-# Tracks looked at to see whether a model tells any apart; fewer than FEW may all be one song.
+BLOCK = 2_048  # rows of one block of the matrix product
+MOST_OF_ONE_NAME = 200  # tracks; a name that more tracks share ("Track 1") is no evidence
+# If this share of all tracks, and at least so many, are equally long to the second, they were cut
+# to that length, as previews are.
+CUT_SHARE, FEWEST_CUT = 0.05, 10
+# Tracks sampled to see whether a model distinguishes tracks; fewer than FEW may all be one song.
 LOOKED_AT, FEW = 512, 20
 
 
 def find_duplicates(table: TrackTable) -> pa.Table:
-    """Rows of SCHEMA: every track of `table` with a vector that has a duplicate, group by group."""
+    """Rows of SCHEMA: all tracks of `table` with a vector that have a duplicate, group by group."""
     ids, vectors = read_vectors(table)
     if len(ids) < 2:
         return SCHEMA.empty_table()
@@ -98,12 +100,12 @@ def find_duplicates(table: TrackTable) -> pa.Table:
 
 
 def write_duplicates(workspace: Workspace, rows: pa.Table) -> None:
-    """Keep rows of SCHEMA in the place of those found before."""
+    """Store rows of SCHEMA; they replace the earlier result."""
     storage.write_table(f"{workspace.duplicates}/part-00000.parquet", rows)
 
 
 def read_groups(workspace: Workspace) -> dict[str, int] | None:
-    """The group of each track that has duplicates; None where they were never looked for."""
+    """The group of each track that has duplicates; None if the duplicates job has not run."""
     rows = storage.read_tables(workspace.duplicates, ["track_id", "group"])
     if rows is None:
         return None
@@ -111,7 +113,7 @@ def read_groups(workspace: Workspace) -> dict[str, int] | None:
 
 
 def read_vectors(table: TrackTable) -> tuple[list[str], np.ndarray]:
-    """All ids, and their unit vectors as float16 [N, D], half of what they were as float32."""
+    """All ids, and their unit vectors as float16 [N, D], which is half the memory of float32."""
     ids: list[str] = []
     parts = [np.empty((0, 1), np.float16)]
     for some, matrix in table.stream_vectors():
@@ -123,7 +125,7 @@ def read_vectors(table: TrackTable) -> tuple[list[str], np.ndarray]:
 def read_facts(table: TrackTable, ids: list[str]) -> pa.Table:
     """`title, artist, seconds` of these tracks, in their order.
 
-    A track's duration is the catalog's; where that is unknown, where its last window ends.
+    A track's duration is the catalog's; if that is unknown, the end of its last window.
     """
     columns = ["track_id", "title", "artist", "duration"]
     rows = pa.Table.from_batches(table.stream("tracks", columns))
@@ -141,9 +143,9 @@ def read_facts(table: TrackTable, ids: list[str]) -> pa.Table:
 
 
 def tells_apart(vectors: np.ndarray) -> bool:
-    """Whether most vectors lie apart; where not, near vectors mean nothing.
+    """Whether most vectors are distinct; if not, near vectors are no evidence.
 
-    Equal ones are counted once, for a small catalog may be made of copies.
+    Equal vectors are counted once, because a small catalog may consist of copies.
     """
     some = np.unique(vectors[:: max(1, len(vectors) // LOOKED_AT)], axis=0)
     if len(some) < 3:
@@ -153,9 +155,9 @@ def tells_apart(vectors: np.ndarray) -> bool:
 
 
 def named_alike(names: list[Name], vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
-    """Pairs of one artist and one title that are alike.
+    """Pairs of tracks with the same artist and title that are alike.
 
-    That two previews of 30 s are equally long says nothing: they may be parts of one piece.
+    Equal durations of two 30 s previews are no evidence: they may be parts of one piece.
     """
     cut = cut_to_length(seconds)
     songs: dict[str, list[int]] = {}
@@ -185,15 +187,15 @@ def _likenesses(
 
 
 def _apart_s(one: int, others: list[int], seconds: np.ndarray, cut: np.ndarray) -> np.ndarray:
-    """Differences of durations [n]; NaN where both are cut to a length that says nothing."""
+    """Differences of durations [n] in s; NaN if both tracks were cut to a common length."""
     apart = np.abs(seconds[others] - seconds[one])
     return np.where(cut[others] & cut[one], np.nan, apart)
 
 
 def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
-    """Each track with the next one, along the main axis, that is a copy of it.
+    """Pairs of each track and the next track along the main axis that is a copy of it.
 
-    All copies of a track are so joined, one to the next, in as many pairs as there are tracks.
+    This chains all copies of a track together, with at most one pair per track.
     """
     axis = main_axis(vectors)
     places = np.concatenate([block @ axis for block in _blocks(vectors)])
@@ -201,7 +203,7 @@ def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
     places, reach = (
         places[order],
         np.sqrt(2 * (1 - COPY)) + 1e-6,
-    )  # a distance; and float32's rounding
+    )  # the distance at cosine COPY, plus float32 rounding
     for start in range(0, len(order), BLOCK):
         rows = order[start : start + BLOCK]
         left, unpaired = _unit(vectors[rows]), np.ones(len(rows), bool)
@@ -222,13 +224,13 @@ def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
 
 
 def cut_to_length(seconds: np.ndarray) -> np.ndarray:
-    """Which tracks [N] have a duration so common that it is no property of the music."""
+    """Which tracks [N] have a duration so common that they were cut to it."""
     _, length, count = np.unique(np.rint(seconds), return_inverse=True, return_counts=True)
     return np.asarray(count >= max(FEWEST_CUT, CUT_SHARE * len(seconds)))[length]
 
 
 def main_axis(vectors: np.ndarray) -> np.ndarray:
-    """The unit direction [D] along which the rows differ most."""
+    """The unit direction [D] of the largest variance of the rows."""
     mean = sum(block.sum(axis=0) for block in _blocks(vectors)) / len(vectors)
     spread = np.zeros((vectors.shape[1], vectors.shape[1]), np.float32)
     for block in _blocks(vectors):
@@ -238,7 +240,7 @@ def main_axis(vectors: np.ndarray) -> np.ndarray:
 
 
 def count_classes(rows: pa.Table) -> dict[str, int]:
-    """How many tracks are of each class; a track kept is none."""
+    """How many tracks are of each class, without the tracks kept."""
     counts = Counter(rows["class"].to_pylist())
     return {kind: counts[kind] for kind in KINDS}
 
@@ -254,6 +256,6 @@ def _cosines(vectors: np.ndarray, one: int, others: list[int]) -> np.ndarray:
 
 
 def _unit(halves: np.ndarray) -> np.ndarray:
-    """Rows [n, D] of float16 as float32, of length 1 again."""
+    """float16 rows [n, D] as float32, normalised to length 1 again."""
     rows = halves.astype(np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

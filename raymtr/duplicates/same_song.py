@@ -1,17 +1,17 @@
-"""Two tracks, one song? The rules and their thresholds, and how pairs make groups.
+"""The rules and thresholds that decide whether two tracks are one song, and how pairs form groups.
 
-A vector alone cannot tell. Measured on towers trained here, which do not hear level: of 8 made
-pieces each, an MP3 or Ogg of the same sound lay at a cosine of 0.93 to 1, the same 6 dB quieter at
-1, 12 dB louder and limited at 0.81 to 0.95, with a second of silence in front at 0.88 to 0.99; of
-200 pieces 0.4 % of all pairs, and 6 % of pairs by one artist, lay above 0.7. So either the vectors
-are equal but for rounding, whatever the names, or names and artist agree and vector and duration
-say what kind of likeness it is.
+A vector alone is not enough. Measured with towers trained in this project, which ignore level, on 8
+synthetic pieces each: an MP3 or Ogg of the same sound had a cosine of 0.93 to 1, the same 6 dB
+quieter 1, 12 dB louder and limited 0.81 to 0.95, with a second of silence in front 0.88 to 0.99. Of
+200 pieces, 0.4 % of all pairs and 6 % of pairs by one artist had a cosine above 0.7. So two tracks
+are one song if their vectors are equal up to rounding, whatever their names, or if title and artist
+agree; then vector and duration decide the kind of likeness.
 
-Titles are compared without what says which version they are: `Song (Live at Wembley)` and
-`Song - 2011 Remaster` are both `Song`. The words of such an addition count, not the title's own:
-`Live and Let Die` is no live version.
+Titles are compared without additions that name a version: `Song (Live at Wembley)` and
+`Song - 2011 Remaster` are both `Song`. Only words of such an addition count, not words of the title
+itself: `Live and Let Die` is not a live version.
 
-A name that programs write where they know none ("Track 01", "Unknown Artist") is no evidence.
+Placeholder names that programs write ("Track 01", "Unknown Artist") are no evidence.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from raymtr.names import name_key, spoken_name
 
 Likeness = Literal["same recording", "different master", "other version"]
 KEPT = "kept"
-Pair = tuple[int, int, int]  # two rows, and their likeness as its place in KINDS
-Tell = Callable[[int, list[int]], list[Likeness | None]]  # what other rows are to one row
+Pair = tuple[int, int, int]  # two rows, and their likeness as an index into KINDS
+Tell = Callable[[int, list[int]], list[Likeness | None]]  # (row, other rows) -> their likenesses
 KINDS: tuple[Likeness, ...] = ("same recording", "different master", "other version")
 
-COPY, COPY_S = 0.9999, 0.1  # a copy, whatever its name: the cosine it reaches, seconds apart
-SAME, SAME_S = 0.90, 1.0  # encoded again: silence at the ends may differ
-MASTER, MASTER_S = 0.70, 3.0  # made louder or clearer, cut from another disc
-VERSION = 0.70  # of one name by one artist, and not even as long: an "Intro" is on each album
+# Each class has a least cosine and a largest difference of durations in seconds.
+COPY, COPY_S = 0.9999, 0.1  # a copy, whatever its name
+SAME, SAME_S = 0.90, 1.0  # re-encoded: silence at the ends may differ
+MASTER, MASTER_S = 0.70, 3.0  # remastered, or ripped from another disc
+# The least cosine for tracks of one name by one artist and of any duration. A name alone is not
+# enough: an "Intro" is on each album.
+VERSION = 0.70
 
 THRESHOLDS = {
     "same recording": f"vectors at a cosine of {COPY} or more and durations within {COPY_S} s; or "
@@ -44,7 +47,7 @@ THRESHOLDS = {
 
 _ADDITION = re.compile(r"\s*(?:\(([^()]*)\)|\[([^\[\]]*)\])\s*$|\s+[-–—]\s+([^-–—]+)$")
 _GUEST = re.compile(r"^(?:feat|ft|featuring|with)\b")
-# What programs and people write where they do not know a name, in the form of `spoken_name`.
+# Placeholders that programs and people write for an unknown name, in the form of `spoken_name`.
 _NO_ARTIST = re.compile(
     r"(?:an? )?(?:unknown|unbekannte?r?|desconocido|desconhecido|inconnu|sconosciuto|onbekend)"
     r"(?: (?:artist|performer|kunstler|interpret))?"
@@ -74,16 +77,16 @@ _VERSION = re.compile(
 
 @dataclass(frozen=True)
 class Name:
-    """A track's name taken apart; `song` is None where title or artist is unknown."""
+    """A parsed track name; `song` is None if title or artist is unknown."""
 
     song: str | None  # equal for all versions of a song by one artist
     version: str = ""  # "live at wembley"
     master: str = ""  # "2011 remaster"
-    common: bool = False  # "Intro": one artist has many pieces of that name
+    common: bool = False  # a title such as "Intro", which one artist uses for many pieces
 
 
 def read_name(title: str | None, artist: str | None) -> Name:
-    """`Song (feat. B) - Live - Remastered 2011` by A -> a/song, live, remastered 2011."""
+    """Parse `Song (feat. B) - Live - Remastered 2011` by A -> a/song, live, remastered 2011."""
     rest, versions, masters = title or "", [], []
     while match := _ADDITION.search(rest):
         said = spoken_name(next(filter(None, match.groups()), ""))
@@ -109,9 +112,9 @@ def artist_of(name: str | None) -> str | None:
 
 
 def likeness(one: Name, other: Name, *, cosine: float, apart_s: float) -> Likeness | None:
-    """What two tracks of these names are to each other; None where they are strangers.
+    """The likeness of two tracks with these names; None if they are not one song.
 
-    `apart_s`, the difference of their durations in seconds, may be NaN: unknown.
+    `apart_s` is the difference of their durations in seconds; NaN means unknown.
     """
     if cosine >= COPY and apart_s <= COPY_S:
         return "same recording"
@@ -131,11 +134,12 @@ def likeness(one: Name, other: Name, *, cosine: float, apart_s: float) -> Likene
 def group_rows(
     pairs: Iterable[Pair], names: list[Name], ids: list[str], tell: Tell | None = None
 ) -> list[tuple[int, int, str]]:
-    """(group, row, class) of every row that has a duplicate: the one to keep first in its group.
+    """(group, row, class) of every row that has a duplicate, the row to keep first in its group.
 
-    Kept is what has the plainest name, then the least id. The others of its group are each like
-    the one kept, not only like one another: what a chain of pairs joins and `tell` calls strangers
-    is looked at again without the one kept. Where `tell` is None, the pairs say all.
+    The row with the plainest name is kept; ties go to the least id. Every other row of a group is
+    like the row kept, not only like another one. Rows that a chain of pairs joins, but that `tell`
+    says are not like the row kept, are grouped again without it. If `tell` is None, only the pairs
+    decide.
     """
     known = {}
     joined: dict[int, int] = {}

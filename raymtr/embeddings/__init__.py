@@ -1,1 +1,1 @@
-"""Embeddings: the vectors of one model, made and kept on storage."""
+"""Embeddings: the vectors of one model, computed and stored."""

@@ -1,13 +1,13 @@
 """The two steps of the embedding job: files -> windows of samples -> vectors.
 
-They are two because a GPU waits for decoding: `decode_tracks` runs as CPU tasks wherever there is
-a core, `EmbedTracks` as actors that keep the model. Between them a track is one row whose samples
-are the bytes of its windows, float32 [W, S], written and read without a copy.
+The steps are separate so that decoding does not hold up a GPU: `decode_tracks` runs as CPU tasks on
+any free core, `EmbedTracks` as actors that keep the model loaded. Between the steps a track is one
+row. Its samples are the bytes of its windows, float32 [W, S], written and read without a copy.
 
-A bad file is a row with `code` and `reason` and without samples; it passes the model untouched.
-A window's vector depends on nothing but its own samples (raymtr.model.audio_forward), so the
-windows of all tracks of a batch go through the model together, and a track gets the same vector
-whatever an earlier, killed run left to do beside it.
+A bad file is a row with `code` and `reason` and without samples; the model step passes it through.
+A window's vector depends only on its own samples (raymtr.model.audio_forward). So the windows of
+all tracks of a batch go through the model in one call, and a track gets the same vector whichever
+tracks share its batch, also after a killed run is resumed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
 if TYPE_CHECKING:
     from raymtr.model.model import Model
 
-REPLICA = "replica"  # column of what EmbedTracks gives: host and process, for the driver to count
+REPLICA = "replica"  # output column of EmbedTracks: host and process, which the driver counts
 DECODED = pa.schema(
     [
         pa.field("track_id", pa.string()),
@@ -47,15 +47,15 @@ DECODED = pa.schema(
 def decode_tracks(
     batch: pa.Table, *, spec: AudioSpec, embed: EmbedSpec, hung: str
 ) -> Iterator[pa.Table]:
-    """SOURCES -> a DECODED row each, one at a time, so that memory holds one track.
+    """SOURCES -> one DECODED row each, yielded one at a time so that memory holds one track.
 
-    `hung` is the folder `EmbeddingStore.hung`, see `audio.DecodeGuard`.
+    `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`.
     """
     yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
 
 
 def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
-    """As `decode_tracks`, at the taggers' rate and uncut: `samples` is float32 [n]."""
+    """Like `decode_tracks`, but at the taggers' rate and not cut: `samples` is float32 [n]."""
 
     def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if audio.is_silent(samples):
@@ -72,7 +72,7 @@ def _decoded(
     embed: EmbedSpec,
     hung: str,
 ) -> Iterator[pa.Table]:
-    """A DECODED row for each of SOURCES; `cut` makes starts in s and float32 of samples."""
+    """One DECODED row per row of SOURCES; `cut` maps samples to (starts in s, float32 samples)."""
     guard = audio.DecodeGuard(embed, hung)
     for row in batch.select(SOURCES).to_pylist():
         try:
@@ -90,8 +90,8 @@ class EmbedTracks:
     """DECODED rows -> EMBEDDED rows; the model is loaded and checked once per actor."""
 
     def __init__(self, model_folder: str, made_by: ModelRef, *, device: str, threads: int) -> None:
-        """Raises UnusableError where the folder's is not the model of `made_by`, or is damaged."""
-        import torch  # here, for the decoding tasks import this file too
+        """Raises UnusableError if the folder's model is not that of `made_by`, or is damaged."""
+        import torch  # imported here because the decoding tasks import this file too
 
         from raymtr.model.pretrained import load_model
 
@@ -106,26 +106,26 @@ class EmbedTracks:
         self._model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row out for each row in, in order, and in REPLICA which process made it."""
+        """One row out per row in, in order; REPLICA names the process that computed it."""
         embedded = embed_tracks(self._model, batch)
         return with_replica(embedded)
 
 
 def with_replica(rows: pa.Table) -> pa.Table:
-    """`rows` with the column that says which process made them."""
+    """`rows` with the column REPLICA, which names the process that computed them."""
     own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(rows), pa.string())
     return rows.append_column(REPLICA, own)
 
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
-    """DECODED rows as EMBEDDED rows, all windows in one call of the model."""
+    """DECODED rows -> EMBEDDED rows, with all windows in one call of the model."""
     rows = decoded.drop_columns("samples").to_pylist()
     waves = [
         np.frombuffer(samples.as_buffer(), np.float32).reshape(len(row["starts_s"]), -1)
         for row, samples in zip(rows, decoded["samples"], strict=True)
         if row["code"] is None
     ]
-    # Concatenated is also copied: rows lie in Ray's read-only store, and torch wants its own.
+    # Concatenating also copies: the rows are in Ray's read-only store, torch needs writable memory.
     vectors = model.embed_windows(np.concatenate(waves)) if waves else np.empty((0, model.spec.dim))
     embedded, first = [], 0
     for row in rows:
@@ -141,7 +141,7 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
 
 
 def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
-    """Un-normalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
+    """Unnormalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
     vector, units = unit(windows.mean(axis=0)), unit(windows)
     if np.isfinite(units).all() and np.isfinite(vector).all():
         return {"vector": vector, "windows": units}
@@ -149,13 +149,13 @@ def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows [..., D] scaled to length 1 in float32; a zero row becomes NaN, to be caught."""
+    """Rows [..., D] scaled to length 1 in float32; a zero row becomes NaN, which callers check."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:
-    """A table of one row; arrays become lists, or bytes, around their own memory."""
+    """A table of one row; arrays become lists, or bytes, without a copy."""
     columns = [_one_value(field.type, values.get(field.name)) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 

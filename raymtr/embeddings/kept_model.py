@@ -1,4 +1,4 @@
-"""The model that vectors are made with: which it is, and where it is kept beside them."""
+"""The model that computes the vectors: its identity, and its copy stored beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def identify(source: str, precision: Precision) -> Identity | Model:
-    """What the model at `source`, a path or a name, is; loaded only where it has to be."""
+    """Identify the model at `source`, a path or a name; load it only if that is necessary."""
     if known := read_identity(source, precision):
         return known
     from raymtr.model.pretrained import load_model  # torch
@@ -24,14 +24,14 @@ def identify(source: str, precision: Precision) -> Identity | Model:
 
 
 def keep_model(source: str, model: Identity | Model, folder: str) -> None:
-    """Keep the model beside its vectors, for the actors and for every search to come."""
+    """Store the model beside its vectors, for the actors and for later searches."""
     if isinstance(model, Identity) or storage.exists(f"{source}/{GOLDEN}"):
         storage.copy_folder(source, folder, last=CONFIG)
-    else:  # other people's form of a checkpoint, read whole; saved in ours
+    else:  # a checkpoint of another format: it was loaded whole and is saved in raymtr's format
         model.save(folder)
 
 
 def open_store(workspace: Workspace, model: Identity | Model) -> EmbeddingStore:
-    """The folder of this model's vectors; it need not exist yet."""
+    """The store of this model's vectors; its folder need not exist yet."""
     made_by = ModelRef(fingerprint=model.fingerprint, precision=model.precision, dim=model.spec.dim)
     return EmbeddingStore(workspace.embeddings(model.fingerprint), made_by)

@@ -1,20 +1,20 @@
-"""The vectors of one model on storage: whole shards, each committed once, by one owner.
+"""The stored vectors of one model: complete shards, each committed once, by one owner.
 
-A shard is up to four Parquet files of one name, the hash of its track ids:
+A shard is up to four Parquet files with one name, the hash of its track ids:
 
     windows/<shard>.parquet       written first
-    sources/<shard>.parquet       then: the file, and its version, each of its tracks was made from
-    dead_letter/<shard>.parquet   then, where a track of the shard failed
+    sources/<shard>.parquet       second: the source file of each track, and its version
+    dead_letter/<shard>.parquet   third, if a track of the shard failed
     tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
 
-A run killed between two of these leaves files without their commit; the next owner removes them,
-so every track stands once in `tracks/` or in `dead_letter/`. A track whose file has changed since
-is taken out of its shard and embedded again. Only the driver of a run writes, so no worker can
-outlive its driver and commit late. Should two drivers live at once, the token in `run.json`
-decides: whoever wrote it last owns the folder, the other stops at its next commit.
+A run killed between two of these writes leaves uncommitted files. The next owner removes them, so
+every track is in `tracks/` or in `dead_letter/` exactly once. A track whose file has changed since
+is removed from its shard and embedded again. Only the driver of a run writes, so no worker can
+outlive its driver and commit late. If two drivers run at once, the token in `run.json` decides:
+the one that wrote it last owns the folder, the other stops at its next commit.
 
-Given up: the driver's disk or network bounds the vectors written per second. At 512 bytes a
-window that is some hundred thousand windows a second, more than sixteen GPUs make.
+Limitation: the driver's disk or network bounds the vectors written per second. At 512 bytes a
+window that is some hundred thousand windows a second, more than sixteen GPUs produce.
 """
 
 from __future__ import annotations
@@ -50,32 +50,30 @@ from raymtr.workspace import Workspace
 RUN = "run.json"
 EVERY_CODE = "all"
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
-WITHOUT_RULES = ("timeout", "bad_vector")  # codes of another kind than what decoding refuses
-TAKEOVER_S = 1.0  # longer than a rival needs between its look at the token and its commit
+WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
+TAKEOVER_S = 1.0  # longer than another driver takes from its check of the token to its commit
 
 
-EMBEDDED_SCHEMA = (
-    pa.schema(  # what the model made of one track: vectors, or the reason there are none
-        [
-            pa.field("track_id", pa.string()),
-            pa.field("uri", pa.string()),
-            pa.field("file_version", pa.string()),  # of the file, as the catalog had it
-            pa.field("audio_digest", pa.string()),  # of its coded audio, as it was decoded
-            pa.field("seconds", pa.float64()),  # decoded
-            pa.field("starts_s", pa.list_(pa.float64())),  # [W]
-            pa.field("ends_s", pa.list_(pa.float64())),  # [W]
-            pa.field("vector", pa.list_(pa.float32())),  # [D], unit
-            pa.field("windows", pa.list_(pa.float32())),  # [W * D], unit rows
-            pa.field("code", pa.string()),
-            pa.field("reason", pa.string()),
-        ]
-    )
+EMBEDDED_SCHEMA = pa.schema(  # the result of one track: vectors, or the reason there are none
+    [
+        pa.field("track_id", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("file_version", pa.string()),  # of the file, from the catalog
+        pa.field("audio_digest", pa.string()),  # of the coded audio that was decoded
+        pa.field("seconds", pa.float64()),  # decoded duration
+        pa.field("starts_s", pa.list_(pa.float64())),  # [W]
+        pa.field("ends_s", pa.list_(pa.float64())),  # [W]
+        pa.field("vector", pa.list_(pa.float32())),  # [D], unit vector
+        pa.field("windows", pa.list_(pa.float32())),  # [W * D], unit rows
+        pa.field("code", pa.string()),
+        pa.field("reason", pa.string()),
+    ]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """What a folder's vectors were made with; enough to load the same model again."""
+    """The model that computed a folder's vectors; enough to load the same model again."""
 
     fingerprint: str
     precision: Precision
@@ -91,26 +89,26 @@ class EmbeddingStore:
 
     @classmethod
     def open(cls, folder: str) -> EmbeddingStore:
-        """The shards an earlier run left in `folder`."""
+        """Open the store that an earlier run wrote in `folder`."""
         return cls(folder, from_dict(ModelRef, storage.read_json(f"{folder}/{RUN}")["made_by"]))
 
     @property
     def model_folder(self) -> str:
-        """Where the model that made the vectors is kept."""
+        """Folder of the model that computed the vectors."""
         return f"{self.folder}/model"
 
     @property
     def hung(self) -> str:
-        """Folder of a file per track whose decoder hung: see `audio.DecodeGuard`."""
+        """Folder with one file per track whose decoder hung; see `audio.DecodeGuard`."""
         return f"{self.folder}/hung"
 
     @property
     def complete(self) -> bool:
-        """Whether the last run came to its end."""
+        """Whether the last run finished."""
         return storage.exists(self._run_file) and not storage.read_json(self._run_file)["running"]
 
     def take(self) -> None:
-        """Become the owner, and remove what an earlier owner left uncommitted."""
+        """Become the owner, and remove uncommitted files of an earlier owner."""
         left_behind = storage.exists(self._run_file) and not self.complete
         self._token = uuid.uuid4().hex
         self._write_run(running=True)
@@ -119,7 +117,7 @@ class EmbeddingStore:
         self._sweep()
 
     def release(self) -> None:
-        """The run is complete: the next owner need not wait for this one."""
+        """Mark the run as complete, so that the next owner need not wait for this one."""
         self._check_owner()
         self._sweep()
         self._write_run(running=False)
@@ -127,7 +125,7 @@ class EmbeddingStore:
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
 
-        Raises UnusableError where another run has become the owner.
+        Raises UnusableError if another run has become the owner.
         """
         name = _shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
@@ -140,7 +138,7 @@ class EmbeddingStore:
         storage.write_table(self._file("tracks", name), self._tracks_of(good))
 
     def done(self) -> pa.ChunkedArray:
-        """Ids of every committed track, embedded or failed, in no order."""
+        """Ids of all committed tracks, embedded or failed, in no particular order."""
         chunks: list[pa.Array] = []
         for table in (self._read("tracks", ["track_id"]), self.read_dead_letters()):
             if table is not None:
@@ -148,21 +146,21 @@ class EmbeddingStore:
         return pa.chunked_array(chunks, pa.string())
 
     def remaining(self, catalog: pa.Table) -> pa.Table:
-        """SOURCES of the catalog's tracks with audio that no committed shard holds as it is now."""
+        """SOURCES of the catalog's tracks with audio that are not committed, or changed since."""
         undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
         changed = pc.is_in(catalog["track_id"], value_set=self.changed(catalog))
         wanted = pc.and_(pc.is_valid(catalog["uri"]), pc.or_(undone, changed))
         return catalog.filter(wanted).select(SOURCES)
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
-        """Ids of committed tracks whose audio is another one now."""
+        """Ids of committed tracks whose audio has changed since."""
         before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
         return sounding_otherwise(before, catalog)
 
     def adopt_digests(self, catalog: pa.Table) -> None:
-        """Note the digest of files that were embedded before there was one and are as they were."""
+        """Add digests to tracks that were embedded without one and whose file is unchanged."""
         now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
         for name in sorted(self._names("sources")) if len(now) else ():
             held = storage.read_table(self._file("sources", name))
@@ -171,9 +169,9 @@ class EmbeddingStore:
                 storage.write_table(self._file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
-        """Take these tracks, embedded or failed, out of the shards that hold them.
+        """Remove these tracks, embedded or failed, from the shards that hold them.
 
-        `tracks/` is written last: after a kill on the way they are still known as changed.
+        `sources/` is written last, so after a kill the tracks are still known as changed.
         """
         for name in sorted(self._names("tracks")) if len(ids) else ():
             sources = self._file("sources", name)
@@ -190,7 +188,7 @@ class EmbeddingStore:
                     storage.write_table(file, table.filter(pc.invert(gone)))
 
     def account(self, catalog: pa.Table) -> dict[str, Any]:
-        """What became of the catalog's tracks over all runs; of a run that came to its end."""
+        """Counts of the catalog's tracks by outcome over all runs, once a run has finished."""
         letters = self.read_dead_letters()
         letters = letters.filter(pc.is_in(letters["track_id"], value_set=catalog["track_id"]))
         skipped = catalog["uri"].null_count
@@ -204,7 +202,7 @@ class EmbeddingStore:
         }
 
     def read_tracks(self) -> pa.Table:
-        """`track_id, vector` of every embedded track."""
+        """`track_id, vector` of all embedded tracks."""
         table = self._read("tracks", ["track_id", "vector"])
         if table is not None:
             return table
@@ -220,14 +218,14 @@ class EmbeddingStore:
         return table.filter(pc.is_valid(table["seconds"]))
 
     def window_tables(self) -> Iterator[pa.Table]:
-        """`track_id, start_s, end_s, vector` of every window, a committed shard at a time."""
+        """`track_id, start_s, end_s, vector` of all windows, one committed shard at a time."""
         for name in sorted(self._names("windows") & self._names("tracks")):
             yield storage.read_table(self._file("windows", name))
 
     def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
-        """The rows of `read_tracks`, and those of `window_tables`, that are of these tracks.
+        """The rows of `tracks/` and of `windows/` for these tracks.
 
-        Of the shards that hold none of them only the ids are read.
+        Of shards that hold none of them only the ids are read.
         """
         tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
@@ -240,12 +238,12 @@ class EmbeddingStore:
         return pa.concat_tables(tracks, promote_options="default"), pa.concat_tables(windows)
 
     def read_dead_letters(self) -> pa.Table:
-        """`track_id, uri, code, reason` of every track that failed."""
+        """`track_id, uri, code, reason` of all tracks that failed."""
         table = self._read("dead_letter", list(DEAD_LETTER.names))
         return DEAD_LETTER.empty_table() if table is None else table
 
     def refused_by_older_rules(self) -> pa.ChunkedArray:
-        """Ids of tracks that decoding refused by other rules than today's."""
+        """Ids of tracks that the decoder refused under rules other than the current ones."""
         letters = self._read("dead_letter", ["track_id", "code", "rules"])
         if letters is None:
             return pa.chunked_array([], pa.string())
@@ -256,9 +254,9 @@ class EmbeddingStore:
         return letters["track_id"].filter(pc.and_(old, pc.invert(other)))
 
     def forget_failures(self, codes: Sequence[str]) -> None:
-        """Drop the dead letters of these `codes`, so that their tracks are tried again.
+        """Delete the dead letters with these `codes`, so that their tracks are tried again.
 
-        Raises InputError on a code that no dead letter has.
+        Raises InputError for a code that no dead letter has.
         """
         letters = self.read_dead_letters()
         found = sorted(set(letters["code"].to_pylist()))
@@ -310,9 +308,9 @@ class EmbeddingStore:
 
 
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:
-    """The shards of a model: the one named, else the one whose embedding finished last.
+    """The store of the model `fingerprint`; without one, the store that finished last.
 
-    Raises InputError where there is none, or none that finished.
+    Raises InputError if there is none, or none that finished.
     """
     folders = storage.list_folders(workspace.path("embeddings"))
     found = [EmbeddingStore.open(workspace.embeddings(name)) for name in folders]

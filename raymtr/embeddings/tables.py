@@ -1,6 +1,6 @@
-"""The tables of a shard, made from what the model gave; which tracks sound otherwise by now.
+"""The tables of a shard, built from the model's output; the tracks whose audio has changed.
 
-Arrow tables in, Arrow tables out: nothing here reads or writes a file.
+Pure functions of Arrow tables: nothing here reads or writes a file.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from raymtr import audio
 from raymtr.track import DEAD_LETTER
 
-SOURCES = ["track_id", "uri", "file_version"]  # what a track is to be made from
-MADE_FROM = [*SOURCES, "audio_digest"]  # and what it was made from
-# A dead letter here says by which rules the file was refused: by older ones it is tried again.
+SOURCES = ["track_id", "uri", "file_version"]  # the file to embed a track from
+MADE_FROM = [*SOURCES, "audio_digest"]  # the file it was embedded from
+# A dead letter records the rules that refused the file: under newer rules it is tried again.
 DEAD_LETTER_SCHEMA = pa.schema([*DEAD_LETTER, pa.field("rules", pa.int32())])
 
 
@@ -30,7 +30,7 @@ def tracks_of(good: pa.Table, dim: int) -> pa.Table:
 
 
 def windows_of(good: pa.Table, dim: int) -> pa.Table:
-    """`track_id, start_s, end_s, vector [D]` of every window of EMBEDDED rows."""
+    """`track_id, start_s, end_s, vector [D]` of all windows of EMBEDDED rows."""
     starts = good["starts_s"].combine_chunks()
     return pa.table(
         {
@@ -47,18 +47,18 @@ def _vectors(lists: pa.ChunkedArray, dim: int) -> pa.FixedSizeListArray:
 
 
 def with_digest(table: pa.Table) -> pa.Table:
-    """`table` with the column that what was written before there were digests lacks."""
+    """`table` with the column `audio_digest`, null where an older version did not write it."""
     if "audio_digest" in table.column_names:
         return table
     return table.append_column("audio_digest", pa.nulls(len(table), pa.string()))
 
 
 def sounding_otherwise(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
-    """Ids of the tracks of `before`, of MADE_FROM, whose audio is another one in the catalog.
+    """Ids of the tracks of `before` (columns MADE_FROM) whose audio differs in the catalog.
 
-    Where both digests of the coded audio are known they decide, so that a tagger costs no vector.
-    Else versions do where a scan knew both, so that moving a folder changes nothing; elsewhere the
-    URI does.
+    If both digests of the coded audio are known they decide, so editing tags keeps the vector.
+    Otherwise the file versions decide if both are known, so moving a folder changes nothing.
+    Otherwise the URI decides.
     """
     both = with_digest(before).join(
         with_digest(catalog).select(MADE_FROM),
@@ -69,7 +69,7 @@ def sounding_otherwise(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
     same_uri = pc.equal(both["uri"], both["uri_now"])
     same_version = pc.equal(both["file_version"], both["file_version_now"])  # null: unknown
     digests = both["audio_digest"], both["audio_digest_now"]
-    rules = [pc.utf8_slice_codeunits(digest, 0, 2) for digest in digests]  # `1-`, a version
+    rules = [pc.utf8_slice_codeunits(digest, 0, 2) for digest in digests]  # `1-`: digest version
     unknown = pa.scalar(None, pa.bool_())
     same_digest = pc.if_else(pc.equal(*rules), pc.equal(*digests), unknown)
     same = pc.coalesce(same_digest, same_version, same_uri)
@@ -77,9 +77,9 @@ def sounding_otherwise(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
 
 
 def with_adopted_digests(held: pa.Table, now: pa.Table) -> pa.Table | None:
-    """`held`, of MADE_FROM, with digests of `now` where it has none and the file is as it was.
+    """`held` (columns MADE_FROM) with the digests of `now` where it has none, for unchanged files.
 
-    None where that is nowhere.
+    None if that adds no digest.
     """
     held = with_digest(held)
     found = now.take(pc.index_in(held["track_id"], value_set=now["track_id"]))

@@ -1,1 +1,1 @@
-"""Vectors of a catalog: making, keeping and publishing them."""
+"""The searchable tables of a catalog: built, tuned, checked, published, changed and filtered."""

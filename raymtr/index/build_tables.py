@@ -1,8 +1,8 @@
 """Parquet -> the three LanceDB tables of one build, and their indices.
 
-A build is made whole under names of its own and never touched again: nobody reads it before it
-is promoted, and the build that serves is not disturbed. Windows go through a shard at a time, for
-they are the one table that does not fit into memory at a catalog's size.
+A build is written completely under its own table names, and nobody reads it before it is promoted,
+so the live build is not disturbed. Windows are loaded one shard at a time, because they are the
+only table that does not fit into memory for a large catalog.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from raymtr.names import name_key, spoken_name
 from raymtr.track import with_artists
 
 VECTORS_PER_PARTITION = 4096
-# Runs of three letters: with one letter of a name missing it was found in 0.99 of cases among
-# 9,313 titles, where LanceDB's fuzzy match over words found 0.79; among 186,000 names in 0.97 of
-# 400 cases, by all its runs and by its twelve rarest alike.
+# Trigrams. Among 9,313 titles they found a name with one letter missing in 0.99 of cases, LanceDB's
+# fuzzy match over words in 0.79. Among 186,000 names they found it in 0.97 of 400 cases, whether
+# queried with all its trigrams or with its twelve rarest.
 NAMES_INDEX = FTS(
     base_tokenizer="ngram",
     ngram_min_length=3,
@@ -67,8 +67,8 @@ SCALAR_INDICES = {
 
 
 def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
-    """The catalog's rows in plain types, with the columns that names and words are found by."""
-    catalog = with_artists(plain_table(catalog))  # one of an earlier version may hold others
+    """The catalog's rows in plain types, with the columns that name and word searches use."""
+    catalog = with_artists(plain_table(catalog))  # an older version may have other types
     wanted = ["track_id", "title", "artist", "artists", "album", "tags", "similar_artists"]
     rows = catalog.select(wanted)
     by_track: dict[str, list[str]] = {}
@@ -94,7 +94,7 @@ def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
 
 
 def with_lengths(catalog: pa.Table, shards: EmbeddingStore | None) -> pa.Table:
-    """`catalog` with the `duration` that was decoded, where one was; a scan's is a guess."""
+    """`catalog` with the decoded `duration` where it is known; a scan only estimates it."""
     if shards is None:
         return catalog
     lengths = shards.lengths()
@@ -104,7 +104,7 @@ def with_lengths(catalog: pa.Table, shards: EmbeddingStore | None) -> pa.Table:
 
 
 def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.Table:
-    """A row for each track of `tracks` that has a vector, in their order, with filter columns."""
+    """One row per track of `tracks` that has a vector, in the same order, with filter columns."""
     place = pc.index_in(tracks["track_id"], value_set=embedded["track_id"])
     copied = [f.name for f in tracks.schema if f.name not in SHADOW and filterable_type(f.type)]
     tracks = tracks.filter(pc.is_valid(place)).select(copied)
@@ -116,14 +116,14 @@ def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.
 
 
 def window_batches(shards: EmbeddingStore | None, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
-    """The windows of the `wanted` track ids, float16, shard after shard."""
+    """The windows of the `wanted` track ids, float16, shard by shard."""
     for table in shards.window_tables() if shards else ():
         table = table.filter(pc.is_in(table["track_id"], value_set=wanted))
         yield from windows_table(table).to_batches()
 
 
 def windows_table(windows: pa.Table) -> pa.Table:
-    """Rows of `EmbeddingStore.window_tables` as the table keeps them, float16."""
+    """Rows of `EmbeddingStore.window_tables` in the form the table stores, float16."""
     return windows.set_column(3, "vector", _half(windows["vector"]))
 
 
@@ -136,10 +136,10 @@ def window_schema(dim: int) -> pa.Schema:
 
 
 def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
-    """Exact below a size, else an inverted file of quantised vectors.
+    """Exact search below `exact_below` vectors, else an inverted file (IVF) of quantised vectors.
 
-    From measurements on text queries: 5 bits of RaBitQ with a refine factor of 2 reached 0.997 at a
-    million vectors. How many partitions are probed is found on the table itself (index.tune).
+    Measured on text queries: 5-bit RaBitQ with a refine factor of 2 reached a recall of 0.997 at a
+    million vectors. The number of partitions to probe is tuned on the finished table (index.tune).
     """
     if vectors < exact_below:
         why = (
@@ -160,7 +160,7 @@ def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
 def create_tables(
     db: Any, build: str, data: Mapping[str, pa.Table | pa.RecordBatchReader], index: VectorIndex
 ) -> dict[str, int]:
-    """Load and index the tables of a build; the version each ends at."""
+    """Load and index the tables of a build. Returns the final version of each."""
     versions = {}
     for kind, rows in data.items():
         table = db.create_table(table_name(kind, build), data=rows)
@@ -173,16 +173,17 @@ def create_tables(
 
 
 def no_vectors(dim: int) -> pa.Table:
-    """`track_id, vector` without a row."""
+    """An empty table of `track_id, vector`."""
     fields = [pa.field("track_id", pa.string()), pa.field("vector", pa.list_(pa.float32(), dim))]
     return pa.schema(fields).empty_table()
 
 
 def vector_config(index: VectorIndex) -> Any:
-    """LanceDB's own words for `index`, which is not exact.
+    """LanceDB's configuration of `index`, which is not exact.
 
-    Its k-means by default takes twice the vectors a centroid and five times the rounds: 55 CPU-s
-    for a million vectors instead of 34, and recall@10 of text queries 0.9972 instead of 0.9967.
+    LanceDB's default k-means uses twice the vectors per centroid and five times the iterations. For
+    a million vectors it took 55 CPU-s instead of 34; recall@10 of text queries was 0.9972 instead
+    of 0.9967.
     """
     where = {"num_partitions": index.partitions, "sample_rate": 128, "max_iterations": 10}
     if index.kind == "ivf_rq":

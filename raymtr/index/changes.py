@@ -1,20 +1,21 @@
-"""Tracks added, changed and taken out of published tables while searchers read them.
+"""Adds, changes and deletes tracks in published tables while searchers read them.
 
-Every searcher stays on the table versions its build's record names. So a change writes new versions
-of the same tables, first unseen, brings the indices up to them, checks them, and only then lets the
-record name them: a reader has all of a change or none. LanceDB moves partitions on the way, so an
-index that got new vectors is tuned and tried anew. A job killed on the way leaves versions no
-record names; the next change goes back to the recorded ones before it begins.
+A searcher reads the table versions that its build's record names. A change is atomic for readers:
+it writes new versions of the same tables, updates the indices, checks the result, and only then
+writes a record that names the new versions. LanceDB moves partitions in the process, so an index
+with new vectors is tuned and measured again. A job killed midway leaves versions that no record
+names; the next change first restores the recorded versions.
 
-Bringing the indices of a large build up takes a minute, and rows that no index has are found too,
-one by one. So a small change serves twice: as soon as its rows are written, then with its indices.
+Updating the indices of a large build takes a minute. Rows that no index covers are found too, by
+scanning. So a small change is published twice: as soon as its rows are written, and again with
+its indices.
 
-What is deleted leaves every kept build, so that a rollback cannot bring it back; what is upserted
-enters the live build alone. Versions no record names any more are removed an hour after they were
-replaced, by the next change (`sweep`): a searcher opened before the change can read on that long.
+A delete applies to every kept build, so that a rollback cannot restore the rows. An upsert applies
+to the live build only. Versions that no record names are removed an hour after they were replaced,
+by the next change (`sweep`); a searcher opened before the change can read that long.
 
-Given up: bytes of a deleted row stay in data files, which nothing points into, until its build is
-dropped; LanceDB rewrites a file only when a tenth of its rows is gone.
+Limitation: the bytes of a deleted row stay in data files, unreferenced, until its build is dropped.
+LanceDB rewrites a file only when a tenth of its rows is deleted.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
-READER_GRACE = timedelta(hours=1)  # that a searcher may stay on what was replaced
+READER_GRACE = timedelta(hours=1)  # how long a searcher may read versions that were replaced
 NEVER = timedelta(days=36_500)
-MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second one
-IDS_AT_ONCE = 5_000  # of one condition
-SMALL = 1_000  # tracks of a change that serves before its indices do; 10,000 would slow searches
+MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second pass
+IDS_AT_ONCE = 5_000  # per condition
+SMALL = 1_000  # tracks of a change that is published before its indices; 10,000 slow searches down
 
 Tables = dict[str, Any]
 
@@ -55,11 +56,11 @@ Tables = dict[str, Any]
 def upsert_rows(
     workspace: Workspace, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
 ) -> Build:
-    """Put `tracks` (build_tables.tracks_table) and their vectors in the live build.
+    """Insert or replace `tracks` (build_tables.tracks_table) and their vectors in the live build.
 
-    Each has all its rows replaced. `shards` are of the live build's model. Raises InputError where
-    the tables lack a column of `tracks`, UnusableError where the result is not sound; what served
-    before still does.
+    All rows of each track are replaced. `shards` are of the live build's model. Raises InputError
+    if the tables lack a column of `tracks`, UnusableError if the result fails the checks; then the
+    previous state still serves.
     """
     live = live_build(workspace)
     tables = _open(workspace, live)
@@ -68,7 +69,7 @@ def upsert_rows(
     if shards is not None:
         embedded, windows = shards.of_tracks(ids)
         vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
-        held = tables["vectors"].schema.names  # an earlier version copied fewer types there
+        held = tables["vectors"].schema.names  # an older version copied fewer types there
         vectors = vectors.select([name for name in vectors.column_names if name in held])
         first = _next_row_index(tables["vectors"])
         place = vectors.column_names.index("row_index")
@@ -96,7 +97,7 @@ def upsert_rows(
         probes = draw_probes(TrackTable(workspace.db, changed), shards)
         new = matrix_of(rows["vectors"]["vector"][:PROBES]).astype(np.float32)
         probes = replace(probes, vectors={**probes.vectors, "new": new})
-        changed = replace(changed, trial=None)  # of the partitions as they were
+        changed = replace(changed, trial=None)  # the old trial measured the old partitions
         changed = tune_index(workspace.db, changed, probes, target=search.target_recall)
         return changed, find_recall_faults(changed, target_recall=search.target_recall)
 
@@ -104,9 +105,9 @@ def upsert_rows(
 
 
 def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
-    """Take tracks out of every kept build; the live one, last and whole.
+    """Delete tracks from every kept build, from the live one last. Returns the live build.
 
-    Raises UnusableError where the result is not sound; what served before still does.
+    Raises UnusableError if a result fails the checks; then the previous state still serves.
     """
     live = live_build(workspace)
     for build in all_builds(workspace):
@@ -126,7 +127,7 @@ def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
 
 
 def sweep(workspace: Workspace) -> int:
-    """Remove versions of kept builds that were replaced READER_GRACE ago; how many."""
+    """Remove versions of kept builds that were replaced READER_GRACE ago. Returns how many."""
     removed, now = 0, datetime.now(UTC)
     for build in all_builds(workspace):
         if build.changed_at is None:
@@ -135,12 +136,12 @@ def sweep(workspace: Workspace) -> int:
             continue
         try:
             tables = _open(workspace, build)
-        except UnusableError as error:  # a full index, the cure, sweeps first
+        except UnusableError as error:  # only a warning: the cure, a full index, sweeps first
             LOG.warning("%s", error)
             continue
         for kind, table in tables.items():
-            # Clean-up spares the youngest version alone for certain: it has to be the recorded one,
-            # with nothing left to do that would make another.
+            # Clean-up is certain to keep only the newest version. So that must be the recorded one,
+            # and no pending work may create another.
             recorded = table.version == build.versions[kind]
             if not recorded or _settle(table) != build.versions[kind]:
                 continue
@@ -153,13 +154,13 @@ def sweep(workspace: Workspace) -> int:
 
 
 def all_builds(workspace: Workspace) -> list[Build]:
-    """Every kept build, the live one last, and as the pointer has it."""
+    """All kept builds. The live one is last, with the record that the pointer holds."""
     live = live_build(workspace)
     return [build for build in kept_builds(workspace) if build.name != live.name] + [live]
 
 
 def known_ids(workspace: Workspace, ids: list[str], builds: Iterable[Build]) -> set[str]:
-    """Which of these tracks stand in any of some builds."""
+    """The ids among `ids` that are in any of `builds`."""
     found: set[str] = set()
     for build in builds:
         table = _open(workspace, build)["tracks"]
@@ -171,9 +172,9 @@ def known_ids(workspace: Workspace, ids: list[str], builds: Iterable[Build]) -> 
 
 
 def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`rows` with the columns of `schema`, those they lack null.
+    """`rows` with the columns of `schema`; missing ones are null.
 
-    Raises InputError on a column the tables lack, or a value that does not fit theirs.
+    Raises InputError for a column that the tables lack, or a value that does not fit their type.
     """
     new = [name for name in rows.column_names if name not in schema.names and name not in ADDED]
     if new and any(rows[name].null_count < len(rows) for name in new):
@@ -205,9 +206,9 @@ def _apply(
     touched: int,
     tune: Callable[[Build], tuple[Build, list[str]]] | None = None,
 ) -> Build:
-    """Run `change`, bring the indices up to it, and let the build's record name the outcome.
+    """Run `change`, update the indices, check the result and publish it in the build's record.
 
-    `touched` is the number of its tracks; `tune` gives the build that serves, and its faults.
+    `touched` is the number of changed tracks; `tune` returns the tuned build and its faults.
     """
     served = build
     try:
@@ -222,7 +223,7 @@ def _apply(
             faults = find_row_faults(tables, counts)
         if tune and not faults:
             changed, faults = tune(changed)
-    except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
+    except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]
     if faults:
         what = "was not changed and still serves"
@@ -235,7 +236,7 @@ def _apply(
 
 
 def _next_revision(build: Build, tables: Tables, counts: dict[str, int]) -> Build:
-    """`build` with its tables as they are by now."""
+    """`build` with the current versions of its tables and one revision more."""
     return replace(
         build,
         rows=counts,
@@ -246,7 +247,7 @@ def _next_revision(build: Build, tables: Tables, counts: dict[str, int]) -> Buil
 
 
 def _serve(workspace: Workspace, build: Build) -> Build:
-    """Let the record of a kept build, and the pointer where it is the live one, name `build`."""
+    """Write `build` to its record, and to the live pointer if it is the live build."""
     write_record(workspace, build)
     if build.name == live_build(workspace).name:
         put_live(workspace, build)
@@ -254,7 +255,7 @@ def _serve(workspace: Workspace, build: Build) -> Build:
 
 
 def _open(workspace: Workspace, build: Build) -> Tables:
-    """The tables of a build for writing, gone back to what its record names."""
+    """The tables of a build for writing, restored to the versions that its record names."""
     db = lancedb.connect(workspace.db)
     tables = {}
     for kind in KINDS:
@@ -273,7 +274,7 @@ def _open(workspace: Workspace, build: Build) -> Tables:
 
 
 def _settle(table: Any) -> int:
-    """Merge files and bring indices up until nothing is left to do; the version it ends at."""
+    """Merge files and update indices until nothing is left to do. Returns the final version."""
     for _ in range(MOST_PASSES):
         before = table.version
         table.optimize(cleanup_older_than=NEVER)

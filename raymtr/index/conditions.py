@@ -1,13 +1,13 @@
-"""One column against values: what a filter is made of, and its words in the table's SQL.
+"""Conditions, the leaves of a filter: one column compared with values, and its SQL.
 
-A literal is fitted to its column's type before it goes to LanceDB, which refuses `year > 1990.5` on
-whole numbers and rounds some of what it takes: `year > 1990.5` is `year > 1990`, `year = 1990.5` is
-true of no track, and `duration < 1e400` of each that has a duration. A negation stands in the
-condition and never around it, for LanceDB doubles its work with every NOT that it meets inside
-another: 40 of them take minutes, which nothing can interrupt.
+A literal is converted to its column's type before it goes to LanceDB, which rejects `year > 1990.5`
+on an integer column and rounds some other values. `year > 1990.5` becomes `year > 1990`,
+`year = 1990.5` matches no track, and `duration < 1e400` matches every track with a duration.
+A negation is part of the condition and never wraps it, because LanceDB's work doubles with every
+nested NOT: 40 of them take minutes, which nothing can interrupt.
 
-`lancedb.expr` is not used: it cannot say "the list has this value", and its `to_sql` (0.40) leaves
-the quote of a text like `\\'` open.
+`lancedb.expr` is not used: it cannot express "the list has this value", and its `to_sql` (0.40)
+leaves the quote of a text like `\\'` open.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import pyarrow.types as pt
 from raymtr.errors import InputError
 
 Literal = str | int | float | bool | date
-Written = str | bool | Decimal  # a literal as it stands in a filter
+Written = str | bool | Decimal  # a literal as written in a filter
 
 KNOWS = "filters know text, numbers, truth values, dates, times, and lists of these"
 SIGNS = ("=", "==", "!=", "<>", "<", "<=", ">", ">=")
@@ -36,9 +36,10 @@ _AS_IN = {"=": "in", "==": "in"}
 
 @dataclass(frozen=True)
 class Condition:
-    """One column against literals, or the opposite; `verb` is null, in, <, <=, has or contains.
+    """One column compared with literals; `verb` is null, in, <, <=, has or contains.
 
-    An absent value meets neither, as in SQL, except for `null`. `in` no value is never met.
+    As in SQL, an absent value satisfies neither a condition nor its negation, except with `null`.
+    `in` without values is never satisfied.
     """
 
     column: str
@@ -55,7 +56,7 @@ class Condition:
             if not self.values:
                 return f"({column} IS NOT NULL)" if self.negated else "false"
             among = f"{column} {no}IN ({', '.join(map(sql_literal, self.values))})"
-            # Of two negated lists without a value in common the planner makes "true", even of null.
+            # The planner turns two negated lists without a common value into "true", even for null.
             return f"({column} IS NOT NULL AND {among})" if self.negated else f"({among})"
         value = sql_literal(self.values[0])
         if self.verb == "has":
@@ -67,7 +68,7 @@ class Condition:
 
 
 def filterable_type(kind: pa.DataType) -> bool:
-    """Whether filters know columns of this type: plain ones, and lists of these."""
+    """Whether filters support columns of this type: plain types, and lists of them."""
     inner = kind.value_type if pt.is_list(kind) else kind
     plain = pt.is_string(inner) or pt.is_large_string(inner) or pt.is_boolean(inner)
     number = pt.is_integer(inner) or pt.is_float32(inner) or pt.is_float64(inner)
@@ -77,9 +78,9 @@ def filterable_type(kind: pa.DataType) -> bool:
 def condition_on(
     column: str, kind: pa.DataType, verb: str, written: tuple[Written, ...], *, negated: bool
 ) -> Condition:
-    """The condition as a filter has it (a sign, in, has, contains), fitted to the column's type.
+    """The condition for a verb as written (a sign, in, has, contains), fitted to the column's type.
 
-    Raises InputError where the verb or a value does not fit.
+    Raises InputError if the verb or a value does not fit the type.
     """
     if not filterable_type(kind):
         raise InputError(f"column {column!r} is {_named(kind)}; {KNOWS}")
@@ -103,7 +104,7 @@ def condition_on(
 
 
 def _bounded(never: Condition, verb: str, value: Literal | Decimal, kind: pa.DataType) -> Condition:
-    """`column verb value`, where the value may be any number at all."""
+    """`column verb value`, for a number of any size and precision."""
     if not isinstance(value, Decimal):
         return replace(never, verb=verb, values=(value,))
     always = replace(never, negated=not never.negated)
@@ -120,7 +121,7 @@ def _bounded(never: Condition, verb: str, value: Literal | Decimal, kind: pa.Dat
 
 
 def _exact(value: Literal | Decimal, kind: pa.DataType) -> Literal | None:
-    """The value as the column can hold it; None where it cannot."""
+    """The value in the column's type; None if the column cannot hold it."""
     if not isinstance(value, Decimal):
         return value
     if pt.is_integer(kind):
@@ -131,7 +132,7 @@ def _exact(value: Literal | Decimal, kind: pa.DataType) -> Literal | None:
 
 
 def _fitted(column: str, kind: pa.DataType, value: Written) -> Literal | Decimal:
-    """A written value in the column's kind; a number exact as it was written."""
+    """A written value converted to the column's kind; a number stays exact, as written."""
     fits = _is_text(kind) and isinstance(value, str)
     fits |= pt.is_boolean(kind) and isinstance(value, bool)
     fits |= isinstance(value, Decimal) and (pt.is_integer(kind) or pt.is_floating(kind))
@@ -191,23 +192,23 @@ def _example(kind: pa.DataType) -> str:
 
 
 def sql_column(name: str) -> str:
-    """A column's name in the table's SQL, case and spaces kept."""
+    """A column's name in the table's SQL; keeps case and spaces."""
     return "`" + name.replace("`", "") + "`"
 
 
 def sql_literal(value: Literal) -> str:
-    """A literal in the table's SQL. Only the single quote means anything inside a text there."""
+    """A literal in the table's SQL. Inside a text only the single quote needs escaping."""
     if isinstance(value, str):
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, datetime):
         return f"timestamp '{value.isoformat(sep=' ')}'"
     if isinstance(value, date):
         return f"date '{value.isoformat()}'"
-    if isinstance(value, int) and value == -(2**63):  # read there as minus a number too large
+    if isinstance(value, int) and value == -(2**63):  # SQL reads it as minus a number too large
         return f"({value + 1} - 1)"
     return str(value).lower()
 
 
 def sql_among(column: str, values: Iterable[Literal]) -> str:
-    """That a column has one of some values, of which there may be none."""
+    """SQL for "the column has one of these values", of which there may be none."""
     return Condition(column, "in", tuple(values)).sql()

@@ -1,9 +1,9 @@
-"""Calls into LanceDB while they run: which are late, and which lost the tables under them.
+"""Registry of running LanceDB calls: reports overdue ones, and calls whose tables are gone.
 
-Such a call runs outside of Python and cannot be stopped: one that never comes back keeps its
-thread, and maybe a core, until the process ends. So each is written down while it runs, and whoever
-owns the process asks `overdue` and ends it. One list for the process and not one a table: a stuck
-call holds the process whichever table it was made on, however often that has been opened since.
+Such a call runs outside of Python and cannot be stopped: one that never returns keeps its thread,
+and maybe a core, until the process ends. So each call is registered while it runs, and the owner of
+the process checks `overdue_calls` and ends the process. The registry is one per process, not one
+per table: a stuck call blocks the process even if its table has been opened again since.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 
 from raymtr.errors import InputError, UnusableError
 
-DEADLINE_S = 30.0  # a call takes milliseconds; at 10^7 tracks and on a busy machine a second
+DEADLINE_S = 30.0  # a call takes milliseconds; a second at 10^7 tracks on a busy machine
 
 
 class LostTableError(UnusableError):
-    """The tables that were opened are no longer there; those that serve now are."""
+    """The opened tables no longer exist; the tables of the live build do."""
 
 
 @dataclass(frozen=True)
 class PendingCall:
-    """A call under way: what it asks, and since when (`time.monotonic`)."""
+    """A running call: its name, and its start time (`time.monotonic`)."""
 
     what: str
     since_s: float
@@ -37,7 +37,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def tracked_call(what: str) -> Iterator[None]:
-    """Around one call into LanceDB. Raises LostTableError where a file of the table is gone."""
+    """Register one call into LanceDB. Raises LostTableError if a file of the table is gone."""
     call = PendingCall(what, time.monotonic())
     with _lock:
         _under_way[id(call)] = call
@@ -58,9 +58,9 @@ def tracked_call(what: str) -> Iterator[None]:
 
 
 def overdue_calls(deadline_s: float = DEADLINE_S) -> dict[str, float]:
-    """The calls that have run longer than `deadline_s`, by name: for how many seconds.
+    """Calls that have run longer than `deadline_s`: name -> seconds.
 
-    Of two of one name the longer is told. An empty answer is a healthy process.
+    Of several calls with one name the longest is reported. Empty for a healthy process.
     """
     now = time.monotonic()
     with _lock:

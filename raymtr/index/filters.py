@@ -1,13 +1,13 @@
 r"""The filter language: `year > 1990 and tags has 'jazz' and not artist in ('A', 'B')`.
 
-Text is parsed into conditions that know the table's columns and their types; only those are turned
-into the table's SQL. So nothing a user types is ever run as SQL, and a misspelt column is an error
-that lists the columns instead of an empty answer.
+Text is parsed into conditions that are checked against the table's columns and types. Only the
+parsed conditions become SQL. So user text is never run as SQL, and a misspelt column is an error
+that lists the columns instead of an empty result.
 
-What comes out is as flat as it can be: `not` is carried down to the conditions while they are read
-(De Morgan), and `and` within `and` is one. LanceDB's planner stops answering where negations are
-nested, and refuses some 20 levels of `and` and `or` in turn; so there are bounds, far beyond what
-people write, and what passes them is answered.
+The result is as flat as possible: `not` is pushed down to the conditions while parsing (De Morgan),
+and nested `and`s are merged, as are nested `or`s. LanceDB's planner hangs on nested negations and
+rejects about 20 alternating levels of `and` and `or`. The bounds below are stricter than that, and
+far beyond what people write, so LanceDB answers every filter that parses.
 
 A comparison with an absent value is neither true nor false, as in SQL: `year != 1990` does not
 find tracks without a year; `year is null` does.
@@ -26,10 +26,10 @@ import pyarrow as pa
 from raymtr.errors import InputError
 from raymtr.index.conditions import SIGNS, Condition, Written, condition_on, filterable_type
 
-MOST_TOKENS = 500  # of a filter
+MOST_TOKENS = 500  # per filter
 LONGEST_FILTER = 50_000  # characters
-MOST_OPEN = 100  # parentheses within one another
-DEEPEST = 16  # levels of `and` and `or` in turn, within one another
+MOST_OPEN = 100  # nested parentheses
+DEEPEST = 16  # alternating levels of `and` and `or`
 EXAMPLE = "year > 1990 and tags has 'jazz'"
 
 _TOKEN = re.compile(
@@ -46,7 +46,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Joined:
-    """All (`and`) or any (`or`) of `items`, of which none is joined by the same word."""
+    """All (`and`) or any (`or`) of `items`; no item is itself joined by the same word."""
 
     word: str
     items: tuple[Filter, ...]
@@ -60,7 +60,7 @@ Filter = Condition | Joined
 
 
 def joined(word: str, *items: Filter) -> Filter:
-    """All (`and`) or any (`or`) of `items`, flat."""
+    """All (`and`) or any (`or`) of `items`, flattened."""
     flat: list[Filter] = []
     for item in items:
         flat += item.items if isinstance(item, Joined) and item.word == word else (item,)
@@ -68,15 +68,15 @@ def joined(word: str, *items: Filter) -> Filter:
 
 
 def parse_filter(text: str, schema: pa.Schema) -> Filter:
-    """`text` as conditions on the columns of `schema`.
+    """Parse `text` into conditions on the columns of `schema`.
 
-    Raises InputError on what does not parse, an unknown column, or a value of another type.
+    Raises InputError for a syntax error, an unknown column, or a value of another type.
     """
     return _Parser(text, schema).whole()
 
 
 class _Parser:
-    """Recursive descent: or binds loosest, then and, then not."""
+    """Recursive descent parser; precedence from lowest: or, and, not."""
 
     def __init__(self, text: str, schema: pa.Schema) -> None:
         self.text, self.schema = text, schema

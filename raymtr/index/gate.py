@@ -1,8 +1,8 @@
-"""The gate a finished build passes before it serves: its rows are counted, its answers looked at.
+"""Checks on a finished build before it is published: its rows, vectors, recall and answers.
 
-Everything a reader will do is done once: a whole record, a search by words, by names and by sound,
-and a filter on each column, for a build that fails in one of them fails every reader that asks it.
-What is wrong comes back in words, all of it at once.
+Reads are done once as searchers do them: a whole record, a search by words and by names, and a
+filter on each column. A build that fails one of them would fail every reader that uses it. Faults
+are returned as sentences, several at once.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBED
 from raymtr.workspace import Workspace
 
-UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 takes up to 5e-4
-FAILURES = (OSError, RuntimeError, ValueError)  # LanceDB's
+UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 changes it by up to 5e-4
+FAILURES = (OSError, RuntimeError, ValueError)  # raised by LanceDB
 
 
 def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> list[str]:
-    """The gate: what is wrong with a finished build, in words; [] for a good one."""
+    """All checks before publishing: the faults of a finished build as sentences; [] for none."""
     db = lancedb.connect(workspace.db)
     tables = {kind: db.open_table(table_name(kind, build.name)) for kind in KINDS}
     faults = find_row_faults(tables, build.rows)
@@ -44,7 +44,7 @@ def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> 
 
 
 def find_recall_faults(build: Build, *, target_recall: float) -> list[str]:
-    """The part of the gate that asks what an index found, when it was tried."""
+    """Check the recall that the build's trial measured against `target_recall`."""
     return [
         f"recall@{PROBED} on {kind} queries is {recall:.3f} with {build.index.nprobes} of "
         f"{build.index.partitions} partitions, below search.target_recall={target_recall}"
@@ -54,9 +54,9 @@ def find_recall_faults(build: Build, *, target_recall: float) -> list[str]:
 
 
 def find_answer_faults(table: TrackTable, tables: Mapping[str, Any]) -> list[str]:
-    """The part of the gate that asks as readers do; `tables` are LanceDB's, of the same build.
+    """Check the reads that searchers do; `tables` are LanceDB's, of the same build.
 
-    They are asked row by row: what `table` holds in memory of a small build is not needed here.
+    Rows are read from LanceDB: the in-memory copy that `table` keeps of a small build is not used.
     """
     some = ["track_id", "words", "names"]
     faults = []
@@ -86,7 +86,7 @@ def _moment(value: Any) -> str:
 
 
 def _filter_faults(tables: Mapping[str, Any], field: pa.Field) -> list[str]:
-    """Whether the first value of a column finds its track again, beside words and vectors."""
+    """Check that filtering on a column's first value finds its track, in `tracks` and `vectors`."""
     try:
         for kind in ("tracks", "vectors"):
             held = tables[kind].search().where(Condition(field.name, "null", (), True).sql())
@@ -114,14 +114,14 @@ def _of_row(row: Mapping[str, Any], field: pa.Field) -> Filter | None:
 
 
 def _written(value: Any) -> Written:
-    """A value as a filter would have it."""
+    """A value in the form that a parsed filter has."""
     if isinstance(value, date):
         return value.isoformat()
     return value if isinstance(value, (str, bool)) else Decimal(repr(value))
 
 
 def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
-    """The part of the gate that counts: rows as expected in each table, no track twice."""
+    """Check that each table has the expected number of rows and no track is there twice."""
     faults = []
     for kind, table in tables.items():
         if table.count_rows() != rows[kind]:
@@ -135,7 +135,7 @@ def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[
 
 
 def count_not_unit(vectors: pa.ChunkedArray) -> int:
-    """How many vectors of a column are not of length 1, or not even numbers."""
+    """How many vectors of a column do not have length 1, or are not finite."""
     lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
     return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
 

@@ -1,8 +1,8 @@
-"""One job at a time may change the tables of a workspace; a second one is refused at once.
+"""The lock on a workspace's tables: one job at a time changes them, a second one fails at once.
 
-On a local disk the system holds the lock for the process, and lets go of it however that ends. An
-object store has no such thing: there a document stands for the lock, and a job that was killed
-leaves it behind, so the refusal says how to take it away.
+On a local disk it is a file lock, which the system releases when the process ends for any reason.
+An object store has no locks: there a document is the lock. A killed job leaves it behind, so the
+error says how to remove it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raymtr.workspace import Workspace
 
 @contextmanager
 def index_lock(workspace: Workspace) -> Iterator[None]:
-    """Be the one that changes the tables. Raises UnusableError where another job is."""
+    """Hold the lock on the tables. Raises UnusableError if another job holds it."""
     lock = f"{workspace.db}/owner"
     with _document(lock) if storage.is_remote(lock) else _held(storage.local_path(lock)):
         yield

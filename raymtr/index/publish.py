@@ -1,13 +1,13 @@
-"""The index as steps nobody can catch half-way: load, build, gate, promote, keep, roll back.
+"""Publishes a build of the index atomically: load, index, check, promote, keep, roll back.
 
-`db/live.json` is the one pointer: the record of the build that serves. Every build that passed
-its gate keeps its record under `db/builds/`, which names the build that served before it: going
-back is writing that one's record to the pointer again, and a build that was rolled away from is no
-one's past. A build that fails its gate is dropped and the pointer stays; a job killed on the way
-leaves tables without a record, which the next one drops.
+`db/live.json` is the only pointer: it holds the record of the live build. Every build that passed
+the checks has a record under `db/builds/`, which names the build that was live before it. A
+rollback writes that earlier record to the pointer again; a build that was rolled back is never a
+predecessor. A build that fails the checks is dropped and the pointer stays. A job killed midway
+leaves tables without a record, which the next job drops.
 
-Readers follow the pointer within seconds, and some are in the middle of a search: what served until
-now is kept for a time of grace, whatever search.keep_versions says.
+Readers follow the pointer within seconds, but some are in the middle of a search. So the previous
+build is kept for a grace period, whatever search.keep_versions says.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from raymtr.index.tune import draw_probes, tune_index
 from raymtr.specs import SearchSpec, from_dict, to_dict
 from raymtr.workspace import Workspace
 
-GRACE = timedelta(minutes=10)  # that a reader may stay on a build when another serves
+GRACE = timedelta(minutes=10)  # how long a reader may use a build after another became live
 
 
 def live_build(workspace: Workspace) -> Build:
-    """The build that serves. Raises InputError where nothing was published yet."""
+    """The live build. Raises InputError if nothing was published yet."""
     workspace.require_live()
     return from_dict(Build, storage.read_json(workspace.live_pointer))
 
 
 def kept_builds(workspace: Workspace) -> list[Build]:
-    """Every build that can serve, oldest first."""
+    """All kept builds, oldest first; each passed its checks."""
     folder = f"{workspace.db}/builds"
     names = storage.list_files(folder, suffix=".json")
     return [from_dict(Build, storage.read_json(f"{folder}/{name}")) for name in names]
@@ -49,15 +49,15 @@ def kept_builds(workspace: Workspace) -> list[Build]:
 def publish(
     workspace: Workspace, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
 ) -> Build:
-    """Make tables of `tracks` (build_tables.tracks_table) and their vectors, and let them serve.
+    """Build tables of `tracks` (build_tables.tracks_table) and their vectors, and make them live.
 
-    Raises UnusableError, leaving the build that serves alone, where the gate finds a fault.
+    Raises UnusableError if the checks find a fault; then the live build stays as it is.
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
     before = _live_or_none(workspace)
     if before:
-        drop_old(workspace, keep=search.keep_versions)  # makes room: their grace may be over
+        drop_old(workspace, keep=search.keep_versions)  # frees disk: grace periods may be over
     try:
         build = _make(db, name, tracks, shards, search=search)
         build = replace(build, after=before.name if before else None)
@@ -65,7 +65,7 @@ def publish(
             probes = draw_probes(TrackTable(workspace.db, build), shards)
             build = tune_index(workspace.db, build, probes, target=search.target_recall)
         faults = find_faults(workspace, build, target_recall=search.target_recall)
-    except (OSError, RuntimeError, ValueError) as error:  # LanceDB's, a full disk's among them
+    except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]
     if faults:
         _drop_tables(db, name)
@@ -79,9 +79,9 @@ def publish(
 
 
 def roll_back(workspace: Workspace) -> Build:
-    """Let the build that served before the live one serve again.
+    """Make the build that was live before the current one live again.
 
-    Raises InputError where it is not kept.
+    Raises InputError if it is not kept.
     """
     live = live_build(workspace)
     before = _before(live, {build.name: build for build in kept_builds(workspace)})
@@ -96,12 +96,12 @@ def roll_back(workspace: Workspace) -> Build:
 
 
 def write_record(workspace: Workspace, build: Build) -> None:
-    """Keep the record of a build that passed its gate, or was changed."""
+    """Write the record of a build that passed its checks, or was changed."""
     storage.write_json(_record(workspace, build), to_dict(build))
 
 
 def put_live(workspace: Workspace, build: Build) -> None:
-    """Let a build serve: one atomic write, after it is noted of another that its time ends."""
+    """Make a build live by one atomic write; first record when the previous one was retired."""
     before = _live_or_none(workspace)
     if before and before.name != build.name:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -110,9 +110,10 @@ def put_live(workspace: Workspace, build: Build) -> None:
 
 
 def drop_old(workspace: Workspace, *, keep: int) -> None:
-    """Keep the live build, those it can be rolled back to, `keep` in all, and those in their grace.
+    """Drop all other builds than those to keep, and all unfinished tables.
 
-    The others are dropped, and all unfinished tables.
+    To keep are the live build and its predecessors for rollback, `keep` in all, and builds in their
+    grace period.
     """
     db = lancedb.connect(workspace.db)
     builds = {build.name: build for build in kept_builds(workspace)}
@@ -129,7 +130,7 @@ def drop_old(workspace: Workspace, *, keep: int) -> None:
 
 
 def _before(build: Build, kept: Mapping[str, Build]) -> Build | None:
-    """The kept build that served before this one; records of an earlier version go by number."""
+    """The kept build that was live before this one; records of older versions go by number."""
     if build.after is not None:
         return kept.get(build.after)
     older = [name for name in kept if name < build.name]
@@ -151,7 +152,7 @@ def _make(
 ) -> Build:
     """Load and index the tables of a new build; nobody reads them yet."""
     made_by = shards.made_by if shards else None
-    dim = made_by.dim if made_by else 1  # a list of some size, of which there will be none
+    dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
     embedded = shards.read_tracks() if shards else build_tables.no_vectors(dim)
     vectors = build_tables.vectors_table(tracks, embedded, made_by.fingerprint if made_by else "")
     counted = _Counted(build_tables.window_batches(shards, vectors["track_id"]))
@@ -170,7 +171,7 @@ def _make(
 
 
 class _Counted:
-    """Record batches passing by, and how many rows they had."""
+    """Passes record batches through and counts their rows."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
         self._batches, self.rows = batches, 0

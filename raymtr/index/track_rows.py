@@ -1,8 +1,8 @@
-"""Rows of the `tracks` table by id and by name: held in memory, or asked of LanceDB.
+"""Rows of the `tracks` table by id and by name, from memory or from LanceDB.
 
-A lookup costs LanceDB some milliseconds at any size and a query makes several, so a table small
-enough to be searched exactly is held whole: a lookup is then a dictionary's. Both classes answer
-the same questions; what is filtered or full text stays LanceDB's.
+A LanceDB lookup takes some milliseconds at any table size, and a query makes several. So a table
+small enough for exact search is kept in memory, where a lookup is a dictionary access. Both classes
+have the same methods. Filters and full-text search always use LanceDB.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import pyarrow.compute as pc
 
 from raymtr.index.conditions import sql_among, sql_column, sql_literal
 
-# Shadow columns of `tracks`; a catalog's own columns never begin with an underscore.
+# Columns added to `tracks` for search; a catalog's own columns never begin with an underscore.
 TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"
-ARTIST_KEYS = "_artist_keys"  # of each artist; ARTIST_KEY is of the text that shows them all
+ARTIST_KEYS = "_artist_keys"  # one per artist; ARTIST_KEY is the key of the whole artist text
 SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS, SIMILAR_KEYS)
 NAMED_COLUMNS = ["track_id", "title", "artist", "artists", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS]
-# Columns that builds of 2026 do not have: they answer without, and an upsert leaves them out.
+# Columns that some builds of 2026 lack: reads leave them out there, and so does an upsert.
 ADDED = ("artists", ARTIST_KEYS, "audio_digest")
 
 Row = dict[str, Any]
 
 
 class LanceRows:
-    """Rows asked of a LanceDB table through its scalar indices."""
+    """Rows read from a LanceDB table through its scalar indices."""
 
     def __init__(self, table: Any) -> None:
         self._table = table
@@ -64,7 +64,7 @@ class LanceRows:
 
 
 class InMemoryRows:
-    """The same, from an Arrow table in memory."""
+    """The same methods on an Arrow table in memory."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table.combine_chunks()
@@ -104,7 +104,7 @@ class InMemoryRows:
         return self._listed(SIMILAR_KEYS)
 
     def _listed(self, column: str) -> dict[str, list[int]]:
-        """The rows whose list in a column holds a key."""
+        """Rows by key: those whose list in `column` has the key."""
         lists = self._table[column]
         parents = pc.list_parent_indices(lists).to_pylist()
         rows: dict[str, list[int]] = {}
@@ -120,7 +120,7 @@ class InMemoryRows:
 
 
 def read_rows(table: Any, condition: str | None, columns: Sequence[str]) -> pa.Table:
-    """All rows of a LanceDB table that meet an SQL condition of ours, some columns of them."""
+    """Some columns of all rows of a LanceDB table that meet an SQL condition; None: of all rows."""
     query = table.search()
     if condition is not None:
         query = query.where(condition, prefilter=True)

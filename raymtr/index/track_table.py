@@ -1,15 +1,15 @@
-"""One published build of the index, opened for reading: who is near, who is named so, and where.
+"""One published build of the index, opened for reading: vector, full-text and name search.
 
-Three tables carry a build's name: `tracks` (all words about a track, its names in the forms people
-type, never a vector), `vectors` (one per track that has audio, with copies of the columns filters
-use, so that a filter runs where the search runs) and `windows` (where in the track). The build's
-record names a version of each, and those never change, so everything read here is of one moment.
+A build has three tables: `tracks` (all texts about a track, its names in the forms people type, no
+vectors), `vectors` (one per track that has audio, with copies of the columns that filters use, so
+that filter and search run on one table) and `windows` (vectors of the segments of a track). The
+build's record names a version of each. Versions never change, so all reads here see one snapshot.
 
-Nearest vectors come from an in-process matrix where the build says exact, else from the vector
-index; the rest is asked of LanceDB at any size. Filters are evaluated by LanceDB in both cases, so
-they mean the same: the exact path turns the rows it finds into a mask.
+Nearest vectors come from an in-process matrix if the build's index is exact, else from the vector
+index; full-text search is LanceDB's at any size. LanceDB evaluates filters in both cases, so they
+mean the same: the exact search only scores the rows that LanceDB returns.
 
-What this file does not know: models, queries in words, how lists are fused.
+This file knows nothing of models, of queries in words, or of the fusion of ranked lists.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ from raymtr.track import split_artists
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 KINDS = ("tracks", "vectors", "windows")
 
-TIED = 2_000  # matches read, for the list may end among so many equal ones
-FEW_RUNS, MANY_RUNS = 4, 12  # of three letters: to find names that hold words, and misspelt ones
-COUNTED = 1_024  # filters whose matching rows are remembered
-SCAN_BELOW = 2_000  # matching rows up to which a filtered search reads them all
+TIED = 2_000  # matches to read, because so many may tie at the end of the list
+FEW_RUNS, MANY_RUNS = 4, 12  # trigrams: to find names that contain words, and misspelt names
+COUNTED = 1_024  # filters whose number of matching rows is cached
+SCAN_BELOW = 2_000  # matching rows below which a filtered search scans them all
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorIndex:
-    """How nearest vectors are found; chosen when the build is made, kept with it."""
+    """How nearest vectors are found; chosen with the build and stored in its record."""
 
     kind: Literal["exact", "ivf_rq", "ivf_sq"]
     why: str
@@ -66,37 +66,37 @@ class VectorIndex:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """How a vector index did against an exact scan before it was let to serve."""
+    """The measured quality of a vector index against an exact scan, before publishing."""
 
     probes: str  # where the queries came from
-    recall: dict[str, float]  # at 10, by kind of query
+    recall: dict[str, float]  # recall@10 by kind of query
     p50_ms: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """The record of one build: its tables, what made its vectors, how it is searched."""
+    """The record of one build: its tables, the model of its vectors, its vector index."""
 
     name: str
     built_at: str  # UTC, ISO 8601
-    made_by: ModelRef | None  # what made its vectors; None: a catalog of words without any
+    made_by: ModelRef | None  # the model of its vectors; None: a catalog without vectors
     rows: dict[str, int]  # of each table
     versions: dict[str, int]  # of each table
     index: VectorIndex
-    trial: Trial | None = None  # None: exact, which there is nothing to try of
-    revision: int = 0  # how often tracks were added, changed or taken out since it was built
-    changed_at: str | None = None  # when that was last, as `built_at`
-    after: str | None = None  # the build that served when this one was made
-    retired_at: str | None = field(default=None, compare=False)  # when another took its place
+    trial: Trial | None = None  # None: an exact index needs no trial
+    revision: int = 0  # how often tracks were added, changed or deleted since it was built
+    changed_at: str | None = None  # time of the last change, in the format of `built_at`
+    after: str | None = None  # the build that was live when this one was built
+    retired_at: str | None = field(default=None, compare=False)  # when another became live
 
     @property
     def table_version(self) -> str:
-        """What names this very content."""
+        """A name for exactly this content: build and revision."""
         return f"{self.name}.{self.revision}" if self.revision else self.name
 
     @property
     def fingerprint(self) -> str | None:
-        """The model whose vectors these are."""
+        """Fingerprint of the model that computed the vectors."""
         return self.made_by.fingerprint if self.made_by else None
 
 
@@ -107,12 +107,13 @@ class TrackTable:
         self.build = build
         self._db = lancedb.connect(uri)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
-        self._count = functools.lru_cache(COUNTED)(self._vectors.count_rows)  # these never change
+        # Counts can be cached because a table version never changes.
+        self._count = functools.lru_cache(COUNTED)(self._vectors.count_rows)
 
     @cached_property
     def filterable(self) -> pa.Schema:
-        """The columns a filter may name, and for its messages those of types that none knows."""
-        held = self._vectors.schema.names  # tables of an earlier version hold fewer types there
+        """The columns a filter may name, and, for error messages, those of unsupported types."""
+        held = self._vectors.schema.names  # an older version copied fewer types there
         return pa.schema(
             field
             for field in self._tracks.schema
@@ -121,7 +122,7 @@ class TrackTable:
 
     @cached_property
     def columns(self) -> list[str]:
-        """The columns of a track as the catalog has them."""
+        """The catalog's columns of a track."""
         return [name for name in self._tracks.schema.names if name not in SHADOW]
 
     @tracked_call("nearest tracks")
@@ -135,25 +136,26 @@ class TrackTable:
 
     @tracked_call("tracks by words")
     def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
-        """Tracks whose captions and tags share words with `text`, by BM25, then as they stand."""
+        """Tracks whose captions and tags share words with `text`, by BM25; ties in table order."""
         return self._match(MatchQuery(text, "words"), limit, where)
 
     @tracked_call("tracks by words")
     def match_weighted(
         self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
     ) -> Ranked:
-        """Tracks whose captions and tags have some of these words, each worth its weight."""
+        """Tracks whose captions and tags have some of these words, each boosted by its weight."""
         terms = [(Occur.SHOULD, MatchQuery(w, "words", boost=by)) for w, by in weights.items()]
         return self._match(BooleanQuery(terms), limit, where) if terms else []
 
     @tracked_call("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
-        """Tracks whose title, artist and album hold all words of `text`, likewise.
+        """Tracks whose title, artist and album contain all words of `text`, by BM25 likewise.
 
-        A few of the words' own runs are asked of every track; those across words ("e 12") lift the
-        tracks that have them in this order. Words under three letters have no run of their own: of
-        such alone ("go go") those across are asked, so they have to stand in this order. Two signs
-        of a script that writes words so short are looked for in every name.
+        A match must have a few of the trigrams within words. Trigrams across words ("e 12") only
+        raise the score of tracks that have the words in this order. Words under three letters have
+        no trigram of their own. A query of such words alone ("go go") requires the trigrams across
+        them, so the words must be in this order. A query of fewer than three characters that are
+        not ASCII, a whole word in some scripts, is searched for in all names by a scan.
         """
         name = spoken_name(text)
         asked = set().union(*map(trigrams, name.split())) or trigrams(name)
@@ -172,32 +174,32 @@ class TrackTable:
 
     @tracked_call("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[Row]:
-        """NAMED_COLUMNS of tracks whose names share the most, and rarest, runs of three letters."""
+        """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
         rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
         return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
 
     @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
-        """Tracks whose artist graph names this artist, and at which place of their lists."""
+        """Tracks whose similar artists include this one: id -> its position in their list."""
         rows = self._rows.by_similar(artist_key)
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
     @tracked_call("the tags")
     def tags(self) -> frozenset[str]:
-        """Every tag of the catalog, in its spoken form."""
+        """All tags of the catalog, in their spoken form."""
         tags = pc.list_flatten(self._rows.column("tags")).unique()
         return frozenset(spoken_name(tag) for tag in tags.to_pylist() if tag)
 
     @cached_property
     def tag_words(self) -> frozenset[str]:
-        """Every word of a tag."""
+        """All words of tags."""
         return frozenset(word for tag in self.tags for word in tag.split())
 
     @tracked_call("values of a column")
     def value_counts(self, column: str) -> dict[str, int]:
-        """How many tracks have each text of a column of texts, or of lists of them."""
+        """How many tracks have each value of a column of texts, or of lists of texts."""
         held = self._rows.column(column)
         texts = pc.list_flatten(held) if pa.types.is_list(held.type) else held
         pairs = texts.value_counts()
@@ -211,26 +213,26 @@ class TrackTable:
 
     @tracked_call("values of a column")
     def has_values(self, column: str) -> bool:
-        """Whether any track has something in a column."""
+        """Whether any track has a value in a column."""
         return bool(self._tracks.count_rows(f"{sql_column(column)} IS NOT NULL"))
 
     @tracked_call("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
-        """Ids of all tracks a filter lets through."""
+        """Ids of all tracks that match a filter; None: of all tracks."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
     @tracked_call("tracks of a filter")
     def count(self, where: Filter | None) -> int:
-        """How many tracks a filter lets through."""
+        """How many tracks match a filter; None: how many there are."""
         return int(self._tracks.count_rows(None if where is None else where.sql()))
 
     @tracked_call("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent.
 
-        Where a build of before has no `artists`, they are made of `artist`, as a scan would.
+        If an older build has no `artists`, they are split from `artist`, as a scan does.
         """
         wanted = ["track_id", *(columns or [*self.columns, "artists"])]
         rows = self._rows.by_id(ids, wanted)
@@ -255,7 +257,7 @@ class TrackTable:
 
     @tracked_call("windows of tracks")
     def windows(self, ids: Sequence[str]) -> pa.Table:
-        """`track_id, start_s, end_s, vector` of every window of these tracks."""
+        """`track_id, start_s, end_s, vector` of all windows of these tracks."""
         wanted = ["track_id", "start_s", "end_s", "vector"]
         return read_rows(self._windows, sql_among("track_id", ids), wanted)
 
@@ -274,20 +276,20 @@ class TrackTable:
         return found["track_id"].to_pylist(), _unit(matrix_of(found["vector"]))
 
     def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        """All ids with their unit vectors, float32 [n, D], a batch of rows at a time."""
+        """All ids with their unit vectors, float32 [n, D], one batch of rows at a time."""
         for batch in self.stream("vectors", ["track_id", "vector"]):
             matrix = matrix_of(pa.chunked_array([batch["vector"]]))
             yield batch["track_id"].to_pylist(), _unit(matrix)
 
     def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of all rows of one of the tables KINDS, a batch at a time, in no order."""
+        """Some columns of all rows of one of the tables KINDS, in batches, in no set order."""
         table = {"tracks": self._tracks, "vectors": self._vectors, "windows": self._windows}[kind]
         rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
         yield from rows.to_batches()
 
     @tracked_call("statistics of the index")
     def unindexed_rows(self) -> int:
-        """Vectors that the vector index does not cover; an exact scan misses none."""
+        """Number of vectors that the vector index does not cover; 0 for an exact index."""
         if self.build.index.kind == "exact":
             return 0
         stats = [self._vectors.index_stats(index.name) for index in self._vectors.list_indices()]
@@ -307,7 +309,7 @@ class TrackTable:
 
     @cached_property
     def _row_index(self) -> np.ndarray:
-        """The `row_index` of each row of the matrix: rising, with gaps where tracks were."""
+        """The `row_index` of each row of the matrix: increasing, with gaps of deleted tracks."""
         return np.sort(read_rows(self._vectors, None, ["row_index"])["row_index"].to_numpy())
 
     @cached_property
@@ -334,10 +336,10 @@ class TrackTable:
     def _match(
         self, asked: Any, limit: int, where: Filter | None, holding: Sequence[str] = ()
     ) -> Ranked:
-        """The best of a full-text query, of those whose names hold some words.
+        """The best results of a full-text query whose names contain all words of `holding`.
 
-        LanceDB gives equal ones in any order, and any of them where its list is cut. So more are
-        read than wanted, as row ids, which cost little; equal ones stand in the table's order.
+        LanceDB returns ties in any order, and cuts its list at any of them. So more rows are read
+        than wanted, as row ids, which is cheap, and ties are sorted in table order.
         """
         query = self._tracks.search(asked).select(["_score"]).with_row_id(True)
         if where is not None:
@@ -345,7 +347,7 @@ class TrackTable:
         found = query.limit(max(limit, TIED)).to_arrow()
         found = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])
         ranked: Ranked = []
-        columns = ["track_id", *(["names"] if holding else [])]  # each costs a read a row
+        columns = ["track_id", *(["names"] if holding else [])]  # each costs one read per row
         for start in range(0, len(found), limit):
             part = found.slice(start, limit)
             rows = self._by_row_id(part["_rowid"].to_pylist(), columns)
@@ -357,7 +359,7 @@ class TrackTable:
         return ranked[:limit]
 
     def _holding(self, words: Sequence[str], limit: int, where: Filter | None) -> Ranked:
-        """Tracks whose names hold all words, as they stand in the table; none scores more."""
+        """Tracks whose names contain all words, in table order, all with the same score."""
         held: Filter = joined("and", *(Condition("names", "contains", (word,)) for word in words))
         condition = held if where is None else joined("and", held, where)
         query = self._tracks.search().where(condition.sql()).select(["track_id"])
@@ -395,7 +397,7 @@ class TrackTable:
             query = query.where(sql, prefilter=True)
             if self._count(sql) < SCAN_BELOW:
                 query = query.bypass_vector_index()
-            else:  # as many more partitions as it takes to fill the list
+            else:  # probe as many more partitions as it takes to fill the list
                 query = query.minimum_nprobes(index.nprobes).maximum_nprobes(0)
         found = query.to_arrow()
         return _ranked(found["track_id"], [1.0 - d for d in found["_distance"].to_pylist()])

@@ -1,11 +1,12 @@
-"""How many partitions to probe, and how far to refine: tried on the finished table, text first.
+"""Tunes the number of partitions to probe and the refine factor on the finished table.
 
-A query in words lies off the distribution of audio vectors and loses recall first, so numbers that
-are good for audio may be bad for people. Every index is therefore asked sentences of its own
-catalog, read by the model that made its vectors, and vectors of its own; the answers are compared
-with an exact scan. The cheapest setting that finds enough of both is kept with the build: half as
-many misses as are allowed, for a setting chosen by its own probes is flattered by them. More
-partitions repair what routing lost, more refinement what quantising lost.
+Text queries lie outside the distribution of audio vectors and lose recall first, so a setting that
+is good for audio queries may be bad for text queries. So every index is queried with sentences of
+its own catalog, encoded by the model that computed its vectors, and with some of its own vectors.
+The results are compared with an exact scan. The cheapest setting that reaches the aim on both kinds
+is stored with the build. The aim allows half the misses that the target allows, because a setting
+chosen on these probes looks better on them than on others. More partitions recover what routing
+lost, more refinement what quantising lost.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.index.track_table import Build, TrackTable, Trial, VectorIndex
 
-PROBES, PROBED = 128, 10  # queries of each kind, and hits compared
+PROBES, PROBED = 128, 10  # queries of each kind, and hits compared per query
 LEAST_NPROBES, REFINES = 8, (2, 4, 10)
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Queries to try an index with: unit vectors [P, D] by kind, and where they come from."""
+    """Queries to test an index with: unit vectors [P, D] by kind, and their source."""
 
     vectors: Mapping[str, np.ndarray]
     source: str
 
 
 def draw_probes(table: TrackTable, shards: EmbeddingStore) -> Probes:
-    """Vectors of the table, and sentences about the same tracks.
+    """Draw vectors of the table, and sentences about the same tracks.
 
-    Sentences are read by the model kept with the embeddings, which must first give its golden
-    vectors here. Where none is kept (vectors of somebody else's making), vectors moved far off the
-    distribution stand in for them, and `source` says so.
+    The model stored with the embeddings encodes the sentences, after it has reproduced its golden
+    vectors on this machine. If no model is stored (imported vectors), vectors moved far outside the
+    distribution replace the sentences, and `source` says so.
     """
     rng = np.random.default_rng(SEED)
     ids, audio = table.sample(PROBES, rng)
@@ -59,9 +60,10 @@ def draw_probes(table: TrackTable, shards: EmbeddingStore) -> Probes:
 
 
 def tune_index(uri: str, build: Build, probes: Probes, *, target: float) -> Build:
-    """`build` with the cheapest numbers that miss half of what `target` allows, on every kind.
+    """`build` with the cheapest setting that misses at most half of what `target` allows.
 
-    Where none does, the ones that find most; the gate refuses the build if that is below `target`.
+    This holds for every kind of probe. If no setting does, the one with the highest recall is
+    taken; the checks before publishing refuse the build if that is below `target`.
     """
     aim = (1 + target) / 2
     table = TrackTable(uri, build)
@@ -79,9 +81,9 @@ def tune_index(uri: str, build: Build, probes: Probes, *, target: float) -> Buil
 
 
 def settings_by_cost(index: VectorIndex) -> list[VectorIndex]:
-    """From few partitions and little refinement to all partitions: each probe costs a partition.
+    """All settings, from few partitions and little refinement to all partitions.
 
-    An index that was tuned before is not tried with less than it was tuned to.
+    An index that was tuned before is not tried with less than its current setting.
     """
     nprobes = [min(LEAST_NPROBES, index.partitions)]
     while nprobes[-1] < index.partitions:
@@ -91,7 +93,7 @@ def settings_by_cost(index: VectorIndex) -> list[VectorIndex]:
 
 
 def try_index(table: TrackTable, probes: Probes, right: Mapping[str, list[set[str]]]) -> Trial:
-    """Recall@10 by kind of probe, and the median time of a query."""
+    """Measure recall@10 by kind of probe, and the median time of a query."""
     recall, times_ms = {}, []
     for kind, vectors in probes.vectors.items():
         found = 0
@@ -105,7 +107,7 @@ def try_index(table: TrackTable, probes: Probes, right: Mapping[str, list[set[st
 
 
 def exact_hits(table: TrackTable, probes: np.ndarray) -> list[set[str]]:
-    """The ids nearest to each probe by an exact scan, a batch of rows at a time."""
+    """The ids nearest to each probe by an exact scan, one batch of rows at a time."""
     best: list[list[tuple[float, str]]] = [[] for _ in probes]
     for ids, matrix in table.stream_vectors():
         scores = matrix @ probes.T  # [rows, P]

@@ -1,1 +1,1 @@
-"""The made catalog's parts: musical material, composition, sound, and invented people."""
+"""Generates a small synthetic catalog: musical material, composition, sound, invented artists."""

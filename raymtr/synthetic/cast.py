@@ -1,10 +1,10 @@
-"""The invented people of the made catalog: who they are, what they like, whom they resemble.
+"""The invented artists of the synthetic catalog: names, tastes and similarity.
 
-Taste is what ties an artist's tracks together and what the similarity graph is computed from, so
-the graph is true by construction. Tastes are dealt like cards from shuffled decks, so that every
-style and instrument is in the training split. An artist outside that split has an influence
-inside it and shares its first style and some instruments, so that "similar with artist X" has
-right answers among unheard artists.
+An artist's tracks follow its taste, and the similarity graph is computed from tastes, so the graph
+is true by construction. Tastes are dealt like cards from shuffled decks, so that every style and
+instrument is in the training split. An artist outside that split has an influence inside it, whose
+first style and some instruments it shares, so that "similar with artist X" has right answers among
+artists not seen in training.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from raymtr.synthetic.styles import STYLES
 Card = TypeVar("Card")
 
 TRACKS_PER_ARTIST = 9.7  # on average: 62 artists for 600 tracks
-TEST_SHARE, VALID_SHARE = 3, 15  # one track in three, one in fifteen
-MOST_SIMILAR, LEAST_SIMILAR = 8, 3  # neighbours of one artist
+TEST_SHARE, VALID_SHARE = 3, 15  # one track in three is test, one in fifteen is valid
+MOST_SIMILAR, LEAST_SIMILAR = 8, 3  # similar artists of one artist
 SIMILAR_FROM = 0.2  # score from which an artist counts as similar
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artist:
-    """One invented artist and its taste; the first style is the one it plays most."""
+    """One invented artist and its taste; it plays the first style most."""
 
     name: str
     split: str
@@ -48,7 +48,7 @@ def split_sizes(pieces: int) -> dict[str, int]:
 
 
 def invent_artists(pieces: int, rng: np.random.Generator) -> list[Artist]:
-    """The artists of a catalog of `pieces` tracks, in random order; names all differ."""
+    """The artists of a catalog of `pieces` tracks, in random order, with distinct names."""
     shares = [
         (split, count)
         for split, total in split_sizes(pieces).items()
@@ -91,7 +91,7 @@ def _influenced(artist: Artist, influence: Artist) -> Artist:
 
 
 def similar_artists(artists: Sequence[Artist]) -> list[tuple[str, str, float]]:
-    """(artist, similar artist, score in 0..1), each artist's neighbours by falling score."""
+    """(artist, similar artist, score in 0..1), grouped by artist, by decreasing score."""
     edges = []
     for artist in artists:
         scored = sorted(
@@ -104,7 +104,7 @@ def similar_artists(artists: Sequence[Artist]) -> list[tuple[str, str, float]]:
 
 
 def _likeness(one: Artist, other: Artist) -> float:
-    """Shared taste, 0 to 1: styles count most, then leads, then backings (Jaccard each)."""
+    """Shared taste, 0 to 1: styles weigh most, then leads, then backings (Jaccard each)."""
     weights = (0.6, 0.3, 0.1)
     tastes = zip(
         (one.styles, one.leads, one.backings),
@@ -116,18 +116,18 @@ def _likeness(one: Artist, other: Artist) -> float:
 
 
 def _shared_out(total: int, parts: int) -> list[int]:
-    """`total` in `parts` whole shares that differ by one at most."""
+    """`total` split into `parts` integers that differ by at most one."""
     return [total * (i + 1) // parts - total * i // parts for i in range(parts)]
 
 
 def _deck(cards: Sequence[Card], rng: np.random.Generator) -> Iterator[Card]:
-    """The cards for ever, shuffled anew each time round."""
+    """The cards in an endless sequence, shuffled again in each round."""
     while True:
         yield from (cards[i] for i in rng.permutation(len(cards)))
 
 
 def _deal(deck: Iterator[Card], count: int) -> tuple[Card, ...]:
-    """`count` different cards off the deck."""
+    """The next `count` distinct cards of the deck."""
     hand: dict[Card, None] = {}
     while len(hand) < count:
         hand[next(deck)] = None

@@ -1,8 +1,8 @@
-"""A section's description becomes notes.
+"""Composes the notes of a section from its description.
 
-The style says when everybody plays, the mode and the progression say which notes are right, and
-the rng decides the rest. Nothing here knows about sound: notes are plain tuples in seconds, so a
-test can count them.
+The style decides when each part plays, mode and progression decide which notes fit, and the rng
+decides the rest. Nothing here depends on sound: notes are plain tuples in seconds, so that a test
+can count them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATE_S = 0.004  # standard deviation of human timing
 
 
 def compose(section: Section, rng: np.random.Generator) -> list[Note]:
-    """The notes of `section`, in no particular order; none starts after its last bar."""
+    """The notes of `section`, in no particular order. None starts after its last bar."""
     style = STYLES[section.style]
     progression = str(rng.choice(style.progressions))
     degrees = [int(progression[bar % len(progression)]) - 1 for bar in range(section.bars)]
@@ -53,7 +53,7 @@ def rhythm_of(line: str) -> Iterator[tuple[int, int, str]]:
 
 
 def drums(changes: Changes) -> list[Note]:
-    """Kick, snare and hat as the style writes them; nothing for a section without drums."""
+    """Kick, snare and hat of the style; empty for a section without drums."""
     kind = changes.section.percussion
     if kind is None:
         return []
@@ -81,7 +81,7 @@ def backing(changes: Changes) -> list[Note]:
 
 
 def bass(changes: Changes) -> list[Note]:
-    """The bass line; its letters are read against the chord of the bar."""
+    """The bass line; its letters are relative to the chord of the bar."""
     notes = []
     chords = [changes.chord(degree) for degree in changes.degrees]
     for bar, chord in enumerate(chords):

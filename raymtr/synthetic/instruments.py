@@ -1,8 +1,8 @@
-"""What a piece can be made of besides its style: instruments, tempi, modes, ways of playing.
+"""The elements of a piece besides its style: instruments, tempi, modes, phrasings, effects.
 
-Every word here that ends up as a tag is a promise about the sound, kept by `compose` and
-`render`. The words are chosen to be plain English a person would search with, and to share no
-root with each other where that was possible (`steelpan`, not `steel drums`).
+Every word here that becomes a tag is true of the sound; `compose` and `render` ensure that. The
+words are plain English that people search with, and share no root with each other where possible
+(`steelpan`, not `steel drums`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Instrument:
     program: int
     low: int
     high: int
-    sustained: bool = False  # the note lasts as long as the key is held
+    sustained: bool = False  # the note sounds as long as the key is held
 
 
 INSTRUMENTS = {
@@ -64,7 +64,7 @@ BACKINGS = (
 )
 LEADS = tuple(name for name in INSTRUMENTS if name == "piano" or name not in BACKINGS)
 
-TEMPI = {"slow": (62, 80), "mid-tempo": (94, 112), "fast": (136, 160)}  # beats a minute
+TEMPI = {"slow": (62, 80), "mid-tempo": (94, 112), "fast": (136, 160)}  # beats per minute
 
 MODES = {
     "major": (0, 2, 4, 5, 7, 9, 11),
@@ -101,7 +101,7 @@ OTHER_TONICS = (
     "B",
 )
 
-# What the words happy and sad come to where mode and tempo agree; elsewhere no mood is claimed.
+# Moods for combinations where mode and tempo agree; other combinations get no mood.
 MOODS = {
     ("major", "fast"): "cheerful",
     ("major", "slow"): "peaceful",
@@ -109,13 +109,13 @@ MOODS = {
     ("minor", "fast"): "tense",
 }
 
-# kit (bank 128 program) and the keys that stand for kick, snare and hat
+# kit (program of bank 128) and the keys of kick, snare and hat
 PERCUSSION = {
     "drums": (0, (36, 38, 42)),
     "drum machine": (25, (36, 39, 46)),
     "hand percussion": (0, (64, 63, 70)),
 }
 
-HELD_PHRASINGS = ("legato", "staccato")  # only heard on instruments whose notes are held
+HELD_PHRASINGS = ("legato", "staccato")  # only audible on instruments with sustained notes
 PHRASINGS = ("arpeggios", "fast runs", "repeated notes", "sparse", "trills")
 PRODUCTIONS = ("echo", "lo-fi", "reverb")

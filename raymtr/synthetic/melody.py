@@ -1,9 +1,9 @@
-"""What the lead plays: a tune or a figure, in the phrasing the section promises.
+"""Composes the lead: a tune or a figure, in the phrasing of the section.
 
-A tune is built like a song's: two rhythm cells, each with a contour of its own, in the order
-A A B A over the changing chords, chord tones on the beat, ending on the tonic. Where the phrasing
-is the point (arpeggios, runs) it replaces the tune; where it is a way of playing (trills,
-staccato) it dresses it. The speeds of ornaments are absolute, because that is how they are heard.
+A tune has two rhythm cells, each with its own contour, in the order A A B A over the changing
+chords, with chord tones on the beat, and ends on the tonic. Arpeggios and runs replace the tune;
+other phrasings (trills, staccato) modify its notes. The speeds of ornaments are absolute, because
+they are heard so.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LEAST_GAP_S = {"legato": 0.8, "sparse": 2.4, "trills": 0.7, "repeated notes": 0.
 STACCATO_S = 0.09
 ORNAMENT_S = 0.09  # between notes of a trill or a repeated note
 RUN_S = 0.11
-ARPEGGIO_S = 0.12  # at least, between notes; the nearest grid above is taken
+ARPEGGIO_S = 0.12  # least time between notes; the next larger grid step is used
 VELOCITY = 104
 
 
 @dataclass(frozen=True)
 class Pitches:
-    """The lead's keys of one bar, by scale index: in the mode, in the instrument's range."""
+    """The lead's keys in one bar, by scale index: in the mode and the instrument's range."""
 
-    keys: list[int]  # rising
-    chord: list[int]  # indices into `keys` that belong to the chord
+    keys: list[int]  # ascending
+    chord: list[int]  # indices into `keys` of chord tones
 
     def nearest_chord_tone(self, index: int) -> int:
         """The chord tone nearest to scale index `index`, the lower of two."""
@@ -71,14 +71,14 @@ def _note(start_s: float, length_s: float, key: int) -> Note:
 
 
 def _tune(changes: Changes, rng: np.random.Generator) -> list[Note]:
-    """The two cells over the chords, thinned and dressed as the phrasing wants."""
+    """The two cells over the chords, thinned and modified for the phrasing."""
     style, phrasing = changes.style, changes.section.phrasing
     beat = style.steps // style.beats
     cells = []
     for line in rng.choice(style.melodies, size=2):
         onsets = [step for step, mark in enumerate(str(line)) if mark == "x"]
         cells.append((onsets, rng.choice(STEPS, size=len(onsets))))
-    height = float(rng.uniform(0.35, 0.65))  # where in the range the tune lies
+    height = float(rng.uniform(0.35, 0.65))  # position of the tune in the range
     tune: list[tuple[float, Pitches, int]] = []
     for bar, degree in enumerate(changes.degrees):
         pitches = pitches_of(changes, degree)
@@ -87,7 +87,7 @@ def _tune(changes: Changes, rng: np.random.Generator) -> list[Note]:
         onsets, contour = cells[FORM[bar % len(FORM)]]
         for step, move in zip(onsets, contour, strict=True):
             index = abs(index + int(move))
-            index = top - abs(top - index)  # turn back at both ends of the range
+            index = top - abs(top - index)  # reflect at both ends of the range
             if step % beat == 0:
                 index = pitches.nearest_chord_tone(index)
             start = changes.at(bar, step)
@@ -103,7 +103,7 @@ def _tune(changes: Changes, rng: np.random.Generator) -> list[Note]:
 def _dress(
     phrasing: str | None, start: float, gap: float, pitches: Pitches, index: int
 ) -> list[Note]:
-    """One note of the tune as the phrasing plays it; `gap` is the time to the next one."""
+    """One note of the tune in the phrasing; `gap` is the time to the next note in s."""
     key = pitches.keys[index]
     if phrasing in ("trills", "repeated notes"):
         upper = pitches.keys[min(index + 1, len(pitches.keys) - 1)]
@@ -131,7 +131,7 @@ def _arpeggios(changes: Changes) -> list[Note]:
 
 
 def _runs(changes: Changes, rng: np.random.Generator) -> list[Note]:
-    """Scales up and down at a speed of their own, turning where they like."""
+    """Scales up and down at their own speed, with random turning points."""
     played: list[Note] = []
     index, direction, left = 5, 1, 0
     for bar, degree in enumerate(changes.degrees):

@@ -1,8 +1,8 @@
-"""Invented names for artists, titles and albums.
+"""Invents names of artists, titles and albums.
 
-They are odd on purpose (accents, apostrophes, other scripts, a slash), for that is what real
-names are; they share no word with any tag, so that a title gives nothing of the sound away; and
-no pair of words is used twice, so that a title asked for has one right answer.
+They have accents, apostrophes, other scripts and a slash, because real names do. They share no word
+with any tag, so that a title says nothing about the sound. No pair of words is used twice, so that
+a search for a title has one right answer.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ ALBUM_PLACES = (
 
 
 def invent_names(count: int, rng: np.random.Generator) -> list[str]:
-    """`count` artists' names, all different."""
+    """`count` distinct names of artists."""
     pairs = [f"{first} {last}" for first in FIRST_NAMES.split() for last in LAST_NAMES.split()]
     odd = list(ODD_ARTISTS[: count // 5])
     plain = [pairs[i] for i in rng.permutation(len(pairs))[: count - len(odd)]]
@@ -83,7 +83,7 @@ def invent_names(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def invent_titles(count: int, rng: np.random.Generator) -> list[str]:
-    """`count` titles, no two alike and no pair of words used twice."""
+    """`count` distinct titles; no pair of words is used twice."""
     pairs = [(first, second) for first in FIRST_WORDS.split() for second in SECOND_WORDS.split()]
     titles = list(ODD_TITLES[: count // 8])
     order = rng.permutation(len(pairs))
@@ -95,7 +95,7 @@ def invent_titles(count: int, rng: np.random.Generator) -> list[str]:
 
 
 def invent_albums(tracks: int, first_year: int, rng: np.random.Generator) -> list[tuple[str, int]]:
-    """(album, year) of each track of an artist: a record for every four or so, years apart."""
+    """(album, year) of each track of an artist: about four tracks per album, years apart."""
     count = max(1, round(tracks / 4))
     words = rng.permutation(ALBUM_WORDS.split())[:count]
     places = rng.permutation(ALBUM_PLACES.split())[:count]

@@ -1,8 +1,8 @@
-"""Every piece of a made catalog, decided before a note sounds.
+"""Plans every piece of a synthetic catalog before any sound is rendered.
 
-One cheap pass over one rng fixes artists, titles and each piece's sections, so that what must
-hold across pieces (no title twice, no two pieces with the same tags) is settled in one place, and
-the slow part, sound, needs nothing but one piece and a seed.
+One cheap pass with one rng decides artists, titles and the sections of each piece. So constraints
+across pieces (no title twice, no two pieces with the same tags) are handled in one place, and the
+slow part, rendering, needs only one piece and a seed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from raymtr.synthetic.names import invent_albums, invent_titles
 from raymtr.synthetic.section import Section
 from raymtr.synthetic.styles import STYLES
 
-SHORT_S, LONG_S = 10.0, 14.0  # least length of a piece, and of one section of a long piece
-LONG_EVERY = {"test": 50, "train": 90}  # one piece in so many has sections that differ
+SHORT_S, LONG_S = 10.0, 14.0  # least length in s of a piece, and of one section of a long piece
+LONG_EVERY = {"test": 50, "train": 90}  # one piece in so many has several different sections
 HOME = 0.6  # how often an artist plays its first style
 WITHOUT_DRUMS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """One track before it sounds. More than one section: it changes on the way."""
+    """The plan of one track. With more than one section the music changes midway."""
 
     index: int
     title: str
@@ -40,7 +40,7 @@ class Piece:
 
     @property
     def track_id(self) -> str:
-        """URL-safe, and the same for the same seed."""
+        """A URL-safe id, the same for the same seed."""
         return f"made-{self.index:04d}"
 
     @property
@@ -50,19 +50,19 @@ class Piece:
 
     @property
     def tags(self) -> list[str]:
-        """What the track is tagged with."""
+        """The tags of the track."""
         return tags_of(self.sections)
 
 
 def tags_of(sections: Sequence[Section]) -> list[str]:
-    """All that is true of a single section; of several, each one's style and lead."""
+    """All tags of a single section; for several sections, the style and lead of each."""
     if len(sections) == 1:
         return list(sections[0].tags)
     return list(dict.fromkeys(tag for s in sections for tag in (s.style, s.lead)))
 
 
 def file_name(name: str) -> str:
-    """`name` as a file name any file system takes; letters of every script stay."""
+    """`name` as a file name for any file system; letters of all scripts stay."""
     safe = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", unicodedata.normalize("NFC", name))
     return safe.strip(" .") or "_"
 
@@ -97,7 +97,7 @@ def plan(pieces: int, seed: int) -> tuple[list[Piece], list[Artist]]:
 def _unheard(
     artist: Artist, heard: set[frozenset[str]], *, is_long: bool, rng: np.random.Generator
 ) -> tuple[Section, ...]:
-    """Sections to the artist's taste whose tags no piece has had; their tags join `heard`."""
+    """Sections to the artist's taste whose tags are not in `heard` yet; adds them there."""
     while True:
         sections = _long(artist, rng) if is_long else _short(artist, rng)
         tags = frozenset(tags_of(sections))
@@ -122,7 +122,7 @@ def _long(artist: Artist, rng: np.random.Generator) -> tuple[Section, ...]:
 
 
 def _section(artist: Artist, name: str, lead: str, rng: np.random.Generator) -> Section:
-    """A section in the style `name`; what the style leaves open is drawn."""
+    """A section in the style `name`; what the style leaves open is drawn at random."""
     style = STYLES[name]
     tempo = str(rng.choice(style.tempi))
     slowest, fastest = TEMPI[tempo]

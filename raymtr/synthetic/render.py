@@ -1,9 +1,9 @@
-"""Notes become sound: a General MIDI soundfont, a fixed balance, a production.
+"""Renders notes as sound: a General MIDI soundfont, a fixed balance, a production.
 
-Each part is rendered on its own and brought to its own level before the mix, so that no
-instrument a tag names can drown under another; one pass over all channels would be a little
-cheaper and could not promise that. tinysoundfont renders at the final rate: rendering high and
-resampling sounds slightly cleaner in the cymbals and takes three times as long.
+Each part is rendered separately and set to its own level before the mix, so that every instrument
+named by a tag is audible. One pass over all channels would be a little cheaper but could not ensure
+that. tinysoundfont renders at the final rate: a higher rate with resampling sounds slightly cleaner
+in the cymbals and takes three times as long.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from raymtr.synthetic.styles import STYLES
 SAMPLE_RATE = 22_050  # Hz, stereo
 PEAK = 0.8
 FADE_S = 0.3
-LEVELS = {"lead": 1.0, "backing": 0.5, "bass": 0.5, "drums": 0.5}  # of the parts' RMS
+LEVELS = {"lead": 1.0, "backing": 0.5, "bass": 0.5, "drums": 0.5}  # relative RMS of the parts
 CHANNELS = {"lead": 0, "backing": 1, "bass": 2, "drums": 9}
 DRUM_BANK = 128
-PANS = {"lead": 64, "backing": 44, "bass": 64, "drums": 76}  # MIDI: 64 is the middle
+PANS = {"lead": 64, "backing": 44, "bass": 64, "drums": 76}  # MIDI pan: 64 is the centre
 FRAME_BYTES = 8  # two float32
-HISS = 0.02  # of the music's level
+HISS = 0.02  # relative to the level of the music
 SETTLE = 2_048  # frames; the synthesiser's fastest release is 10 ms
-BLOCK = 1_024  # frames over which a level is taken
-SILENT = 1e-3  # blocks this much weaker than the loudest do not count into a level (-30 dB)
+BLOCK = 1_024  # frames per measurement of a level
+SILENT = 1e-3  # share of the loudest block's energy below which blocks do not count (-30 dB)
 
 
 def find_soundfont() -> str:
-    """Path of the General MIDI soundfont that lies inside the package pretty_midi.
+    """Path of the General MIDI soundfont inside the package pretty_midi.
 
-    The package is located, never imported: importing it wants more than its data file.
-    Raises UnusableError where it, or the synthesiser, is not installed.
+    The package is located, not imported, because importing it needs more than its data file.
+    Raises UnusableError if it, or the synthesiser, is not installed.
     """
     cure = "`make setup` installs it"
     if importlib.util.find_spec("tinysoundfont") is None:
@@ -55,12 +55,12 @@ def find_soundfont() -> str:
 
 
 def frames_of(section: Section) -> int:
-    """Length of a section's sound."""
+    """Length of a section's sound in frames."""
     return round(section.seconds * SAMPLE_RATE)
 
 
 class Renderer:
-    """One synthesiser with its soundfont loaded; renders one section after another."""
+    """A synthesiser with its soundfont loaded; renders one section after another."""
 
     def __init__(self, soundfont: str) -> None:
         import tinysoundfont
@@ -106,7 +106,7 @@ class Renderer:
         if here < frames:
             synth.generate_simple(frames - here, buffer[here * FRAME_BYTES :])
         synth.sounds_off()
-        synth.generate_simple(SETTLE)  # stopped voices fade: the next part must not hear them
+        synth.generate_simple(SETTLE)  # lets stopped voices fade before the next part
         return np.frombuffer(buffer, np.float32).reshape(frames, 2)
 
 
@@ -120,7 +120,7 @@ def _program(section: Section, part: str) -> tuple[int, int]:
 
 
 def _events(notes: Iterable[Note]) -> list[tuple[int, bool, int, int]]:
-    """(frame, whether it starts, key, velocity), in order; a key is let go before it is struck."""
+    """(frame, is note-on, key, velocity), in order; a key's note-off is before its next note-on."""
     struck: dict[int, int] = {}
     events: list[tuple[int, bool, int, int]] = []
     for note in sorted(notes, key=lambda n: n.start_s, reverse=True):
@@ -134,7 +134,7 @@ def _events(notes: Iterable[Note]) -> list[tuple[int, bool, int, int]]:
 
 
 def _rms(sound: np.ndarray) -> float:
-    """Level of a sound [frames, 2] where it sounds at all; 0.0 for silence."""
+    """RMS level of the non-silent blocks of a sound [frames, 2]; 0.0 for silence."""
     blocks = sound[: len(sound) // BLOCK * BLOCK].reshape(-1, 2 * BLOCK)
     power = np.einsum("bs,bs->b", blocks, blocks) / (2 * BLOCK)
     loudest = float(power.max(initial=0.0))
@@ -142,7 +142,7 @@ def _rms(sound: np.ndarray) -> float:
 
 
 def produce(mix: np.ndarray, section: Section, rng: np.random.Generator) -> np.ndarray:
-    """The mix [frames, 2] with the section's production on it."""
+    """The mix [frames, 2] with the section's production effect."""
     if section.production == "echo":
         return _echo(mix, delay_s=45 / section.bpm)
     if section.production == "reverb":
@@ -151,7 +151,7 @@ def produce(mix: np.ndarray, section: Section, rng: np.random.Generator) -> np.n
 
 
 def _echo(mix: np.ndarray, *, delay_s: float) -> np.ndarray:
-    """Dotted-quaver repeats, each softer than the last."""
+    """Dotted-quaver echoes, each softer than the last."""
     wet, delay = mix.copy(), round(delay_s * SAMPLE_RATE)
     for repeat in range(1, 5):
         if repeat * delay < len(mix):
@@ -189,5 +189,5 @@ def _mono(mix: np.ndarray) -> np.ndarray:
 
 
 def _fast_size(frames: int) -> int:
-    """The next length of the form 2^a 3^b, b at most 2, which the FFT likes."""
+    """The next length of the form 2^a 3^b, b at most 2, for which the FFT is fast."""
     return min(base << ((frames - 1) // base).bit_length() for base in (1, 3, 9))

@@ -1,8 +1,8 @@
-"""A stretch of music as a description, and what a band must agree on to play it.
+"""The description of a section of music, and its timing and harmony.
 
-`Section` is all that is decided before a note exists; its tags follow from it, so they cannot
-disagree with the sound's plan. `Changes` is the shared clock and harmony: where a step falls in
-time, which pitches are right in a bar. Players (`compose`, `melody`) only read them.
+`Section` has all that is decided before composing. Its tags are derived from it, so they cannot
+disagree with the music. `Changes` is the clock and harmony that all parts share: the time of a
+step, the pitches that fit in a bar. `compose` and `melody` only read them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raymtr.synthetic.instruments import MAJOR_TONICS, MODE_TAGS, MODES, MOODS, 
 from raymtr.synthetic.styles import STYLES, Style
 
 MAX_TAGS = 8
-RING_S = 1.0  # after the last bar, for the last notes to ring
+RING_S = 1.0  # seconds after the last bar in which the last notes ring
 
 
 class Note(NamedTuple):
@@ -30,7 +30,7 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """All that is decided about a stretch of music before it is composed."""
+    """All that is decided about a section before it is composed."""
 
     style: str
     lead: str
@@ -56,18 +56,18 @@ class Section:
 
     @property
     def seconds(self) -> float:
-        """Length: whole bars, and time to ring."""
+        """Length in seconds: whole bars, plus RING_S."""
         return self.bars * self.bar_s + RING_S
 
     @property
     def key(self) -> str:
-        """Such as `B flat minor`."""
+        """The name of the key, such as `B flat minor`."""
         tonics = MAJOR_TONICS if self.mode == "major" else OTHER_TONICS
         return f"{tonics[self.tonic]} {self.mode}"
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """What is true of the sound, most telling first, at most `MAX_TAGS`."""
+        """True tags of the sound, most distinctive first, at most `MAX_TAGS`."""
         mood = MOODS.get((self.mode, self.tempo))
         sure = (self.style, self.lead, self.backing, self.tempo, MODE_TAGS[self.mode])
         maybe = (self.percussion, self.phrasing, self.production, mood)
@@ -90,7 +90,7 @@ class Changes:
         return bar * self.section.bar_s + (beat + swung) * 60 / self.section.bpm
 
     def scale(self, degree: int) -> tuple[int, ...]:
-        """Semitones of the mode; over the fifth degree of minor, with the leading note."""
+        """Semitones of the mode; on the fifth degree of minor, with the leading note."""
         mode = MODES[self.section.mode]
         return (*mode[:6], 11) if self.section.mode == "minor" and degree == 4 else mode
 

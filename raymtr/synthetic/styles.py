@@ -1,7 +1,8 @@
-"""The styles of the made catalog, as rhythms a drummer could read.
+"""The styles of the synthetic catalog, written as rhythm strings.
 
-A rhythm is a string of one character a step, so a new style is one entry and no code. The price
-is a grid of sixteenths: what does not fit on it (trills, runs) comes from the phrasing instead.
+A rhythm is a string with one character per step, so a new style is one entry and no code. The
+trade-off is a fixed grid of sixteenths: what does not fit on it (trills, runs) comes from the
+phrasing instead.
 
 `x` starts a note, `X` an accented one, `o` a soft one, `-` holds it, `.` is silence. In `bass`
 the starting letter names the note: r root, t third, f fifth, s sixth, o octave, a the step that
@@ -15,13 +16,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Style:
-    """One bar of everything a band must agree on. Strings are one character a step."""
+    """One bar of each part. Strings have one character per step."""
 
     beats: int = 4
     tempi: tuple[str, ...] = ("slow", "mid-tempo", "fast")
     modes: tuple[str, ...] = ("major", "minor")
     percussion: tuple[str, ...] = ("drums", "hand percussion", "drum machine")
-    progressions: tuple[str, ...]  # degree of the scale for each bar
+    progressions: tuple[str, ...]  # the scale degree of each bar
     melodies: tuple[str, ...]
     chords: str
     bass: str
@@ -29,7 +30,7 @@ class Style:
     snare: str
     hat: str
     bass_program: int = 33
-    swing: float = 0.5  # where in the beat its second half begins
+    swing: float = 0.5  # position in the beat at which its second half begins
     sevenths: str = ""  # "", "diatonic" or "dominant"
 
     @property

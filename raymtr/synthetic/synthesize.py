@@ -1,13 +1,13 @@
-"""A small playable catalog made on the spot, with known truth.
+"""Generates a small playable synthetic catalog with known ground truth.
 
-Everything is decided first, in one cheap pass over one rng: artists, titles, and for every piece
-the style, instruments, tempo, mode, phrasing and production its tags then name. No two pieces get
-the same tags, so a caption of all of them has one right answer. Sound is made afterwards, a piece
-at a time, from an rng of its own, so any number of processes writes the same bytes. The marker
-`made.json` is written first as a claim and last as a receipt: a finished catalog is used again,
-a half-made one is made anew, and a folder with someone's own audio is refused.
+Everything is decided first, in one cheap pass with one rng: artists, titles, and for each piece the
+style, instruments, tempo, mode, phrasing and production that its tags name. No two pieces have the
+same tags, so a caption with all of them has one right answer. Then each piece is rendered with its
+own rng, so any number of processes writes the same bytes. The marker `made.json` is written first
+as a claim and last as a receipt: a finished catalog is used again, an unfinished one is generated
+again, and a folder with other audio is refused.
 
-Given up: 44.1 kHz (three times the time and the disk), singing, and pieces that develop.
+Limitations: no 44.1 kHz (three times the time and the disk), no singing, no pieces that develop.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from raymtr.synthetic.cast import Artist, similar_artists, split_sizes
 from raymtr.synthetic.plan import Piece, plan
 from raymtr.synthetic.render import PEAK, SAMPLE_RATE, Renderer, find_soundfont, frames_of
 
-VERSION = 1  # raised whenever the same seed would give other bytes
+VERSION = 1  # raised whenever the same seed would give different bytes
 FEWEST, MOST = 3, 10_000  # pieces
 CROSSFADE = SAMPLE_RATE // 5  # frames that neighbouring sections share
 MARKER = "made.json"
@@ -44,11 +44,11 @@ FILES = {
 def synthesize(
     folder: str, *, pieces: int = 600, seed: int = 0, processes: int = 2
 ) -> dict[str, Any]:
-    """Make the catalog in `folder`, or find it there finished; a summary of what it is.
+    """Generate the catalog in `folder`, or reuse a finished one there. Returns a summary of it.
 
     Writes `audio/`, `manifest.parquet`, `similar_artists.tsv`, `sections.json` and `made.json`.
     The same `pieces` and `seed` give the same bytes. Raises InputError for a size out of range or
-    a folder that holds other audio, UnusableError where synthesiser or disk space is missing.
+    a folder with other audio, UnusableError if the synthesiser or disk space is missing.
     """
     if not FEWEST <= pieces <= MOST or processes < 1:
         raise InputError(
@@ -78,7 +78,7 @@ def synthesize(
 
 
 def _claim(folder: str, claim: dict[str, int]) -> dict[str, Any] | None:
-    """The summary of the finished catalog in `folder`, or None and the folder is ours to fill."""
+    """The summary of the finished catalog in `folder`; else claims the folder and returns None."""
     marker, audio = os.path.join(folder, MARKER), os.path.join(folder, "audio")
     if storage.exists(marker):
         try:
@@ -98,11 +98,11 @@ def _render_all(folder: str, planned: Sequence[Piece], *, seed: int, processes: 
     """Write every piece's audio."""
     progress = Progress("synthesize", len(planned), unit="pieces")
     work = functools.partial(_render_piece, folder, seed)
-    find_soundfont()  # fails here, in one sentence, rather than in every process
+    find_soundfont()  # fails here with one clear error, not in every process
     if processes == 1:
         _count(map(work, planned), progress)
         return
-    # Spawned: a fork would copy whatever threads the caller runs.
+    # Spawned, because a fork would copy the state of the caller's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context) as pool:
         _count(pool.map(work, planned, chunksize=4), progress)
@@ -115,12 +115,12 @@ def _count(done: Iterable[None], progress: Progress) -> None:
 
 @functools.cache
 def _renderer() -> Renderer:
-    """This process's synthesiser; loading the soundfont takes as long as a piece."""
+    """This process's synthesiser, cached: loading the soundfont takes as long as a piece."""
     return Renderer(find_soundfont())
 
 
 def _render_piece(folder: str, seed: int, piece: Piece) -> None:
-    """Write one piece as FLAC, named and tagged. Raises UnusableError where it cannot."""
+    """Write one piece as a tagged FLAC file. Raises UnusableError if it cannot be written."""
     rng = np.random.default_rng([seed, 1 + piece.index])
     sound = _joined([_renderer().render(section, rng) for section in piece.sections])
     path = os.path.join(folder, piece.uri)
@@ -135,7 +135,7 @@ def _render_piece(folder: str, seed: int, piece: Piece) -> None:
 
 
 def _joined(sounds: Sequence[np.ndarray]) -> np.ndarray:
-    """Sections [frames, 2] one after the other, the end of each under the start of the next."""
+    """Sections [frames, 2] concatenated, with a crossfade between neighbours."""
     if len(sounds) == 1:
         return sounds[0]
     starts = _starts([len(sound) for sound in sounds])
@@ -147,7 +147,7 @@ def _joined(sounds: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:
-    """First frame of each section, then the length of the whole."""
+    """First frame of each section, then the total length in frames."""
     starts = [0]
     for length in lengths:
         starts.append(starts[-1] + length - CROSSFADE)
@@ -161,7 +161,7 @@ def _times_s(piece: Piece) -> list[float]:
 
 
 def _row(piece: Piece) -> dict[str, Any]:
-    """The manifest's row; tempo, key and mode are null where they change on the way."""
+    """The manifest's row; tempo, key and mode are null if they change within the piece."""
     first = piece.sections[0]
     uniform = len(piece.sections) == 1
     return {
@@ -182,7 +182,7 @@ def _row(piece: Piece) -> dict[str, Any]:
 
 
 def _write_tables(folder: str, planned: Sequence[Piece], artists: Sequence[Artist]) -> None:
-    """The manifest, the artist graph, and what happens when in the long pieces."""
+    """Write the manifest, the artist graph, and the sections of the long pieces."""
     rows = [_row(piece) for piece in planned]
     storage.write_table(os.path.join(folder, FILES["manifest"]), pa.Table.from_pylist(rows))
     graph = ["artist\tsimilar_artist\tscore"]
