@@ -18,8 +18,8 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from raymtr.captions.base_model import add_lora
-from raymtr.captions.learning.step import Batch as Examples
 from raymtr.captions.learning.step import FinetuneStep
+from raymtr.captions.learning.step import TokenBatch as Examples
 from raymtr.captions.prompt import IGNORED
 from raymtr.embeddings.embed_tracks import DECODED, EmbedTracks
 from raymtr.embeddings.store import ModelRef

@@ -140,14 +140,17 @@ class TrainStep:
         It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
         slowest core, and this work fills the gaps.
         """
+        text_is_frozen = not self.towers.text_tower.spec.trainable
+        if not self.heard and not text_is_frozen:
+            return batch
         batch = batch.to(self.device)
         if self.heard:
             batch = replace(batch, waves=self.heard(batch.waves))
-        if self.towers.text_tower.spec.trainable:
-            return batch
-        with self._autocast():
-            read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
-        return replace(batch, texts=read)
+        if text_is_frozen:
+            with self._autocast():
+                read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
+            batch = replace(batch, texts=read)
+        return batch
 
     def _forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Audio and text, [b, dim] each, in `spec.precision`; the loss is always in fp32."""

@@ -53,7 +53,7 @@ def test_long_sentences_are_cut_and_odd_ones_taken(text_folder: str) -> None:
 
 
 def test_the_marks_of_a_tokenizer_are_text_in_a_sentence() -> None:
-    tower = read_text_tower(spec_of(import_module(MINILM_PACKAGE).MODEL_DIR))
+    tower = read_text_tower(spec_of(str(import_module(MINILM_PACKAGE).MODEL_DIR)))
     for mark in tower.tokenizer.all_special_tokens:
         (ids,) = tower.token_ids([f"sad {mark} piano"])
         assert not set(tower.tokenizer.all_special_ids) & set(ids[1:-1]), mark
