@@ -3,10 +3,10 @@
     python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--mp3s] [--width 64]
 
 Target: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
-more that do not depend on the size, vectors within 1e-6. The towers are those of the laptop recipe
-with random weights; --width sets the audio tower's width. The ten-second clips come from --music (a
-folder of Ogg) or are noise, repeated under new ids. With --mp3s three clips each are joined to a
-track of 30 s, an MP3 of 44.1 kHz in stereo.
+more that do not depend on the size, vectors within 1e-6. The towers are those of the recipe
+ttmrpp-small with random weights; --width sets the audio tower's width. The ten-second clips come
+from --music (a folder of Ogg) or are noise, repeated under new ids. With --mp3s three clips each
+are joined to a track of 30 s, an MP3 of 44.1 kHz in stereo.
 
 Each run is a separate process; job and loop take turns. CPU time is that of the whole process tree,
 including Ray's daemons and workers, sampled until it ends. The minimum over rounds counts.
@@ -47,7 +47,7 @@ import sys
 from jobs.embed_catalog import embed_catalog
 from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
-embed_catalog(Workspace.open(sys.argv[1]), load_settings("laptop"), model=sys.argv[2])
+embed_catalog(Workspace.open(sys.argv[1]), load_settings("ttmrpp-small"), model=sys.argv[2])
 """
 LOOP = """
 import sys
@@ -71,7 +71,7 @@ import sys
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.settings import load_settings
-towers = load_settings("laptop", assignments=sys.argv[2:]).towers
+towers = load_settings("ttmrpp-small", assignments=sys.argv[2:]).towers
 save_towers(build_towers(towers, seed=0), sys.argv[1])
 """
 
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--clips", type=int, nargs=2, default=[100, 700], help="the two sizes")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
-    parser.add_argument("--width", type=int, help="of the audio tower (default: laptop's)")
+    parser.add_argument("--width", type=int, help="of the audio tower (default: the recipe's)")
     parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as catalogs hold them")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,12 +18,12 @@ from watched import judge_growth, run_watched
 
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
-from raymtr.recipes import laptop
+from raymtr.recipes import ttmrpp_small
 from raymtr.specs import TowersSpec
 
 
 def small_towers() -> TowersSpec:
-    towers = laptop().towers
+    towers = ttmrpp_small().towers
     tower = dataclasses.replace(towers.audio_tower, width=4, dim=64)
     return dataclasses.replace(towers, audio_tower=tower)
 

@@ -28,7 +28,7 @@ from raymtr.model.clap import ClapTowers
 from raymtr.model.golden import golden_sounds
 from raymtr.model.text_tower import MINILM_PACKAGE, TextTower
 from raymtr.model.two_towers import TwoTowers, build_towers
-from raymtr.recipes import laptop, tiny, ttmrpp
+from raymtr.recipes import tiny, ttmrpp, ttmrpp_small
 from raymtr.specs import Settings, ToyLlamaSpec
 
 TOY_ROBERTA = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
@@ -74,11 +74,11 @@ def roberta_towers(settings: Settings, *, toy: bool) -> TwoTowers:
     return that_has_heard(TwoTowers(spec, text))
 
 
-def laptop_towers(*, toy: bool) -> TwoTowers | None:
-    """The laptop recipe's towers with its MiniLM; None if that is not packaged."""
+def small_towers(*, toy: bool) -> TwoTowers | None:
+    """The towers of the recipe ttmrpp-small with its MiniLM; None if that is not packaged."""
     if find_spec(MINILM_PACKAGE) is None:
         return None
-    spec = laptop().towers
+    spec = ttmrpp_small().towers
     if toy:
         spec = dataclasses.replace(spec, audio=dataclasses.replace(spec.audio, window_s=1.0))
     return that_has_heard(build_towers(spec, seed=0))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_models import clap_towers, laptop_towers, roberta_towers, settings_of
+from gpu_models import clap_towers, roberta_towers, settings_of, small_towers
 
 from raymtr.model.clap import ClapTowers
 from raymtr.model.golden import cosines, golden_sounds
@@ -24,7 +24,7 @@ def vectors(device: torch.device, toy: bool) -> Iterator[tuple[str, str]]:
     settings = settings_of(toy=toy)
     towers: dict[str, Any] = {
         settings.recipe: roberta_towers(settings, toy=toy),
-        "laptop": laptop_towers(toy=toy),
+        "ttmrpp-small": small_towers(toy=toy),
         "CLAP": clap_towers(toy=toy),
     }
     for name, made in towers.items():

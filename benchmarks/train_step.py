@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=120)
     parser.add_argument("--set", dest="assignments", action="append", default=[])
     arguments = parser.parse_args()
-    settings = load_settings("laptop", assignments=arguments.assignments)
+    settings = load_settings("ttmrpp-small", assignments=arguments.assignments)
     never = 10 * arguments.steps
     train = dataclasses.replace(
         settings.train, steps=arguments.steps, checkpoint_every=never, validate_every=never

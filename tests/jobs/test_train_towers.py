@@ -116,6 +116,7 @@ def kill_with_its_cluster(process: subprocess.Popen[bytes]) -> None:
     psutil.wait_procs(family, timeout=600)
 
 
+@pytest.mark.drill  # beside the eight kills of drill/test_train_kills
 def test_killed_driver_resumes_to_the_same_bits(workspace: Workspace, ray_cluster: None) -> None:
     settings = settings_of(steps=KILLED_STEPS)
     process = start_in_a_process(workspace, settings, "killed")
