@@ -77,7 +77,7 @@ class Parser(Phrases):
             (p for p in range(reach, len(tokens)) if tokens[p].clause != clause), len(tokens)
         )
         governed: list[Item] = []
-        joined = False
+        joined = linked = False
         for item in items[index + 1 :]:
             if item.start >= ends:
                 if not (governed and self._goes_on(items, item, ends)):
@@ -93,6 +93,7 @@ class Parser(Phrases):
             key = self.question.key(item.start, item.end)
             if item.role == "stop":
                 if governed and key in self.lexicon.cues["and"]:
+                    linked = True
                     joined = key in ("and", "und", "et", "y", "e", "и", "和")
                 elif governed and key in self.lexicon.cues["ends_not"]:
                     break
@@ -101,9 +102,13 @@ class Parser(Phrases):
                 break
             if joined and item.theme != governed[-1].theme:
                 break
+            # "without drums from the 80s": a year, a tempo or a key after a tag starts anew.
+            new_facet = item.role in ("facet", "ignored")
+            if governed and new_facet and governed[-1].role == "tag" and not linked:
+                break
             governed.append(item)
             reach = item.end
-            joined = False
+            joined = linked = False
         return governed, reach if governed else ends
 
     def _goes_on(self, items: list[Item], item: Item, place: int) -> bool:

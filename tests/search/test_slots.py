@@ -118,6 +118,7 @@ def test_tags_are_wanted_or_not(
         ("in Spanish", "language in ('Spanish')"),
         ("instrumental", "vocal in ('instrumental')"),
         ("not from 1999", "(year is null or not (year = 1999))"),
+        ("without drums from 1999", "year = 1999"),
     ],
 )
 def test_a_facet_is_a_filter_on_a_column(searcher: Searcher, text: str, where: str) -> None:
