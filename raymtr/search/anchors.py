@@ -20,6 +20,7 @@ from raymtr.search.named import (
     artist_keys,
 )
 from raymtr.search.slots import Anchor, Exclude
+from raymtr.search.transliterate import latin
 
 MOST_ANCHORS = 5
 MIXES = ("between", "acrossbetween", "crossbetween", "somewherebetween", "halfwaybetween")
@@ -188,7 +189,8 @@ class NameFinder(NameLooker):
         rows = [row for row in self.known.rows if key in artist_keys(row)]
         titles: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            for form in {_without_zeros(row["title"]), bare_title(row["title"])}:
+            latin_form = name_key(latin(row["title"] or "") or "") or ""
+            for form in {_without_zeros(row["title"]), bare_title(row["title"]), latin_form}:
                 titles.setdefault(form, []).append(row)
         free = [place for place in range(len(tokens)) if place not in found.taken]
         for length in range(len(free), 0, -1):
@@ -218,6 +220,18 @@ class NameFinder(NameLooker):
                 if self._is_album(cue[0], end):
                     self._take(place, end)
                     return
+        self._album_before()
+
+    def _album_before(self) -> None:
+        """An album whose cue follows it: "the Freedoom soundtrack"."""
+        found, tokens = self.found, self.question.tokens
+        first = next((p for p, t in enumerate(tokens) if t.key not in self.lexicon.stops), 0)
+        for place in range(first + 1, len(tokens)):
+            cue = self._cue(place, ("album_after",))
+            if cue is not None and not found.taken & set(range(first, place)):
+                if not self._only_tags(first, place) and self._is_album(first, place):
+                    self._take(first, cue[0])
+                return
 
     def _artists_album(self) -> None:
         """The album of a named artist that all the other words name."""

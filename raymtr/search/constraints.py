@@ -44,11 +44,17 @@ def tiers(
     ways = [_toward(way, understood, vocabulary) for way in understood.directions]
     strict = [_any(slot.tags) for slot in understood.include if slot.tags]
     wide = [_any(slot.wider) for slot in understood.include if slot.wider]
+    sound = [
+        _any((*slot.tags, *slot.wider))
+        for slot in understood.include
+        if slot.theme in ("genres", "instruments")
+    ]
     some = [_any([tag for slot in understood.include for tag in slot.wider])]
     both = [f for strong, _ in ways for f in strong]
     either = [f for _, weak in ways for f in weak]
     lists: list[list[Filter | None]] = [[*strict, *both], [*strict, *either], [*wide, *either]]
     if not (understood.filters and all(slot.exact for slot in understood.include) and strict):
+        lists += [[*sound, *either]] if sound else []
         lists += [[*some, *either], [*either], []]
     found: list[Filter | None] = []
     for parts in lists:

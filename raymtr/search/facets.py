@@ -138,7 +138,7 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
 
 
 def _decade_is_tag(lower: str, vocabulary: Vocabulary) -> bool:
-    names = [match[0] for match in re.finditer(r"\b\d\ds\b", lower)]
+    names = [f"{match[0]}s" for match in re.finditer(r"\b\d\d(?=['’]?s\b)", lower)]
     names += [name for name in vocabulary.lexicon.decades if name in lower]
     return any((meaning := vocabulary.said(name)) and meaning.tags for name in names)
 
@@ -185,6 +185,10 @@ def _tempos(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFace
         return _ranged(match, text, column, "tempo", low, high)
 
     for match in re.finditer(rf"(?:{_BETWEEN}\s+)?{number}(?:{unit})?{_AND}{number}{unit}", lower):
+        yield found(match, float(match[1]), float(match[2]))
+    for match in re.finditer(
+        rf"\b(?:bpm|tempo)[\s:=]*(?:of\s+|{_BETWEEN}\s+)?{number}{_AND}{number}", lower
+    ):
         yield found(match, float(match[1]), float(match[2]))
     for match in re.finditer(rf"{_UNDER}\s*{number}{unit}", lower):
         yield found(match, None, float(match[1]))

@@ -66,7 +66,7 @@ class Parser(Phrases):
                 self._exclude(item, governed, reach, parsed)
             elif item.role == "not after" and index and items[index - 1].end == item.start:
                 self._exclude(item, [items[index - 1]], item.end, parsed)
-            elif first.minus and item.role in ("tag", "facet"):
+            elif item.role == "less" or (first.minus and item.role in ("tag", "facet")):
                 self._exclude(item, [item], item.end, parsed)
 
     def _scope(self, items: list[Item], index: int) -> tuple[list[Item], int]:
@@ -151,13 +151,14 @@ class Parser(Phrases):
                 self._fill(Item(item.start, item.end, "tag", self._voices(words)), parsed)
             elif item.role == "ignored":
                 parsed.ignored.append(item.slot)
-            elif item.role == "tag":
+            elif item.role in ("tag", "less"):
                 parsed.excluded.append(self._family(item, term, words))
                 self._sung(item, words, parsed)
 
     def _family(self, item: Item, term: str, words: str) -> Exclude:
         vocabulary = self.vocabulary
-        key = self.question.key(item.start, item.end)
+        key = item.slot if item.role == "less" else self.question.key(item.start, item.end)
+        term = key if item.role == "less" else term
         concept = vocabulary.concept(key, self.language)
         keys = (key, *(concept.same if concept else ()))
         tags = vocabulary.family(keys)
@@ -175,7 +176,8 @@ class Parser(Phrases):
 
     def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
         """Where vocals are excluded, also adds a filter on a column that records vocals."""
-        concept = self.vocabulary.concept(self.question.key(item.start, item.end), self.language)
+        key = item.slot if item.role == "less" else self.question.key(item.start, item.end)
+        concept = self.vocabulary.concept(key, self.language)
         if concept is None or concept.name != VOICE_WORDS[0]:
             return
         if (where := self._vocal_is(sung=True)) is not None:

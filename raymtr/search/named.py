@@ -37,7 +37,9 @@ _POLITE_AFTER = re.compile(
 THING = r"(?:songs?|music|tracks?|tunes?|albums?|pieces?|works?|hits?|artists?|bands?)"
 THINGS = rf"(?:{THING}|anything|something|everything|stuff|more)"
 _CALLED = re.compile(
-    r"^(?:the\s+)?(?:music\s+)?(?:track|song|tune|piece)(?:\s+(?:called|named|titled))?\s+",
+    r"^(?:(?:the|a|that|some)\s+)?(?:(?:music\s+)?(?:track|song|tune|piece)"
+    r"(?:\s+(?:called|named|titled))?"
+    r"|(?:something|anything|one|stuff|tracks|songs)\s+(?:called|named|titled))\s+",
     re.IGNORECASE,
 )
 _ARTISTS_THINGS = re.compile(

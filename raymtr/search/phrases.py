@@ -17,7 +17,10 @@ from raymtr.search.slots import Facet, Ignored, Include
 from raymtr.search.tokens import Question
 from raymtr.search.vocabulary import Vocabulary
 
-Role = Literal["tag", "facet", "way", "not", "not after", "sung", "unsung", "stop", "ignored"]
+Role = Literal[
+    "tag", "facet", "way", "not", "not after", "less", "sung", "unsung", "stop", "ignored"
+]
+LESS = {"less": "en", "free": "en", "los": "de", "frei": "de"}  # "drumless", "gesangslos"
 EITHER = ("or", "oder", "ou", "または", "或", "или")
 
 
@@ -103,6 +106,7 @@ class Phrases:
                     tags=tuple(dict.fromkeys((*first.slot.tags, *item.slot.tags))),
                     wider=tuple(dict.fromkeys((*first.slot.wider, *item.slot.wider))),
                     exact=first.slot.exact and item.slot.exact,
+                    theme=first.theme,
                 )
                 united[-2:] = [Item(first.start, item.end, "tag", slot, first.theme)]
                 continue
@@ -149,8 +153,11 @@ class Phrases:
                 wider=meaning.wider,
                 exact=meaning.exact,
                 few=meaning.few,
+                theme=meaning.theme,
             )
             return Item(start, end, "tag", tagged, meaning.theme)
+        if end == start + 1 and (head := self._lacking(key)):
+            return Item(start, end, "less", head)
         if len(key) > 2 and (values := self.vocabulary.categories.get(key)):
             column, value = values[0]
             where = f"{column} = {quoted(value)}"
@@ -165,6 +172,17 @@ class Phrases:
         same = following.clause == self.question.tokens[end - 1].clause
         numbered = key == "no" and following.key.isdigit()  # "No. 5 for piano"
         return same and not numbered
+
+    def _lacking(self, key: str) -> str | None:
+        """The instrument that a word says is absent: "drumless"."""
+        for ending, language in LESS.items():
+            if language in ("en", self.language) and key.endswith(ending):
+                stem = key.removesuffix(ending)
+                for head in (stem, stem.removesuffix("s")):
+                    concept = self.vocabulary.concept(head, self.language)
+                    if len(head) > 2 and concept is not None and concept.theme == "instruments":
+                        return head
+        return None
 
     def _is_stop(self, key: str) -> bool:
         languages = self.lexicon.stops.get(key, ())

@@ -152,7 +152,8 @@ def retrieve(
         ask(_weighted("filter"), _all_of, table, where, limit)
     retrieved = [replace(one, ranked=found.result()) for one, found in asked]
     retrieved = [one for one in retrieved if one.ranked]
-    if not retrieved and where is not None and not understood.text:  # "songs", and a filter
+    narrowed = understood.filters or understood.excluded  # obeyed even beside unknown words
+    if not retrieved and where is not None and (narrowed or not understood.text):
         everything = _all_of(table, where, limit)
         retrieved = [replace(_weighted("filter"), ranked=everything)] if everything else []
     if any(one.by == "names" for one in retrieved) and _only_a_name(table, names[-1], where):

@@ -34,7 +34,7 @@ from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversif
 from raymtr.search.request import SearchRequest, Sound, read_request
 from raymtr.search.retrievers import Direction, retrieve, sentences_of
 from raymtr.search.steering import directions_of, hits_along, sentences_beside
-from raymtr.search.suggest import suggestions
+from raymtr.search.suggest import suggestions, unused
 from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.search.vocabulary import Vocabulary, vocabulary_of
 from raymtr.workspace import Workspace
@@ -237,9 +237,8 @@ class Searcher:
         given = [{"term": term, "words": term} for term in request.exclude]
         said = understood.echo()
         said["exclude"] = given + said["exclude"]
-        if not found and understood.unsaid and not said["ignored"]:
-            why = "no name, tag or caption of this catalog has these words"
-            said["ignored"] = [{"words": understood.unsaid, "why": why}]
+        if request.text and request.mode == "auto" and not said["ignored"]:
+            said["ignored"] = unused(understood, found, self.vocabulary)
         advice = (
             suggestions(understood, request.where, self.vocabulary, found) if request.text else []
         )

@@ -55,6 +55,7 @@ class Include:
     wider: tuple[Tag, ...] = ()
     exact: bool = False  # the tags are exact matches, not just correlated
     few: bool = False  # few tracks have one of `tags`: `wider` is searched with them
+    theme: str = ""  # the lexicon's table: genres, instruments, moods ...
 
     def echo(self) -> dict[str, Any]:
         """The form in an answer."""

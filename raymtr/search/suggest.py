@@ -28,6 +28,30 @@ def suggestions(
     return advice + ([] if found else _relaxed(understood, asked, vocabulary))
 
 
+def unused(understood: Understood, found: int, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """`{"words", "why"}` for words that no slot took and no retriever could use.
+
+    A text tower uses any word. Without one, a word must stand in a name, a tag or a caption.
+    """
+    if not understood.unsaid or understood.kind != "description":
+        return []
+    why = "no name, tag or caption of this catalog has these words"
+    if not found:
+        return [{"words": understood.unsaid, "why": why}]
+    table = vocabulary.table
+    if table.build.rows["vectors"]:
+        return []
+    words = [
+        w for w in understood.unsaid.split() if w.casefold() not in vocabulary.lexicon.everyday
+    ]
+    lost = [
+        word
+        for word in words
+        if not table.match_words(word, limit=1) and not table.match_names(word, limit=1)
+    ]
+    return [{"words": " ".join(lost), "why": why}] if lost else []
+
+
 def _relaxed(
     understood: Understood, asked: Filter | None, vocabulary: Vocabulary
 ) -> list[dict[str, Any]]:

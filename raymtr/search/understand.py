@@ -192,6 +192,7 @@ def _correct(ask: _Ask) -> None:
             wider=meaning.wider,
             exact=meaning.exact,
             few=meaning.few,
+            theme=meaning.theme,
         )
         parsed.include.append(slot)
         parsed.unsaid.remove(place)
@@ -212,6 +213,9 @@ def _described(ask: _Ask) -> Understood:
         slots = (parsed.include, parsed.excluded, parsed.filters, found.anchors, found.artists)
         unsaid, text = ([] if any(slots) or found.ignored else [question.text]), ""
     anchors, artists = found.anchors, found.artists
+    if anchors:  # common words beside a likeness are no name to look for
+        everyday = ask.vocabulary.lexicon.everyday
+        unsaid = [word for word in unsaid if name_key(word) not in everyday]
     if artists and parsed.ways and not anchors:  # "X, but calmer"
         anchors = tuple(replace(anchor, group=0) for anchor in artists)
         artists = ()

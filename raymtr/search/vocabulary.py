@@ -30,7 +30,31 @@ READ_APART = ("key", "musical_key", "mode", "meter", "metre", "time_signature", 
 MOST_VALUES = 200  # of a column whose values can be queried as words
 LEAST_PART = 4  # minimum letters of a tag that begins or ends a longer one
 FEW = 20  # a phrase whose tags have fewer tracks also gets weaker tags among its wider ones
-COMPOUNDS = ("musik", "lieder", "lied", "songs", "song", "stuck", "klange", "sound")  # in German
+COMPOUNDS = (  # last parts of German compounds, such as "Klaviermusik"
+    *(
+        "musik",
+        "lieder",
+        "lied",
+        "songs",
+        "song",
+        "stucke",
+        "stucken",
+        "stuck",
+        "klange",
+        "klangen",
+    ),
+    *(
+        "sound",
+        "sounds",
+        "melodien",
+        "melodie",
+        "balladen",
+        "ballade",
+        "solo",
+        "soli",
+        "begleitung",
+    ),
+)
 
 
 @dataclass(frozen=True)
