@@ -118,8 +118,10 @@ def _reason(reason: dict[str, Any]) -> str:
     if "matched" in reason:
         return f"{reason['by']}: {', '.join(reason['matched'])}"
     if "toward" in reason:
-        held = ", ".join(f"{n} {v:g}" for n, v in reason["columns"].items() if v is not None)
-        return f"{reason['toward']} ({held})" if held else str(reason["toward"])
+        held = [f"{n} {v:g}" for n, v in reason["columns"].items() if v is not None]
+        held += reason["tags"]
+        held = held or [reason["concept"]] if "concept" in reason else held
+        return f"{reason['toward']} ({', '.join(held)})" if held else str(reason["toward"])
     return f"{reason['by']} #{reason['rank']}"
 
 

@@ -24,6 +24,7 @@ from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
+from raymtr.index.calibrate import calibrate
 from raymtr.index.gate import find_faults
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import draw_probes, tune_index
@@ -64,6 +65,9 @@ def publish(
         if build.index.kind != "exact" and shards:
             probes = draw_probes(TrackTable(workspace.db, build), shards)
             build = tune_index(workspace.db, build, probes, target=search.target_recall)
+        if shards:
+            measured = calibrate(TrackTable(workspace.db, build), shards)
+            build = replace(build, calibration=measured)
         faults = find_faults(workspace, build, target_recall=search.target_recall)
     except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]

@@ -73,6 +73,20 @@ class Trial:
     p50_ms: float
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """Cosines of texts to their nearest tracks in this table, by this model."""
+
+    nothing: float  # 95 % of nonsense texts stay below
+    tags: float  # the median of the table's own tags
+
+    def heard(self, cosine: float) -> float:
+        """0 for what nonsense reaches, 1 for what a tag does; 0 where the two are not apart."""
+        if self.tags <= self.nothing:
+            return 0.0
+        return min(1.0, max(0.0, (cosine - self.nothing) / (self.tags - self.nothing)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Build:
     """The record of one build: its tables, the model of its vectors, its vector index."""
@@ -84,6 +98,7 @@ class Build:
     versions: dict[str, int]  # of each table
     index: VectorIndex
     trial: Trial | None = None  # None: an exact index needs no trial
+    calibration: Calibration | None = None  # None: an older build, or no model to measure with
     revision: int = 0  # how often tracks were added, changed or deleted since it was built
     changed_at: str | None = None  # time of the last change, in the format of `built_at`
     after: str | None = None  # the build that was live when this one was built

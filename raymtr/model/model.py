@@ -28,6 +28,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_audio
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
+from raymtr.model.two_towers import NoAudioTower
 from raymtr.specs import AudioSpec, Precision, TowersSpec
 from raymtr.trained_on import Record
 
@@ -139,6 +140,7 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits that identify what an audio vector is computed with; see model.identity."""
+        self._require_audio()
         weights = self.towers.state_dict().items()
         arrays = ((name, tensor.detach().cpu().float().numpy()) for name, tensor in weights)
         return fingerprint_of(self.spec, self.precision, self.towers.rules(), arrays)
@@ -174,7 +176,7 @@ class Model:
         golden, found = self._golden, []
         if golden is None:
             return None
-        if "audio" in sides:
+        if "audio" in sides and golden["audio"]:  # none where the audio side was not loaded
             pinned, least = pinned_audio(golden, compute_dtype(self.precision, self.device))
             sounds = golden_sounds(self.spec.audio)[: len(pinned)]
             found.append(cosines(self.embed_windows(sounds), pinned))
@@ -186,7 +188,12 @@ class Model:
 
     @cached_property
     def _audio_forward(self) -> AudioForward:
+        self._require_audio()
         return AudioForward(self.towers, precision=self.precision, device=self.device)
+
+    def _require_audio(self) -> None:
+        if isinstance(self.towers.audio_tower, NoAudioTower):
+            self.towers.audio_tower(torch.empty(0))
 
     @cached_property
     def _text_side(self) -> tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]:

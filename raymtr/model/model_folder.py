@@ -29,7 +29,13 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, PARTS, ClapTowers, blank_clap
 from raymtr.model.golden import golden_vectors
 from raymtr.model.identity import CONFIG, FORMAT, GOLDEN, WEIGHTS, damaged, read_config
-from raymtr.model.two_towers import TEXT_PART, TwoTowers, blank_audio_side, blank_towers
+from raymtr.model.two_towers import (
+    TEXT_PART,
+    TwoTowers,
+    blank_audio_side,
+    blank_text_side,
+    blank_towers,
+)
 from raymtr.specs import TowersSpec, from_dict, to_dict
 from raymtr.trained_on import RECORD, Record, to_bytes
 
@@ -122,19 +128,22 @@ def _write(
 
 
 def read_towers(
-    folder: Path, *, audio_only: bool = False
+    folder: Path, *, audio_only: bool = False, text_only: bool = False
 ) -> tuple[Towers, dict[str, Any], dict[str, Any]]:
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
-    With `audio_only` the text tower and the texts of the golden vectors are not read. Raises
-    InputError where the folder is not raymtr's, UnusableError where it is damaged or was written by
+    With `audio_only` the text tower and the texts of the golden vectors are not read, with
+    `text_only` the audio tower and the golden sounds; a CLAP is then read whole. Raises InputError
+    where the folder is not raymtr's, UnusableError where it is damaged or was written by
     a newer raymtr.
     """
     config = read_config(folder)
     try:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
-        weights = _read_weights(folder, without="text_tower." if audio_only else None)
+        text_only = text_only and config.get("kind") != KIND
+        left_out = "text_tower." if audio_only else "audio_tower." if text_only else None
+        weights = _read_weights(folder, without=left_out)
         towers: Towers
         if config.get("kind") == KIND:
             towers = blank_clap(folder / PARTS, audio_only=audio_only)
@@ -142,11 +151,15 @@ def read_towers(
             towers = blank_audio_side(
                 spec, text_hidden=weights["text_projector.0.weight"].shape[-1]
             )
+        elif text_only:
+            towers = blank_text_side(spec, str(folder / TEXT_PART))
         else:
             towers = blank_towers(spec, str(folder / TEXT_PART))
         load_weights(towers, weights)
         if audio_only:
             golden |= {"texts": [], "text": []}
+        if text_only:
+            golden |= {"audio": [], "sounds": [], "sounds_bf16": None}
         return towers, config["provenance"], golden
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise damaged(folder, error) from error

@@ -72,12 +72,14 @@ def load_model(
     normalize: bool = True,
     device: str = "cpu",
     audio_only: bool = False,
+    text_only: bool = False,
 ) -> Model:
     """The model at `path`: a raymtr folder (or its URI), a release's folder, or a published name.
 
     The names are `ttmrpp` and `clap-general`, fetched from the hub once, and `musicnn-minilm`,
     built from pip packages without a hub. With `audio_only` a raymtr folder's text tower is not
-    loaded. The model is then faster to load and smaller, cannot encode text, and cannot be saved.
+    loaded, with `text_only` its audio tower. The model is then faster to load and smaller, cannot
+    encode the other side, and cannot be saved; without an audio tower it has no fingerprint.
 
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
     damaged, no hub answers, or the device does not exist.
@@ -85,12 +87,14 @@ def load_model(
     name = os.fspath(path)
     if precision not in get_args(Precision):
         raise InputError(f"precision is {' or '.join(get_args(Precision))}, got {precision!r}")
+    if audio_only and text_only:
+        raise InputError("audio_only and text_only leave nothing to load; give one of them")
     golden: dict[str, Any] | None
     trained_on = None if name in PUBLISHED else read_record(name)
     if storage.is_remote(name):
         with tempfile.TemporaryDirectory() as copied:
             towers, provenance, golden = read_towers(
-                _download(name, Path(copied)), audio_only=audio_only
+                _download(name, Path(copied)), audio_only=audio_only, text_only=text_only
             )
     elif name == NAME:
         towers, provenance, golden = build_musicnn_minilm(), PROVENANCE, None
@@ -99,7 +103,7 @@ def load_model(
         provenance = {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}
     else:
         folder = Path(storage.local_path(name))
-        towers, provenance, golden = _read(folder, name, audio_only=audio_only)
+        towers, provenance, golden = _read(folder, name, audio_only=audio_only, text_only=text_only)
     if provenance.get("licence"):
         LOG.warning("model %s: licence %s", provenance.get("source"), provenance["licence"])
     return Model(
@@ -114,13 +118,13 @@ def load_model(
 
 
 def _read(
-    folder: Path, name: str, *, audio_only: bool = False
+    folder: Path, name: str, *, audio_only: bool = False, text_only: bool = False
 ) -> tuple[Towers, dict[str, Any], dict[str, Any] | None]:
     """Towers, provenance and golden vectors of `folder`, which was requested as `name`."""
     if name and (folder / CONFIG).is_file():
         if _is_clap(folder):
             return read_clap_release(folder), {"source": str(folder)}, None
-        return read_towers(folder, audio_only=audio_only)
+        return read_towers(folder, audio_only=audio_only, text_only=text_only)
     if name and list(folder.glob("*.pth")):
         published = PUBLISHED["ttmrpp"]
         provenance = {"source": published.repo, "licence": published.licence}

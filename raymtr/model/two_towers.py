@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from raymtr.errors import InputError
 from raymtr.model.heads import build_heads
 from raymtr.model.identity import rules_of
 from raymtr.model.log_mel import LogMel
@@ -35,11 +36,13 @@ TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config a
 class TwoTowers(nn.Module):
     """Audio and text to [B, dim], un-normalised; `logit_scale` is the logarithm of the scale."""
 
-    def __init__(self, spec: TowersSpec, text_tower: TextTower) -> None:
+    def __init__(
+        self, spec: TowersSpec, text_tower: TextTower, audio_tower: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.log_mel = LogMel(spec.audio)
-        self.audio_tower = AUDIO_TOWERS[spec.audio_tower.kind](spec.audio_tower)
+        self.audio_tower = audio_tower or AUDIO_TOWERS[spec.audio_tower.kind](spec.audio_tower)
         self.text_tower = text_tower
         self.audio_projector, self.text_projector = build_heads(spec, text_tower.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1.0 / spec.temperature)))
@@ -113,6 +116,21 @@ def blank_audio_side(spec: TowersSpec, *, text_hidden: int) -> TwoTowers:
     """As `blank_towers`, without a text tower; the text head is kept, since it is small."""
     with UnfilledWeights():
         return TwoTowers(spec, NoTextTower(text_hidden))
+
+
+class NoAudioTower(nn.Module):
+    """A placeholder for an audio tower that is not loaded; it has no weights and rejects audio."""
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Raises InputError."""
+        raise InputError("this model was loaded with text_only=True: it hears no audio")
+
+
+def blank_text_side(spec: TowersSpec, text_folder: str) -> TwoTowers:
+    """As `blank_towers`, without an audio tower; the audio head is kept, since it is small."""
+    with UnfilledWeights():
+        text_tower = read_text_tower(spec.text_tower, text_folder)
+        return TwoTowers(spec, text_tower, NoAudioTower())
 
 
 class UnfilledWeights(TorchFunctionMode):

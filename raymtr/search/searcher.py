@@ -22,11 +22,12 @@ import numpy as np
 from raymtr.audio import AudioError
 from raymtr.duplicates.find import read_groups
 from raymtr.embeddings.store import matrix_of
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
+from raymtr.search.confidence import sureness
 from raymtr.search.constraints import always, binds_to_tracks, tiers
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
 CANDIDATES = 100  # per retriever, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
-LEAST_SURE = 0.1  # score of the best hit if no part of the query was understood
 HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
@@ -83,36 +83,29 @@ class Searcher:
         self.workspace = root
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
-        self._checked: set[Side] = set()  # checked sides of the model
+        self._models: dict[Side, Model] = {}  # loaded and checked, by the side that was asked for
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
-        """The model that made the table's vectors, with that side checked.
+        """The model that made the table's vectors, with that side loaded and checked.
 
         A search rarely needs both sides. Raises InputError if the table has no vectors. Raises
         UnusableError if the stored model has another fingerprint, or does not reproduce its golden
         vectors on this machine.
         """
-        if side not in self._checked:
-            self._model.check_golden([side])
-            self._checked.add(side)
-        return self._model
+        if side not in self._models:
+            from raymtr.model.checked import load_checked  # torch
 
-    @cached_property
-    def _model(self) -> Model:
-        from raymtr.model.pretrained import load_model
-
-        made_by = self.build.made_by
-        if made_by is None:
-            raise InputError(WORDS_ONLY)
-        folder = f"{self.workspace.embeddings(made_by.fingerprint)}/model"
-        model = load_model(folder, precision=made_by.precision)
-        if model.fingerprint != made_by.fingerprint:
-            raise UnusableError(
-                f"the table's vectors are of model {made_by.fingerprint}, {folder} holds "
-                f"{model.fingerprint}: run `raymtr embed` and `raymtr index` with one model"
+            made_by = self.build.made_by
+            if made_by is None:
+                raise InputError(WORDS_ONLY)
+            self._models[side] = load_checked(
+                f"{self.workspace.embeddings(made_by.fingerprint)}/model",
+                fingerprint=made_by.fingerprint,
+                precision=made_by.precision,
+                side=side,
             )
-        return model
+        return self._models[side]
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -201,7 +194,7 @@ class Searcher:
         }
         took["total"] = sum(took.values())
         return {
-            "query": self._echo(plan, len(candidates)),
+            "query": self._echo(plan, candidates),
             "hits": hits,
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
@@ -231,16 +224,18 @@ class Searcher:
         text = request.text or ""
         return Understood(kind="description", text=text, unsaid=text)
 
-    def _echo(self, plan: Plan, found: int) -> dict[str, Any]:
+    def _echo(self, plan: Plan, candidates: Sequence[Candidate]) -> dict[str, Any]:
         """The request, how its text was understood, and suggestions."""
         request, understood = plan.request, plan.understood
         given = [{"term": term, "words": term} for term in request.exclude]
         said = understood.echo()
         said["exclude"] = given + said["exclude"]
         if request.text and request.mode == "auto" and not said["ignored"]:
-            said["ignored"] = unused(understood, found, self.vocabulary)
+            said["ignored"] = unused(understood, candidates, self.vocabulary)
         advice = (
-            suggestions(understood, request.where, self.vocabulary, found) if request.text else []
+            suggestions(understood, request.where, self.vocabulary, len(candidates))
+            if request.text
+            else []
         )
         return request.echo() | said | {"suggestions": advice}
 
@@ -332,7 +327,7 @@ class Searcher:
         A score also reflects how much of the query was understood: a nonsense query does not score
         1.
         """
-        sure = max(understood.known_share, LEAST_SURE)
+        sure = sureness(understood, retrieved, self.build)
         least = min((candidate.score for candidate in found.values()), default=1.0)
         for candidate in fuse(retrieved):
             if candidate.track_id not in found:

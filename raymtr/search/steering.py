@@ -72,14 +72,26 @@ def directions_of(
 def hits_along(
     understood: Understood, ids: Sequence[str], vocabulary: Vocabulary
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each hit, its values on the columns of the requested directions."""
+    """For each hit, what it has of the requested directions: columns, tags, a concept vector.
+
+    `concept` names the two texts whose vectors' difference was followed.
+    """
     if not understood.directions:
         return {}
     found: dict[str, list[dict[str, Any]]] = {track_id: [] for track_id in ids}
+    spoken = _spoken_ways(understood, vocabulary.lexicon)
+    hears = vocabulary.table.build.rows["vectors"] > 0
     for way in understood.directions:
-        columns = [c for c in vocabulary.lexicon.axes[way.axis].columns if c in vocabulary.columns]
-        rows = vocabulary.table.rows(ids, columns)
+        axis = vocabulary.lexicon.axes[way.axis]
+        columns = [c for c in axis.columns if c in vocabulary.columns]
+        toward = {tag for key in axis.tags(way.sign) for tag in vocabulary.tag(key)}
+        rows = vocabulary.table.rows(ids, [*columns, *vocabulary.counts])
+        ends = (axis.up_text, axis.down_text)[:: way.sign]
+        concept = {"concept": " minus ".join(ends)} if hears and way in spoken else {}
         for track_id in ids:
-            values = {name: rows[track_id][name] for name in columns}
-            found[track_id].append({"by": "direction", "toward": way.words, "columns": values})
+            row = rows[track_id]
+            said = {"by": "direction", "toward": way.words}
+            held = sorted({t.value for t in toward if t.value in (row[t.column] or ())})
+            values = {name: row[name] for name in columns}
+            found[track_id].append(said | {"columns": values, "tags": held} | concept)
     return found

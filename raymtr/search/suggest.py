@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from raymtr.index.filters import Filter, joined, parse_filter
+from raymtr.search.confidence import is_unheard
 from raymtr.search.constraints import binds_to_tracks, without
+from raymtr.search.ranking import Candidate
 from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import Vocabulary
 
@@ -28,19 +31,24 @@ def suggestions(
     return advice + ([] if found else _relaxed(understood, asked, vocabulary))
 
 
-def unused(understood: Understood, found: int, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def unused(
+    understood: Understood, candidates: Sequence[Candidate], vocabulary: Vocabulary
+) -> list[dict[str, Any]]:
     """`{"words", "why"}` for words that no slot took and no retriever could use.
 
-    A text tower uses any word. Without one, a word must stand in a name, a tag or a caption.
+    A text tower uses any words but those that no track sounds like. Without one, a word must stand
+    in a name, a tag or a caption.
     """
     if not understood.unsaid or understood.kind != "description":
         return []
     why = "no name, tag or caption of this catalog has these words"
-    if not found:
+    if not candidates:
         return [{"words": understood.unsaid, "why": why}]
     table = vocabulary.table
     if table.build.rows["vectors"]:
-        return []
+        why = "no name, tag or caption has these words, and to the model they are as nonsense"
+        unheard = is_unheard(understood, candidates, table.build)
+        return [{"words": understood.unsaid, "why": why}] if unheard else []
     words = [
         w for w in understood.unsaid.split() if w.casefold() not in vocabulary.lexicon.everyday
     ]

@@ -44,6 +44,12 @@ def test_a_saved_model_is_the_same_model(
     hearing = load_model(saved, audio_only=True)
     assert hearing.check_golden() == pytest.approx(1.0, abs=1e-6)
     assert np.array_equal(hearing.embed_windows(waves), model.embed_windows(waves))
+    reading = load_model(saved, text_only=True)
+    assert reading.check_golden() == pytest.approx(1.0, abs=1e-6)
+    assert np.array_equal(reading.encode_text(TEXTS), model.encode_text(TEXTS))
+    for ask in (lambda: reading.embed_windows(waves), lambda: reading.fingerprint):
+        with pytest.raises(InputError, match="hears no audio"):
+            ask()
 
 
 def test_what_it_was_trained_on_goes_with_it_and_is_no_part_of_what_it_is(

@@ -124,7 +124,22 @@ def test_keywords_alone_need_no_model(workspace: Workspace) -> None:
     searcher = Searcher(workspace)
     answer = searcher.search("fiddle dance", mode="keyword", k=4)
     assert set(artists(answer)) == {"Ede"}
-    assert "_model" not in vars(searcher)  # never loaded
+    assert searcher._models == {}  # never loaded
+
+
+def test_a_build_knows_what_nonsense_sounds_like(workspace: Workspace, tmp_path: Path) -> None:
+    measured = Searcher(workspace).build.calibration
+    assert measured is not None and -1 <= measured.nothing < 1 and measured.tags <= 1
+    asked = Searcher(workspace).search("qwrtz plmxv")
+    if measured.heard(asked["hits"][0]["why"][0]["score"]) == 0:
+        assert "as nonsense" in asked["query"]["ignored"][0]["why"]
+    shutil.copytree(workspace.root, tmp_path / "old")
+    old = Workspace.open(str(tmp_path / "old"))
+    record = storage.read_json(old.live_pointer)
+    del record["calibration"]  # as a build of an older version has it
+    storage.write_json(old.live_pointer, record)
+    answer = Searcher(old).search("qwrtz plmxv")
+    assert answer["hits"] and answer["query"]["ignored"] == []
 
 
 def damage(workspace: Workspace, copied: Path, side: str) -> Workspace:
@@ -146,6 +161,8 @@ def test_a_search_loads_and_checks_the_side_that_it_asks(
     deaf = Searcher(damage(workspace, tmp_path / "deaf", "audio"))
     assert deaf.search("techno beat", k=1)["hits"]
     assert "_audio_forward" not in vars(deaf.model("text"))
+    with pytest.raises(InputError, match="hears no audio"):
+        deaf.model("text").encode_audio([recording])
     with pytest.raises(UnusableError, match="pinned audio"):
         deaf.search(audio=recording)
     blind = Searcher(damage(workspace, tmp_path / "blind", "text"))
