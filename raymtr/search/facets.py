@@ -46,6 +46,7 @@ _AFTER = (
 _MINUTE = r"(?:minutes?|mins?\b|min\b|minuten|minutos?|minuti|минут\w*|мин\b|分)"
 _SECOND = r"(?:seconds?|secs?\b|sekunden?|secondes?|segundos?|secondi|секунд\w*|сек\b|秒)"
 _HOUR = r"(?:hours?|stunden?|heures?|horas?|ore\b|часа?|時間)"
+_MORE, _LESS = r"(?:more|longer|mehr|länger)", r"(?:less|shorter|weniger|kürzer)"
 _THING = r"(?:songs?|tracks?|pieces?|tunes?|jingles?|compositions?|numbers?)"
 
 
@@ -79,6 +80,9 @@ def _years(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet
 
     for match in re.finditer(rf"(?:{_BETWEEN}\s+)?\b{_YEAR}{_AND}{_YEAR}\b", lower):
         yield found(match, int(match[1]), int(match[2]))
+    for match in re.finditer(rf"\b(?:not|no) (older|earlier|newer|later) than {_YEAR}\b", lower):
+        from_there = match[1] in ("older", "earlier")
+        yield found(match, *((int(match[2]), None) if from_there else (None, int(match[2]))))
     for match in re.finditer(rf"\b{_BEFORE}\s*(?:the year )?{_YEAR}\b", lower):
         yield found(match, None, int(match[1]) - 1)
     on = r"(?:\s*(?:on|onwards?|and later|or later|and newer|or newer))"
@@ -164,10 +168,13 @@ def _durations(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundF
     for match in re.finditer(rf"{two}[\s-]*{unit}", lower):
         yield found(match, seconds(match, "n"), seconds(match, "m"))
     one = rf"(?P<n>{number})[\s-]*{unit}(?:\s+(?:long|in length|duration))?"
-    for match in re.finditer(rf"{_UNDER}\s*{one}", lower):
-        yield found(match, None, seconds(match, "n"))
-    for match in re.finditer(rf"{_OVER}\s*{one}", lower):
-        yield found(match, seconds(match, "n"), None)
+    for pattern in (rf"{one}\s*(?:or|oder)\s+{_LESS}", rf"{_UNDER}\s*{one}"):
+        for match in re.finditer(pattern, lower):
+            yield found(match, None, seconds(match, "n"))
+    plus = rf"(?P<n>{number})\s*\+[\s-]*{unit}"
+    for pattern in (plus, rf"{one}\s*(?:\+|(?:or|oder)\s+{_MORE})", rf"{_OVER}\s*{one}"):
+        for match in re.finditer(pattern, lower):
+            yield found(match, seconds(match, "n"), None)
     for match in re.finditer(rf"(?:\b{_ABOUT}\s+)?(?<![\w.]){one}", lower):
         value = seconds(match, "n")
         yield found(match, (1 - ABOUT_TIME) * value, (1 + ABOUT_TIME) * value)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from raymtr.names import name_key
+from raymtr.search.facets import find_facets
 from raymtr.search.misspelt import LEAST_COMMON
 from raymtr.search.named import (
     QUOTES,
@@ -139,7 +140,7 @@ class NameLooker:
         content = [
             p for p in range(start, end) if self.question.tokens[p].key not in self.lexicon.stops
         ]
-        if not content or all(map(self._is_common, content)):
+        if not content or all(map(self._is_common, content)) or self._holds_facet(start, end):
             return False
         words = self._words(start, end)
         self.found.ignored.append(
@@ -150,6 +151,12 @@ class NameLooker:
         self.found.nearest = tuple(name for name in names if name)
         self._take(cue, end)
         return True
+
+    def _holds_facet(self, start: int, end: int) -> bool:
+        """Whether the tokens hold a year, a tempo or the like: "between 90 and 99 bpm"."""
+        first, last = self.question.tokens[start].start, self.question.tokens[end - 1].end
+        facets = find_facets(self.question.text, self.vocabulary)
+        return any(facet.start < last and facet.end > first for facet in facets)
 
     def _segment_end(self, start: int) -> int:
         """The latest end of a name that begins at a token: its clause, "but" or a negation."""

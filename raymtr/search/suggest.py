@@ -39,6 +39,8 @@ def unused(
     A text tower uses any words but those that no track sounds like. Without one, a word must stand
     in a name, a tag or a caption.
     """
+    if understood.kind == "artist" and understood.include:
+        return _without_tags(understood, vocabulary)
     if not understood.unsaid or understood.kind != "description":
         return []
     why = "no name, tag or caption of this catalog has these words"
@@ -58,6 +60,18 @@ def unused(
         if not table.match_words(word, limit=1) and not table.match_names(word, limit=1)
     ]
     return [{"words": " ".join(lost), "why": why}] if lost else []
+
+
+def _without_tags(understood: Understood, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The tags that no track of the named artist has."""
+    rows = vocabulary.table.rows(understood.tracks, list(vocabulary.counts)).values()
+    held = {(column, tag) for row in rows for column in row for tag in row[column] or ()}
+    why = f"no track by {understood.artist} has such a tag"
+    return [
+        {"words": slot.words, "why": why}
+        for slot in understood.include
+        if not any((tag.column, tag.value) in held for tag in (*slot.tags, *slot.wider))
+    ]
 
 
 def _relaxed(

@@ -118,6 +118,11 @@ def test_tags_are_wanted_or_not(
         ("in Spanish", "language in ('Spanish')"),
         ("instrumental", "vocal in ('instrumental')"),
         ("not from 1999", "(year is null or not (year = 1999))"),
+        ("not older than 1999", "year >= 1999"),
+        ("jazz between 110 and 120 bpm", "bpm >= 110 and bpm <= 120"),
+        ("bpm 110-120", "bpm >= 110 and bpm <= 120"),
+        ("3+ minutes of jazz", "duration >= 180"),
+        ("two minutes or less", "duration <= 120"),
         ("without drums from 1999", "year = 1999"),
     ],
 )
@@ -154,6 +159,30 @@ def test_a_name_with_a_tag_keeps_both(searcher: Searcher) -> None:
     assert {hit["artist"] for hit in answer["hits"]} == {"Ada Quill"}
     assert all("metal" in hit["tags"] for hit in answer["hits"])
     assert searcher.search("songs from kettle hymns")["query"]["album"] == "Kettle Hymns"
+
+
+def test_an_artist_without_such_a_tag_is_said_to_have_none(make_workspace: Callable) -> None:
+    rows = [
+        {"track_id": "a", "title": "A", "artist": "Ada Quill", "tags": ["metal"]},
+        {"track_id": "b", "title": "B", "artist": "Bo Finch", "tags": ["jazz"]},
+    ]
+    searcher = opened(make_workspace, rows)
+    answer = searcher.search("jazz by Ada Quill")
+    assert [hit["track_id"] for hit in answer["hits"]] == ["a"]
+    assert answer["query"]["ignored"] == [
+        {"words": "jazz", "why": "no track by Ada Quill has such a tag"}
+    ]
+    assert searcher.search("metal by Ada Quill")["query"]["ignored"] == []
+
+
+def test_unknown_words_do_not_empty_what_a_year_finds(searcher: Searcher) -> None:
+    answer = searcher.search("blorpish songs from 1999")
+    assert answer["hits"]
+    assert answer["query"]["ignored"][0]["words"] == "blorpish"
+
+
+def test_a_word_without_an_instrument_excludes_it(searcher: Searcher) -> None:
+    assert understand("drumless jazz", searcher.table).exclude == ("drum",)
 
 
 def test_like_a_known_name_always_finds_something(searcher: Searcher) -> None:
