@@ -16,7 +16,7 @@ import numpy as np
 from raymtr.audio import decode
 from raymtr.audio.attributes import measure
 from raymtr.model.musicnn import AUDIO
-from raymtr.tagging.ears import Ears
+from raymtr.tagging.analysis import Analyzer
 
 RATIOS = (1, 2, 3, 4, 3 / 2, 4 / 3)
 SHARPS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}
@@ -58,12 +58,14 @@ def tunes(folder: Path) -> None:
 
 
 def voices(folder: Path) -> None:
-    ears, right = Ears(), {"vocals": [], "instrumental": []}
+    analyzer, right = Analyzer(), {"vocals": [], "instrumental": []}
     for row in read(folder / "tracks.csv"):
         if row["error"] or row["vocal"] not in right:
             continue
         files = [folder / "clips" / f"{row['track_id']}_{n}.ogg" for n in range(int(row["clips"]))]
-        vocal = np.mean([ears.hear(decode(str(file), AUDIO).samples).vocal for file in files])
+        vocal = np.mean(
+            [analyzer.analyze(decode(str(file), AUDIO).samples).vocal for file in files]
+        )
         right[row["vocal"]].append((vocal >= VOCAL) == (row["vocal"] == "vocals"))
     shares = {name: float(np.mean(rights)) for name, rights in right.items()}
     print(f"vocals at {VOCAL}: balanced accuracy {np.mean(list(shares.values())):.3f}, {shares}")

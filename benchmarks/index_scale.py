@@ -37,6 +37,7 @@ from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 CENTRES, SPREAD, SHIFT = 2_000, 0.7, 0.6
@@ -63,7 +64,7 @@ def main() -> None:
 def published(folder: str, count: int, dim: int) -> Workspace:
     """The workspace in `folder`, filled and published if it is not."""
     workspace = Workspace.open(f"{folder}/w", create=True)
-    if not storage.exists(f"{workspace.db}/live.json"):
+    if not storage.exists(workspace.live_pointer):
         fill_apart(workspace, count, dim)
         tracks = tracks_table(storage.read_tables(workspace.tracks), None)
         publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
@@ -166,10 +167,6 @@ class World:
         """Such vectors, shifted as text vectors are: by a common shift and individual noise."""
         noise = self.rng.standard_normal((count, self.dim)) / np.sqrt(self.dim)
         return unit(self.audio(count) + SHIFT * self.shift + SHIFT * noise)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def write_shard(shards: EmbeddingStore, world: World, start: int, rows: int) -> None:

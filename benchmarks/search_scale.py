@@ -29,7 +29,7 @@ from raymtr import storage
 from raymtr.index.filters import parse_filter
 from raymtr.index.track_table import TrackTable, table_name
 from raymtr.search.request import read_request
-from raymtr.search.retrievers import Direction, retrieve
+from raymtr.search.retrievers import QueryVector, retrieve
 from raymtr.search.searcher import Encoded, Searcher
 from raymtr.search.understand import understand
 
@@ -151,7 +151,7 @@ def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarr
 
     def together(number: int) -> Any:
         request = read_request({"text": texts[number], "like": [some[number]["track_id"]]}, table)
-        directions = [Direction("sound", examples[number]), Direction("text", vectors[number])]
+        directions = [QueryVector("sound", examples[number]), QueryVector("text", vectors[number])]
         understood = understand(texts[number], table)
         return retrieve(table, request, understood, directions, limit=LIMIT, threads=threads)
 

@@ -17,7 +17,7 @@ import ray
 import ray.data
 from ray import exceptions
 
-from jobs.console import hear_workers, is_verbose
+from jobs.console import is_verbose, log_workers
 from raymtr.errors import LostError, TooBusyError, UnusableError
 
 LOG = logging.getLogger("raymtr")
@@ -72,7 +72,7 @@ def start_ray() -> None:
     else:
         _start_here()
     if not is_verbose():
-        hear_workers()
+        log_workers()
 
 
 def _start_here() -> None:
@@ -97,7 +97,7 @@ def start_local(**options: Any) -> None:
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
         try:
-            with told_where_it_is():
+            with announced_address():
                 ray.init(
                     address="local",  # does not join a cluster left by `ray start`
                     include_dashboard=False,
@@ -118,7 +118,7 @@ def start_local(**options: Any) -> None:
 
 
 @contextmanager
-def told_where_it_is() -> Iterator[None]:
+def announced_address() -> Iterator[None]:
     """Passes the address of a cluster that is starting to its processes.
 
     Ray's helper processes look for a cluster by themselves. On a machine with two clusters they

@@ -30,7 +30,7 @@ import ray
 
 from jobs.cluster import is_lost, start_ray
 from raymtr import storage
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.assembler import CaptionAssembler
 from raymtr.captions.writing.drafts import (
     DRAFT,
@@ -41,9 +41,10 @@ from raymtr.captions.writing.drafts import (
     usable_tags,
 )
 from raymtr.captions.writing.realised_rows import caption_tracks
-from raymtr.captions.writing.store import LETTERS, RUN, CaptionStore, forget_unfinished
+from raymtr.captions.writing.store import LETTERS, CaptionStore, forget_unfinished
 from raymtr.captions.writing.templates import SCHEMA, TRACK
 from raymtr.errors import InputError, LostError, UnusableError
+from raymtr.ownership import RUN
 from raymtr.progress import Progress
 from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
@@ -207,7 +208,7 @@ class ModelCaptions:
                 if not undone:
                     break
                 if attempt:
-                    drafts = self._draw_again(written.held(attempt - 1), seed, attempt)
+                    drafts = self._draw_again(written.pending(attempt - 1), seed, attempt)
                 else:
                     drafts = self._draw(done, per_track, seed)
                 last = attempt == self._spec.passes - 1
@@ -252,12 +253,12 @@ class ModelCaptions:
             .map_batches(plan, batch_format="pyarrow")
         )
 
-    def _draw_again(self, held: str, seed: int, attempt: int) -> ray.data.Dataset:
+    def _draw_again(self, pending: str, seed: int, attempt: int) -> ray.data.Dataset:
         """A later pass's drafts, not yet generated: those the previous pass refused."""
         draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
         plan = functools.partial(plan_again, seed=seed, draws=draws)
         return (
-            ray.data.read_parquet(held)
+            ray.data.read_parquet(pending)
             .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
             .map_batches(plan, batch_format="pyarrow")
         )
@@ -266,7 +267,7 @@ class ModelCaptions:
         """`drafts`, generated and judged, in any order."""
         from raymtr.captions.writing.engine import write_drafts
 
-        vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
+        vocabulary = MusicTerms.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
         judged = write_drafts(drafts, self._engine, self._weights, self._spec).map_batches(
             functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
         )

@@ -27,9 +27,11 @@ LAYERS = (
         "columns",
         "errors",
         "names",
+        "ownership",
         "specs",
         "recipes",
         "settings",
+        "shards",
         "plain_text",
         "storage",
         "track",
@@ -39,6 +41,7 @@ LAYERS = (
         "progress",
         "capacity",
         "trained_on",
+        "vectors",
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}

@@ -34,6 +34,7 @@ from raymtr.duplicates.same_song import (
     read_name,
 )
 from raymtr.index.track_table import TrackTable
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -150,7 +151,7 @@ def tells_apart(vectors: np.ndarray) -> bool:
     some = np.unique(vectors[:: max(1, len(vectors) // LOOKED_AT)], axis=0)
     if len(some) < 3:
         return len(vectors) < FEW
-    cosines = _unit(some) @ _unit(some).T
+    cosines = unit(some) @ unit(some).T
     return bool(np.median(cosines[~np.eye(len(some), dtype=bool)]) < COPY)
 
 
@@ -206,11 +207,11 @@ def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
     )  # the distance at cosine COPY, plus float32 rounding
     for start in range(0, len(order), BLOCK):
         rows = order[start : start + BLOCK]
-        left, unpaired = _unit(vectors[rows]), np.ones(len(rows), bool)
+        left, unpaired = unit(vectors[rows]), np.ones(len(rows), bool)
         end = int(np.searchsorted(places, places[start + len(rows) - 1] + reach, side="right"))
         for other in range(start, end, BLOCK):
             columns = order[other : min(other + BLOCK, end)]
-            cosines = left @ _unit(vectors[columns]).T
+            cosines = left @ unit(vectors[columns]).T
             near = cosines >= COPY
             near &= unpaired[:, None]
             if other == start:
@@ -247,15 +248,9 @@ def count_classes(rows: pa.Table) -> dict[str, int]:
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(vectors), BLOCK):
-        yield _unit(vectors[start : start + BLOCK])
+        yield unit(vectors[start : start + BLOCK])
 
 
 def _cosines(vectors: np.ndarray, one: int, others: list[int]) -> np.ndarray:
     """Cosines [n] of one row to others."""
-    return np.asarray(_unit(vectors[others]) @ _unit(vectors[[one]])[0])
-
-
-def _unit(halves: np.ndarray) -> np.ndarray:
-    """float16 rows [n, D] as float32, normalised to length 1 again."""
-    rows = halves.astype(np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return np.asarray(unit(vectors[others]) @ unit(vectors[[one]])[0])

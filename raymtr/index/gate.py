@@ -14,7 +14,6 @@ from decimal import Decimal
 from typing import Any
 
 import lancedb
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,9 +23,9 @@ from raymtr.index.filters import Filter, joined
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBED
+from raymtr.vectors import is_unit
 from raymtr.workspace import Workspace
 
-UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 changes it by up to 5e-4
 FAILURES = (OSError, RuntimeError, ValueError)  # raised by LanceDB
 
 
@@ -136,8 +135,7 @@ def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[
 
 def count_not_unit(vectors: pa.ChunkedArray) -> int:
     """How many vectors of a column do not have length 1, or are not finite."""
-    lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
-    return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
+    return int((~is_unit(matrix_of(vectors))).sum())
 
 
 def _wrong_vectors(table: Any, rows: int) -> int:

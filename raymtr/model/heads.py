@@ -3,7 +3,7 @@
 `linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learnt: the joint
 space is the 100 tags of the two musicnn taggers. A window's vector says how much more likely each
 tag is than in music in general. A sentence's vector says which tags its nearest music words stand
-for (model.heard_words). The cosine of the two is a sum over tags.
+for (model.tag_profiles). The cosine of the two is a sum over tags.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.model.heard_words import WORDS
 from raymtr.model.musicnn import MSD, MTAT
+from raymtr.model.tag_profiles import WORDS
 from raymtr.specs import TowersSpec
+from raymtr.vectors import unit
 
 LABELS = (*MSD, *MTAT)
 HEAD_WIDTH = 512  # width of the hidden layer of `two_layers`
@@ -85,9 +86,9 @@ def profiles() -> np.ndarray:
             name, sign = tag.removeprefix("-"), -1.0 if tag.startswith("-") else 1.0
             places = [place for place, label in enumerate(known) if label == name]
             if not places:
-                raise ValueError(f"heard_words: {word!r} names {name!r}, which is no tag")
+                raise ValueError(f"tag_profiles: {word!r} names {name!r}, which is no tag")
             row[places] = sign
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    return unit(rows)
 
 
 def _key(label: str) -> str:

@@ -16,18 +16,18 @@ import pytest
 from jobs import build_index, change_index, find_duplicates
 from jobs.__main__ import main
 from raymtr import storage
+from raymtr.audio_cache import cache_key
 from raymtr.catalog.splits import assign_splits
 from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
-from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build, put_live
 from raymtr.index.track_table import table_name
+from raymtr.ownership import index_lock
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.search.understand import Understood, understand
 from raymtr.track import check_tracks
-from raymtr.training.tracks import cache_key
 from raymtr.workspace import Workspace
 
 DIM = 8

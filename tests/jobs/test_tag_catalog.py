@@ -14,7 +14,7 @@ from jobs.tag_catalog import describe, review_row, tag_catalog
 from raymtr import storage
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
-from raymtr.tagging.ears import LABELS, VERSION, Ears
+from raymtr.tagging.analysis import LABELS, VERSION, Analyzer
 
 RATE = 8_000
 
@@ -73,7 +73,7 @@ def test_the_review_suggests_and_doubts() -> None:
 def test_a_quieter_copy_is_heard_alike() -> None:
     t = np.arange(4 * 16_000) / 16_000
     tune = (0.4 * np.sin(2 * np.pi * 330 * t) * np.exp(-4 * (t % 0.5))).astype(np.float32)
-    ears = Ears()
-    loud, quiet = ears.hear(tune), ears.hear(tune * np.float32(0.25))
+    analyzer = Analyzer()
+    loud, quiet = analyzer.analyze(tune), analyzer.analyze(tune * np.float32(0.25))
     np.testing.assert_allclose(loud.labels, quiet.labels, atol=2e-3)
     assert loud.vocal == pytest.approx(quiet.vocal, abs=2e-3)

@@ -17,7 +17,7 @@ import pytest
 from jobs import write_captions as job
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
-from raymtr.captions.judging.faithfulness import Vocabulary, judge
+from raymtr.captions.judging.faithfulness import MusicTerms, judge
 from raymtr.captions.writing.engine import require_room
 from raymtr.captions.writing.realiser import realise
 from raymtr.captions.writing.tag_words import IN_VLLM
@@ -184,7 +184,7 @@ def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
     for row in storage.read_tables(workspace.captions).to_pylist():
         provenance = json.loads(row["provenance"])
         drawn = provenance.get("instead_of", row["caption"])  # an untrained model's, kept or not
-        found = judge(drawn, provenance["tags"], Vocabulary.of_tags(()))
+        found = judge(drawn, provenance["tags"], MusicTerms.of_tags(()))
         assert found.coverage >= 0.75, f"drawn to {provenance['tags']}, it wrote {drawn!r}"
 
 

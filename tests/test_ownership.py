@@ -10,12 +10,12 @@ import pytest
 
 from raymtr import storage
 from raymtr.errors import UnusableError
-from raymtr.index.lock import _document, index_lock
+from raymtr.ownership import _document, index_lock
 from raymtr.workspace import Workspace
 
 HOLD = """
 import sys, time
-from raymtr.index.lock import index_lock
+from raymtr.ownership import index_lock
 from raymtr.workspace import Workspace
 with index_lock(Workspace.open(sys.argv[1])):
     print("held", flush=True)
