@@ -50,7 +50,7 @@ import torch
 import yaml
 
 from jobs.build_index import build_index
-from jobs.serve import STRAIGHT
+from jobs.serve import SERVE_ENVIRONMENT
 from raymtr import storage
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.model.model_folder import save_towers
@@ -281,7 +281,7 @@ def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Ite
     keys = own / "keys"
     keys.write_text(f"benchmark {hashlib.sha256(KEY.encode()).hexdigest()}\n")
     port, metrics, stats, fallback = free_ports(4)
-    environment = os.environ | (of_the_cluster() if proxy == "HAProxy" else STRAIGHT)
+    environment = os.environ | (of_the_cluster() if proxy == "HAProxy" else SERVE_ENVIRONMENT)
     environment |= {
         "PYTHONPATH": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",

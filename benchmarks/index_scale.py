@@ -43,7 +43,7 @@ from raymtr.workspace import Workspace
 CENTRES, SPREAD, SHIFT = 2_000, 0.7, 0.6
 SHARD_ROWS = 100_000
 QUERIES, ROUNDS, HITS = 200, 5, 10
-HELD, ASKED = 1, 2  # seeds: of the tracks' vectors, of the queries
+INDEXED_SEED, QUERY_SEED = 1, 2  # seeds: of the tracks' vectors, of the queries
 WITHIN = 0.3  # tolerance of a plan
 Search = Callable[[np.ndarray], list[str]]
 TITLED = Path(__file__).resolve().parents[2] / "shared/data/mtg-jamendo/titled_catalogue.tsv"
@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
         fill_apart(workspace, arguments.tracks, arguments.dim)
-        run(workspace, World(arguments.dim, seed=ASKED), arguments.tracks)
+        run(workspace, World(arguments.dim, seed=QUERY_SEED), arguments.tracks)
 
 
 def published(folder: str, count: int, dim: int) -> Workspace:
@@ -80,7 +80,7 @@ def fill_apart(workspace: Workspace, count: int, dim: int) -> None:
 def fill(workspace: Workspace, count: int, dim: int) -> None:
     """Catalog and embeddings of `count` tracks."""
     storage.replace_tables(workspace.tracks, catalog(count))
-    world = World(dim, seed=HELD)
+    world = World(dim, seed=INDEXED_SEED)
     made_by = ModelRef(fingerprint="made", precision="fp32", dim=dim)
     shards = EmbeddingStore(workspace.embeddings("made"), made_by)
     shards.take()

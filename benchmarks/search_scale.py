@@ -53,7 +53,7 @@ def main() -> None:
         some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
         by_kind(searcher, some, vectors)
         by_filter(searcher.table, rows, vectors)
-        by_arm(searcher, some, vectors)
+        by_retriever(searcher, some, vectors)
 
 
 def percentiles(run: Callable[[int], Any]) -> tuple[list[Any], str]:
@@ -141,7 +141,7 @@ def by_filter(table: TrackTable, rows: pa.Table, vectors: np.ndarray) -> None:
             print(f"    {name:20} {times}, recall@10 {recall:.3f}")
 
 
-def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
+def by_retriever(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
     """Four retrievers together against each of them alone."""
     table = searcher.table
     texts = [" ".join(row["tags"][:3]) for row in some]

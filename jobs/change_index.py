@@ -164,7 +164,9 @@ def captions_of(workspace: Workspace, ids: pa.Array) -> pa.Table | None:
 def read_ids(source: str) -> list[str]:
     """The track ids of a manifest, or of a text file with one id per line."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a manifest, or a file of track ids")
+        raise InputError(
+            f"there is nothing at {source}; expected a manifest, or a file of track ids"
+        )
     filesystem, path = storage.open_filesystem(source)
     if source.lower().endswith(SUFFIXES) or not filesystem.get_file_info(path).is_file:
         ids: list[str] = read_manifest(source)["track_id"].to_pylist()

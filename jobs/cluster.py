@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -76,6 +77,7 @@ def start_ray() -> None:
 
 
 def _start_here() -> None:
+    require_no_lancedb()
     try:
         start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
@@ -85,6 +87,18 @@ def _start_here() -> None:
             f"Ray cannot write {error.filename} ({error.strerror}), where it keeps the key of its "
             "cluster: point HOME at a folder that can be written, or RAY_AUTH_TOKEN_PATH at a key"
         ) from error
+
+
+def require_no_lancedb() -> None:
+    """Raises UnusableError if LanceDB is loaded: starting Ray forks, which LanceDB may not survive.
+
+    So a job imports what loads LanceDB (`raymtr.index`, `serve.app`) after `start_ray`.
+    """
+    if "lancedb" in sys.modules:
+        raise UnusableError(
+            "this process has loaded LanceDB, and starting Ray forks, which can stop LanceDB: "
+            "start Ray first, or run the job in a process of its own"
+        )
 
 
 def start_local(**options: Any) -> None:

@@ -118,7 +118,7 @@ def scan_catalog(
 def read_source(source: str, spec: ScanSpec) -> SourceContent:
     """The tracks of a folder, a file or a manifest."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
+        raise InputError(f"there is nothing at {source}; expected a folder of audio, or a manifest")
     filesystem, path = storage.open_filesystem(source)
     if filesystem.get_file_info(path).is_file:
         if is_audio(source):

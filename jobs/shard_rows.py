@@ -6,8 +6,9 @@ raymtr.embeddings.store).
 
 from __future__ import annotations
 
+import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,32 @@ LOG = logging.getLogger("raymtr")
 
 SHARD_TRACKS, SHARD_EVERY_S = 2048, 2.0  # limits of a shard
 TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
+
+
+def add_retry(parser: argparse.ArgumentParser) -> None:
+    """Adds `--retry`, the codes of dead letters to try again."""
+    parser.add_argument(
+        "--retry",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
+    )
+
+
+def tracks_left(
+    shards: EmbeddingStore, catalog: pa.Table, retry: Sequence[str]
+) -> tuple[pa.Table, int]:
+    """Forget the results that are out of date; SOURCES of the tracks left, how many had changed.
+
+    Failures with a code of `retry` are tried again, and files that older rules refused.
+    """
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
+    shards.forget(changed := shards.changed(catalog))
+    return shards.remaining(catalog), len(changed)
 
 
 def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:

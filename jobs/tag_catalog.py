@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from jobs.shard_rows import add_retry, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
 from raymtr.specs import Settings
@@ -36,13 +36,7 @@ REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -64,14 +58,9 @@ def tag_catalog(
     Analyzer()  # before anything is changed: the package may be missing
     shards = TagStore(workspace)
     shards.take()
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(shards.changed(catalog))
-    left = shards.remaining(catalog)
+    left, _ = tracks_left(shards, catalog, retry)
     if len(left):
-        LOG.info("hearing %d tracks", len(left))
+        LOG.info("tagging %d tracks", len(left))
         start_ray()
         tag_tracks(left, shards, settings)
     shards.release()

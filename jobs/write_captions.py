@@ -108,7 +108,7 @@ def write_captions(
     """
     if per_track < 1 or seed < 0:
         raise InputError(
-            f"captions want --per-track of 1 or more and --seed of 0 or more; "
+            f"captions need --per-track of 1 or more and --seed of 0 or more; "
             f"got {per_track} and {seed}"
         )
     if not storage.list_files(workspace.tracks, suffix=".parquet"):
@@ -180,11 +180,11 @@ class ModelCaptions:
         self, *, per_track: int, seed: int, model_tracks: int | None = None
     ) -> dict[str, Any]:
         """Generates, judges and commits until every tagged track is settled."""
-        from raymtr.captions.writing.engine import made_weights, require_room
+        from raymtr.captions.writing.engine import prepare_weights, require_room
 
         start_ray()
         require_room(self._engine, self._spec)
-        self._weights = made_weights(self._captioner, self._spec, home=self._workspace.captioner)
+        self._weights = prepare_weights(self._captioner, self._spec, home=self._workspace.captioner)
         own = {name: value for name, value in to_dict(self._spec).items() if name not in WIDTH}
         asked = {"per_track": per_track, "seed": seed, "spec": own}
         if model_tracks is not None:

@@ -46,7 +46,7 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(_well_formed(uri))
     except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"{uri!r} is no folder or object store known here: {error}") from error
+        raise InputError(f"{uri!r} is not a folder or a known object store: {error}") from error
     except OSError as error:
         raise UnusableError(f"{uri} cannot be reached: {error}") from error
     return filesystem, path
@@ -233,7 +233,7 @@ def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda na
     try:
         files = _files_below(uri, wanted)
         if last not in files:
-            raise UnusableError(f"{uri} is no whole folder: it has no {last}")
+            raise UnusableError(f"{uri} is incomplete: it has no {last}")
 
         def copy(partial: str) -> None:
             for name in files:

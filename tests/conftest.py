@@ -91,9 +91,9 @@ def ray_cluster() -> Iterator[None]:
         yield
         return
     from jobs.cluster import start_local
-    from jobs.serve import STRAIGHT
+    from jobs.serve import SERVE_ENVIRONMENT
 
-    os.environ.update(STRAIGHT)  # as `raymtr serve` has it
+    os.environ.update(SERVE_ENVIRONMENT)  # as `raymtr serve` has it
     start_local(num_cpus=2, object_store_memory=200 << 20, log_to_driver=False)
     yield
     ray.shutdown()

@@ -78,13 +78,13 @@ def unpack(file: Path, folder: str) -> None:
 def _check(file: Path) -> None:
     """Raise InputError where the file is no GGUF or of another family."""
     if find_spec("gguf") is None:
-        raise UnusableError(f"reading {file.name} wants the package gguf; {INSTALL}")
+        raise UnusableError(f"reading {file.name} needs the package gguf; {INSTALL}")
     from gguf import GGUFReader
 
     try:
         field = GGUFReader(file).get_field("general.architecture")
     except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{file} is no GGUF file ({error})") from error
+        raise InputError(f"{file} is not a GGUF file ({error})") from error
     family = field.contents() if field is not None else None
     if family != "llama":
         raise InputError(

@@ -79,7 +79,7 @@ def find_duplicates(table: TrackTable) -> pa.Table:
         LOG.warning("this model gives most tracks one vector: copies are found by name alone")
     cut = cut_to_length(seconds)
 
-    def tell(one: int, others: list[int]) -> list[Likeness | None]:
+    def compare(one: int, others: list[int]) -> list[Likeness | None]:
         cosines = _cosines(vectors, one, others)
         kinds = _likenesses(one, others, names, cosines, _apart_s(one, others, seconds, cut))
         if by_vector:
@@ -87,7 +87,7 @@ def find_duplicates(table: TrackTable) -> pa.Table:
             kinds = [KINDS[0] if is_copy else k for is_copy, k in zip(copied, kinds, strict=True)]
         return kinds
 
-    rows = group_rows(pairs, names, ids, tell)
+    rows = group_rows(pairs, names, ids, compare)
     of_track = facts.take(pa.array([row for _, row, _ in rows], pa.int64()))
     kept = {group: row for group, row, kind in rows if kind == KEPT}
     cosines = [float(_cosines(vectors, kept[group], [row])[0]) for group, row, _ in rows]

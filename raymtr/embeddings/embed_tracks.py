@@ -60,7 +60,7 @@ def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa
 
     def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if audio.is_silent(samples):
-            raise audio.AudioError("silent", "nothing is to be heard in it")
+            raise audio.AudioError("silent", "it is silent")
         return np.zeros(1), samples
 
     yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)

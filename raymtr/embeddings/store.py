@@ -32,8 +32,8 @@ from raymtr import audio, storage
 from raymtr.embeddings.tables import (
     MADE_FROM,
     SOURCES,
+    changed_audio,
     dead_letters_of,
-    sounding_otherwise,
     tracks_of,
     windows_of,
     with_adopted_digests,
@@ -157,7 +157,7 @@ class EmbeddingStore:
         before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
-        return sounding_otherwise(before, catalog)
+        return changed_audio(before, catalog)
 
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
@@ -171,7 +171,8 @@ class EmbeddingStore:
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Remove these tracks, embedded or failed, from the shards that hold them.
 
-        `sources/` is written last, so after a kill the tracks are still known as changed.
+        `sources/` loses them last. So after a kill the next call still finds them there, and
+        removes what is left of them.
         """
         for name in sorted(self._names("tracks")) if len(ids) else ():
             sources = self._file("sources", name)

@@ -67,7 +67,7 @@ def catalog_benchmark(
     draft.add("similar_artist", similar_artist_questions(rows, catalog), rng)
     if not draft.queries:
         raise InputError(
-            f"nothing can be asked about {len(rows)} tracks of the catalog; "
+            f"no query can be made from {len(rows)} tracks of the catalog; "
             "it takes two or more that differ in tags, title or artist"
         )
     return Benchmark(

@@ -75,7 +75,7 @@ def publish(
     if faults:
         _drop_tables(db, name)
         raise UnusableError(
-            f"the new index was not published: {'; '.join(faults)}; what served before still does"
+            f"the new index was not published: {'; '.join(faults)}; the previous build stays live"
         )
     write_record(workspace, build)
     put_live(workspace, build)
@@ -92,7 +92,7 @@ def roll_back(workspace: Workspace) -> Build:
     before = _before(live, {build.name: build for build in kept_builds(workspace)})
     if before is None:
         raise InputError(
-            f"no build that served before {live.name} is kept: nothing to roll back to"
+            f"no build that was live before {live.name} is kept: nothing to roll back to"
         )
     build = replace(before, retired_at=None)
     write_record(workspace, build)

@@ -30,13 +30,13 @@ def build_heads(spec: TowersSpec, text_hidden: int) -> tuple[nn.Module, nn.Modul
     """The heads of the audio side and the text side, each [B, its tower's width] -> [B, dim]."""
     widths = spec.audio_tower.dim, text_hidden
     if spec.heads == "tags":
-        return TagsHeard(), nn.Sequential(Similarities(text_hidden), TagsMeant())
+        return AudioTagHead(), nn.Sequential(Similarities(text_hidden), TextTagHead())
     make = _linear if spec.heads == "linear" else _two_layers
     audio, text = (make(width, spec.dim) for width in widths)
     return audio, text
 
 
-class TagsHeard(nn.Module):
+class AudioTagHead(nn.Module):
     """MusicnnTower's features [B, 3512] -> each tag's log-odds over its prior, [B, 100]."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Similarities(nn.Module):
         return functional.normalize(states, dim=-1) @ self.weight.T
 
 
-class TagsMeant(nn.Module):
+class TextTagHead(nn.Module):
     """Cosines to the music words [B, words] -> the tags they stand for [B, 100]."""
 
     profiles: Tensor
@@ -102,7 +102,7 @@ def fill_tag_heads(text: nn.Module, word_states: Tensor) -> None:
     """
     assert isinstance(text, nn.Sequential)
     similarities, meant = text
-    assert isinstance(similarities, Similarities) and isinstance(meant, TagsMeant)
+    assert isinstance(similarities, Similarities) and isinstance(meant, TextTagHead)
     similarities.weight.copy_(functional.normalize(word_states, dim=-1))
     meant.profiles.copy_(torch.from_numpy(profiles()))
 

@@ -209,9 +209,9 @@ class Parser(Phrases):
         elif item.role == "ignored":
             parsed.ignored.append(item.slot)
         elif item.role == "unsung":
-            self._unsung(item, parsed)
+            self._instrumental(item, parsed)
 
-    def _unsung(self, item: Item, parsed: Parsed) -> None:
+    def _instrumental(self, item: Item, parsed: Parsed) -> None:
         """Handles "instrumental": a matching column or tag, else the absence of vocal tags."""
         words: str = item.slot
         where = self._vocal_is(sung=False)

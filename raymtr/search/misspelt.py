@@ -27,7 +27,7 @@ from raymtr.search.vocabulary import CatalogVocabulary
 LEAST_PAIR = 0.85  # minimum likeness of title and artist together
 LEAST_COMMON = 0.85  # minimum likeness of a name of common words alone
 MOST_NAME_WORDS = 10  # a longer query is not treated as a misspelt name
-HELD = 100  # limit on the tracks looked at whose names contain all words
+NAME_MATCHES = 100  # limit on the tracks looked at whose names contain all words
 MOST_OF_TITLE = 0.6  # minimum share of a title's words that identifies it
 
 
@@ -45,7 +45,7 @@ class PartName:
 
 def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
     """Tracks whose names contain all words of a text."""
-    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=HELD)]
+    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=NAME_MATCHES)]
 
 
 def name_in_part(

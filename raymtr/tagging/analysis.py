@@ -77,7 +77,7 @@ class Analyzer:
     def analyze(self, samples: np.ndarray) -> Analysis:
         """Analyse samples float32 [n] at 16 kHz. Raises AudioError on silence."""
         if audio.is_silent(samples):
-            raise audio.AudioError("silent", "nothing is to be heard in it")
+            raise audio.AudioError("silent", "it is silent")
         rms = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), QUIETEST)
         levelled = np.asarray(samples * np.float32(LOUDNESS / rms))
         made = [tagger.of_samples(levelled) for tagger in self._taggers]

@@ -123,7 +123,7 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         open_captioner(other)
     facts = storage.read_json(f"{captioner}/captioner.json")
     storage.write_json(f"{other}/captioner.json", facts | {"prompt": "another"})
-    with pytest.raises(InputError, match="taught prompt another"):
+    with pytest.raises(InputError, match="trained with prompt another"):
         open_captioner(other)
     with pytest.raises(InputError, match="no captioner"):
         open_captioner(str(tmp_path))

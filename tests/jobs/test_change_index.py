@@ -250,7 +250,7 @@ def test_a_wrong_list_is_refused(
     (tmp_path / "ids").write_bytes(content)
     with pytest.raises(InputError, match=words):
         change_index.delete_tracks(workspace, str(tmp_path / "ids"))
-    with pytest.raises(InputError, match="nothing stands at"):
+    with pytest.raises(InputError, match="there is nothing at"):
         change_index.delete_tracks(workspace, str(tmp_path / "absent"))
 
 

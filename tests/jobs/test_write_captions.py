@@ -237,14 +237,14 @@ def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
     from raymtr.captions.captioner import open_captioner
-    from raymtr.captions.writing.engine import made_weights
+    from raymtr.captions.writing.engine import prepare_weights
 
     shutil.copytree(captioner, tmp_path / "c")
     opened = open_captioner(str(tmp_path / "c"))
     (tmp_path / "c/base/more.bin").touch()
     os.truncate(tmp_path / "c/base/more.bin", 1 << 40)  # a terabyte that takes no room
-    with pytest.raises(UnusableError, match=r"wants 128\d\.\d GiB on one node"):
-        made_weights(opened, CaptionSpec(), home=str(tmp_path))
+    with pytest.raises(UnusableError, match=r"needs 128\d\.\d GiB on one node"):
+        prepare_weights(opened, CaptionSpec(), home=str(tmp_path))
 
 
 def test_an_engine_that_is_not_there_is_an_error(tmp_path, captioner):
