@@ -29,7 +29,7 @@ TRACKS = 6  # and one file that is damaged
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with `workspace/` and `music/`; the files have the times they were scanned with."""
+    """The folder with `workspace/` and `music/`; each file has the time it had when scanned."""
     folder = tmp_path_factory.mktemp("old")
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(folder)
