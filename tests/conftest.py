@@ -33,6 +33,7 @@ import pytest  # noqa: E402
 
 from raymtr import storage  # noqa: E402
 from raymtr.track import check_tracks  # noqa: E402
+from raymtr.vectors import unit  # noqa: E402
 from raymtr.workspace import Workspace  # noqa: E402
 
 TEST_DATA = "RAYMTR_TEST_DATA"
@@ -147,7 +148,7 @@ def commit_vectors() -> Callable[..., None]:
                     "uri": f"/{track_id}.wav",
                     "starts_s": starts,
                     "ends_s": [start + 10.0 for start in starts],
-                    "vector": mean / np.linalg.norm(mean),
+                    "vector": unit(mean),
                     "windows": vectors.reshape(-1),
                 }
             )

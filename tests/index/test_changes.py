@@ -25,6 +25,7 @@ from raymtr.index.publish import kept_builds, live_build, publish, roll_back, wr
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -36,8 +37,7 @@ SEARCH = SearchSpec()
 
 
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
-    rows = rng.standard_normal((count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit(rng.standard_normal((count, DIM)))
 
 
 def catalog_row(track_id: str, **more: object) -> dict:

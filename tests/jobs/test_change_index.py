@@ -28,6 +28,7 @@ from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.search.understand import Understood, understand
 from raymtr.track import check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 DIM = 8
@@ -36,8 +37,7 @@ DIM = 8
 def vectors(ids: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Two windows for each letter."""
     rng = np.random.default_rng(seed)
-    rows = {i: rng.standard_normal((2, DIM)).astype(np.float32) for i in ids}
-    return {i: row / np.linalg.norm(row, axis=1, keepdims=True) for i, row in rows.items()}
+    return {i: unit(rng.standard_normal((2, DIM))) for i in ids}
 
 
 @pytest.fixture
