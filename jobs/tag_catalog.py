@@ -139,13 +139,13 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
 def describe(answer: dict[str, Any]) -> str:
     """The answer as text."""
     lines = [
-        f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
+        f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "
         f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     if answer["review"]:
-        lines.append(f"to look through: {answer['review']}")
-    return "\n".join([*lines, "run `raymtr index` to filter by it"])
+        lines.append(f"for review: {answer['review']}")
+    return "\n".join([*lines, "run `raymtr index` to filter by these tags"])
 
 
 if __name__ == "__main__":

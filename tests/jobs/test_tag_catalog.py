@@ -38,7 +38,7 @@ def test_a_catalog_is_heard_once_and_becomes_columns(
     workspace, settings = make_workspace(rows), tiny()
     answer = tag_catalog(workspace, settings)
     assert (answer["embedded"], answer["failed"], answer["skipped"]) == (2, 1, 1)
-    assert answer["errors"] == {"silent": 1} and "2 tracks heard" in describe(answer)
+    assert answer["errors"] == {"silent": 1} and "2 tracks tagged" in describe(answer)
     heard = storage.read_tables(f"{workspace.heard}/tracks").to_pylist()
     by_id = {row["track_id"]: row for row in heard}
     assert by_id.keys() == {"tune", "short"} and by_id["tune"]["provenance"] == VERSION

@@ -1,13 +1,13 @@
-"""A frozen audio tower hears each window once, and gives the same bits whatever is drawn beside."""
+"""A frozen tower computes each window once, with the same bits whatever is drawn beside it."""
 
 import torch
 from torch import Tensor
 
-from raymtr.training import heard
+from raymtr.training import feature_cache
 from raymtr.training.feature_cache import FeatureCache
 
 
-def test_each_window_is_heard_once_and_alone() -> None:
+def test_each_window_is_computed_once_and_alone() -> None:
     asked: list[Tensor] = []
 
     def compute(waves: Tensor) -> Tensor:
@@ -23,8 +23,8 @@ def test_each_window_is_heard_once_and_alone() -> None:
     assert torch.equal(again, first.flip(0))
 
 
-def test_what_does_not_fit_is_heard_again(monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(heard, "MOST", 1)
+def test_what_does_not_fit_is_computed_again(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(feature_cache, "MOST", 1)
     count = 0
 
     def compute(waves: Tensor) -> Tensor:
