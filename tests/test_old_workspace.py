@@ -13,9 +13,10 @@ import pytest
 
 import raymtr
 from jobs.build_index import build_index
-from jobs.embed_catalog import embed_catalog
 from jobs.scan_catalog import scan_catalog
+from jobs.shard_rows import read_catalog, tracks_left
 from raymtr import storage
+from raymtr.embeddings.kept_model import identify, open_store
 from raymtr.embeddings.store import find_embeddings
 from raymtr.settings import load_settings
 from raymtr.specs import Settings
@@ -67,10 +68,16 @@ def test_it_is_scanned_and_indexed_again_without_embedding(
     live = raymtr.Searcher(workspace.root).build
     scanned = scan_catalog(workspace, settings, str(old / "music"))
     assert scanned["tracks"] == TRACKS + 1
-    answer = embed_catalog(workspace, settings, model=find_embeddings(workspace).model_folder)
-    assert (answer["embedded"], answer["fingerprint"]) == (TRACKS, live.fingerprint)
-    assert find_embeddings(workspace).read_tracks().sort_by("track_id").equals(before)
+    shards = open_store(workspace, identify(find_embeddings(workspace).model_folder, "fp32"))
+    assert shards.made_by == live.made_by, "the same model has the same fingerprint today"
+    shards.take()
+    left, changed = tracks_left(shards, read_catalog(workspace), retry=())
+    shards.release()
+    assert [Path(uri).name for uri in left["uri"].to_pylist()] == ["broken.ogg"] and not changed
+    after = find_embeddings(workspace).read_tracks().sort_by("track_id")
+    assert len(after) == TRACKS and after["vector"].equals(before["vector"])
     indexed = build_index(workspace, settings)
-    assert indexed["vectors"] == TRACKS and indexed["table_version"] != live.name
-    hits = raymtr.Searcher(workspace.root).search(text="slow piano", k=3)["hits"]
+    searcher = raymtr.Searcher(workspace.root)
+    assert indexed["vectors"] == TRACKS and searcher.build.after == live.name
+    hits = searcher.search(text="slow piano", k=3)["hits"]
     assert {hit["uri"] for hit in hits} <= {str(path) for path in (old / "music").iterdir()}
