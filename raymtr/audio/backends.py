@@ -167,7 +167,7 @@ class PyAVReader:
         self._surplus -= surplus
         return block[surplus:]
 
-    def _frames_from(self, start: int) -> Iterator[Any]:
+    def _frames_from(self, start: int) -> Iterator[av.AudioFrame]:
         """av frames from the one with native frame `start`, or from before; sets `_surplus`."""
         tick = float(self._stream.time_base)
         first: float | None = None
@@ -186,7 +186,7 @@ class PyAVReader:
             self.timeline_s = begin - first + frame.samples / self.rate
             yield frame
 
-    def _codec_frames(self, start: int) -> Iterator[Any]:
+    def _codec_frames(self, start: int) -> Iterator[av.AudioFrame]:
         """Decoded av frames, from a little before `start`; undecodable packets are skipped."""
         try:
             if start > self.rate:

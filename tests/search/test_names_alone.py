@@ -13,8 +13,9 @@ from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
+from raymtr.search.contract import SearchRequest
 from raymtr.search.ranking import fuse
-from raymtr.search.request import read_request
+from raymtr.search.request import check_request
 from raymtr.search.retrievers import Direction, retrieve
 from raymtr.search.understand import understand
 from raymtr.specs import SearchSpec
@@ -48,7 +49,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
 
 
 def first_page(table: TrackTable, text: str, where: str | None = None) -> list[str]:
-    request = read_request({"text": text, "where": where}, table)
+    request = check_request(SearchRequest(text=text, where=where), table)
     directions = [Direction("text", np.eye(DIM, dtype=np.float32)[0])]
     with ThreadPoolExecutor(4) as threads:
         retrieved = retrieve(
