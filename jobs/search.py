@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
-from raymtr.search.contract import Hit, SearchAnswer, SearchRequest
-from raymtr.search.contract.answer import AnchorPart, QueryEcho, Reason
+from raymtr.search.answer_parts import AnchorPart, QueryEcho
+from raymtr.search.contract import Hit, Reason, SearchAnswer, SearchRequest
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 

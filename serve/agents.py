@@ -23,8 +23,15 @@ from typing_extensions import override
 
 import raymtr
 from raymtr.errors import InputError
-from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
-from raymtr.search.contract.request import HitCount, PerArtist, Text, Where
+from raymtr.search.contract import (
+    HitCount,
+    PerArtist,
+    SearchAnswer,
+    SearchRequest,
+    SimilarArtists,
+    Text,
+    Where,
+)
 from serve.backend import ask, ask_search, backend
 from serve.messages import CatalogRow, ProblemError
 

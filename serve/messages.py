@@ -23,9 +23,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from raymtr.search.contract import SearchRequest
-from raymtr.search.contract.answer import Answer, TrackFields
-from raymtr.search.contract.request import SearchTerms
+from raymtr.search.contract import Answer, SearchRequest, SearchTerms, TrackFields
 
 A = TypeVar("A", bound=Answer)
 CatalogRow = dict[str, JsonValue]  # of a track: its fields and the catalog's extras

@@ -29,9 +29,8 @@ from raymtr.index.filters import parse_filter
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import Build
 from raymtr.names import name_key
-from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
-from raymtr.search.contract.answer import SimilarArtist, StageTimes
-from raymtr.search.contract.request import Sound
+from raymtr.search.answer_parts import StageTimes
+from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists, Sound
 from raymtr.search.cursor import TTL_S
 from raymtr.search.path import path_between
 from raymtr.search.present import HIT_COLUMNS

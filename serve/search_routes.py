@@ -11,8 +11,15 @@ import asyncio
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
-from raymtr.search.contract.request import HitCount, PerArtist, Text, Where
+from raymtr.search.contract import (
+    HitCount,
+    PerArtist,
+    SearchAnswer,
+    SearchRequest,
+    SimilarArtists,
+    Text,
+    Where,
+)
 from serve.backend import ask, ask_search, backend
 from serve.messages import SearchBody
 from serve.openapi import UPLOAD, answers_with

@@ -21,8 +21,7 @@ from fastapi.responses import Response
 from typing_extensions import TypedDict
 
 import raymtr
-from raymtr.search.contract import SearchRequest
-from raymtr.search.contract.answer import TrackFields
+from raymtr.search.contract import SearchRequest, TrackFields
 from serve.backend import ask, ask_search, backend
 from serve.messages import Problem, ProblemError
 

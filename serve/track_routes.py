@@ -11,11 +11,10 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from raymtr import storage
-from raymtr.search.contract.answer import TrackFields
+from raymtr.search.contract import TrackFields
 from serve.backend import ask, backend
 from serve.files import FileAnswer
 from serve.messages import (
-    CatalogRow,
     Playlist,
     PlaylistTrack,
     Problem,
@@ -30,8 +29,8 @@ def add_tracks(http: FastAPI) -> None:
     """Adds the routes over the catalog itself."""
 
     @http.get("/v1/tracks/{track_id}", responses=answers_with(TrackFields))
-    async def track(track_id: str) -> CatalogRow:
-        return await ask(http, backend().track(track_id))
+    async def track(track_id: str) -> JSONResponse:
+        return JSONResponse(await ask(http, backend().track(track_id)))
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
     async def track_audio(track_id: str) -> FileAnswer:

@@ -9,8 +9,8 @@ import numpy as np
 from raymtr.embeddings.store import matrix_of
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
-from raymtr.search.contract import Hit
-from raymtr.search.contract.answer import ExcludePart, QueryEcho, Reason, Segment, TrackFields
+from raymtr.search.answer_parts import ExcludePart, QueryEcho
+from raymtr.search.contract import Hit, Reason, Segment, TrackFields
 from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest
 from raymtr.search.retrievers import Direction

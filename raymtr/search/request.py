@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
 from raymtr.index.track_table import TrackTable
-from raymtr.search.contract import SearchRequest
-from raymtr.search.contract.request import Mode, weights_of
+from raymtr.search.answer_parts import Mode
+from raymtr.search.contract import SearchRequest, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)

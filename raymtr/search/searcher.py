@@ -27,10 +27,9 @@ from raymtr.index.publish import live_build
 from raymtr.index.track_rows import Row
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
+from raymtr.search.answer_parts import Mode, StageTimes
 from raymtr.search.constraints import always, binds_to_tracks, tiers
-from raymtr.search.contract import SearchAnswer, SearchRequest
-from raymtr.search.contract.answer import StageTimes
-from raymtr.search.contract.request import Example, Mode, Sound
+from raymtr.search.contract import Example, SearchAnswer, SearchRequest, Sound
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
 from raymtr.search.present import hits_of, query_of

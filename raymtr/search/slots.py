@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from raymtr.search.contract.answer import (
+from raymtr.search.answer_parts import (
     AnchorPart,
     CorrectionPart,
     DirectionPart,

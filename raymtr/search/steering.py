@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raymtr.index.track_table import TrackTable
-from raymtr.search.contract.answer import Reason
+from raymtr.search.contract import Reason
 from raymtr.search.lexicon import Lexicon
 from raymtr.search.request import CheckedRequest
 from raymtr.search.retrievers import Direction, example_vectors, steer_away, steer_toward

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from raymtr.index.filters import Filter, joined, parse_filter
+from raymtr.search.answer_parts import Suggestion
 from raymtr.search.constraints import binds_to_tracks, without
-from raymtr.search.contract.answer import Suggestion
 from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import Vocabulary
 

@@ -1,57 +1,12 @@
-"""The answer to a search, as typed dictionaries: its hits, and how the query was understood.
-
-Pydantic describes them in the OpenAPI document. Nothing validates them again: the library builds
-them, and validation would cost time for each hit.
-"""
+"""Parts of the answer to a search: how the query was understood, and the time of each stage."""
 
 from __future__ import annotations
 
-from typing import NotRequired
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from raymtr.search.contract.request import Mode
-
-
-class TrackFields(TypedDict):
-    """A track, from the catalog."""
-
-    track_id: str
-    title: str | None
-    artist: str | None
-    artists: list[str] | None
-    album: str | None
-    year: int | None
-    duration: float | None  # seconds
-    tags: list[str] | None
-    uri: str | None
-
-
-class Segment(TypedDict):
-    """The part of a track that is nearest to the query."""
-
-    start_s: float
-    end_s: float
-
-
-class Reason(TypedDict):
-    """Why a track is a hit: its rank and score in one list, its tags, or its values on an axis."""
-
-    by: str  # text, sound, words, names, title, artist, artist graph, tags, direction ...
-    rank: NotRequired[int]
-    score: NotRequired[float]
-    matched: NotRequired[list[str]]  # tags
-    toward: NotRequired[str]  # the direction in the words of the query
-    columns: NotRequired[dict[str, float | None]]
-
-
-class Hit(TrackFields):
-    """A track that was found; `score` is in (0, 1]."""
-
-    score: float
-    segment: Segment | None
-    why: list[Reason]
-    duplicates: NotRequired[list[str]]  # with fold_duplicates: tracks that are the same song
+Mode = Literal["auto", "semantic", "keyword", "hybrid"]
 
 
 class AnchorPart(TypedDict):
@@ -163,35 +118,3 @@ class StageTimes(TypedDict):
     search: float
     rank: float
     total: float
-
-
-class Answer(TypedDict):
-    """What every answer to a search has."""
-
-    query: QueryEcho
-    next_cursor: str | None
-    model: str | None  # fingerprint
-    table_version: str
-    notes: list[str]
-    took_ms: StageTimes
-
-
-class SearchAnswer(Answer):
-    """The answer to a search, best hit first."""
-
-    hits: list[Hit]
-
-
-class SimilarArtist(TypedDict):
-    """An artist, with the best track."""
-
-    artist: str
-    score: float
-    track: Hit
-    why: list[Reason]
-
-
-class SimilarArtists(Answer):
-    """Artists similar to one, best first."""
-
-    artists: list[SimilarArtist]

@@ -1,7 +1,9 @@
-"""The request of a search: its keys, their limits, and the error message of each.
+"""The search contract: one request and one answer for Python, command line, HTTP and MCP.
 
 `SearchRequest` validates a request once. Every key carries its own message, so a wrong value is
-refused in the same words by Python, the command line, HTTP and MCP.
+refused in the same words on every way in. Answers are typed dictionaries. Pydantic describes them
+in the OpenAPI document, and nothing validates them again: the library builds them, and validation
+would cost time for each hit.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, NotRequired, Self
 
 import numpy as np
 from pydantic import (
@@ -26,12 +28,13 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from raymtr.audio.source import Source
 from raymtr.errors import InputError
+from raymtr.search.answer_parts import Mode, QueryEcho, StageTimes
 from raymtr.search.cursor import mark_of
 
-Mode = Literal["auto", "semantic", "keyword", "hybrid"]
 Sound = Source | tuple[np.ndarray, int]  # a file, or its samples and their rate
 
 MOST_HITS = 100
@@ -218,3 +221,76 @@ def weights_of(examples: Sequence[Example | str] | None) -> dict[str, float]:
         track_id, weight = (one, None) if isinstance(one, str) else (one.track_id, one.weight)
         weights[track_id] = weights.get(track_id, 0.0) + (1.0 if weight is None else weight)
     return weights
+
+
+class TrackFields(TypedDict):
+    """A track, from the catalog."""
+
+    track_id: str
+    title: str | None
+    artist: str | None
+    artists: list[str] | None
+    album: str | None
+    year: int | None
+    duration: float | None  # seconds
+    tags: list[str] | None
+    uri: str | None
+
+
+class Segment(TypedDict):
+    """The part of a track that is nearest to the query."""
+
+    start_s: float
+    end_s: float
+
+
+class Reason(TypedDict):
+    """Why a track is a hit: its rank and score in one list, its tags, or its values on an axis."""
+
+    by: str  # text, sound, words, names, title, artist, artist graph, tags, direction ...
+    rank: NotRequired[int]
+    score: NotRequired[float]
+    matched: NotRequired[list[str]]  # tags
+    toward: NotRequired[str]  # the direction in the words of the query
+    columns: NotRequired[dict[str, float | None]]
+
+
+class Hit(TrackFields):
+    """A track that was found; `score` is in (0, 1]."""
+
+    score: float
+    segment: Segment | None
+    why: list[Reason]
+    duplicates: NotRequired[list[str]]  # with fold_duplicates: tracks that are the same song
+
+
+class Answer(TypedDict):
+    """What every answer to a search has."""
+
+    query: QueryEcho
+    next_cursor: str | None
+    model: str | None  # fingerprint
+    table_version: str
+    notes: list[str]
+    took_ms: StageTimes
+
+
+class SearchAnswer(Answer):
+    """The answer to a search, best hit first."""
+
+    hits: list[Hit]
+
+
+class SimilarArtist(TypedDict):
+    """An artist, with the best track."""
+
+    artist: str
+    score: float
+    track: Hit
+    why: list[Reason]
+
+
+class SimilarArtists(Answer):
+    """Artists similar to one, best first."""
+
+    artists: list[SimilarArtist]
