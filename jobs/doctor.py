@@ -161,12 +161,12 @@ def check_audio() -> Check:
         if abs(decode(file.getvalue(), spec).seconds - 2) < 0.1:
             done.append(container)
     m4a = io.BytesIO()
-    with av.open(m4a, "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=rate)
+    with av.open(m4a, "w", format="mp4") as box:
+        stream = box.add_stream("aac", rate=rate)
         frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
         frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
+            box.mux(packet)
     if abs(decode(m4a.getvalue(), spec).seconds - 2) < 0.2:
         done.append("M4A")
     return Check("audio", len(done) == 6, f"decodes {', '.join(done)}", "`make setup`")
