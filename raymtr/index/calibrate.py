@@ -12,6 +12,7 @@ import random
 import numpy as np
 
 from raymtr import storage
+from raymtr.embeddings.kept_model import load_kept_side
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.index.track_table import Calibration, TrackTable
 
@@ -25,15 +26,12 @@ def calibrate(table: TrackTable, shards: EmbeddingStore) -> Calibration | None:
     """The cosines of nonsense and of tags to their nearest tracks.
 
     None where no model is stored with the vectors (imported ones) or the table has no tags. Raises
-    UnusableError where the model does not reproduce its golden vectors of texts.
+    UnusableError where the model is another, or does not give its golden vectors of texts.
     """
     tags = common_tags(table)
     if not tags or not storage.exists(f"{shards.model_folder}/config.json"):
         return None
-    from raymtr.model.pretrained import load_model  # torch: only where there is one to load
-
-    model = load_model(shards.model_folder, text_only=True)
-    model.check_golden(["text"])
+    model = load_kept_side(shards.model_folder, shards.made_by, "text")
     cosines = [_nearest(table, model.encode_text(texts)) for texts in (nonsense(), tags)]
     return Calibration(
         nothing=round(float(np.quantile(cosines[0], NOTHING)), 6),

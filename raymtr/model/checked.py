@@ -1,9 +1,8 @@
-"""One side of a saved model, checked on this machine, for a search.
+"""Which saved models gave their golden vectors on this machine, so that searches need not check.
 
-A search asks one side, so only that side's tower is loaded. Its golden vectors are computed once
-per machine: `checked.json` beside the weights records which sides passed. An entry counts only for
-the same files (size and time of change), the same libraries, processor and precision. A folder that
-cannot be written, or lies in an object store, has no record, and is checked each time.
+`checked.json` beside the weights names the sides that passed. An entry counts only for the same
+files (size and time of change), libraries, processor and precision. A folder that cannot be
+written, or lies in an object store, has no record, and its model is checked each time.
 """
 
 from __future__ import annotations
@@ -16,46 +15,29 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from raymtr import storage
-from raymtr.errors import UnusableError
-from raymtr.model import pretrained
-from raymtr.model.identity import CONFIG, GOLDEN, WEIGHTS, read_identity
-from raymtr.model.model import Model, Side
+from raymtr.model.identity import CONFIG, GOLDEN, WEIGHTS
 from raymtr.specs import Precision
 
 MARKER = "checked.json"
 LIBRARIES = ("raymtr", "torch", "numpy", "transformers", "tokenizers", "safetensors")
 MOST_ENTRIES = 16  # machines and versions that are remembered
 
-Record = dict[str, list[str]]  # circumstances -> the sides that passed
 
-
-def load_checked(folder: str, *, fingerprint: str, precision: Precision, side: Side) -> Model:
-    """The model in `folder`, with at least the tower of `side`.
-
-    Raises UnusableError if it has another fingerprint than that of the table's vectors, or does not
-    reproduce its golden vectors on this machine.
-    """
+def passed(folder: str, fingerprint: str, precision: Precision) -> set[str]:
+    """The sides of the model in `folder` that passed their check here."""
     circumstances = _circumstances(folder, fingerprint, precision)
-    if circumstances and side in _read(folder).get(circumstances, ()):
-        return _load(folder, precision, side)
-    identity = read_identity(folder, precision)
-    model = _load(folder, precision, side if identity else None)
-    found = identity.fingerprint if identity else model.fingerprint
-    if found != fingerprint:
-        raise UnusableError(
-            f"the table's vectors are of model {fingerprint}, {folder} holds {found}: run "
-            "`raymtr embed` and `raymtr index` with one model"
-        )
-    model.check_golden([side])
-    if circumstances:
-        _remember(folder, circumstances, side)
-    return model
+    return set(_read(folder).get(circumstances, ())) if circumstances else set()
 
 
-def _load(folder: str, precision: Precision, side: Side | None) -> Model:
-    return pretrained.load_model(
-        folder, precision=precision, audio_only=side == "audio", text_only=side == "text"
-    )
+def remember(folder: str, fingerprint: str, precision: Precision, side: str) -> None:
+    """Record that a side passed, where a record can be kept."""
+    if (circumstances := _circumstances(folder, fingerprint, precision)) is None:
+        return
+    record = _read(folder)
+    sides = {*record.pop(circumstances, ()), side}
+    kept = dict(list(record.items())[1 - MOST_ENTRIES :])
+    with suppress(OSError):  # a read-only workspace is checked each time
+        storage.write_json(str(_marker(folder)), kept | {circumstances: sorted(sides)})
 
 
 def _circumstances(folder: str, fingerprint: str, precision: Precision) -> str | None:
@@ -95,18 +77,10 @@ def _marker(folder: str) -> Path:
     return Path(storage.local_path(folder)) / MARKER
 
 
-def _read(folder: str) -> Record:
+def _read(folder: str) -> dict[str, list[str]]:
     """The record; empty where there is none or it cannot be read, as then the check runs again."""
     try:
         record = json.loads(_marker(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _remember(folder: str, circumstances: str, side: Side) -> None:
-    record = _read(folder)
-    sides = {*record.pop(circumstances, ()), side}
-    kept = list(record.items())[1 - MOST_ENTRIES :]
-    with suppress(OSError):  # a read-only workspace is checked each time
-        storage.write_json(str(_marker(folder)), dict(kept) | {circumstances: sorted(sides)})

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from raymtr.embeddings.kept_model import load_kept_side
+from raymtr.embeddings.store import ModelRef
 from raymtr.errors import UnusableError
 from raymtr.model import checked
-from raymtr.model.checked import MARKER, load_checked
+from raymtr.model.checked import MARKER
 from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 
@@ -21,6 +23,11 @@ def folder(tiny_model: str, tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
+def made_by(folder: Path) -> ModelRef:
+    model = load_model(folder)
+    return ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
+
+
 def checks(folder: Path, side: str, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether loading a side computes golden vectors."""
     ran = []
@@ -29,8 +36,7 @@ def checks(folder: Path, side: str, monkeypatch: pytest.MonkeyPatch) -> bool:
         patch.setattr(
             Model, "check_golden", lambda self, sides: ran.append(sides) or check(self, sides)
         )
-        fingerprint = load_model(folder).fingerprint
-        load_checked(str(folder), fingerprint=fingerprint, precision="fp32", side=side)  # type: ignore[arg-type]
+        load_kept_side(str(folder), made_by(folder), side)  # type: ignore[arg-type]
     return bool(ran)
 
 
@@ -58,11 +64,11 @@ def test_other_weights_libraries_or_a_broken_record_are_checked_again(
 
 def test_another_model_than_the_tables_is_refused(folder: Path) -> None:
     with pytest.raises(UnusableError, match="vectors are of model 0123"):
-        load_checked(str(folder), fingerprint="0123", precision="fp32", side="text")
+        other = ModelRef(fingerprint="0123", precision="fp32", dim=made_by(folder).dim)
+        load_kept_side(str(folder), other, "text")
     golden = json.loads((folder / "golden.json").read_text())
     golden["text"] = golden["text"][::-1]
     (folder / "golden.json").write_text(json.dumps(golden))
     with pytest.raises(UnusableError, match="pinned text"):
-        fingerprint = load_model(folder).fingerprint
-        load_checked(str(folder), fingerprint=fingerprint, precision="fp32", side="text")
+        load_kept_side(str(folder), made_by(folder), "text")
     assert not (folder / MARKER).exists()
