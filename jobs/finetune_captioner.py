@@ -25,7 +25,9 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 
-HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every")  # do not identify the run
+# Settings that do not identify the run.
+HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every", "accumulate", "checkpointing")
+TOY = "made on the spot"
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 
 
@@ -71,7 +73,7 @@ def finetune_captioner(
     asked = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
         "pairs": hashlib.sha256(storage.read_bytes(pairs)).hexdigest()[:16],
-        "base": base_identity(base) if base else "made on the spot",
+        "base": base_identity(base) if base else TOY,
         "prompt": prompt_hash(),
     }
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
@@ -152,6 +154,23 @@ def cores_of(spec: FinetuneSpec) -> int:
     return min(spec.threads, cores)
 
 
+def kept_base(captioner: str, base: str | None, identity: str) -> str:
+    """The base as a captioner names it: a hub name, a URI, or a folder inside the captioner.
+
+    A base in a local folder is copied there, so that the captioner can be moved.
+    """
+    if base is None:
+        return "base"
+    if storage.is_remote(base) or not os.path.isdir(base):
+        return base
+    inside = os.path.relpath(base, storage.local_path(captioner))
+    if not inside.startswith(os.pardir):
+        return inside
+    if not storage.exists(f"{captioner}/bases/{identity}/config.json"):
+        storage.copy_folder(base, f"{captioner}/bases/{identity}", last="config.json")
+    return f"bases/{identity}"
+
+
 def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> None:
     """Copies the finished run in `folder` to `captioner/`, unless it is there already."""
     from collections import Counter
@@ -161,7 +180,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
 
     answer = made["answer"]
     facts = {
-        "base": made["base_path"] or "base",
+        "base": kept_base(captioner, made["base_path"], made["base"]),
+        "toy": made["base_path"] is None and made["base"] == TOY,
         "base_identity": base_identity(made["base_path"] or f"{folder}/base"),
         "prompt": made["prompt"],
         "pairs": made["pairs"],

@@ -119,19 +119,29 @@ def add_lora(model: Any, spec: FinetuneSpec) -> Any:
         again = {"use_reentrant": False}  # recomputes dropped activations; DDP needs it
         model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)
     targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
-    layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    absent = sorted(set(targets) - layers)
+    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    absent = sorted(set(targets) - linear)
     if absent or not targets:
         raise InputError(
             f"finetune.targets: {absent or 'none'} not in this base; "
-            f"its layers: {', '.join(sorted(layers))}"
+            f"its layers: {', '.join(sorted(linear))}"
         )
+    layers = model.config.num_hidden_layers
+    if spec.upper_layers > layers:
+        raise InputError(
+            f"finetune.upper_layers is at most the {layers} layers of this base, "
+            f"got {spec.upper_layers}"
+        )
+    if spec.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # as DDP needs it
     torch.manual_seed(spec.seed)
+    upper = range(layers - spec.upper_layers, layers) if spec.upper_layers else None
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=targets,
+        layers_to_transform=list(upper) if upper else None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

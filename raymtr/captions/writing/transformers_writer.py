@@ -61,6 +61,7 @@ def write_texts(
         ).to(model.device)
         batch.pop("token_type_ids", None)
         asked = batch["input_ids"].shape[1]
+        batch = {**batch, **shared_prefill(model, batch, prompts[chosen])}
         words = [tag_words(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
         sampling = SeededSampling(seeds[chosen], spec, asked=asked, words=words)
         written = model.generate(
@@ -73,6 +74,33 @@ def write_texts(
         )
         texts += tokenizer.batch_decode(written[:, asked:], skip_special_tokens=True)
     return texts
+
+
+def shared_prefill(model: Any, batch: Any, prompts: Sequence[str]) -> dict[str, Any]:
+    """The key-value cache of `batch` without its last token, computed once per different prompt.
+
+    Empty where all prompts differ: `generate` then fills the cache itself.
+    """
+    first = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
+    if len(first) == len(prompts):
+        return {}
+    from transformers import DynamicCache
+
+    rows = sorted(first.values())
+    place = {row: at for at, row in enumerate(rows)}
+    ids, mask = batch["input_ids"][rows, :-1], batch["attention_mask"][rows, :-1]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(torch.tensor([place[first[prompt]] for prompt in prompts]))
+    return {"past_key_values": cache}
 
 
 class SeededSampling:
