@@ -56,7 +56,12 @@ def finetune_captioner(
     Raises InputError on invalid pairs, settings or base, UnusableError if GPUs are missing or
     training cannot continue, and LostError if its workers keep being lost.
     """
-    from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
+    from raymtr.captions.base_model import (
+        base_identity,
+        check_positions,
+        check_vocabulary,
+        load_tokenizer,
+    )
     from raymtr.captions.gguf_base import plain_base
     from raymtr.captions.learning.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
@@ -68,7 +73,7 @@ def finetune_captioner(
     if base is not None:
         base = plain_base(base, f"{workspace.captioner}/bases")
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
-        load_tokenizer(base)  # refuses an invalid model before any cluster starts
+        check_vocabulary(base, load_tokenizer(base))  # before any cluster starts
     check_positions(base, spec)
     asked = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},

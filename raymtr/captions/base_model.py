@@ -48,6 +48,24 @@ def load_tokenizer(base: str) -> Any:
     return tokenizer
 
 
+def check_vocabulary(base: str, tokenizer: Any) -> None:
+    """Raise InputError where `tokenizer` has more tokens than the weights of `base`."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(here(base, weights=False))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no model at {base!r} (no config.json); --base is a folder or a hub name"
+        ) from error
+    rows = getattr(config, "vocab_size", None)
+    if rows is not None and len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {base!r} knows {len(tokenizer)} tokens and its weights {rows}: they "
+            "are of two models; put the tokenizer that the weights came with beside them"
+        )
+
+
 def check_positions(base: str | None, spec: FinetuneSpec) -> None:
     """Raise InputError where `max_tokens` exceeds the positions of `base` (None: a toy)."""
     from transformers import AutoConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.finetune_captioner import describe, finetune_captioner, within_reach
+from jobs.finetune_captioner import describe, finetune_captioner, kept_base, within_reach
 from raymtr import storage
 from raymtr.captions.captioner import open_captioner
 from raymtr.captions.learning.pairs import hold_out, read_pairs
@@ -92,6 +92,35 @@ def test_workers_that_may_come_later_are_no_other_run(workspace: Workspace, pair
     answer = finetune_captioner(workspace, spec, pairs=pairs)
     assert answer["resumed_from_step"] == 4, "it answers at once, from what one worker did"
     assert storage.list_folders(f"{workspace.captioner}/runs") == before
+
+
+def test_a_run_stops_when_validation_does_and_keeps_the_best_weights(
+    ray_cluster: None, tmp_path: Path, pairs: str
+) -> None:
+    """Then a preference stage, from pairs that the judge accepts."""
+    here = Workspace.open(str(tmp_path / "w"), create=True)
+    spec = replace(
+        tiny().finetune,
+        **{"steps": 30, "validate_every": 1, "patience": 2, "learning_rate": 0.5},
+        **{"judged": True, "accumulate": 2, "preference_steps": 1},
+    )
+    answer = finetune_captioner(here, spec, pairs=pairs)
+    lines = storage.read_bytes(f"{here.captioner}/metrics.jsonl").decode().splitlines()
+    losses = [row["valid_loss"] for row in map(json.loads, lines) if row["phase"] == "lora"]
+    assert len(losses) < 30 and min(losses) == losses[-3] < min(losses[-2:])
+    assert answer["metrics"]["preference_pairs"] >= 0
+
+
+def test_a_captioner_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    captioner, base = tmp_path / "captioner", tmp_path / "base"
+    storage.write_bytes(f"{base}/config.json", b"{}")
+    storage.write_bytes(f"{captioner}/bases/small/config.json", b"{}")
+    assert kept_base(str(captioner), None, "x") == "base"
+    assert kept_base(str(captioner), "owner/model", "x") == "owner/model"
+    assert kept_base(str(captioner), "s3://music/base", "x") == "s3://music/base"
+    assert kept_base(str(captioner), f"{captioner}/bases/small", "x") == "bases/small"
+    assert kept_base(str(captioner), str(base), "0123") == "bases/0123"
+    assert storage.read_bytes(f"{captioner}/bases/0123/config.json") == b"{}"
 
 
 def test_wrong_use_is_refused_before_anything_starts(tmp_path: Path, pairs: str) -> None:

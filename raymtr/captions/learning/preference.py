@@ -141,7 +141,7 @@ def prefer(step_of: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair]) -> dict
     learner = _Learner(step_of, tokenizer, known)
     figures = {"preference_pairs": float(len(known))}
     for _ in range(spec.preference_steps):
-        figures |= learner.step(rng.integers(len(known), size=each))
+        figures |= learner.step(rng.integers(len(known), size=each).tolist())
     return figures
 
 
