@@ -59,8 +59,8 @@ def test_likelihoods_are_those_of_the_training_loss(made, small_spec):
     assert torch.allclose(by_row, -torch.stack(alone), atol=1e-3)
     parts = parts_of(batch, 2)
     assert [len(part.labels) for part in parts] == [3, 2]
-    assert sum(float(AnswerLoss(model)(part)) for part in parts) == pytest.approx(
-        float(AnswerLoss(model)(batch)), rel=1e-4
+    assert sum(AnswerLoss(model)(part).item() for part in parts) == pytest.approx(
+        AnswerLoss(model)(batch).item(), rel=1e-4
     )
 
 

@@ -132,7 +132,7 @@ def prefer(step_of: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair]) -> dict
     rng = np.random.default_rng([spec.seed, rank])
     few = rng.permutation(len(pairs))[: min(len(pairs), spec.preference_steps * each)]
     known = judged_drafts(step_of, tokenizer, [pairs[i] for i in few], vocabulary_of(pairs))
-    counts = torch.tensor([len(known)])
+    counts = torch.tensor([len(known)], device=step_of.device)
     if world > 1:
         dist.all_reduce(counts, dist.ReduceOp.MIN)
     if not int(counts):
