@@ -131,7 +131,7 @@ class _Slots:
     def _several(self, forms: Sequence[Form]) -> Part:
         """A list; one article can stand for all of it: `a piano, steady bass, and drums`."""
         words = [form.text for form in forms]
-        if len(forms) > 1 and self._choices.chance(0.9):
+        if len(forms) > 1 and self._choices.chance(0.5):
             first = sorted(forms, key=lambda form: form.text == form.bare)
             words = [first[0].text, *(form.bare for form in first[1:])]
         return Part(listed(words), len(forms) > 1 or forms[0].plural)
