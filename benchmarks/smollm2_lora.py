@@ -20,7 +20,7 @@ import torch
 
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.gguf_base import SMOLLM2, plain_base
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.score import TokenEncoder
 from raymtr.captions.learning.pairs import Draw, Pair, hold_out, read_pairs
 from raymtr.captions.learning.preference import accepted
@@ -47,7 +47,7 @@ def main() -> None:
     base = plain_base(SMOLLM2)
     tokenizer = load_tokenizer(base)
     model = add_lora(load_base(base, spec), spec)
-    step_of = FinetuneStep(
+    trainer = FinetuneStep(
         model, spec, device=torch.device("cpu"), steps=spec.steps, rate=spec.learning_rate
     )
     rows = [
@@ -55,28 +55,28 @@ def main() -> None:
         for p in sets.valid[:MEASURED]
     ]
     held_out = [pad(rows[i : i + 8], tokenizer.pad_token_id) for i in range(0, len(rows), 8)]
-    before = step_of.measure(held_out)
+    before = trainer.measure(held_out)
     print(f"held-out loss before: {before:.3f}", flush=True)
     draw = Draw(accepted(sets.train), weights={}, faithful=spec.faithful)
-    train(step_of, draw, tokenizer, minutes=TRAINING * arguments.minutes)
-    print(f"held-out loss after: {step_of.measure(held_out):.3f}", flush=True)
+    train(trainer, draw, tokenizer, minutes=TRAINING * arguments.minutes)
+    print(f"held-out loss after: {trainer.measure(held_out):.3f}", flush=True)
     if arguments.clips:
         print("\n".join(figures(model, tokenizer, sets.held_out[: arguments.clips])))
 
 
-def train(step_of: FinetuneStep, draw: Draw, tokenizer: Any, *, minutes: float) -> None:
+def train(trainer: FinetuneStep, draw: Draw, tokenizer: Any, *, minutes: float) -> None:
     """As many steps of the recipe's as fit in `minutes`, by the time of the first two."""
     started, cpu = time.perf_counter(), time.process_time()
     losses: list[float] = []
-    for batch in batches_from(draw, tokenizer, step_of.spec, first=0, steps=step_of.spec.steps):
-        losses.append(step_of(batch, len(losses))["loss"])
+    for batch in batches_from(draw, tokenizer, trainer.spec, first=0, steps=trainer.spec.steps):
+        losses.append(trainer(batch, len(losses))["loss"])
         if len(losses) == 2:
             each = (time.perf_counter() - started) / 2
-            step_of.steps = min(step_of.spec.steps, max(4, int(60 * minutes / each)))
-        if len(losses) >= step_of.steps:
+            trainer.steps = min(trainer.spec.steps, max(4, int(60 * minutes / each)))
+        if len(losses) >= trainer.steps:
             break
     cpu = (time.process_time() - cpu) / len(losses)
-    print(f"{len(losses)} steps of {step_of.spec.batch} pairs, {cpu:.1f} CPU-seconds each")
+    print(f"{len(losses)} steps of {trainer.spec.batch} pairs, {cpu:.1f} CPU-seconds each")
     fifth = max(1, len(losses) // 5)
     print(f"training loss {np.mean(losses[:fifth]):.3f} -> {np.mean(losses[-fifth:]):.3f}")
 
@@ -95,7 +95,7 @@ def figures(model: Any, tokenizer: Any, asked: list[Pair]) -> list[str]:
         "SmolLM2 LoRA": [[tidy(text)] for text in texts],
         REALISER: made[REALISER],
     }
-    vocabulary = Vocabulary.of_tags([tag for own in tags for tag in own])
+    vocabulary = MusicTerms.of_tags([tag for own in tags for tag in own])
     answer = compare(
         asked, systems, encoder=TokenEncoder(), vocabulary=vocabulary, baseline=REALISER, rng=rng
     )

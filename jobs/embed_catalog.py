@@ -15,17 +15,24 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
+from jobs.shard_rows import (
+    add_retry,
+    commit_results,
+    fewest_actors,
+    fit_actors,
+    read_catalog,
+    tracks_left,
+)
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
-from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.store import Account, EmbeddingStore
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -39,7 +46,34 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio per actor call; a long track may exceed it
-SKIPPED_ALL: dict[str, Any] = {
+
+
+@final
+class EmbedAnswer(Account):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    fingerprint: str | None
+    model: str | None  # its folder
+    replicas: int
+    seconds: float
+
+
+@final
+class EmbedPlan(TypedDict):
+    """What a run would do."""
+
+    tracks: int
+    done: int
+    skipped: int
+    hours: float
+    tracks_of_unknown_length: int
+    disk_mb: float
+    fingerprint: str
+
+
+SKIPPED_ALL: EmbedAnswer = {
+    "skipped": 0,
     "embedded": 0,
     "failed": 0,
     "error_rate": 0.0,
@@ -60,16 +94,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace, settings: Settings
+) -> EmbedAnswer | EmbedPlan:
     """The command-line entry point."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
@@ -82,7 +112,7 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> EmbedAnswer:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
@@ -93,7 +123,7 @@ def embed_catalog(
     started = time.monotonic()
     catalog = read_catalog(workspace)
     if catalog["uri"].null_count == len(catalog):
-        return SKIPPED_ALL | {"skipped": len(catalog)}
+        return {**SKIPPED_ALL, "skipped": len(catalog)}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(fewest_actors(settings.embed))
@@ -103,17 +133,12 @@ def embed_catalog(
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(changed := shards.changed(catalog))
-    left, replicas = shards.remaining(catalog), 0
+    (left, changed), replicas = tracks_left(shards, catalog, retry), 0
     if len(left):
         LOG.info(
             "embedding %d tracks, %d of them changed, with model %s",
             len(left),
-            len(changed),
+            changed,
             loaded.fingerprint,
         )
         start_ray()
@@ -121,7 +146,8 @@ def embed_catalog(
         pipeline = embed_pipeline(left, shards, loaded.spec.audio, embed)
         replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
     shards.release()
-    return shards.account(catalog) | {
+    return {
+        **shards.account(catalog),
         "new": len(left),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
@@ -197,7 +223,7 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
-) -> dict[str, Any]:
+) -> EmbedPlan:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
@@ -218,7 +244,7 @@ def plan_embedding(
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: EmbedAnswer | EmbedPlan) -> str:
     """The answer as text."""
     if "hours" in answer:
         guess = answer["tracks_of_unknown_length"]

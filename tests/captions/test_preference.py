@@ -66,9 +66,9 @@ def test_likelihoods_are_those_of_the_training_loss(made, small_spec):
 
 def test_chosen_captions_become_likelier_than_rejected_ones(made, small_spec):
     pairs, tokenizer = made
-    step_of = lora_step(tokenizer, replace(small_spec, learning_rate=5e-2))
+    trainer = lora_step(tokenizer, replace(small_spec, learning_rate=5e-2))
     known = [Preferred(pair.tags, pair.caption, "No no no.") for pair in pairs[:4]]
-    learner = _Learner(step_of, tokenizer, known)
+    learner = _Learner(trainer, tokenizer, known)
     figures = [learner.step(range(4)) for _ in range(6)]
     assert figures[0]["preference_loss"] == pytest.approx(math.log(2), abs=1e-4)
     assert figures[-1]["preference_loss"] < 0.6 and figures[-1]["preference_right"] == 1.0
@@ -77,10 +77,10 @@ def test_chosen_captions_become_likelier_than_rejected_ones(made, small_spec):
 def test_a_captioner_whose_drafts_are_all_alike_is_left_as_it_is(made, small_spec, caplog):
     """An untrained one writes no acceptable draft."""
     pairs, tokenizer = made
-    step_of = lora_step(tokenizer, replace(small_spec, preference_steps=1, batch=2))
-    before = step_of.weights()
-    assert prefer(step_of, tokenizer, pairs[:2]) == {"preference_pairs": 0.0}
-    assert all(torch.equal(before[name], now) for name, now in step_of.weights().items())
+    trainer = lora_step(tokenizer, replace(small_spec, preference_steps=1, batch=2))
+    before = trainer.weights()
+    assert prefer(trainer, tokenizer, pairs[:2]) == {"preference_pairs": 0.0}
+    assert all(torch.equal(before[name], now) for name, now in trainer.weights().items())
     assert "the preference stage is left out" in caplog.text
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from raymtr.captions.judging.faithfulness import Vocabulary, acceptable, judge
+from raymtr.captions.judging.faithfulness import MusicTerms, acceptable, judge
 from raymtr.captions.judging.reading import read, takes
 from raymtr.captions.learning.pairs import FEWEST_PAIRS, Pair
 from raymtr.captions.learning.step import FinetuneStep, TokenBatch, pad
@@ -66,9 +66,9 @@ def accepted(pairs: Sequence[Pair]) -> list[Pair]:
     return kept
 
 
-def vocabulary_of(pairs: Sequence[Pair]) -> Vocabulary:
+def vocabulary_of(pairs: Sequence[Pair]) -> MusicTerms:
     """The musical terms of `pairs`: the built-in ones and those found in their captions."""
-    return Vocabulary.of_tags({term for pair in pairs for term in pair.terms})
+    return MusicTerms.of_tags({term for pair in pairs for term in pair.terms})
 
 
 def dpo_loss(
@@ -98,10 +98,10 @@ def answer_log_likelihood(model: Any, batch: TokenBatch) -> Tensor:
 
 
 def judged_drafts(
-    step_of: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair], vocabulary: Vocabulary
+    trainer: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair], vocabulary: MusicTerms
 ) -> list[Preferred]:
     """The best and the worst of DRAFTS drafts for the tags of each pair, where they differ."""
-    model = step_of.model.eval()
+    model = trainer.model.eval()
     asked = [pair.tags for pair in pairs for _ in range(DRAFTS)]
     texts = write_texts(
         model, tokenizer, [prompt_of(tags) for tags in asked], asked, range(len(asked)), DRAWING
@@ -120,25 +120,25 @@ def judged_drafts(
     return found
 
 
-def prefer(step_of: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, float]:
+def prefer(trainer: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair]) -> dict[str, float]:
     """Take `finetune.preference_steps` of DPO; figures: pairs, last loss, share ranked right.
 
     Each worker drafts for its own share of `pairs`; gradients are averaged.
     """
-    spec = step_of.spec
+    spec = trainer.spec
     world = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
     each = max(spec.batch // (2 * world), 1)
     rng = np.random.default_rng([spec.seed, rank])
     few = rng.permutation(len(pairs))[: min(len(pairs), spec.preference_steps * each)]
-    known = judged_drafts(step_of, tokenizer, [pairs[i] for i in few], vocabulary_of(pairs))
-    counts = torch.tensor([len(known)], device=step_of.device)
+    known = judged_drafts(trainer, tokenizer, [pairs[i] for i in few], vocabulary_of(pairs))
+    counts = torch.tensor([len(known)], device=trainer.device)
     if world > 1:
         dist.all_reduce(counts, dist.ReduceOp.MIN)
     if not int(counts):
         LOG.warning("no two drafts differ enough for the judge: the preference stage is left out")
         return {"preference_pairs": 0.0}
-    learner = _Learner(step_of, tokenizer, known)
+    learner = _Learner(trainer, tokenizer, known)
     figures = {"preference_pairs": float(len(known))}
     for _ in range(spec.preference_steps):
         figures |= learner.step(rng.integers(len(known), size=each).tolist())
@@ -148,18 +148,18 @@ def prefer(step_of: FinetuneStep, tokenizer: Any, pairs: Sequence[Pair]) -> dict
 class _Learner:
     """The optimizer of the stage, and the pairs with their reference likelihoods."""
 
-    def __init__(self, step_of: FinetuneStep, tokenizer: Any, known: Sequence[Preferred]) -> None:
-        self._step, self._known = step_of, known
-        room = step_of.spec.max_tokens
+    def __init__(self, trainer: FinetuneStep, tokenizer: Any, known: Sequence[Preferred]) -> None:
+        self._step, self._known = trainer, known
+        room = trainer.spec.max_tokens
         self._rows = [
             [encode(tokenizer, list(both.tags), text, max_tokens=room) for text in texts]
             for both in known
             for texts in [(both.chosen, both.rejected)]
         ]
         self._padding = tokenizer.pad_token_id
-        rate = SLOWER * step_of.rate
-        self._optimizer = torch.optim.AdamW(step_of.learned.values(), lr=rate, weight_decay=0.0)
-        step_of.model.eval()
+        rate = SLOWER * trainer.rate
+        self._optimizer = torch.optim.AdamW(trainer.learned.values(), lr=rate, weight_decay=0.0)
+        trainer.model.eval()
         with torch.no_grad():
             self._reference = torch.stack([self._likelihoods([i])[:, 0] for i in range(len(known))])
 

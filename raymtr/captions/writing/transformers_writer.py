@@ -9,8 +9,8 @@ Only padding still depends on the batch: scores change in their last bits.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from raymtr.captions.base_model import load_tokenizer
 from raymtr.captions.captioner import Weights, load_weights
 from raymtr.captions.writing.tag_words import Spellings, UnwrittenTagWords, tag_words
 from raymtr.specs import CaptionSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Writer:
@@ -43,8 +46,8 @@ class Writer:
 
 @torch.no_grad()
 def write_texts(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     tags: Sequence[Sequence[str]],
     seeds: Sequence[int],
@@ -76,7 +79,9 @@ def write_texts(
     return texts
 
 
-def shared_prefill(model: Any, batch: Any, prompts: Sequence[str]) -> dict[str, Any]:
+def shared_prefill(
+    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], prompts: Sequence[str]
+) -> dict[str, Any]:
     """The key-value cache of `batch` without its last token, computed once per different prompt.
 
     Empty where all prompts differ: `generate` then fills the cache itself.
