@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import time
 from dataclasses import replace
@@ -28,6 +29,8 @@ EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 # Settings that do not identify the run.
 HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every", "accumulate", "checkpointing")
 TOY = "made on the spot"
+FOR_TOYS = ("laptop", "ttmrpp-small", "tiny")  # recipes whose settings suit such a base
+LOG = logging.getLogger("raymtr")
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 
 
@@ -43,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command-line entry point."""
+    if arguments.base and settings.recipe in FOR_TOYS:
+        LOG.warning(
+            "the recipe %s is for a base made on the spot; a real one has the recipe of its size: "
+            "captions-135m, captions-1b or captions-7b",
+            settings.recipe,
+        )
     return finetune_captioner(
         workspace, settings.finetune, pairs=arguments.pairs, base=arguments.base
     )
