@@ -20,6 +20,7 @@ from raymtr.captions.base_model import (
     load_base,
     load_tokenizer,
 )
+from raymtr.captions.learning.loop import Phase
 from raymtr.captions.learning.pairs import Draw, read_pairs, that_fit
 from raymtr.captions.learning.pretrain import build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.learning.step import AnswerLoss, FinetuneStep, batches_from, pad
@@ -123,6 +124,22 @@ def test_the_adapter_is_on_upper_layers_and_recomputing_changes_nothing(made, sm
         assert torch.allclose(weight, saving.weights()[name], atol=1e-6), name
     with pytest.raises(InputError, match="upper_layers is at most the 2 layers of this base"):
         trainer(tokenizer, replace(spec, upper_layers=3), lora=True)
+
+
+def test_training_stops_with_the_validation_loss_and_keeps_the_best_weights(made, small_spec):
+    _, tokenizer = made
+    step = trainer(tokenizer, replace(small_spec, patience=2), lora=True)
+    phase = Phase("lora", "nowhere", step, tokenizer, [])
+    stops, best = [], {}
+    for loss in (3.0, 2.0, 2.5, 2.6):
+        stops.append(phase._is_last(loss))
+        best = step.weights() if loss == 2.0 else best
+        step.restore_weights({name: value + 1 for name, value in step.weights().items()})
+    assert stops == [False, False, False, True]
+    phase.keep_best()
+    assert all(torch.equal(value, best[name]) for name, value in step.weights().items())
+    never = Phase("pretrain", "nowhere", step, tokenizer, [])
+    assert not any(never._is_last(loss) for loss in (1.0, 2.0, 3.0, 4.0))
 
 
 def test_pairs_without_room_for_their_caption_are_left_out_and_counted(made):

@@ -143,9 +143,9 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         ("captioner.json", None, "no captioner.json, as where `raymtr finetune` was stopped"),
         ("adapter_config.json", None, "no adapter_config.json"),
         ("adapter_model.safetensors", None, "no adapter_model.safetensors"),
-        ("adapter_model.safetensors", b"", "torn or holds no weights"),
-        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "torn or holds no weights"),
-        ("adapter_model.safetensors", 0.9, "torn or holds no weights"),
+        ("adapter_model.safetensors", b"", "incomplete or has no weights"),
+        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "incomplete or has no weights"),
+        ("adapter_model.safetensors", 0.9, "incomplete or has no weights"),
     ],
 )
 def test_what_is_less_than_a_captioner_says_so(captioner, tmp_path, name, data, says):

