@@ -1,6 +1,7 @@
 """Captions per second: vLLM through Ray Data, `transformers` as in TTMR++, and bare vLLM.
 
     python -m benchmarks.captions --captioner w/captioner --pairs pairs.jsonl --prompts 2000
+    python -m benchmarks.captions --base smollm2 --pairs pairs.jsonl --prompts 100
 
 All sides use the same merged weights and the same prompts, sampled at the same temperature.
 `transformers` runs as in TTMR++: batches of 32, left padding, at most 512 new tokens, stop at the
@@ -18,6 +19,7 @@ import time
 import pyarrow as pa
 
 from raymtr.captions.captioner import Weights, merge, open_captioner
+from raymtr.captions.gguf_base import plain_base
 from raymtr.captions.learning.pairs import read_pairs
 from raymtr.captions.writing.drafts import plan_drafts
 from raymtr.captions.writing.templates import TRACK
@@ -96,15 +98,18 @@ def with_bare_vllm(weights: Weights, sizes: dict[int, pa.Table]) -> dict[int, fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--captioner", required=True)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--captioner")
+    model.add_argument("--base", help="a base as it is, such as smollm2")
     parser.add_argument("--pairs", required=True)
     parser.add_argument("--prompts", type=int, default=2000)
     arguments = parser.parse_args()
     from jobs.cluster import start_ray
 
-    folder = tempfile.mkdtemp(prefix="merged-")
-    merge(open_captioner(arguments.captioner), folder, "fp32")
-    weights = Weights(folder)
+    weights = Weights(plain_base(arguments.base)) if arguments.base else None
+    if weights is None:
+        weights = Weights(tempfile.mkdtemp(prefix="merged-"))
+        merge(open_captioner(arguments.captioner), weights.model, "fp32")
     sizes = {n: plan(arguments.pairs, n) for n in (arguments.prompts // 2, 2 * arguments.prompts)}
     few, many = sizes
     whole = plan(arguments.pairs, arguments.prompts)

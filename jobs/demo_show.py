@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 
 import raymtr
 from raymtr import storage
+from raymtr.captions import gguf_base
+from raymtr.captions.gguf_base import SMOLLM2
+from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.writing.realiser import realise
 from raymtr.evaluation.report import Captioned, Facts, ReportExample, ReportHit
 from raymtr.specs import Settings
@@ -61,7 +64,7 @@ def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
 
 
 def some_captions(workspace: Workspace) -> list[Captioned]:
-    """The captions of a few tracks, spread over the whole catalog."""
+    """The captions of a few tracks, spread over the whole catalog; ranked where SmolLM2 is here."""
     rows = catalog_of(workspace).to_pylist()
     written: dict[str, list[str]] = {}
     table = storage.read_tables(workspace.captions)
@@ -69,7 +72,16 @@ def some_captions(workspace: Workspace) -> list[Captioned]:
         written.setdefault(row["track_id"], []).append(row["caption"])
     rows = [row for row in rows if row["track_id"] in written]
     chosen = rows[:: max(1, len(rows) // SHOWN_CAPTIONS)][:SHOWN_CAPTIONS]
-    return [Captioned(tags=row["tags"], captions=written[row["track_id"]]) for row in chosen]
+    likelihood = Likelihood(SMOLLM2) if gguf_base.is_installed() else None
+    shown = []
+    for row in chosen:
+        texts = written[row["track_id"]]
+        likeliest = None
+        if likelihood is not None:
+            nats = likelihood.given_tags(texts, [row["tags"]] * len(texts))
+            likeliest = texts[int(nats.argmin())]
+        shown.append(Captioned(tags=row["tags"], captions=texts, likeliest=likeliest))
+    return shown
 
 
 def find_sections(workspace: Workspace) -> dict[str, float]:

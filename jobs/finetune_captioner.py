@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import time
 from dataclasses import replace
@@ -25,7 +26,11 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 
-HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every")  # do not identify the run
+# Settings that do not identify the run.
+HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every", "accumulate", "checkpointing")
+TOY = "made on the spot"
+FOR_TOYS = ("laptop", "ttmrpp-small", "tiny")  # recipes whose settings suit such a base
+LOG = logging.getLogger("raymtr")
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 
 
@@ -41,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command-line entry point."""
+    if arguments.base and settings.recipe in FOR_TOYS:
+        LOG.warning(
+            "the recipe %s is for a base made on the spot; a real one has the recipe of its size: "
+            "captions-135m, captions-1b or captions-7b",
+            settings.recipe,
+        )
     return finetune_captioner(
         workspace, settings.finetune, pairs=arguments.pairs, base=arguments.base
     )
@@ -54,7 +65,12 @@ def finetune_captioner(
     Raises InputError on invalid pairs, settings or base, UnusableError if GPUs are missing or
     training cannot continue, and LostError if its workers keep being lost.
     """
-    from raymtr.captions.base_model import base_identity, check_positions, load_tokenizer
+    from raymtr.captions.base_model import (
+        base_identity,
+        check_positions,
+        check_vocabulary,
+        load_tokenizer,
+    )
     from raymtr.captions.gguf_base import plain_base
     from raymtr.captions.learning.pairs import hold_out, read_pairs
     from raymtr.captions.prompt import prompt_hash
@@ -66,12 +82,12 @@ def finetune_captioner(
     if base is not None:
         base = plain_base(base, f"{workspace.captioner}/bases")
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
-        load_tokenizer(base)  # refuses an invalid model before any cluster starts
+        check_vocabulary(base, load_tokenizer(base))  # before any cluster starts
     check_positions(base, spec)
     asked = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
         "pairs": hashlib.sha256(storage.read_bytes(pairs)).hexdigest()[:16],
-        "base": base_identity(base) if base else "made on the spot",
+        "base": base_identity(base) if base else TOY,
         "prompt": prompt_hash(),
     }
     name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
@@ -152,6 +168,23 @@ def cores_of(spec: FinetuneSpec) -> int:
     return min(spec.threads, cores)
 
 
+def kept_base(captioner: str, base: str | None, identity: str) -> str:
+    """The base as a captioner names it: a hub name, a URI, or a folder inside the captioner.
+
+    A base in a local folder is copied there, so that the captioner can be moved.
+    """
+    if base is None:
+        return "base"
+    if storage.is_remote(base) or not os.path.isdir(base):
+        return base
+    inside = os.path.relpath(base, storage.local_path(captioner))
+    if not inside.startswith(os.pardir):
+        return inside
+    if not storage.exists(f"{captioner}/bases/{identity}/config.json"):
+        storage.copy_folder(base, f"{captioner}/bases/{identity}", last="config.json")
+    return f"bases/{identity}"
+
+
 def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> None:
     """Copies the finished run in `folder` to `captioner/`, unless it is there already."""
     from collections import Counter
@@ -161,7 +194,8 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
 
     answer = made["answer"]
     facts = {
-        "base": made["base_path"] or "base",
+        "base": kept_base(captioner, made["base_path"], made["base"]),
+        "toy": made["base_path"] is None and made["base"] == TOY,
         "base_identity": base_identity(made["base_path"] or f"{folder}/base"),
         "prompt": made["prompt"],
         "pairs": made["pairs"],

@@ -21,6 +21,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -52,6 +53,7 @@ from raymtr.workspace import Workspace
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr caption --workspace w --per-track 3"
 PART = "part-00000.parquet"
+RANKED_AT_ONCE = 64  # tracks of one call of the ranking model
 TRACKS_PER_BLOCK = 256  # planned by one task
 # Settings that do not affect captions: a run that lacked memory can resume with less.
 WIDTH = ("actors", "threads", "batch", "cache_mib", "tensor_parallel", "max_num_seqs", "gpu_memory")
@@ -72,6 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="what runs the captioner; auto: vLLM where it is installed",
     )
+    parser.add_argument(
+        "--rank",
+        metavar="BASE",
+        help="without a captioner: a language model that chooses among the realiser's captions "
+        "(`smollm2`, a folder, a hub name)",
+    )
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
         seed=arguments.seed,
         captioner=captioner,
         engine=arguments.engine,
+        rank=arguments.rank,
     )
 
 
@@ -99,10 +108,12 @@ def write_captions(
     captioner: str | None = None,
     engine: str = "auto",
     model_tracks: int | None = None,
+    rank: str | None = None,
 ) -> dict[str, Any]:
     """Replaces the workspace's captions, or finishes them; counts of captions by writer.
 
     With `model_tracks`, the captioner writes for that many tracks and the realiser for the others.
+    `rank` is a base that ranks the realiser's captions, without a captioner.
     Raises InputError if there is no catalog or captioner, or `per_track` or `seed` is out of range;
     UnusableError if the engine or its GPU is missing or fails; LostError if the engine dies.
     """
@@ -111,11 +122,15 @@ def write_captions(
             f"captions need --per-track of 1 or more and --seed of 0 or more; "
             f"got {per_track} and {seed}"
         )
+    if rank is not None and captioner is not None:
+        raise InputError(
+            f"--rank ranks the realiser's captions, and {captioner} writes by itself; leave one out"
+        )
     if not storage.list_files(workspace.tracks, suffix=".parquet"):
         raise InputError(f"no catalog in {workspace.root}; `raymtr scan` makes one")
     started = time.monotonic()
     if captioner is None:
-        answer = write_realised(workspace, per_track=per_track, seed=seed)
+        answer = write_realised(workspace, per_track=per_track, seed=seed, rank=rank)
     else:
         work = ModelCaptions(workspace, settings, captioner, engine)
         answer = work.write(per_track=per_track, seed=seed, model_tracks=model_tracks)
@@ -123,12 +138,30 @@ def write_captions(
     return answer | {"seconds": round(time.monotonic() - started, 3)}
 
 
-def write_realised(workspace: Workspace, *, per_track: int, seed: int) -> dict[str, Any]:
-    """Writes every tagged track's captions by the realiser, as one file."""
+def write_realised(
+    workspace: Workspace, *, per_track: int, seed: int, rank: str | None = None
+) -> dict[str, Any]:
+    """Writes every tagged track's captions by the realiser, as one file; `rank` is a base."""
+    from raymtr.captions.gguf_base import plain_base
+    from raymtr.captions.writing.ranking import Ranker
+
+    if rank is not None:
+        plain_base(rank)  # refuses what cannot be read before any cluster starts
     start_ray()
     tracks = ray.data.read_parquet(workspace.tracks).select_columns(TRACK)
-    write = functools.partial(caption_tracks, per_track=per_track, seed=seed)
-    written = tracks.map_batches(write, batch_format="pyarrow")
+    how: dict[str, Any] = {"per_track": per_track, "seed": seed}
+    if rank is not None:
+        written = tracks.map_batches(
+            Ranker,
+            fn_constructor_args=(rank,),
+            fn_constructor_kwargs=how,
+            batch_size=RANKED_AT_ONCE,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=1),
+        )
+    else:
+        write = functools.partial(caption_tracks, **how)
+        written = tracks.map_batches(write, batch_format="pyarrow")
     parts = [
         part.cast(SCHEMA) for part in written.iter_batches(batch_format="pyarrow") if len(part)
     ]
@@ -167,6 +200,9 @@ class ModelCaptions:
 
         self._workspace, self._spec = workspace, settings.caption
         self._captioner = open_captioner(captioner)
+        if self._spec.tag_bias and not self._captioner.is_toy:
+            LOG.info("caption.tag_bias is for a base trained on the spot; it is 0 for this one")
+            self._spec = replace(self._spec, tag_bias=0.0)
         self._engine = choose_engine(engine)
         self._made_by = {
             "base": self._captioner.base_identity,

@@ -300,6 +300,12 @@ class FinetuneSpec:
     mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
     faithful: float = 0.9  # share of pairs whose tags are changed to match the caption
     sentences: float = 0.0  # share of template sentences in LoRA's examples, as for the toy base
+    judged: bool = False  # LoRA learns only from pairs that the judge accepts, whoever wrote them
+    upper_layers: int = 0  # the adapter is on this many upper layers; 0: on all
+    accumulate: int = 1  # parts that a batch is read in, one after another, to save memory
+    checkpointing: bool = False  # recompute activations in the backward pass, to save memory
+    patience: int = 0  # validations without a lower loss before LoRA stops; 0: it never does
+    preference_steps: int = 0  # DPO on judged drafts, after LoRA; 0: none
     seed: int = 0
     precision: Precision = "fp32"
     strategy: Literal["ddp", "fsdp"] = "ddp"
@@ -316,6 +322,8 @@ class FinetuneSpec:
         _at_least(1, self, "checkpoint_every", "validate_every")
         _at_least(FEWEST_TOKENS, self, "max_tokens")
         _at_least(0, self, "warmup", "dropout", "faithful", "sentences", "seed")
+        _at_least(0, self, "upper_layers", "patience", "preference_steps")
+        _at_least(1, self, "accumulate")
         _above(0, self, "learning_rate")
         _at_most(MOST_SEED, self, "seed")
         _at_most(MOST_TOKENS, self, "max_tokens")
@@ -329,10 +337,13 @@ class FinetuneSpec:
         _at_most(1, self, "warmup", "faithful", "sentences")
         _at_most(0.9, self, "dropout")
         _weights(self, "mixture")
-        if self.batch < self.workers:
+        if self.batch < self.workers * self.accumulate:
             raise InputError(
-                f"batch is over all workers: at least {self.workers}, got {self.batch}"
+                f"batch is over all workers and parts (accumulate): at least "
+                f"{self.workers * self.accumulate}, got {self.batch}"
             )
+        if self.preference_steps and self.strategy == "fsdp":
+            raise InputError("strategy=fsdp writes no drafts; set preference_steps=0")
         if self.quantization != "none" and self.strategy == "fsdp":
             raise InputError("strategy=fsdp shards whole weights; leave quantization=none")
 
@@ -346,8 +357,8 @@ class CaptionSpec:
     tag_bias: float = 0.0  # added to the scores of a tag's tokens until the word is written
     presence_penalty: float = 0.0  # subtracted from the score of a token already written
     max_new_tokens: int = 128
-    draws: int = 4  # candidates per caption; the best is kept
-    passes: int = 2  # most rounds of drawing for a caption, the first included
+    draws: int = 2  # candidates per caption and round; the best is kept
+    passes: int = 3  # most rounds; those after the first only for what the judge refused
     batch: int = 32  # prompts per batch of `transformers`
     serve: Literal["merged", "adapter"] = "merged"  # adapter: passed to vLLM with each row
     actors: int = 1

@@ -51,6 +51,24 @@ def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_vocabulary(base: str, tokenizer: Any) -> None:
+    """Raise InputError where `tokenizer` has more tokens than the weights of `base`."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(here(base, weights=False))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no model at {base!r} (no config.json); --base is a folder or a hub name"
+        ) from error
+    rows = getattr(config, "vocab_size", None)
+    if rows is not None and len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {base!r} knows {len(tokenizer)} tokens and its weights {rows}: they "
+            "are of two models; put the tokenizer that the weights came with beside them"
+        )
+
+
 def check_positions(base: str | None, spec: FinetuneSpec) -> None:
     """Raise InputError where `max_tokens` exceeds the positions of `base` (None: a toy)."""
     from transformers import AutoConfig
@@ -122,19 +140,29 @@ def add_lora(model: PreTrainedModel, spec: FinetuneSpec) -> PreTrainedModel:
         again = {"use_reentrant": False}  # recomputes dropped activations; DDP needs it
         model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)
     targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
-    layers = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    absent = sorted(set(targets) - layers)
+    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    absent = sorted(set(targets) - linear)
     if absent or not targets:
         raise InputError(
             f"finetune.targets: {absent or 'none'} not in this base; "
-            f"its layers: {', '.join(sorted(layers))}"
+            f"its layers: {', '.join(sorted(linear))}"
         )
+    layers = model.config.num_hidden_layers
+    if spec.upper_layers > layers:
+        raise InputError(
+            f"finetune.upper_layers is at most the {layers} layers of this base, "
+            f"got {spec.upper_layers}"
+        )
+    if spec.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # as DDP needs it
     torch.manual_seed(spec.seed)
+    upper = range(layers - spec.upper_layers, layers) if spec.upper_layers else None
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
         target_modules=targets,
+        layers_to_transform=list(upper) if upper else None,
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)

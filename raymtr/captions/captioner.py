@@ -43,6 +43,7 @@ class Captioner:
     base_identity: str
     adapter: str  # hash of the adapter's weights
     vocabulary: tuple[str, ...]
+    is_toy: bool = False  # whether its base was trained on the spot, beside it
 
     @property
     def identity(self) -> str:
@@ -100,6 +101,7 @@ def open_captioner(uri: str) -> Captioner:
         base_identity=found,
         adapter=_checked_adapter(uri),
         vocabulary=tuple(storage.read_json(words)) if storage.exists(words) else (),
+        is_toy=facts.get("toy", facts["base"] == "base"),
     )
 
 

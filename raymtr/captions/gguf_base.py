@@ -25,6 +25,11 @@ def is_packed(base: str) -> bool:
     return base == SMOLLM2 or base.casefold().endswith(".gguf")
 
 
+def is_installed() -> bool:
+    """Whether the packaged base can be read here."""
+    return find_spec(PACKAGE) is not None and find_spec("gguf") is not None
+
+
 def plain_base(base: str, home: str | None = None) -> str:
     """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
 

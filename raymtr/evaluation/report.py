@@ -59,6 +59,7 @@ class Captioned(TypedDict):
 
     tags: Sequence[str]
     captions: Sequence[str]
+    likeliest: str | None  # the one that a language model ranks first, where one was asked
 
 
 class Facts(TypedDict, total=False):

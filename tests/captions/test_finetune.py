@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from raymtr.captions.base_model import add_lora, base_identity, load_base, load_tokenizer
+from raymtr.captions.base_model import (
+    add_lora,
+    base_identity,
+    check_vocabulary,
+    load_base,
+    load_tokenizer,
+)
+from raymtr.captions.learning.loop import Phase
 from raymtr.captions.learning.pairs import Draw, read_pairs, that_fit
 from raymtr.captions.learning.pretrain import build_toy, pretrain_draw, train_tokenizer
 from raymtr.captions.learning.step import AnswerLoss, FinetuneStep, batches_from, pad
@@ -90,6 +97,51 @@ def test_lora_trains_its_pairs_and_leaves_the_base_alone(made, small_spec):
     assert adapted == {"q_proj", "v_proj"}
 
 
+def test_a_batch_read_in_parts_is_the_same_step(made, small_spec):
+    pairs, tokenizer = made
+    rows = [encode(tokenizer, p.tags, p.caption, max_tokens=64) for p in pairs[:8]]
+    batch, after = pad(rows, tokenizer.pad_token_id), []
+    for accumulate in (1, 3):
+        step = trainer(tokenizer, replace(small_spec, accumulate=accumulate, dropout=0), lora=True)
+        figures = [step(batch, number)["loss"] for number in range(2)]
+        after.append((figures, step.weights()))
+    assert after[0][0] == pytest.approx(after[1][0], rel=1e-5)
+    for name, weight in after[0][1].items():
+        assert torch.allclose(weight, after[1][1][name], atol=1e-5), name
+
+
+def test_the_adapter_is_on_upper_layers_and_recomputing_changes_nothing(made, small_spec):
+    pairs, tokenizer = made
+    rows = [encode(tokenizer, p.tags, p.caption, max_tokens=64) for p in pairs[:4]]
+    batch = pad(rows, tokenizer.pad_token_id)
+    spec = replace(small_spec, upper_layers=1, dropout=0)
+    plain, saving = (
+        trainer(tokenizer, replace(spec, checkpointing=on), lora=True) for on in (False, True)
+    )
+    assert plain.learned and all(".layers.1." in name for name in plain.learned)
+    assert plain(batch, 0)["loss"] == pytest.approx(saving(batch, 0)["loss"], rel=1e-5)
+    for name, weight in plain.weights().items():
+        assert torch.allclose(weight, saving.weights()[name], atol=1e-6), name
+    with pytest.raises(InputError, match="upper_layers is at most the 2 layers of this base"):
+        trainer(tokenizer, replace(spec, upper_layers=3), lora=True)
+
+
+def test_training_stops_with_the_validation_loss_and_keeps_the_best_weights(made, small_spec):
+    _, tokenizer = made
+    step = trainer(tokenizer, replace(small_spec, patience=2), lora=True)
+    phase = Phase("lora", "nowhere", step, tokenizer, [])
+    stops, best = [], {}
+    for loss in (3.0, 2.0, 2.5, 2.6):
+        stops.append(phase._is_last(loss))
+        best = step.weights() if loss == 2.0 else best
+        step.restore_weights({name: value + 1 for name, value in step.weights().items()})
+    assert stops == [False, False, False, True]
+    phase.keep_best()
+    assert all(torch.equal(value, best[name]) for name, value in step.weights().items())
+    never = Phase("pretrain", "nowhere", step, tokenizer, [])
+    assert not any(never._is_last(loss) for loss in (1.0, 2.0, 3.0, 4.0))
+
+
 def test_pairs_without_room_for_their_caption_are_left_out_and_counted(made):
     pairs, tokenizer = made
     many = tuple(f"very long tag number {n}" for n in range(20))
@@ -133,6 +185,20 @@ def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):
         add_lora(model, replace(small_spec, targets="w_proj"))
     with pytest.raises(InputError, match="--base"):
         load_tokenizer(str(tmp_path / "nothing"))
+    base = str(tmp_path / "base")
+    model.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    check_vocabulary(base, load_tokenizer(base))
+    other = load_tokenizer(base)
+    other.add_tokens(["<one>", "<more>"])
+    with pytest.raises(InputError, match=r"knows \d+ tokens and its weights \d+: .*two models"):
+        check_vocabulary(base, other)
+    other.eos_token = None
+    other.save_pretrained(str(tmp_path / "endless"))
+    with pytest.raises(InputError, match="has no end-of-sequence token"):
+        load_tokenizer(str(tmp_path / "endless"))
+    with pytest.raises(InputError, match="no model at"):
+        check_vocabulary(str(tmp_path / "endless"), other)
     if not torch.cuda.is_available():
         with pytest.raises(UnusableError, match="bitsandbytes"):
             load_base("any", replace(small_spec, quantization="4bit"))

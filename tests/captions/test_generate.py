@@ -71,6 +71,14 @@ def test_each_row_is_drawn_by_its_own_seed_whatever_its_neighbours(merged):
     assert together[0] != together[1], "two draws of one caption"
 
 
+def test_draws_of_one_prompt_share_its_prefill_and_write_the_same(merged):
+    writer = Writer(merged, replace(SPEC, batch=12))
+    drafts = plan_drafts(TRACKS, per_track=1, seed=0, draws=range(2))
+    assert len(set(drafts["prompt"].to_pylist())) < len(drafts)
+    alone = Writer(merged, replace(SPEC, batch=1))
+    assert writer(drafts)["text"].to_pylist() == alone(drafts)["text"].to_pylist()
+
+
 def test_sampling_follows_the_softmax():
     scores = torch.tensor([[0.0, 1.0, 2.0, -9.0]])
     spec = CaptionSpec(temperature=0.5, top_k=2)
@@ -135,9 +143,9 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         ("captioner.json", None, "no captioner.json, as where `raymtr finetune` was stopped"),
         ("adapter_config.json", None, "no adapter_config.json"),
         ("adapter_model.safetensors", None, "no adapter_model.safetensors"),
-        ("adapter_model.safetensors", b"", "torn or holds no weights"),
-        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "torn or holds no weights"),
-        ("adapter_model.safetensors", 0.9, "torn or holds no weights"),
+        ("adapter_model.safetensors", b"", "incomplete or has no weights"),
+        ("adapter_model.safetensors", b"\2\0\0\0\0\0\0\0{}", "incomplete or has no weights"),
+        ("adapter_model.safetensors", 0.9, "incomplete or has no weights"),
     ],
 )
 def test_what_is_less_than_a_captioner_says_so(captioner, tmp_path, name, data, says):

@@ -1,7 +1,6 @@
 """The judge that agrees with readers: it takes what people write and refuses salad."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,13 +17,10 @@ from raymtr.captions.judging.reading import (
 )
 from raymtr.errors import InputError, UnusableError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data here")
-def test_what_people_write_is_taken():
+def test_what_people_write_is_taken(large_data):
     """At least 90 % of their captions, and less than one non-word in 100."""
-    with open(SHARED / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:
+    with open(large_data / "data" / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     people = [row for row in rows if row["source"] == "musiccaps_human"][::9]
     readings = [read(row["caption"], row["tags"]) for row in people]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.finetune_captioner import describe, finetune_captioner, within_reach
+from jobs.finetune_captioner import describe, finetune_captioner, kept_base, within_reach
 from raymtr import storage
 from raymtr.captions.captioner import open_captioner
 from raymtr.captions.learning.pairs import hold_out, read_pairs
@@ -92,6 +92,30 @@ def test_workers_that_may_come_later_are_no_other_run(workspace: Workspace, pair
     answer = finetune_captioner(workspace, spec, pairs=pairs)
     assert answer["resumed_from_step"] == 4, "it answers at once, from what one worker did"
     assert storage.list_folders(f"{workspace.captioner}/runs") == before
+
+
+def test_judged_pairs_in_parts_and_a_preference_stage_give_a_captioner(
+    ray_cluster: None, tmp_path: Path, pairs: str
+) -> None:
+    here = Workspace.open(str(tmp_path / "w"), create=True)
+    spec = replace(
+        tiny().finetune, judged=True, accumulate=2, patience=1, preference_steps=1, upper_layers=1
+    )
+    answer = finetune_captioner(here, spec, pairs=pairs)
+    assert answer["metrics"]["preference_pairs"] >= 0
+    assert open_captioner(here.captioner).is_toy
+
+
+def test_a_captioner_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    captioner, base = tmp_path / "captioner", tmp_path / "base"
+    storage.write_bytes(f"{base}/config.json", b"{}")
+    storage.write_bytes(f"{captioner}/bases/small/config.json", b"{}")
+    assert kept_base(str(captioner), None, "x") == "base"
+    assert kept_base(str(captioner), "owner/model", "x") == "owner/model"
+    assert kept_base(str(captioner), "s3://music/base", "x") == "s3://music/base"
+    assert kept_base(str(captioner), f"{captioner}/bases/small", "x") == "bases/small"
+    assert kept_base(str(captioner), str(base), "0123") == "bases/0123"
+    assert storage.read_bytes(f"{captioner}/bases/0123/config.json") == b"{}"
 
 
 def test_wrong_use_is_refused_before_anything_starts(tmp_path: Path, pairs: str) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from raymtr.captions.base_model import load_base, load_tokenizer
+from raymtr.captions.base_model import check_vocabulary, load_base, load_tokenizer
 from raymtr.captions.gguf_base import plain_base
 from raymtr.specs import FinetuneSpec
 
@@ -38,6 +38,7 @@ class Likelihood:
         package is missing (see `captions.base_model`, `captions.gguf_base`)."""
         base = plain_base(base)
         self._tokenizer = load_tokenizer(base)
+        check_vocabulary(base, self._tokenizer)
         self._model = load_base(base, FinetuneSpec()).eval()
 
     def free(self, captions: Sequence[str]) -> Floats:

@@ -31,6 +31,7 @@ from raymtr.captions.learning.pairs import (
     read_pairs,
     that_fit,
 )
+from raymtr.captions.learning.preference import accepted, prefer
 from raymtr.captions.learning.pretrain import (
     SentenceDraw,
     build_toy,
@@ -97,12 +98,16 @@ def tune(
     sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
     trainer = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
-    people = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
+    learnt = accepted(sets.train) if spec.judged else by_people(sets.train)
+    people = Draw(learnt, weights=spec.mixture, faithful=spec.faithful)
     draw = SentenceDraw(sets.train, people, share=spec.sentences)
     phase = Phase("lora", folder, trainer, tokenizer, by_people(sets.valid))
     resumed = phase.run(draw)
+    phase.keep_best()
+    if spec.preference_steps:
+        phase.rows[-1] |= prefer(trainer, tokenizer, learnt)
     _save(trainer, f"{folder}/adapter", tokenizer=None)
-    samples = [row for row in phase.samples if row["step"] == spec.steps]
+    samples = [row for row in phase.samples if row["step"] == phase.rows[-1]["step"]]
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
 
 
@@ -130,11 +135,16 @@ class Phase:
         self._valid = list(valid)
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self._patience = trainer.spec.patience if name == "lora" else 0
+        self._best: dict[str, Any] = {}  # the lowest validation loss and its weights
+        self._stopped = False
 
     def run(self, draw: Draws) -> int:
         """Take the remaining steps; return the step it resumed from."""
         trainer, spec = self._step, self._step.spec
         first = self._resume()
+        if self._stopped:
+            return first
         progress = Progress(self.name, trainer.steps, unit="steps", done=first)
         batches = batches_from(draw, self._tokenizer, spec, first=first, steps=trainer.steps)
         for step, batch in enumerate(batches, start=first):
@@ -144,6 +154,7 @@ class Phase:
             if last or done % spec.validate_every == 0:
                 figures["valid_loss"] = trainer.measure(self._validation())
                 self._sample(done)
+                last = self._is_last(figures["valid_loss"]) or last
             if "valid_loss" in figures or done % LOGGED == 0:
                 self.rows.append({"phase": self.name, "step": done, **figures})
                 ray.train.report(figures)
@@ -151,7 +162,25 @@ class Phase:
                 self._checkpoint(done)
             if not _rank():
                 progress.advance(1, note=f"loss {figures['loss']:.3f}")
+            if last:
+                break
         return first
+
+    def _is_last(self, loss: float) -> bool:
+        """Whether training stops here, because validation has not improved for long enough."""
+        if not self._patience:
+            return False
+        if loss < self._best.get("loss", float("inf")):
+            self._best = {"loss": loss, "weights": self._step.weights(), "waited": 0}
+        else:
+            self._best["waited"] += 1
+        self._stopped = self._best["waited"] >= self._patience
+        return self._stopped
+
+    def keep_best(self) -> None:
+        """Restore the weights of the lowest validation loss, where `patience` watches it."""
+        if self._best:
+            self._step.restore_weights(self._best["weights"])
 
     def _validation(self) -> list[Any]:
         spec, tokenizer = self._step.spec, self._tokenizer
@@ -185,8 +214,8 @@ class Phase:
         if _rank():
             return
         sink = io.BytesIO()
-        said = {"rows": self.rows, "samples": self.samples}
-        torch.save({"steps": done, "said": json.dumps(said), **state}, sink)
+        said = {"rows": self.rows, "samples": self.samples, "stopped": self._stopped}
+        torch.save({"steps": done, "said": json.dumps(said), "best": self._best, **state}, sink)
         storage.write_bytes(f"{self._folder}/{self.name}.pt", sink.getvalue())
         self._tell()
 
@@ -209,6 +238,7 @@ class Phase:
         self._step.restore(state)
         said = json.loads(state["said"])
         self.rows, self.samples = said["rows"], said["samples"]
+        self._best, self._stopped = state.get("best", {}), said.get("stopped", False)
         return int(state["steps"])
 
 

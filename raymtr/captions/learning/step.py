@@ -109,12 +109,15 @@ class FinetuneStep:
         self.model.train()
         torch.manual_seed(_number(self.spec.seed, step, _rank()))
         batch = self._here(batch)
-        summed = self._sum(batch)
-        totals = _total(torch.stack([summed.detach(), (batch.labels[:, 1:] != IGNORED).sum()]))
-        mean = float(totals[0] / totals[1])
+        tokens = _total((batch.labels[:, 1:] != IGNORED).sum())
+        summed = torch.zeros((), device=self.device)
+        for part in parts_of(batch, self.spec.accumulate):
+            own = self._sum(part)
+            # Averaging over workers makes it the mean per token.
+            (own * (_world() / tokens)).backward()  # type: ignore[no-untyped-call]
+            summed += own.detach()
+        mean = float(_total(summed) / tokens)
         require_finite(mean, "the loss", self._cure(step))
-        own = summed * (_world() / totals[1])  # averaging over workers makes it the mean per token
-        own.backward()  # type: ignore[no-untyped-call]
         rate = learning_rate(step, self.steps, self.rate, self.spec.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -161,18 +164,26 @@ class FinetuneStep:
 
     def state(self) -> dict[str, Any]:
         """Everything that training changes, gathered on every worker; collective under FSDP."""
-        weights = {n: _whole(p.detach()) for n, p in self.learned.items()}
+        weights = self.weights()
         moments = self.optimizer.state_dict()
         moments["state"] = {
             i: {k: _whole(v) for k, v in slots.items()} for i, slots in moments["state"].items()
         }
         return {"weights": weights, "optimizer": moments}
 
+    def weights(self) -> dict[str, Any]:
+        """A copy of the trained weights, gathered on every worker; collective under FSDP."""
+        return {n: _whole(p.detach()).clone() for n, p in self.learned.items()}
+
+    @torch.no_grad()
+    def restore_weights(self, weights: dict[str, Any]) -> None:
+        """Restore what `weights` returned."""
+        for name, parameter in self.learned.items():
+            parameter.copy_(_like(weights[name], parameter))
+
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a `state` of the same model."""
-        with torch.no_grad():
-            for name, parameter in self.learned.items():
-                parameter.copy_(_like(state["weights"][name], parameter))
+        self.restore_weights(state["weights"])
         moments = state["optimizer"]
         by_index = list(self.learned.values())
         moments["state"] = {
@@ -202,6 +213,16 @@ def batches_from(
             groups = [rows[i : i + spec.batch] for i in range(0, len(rows), spec.batch)]
             bucket = [groups[i] for i in rng.permutation(BUCKET)]
         yield pad(bucket[place][_rank() :: _world()], tokenizer.pad_token_id)
+
+
+def parts_of(batch: TokenBatch, count: int) -> list[TokenBatch]:
+    """The rows of `batch` in `count` parts, without the padding that all rows of a part have."""
+    parts = []
+    for rows in torch.arange(len(batch.input_ids)).tensor_split(count):
+        longest = int(batch.attention_mask[rows].sum(1).max())
+        whole = (batch.input_ids, batch.attention_mask, batch.labels)
+        parts.append(TokenBatch(*(values[rows, :longest] for values in whole)))
+    return parts
 
 
 def pad(rows: Sequence[tuple[list[int], list[int]]], padding: int) -> TokenBatch:

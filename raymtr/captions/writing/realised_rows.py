@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,23 +15,36 @@ from raymtr.captions.writing.templates import SCHEMA, TRACK, clean_tags
 
 TRIES = 4  # seeds per caption, to find one that differs from the track's others
 
+Candidate = tuple[int, Realised]  # a seed and its caption
+Order = Callable[[Sequence[str], Sequence[Candidate]], list[Candidate]]
 
-def caption_tracks(tracks: pa.Table, *, per_track: int, seed: int) -> pa.Table:
+
+def caption_tracks(
+    tracks: pa.Table,
+    *,
+    per_track: int,
+    seed: int,
+    candidates: int | None = None,
+    order: Order | None = None,
+) -> pa.Table:
     """Up to `per_track` different captions for each of `tracks` (columns TRACK).
 
     Returns rows of `track_id, caption, provenance`. A track without tags has none, and a tag that
-    contains its artist, title or album is not used. A track's captions depend on its own row and
+    contains its artist, title or album is not used. With `order`, a ranking of captions of the same
+    tags, the first of so many `candidates` are kept. A track's captions depend on its own row and
     the seed alone, never on the rows around it.
     """
     rows: list[dict[str, str]] = []
     for track in tracks.select(TRACK).to_pylist():
         tags = without_names(clean_tags(track["tags"] or ()), names_of(track))
-        for own, caption in _different(tags, per_track, _number(f"{seed}\0{track['track_id']}")):
+        found = _different(tags, candidates or per_track, _number(f"{seed}\0{track['track_id']}"))
+        for own, caption in (order(tags, found) if order and found else found)[:per_track]:
+            told = provenance(tags, caption, own) | ({"ranked": len(found)} if order else {})
             rows.append(
                 {
                     "track_id": track["track_id"],
                     "caption": caption.text,
-                    "provenance": json.dumps(provenance(tags, caption, own), ensure_ascii=False),
+                    "provenance": json.dumps(told, ensure_ascii=False),
                 }
             )
     return pa.Table.from_pylist(rows, SCHEMA)
@@ -47,9 +60,9 @@ def provenance(tags: Sequence[str], caption: Realised, seed: int) -> dict[str, A
     }
 
 
-def _different(tags: Sequence[str], count: int, first: int) -> list[tuple[int, Realised]]:
+def _different(tags: Sequence[str], count: int, first: int) -> list[Candidate]:
     """Seeds and distinct captions; fewer than `count` where the tries give no more."""
-    found: dict[str, tuple[int, Realised]] = {}
+    found: dict[str, Candidate] = {}
     for seed in range(first, first + count * TRIES):
         caption = realise(tags, seed)
         if caption is None or len(found) == count:

@@ -48,6 +48,9 @@ ADJECTIVE = re.compile(
 ABSTRACT = re.compile(r"\w{3,}(?:ness|ity|ment|ship|hood)$")
 
 
+COUNTED = ("sound", "voice", "recording", "piece", "air", "as", "absence", "other")
+
+
 @dataclass(frozen=True)
 class Form:
     """A tag in a sentence: its role, its words, and its number."""
@@ -69,7 +72,7 @@ def form_of(tag: str) -> Form:
     if role == "other" and low in lexicon().places:
         role = "era"
     bare = _spoken(role, words)
-    plural = role in ("sound", "voice", "recording", "piece", "air", "as") and is_plural(low)
+    plural = role in COUNTED and is_plural(low)
     with_article = bare
     if (
         role == "use"
@@ -79,6 +82,8 @@ def form_of(tag: str) -> Form:
     ):
         with_article = f"{article(bare)} {bare}"
     if role in ("sound", "voice", "recording", "piece", "air", "tempo", "key", "language"):
+        with_article = np_of(role, bare, low)
+    if role == "other" and 1 < len(low.split()) < 4 and "NOUN" in parts_of_speech(head_of(low)):
         with_article = np_of(role, bare, low)
     return Form(role, bare, with_article, plural)
 
@@ -172,7 +177,9 @@ def _by_head(low: str) -> Role | None:
         return role  # type: ignore[return-value]
     if low.startswith("non-"):
         return "mood"
-    if one == "hit" and lexicon().sets["struck"] & set(map(singular, words)):
+    if one == "hit" and any(
+        known.heads.get(word, known.heads.get(singular(word))) == "sound" for word in words[:-1]
+    ):
         return "sound"
     if role == "mass":
         return "genre"
@@ -223,7 +230,7 @@ def _by_speech(low: str) -> Role | None:
     if last.endswith("ing") and len(words) == 1:
         return "mood" if speech else "other"
     if last.endswith("ing") and len(words) > 1:
-        return "sound"
+        return "mood" if words[0] in lexicon().sets["felt"] else "sound"
     if "NOUN" in speech:
         if ABSTRACT.fullmatch(last):
             return "feeling"
@@ -264,7 +271,7 @@ def is_plural(low: str) -> bool:
         "many",
     ):
         return True
-    return head != singular(head) and not head.endswith("'s")
+    return head != singular(head)
 
 
 def _is_doing(word: str) -> bool:
@@ -293,13 +300,15 @@ def np_of(role: Role, bare: str, low: str) -> str:
             return bare
         return f"{article(bare)} {bare}"
     if role == "key":
-        if KEY.fullmatch(low):
+        if KEY.fullmatch(low) or METRE.fullmatch(low):
             return bare
         return bare if is_plural(low) else f"{article(bare)} {bare}"
     if is_plural(low) or (is_plural(words[0]) and head == words[-1] and not _listed(head)):
         return bare
     if words[-1].endswith("ly") or low == "white noise":
         return bare
+    if words[-1] in ("in", "out") and is_plural(words[0]) and _listed(words[0]):
+        return bare  # drums fade in
     if role in ("sound", "voice") and len(words) > 1 and head.endswith("ing") and head in words[1:]:
         agent = singular(words[words.index(head) - 1]) in known.agents
         return f"{article(bare)} {bare}" if agent else bare

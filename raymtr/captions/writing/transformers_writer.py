@@ -9,8 +9,8 @@ Only padding still depends on the batch: scores change in their last bits.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,7 @@ def write_texts(
         ).to(model.device)
         batch.pop("token_type_ids", None)
         asked = batch["input_ids"].shape[1]
+        batch = {**batch, **shared_prefill(model, batch, prompts[chosen])}
         words = [tag_words(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
         sampling = SeededSampling(seeds[chosen], spec, asked=asked, words=words)
         written = model.generate(
@@ -76,6 +77,35 @@ def write_texts(
         )
         texts += tokenizer.batch_decode(written[:, asked:], skip_special_tokens=True)
     return texts
+
+
+def shared_prefill(
+    model: PreTrainedModel, batch: Mapping[str, torch.Tensor], prompts: Sequence[str]
+) -> dict[str, Any]:
+    """The key-value cache of `batch` without its last token, computed once per different prompt.
+
+    Empty where all prompts differ: `generate` then fills the cache itself.
+    """
+    first = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
+    if len(first) == len(prompts):
+        return {}
+    from transformers import DynamicCache
+
+    rows = sorted(first.values())
+    place = {row: at for at, row in enumerate(rows)}
+    ids, mask = batch["input_ids"][rows, :-1], batch["attention_mask"][rows, :-1]
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    cache = DynamicCache(config=model.config)
+    model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(torch.tensor([place[first[prompt]] for prompt in prompts]))
+    return {"past_key_values": cache}
 
 
 class SeededSampling:
