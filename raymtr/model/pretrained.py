@@ -25,6 +25,7 @@ from torch import Tensor
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, read_clap_release
+from raymtr.model.gate import require_apart
 from raymtr.model.hub import cached_folder, download, require_hub
 from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
@@ -80,7 +81,7 @@ def load_model(
     loaded. The model is then faster to load and smaller, cannot encode text, and cannot be saved.
 
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
-    damaged, no hub answers, or the device does not exist.
+    damaged, its text vectors are all alike, no hub answers, or the device does not exist.
     """
     name = os.fspath(path)
     if precision not in get_args(Precision):
@@ -102,7 +103,7 @@ def load_model(
         towers, provenance, golden = _read(folder, name, audio_only=audio_only)
     if provenance.get("licence"):
         LOG.warning("model %s: licence %s", provenance.get("source"), provenance["licence"])
-    return Model(
+    model = Model(
         towers,
         precision=precision,
         normalize=normalize,
@@ -111,6 +112,9 @@ def load_model(
         golden=golden,
         trained_on=trained_on,
     )
+    if not audio_only:
+        require_apart(model, name)
+    return model
 
 
 def _read(
