@@ -27,14 +27,13 @@ from raymtr.audio_cache import AudioCache
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.heads import words as heard_words
 from raymtr.specs import Settings, TrainSpec
-from raymtr.track import DEAD_LETTER, artist_key
+from raymtr.track import DEAD_LETTER, PLAYLISTS, PUBLISHED, artist_key
 from raymtr.training.mixture import Mixture
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 
 AUDIO_COLUMNS = ["track_id", "uri", "file_version"]
-PLAYLISTS = "playlists"  # an optional column: titles of playlists that have the track
 COLUMNS = [*AUDIO_COLUMNS, "title", "artist", "album", "tags", "similar_artists", "dataset"]
 FEWEST_TRACKS = 2  # a single track has no negatives
 MOST_VALID_TRACKS = 200  # validation during training is a quick check, not the evaluation
@@ -56,7 +55,7 @@ def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
     Raises InputError where there is no catalog or none of a dataset that `spec.mixture` names,
     UnusableError where too few tracks have split `train`, audio and words.
     """
-    catalog = storage.read_tables(workspace.tracks, [*COLUMNS, PLAYLISTS, "split"])
+    catalog = storage.read_tables(workspace.tracks, [*COLUMNS, PLAYLISTS, PUBLISHED, "split"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     tracks = _with_captions(catalog.sort_by("track_id"), workspace)
@@ -122,15 +121,20 @@ def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
 
 
 def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
-    """`tracks` with their captions as one more column, in a deterministic order."""
+    """`tracks` with all captions as one column, in a deterministic order: the dataset's first."""
     kind = pa.list_(pa.string())
     captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
-    if captions is None:
-        return tracks.append_column("captions", pa.nulls(len(tracks), kind))
-    captions = captions.sort_by([("track_id", "ascending"), ("caption", "ascending")])
-    grouped = captions.group_by("track_id", use_threads=False).aggregate([("caption", "list")])
-    places = pc.index_in(tracks["track_id"], value_set=grouped["track_id"].combine_chunks())
-    return tracks.append_column("captions", grouped["caption_list"].take(places).cast(kind))
+    written = pa.nulls(len(tracks), kind)
+    if captions is not None:
+        captions = captions.sort_by([("track_id", "ascending"), ("caption", "ascending")])
+        grouped = captions.group_by("track_id", use_threads=False).aggregate([("caption", "list")])
+        places = pc.index_in(tracks["track_id"], value_set=grouped["track_id"].combine_chunks())
+        written = grouped["caption_list"].take(places).cast(kind)
+    if PUBLISHED not in tracks.column_names:
+        return tracks.append_column("captions", written)
+    pairs = zip(tracks[PUBLISHED].to_pylist(), written.to_pylist(), strict=True)
+    both = pa.array([[*(own or ()), *(made or ())] or None for own, made in pairs], kind)
+    return tracks.drop_columns(PUBLISHED).append_column("captions", both)
 
 
 def _has_words(tracks: pa.Table, weights: Mapping[str, float]) -> pa.ChunkedArray:
