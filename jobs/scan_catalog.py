@@ -52,7 +52,7 @@ RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
 
 
 @dataclass
-class Found:
+class SourceContent:
     """The content of a source."""
 
     kind: str  # folder, file or manifest
@@ -132,7 +132,7 @@ def scan_catalog(
     return answer
 
 
-def read_datasets(source: str, names: str) -> Found:
+def read_datasets(source: str, names: str) -> SourceContent:
     """The tracks of published datasets: of one in `source`, or of each in its folder below it."""
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     tables = []
@@ -146,19 +146,21 @@ def read_datasets(source: str, names: str) -> Found:
         tables.append(tracks)
     if not tables:
         raise InputError(f"--dataset names one or more of {', '.join(NAMES)}; got {names!r}")
-    return Found("manifest", check_tracks(pa.concat_tables(tables, promote_options="permissive")))
+    return SourceContent(
+        "manifest", check_tracks(pa.concat_tables(tables, promote_options="permissive"))
+    )
 
 
-def read_source(source: str, spec: ScanSpec) -> Found:
+def read_source(source: str, spec: ScanSpec) -> SourceContent:
     """The tracks of a folder, a file or a manifest."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
+        raise InputError(f"there is nothing at {source}; expected a folder of audio, or a manifest")
     filesystem, path = storage.open_filesystem(source)
     if filesystem.get_file_info(path).is_file:
         if is_audio(source):
             return read_files(one_file(source), kind="file")
         if source.lower().endswith(SUFFIXES):
-            return Found("manifest", read_manifest(source))
+            return SourceContent("manifest", read_manifest(source))
         raise InputError(
             f"{source} is neither audio ({_listed(AUDIO_SUFFIXES)}) nor a manifest "
             f"({_listed(SUFFIXES)})"
@@ -167,7 +169,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     if len(listing.files):
         return read_files(listing, kind="folder")
     if partitions(source.rstrip("/")):
-        return Found("manifest", read_manifest(source))
+        return SourceContent("manifest", read_manifest(source))
     seen = _counts(dict(listing.skipped)) or "nothing at all"
     closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""
     raise UnusableError(
@@ -175,7 +177,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     )
 
 
-def read_files(listing: Listing, *, kind: str) -> Found:
+def read_files(listing: Listing, *, kind: str) -> SourceContent:
     """The listed files' tags, and dead letters for unreadable files."""
     files = listing.files
     progress = Progress("scan", len(files), unit="files")
@@ -187,7 +189,7 @@ def read_files(listing: Listing, *, kind: str) -> Found:
     failed = read.filter(read["code"].is_valid()).select(DEAD_LETTER.names)
     folders = pa.Table.from_pylist(listing.unreadable, schema=DEAD_LETTER)
     good = read.filter(read["code"].is_null())
-    return Found(
+    return SourceContent(
         kind,
         check_tracks(good.select(SCHEMA.names)),
         errors=pa.concat_tables([failed.cast(DEAD_LETTER), folders]),
