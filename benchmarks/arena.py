@@ -72,7 +72,7 @@ class Size:
     rates: tuple[float, ...] = RATES
 
 
-TOY = Size(pieces=24, clips=16, steps=3, seeds=(0, 1), rates=(3e-4, 1e-3))
+TOY = Size(pieces=12, clips=12, steps=2, seeds=(0, 1), rates=(1e-3,))
 
 
 def published() -> Settings:

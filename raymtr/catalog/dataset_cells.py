@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from raymtr import storage
+from raymtr.catalog.tabular import read_rows
 from raymtr.errors import InputError
 
 SPLIT_WORDS = (("test", "test"), ("eval", "test"), ("valid", "valid"))
@@ -61,3 +62,8 @@ def tabbed_rows(file: str) -> list[dict[str, Any]]:
     """MagnaTagATune's tables: tabs between quoted cells, though they are called .csv."""
     lines = storage.read_bytes(file).decode("utf-8").splitlines()
     return list(csv.DictReader(lines, delimiter="\t"))
+
+
+def plain_rows(file: str) -> list[dict[str, Any]]:
+    """The rows of a Parquet, CSV, TSV or JSON lines file."""
+    return read_rows(file).table.to_pylist()

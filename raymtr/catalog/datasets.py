@@ -22,8 +22,15 @@ import pyarrow as pa
 
 from raymtr import storage
 from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
-from raymtr.catalog.dataset_cells import listed, split_of, tabbed_rows, tagged_rows, text
-from raymtr.catalog.tabular import SUFFIXES, read_rows
+from raymtr.catalog.dataset_cells import (
+    listed,
+    plain_rows,
+    split_of,
+    tabbed_rows,
+    tagged_rows,
+    text,
+)
+from raymtr.catalog.tabular import SUFFIXES
 from raymtr.errors import InputError
 from raymtr.track import PUBLISHED, check_tracks
 
@@ -51,7 +58,8 @@ class Dataset:
     track: Callable[[Row], tuple[str, str, Track]]
     evaluation: bool = False
     beside: str = ""  # a second, optional table with the same key
-    read: Callable[[str], list[Track]] | None = None  # for files that are no plain tables
+    # File of either table -> its rows.
+    rows_of: Callable[[str], list[Track]] = plain_rows
 
 
 def _metadata(row: Row) -> Track:
@@ -182,7 +190,7 @@ DATASETS = {
         track=_mtg_jamendo,
         evaluation=True,
         beside="raw.meta",
-        read=tagged_rows,
+        rows_of=tagged_rows,
     ),
     "magnatagatune": Dataset(
         table="annotations_final",
@@ -191,7 +199,7 @@ DATASETS = {
         track=_magnatagatune,
         evaluation=True,
         beside="clip_info_final",
-        read=tabbed_rows,
+        rows_of=tabbed_rows,
     ),
 }
 DIM_SIM = "dim_sim"  # raymtr.catalog.dim_sim: triplets of spans, not tracks
@@ -201,8 +209,7 @@ NAMES = (*DATASETS, DIM_SIM)
 def dataset_tracks(name: str, folder: str) -> tuple[pa.Table, str, int]:
     """The tracks of dataset `name` in `folder`, its licence, and how many rows have no audio file.
 
-    Raises InputError, naming what is expected, where the table or the audio is absent, or the table
-    is of another version.
+    Raises InputError where the table or the audio is absent, or the table is another version.
     """
     if name == DIM_SIM:
         from raymtr.catalog.dim_sim import LICENCE, dim_sim_tracks
@@ -268,7 +275,7 @@ def _rows(dataset: Dataset, name: str, folder: str) -> Iterator[tuple[str | None
     key = dataset.columns[0]
     if dataset.beside:
         for file in _files(folder, dataset.beside):
-            beside |= {str(row[key]): row for row in _read(dataset, file)}
+            beside |= {str(row[key]): row for row in dataset.rows_of(file)}
     files = _files(folder, dataset.table)
     if not files:
         raise InputError(
@@ -276,7 +283,7 @@ def _rows(dataset: Dataset, name: str, folder: str) -> Iterator[tuple[str | None
             f"{', '.join(SUFFIXES)})"
         )
     for file in files:
-        rows = _read(dataset, file)
+        rows = dataset.rows_of(file)
         columns = rows[0] if rows else {}
         missing = [column for column in dataset.columns if column not in columns]
         if rows and missing:
@@ -286,10 +293,6 @@ def _rows(dataset: Dataset, name: str, folder: str) -> Iterator[tuple[str | None
             )
         for row in rows:
             yield split_of(file), {**beside.get(str(row[key]), {}), **row}
-
-
-def _read(dataset: Dataset, file: str) -> list[Track]:
-    return dataset.read(file) if dataset.read else read_rows(file).table.to_pylist()
 
 
 def _files(folder: str, table: str) -> list[str]:

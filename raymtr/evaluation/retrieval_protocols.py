@@ -14,6 +14,7 @@ ties count against the system (raymtr.metrics).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -141,17 +142,19 @@ def merged_synonyms(counts: Mapping[str, int], vectors: Mapping[str, Vectors]) -
     return merged
 
 
-def frequent(tags: Sequence[set[str]], fewest: int) -> tuple[list[set[str]], list[str]]:
-    """The tags that at least `fewest` of the tracks have, of each track, and their names.
+def discriminating(own: Sequence[set[str]], fewest: int) -> tuple[list[str], list[int]]:
+    """Tags on at least `fewest` tracks and not on all, and the tracks that have one of them.
 
-    Tracks left without a tag leave the pool. The order of leaving does not matter here: a tag's
-    count does not change when tracks without it go, so one round is TTMR++'s iteration.
+    Tracks without such a tag leave the pool, and then tags are counted again (TTMR++'s iteration).
     """
-    counts: dict[str, int] = {}
-    for tag in (tag for own in tags for tag in own):
-        counts[tag] = counts.get(tag, 0) + 1
-    kept = sorted(tag for tag, count in counts.items() if count >= fewest)
-    return [own & set(kept) for own in tags], kept
+    places = [place for place, tags in enumerate(own) if tags]
+    while True:
+        counts = Counter(tag for place in places for tag in own[place])
+        labels = sorted(tag for tag, n in counts.items() if fewest <= n < len(places))
+        left = [place for place in places if own[place] & set(labels)]
+        if len(left) == len(places):
+            return labels, places
+        places = left
 
 
 def tags(
@@ -169,28 +172,19 @@ def tags(
     label of its own, as in zero-shot tagging. Raises InputError where no tag discriminates.
     """
     own = [set(row["tags"] or ()) for row in rows]
-    notes: list[str] = []
+    outcome, rng = Outcome({}), np.random.default_rng(seed)
     if synonyms is not None and any(own):
         own, merged = _merge(own, synonyms)
-        notes.append(f"{merged} tags were merged into a more frequent one")
-    own, labels = frequent(own, fewest)
-    stays = np.array([bool(tags) for tags in own])
-    relevance = np.array([[label in tags for tags in own] for label in labels], bool)
-    relevance = relevance[:, stays] if len(labels) else relevance.reshape(0, int(stays.sum()))
-    useful: NDArray[np.bool_] = ~np.asarray(relevance.all(axis=1))
-    labels = [label for label, use in zip(labels, useful, strict=True) if use]
-    relevance = relevance[useful]
+        outcome.notes.append(f"{merged} tags were merged into a more frequent one")
+    labels, places = discriminating(own, fewest)
     if not labels:
         raise InputError(
             f"no tag is on {fewest} or more of {len(rows)} tracks and not on all of them"
         )
-    tagged = np.asarray(relevance.any(axis=0))
-    relevance = relevance[:, tagged]
-    scores = (encode(labels) @ vectors[stays][tagged].T).astype(np.float64)
-    ids = [row["track_id"] for row, stay in zip(rows, stays, strict=True) if stay]
-    ids = [i for i, has in zip(ids, tagged, strict=True) if has]
+    relevance = np.array([[label in own[place] for place in places] for label in labels])
+    scores = (encode(labels) @ vectors[places].T).astype(np.float64)
+    ids = [rows[place]["track_id"] for place in places]
     names = [f"tag-{number:04d}" for number in range(len(labels))]
-    outcome, rng = Outcome({}, notes=notes), np.random.default_rng(seed)
     figures = {
         "roc_auc": metrics.roc_aucs(scores, relevance),
         "ap": metrics.average_precisions(scores, relevance),
@@ -208,9 +202,7 @@ def tags(
 
 def _merge(own: list[set[str]], synonyms: Encode) -> tuple[list[set[str]], int]:
     """The tracks' tags with synonyms merged, and how many tags were."""
-    counts: dict[str, int] = {}
-    for tag in (tag for tags in own for tag in tags):
-        counts[tag] = counts.get(tag, 0) + 1
+    counts = Counter(tag for tags in own for tag in tags)
     named = sorted(counts)
     into = merged_synonyms(counts, dict(zip(named, synonyms(named), strict=True)))
     merged = sum(tag != leader for tag, leader in into.items())
