@@ -66,4 +66,5 @@ def tabbed_rows(file: str) -> list[dict[str, Any]]:
 
 def plain_rows(file: str) -> list[dict[str, Any]]:
     """The rows of a Parquet, CSV, TSV or JSON lines file."""
-    return read_rows(file).table.to_pylist()
+    rows: list[dict[str, Any]] = read_rows(file).table.to_pylist()
+    return rows

@@ -22,14 +22,8 @@ import pyarrow as pa
 
 from raymtr import storage
 from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
-from raymtr.catalog.dataset_cells import (
-    listed,
-    plain_rows,
-    split_of,
-    tabbed_rows,
-    tagged_rows,
-    text,
-)
+from raymtr.catalog import dataset_cells as cells
+from raymtr.catalog.dataset_cells import listed, split_of, text
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.errors import InputError
 from raymtr.track import PUBLISHED, check_tracks
@@ -59,7 +53,7 @@ class Dataset:
     evaluation: bool = False
     beside: str = ""  # a second, optional table with the same key
     # File of either table -> its rows.
-    rows_of: Callable[[str], list[Track]] = plain_rows
+    rows_of: Callable[[str], list[Track]] = cells.plain_rows
 
 
 def _metadata(row: Row) -> Track:
@@ -190,7 +184,7 @@ DATASETS = {
         track=_mtg_jamendo,
         evaluation=True,
         beside="raw.meta",
-        rows_of=tagged_rows,
+        rows_of=cells.tagged_rows,
     ),
     "magnatagatune": Dataset(
         table="annotations_final",
@@ -199,7 +193,7 @@ DATASETS = {
         track=_magnatagatune,
         evaluation=True,
         beside="clip_info_final",
-        rows_of=tabbed_rows,
+        rows_of=cells.tabbed_rows,
     ),
 }
 DIM_SIM = "dim_sim"  # raymtr.catalog.dim_sim: triplets of spans, not tracks
