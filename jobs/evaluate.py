@@ -12,7 +12,7 @@ Ray is not used: this is seconds of work on existing vectors. Output in `evaluat
 figures or repeat the queries.
 
 **captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
-queries --file F`) jobs.evaluate_queries.
+queries --file F`) jobs.evaluate_queries, the published protocols are jobs.evaluate_protocols.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import evaluate_captions, evaluate_queries
+from jobs import evaluate_captions, evaluate_protocols, evaluate_queries
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
@@ -42,8 +42,19 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
-WHAT = ("tracks", "captions", "queries")
-PARTS: dict[str, Any] = {"captions": evaluate_captions, "queries": evaluate_queries}
+PARTS: dict[str, Any] = {
+    "captions": evaluate_captions,
+    "queries": evaluate_queries,
+    **dict.fromkeys(
+        (*evaluate_protocols.PROTOCOLS, *evaluate_protocols.OTHERS), evaluate_protocols
+    ),
+}
+WHAT = ("tracks", *PARTS)
+GROUPS: dict[str, Any] = {
+    "captions": evaluate_captions,
+    "queries": evaluate_queries,
+    "protocols": evaluate_protocols,
+}
 SYSTEMS = ("towers", "search", "both")
 # Seed of the sampled queries and of the intervals. Not train.seed: runs with other seeds must get
 # the same queries to be comparable.
@@ -68,14 +79,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--system", choices=SYSTEMS, default="both", help="default: both")
     parser.add_argument("--out", metavar="FOLDER", help="default: evaluation/ in the workspace")
-    for name, part in PARTS.items():
+    for name, part in GROUPS.items():
         part.add_arguments(parser.add_argument_group(name))
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command-line entry point."""
-    for name, part in PARTS.items():
-        if name != arguments.what and (given := part.given(arguments)):
+    for name, part in GROUPS.items():
+        if part is not PARTS.get(arguments.what) and (given := part.given(arguments)):
             option = next(iter(given)).replace("_", "-")
             raise InputError(f"--{option} belongs to `raymtr evaluate {name}`")
     if arguments.what in PARTS:
@@ -238,6 +249,8 @@ def describe(answer: dict[str, Any]) -> str:
     """A line per system and kind, then the chance level; the other parts have their own."""
     if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
+    if "protocol" in answer:
+        return evaluate_protocols.describe(answer)
     if "classes" in answer:
         return evaluate_queries.describe(cast(evaluate_queries.QueriesAnswer, answer))
     systems = [name for name in ("towers", "search") if name in answer]

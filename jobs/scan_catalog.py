@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from raymtr import storage
 from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
 from raymtr.catalog.continuity import SEEN, count_changes, keep_ids
+from raymtr.catalog.datasets import NAMES, dataset_tracks
 from raymtr.catalog.file_tags import read_tags
 from raymtr.catalog.folder import Listing, is_audio, list_audio, one_file
 from raymtr.catalog.manifest import read_manifest
@@ -90,6 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "lines with track_id, uri, title, artist, album, year, duration, tags ...",
     )
     parser.add_argument(
+        "--dataset",
+        metavar="NAMES",
+        help=f"the folder is a published dataset, or has one folder for each: {', '.join(NAMES)}",
+    )
+    parser.add_argument(
         "--artists",
         metavar="TSV",
         help="artist graph: artist, similar_artist and, if there is one, score",
@@ -98,18 +104,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ScanAnswer:
     """The command-line entry point."""
-    return scan_catalog(workspace, settings, arguments.source, artists=arguments.artists)
+    return scan_catalog(
+        *(workspace, settings, arguments.source),
+        artists=arguments.artists,
+        datasets=arguments.dataset,
+    )
 
 
 def scan_catalog(
-    workspace: Workspace, settings: Settings, source: str, *, artists: str | None = None
+    workspace: Workspace,
+    settings: Settings,
+    source: str,
+    *,
+    artists: str | None = None,
+    datasets: str | None = None,
 ) -> ScanAnswer:
     """Writes the catalog of `source`, joined with the artist graph `artists`; returns its counts.
+
+    `datasets` are names of published datasets, comma-separated, that `source` holds.
 
     Raises InputError if the source or the graph is wrong, UnusableError if the source is empty.
     """
     graph = read_graph(artists) if artists else None  # first: a mistake here must not cost the scan
-    found = read_source(source, settings.scan)
+    found = read_datasets(source, datasets) if datasets else read_source(source, settings.scan)
     before = storage.read_tables(workspace.tracks, SEEN)
     tracks = with_file_versions(found.tracks)
     by_table = found.kind == "manifest"  # a manifest has ids
@@ -134,6 +151,25 @@ def scan_catalog(
     write_catalog(workspace, tracks, found.errors)
     storage.write_json(f"{workspace.catalog}/summary.json", answer)
     return answer
+
+
+def read_datasets(source: str, names: str) -> SourceContent:
+    """The tracks of published datasets: of one in `source`, or of each in its folder below it."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    tables = []
+    for name in wanted:
+        below = f"{source.rstrip('/')}/{name}"
+        folder = below if len(wanted) > 1 or storage.exists(below) else source
+        tracks, licence, absent = dataset_tracks(name, folder)
+        LOG.warning("%s: %d tracks; %s", name, len(tracks), licence)
+        if absent:
+            LOG.warning("%s: %d tracks have no audio file; their words are kept", name, absent)
+        tables.append(tracks)
+    if not tables:
+        raise InputError(f"--dataset names one or more of {', '.join(NAMES)}; got {names!r}")
+    return SourceContent(
+        "manifest", check_tracks(pa.concat_tables(tables, promote_options="permissive"))
+    )
 
 
 def read_source(source: str, spec: ScanSpec) -> SourceContent:

@@ -1,9 +1,9 @@
 """Recipes: named full settings as functions; a variant calls one and changes a few fields.
 
-`ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264). `ttmrpp-small` is the
-same at a size that two CPU cores train in minutes, with a frozen MiniLM. `laptop` trains only
-heads, over frozen taggers. `captions-135m`, `captions-1b` and `captions-7b` tune captioners on real
-bases of that size. `tiny` is for tests.
+`ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264), `mulan` that of Huang et
+al. (ISMIR 2022, arXiv 2208.12415). `ttmrpp-small` is TTMR++ at a size that two CPU cores train in
+minutes, with a frozen MiniLM. `laptop` trains only heads, over frozen taggers. `captions-135m`,
+`captions-1b` and `captions-7b` tune captioners on real bases of that size. `tiny` is for tests.
 """
 
 from __future__ import annotations
@@ -55,6 +55,36 @@ def ttmrpp() -> Settings:
         embed=EmbedSpec(use_gpu=True, precision="bf16"),
         finetune=FinetuneSpec(precision="bf16", use_gpu=True, quantization="8bit"),
         caption=CaptionSpec(use_gpu=True),
+    )
+
+
+def mulan() -> Settings:
+    """MuLan's second form (Huang et al., ISMIR 2022): AST and BERT, its mixture of texts.
+
+    Short texts (metadata), long texts (captions, filtered), playlist titles and tags are mixed
+    2 : 2 : 1 : 1. The AST starts from AudioSet's, as MuLan's did. Its batch of 5,120 is embedded in
+    chunks by gradient caching. Steps and learning rate are TTMR++'s, since MuLan's data is not
+    public.
+    """
+    paper = ttmrpp()
+    return replace(
+        paper,
+        recipe="mulan",
+        towers=TowersSpec(
+            audio=AudioSpec(level="removed"),
+            audio_tower=AudioTowerSpec(
+                kind="ast", heads=12, source="MIT/ast-finetuned-audioset-10-10-0.4593"
+            ),
+            text_tower=TextTowerSpec(source="google-bert/bert-base-uncased", max_tokens=512),
+        ),
+        train=replace(
+            paper.train,
+            global_batch=5_120,
+            chunk=64,
+            texts={"metadata": 2.0, "caption": 2.0, "playlist": 1.0, "tags": 1.0},
+            text_filter=True,
+            mixture={},
+        ),
     )
 
 
@@ -255,6 +285,7 @@ def quick_captions(settings: Settings) -> Settings:
 
 RECIPES: dict[str, Callable[[], Settings]] = {
     "ttmrpp": ttmrpp,
+    "mulan": mulan,
     "ttmrpp-small": ttmrpp_small,
     "laptop": laptop,
     "captions-135m": captions_135m,

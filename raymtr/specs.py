@@ -56,11 +56,13 @@ def _weights(spec: DataclassInstance, name: str) -> None:
 
 
 Precision = Literal["fp32", "bf16"]
+TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists", "playlist")  # of a track
 MOST_WIDE = 65_536  # limit of widths and counts: channels, dimensions, threads, actors
 MOST_TOKENS = 1 << 20  # limit of any model's input or output
 MOST_SEED = (1 << 63) - 1  # torch's limit
 FEWEST_TOKENS = 32  # of prompt and caption together, to fit any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, special tokens, and a few merges
+PATCH = 16  # side of an AST's patches, in bands and in frames
 STRIDE = 32  # total stride of a ResNet, in bands and in frames; a smaller input leaves no output
 # The audio that musicnn's networks were trained on (Pons & Serra 2019), and their feature sizes.
 MUSICNN_AUDIO: dict[str, Any] = {
@@ -113,25 +115,34 @@ class AudioTowerSpec:
     """CLIP's ModifiedResNet with attention pooling (Radford et al. 2021, as in TTMR++).
 
     Or pretrained taggers (model.musicnn) of fixed size: "musicnn" has MSD's and MagnaTagATune's,
-    "musicnn-msd" only MSD's.
+    "musicnn-msd" only MSD's. Or "ast", a transformer over patches (model.spectrogram_transformer).
     """
 
-    kind: Literal["resnet", "musicnn", "musicnn-msd"] = "resnet"
+    kind: Literal["resnet", "musicnn", "musicnn-msd", "ast"] = "resnet"
     trainable: bool = True
     layers: tuple[int, int, int, int] = (3, 4, 6, 3)  # bottleneck blocks per stage
     width: int = 64  # channels of the first stage
-    heads: int = 8  # of the attention pooling
-    dim: int = 768  # output of the pooling
+    heads: int = 8  # of the attention pooling, or of each layer of an AST
+    dim: int = 768  # output of the pooling; the width of an AST
+    depth: int = 12  # layers of an AST
+    inner: int = 3072  # width inside the feed-forward part of each
+    stride: int = 10  # of its patches of PATCH by PATCH, in bands and in frames
+    source: str = ""  # pretrained AST: a folder or a hub's name; "": random weights
 
     def __post_init__(self) -> None:
         if self.dim != MUSICNN_DIM.get(self.kind, self.dim):
             raise InputError(f"dim of kind={self.kind} is {MUSICNN_DIM[self.kind]}, got {self.dim}")
-        _at_least(1, self, "heads", "dim")
+        _at_least(1, self, "heads", "dim", "depth", "inner", "stride")
         _at_least(2, self, "width")
-        _at_most(MOST_WIDE, self, "width", "dim")
+        _at_most(MOST_WIDE, self, "width", "dim", "depth", "inner")
+        _at_most(PATCH, self, "stride")
+        if self.kind == "ast" and self.dim % self.heads:
+            raise InputError(f"dim is a multiple of heads, got {self.dim} and {self.heads}")
+        if self.source and self.kind != "ast":
+            raise InputError(f"source is for kind=ast, got {self.source!r} with kind={self.kind}")
         if min(self.layers) < 1:
             raise InputError(f"layers count from 1 in each stage, got {list(self.layers)}")
-        if self.width % 2 or self.width * 32 % self.heads:
+        if self.kind == "resnet" and (self.width % 2 or self.width * 32 % self.heads):
             raise InputError(
                 f"width is even, and 32 times it a multiple of heads, got {self.width} and "
                 f"{self.heads}"
@@ -203,6 +214,17 @@ class TrainSpec:
     precision: Precision = "fp32"  # of the towers' forward; weights and loss stay fp32
     batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: 2 workers != 1
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: equal
+    # Text type -> weight: one type of those a track has is drawn (MuLan). {}: TTMR++'s sentences.
+    texts: Mapping[str, float] = field(default_factory=dict)
+    text_filter: bool = False  # leave out captions that name nothing of music (MuLan)
+    # masked: rows of one artist, or whose sentences have the same words, are no negatives
+    false_negatives: Literal["kept", "masked"] = "kept"
+    gain_db: float = 0.0  # each clip is quieter by a random 0 to this many dB
+    chunk: int = 0  # rows embedded at a time, by gradient caching; 0: the whole batch
+    checkpoint_activations: bool = False  # recompute layers in the backward: less memory
+    layer_decay: float = 1.0  # learning rate of each layer, relative to the layer above it
+    lora_audio: int = 0  # rank of LoRA on the audio tower, whose own weights stay; 0: no LoRA
+    lora_text: int = 0  # the same on the text tower
     workers: int = 1
     min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
     threads: int = 1  # torch threads per worker; a setting, because it changes the weights
@@ -223,7 +245,15 @@ class TrainSpec:
         _at_most(MOST_WIDE, self, "threads", "workers")
         _at_most(1, self, "weight_decay")
         _at_most(self.workers, self, "min_workers")
+        _at_least(0, self, "gain_db", "chunk", "lora_audio", "lora_text")
+        _at_most(100, self, "gain_db")
+        _at_most(MOST_WIDE, self, "lora_audio", "lora_text")
+        _above(0, self, "layer_decay")
+        _at_most(1, self, "layer_decay")
         _weights(self, "mixture")
+        _weights(self, "texts")
+        if unknown := sorted(set(self.texts) - set(TEXT_TYPES)):
+            raise InputError(f"texts weighs {', '.join(TEXT_TYPES)}; got {unknown[0]!r}")
         if self.global_batch < max(2, self.workers):
             raise InputError(
                 "global_batch is at least 2 and a row for each worker, got "
@@ -442,6 +472,33 @@ class Settings:
             raise InputError(
                 "train.min_learning_rate is at most train.learning_rate, got "
                 f"{train.min_learning_rate:g} and {train.learning_rate:g}"
+            )
+        _check_training(self.towers, train)
+
+
+def _check_training(towers: TowersSpec, train: TrainSpec) -> None:
+    """Raise InputError where a setting of training does not fit the towers."""
+    tower = towers.audio_tower
+    live = tower.trainable and tower.kind != "ast" and train.batch_norm != "frozen"
+    for name in ("chunk", "checkpoint_activations"):
+        if getattr(train, name) and live:
+            raise InputError(
+                f"train.{name} computes the audio tower in parts or twice, and batch norm in "
+                f"training sees the whole batch once; set train.batch_norm=frozen, or leave {name}"
+            )
+    if train.gain_db and (towers.audio.level == "removed" or not tower.trainable):
+        raise InputError(
+            "train.gain_db changes nothing where towers.audio.level=removed, and a frozen audio "
+            "tower reads the same windows again; leave it at 0"
+        )
+    for name, trainable in (
+        ("lora_audio", tower.trainable),
+        ("lora_text", towers.text_tower.trainable),
+    ):
+        if getattr(train, name) and not trainable:
+            side = name.removeprefix("lora_")
+            raise InputError(
+                f"train.{name} trains the {side} tower; set towers.{side}_tower.trainable=true"
             )
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists")
+from raymtr.specs import TEXT_TYPES
+
 MOST_SIMILAR_ARTISTS = 5  # names in one similarity sentence; the paper draws one to five
 PAPERS_FORM = 0.5  # share of metadata sentences in the paper's form
 METADATA_VARIANTS = (
@@ -68,30 +69,53 @@ def tags_sentence(tags: Sequence[str]) -> str:
 
 
 def draw_sentence(
-    track: Mapping[str, Any], captions: Sequence[str], rng: np.random.Generator
+    track: Mapping[str, Any],
+    captions: Sequence[str],
+    rng: np.random.Generator,
+    weights: Mapping[str, float] | None = None,
 ) -> str | None:
     """One random sentence about `track`, or None for a track without text.
 
     Tags are a random non-empty subset, captions one at random, similar artists one to five at
-    random, metadata in one of its forms. Then a random number of the types is joined in random
-    order (Doh et al. 2024).
+    random, metadata in one of its forms, playlists one title. Then a random number of the types is
+    joined in random order (Doh et al. 2024). With `weights` by type the sentence is one type of
+    those that the track has, drawn by weight, as MuLan mixes short texts, long texts, playlist
+    titles and labels (Huang et al. 2022); None where the track has none of weight.
     """
-    parts: list[str] = []
+    parts = _parts(track, captions, rng)
+    if weights:
+        parts = {name: part for name, part in parts.items() if weights.get(name, 0) > 0}
+    if not parts:
+        return None
+    sentences = list(parts.values())
+    if weights:
+        shares = np.array([weights[name] for name in parts])
+        return sentences[int(rng.choice(len(shares), p=shares / shares.sum()))]
+    order = rng.permutation(len(sentences))[: rng.integers(1, len(sentences) + 1)]
+    return ". ".join(sentences[i] for i in order)
+
+
+def _parts(
+    track: Mapping[str, Any], captions: Sequence[str], rng: np.random.Generator
+) -> dict[str, str]:
+    """A sentence of each of TEXT_TYPES that `track` has."""
+    parts: dict[str, str] = {}
     tags = list(track.get("tags") or ())
     if tags:
         chosen = rng.permutation(len(tags))[: rng.integers(1, len(tags) + 1)]
-        parts.append(tags_sentence([tags[i] for i in chosen]))
+        parts["tags"] = tags_sentence([tags[i] for i in chosen])
     if captions:
-        parts.append(captions[int(rng.integers(len(captions)))])
+        parts["caption"] = captions[int(rng.integers(len(captions)))]
     if track.get("title") or track.get("artist"):
         named = (track.get("title"), track.get("artist"), track.get("album"))
-        parts.append(draw_metadata_sentence(*named, rng))
+        parts["metadata"] = draw_metadata_sentence(*named, rng)
     similar = list(track.get("similar_artists") or ())
     if similar:
         count = rng.integers(1, min(MOST_SIMILAR_ARTISTS, len(similar)) + 1)
         chosen = rng.permutation(len(similar))[:count]
-        parts.append(similar_artists_sentence([similar[i] for i in chosen]))
-    if not parts:
-        return None
-    order = rng.permutation(len(parts))[: rng.integers(1, len(parts) + 1)]
-    return ". ".join(parts[i] for i in order)
+        parts["similar_artists"] = similar_artists_sentence([similar[i] for i in chosen])
+    playlists = list(track.get("playlists") or ())
+    if playlists:
+        parts["playlist"] = playlists[int(rng.integers(len(playlists)))]
+    assert set(parts) <= set(TEXT_TYPES)
+    return parts

@@ -59,6 +59,8 @@ SCHEMA = pa.schema(
     ]
 )
 KNOWN = tuple(SCHEMA.names)
+# Optional columns, lists of text: captions that came with a dataset, titles of playlists.
+PUBLISHED, PLAYLISTS = "published_captions", "playlists"
 SPLITS = ("train", "valid", "test")
 RESERVED = frozenset({"vector", "score", "fingerprint", "words", "names", "row_index"})
 

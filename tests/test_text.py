@@ -103,3 +103,15 @@ def test_similar_artists_are_drawn_anew_at_each_step():
     assert (
         len({draw_sentence(track, [], rng) for _ in range(100)}) > 70
     )  # a single name comes again
+
+
+def test_weights_draw_one_kind_of_text_by_its_share() -> None:
+    track = {"title": "Amber", "artist": "Ada", "tags": ["slow"], "playlists": ["Late night"]}
+    weights = {"metadata": 2.0, "caption": 2.0, "playlist": 1.0, "tags": 1.0}
+    rng = np.random.default_rng(0)
+    drawn = [draw_sentence(track, ["A calm tune."], rng, weights) for _ in range(3_000)]
+    shares = [drawn.count(text) / 3_000 for text in ("A calm tune.", "Late night", "slow")]
+    assert shares == pytest.approx([2 / 6, 1 / 6, 1 / 6], abs=0.03)
+    without = [draw_sentence(track, (), rng, weights) for _ in range(3_000)]
+    assert without.count("slow") / 3_000 == pytest.approx(1 / 4, abs=0.03), "absent kinds: no share"
+    assert draw_sentence({"similar_artists": ["Bo"]}, (), rng, weights) is None

@@ -7,7 +7,7 @@ down from the number of hits, and any ranking is recomputed in its own order. Of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from raymtr.errors import InputError
 
@@ -44,3 +44,28 @@ def parse_qrel(line: str, where: str) -> tuple[str, str, int]:
     if number < 0:
         raise InputError(f"{where}: a grade is 0 (wrong) or more, got {number}")
     return query_id, track_id, number
+
+
+def parse_run(lines: Iterable[str], where: str) -> dict[str, list[str]]:
+    """Query -> its tracks by score, best first; ties as trec_eval has them, the greater id first.
+
+    Raises InputError that names the line of a malformed one, or of a track ranked twice.
+    """
+    scored: dict[str, dict[str, float]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            query_id, _, track_id, _, score, _ = line.split()
+            value = float(score)
+        except ValueError as error:
+            raise InputError(
+                f"{where}:{number}: expected `query_id Q0 track_id rank score tag`, "
+                f"got {line[:60]!r}"
+            ) from error
+        own = scored.setdefault(query_id, {})
+        if track_id in own:
+            raise InputError(f"{where}:{number}: query {query_id!r} ranks {track_id!r} twice")
+        own[track_id] = value
+    return {
+        query_id: sorted(own, key=lambda track: (own[track], track), reverse=True)
+        for query_id, own in scored.items()
+    }

@@ -64,7 +64,9 @@ def read_identity(source: str, precision: Precision) -> Identity | None:
 def rules_of(spec: TowersSpec) -> dict[str, Any]:
     """The settings, beside weights, windows and `spec.audio`, that an audio vector depends on."""
     rules: dict[str, Any] = {"mel": MEL_VERSION, "heads": spec.audio_tower.heads}
-    if spec.audio_tower.kind != "resnet":
+    if spec.audio_tower.kind == "ast":
+        rules["tower"] = f"ast, stride {spec.audio_tower.stride}"
+    elif spec.audio_tower.kind != "resnet":
         rules["tower"] = MUSICNN_VERSION
     if spec.heads != "linear":
         rules["joint"] = spec.heads

@@ -25,6 +25,7 @@ from torch import Tensor
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.clap import KIND, read_clap_release
+from raymtr.model.gate import require_apart
 from raymtr.model.hub import cached_folder, download, require_hub
 from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
@@ -82,7 +83,7 @@ def load_model(
     encode the other side, and cannot be saved; without an audio tower it has no fingerprint.
 
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
-    damaged, no hub answers, or the device does not exist.
+    damaged, its text vectors are all alike, no hub answers, or the device does not exist.
     """
     name = os.fspath(path)
     if precision not in get_args(Precision):
@@ -106,7 +107,7 @@ def load_model(
         towers, provenance, golden = _read(folder, name, audio_only=audio_only, text_only=text_only)
     if provenance.get("licence"):
         LOG.warning("model %s: licence %s", provenance.get("source"), provenance["licence"])
-    return Model(
+    model = Model(
         towers,
         precision=precision,
         normalize=normalize,
@@ -115,6 +116,9 @@ def load_model(
         golden=golden,
         trained_on=trained_on,
     )
+    if not audio_only:
+        require_apart(model, name)
+    return model
 
 
 def _read(

@@ -10,7 +10,8 @@ each machine caches only its own part.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -24,6 +25,7 @@ from raymtr.audio_cache import AudioCache, cache_key
 from raymtr.errors import UnusableError
 from raymtr.specs import TrainSpec
 from raymtr.text import draw_sentence
+from raymtr.track import artist_key
 from raymtr.training.contrastive_loss import shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
@@ -36,7 +38,14 @@ Tokenize = Callable[[list[str]], dict[str, Tensor]]
 TEXT_GROUPS = 8
 
 
-def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> str | None:
+def longer_than(
+    most: int,
+    lengths: Lengths,
+    tracks: pa.Table,
+    *,
+    seed: int,
+    weights: Mapping[str, float] | None = None,
+) -> str | None:
     """A warning with the number of sampled sentences longer than `most` tokens, or None.
 
     Samples one training sentence of each of up to SENTENCES_LOOKED_AT tracks. None means that no
@@ -45,7 +54,7 @@ def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> 
     places = np.linspace(0, len(tracks) - 1, min(len(tracks), SENTENCES_LOOKED_AT)).astype(np.int64)
     rng = np.random.default_rng([seed, len(places)])
     rows = tracks.take(places).to_pylist()
-    drawn = [draw_sentence(row, row["captions"] or (), rng) for row in rows]
+    drawn = [draw_sentence(row, row["captions"] or (), rng, weights) for row in rows]
     tokens = np.array(lengths([sentence for sentence in drawn if sentence]))
     cut = int((tokens > most).sum())
     if not cut:
@@ -59,8 +68,25 @@ def longer_than(most: int, lengths: Lengths, tracks: pa.Table, *, seed: int) -> 
 
 def _number(ids: Tensor) -> int:
     """A sentence's tokens hashed to one int64, the same on every worker."""
-    digest = hashlib.blake2b(ids.numpy().tobytes(), digest_size=8).digest()
+    return _hashed(ids.numpy().tobytes())
+
+
+def _hashed(content: bytes) -> int:
+    digest = hashlib.blake2b(content, digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def likeness(track: Mapping[str, Any], sentence: str, number: int) -> tuple[int, int]:
+    """Numbers that are equal for rows of one artist, and for sentences of the same words.
+
+    Case, order, punctuation and repeats of words do not count, so "slow, piano" and "Piano, slow."
+    are one. A row without an artist, or without words, gets numbers of its own: `number` is its
+    track's row.
+    """
+    own = f"\0{number}"
+    artist = artist_key(track.get("artist") or "") or own
+    words = " ".join(sorted(set(re.findall(r"\w+", sentence.casefold())))) or own
+    return _hashed(f"artist {artist}".encode()), _hashed(f"words {words}".encode())
 
 
 class Batches:
@@ -96,14 +122,21 @@ class Batches:
         drawn = []
         for place, track in zip(places.tolist(), rows, strict=True):
             rng = np.random.default_rng([self.spec.seed, step, place])
-            sentence = draw_sentence(track, track["captions"] or (), rng)
+            sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
             assert sentence is not None, "tracks without words are no training tracks"
             drawn.append((sentence, track, rng))
         tokens = self.tokenize([sentence for sentence, _, _ in drawn])
         lengths = tokens["attention_mask"].sum(1)
         order = torch.argsort(lengths, stable=True)
         words = [_number(ids[:n]) for ids, n in zip(tokens["input_ids"], lengths, strict=True)]
-        names = torch.stack([torch.from_numpy(numbers), torch.tensor(words)], dim=1)[order]
+        names = torch.stack([torch.from_numpy(numbers), torch.tensor(words)], dim=1)
+        if self.spec.false_negatives == "masked":
+            alike = [
+                likeness(track, sentence, number)
+                for (sentence, track, _), number in zip(drawn, numbers.tolist(), strict=True)
+            ]
+            names = torch.cat([names, torch.tensor(alike)], dim=1)
+        names = names[order]
         drawn = [drawn[row] for row in order.tolist()]
         waves = np.empty((len(drawn), self.cache.spec.window_samples), np.float32)
         for wave, (_, track, rng) in zip(waves, drawn, strict=True):
@@ -124,6 +157,8 @@ class Batches:
                 out=wave,
                 anywhere=self._anywhere,
             )
+            if self.spec.gain_db:
+                wave *= 10 ** (-rng.uniform(0, self.spec.gain_db) / 20)
         except AudioError as error:
             if error.code == "unreadable":  # a store may be unavailable for a moment
                 raise

@@ -27,9 +27,21 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by
         "validate_every",
         "cache_gib",
         "cache_folder",
+        "checkpoint_activations",
     )
 )
-OLDER_DEFAULTS = {"towers.audio.level": "kept"}  # behaviour of runs older than the setting
+OLDER_DEFAULTS = {  # behaviour of runs older than the setting
+    "towers.audio.level": "kept",
+    "train.texts": {},
+    "train.text_filter": False,
+    "train.false_negatives": "kept",
+    "train.gain_db": 0.0,
+    "train.chunk": 0,
+    "train.layer_decay": 1.0,
+    "train.lora_audio": 0,
+    "train.lora_text": 0,
+}
+FREE_KEYS = ("mixture", "texts")
 CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the number of steps done
 
 
@@ -71,11 +83,13 @@ def may_resume(folder: str, identity: dict[str, Any]) -> bool:
 
 
 def _flat(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted path; the mixture, with its free keys, stays one value."""
+    """Nested settings by dotted path; a group with free keys stays one value."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}.{key}"
         flat.update(
-            _flat(name, value) if isinstance(value, dict) and key != "mixture" else {name: value}
+            _flat(name, value)
+            if isinstance(value, dict) and key not in FREE_KEYS
+            else {name: value}
         )
     return flat

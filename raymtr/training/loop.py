@@ -31,6 +31,7 @@ from raymtr.specs import Settings, TrainSpec, from_dict
 from raymtr.trained_on import record_of, track_names
 from raymtr.training.batches import Batches, longer_than
 from raymtr.training.identity import CHECKPOINT
+from raymtr.training.lora import merge_lora
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
 from raymtr.training.tracks import audio_cache_of, make_room
@@ -68,7 +69,9 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     train, valid = _tracks(folder)
     cache = audio_cache_of(Workspace(config["workspace"]), settings)
     tower = towers.text_tower
-    if not rank and (cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0)):
+    if not rank and (
+        cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0, weights=spec.texts)
+    ):
         LOG.warning("%s", cut)
     if context.get_local_rank() == 0:
         make_room(cache, train)
@@ -99,7 +102,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         return {}
     log.close()
     save_towers(
-        towers,
+        merge_lora(towers, spec),
         f"{folder}/model",
         provenance={"source": "raymtr train", "steps": spec.steps},
         trained_on=record_of(_names(train)),

@@ -13,8 +13,9 @@ Trade-off: gradients are not sent while others are still being computed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,9 @@ from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
 from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
 from raymtr.training.feature_cache import FeatureCache
+from raymtr.training.gradient_cache import Parts, cached_backward
+from raymtr.training.layers import checkpoint_layers, rate_groups
+from raymtr.training.lora import add_lora
 
 
 class Towers(Protocol):
@@ -79,6 +83,9 @@ class TrainStep:
         cores.
         """
         use_batch_norm(towers, spec.batch_norm)
+        add_lora(towers, spec)
+        if spec.checkpoint_activations:
+            checkpoint_layers(towers)
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.towers: Any = towers  # an nn.Module that implements the Towers protocol
         self.spec, self.device = spec, device
@@ -88,7 +95,9 @@ class TrainStep:
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
-            self.learned, lr=spec.learning_rate, weight_decay=spec.weight_decay
+            rate_groups(towers, spec.layer_decay),
+            lr=spec.learning_rate,
+            weight_decay=spec.weight_decay,
         )
 
     def __call__(self, batch: Batch, step: int) -> dict[str, float]:
@@ -104,9 +113,15 @@ class TrainStep:
         batch = batch.to(self.device)
         sizes = shares(spec.global_batch, workers()) if workers() > 1 else None
         shared = None if batch.names is None else right_answers(batch.names, sizes)
-        audio, text = self._forward(batch)
-        own_loss = contrastive_loss(audio, text, self.towers.logit_scale, sizes, shared)
-        own_loss.backward()  # type: ignore[no-untyped-call]
+
+        def loss_of(audio: Tensor, text: Tensor) -> Tensor:
+            return contrastive_loss(audio, text, self.towers.logit_scale, sizes, shared)
+
+        if spec.chunk:
+            own_loss = cached_backward(*self._chunks(batch), loss_of, self.device)
+        else:
+            own_loss = loss_of(*self._forward(batch))
+            own_loss.backward()  # type: ignore[no-untyped-call]
         many = own_loss.new_zeros(()) if shared is None else shared.any(1).float().mean()
         own_figures = torch.stack([own_loss.detach(), many])
         loss, many_rows = average_gradients(self.learned, own_figures).tolist()
@@ -116,7 +131,7 @@ class TrainStep:
         )
         require_finite(loss, "the loss", cure)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self.optimizer.step()
         require_finite(weights_norm(self.changing), "the norm of the weights", cure)
         temperature = float(torch.exp(-self.towers.logit_scale.detach().double()))
@@ -158,6 +173,24 @@ class TrainStep:
             audio = self._embed_audio(batch.waves)
             text = torch.cat([self._embed_text(group) for group in batch.texts])
         return audio, text
+
+    def _chunks(self, batch: Batch) -> tuple[Parts, Parts]:
+        """The forwards of `batch`, at most `spec.chunk` rows each, in order: audio, then text."""
+
+        def part(embed: Callable[..., Tensor], rows: Any) -> Tensor:
+            with self._autocast():
+                return embed(rows)
+
+        pieces = [
+            {name: values[first : first + self.spec.chunk] for name, values in group.items()}
+            for group in batch.texts
+            for first in range(0, len(next(iter(group.values()))), self.spec.chunk)
+        ]
+        waves = torch.split(batch.waves, self.spec.chunk)
+        return (
+            [partial(part, self._embed_audio, rows) for rows in waves],
+            [partial(part, self._embed_text, rows) for rows in pieces],
+        )
 
     def _embed_audio(self, waves: Tensor) -> Tensor:
         if self.features is None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,9 @@ from raymtr import storage
 from raymtr.audio import AudioError, DecodeGuard
 from raymtr.audio_cache import AudioCache, cache_key
 from raymtr.errors import InputError, UnusableError
+from raymtr.model.heads import words as heard_words
 from raymtr.specs import Settings, TrainSpec
-from raymtr.track import DEAD_LETTER
+from raymtr.track import DEAD_LETTER, PLAYLISTS, PUBLISHED, artist_key
 from raymtr.training.mixture import Mixture
 from raymtr.workspace import Workspace
 
@@ -37,7 +40,13 @@ MOST_VALID_TRACKS = 200  # validation during training is a quick check, not the 
 DECODED = pa.schema(  # the result of decoding each track
     [*(field.with_nullable(True) for field in DEAD_LETTER), pa.field("samples", pa.int64())]
 )
-WORDS = ("title", "artist", "tags", "similar_artists", "captions")
+WORDS = {  # text type -> the columns it is made from
+    "metadata": ("title", "artist"),
+    "tags": ("tags",),
+    "similar_artists": ("similar_artists",),
+    "caption": ("captions",),
+    "playlist": (PLAYLISTS,),
+}
 
 
 def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
@@ -46,11 +55,13 @@ def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
     Raises InputError where there is no catalog or none of a dataset that `spec.mixture` names,
     UnusableError where too few tracks have split `train`, audio and words.
     """
-    catalog = storage.read_tables(workspace.tracks, [*COLUMNS, "split"])
+    catalog = storage.read_tables(workspace.tracks, [*COLUMNS, PLAYLISTS, PUBLISHED, "split"])
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     tracks = _with_captions(catalog.sort_by("track_id"), workspace)
-    tracks = tracks.append_column("has_words", _has_words(tracks))
+    if spec.text_filter:
+        tracks = without_unmusical_captions(tracks)
+    tracks = tracks.append_column("has_words", _has_words(tracks, spec.texts))
     train, valid = (tracks.filter(pc.field("split") == name) for name in ("train", "valid"))
     usable = pc.field("has_words") & pc.field("uri").is_valid()
     if len(train.filter(usable)) < FEWEST_TRACKS:
@@ -73,6 +84,12 @@ def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> No
         raise UnusableError(
             f"{len(failures)} tracks could not be decoded and {len(train)} to train on are left; "
             f"the first: {failures['uri'][0]}: {failures['reason'][0]}"
+        )
+    artists = {artist_key(name or "") for name in train["artist"].to_pylist()}
+    if spec.false_negatives == "masked" and len(artists) == 1 and "" not in artists:
+        raise UnusableError(
+            f"all {len(train)} tracks to train on are by one artist, and train.false_negatives="
+            "masked compares a row with rows of other artists; scan more, or set it to kept"
         )
     datasets = train["dataset"].to_pylist()
     drawn = Mixture(datasets, spec.mixture, seed=spec.seed).draw(0, spec.global_batch)
@@ -104,25 +121,62 @@ def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
 
 
 def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
-    """`tracks` with their captions as one more column, in a deterministic order."""
+    """`tracks` with all captions as one column, in a deterministic order: the dataset's first."""
     kind = pa.list_(pa.string())
     captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
-    if captions is None:
-        return tracks.append_column("captions", pa.nulls(len(tracks), kind))
-    captions = captions.sort_by([("track_id", "ascending"), ("caption", "ascending")])
-    grouped = captions.group_by("track_id", use_threads=False).aggregate([("caption", "list")])
-    places = pc.index_in(tracks["track_id"], value_set=grouped["track_id"].combine_chunks())
-    return tracks.append_column("captions", grouped["caption_list"].take(places).cast(kind))
+    written = pa.nulls(len(tracks), kind)
+    if captions is not None:
+        captions = captions.sort_by([("track_id", "ascending"), ("caption", "ascending")])
+        grouped = captions.group_by("track_id", use_threads=False).aggregate([("caption", "list")])
+        places = pc.index_in(tracks["track_id"], value_set=grouped["track_id"].combine_chunks())
+        written = grouped["caption_list"].take(places).cast(kind)
+    if PUBLISHED not in tracks.column_names:
+        return tracks.append_column("captions", written)
+    pairs = zip(tracks[PUBLISHED].to_pylist(), written.to_pylist(), strict=True)
+    both = pa.array([[*(own or ()), *(made or ())] or None for own, made in pairs], kind)
+    return tracks.drop_columns(PUBLISHED).append_column("captions", both)
 
 
-def _has_words(tracks: pa.Table) -> pa.ChunkedArray:
-    """Whether `text.draw_sentence` can form a sentence for each track."""
+def _has_words(tracks: pa.Table, weights: Mapping[str, float]) -> pa.ChunkedArray:
+    """Whether `text.draw_sentence` can form a sentence for each track under these weights."""
     said = pa.chunked_array([pa.array(np.zeros(len(tracks), bool))])
-    for name in WORDS:
+    kinds = [kind for kind in WORDS if not weights or weights.get(kind, 0) > 0]
+    for name in (name for kind in kinds for name in WORDS[kind]):
+        if name not in tracks.column_names:
+            continue
         column = tracks[name]
         size = pc.list_value_length if pa.types.is_list(column.type) else pc.utf8_length
         said = pc.or_(said, pc.fill_null(pc.greater(size(column), 0), False))
     return said
+
+
+def without_unmusical_captions(tracks: pa.Table) -> pa.Table:
+    """`tracks` without the captions that name nothing of music, as MuLan filters long texts.
+
+    MuLan's filter is a fine-tuned BERT. This one is a rule: a caption stays if it has a word or a
+    pair of words of `model.heard_words`, or one of the catalog's tags.
+    """
+    tags = pc.unique(pc.list_flatten(tracks["tags"])).to_pylist()
+    known = {_plain(word) for word in (*heard_words(), *tags) if word}
+    kept = [
+        [text for text in texts or () if _phrases(text) & known]
+        for texts in tracks["captions"].to_pylist()
+    ]
+    column = pa.array([texts or None for texts in kept], pa.list_(pa.string()))
+    left = sum(map(len, kept))
+    held = pc.sum(pc.list_value_length(tracks["captions"])).as_py() or 0
+    LOG.info("text filter: %d of %d captions name something of music", left, held)
+    return tracks.set_column(tracks.column_names.index("captions"), "captions", column)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.findall(r"\w+", text.casefold()))
+
+
+def _phrases(text: str) -> set[str]:
+    """Words and pairs of neighbouring words."""
+    words = _plain(text).split()
+    return {*words, *(" ".join(pair) for pair in pairwise(words))}
 
 
 def content_hash(table: pa.Table) -> str:

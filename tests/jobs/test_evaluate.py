@@ -14,6 +14,7 @@ import pytest
 
 from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
+from jobs.evaluate_protocols import Towers, probe_task
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
 from raymtr.captions.writing.realised_rows import caption_tracks
@@ -364,3 +365,94 @@ def test_wrong_use_with_captions_is_said(workspace, tmp_path):
         ask(workspace, "--held-out")
     with pytest.raises(SystemExit):
         ask(workspace, "melodies")
+
+
+def protocol(workspace, *arguments):
+    """The answer of `raymtr evaluate`, as the command line gives it."""
+    parser = argparse.ArgumentParser()
+    job.add_arguments(parser)
+    return job.run(parser.parse_args(arguments), workspace, SETTINGS)
+
+
+@pytest.fixture
+def published(workspace):
+    """The workspace with captions that came with its dataset."""
+    before = storage.read_tables(workspace.tracks)
+    said = pa.array([[f"Song number {n}."] for n in range(len(before))])
+    path = f"{workspace.tracks}/part.parquet"
+    storage.write_table(path, before.append_column("published_captions", said))
+    yield workspace
+    storage.write_table(path, before)
+
+
+def test_caption_retrieval_prints_both_directions_and_the_pool(published):
+    answer = protocol(published, "caption-retrieval")
+    pool = HELD_OUT - 1  # one of them has no vector
+    assert answer["pools"] == {"text_to_audio": pool, "audio_to_text": pool}
+    assert answer["queries"]["text_to_audio"] == pool
+    for name in ("r_at_1", "r_at_5", "r_at_10", "median_rank", "mrr", "map_at_10"):
+        assert {f"text_to_audio_{name}", f"audio_to_text_{name}"} <= set(answer["figures"])
+    told = describe(answer)
+    assert f"text_to_audio: {pool} queries over a pool of {pool}" in told
+    run = storage.read_bytes(answer["files"]["run_text_to_audio"]).decode().splitlines()
+    assert len(run) == pool * pool
+    files = answer["files"]
+    compared = protocol(
+        published,
+        *("compare", "--qrels", files["qrels_text_to_audio"]),
+        *("--runs", files["run_text_to_audio"], files["run_text_to_audio"]),
+    )
+    assert compared["queries"] == pool
+    assert compared["figures"]["mrr"]["difference"] == 0 and compared["figures"]["mrr"]["p"] == 1
+    assert "mrr" in describe(compared)
+
+
+def test_a_probe_takes_a_column_and_counts_of_labels():
+    splits = ["train"] * 20 + ["valid"] * 6 + ["test"] * 6
+    rows = [
+        {
+            "track_id": f"t{n}",
+            "split": split,
+            "genre": ["folk", "jazz"][n % 2],
+            "tags": [f"{n % 3}"],
+        }
+        for n, split in enumerate(splits)
+    ]
+    towers = Towers(rows, np.eye(6, dtype=np.float32)[np.arange(32) % 6], lambda sentences: None)
+    single = probe_task(towers, "genre", 0, "1,all")
+    assert single["pools"] == {"train": 20, "valid": 6, "test": 6} and single["labels"] == 2
+    assert single["figures"]["all"]["accuracy"] == 1.0
+    assert single["figures"]["1"]["accuracy"] < 1.0, "one example shows one of three places"
+    assert probe_task(towers, "tags", 8, "all")["figures"]["all"]["roc_auc"] == 1.0
+    with pytest.raises(InputError, match="--labels takes counts and `all`, got '0'"):
+        probe_task(towers, "genre", 0, "0")
+
+
+def test_a_probe_needs_every_split(workspace):
+    with pytest.raises(InputError, match="no track of split 'valid' has a value in column 'tags'"):
+        protocol(workspace, "probe", "--task", "tags")
+
+
+def test_what_a_protocol_lacks_is_said(workspace):
+    for arguments, words in (
+        (["caption-retrieval"], "none of 11 tracks has a caption that came with its dataset"),
+        (["tags"], "no tag is on 10 or more of 11 tracks"),
+        (["triplets"], "needs --triplets"),
+        (["compare"], "needs --runs A B and --qrels Q"),
+        (["probe"], "--task names a column of the catalog"),
+        (["tags", "--task", "genre"], "--task belongs to `raymtr evaluate probe`"),
+        (["artist-similarity"], "lists another of them as similar"),
+    ):
+        with pytest.raises(InputError, match=words):
+            protocol(workspace, *arguments)
+
+
+def test_triplets_are_answered_from_a_table(workspace, tmp_path):
+    file = tmp_path / "triplets.csv"
+    file.write_text("anchor,nearer,farther\nt00,t01,t02\nt03,t04,t06\n")
+    answer = protocol(workspace, "triplets", "--triplets", str(file))
+    assert answer["queries"] == {"audio_to_audio": 2, "text_to_audio": 2}
+    assert answer["pools"]["audio_to_audio"] == 6
+    file.write_text("anchor,nearer\nt00,t01\n")
+    with pytest.raises(InputError, match="has no column 'farther'"):
+        protocol(workspace, "triplets", "--triplets", str(file))

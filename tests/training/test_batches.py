@@ -13,8 +13,8 @@ from torch import Tensor
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, TrainSpec
-from raymtr.training.batches import Batches, longer_than
-from raymtr.training.contrastive_loss import shares
+from raymtr.training.batches import Batches, likeness, longer_than
+from raymtr.training.contrastive_loss import right_answers, shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
 from raymtr.training.tracks import repeated
@@ -192,3 +192,39 @@ def test_a_batch_does_not_depend_on_what_is_cached(
         made.append([batches.make(step) for step in range(4)])
     for batches_made in made[1:]:
         assert all(same(one, other) for one, other in zip(made[0], batches_made, strict=True))
+
+
+def test_rows_of_one_artist_or_of_the_same_words_have_equal_numbers() -> None:
+    one = likeness({"artist": "The Beyoncés"}, "slow, piano", 0)
+    other = likeness({"artist": "beyonces"}, "Piano. Slow!", 1)
+    assert one == other
+    assert likeness({"artist": "Alba"}, "slow, piano, sad", 2)[0] != one[0]
+    assert likeness({"artist": "Alba"}, "slow, piano, sad", 2)[1] != one[1]
+    nobody = [likeness({"artist": None}, "...", number) for number in (3, 4)]
+    assert nobody[0][0] != nobody[1][0] and nobody[0][1] != nobody[1][1]
+
+
+def test_masked_rows_are_no_negatives(tracks: pa.Table, folder: Path) -> None:
+    named = tracks.set_column(
+        tracks.column_names.index("artist"), "artist", pa.array(["Ada"] * 10 + ["Bo"] * 10)
+    )
+    spec = dataclasses.replace(SPEC, false_negatives="masked")
+    masked = batches_of(named, folder, spec).make(0)
+    assert masked.names is not None and masked.names.shape == (8, 4)
+    numbers = masked.names[:, 0] >= 10
+    wanted = numbers[:, None] == numbers[None]
+    got = right_answers(masked.names[:, [0, 2]])
+    assert torch.equal(got, wanted & ~torch.eye(8, dtype=torch.bool))
+    kept = batches_of(named, folder).make(0)
+    assert kept.names is not None and kept.names.shape == (8, 2) and same(kept, masked)
+
+
+def test_gain_makes_clips_quieter_and_draws_the_same_ones(tracks: pa.Table, folder: Path) -> None:
+    spec = dataclasses.replace(SPEC, gain_db=18.0)
+    loud, quiet = (batches_of(tracks, folder, s).make(1) for s in (SPEC, spec))
+    assert sentences_of(loud) == sentences_of(quiet)
+    factors = quiet.waves.norm(dim=1) / loud.waves.norm(dim=1)
+    assert len({round(float(f), 3) for f in factors}) == 8
+    assert bool((factors <= 1).all()) and bool((factors >= 10 ** (-18 / 20) * 0.999).all())
+    scaled = loud.waves * factors[:, None]
+    torch.testing.assert_close(quiet.waves, scaled, rtol=1e-4, atol=1e-6)

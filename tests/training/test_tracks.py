@@ -151,3 +151,48 @@ def test_nothing_left_after_decoding_says_what_was_lost() -> None:
     failures = pa.Table.from_pylist(rows, DEAD_LETTER)
     with pytest.raises(UnusableError, match=r"1 tracks .* 1 to train on .* x\.mp3: half of it"):
         check_trainable(tracks, SPEC, failures)
+
+
+def test_the_text_filter_leaves_captions_of_music_and_tracks_with_other_words(
+    tmp_path: Path,
+) -> None:
+    tracks = [
+        a_track(0, "train", title=None, tags=None),
+        a_track(1, "train", title=None, tags=["dungeon synth"]),
+        a_track(2, "train", title=None),
+        a_track(3, "train", title=None),
+    ]
+    captions = [
+        ("t000", "Thanks for watching, subscribe!"),
+        ("t001", "Some dungeon synth from my shelf."),
+        ("t001", "Buy it at my shop."),
+        ("t002", "A sad PIANO in the rain."),
+        ("t003", "Guitar."),
+    ]
+    workspace = workspace_of(tmp_path, tracks, captions)
+    spec = dataclasses.replace(SPEC, text_filter=True)
+    table = read_training_tracks(workspace, spec)
+    assert dict(zip(table["track_id"].to_pylist(), table["captions"].to_pylist(), strict=True)) == {
+        "t001": ["Some dungeon synth from my shelf."],
+        "t002": ["A sad PIANO in the rain."],
+        "t003": ["Guitar."],
+    }
+    tagged = dataclasses.replace(SPEC, texts={"tags": 1.0, "caption": 1.0})
+    assert len(read_training_tracks(workspace, tagged)) == 4
+
+
+def test_playlists_are_words_where_the_catalog_has_them(tmp_path: Path) -> None:
+    tracks = [a_track(n, "train", title=None, playlists=["Late night"]) for n in range(2)]
+    table = read_training_tracks(workspace_of(tmp_path, tracks), SPEC)
+    assert table["playlists"].to_pylist() == [["Late night"]] * 2
+    spec = dataclasses.replace(SPEC, texts={"tags": 1.0})
+    with pytest.raises(UnusableError, match="0 with words"):
+        read_training_tracks(workspace_of(tmp_path, tracks), spec)
+
+
+def test_masking_by_artist_needs_two_artists() -> None:
+    row = {"split": "train", "dataset": None, "artist": "Ada"}
+    table = pa.Table.from_pylist([row | {"track_id": n} for n in range(4)])
+    spec = dataclasses.replace(SPEC, false_negatives="masked")
+    with pytest.raises(UnusableError, match="all 4 tracks to train on are by one artist"):
+        check_trainable(table, spec, pa.Table.from_pylist([]))

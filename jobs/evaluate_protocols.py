@@ -1,0 +1,250 @@
+"""`raymtr evaluate <protocol>`: the published protocols on the live towers, one command each.
+
+    caption-retrieval   captions of the datasets to tracks, and back
+    tags                tag queries, synonyms merged
+    zero-shot           every tag a label of its own, and each track asks for its labels
+    artist-similarity   similar artists, by name and by sound
+    triplets            --file: track ids `anchor, nearer, farther` (Dim-Sim)
+    probe               --task COLUMN: a classifier on the tracks' vectors
+    compare             --runs A B --qrels Q: two TREC runs, paired
+
+The pool is the tracks of `--split` that have a vector; its size is printed. Figures go to
+`evaluation/<protocol>/`, with a TREC run and qrels in each direction.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.catalog.tabular import read_rows
+from raymtr.embeddings.store import EmbeddingStore, matrix_of
+from raymtr.errors import InputError
+from raymtr.evaluation import comparison, probe, trec
+from raymtr.evaluation import retrieval_protocols as protocols
+from raymtr.evaluation.retrieval_protocols import Encode, Outcome
+from raymtr.search.searcher import Searcher
+from raymtr.workspace import Workspace
+
+SEED = 0
+PROTOCOLS = ("caption-retrieval", "tags", "zero-shot", "artist-similarity", "triplets")
+OTHERS = ("probe", "compare")
+OWN = {  # protocol -> its arguments
+    "triplets": ("triplets",),
+    "probe": ("task", "hidden", "labels"),
+    "compare": ("runs", "qrels"),
+}
+TRIPLET_COLUMNS = ("anchor", "nearer", "farther")
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Towers:
+    """The live tracks of a split with their unit vectors [N, D], and the text encoder."""
+
+    rows: list[dict[str, Any]]
+    vectors: np.ndarray
+    encode: Encode
+
+
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
+    """Adds the arguments of the protocols."""
+    parser.add_argument(
+        "--triplets", metavar="FILE", help="a table with columns anchor, nearer, farther"
+    )
+    parser.add_argument("--task", metavar="COLUMN", help="probe: a column of text or of lists")
+    parser.add_argument(
+        "--hidden", type=int, metavar="N", help="probe: width of a hidden layer (default: linear)"
+    )
+    parser.add_argument(
+        "--labels", metavar="N,N", help="probe: training examples per label (default: all)"
+    )
+    parser.add_argument("--runs", nargs=2, metavar="FILE", help="compare: two TREC runs")
+    parser.add_argument("--qrels", metavar="FILE", help="compare: what is relevant")
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of the protocols that were given."""
+    values = {name: getattr(arguments, name) for names in OWN.values() for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+    """The command-line entry point."""
+    for protocol, names in OWN.items():
+        if protocol != arguments.what and (others := set(names) & set(given(arguments))):
+            raise InputError(f"--{min(others)} belongs to `raymtr evaluate {protocol}`")
+    folder = arguments.out or workspace.path(f"evaluation/{arguments.what}")
+    if arguments.what == "compare":
+        if not arguments.runs or not arguments.qrels:
+            raise InputError("`raymtr evaluate compare` needs --runs A B and --qrels Q")
+        one, other = arguments.runs
+        answer = comparison.compare_runs(one, other, arguments.qrels, seed=SEED)
+        return _written(folder, {"protocol": "compare", **answer})
+    towers = _towers(workspace, arguments.split if arguments.what != "probe" else None)
+    if arguments.what == "probe":
+        answer = probe_task(towers, arguments.task, arguments.hidden or 0, arguments.labels or ALL)
+        return _written(folder, {"protocol": "probe", **answer})
+    outcome = measured(arguments.what, towers, arguments.triplets)
+    files: dict[str, str] = {}
+    for direction, ranked in outcome.runs.items():
+        files |= {
+            f"run_{direction}": f"{folder}/run.{direction}.txt",
+            f"qrels_{direction}": f"{folder}/qrels.{direction}.txt",
+        }
+        lines = trec.run_lines(ranked, tag=f"raymtr-{direction}")
+        storage.write_bytes(files[f"run_{direction}"], _text(lines))
+        qrels = trec.qrels_lines(outcome.right[direction])
+        storage.write_bytes(files[f"qrels_{direction}"], _text(qrels))
+    answer = {
+        "protocol": arguments.what,
+        "split": arguments.split,
+        "pools": outcome.pools,
+        "queries": outcome.queries,
+        "figures": outcome.figures,
+        "intervals": outcome.intervals,
+        "notes": outcome.notes,
+        "files": files,
+    }
+    return _written(folder, answer)
+
+
+def measured(name: str, towers: Towers, file: str | None) -> Outcome:
+    """The outcome of one of PROTOCOLS. Raises InputError where its words are not there."""
+    place = (towers.rows, towers.vectors, towers.encode, SEED)
+    if name == "caption-retrieval":
+        return protocols.captions(*place)
+    if name == "artist-similarity":
+        return protocols.artists(*place)
+    if name == "triplets":
+        if file is None:
+            raise InputError("`raymtr evaluate triplets` needs --triplets: anchor, nearer, farther")
+        return protocols.triplets(*place, read_triplets(file))
+    if name == "tags":
+        return protocols.tags(*place, synonyms=minilm())
+    return protocols.tags(*place, synonyms=None)
+
+
+def read_triplets(file: str) -> list[tuple[str, str, str]]:
+    """The triplets of a table with TRIPLET_COLUMNS. Raises InputError where one is missing."""
+    table = read_rows(file).table
+    if missing := [name for name in TRIPLET_COLUMNS if name not in table.column_names]:
+        raise InputError(f"{file} has no column {missing[0]!r}; expected {TRIPLET_COLUMNS}")
+    columns = (table[name].to_pylist() for name in TRIPLET_COLUMNS)
+    return [(str(a), str(b), str(c)) for a, b, c in zip(*columns, strict=True)]
+
+
+def minilm() -> Encode:
+    """MiniLM's unit vectors of tags, by which TTMR++ finds synonyms."""
+    import torch
+
+    from raymtr.model.text_tower import load_text_tower
+    from raymtr.recipes import MINILM
+    from raymtr.specs import TextTowerSpec
+
+    tower = load_text_tower(TextTowerSpec(source=MINILM, pooling="mean", trainable=False)).eval()
+
+    @torch.inference_mode()
+    def encode(sentences: list[str]) -> np.ndarray:
+        states = torch.nn.functional.normalize(tower(**tower.tokenize(sentences)), dim=-1)
+        return np.asarray(states.numpy())
+
+    return encode
+
+
+def _towers(workspace: Workspace, split: str | None) -> Towers:
+    """The catalog's tracks of `split` that have a live vector. Raises InputError without any."""
+    catalog = storage.read_tables(workspace.tracks)
+    if catalog is None:
+        raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
+    searcher = Searcher(workspace)
+    fingerprint = searcher.build.fingerprint
+    if fingerprint is None:
+        raise InputError("this catalog was indexed by its words alone; run `raymtr embed`")
+    if split is not None:
+        catalog = catalog.filter(pc.equal(catalog["split"], split))
+    vectors = EmbeddingStore.open(workspace.embeddings(fingerprint)).read_tracks()
+    place = pc.index_in(catalog["track_id"], value_set=pa.array(vectors["track_id"].to_pylist()))
+    catalog, place = catalog.filter(place.is_valid()), place.drop_null()
+    if not len(catalog):
+        raise InputError(f"no track of split {split!r} has a vector; give another --split")
+    matrix = matrix_of(vectors["vector"].take(place))
+    encode: Callable[[list[str]], np.ndarray] = searcher.model("text").encode_text
+    return Towers(catalog.to_pylist(), matrix, encode)
+
+
+def probe_task(towers: Towers, task: str | None, hidden: int, budgets: str) -> dict[str, Any]:
+    """Figures of a probe on column `task`, for each number of training examples per label."""
+    if task is None or task not in towers.rows[0]:
+        known = ", ".join(towers.rows[0])
+        raise InputError(f"--task names a column of the catalog, got {task!r}; columns: {known}")
+    cells = [row[task] for row in towers.rows]
+    splits = np.array([row["split"] for row in towers.rows])
+    heard = np.array([cell is not None and cell != [] for cell in cells])
+    single = not any(isinstance(cell, list) for cell in cells)
+    names = sorted({str(n) for c in cells for n in (c if isinstance(c, list) else [c]) if n})
+    labels = probe.labels_of(cells, names)
+    parts = {}
+    for name in ("train", "valid", "test"):
+        rows = (splits == name) & heard
+        if not rows.any():
+            raise InputError(f"no track of split {name!r} has a value in column {task!r}")
+        parts[name] = probe.Split(towers.vectors[rows].astype(np.float32), labels[rows])
+    figures = {}
+    for budget in budgets.split(","):
+        train = parts["train"]
+        if budget != ALL:
+            if not budget.isdigit() or budget == "0":
+                raise InputError(f"--labels takes counts and `{ALL}`, got {budget!r}")
+            few = probe.few_labelled(train.labels, int(budget), SEED)
+            train = probe.Split(train.features[few], train.labels[few])
+        figures[budget] = probe.probe(
+            *(train, parts["valid"], parts["test"]), hidden=hidden, single=single, seed=SEED
+        )
+    sizes = {name: len(part.labels) for name, part in parts.items()}
+    return {
+        "task": task,
+        "labels": len(names),
+        "hidden": hidden,
+        "pools": sizes,
+        "figures": figures,
+    }
+
+
+def _written(folder: str, answer: dict[str, Any]) -> dict[str, Any]:
+    files = {**answer.get("files", {}), "metrics": f"{folder}/metrics.json"}
+    answer = answer | {"files": files}
+    storage.write_json(files["metrics"], answer)
+    return answer
+
+
+def _text(lines: Any) -> bytes:
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """A line per figure, after the sizes of what was ranked."""
+    lines = [answer["protocol"]]
+    for direction, size in answer.get("pools", {}).items():
+        queries = answer.get("queries")
+        asked = f"{queries[direction]} queries over " if isinstance(queries, dict) else ""
+        lines.append(f"  {direction}: {asked}a pool of {size}")
+    if answer["protocol"] == "compare":
+        lines.append(f"  {answer['queries']} queries; other - one, with its 95 % interval")
+    for name, value in answer["figures"].items():
+        if isinstance(value, dict):
+            told = "  ".join(f"{key} {number:.4g}" for key, number in value.items())
+            lines.append(f"  {name:36} {told}")
+            continue
+        interval = answer.get("intervals", {}).get(name)
+        shown = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        lines.append(f"  {name:36} {value:.4f}{shown}")
+    lines += [f"note: {note}" for note in answer.get("notes", ())]
+    return "\n".join([*lines, f"written to {answer['files']['metrics']}"])

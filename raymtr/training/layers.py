@@ -1,0 +1,77 @@
+"""A tower's layers: learning rates that fall with depth, and activations that are recomputed.
+
+Layers are found by name: `layer.3.` of BERT's family, `layers.3.` of AST, `layer3.` of a ResNet.
+Parameters before the first layer are the embedding (or stem), those after the last are the pooling.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from raymtr.model.resnet import Bottleneck
+
+TOWERS = ("audio_tower", "text_tower")
+_LAYER = re.compile(r"\.(?:layers?|block|h)\.?(\d+)\.")
+
+
+def layers_below(names: list[str]) -> dict[str, int]:
+    """How many layers are above each of one tower's parameters, which are in order of their use.
+
+    The pooling has 0, the last layer 1, the embedding one more than the first layer.
+    """
+    found = [_LAYER.search(name) for name in names]
+    numbers = sorted({int(match[1]) for match in found if match})
+    below, seen = {}, False
+    for name, match in zip(names, found, strict=True):
+        seen = seen or match is not None
+        if match:
+            below[name] = len(numbers) - numbers.index(int(match[1]))
+        else:
+            below[name] = 0 if seen or not numbers else len(numbers) + 1
+    return below
+
+
+def rate_groups(towers: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for an optimizer; `scale` of a group multiplies the learning rate.
+
+    A layer's rate is `decay` times that of the layer above it. Heads and the logit scale have the
+    whole rate. With a decay of 1 there is one group.
+    """
+    learned = {name: p for name, p in towers.named_parameters() if p.requires_grad}
+    if decay == 1.0:
+        return [{"params": list(learned.values())}]
+    depths: dict[str, int] = {}
+    for tower in TOWERS:
+        depths |= layers_below([n for n, _ in towers.named_parameters() if n.startswith(tower)])
+    return _by_depth(learned, depths, decay)
+
+
+def _by_depth(
+    learned: Mapping[str, nn.Parameter], depths: Mapping[str, int], decay: float
+) -> list[dict[str, Any]]:
+    used = sorted({depths.get(name, 0) for name in learned})
+    return [
+        {
+            "params": [p for name, p in learned.items() if depths.get(name, 0) == depth],
+            "scale": decay**depth,
+        }
+        for depth in used
+    ]
+
+
+def checkpoint_layers(towers: nn.Module) -> None:
+    """Make each layer of both towers recompute its activations in the backward, in place.
+
+    Layers are a transformer's, and a ResNet's bottlenecks. Dropout is drawn again alike. In
+    evaluation nothing is kept anyway, so it changes nothing there.
+    """
+    for name, module in list(towers.named_modules()):
+        in_list = re.search(r"\.(?:layers?|block|h)\.\d+$", name)
+        if name.startswith(TOWERS) and (in_list or isinstance(module, Bottleneck)):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
