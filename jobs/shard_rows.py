@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 
 SHARD_TRACKS = 2048  # a shard closes at this many tracks,
-SHARD_EVERY_S = 2.0  # or at this age: the most a kill can cost, besides work in progress
+SHARD_EVERY_S = 30.0  # or at this age: the most a kill can cost, besides work in progress
+BLOCKS_PER_ACTOR = 4  # at least, so that replicas end at about the same time
+UNKNOWN_S = 240.0  # assumed length of a track whose duration the catalog does not know
+COLUMNS = pa.schema(
+    [*(pa.field(name, pa.string()) for name in MADE_FROM), pa.field("duration", pa.float64())]
+)
 TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
 
 
@@ -43,6 +48,14 @@ def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
 def fewest_actors(embed: EmbedSpec) -> int:
     """The minimum number of replicas to start embedding."""
     return embed.min_actors or embed.actors
+
+
+def tracks_per_block(tracks: pa.Table, window_s: float, embed: EmbedSpec) -> int:
+    """Tracks in a block of `embed.windows_per_block` windows, from the mean of their durations."""
+    lengths = pc.fill_null(tracks["duration"], UNKNOWN_S)
+    windows = max(1.0, float(pc.mean(lengths).as_py()) / window_s)
+    evenly = -(-len(tracks) // (BLOCKS_PER_ACTOR * embed.actors))
+    return max(1, min(round(embed.windows_per_block / windows), evenly))
 
 
 def commit_results(
@@ -97,8 +110,8 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """MADE_FROM and `duration` of the catalog. Raises InputError if there is no catalog."""
-    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
+    """COLUMNS of the catalog. Raises InputError if there is no catalog."""
+    catalog = storage.read_tables(workspace.tracks, COLUMNS.names)
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return catalog

@@ -11,23 +11,26 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from jobs.partitions import Work, count_tracks, work_through_catalog
+from jobs.shard_rows import tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
-from raymtr.specs import Settings
-from raymtr.tagging.ears import HEARD, LABELS
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.tables import SOURCES
+from raymtr.specs import EmbedSpec, Settings
+from raymtr.tagging.ears import HEARD, LABELS, WINDOW_S
 from raymtr.tagging.store import MADE_BY, HeardShards, HearTracks
 from raymtr.workspace import Workspace
 
-LOG = logging.getLogger("raymtr")
+if TYPE_CHECKING:
+    import ray.data
+
 EXAMPLE = "raymtr tag --workspace w"
 TRACKS_PER_BLOCK = 8  # unit of retry; a track takes seconds
 SUGGESTED = 5  # labels in a row of the review
@@ -60,38 +63,29 @@ def tag_catalog(
     from raymtr.tagging.ears import Ears
 
     started = time.monotonic()
-    catalog = read_catalog(workspace)
+    count_tracks(workspace)
     Ears()  # before anything is changed: the package may be missing
     shards = HeardShards(workspace)
-    shards.take()
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(shards.changed(catalog))
-    left = shards.remaining(catalog)
-    if len(left):
-        LOG.info("hearing %d tracks", len(left))
-        start_ray()
-        hear_tracks(left, shards, settings)
-    shards.release()
+    work = Work(
+        what="tag", shards=shards, pipeline=hear_tracks, embed=settings.embed, retry=tuple(retry)
+    )
+    answer = work_through_catalog(workspace, work)
     review = write_review(workspace, shards)
-    return shards.account(catalog) | {
-        "new": len(left),
+    return answer | {
         "heard_by": MADE_BY.fingerprint,
         "review": review,
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None:
-    """The pipeline: decodes and tags in one actor, as a decoded track is large; writes here."""
+def hear_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray.data.Dataset:
+    """Rows of SOURCES -> HEARD rows: decodes and tags in one actor, as a decoded track is large."""
     import ray.data
 
-    embed = fit_actors(settings.embed, left)
-    pipeline = (
-        ray.data.from_arrow(left)
-        .repartition(target_num_rows_per_block=min(TRACKS_PER_BLOCK, embed.tracks_per_block))
+    size = min(TRACKS_PER_BLOCK, tracks_per_block(left, WINDOW_S, embed))
+    return (
+        ray.data.from_arrow(left.select(SOURCES))
+        .repartition(target_num_rows_per_block=size)
         .map_batches(
             decode_whole,
             fn_kwargs={"embed": embed, "hung": shards.hung},
@@ -108,7 +102,6 @@ def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None
             num_cpus=1,
         )
     )
-    commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")
 
 
 def write_review(workspace: Workspace, shards: HeardShards) -> str | None:

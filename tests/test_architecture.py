@@ -38,6 +38,7 @@ LAYERS = (
         "ports",
         "progress",
         "capacity",
+        "partitions",
         "trained_on",
     ),
 )

@@ -13,12 +13,14 @@ is removed from its shard and embedded again. Only the driver of a run writes, s
 outlive its driver and commit late. If two drivers run at once, the token in `run.json` decides:
 the one that wrote it last owns the folder, the other stops at its next commit.
 
-Limitation: the driver's disk or network bounds the vectors written per second. At 512 bytes a
-window that is some hundred thousand windows a second, more than sixteen GPUs produce.
+The shards of a large catalog belong to partitions (raymtr.partitions). The names of a partition's
+shards begin with the partition's name, and its token is in `partitions/<name>.json`, so every
+partition has a driver and an owner of its own. A store without a partition sees all shards.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import time
 import uuid
@@ -32,9 +34,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import audio, storage
+from raymtr.embeddings.rewrite import finish_rewrite
 from raymtr.embeddings.tables import (
     MADE_FROM,
-    SOURCES,
     dead_letters_of,
     sounding_otherwise,
     tracks_of,
@@ -48,6 +50,7 @@ from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
 RUN = "run.json"
+PARTITIONS = "partitions"  # folder of the partitions' run files
 EVERY_CODE = "all"
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
@@ -81,10 +84,11 @@ class ModelRef:
 
 
 class EmbeddingStore:
-    """The shards under one `embeddings/<fingerprint>` folder."""
+    """The shards under one `embeddings/<fingerprint>` folder, or those of one partition."""
 
     def __init__(self, folder: str, made_by: ModelRef) -> None:
         self.folder, self.made_by = folder, made_by
+        self.partition = ""
         self._token: str | None = None
 
     @classmethod
@@ -103,39 +107,92 @@ class EmbeddingStore:
         return f"{self.folder}/hung"
 
     @property
+    def run(self) -> dict[str, Any]:
+        """The record of the last run; {} before the first."""
+        found = storage.exists(self._run_file)
+        return dict(storage.read_json(self._run_file)) if found else {}
+
+    @property
     def complete(self) -> bool:
         """Whether the last run finished."""
-        return storage.exists(self._run_file) and not storage.read_json(self._run_file)["running"]
+        return self.run.get("running") is False
+
+    def part(self, partition: str) -> EmbeddingStore:
+        """The store of one partition of these shards, without an owner."""
+        part = copy.copy(self)
+        part.partition, part._token = partition, None
+        return part
+
+    def claim(self) -> None:
+        """Become the owner; an owner before stops at its next commit.
+
+        Raises UnusableError if another version or model began here.
+        """
+        before = self.run
+        if before and before["made_by"] != to_dict(self.made_by):
+            raise UnusableError(
+                f"{self._run_file} was begun by {before['made_by']}, this run is of "
+                f"{to_dict(self.made_by)}; finish it with the raymtr that began it, or delete "
+                f"{self.folder}"
+            )
+        self._token = uuid.uuid4().hex
+        self.note(**before | {"run": self._token, "running": True})
+        if before.get("running"):
+            time.sleep(TAKEOVER_S)
 
     def take(self) -> None:
-        """Become the owner, and remove uncommitted files of an earlier owner."""
-        left_behind = storage.exists(self._run_file) and not self.complete
-        self._token = uuid.uuid4().hex
-        self._write_run(running=True)
-        if left_behind:
-            time.sleep(TAKEOVER_S)
+        """Become the owner of all shards, and undo or finish what an earlier owner left half done.
+
+        Of a store with partitions, their owners stop at their next commit, too.
+        """
+        self.claim()
+        if not self.partition:
+            folder = f"{self.folder}/{PARTITIONS}"
+            for name in storage.list_files(folder, suffix=".json"):
+                self.part(name.removesuffix(".json")).take()
+            storage.delete(folder)
+        finish_rewrite(self)
         self._sweep()
 
-    def release(self) -> None:
+    def note(self, **facts: Any) -> None:
+        """Add facts to the record of the run."""
+        run = self.run | {"made_by": to_dict(self.made_by)} | facts
+        storage.write_json(self._run_file, run)
+
+    def release(self, **facts: Any) -> None:
         """Mark the run as complete, so that the next owner need not wait for this one."""
-        self._check_owner()
+        self.check_owner()
         self._sweep()
-        self._write_run(running=False)
+        self.note(running=False, **facts)
 
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
 
         Raises UnusableError if another run has become the owner.
         """
-        name = _shard_name(embedded["track_id"].to_pylist())
+        name = self.shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
-        storage.write_table(self._file("windows", name), self._windows_of(good))
-        storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
+        storage.write_table(self.file("windows", name), self._windows_of(good))
+        storage.write_table(self.file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
-            storage.write_table(self._file("dead_letter", name), dead_letters_of(failed))
-        self._check_owner()
-        storage.write_table(self._file("tracks", name), self._tracks_of(good))
+            storage.write_table(self.file("dead_letter", name), dead_letters_of(failed))
+        self.check_owner()
+        storage.write_table(self.file("tracks", name), self._tracks_of(good))
+
+    def file(self, kind: str, name: str) -> str:
+        """The path of one of a shard's files."""
+        return f"{self.folder}/{kind}/{name}.parquet"
+
+    def names(self, kind: str) -> set[str]:
+        """The names of the shards that have a file of this kind."""
+        folder = f"{self.folder}/{kind}"
+        files = storage.list_files(folder, prefix=self._prefix, suffix=".parquet")
+        return {name.removesuffix(".parquet") for name in files}
+
+    def shard_name(self, parts: Sequence[str]) -> str:
+        """The name of the shard of these track ids, or of these shards that it replaces."""
+        return self._prefix + hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
 
     def done(self) -> pa.ChunkedArray:
         """Ids of all committed tracks, embedded or failed, in no particular order."""
@@ -146,11 +203,11 @@ class EmbeddingStore:
         return pa.chunked_array(chunks, pa.string())
 
     def remaining(self, catalog: pa.Table) -> pa.Table:
-        """SOURCES of the catalog's tracks with audio that are not committed, or changed since."""
+        """The catalog's tracks with audio that are not committed, or changed since."""
         undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
         changed = pc.is_in(catalog["track_id"], value_set=self.changed(catalog))
         wanted = pc.and_(pc.is_valid(catalog["uri"]), pc.or_(undone, changed))
-        return catalog.filter(wanted).select(SOURCES)
+        return catalog.filter(wanted)
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
         """Ids of committed tracks whose audio has changed since."""
@@ -162,27 +219,27 @@ class EmbeddingStore:
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
         now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
-        for name in sorted(self._names("sources")) if len(now) else ():
-            held = storage.read_table(self._file("sources", name))
+        for name in sorted(self.names("sources")) if len(now) else ():
+            held = storage.read_table(self.file("sources", name))
             if (adopted := with_adopted_digests(held, now)) is not None:
-                self._check_owner()
-                storage.write_table(self._file("sources", name), adopted)
+                self.check_owner()
+                storage.write_table(self.file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Remove these tracks, embedded or failed, from the shards that hold them.
 
         `sources/` is written last, so after a kill the tracks are still known as changed.
         """
-        for name in sorted(self._names("tracks")) if len(ids) else ():
-            sources = self._file("sources", name)
+        for name in sorted(self.names("tracks")) if len(ids) else ():
+            sources = self.file("sources", name)
             if not storage.exists(sources):
                 continue
             held = storage.read_table(sources)["track_id"]
             if not pc.any(pc.is_in(held, value_set=ids)).as_py():
                 continue
-            self._check_owner()
+            self.check_owner()
             for kind in ("windows", "dead_letter", "tracks", "sources"):
-                if storage.exists(file := self._file(kind, name)):
+                if storage.exists(file := self.file(kind, name)):
                     table = storage.read_table(file)
                     gone = pc.is_in(table["track_id"], value_set=ids)
                     storage.write_table(file, table.filter(pc.invert(gone)))
@@ -219,8 +276,8 @@ class EmbeddingStore:
 
     def window_tables(self) -> Iterator[pa.Table]:
         """`track_id, start_s, end_s, vector` of all windows, one committed shard at a time."""
-        for name in sorted(self._names("windows") & self._names("tracks")):
-            yield storage.read_table(self._file("windows", name))
+        for name in sorted(self.names("windows") & self.names("tracks")):
+            yield storage.read_table(self.file("windows", name))
 
     def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
         """The rows of `tracks/` and of `windows/` for these tracks.
@@ -229,11 +286,11 @@ class EmbeddingStore:
         """
         tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
-        for name in sorted(self._names("tracks")):
-            held = storage.read_table(self._file("tracks", name), ["track_id"])
+        for name in sorted(self.names("tracks")):
+            held = storage.read_table(self.file("tracks", name), ["track_id"])
             if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
                 for kind, parts in (("tracks", tracks), ("windows", windows)):
-                    table = storage.read_table(self._file(kind, name))
+                    table = storage.read_table(self.file(kind, name))
                     parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))
         return pa.concat_tables(tracks, promote_options="default"), pa.concat_tables(windows)
 
@@ -253,13 +310,12 @@ class EmbeddingStore:
         other = pc.is_in(letters["code"], value_set=pa.array(WITHOUT_RULES))
         return letters["track_id"].filter(pc.and_(old, pc.invert(other)))
 
-    def forget_failures(self, codes: Sequence[str]) -> None:
-        """Delete the dead letters with these `codes`, so that their tracks are tried again.
+    def codes_to_retry(self, codes: Sequence[str]) -> list[str]:
+        """The codes of dead letters among `codes`, or all of them; hung tracks may hang again.
 
         Raises InputError for a code that no dead letter has.
         """
-        letters = self.read_dead_letters()
-        found = sorted(set(letters["code"].to_pylist()))
+        found = sorted(set(self.read_dead_letters()["code"].to_pylist()))
         unknown = sorted(set(codes) - {*found, EVERY_CODE})
         if unknown:
             raise InputError(
@@ -268,7 +324,20 @@ class EmbeddingStore:
         wanted = found if EVERY_CODE in codes else sorted(codes)
         if audio.HUNG in wanted:
             storage.delete(self.hung)
-        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
+        return wanted
+
+    def forget_failures(self, codes: Sequence[str]) -> None:
+        """Delete the dead letters with these `codes`, so that their tracks are tried again."""
+        letters = self.read_dead_letters()
+        codes = pa.array(codes, pa.string())
+        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], codes)))
+
+    def check_owner(self) -> None:
+        """Raises UnusableError if another run has become the owner."""
+        if self.run.get("run") != self._token:
+            raise UnusableError(
+                f"another embed job has taken over {self.folder}; let one of them finish alone"
+            )
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
         return tracks_of(good, self.made_by.dim)
@@ -278,33 +347,21 @@ class EmbeddingStore:
 
     @property
     def _run_file(self) -> str:
-        return f"{self.folder}/{RUN}"
+        run = f"{PARTITIONS}/{self.partition}.json" if self.partition else RUN
+        return f"{self.folder}/{run}"
 
-    def _write_run(self, *, running: bool) -> None:
-        run = {"run": self._token, "running": running, "made_by": to_dict(self.made_by)}
-        storage.write_json(self._run_file, run)
-
-    def _file(self, kind: str, name: str) -> str:
-        return f"{self.folder}/{kind}/{name}.parquet"
-
-    def _names(self, kind: str) -> set[str]:
-        files = storage.list_files(f"{self.folder}/{kind}", suffix=".parquet")
-        return {name.removesuffix(".parquet") for name in files}
+    @property
+    def _prefix(self) -> str:
+        return f"{self.partition}-" if self.partition else ""
 
     def _read(self, kind: str, columns: list[str]) -> pa.Table | None:
-        return storage.read_tables(f"{self.folder}/{kind}", columns)
+        return storage.read_tables(f"{self.folder}/{kind}", columns, prefix=self._prefix)
 
     def _sweep(self) -> None:
-        committed = self._names("tracks")
+        committed = self.names("tracks")
         for kind in BESIDE:
-            for name in self._names(kind) - committed:
-                storage.delete(self._file(kind, name))
-
-    def _check_owner(self) -> None:
-        if storage.read_json(self._run_file)["run"] != self._token:
-            raise UnusableError(
-                f"another embed job has taken over {self.folder}; let one of them finish alone"
-            )
+            for name in self.names(kind) - committed:
+                storage.delete(self.file(kind, name))
 
 
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:
@@ -333,7 +390,3 @@ def matrix_of(column: pa.ChunkedArray) -> np.ndarray:
     dim = column.type.list_size
     flat = pc.list_flatten(column.combine_chunks()).to_numpy(zero_copy_only=False)
     return np.asarray(flat).reshape(-1, dim)
-
-
-def _shard_name(ids: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
