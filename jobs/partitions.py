@@ -72,6 +72,7 @@ def work_through_catalog(workspace: Workspace, work: Work) -> Answer:
     count = work.embed.partitions or max(fitting, before)
     if count != before:
         shards.take()
+        shards.note(partitions=0)  # neither number, until all shards are distributed
         partition_shards(shards, count)
         shards.note(partitions=count)
     if count > 1:
@@ -120,7 +121,7 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Answer:
         answers.append(known) if known else left.append(part)
     if left:
         start_ray()
-        drivers = min(work.embed.drivers, len(left))
+        drivers = min(work.embed.drivers, work.embed.actors, len(left))
         share = max(1, work.embed.actors // drivers)
         fewest = min(-(-work.embed.min_actors // drivers), share)
         embed = replace(work.embed, drivers=drivers, actors=share, min_actors=fewest)

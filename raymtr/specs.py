@@ -248,7 +248,7 @@ class EmbedSpec:
         _at_least(0, self, "max_track_s", "max_file_mb", "min_actors", "partitions")
         _above(0, self, "gpu_share")
         _at_most(1, self, "gpu_share")
-        _at_most(self.actors, self, "min_actors", "drivers")
+        _at_most(self.actors, self, "min_actors")
         _at_most(MOST_WIDE, self, "actors", "threads")
 
 
