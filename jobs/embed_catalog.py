@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from jobs.partitions import Work, count_tracks, has_audio, work_through_catalog
-from jobs.shard_rows import UNKNOWN_S, fewest_actors, read_catalog, tracks_per_block
+from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
@@ -64,13 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import ray
 import ray.data
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import COLUMNS, commit_results, fit_actors, read_catalog
+from jobs.shard_rows import COLUMNS, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
 from raymtr.embeddings.store import EmbeddingStore
@@ -90,14 +90,9 @@ def work_through_catalog(workspace: Workspace, work: Work) -> Answer:
 def work_through(work: Work, catalog: pa.Table) -> Answer:
     """Does the work for the new and changed tracks of `catalog`; `work.shards` is owned here."""
     shards = work.shards
-    if work.retry:
-        shards.forget_failures(work.retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(changed := shards.changed(catalog))
-    left, replicas = shards.remaining(catalog), 0
+    (left, changed), replicas = tracks_left(shards, catalog, work.retry), 0
     if len(left):
-        LOG.info("%s: %d tracks, %d of them changed", work.what, len(left), len(changed))
+        LOG.info("%s: %d tracks, %d of them changed", work.what, len(left), changed)
         start_ray()
         embed = fit_actors(work.embed, left)
         pipeline = work.pipeline(left, shards, embed)

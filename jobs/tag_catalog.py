@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.partitions import Work, count_tracks, work_through_catalog
-from jobs.shard_rows import tracks_per_block
+from jobs.shard_rows import add_retry, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import SOURCES
 from raymtr.specs import EmbedSpec, Settings
-from raymtr.tagging.ears import HEARD, LABELS, WINDOW_S
-from raymtr.tagging.store import MADE_BY, HeardShards, HearTracks
+from raymtr.tagging.analysis import LABELS, PRESENT_FROM, WINDOW_S
+from raymtr.tagging.store import MADE_BY, TagStore, TagTracks
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -39,13 +39,7 @@ REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -60,14 +54,14 @@ def tag_catalog(
 
     Raises InputError if there is no catalog, UnusableError if the taggers are missing.
     """
-    from raymtr.tagging.ears import Ears
+    from raymtr.tagging.analysis import Analyzer
 
     started = time.monotonic()
     count_tracks(workspace)
-    Ears()  # before anything is changed: the package may be missing
-    shards = HeardShards(workspace)
+    Analyzer()  # before anything is changed: the package may be missing
+    shards = TagStore(workspace)
     work = Work(
-        what="tag", shards=shards, pipeline=hear_tracks, embed=settings.embed, retry=tuple(retry)
+        what="tag", shards=shards, pipeline=tag_tracks, embed=settings.embed, retry=tuple(retry)
     )
     answer = work_through_catalog(workspace, work)
     review = write_review(workspace, shards)
@@ -78,8 +72,8 @@ def tag_catalog(
     }
 
 
-def hear_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray.data.Dataset:
-    """Rows of SOURCES -> HEARD rows: decodes and tags in one actor, as a decoded track is large."""
+def tag_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray.data.Dataset:
+    """Rows of SOURCES -> TAGGED_SCHEMA rows, in one actor: a decoded track is large."""
     import ray.data
 
     size = min(TRACKS_PER_BLOCK, tracks_per_block(left, WINDOW_S, embed))
@@ -94,7 +88,7 @@ def hear_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray
             num_cpus=1,
         )
         .map_batches(
-            HearTracks,
+            TagTracks,
             fn_constructor_args=(embed.threads,),
             batch_size=None,
             batch_format="pyarrow",
@@ -104,7 +98,7 @@ def hear_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray
     )
 
 
-def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
+def write_review(workspace: Workspace, shards: TagStore) -> str | None:
     """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
     heard = shards.read()
     if heard is None or not len(heard):
@@ -134,8 +128,8 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
     row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
     if not tags:
         return row | {"why": "no tags", "owner": ""}
-    unheard = [tag for tag in tags if tag in LABELS and track[tag] < HEARD / 5]
-    if unheard and max(track[label] for label in LABELS) >= HEARD:
+    unheard = [tag for tag in tags if tag in LABELS and track[tag] < PRESENT_FROM / 5]
+    if unheard and max(track[label] for label in LABELS) >= PRESENT_FROM:
         return row | {"why": "not heard", "owner": "; ".join(unheard)}
     return None
 
@@ -143,13 +137,13 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
 def describe(answer: dict[str, Any]) -> str:
     """The answer as text."""
     lines = [
-        f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
+        f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "
         f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     if answer["review"]:
-        lines.append(f"to look through: {answer['review']}")
-    return "\n".join([*lines, "run `raymtr index` to filter by it"])
+        lines.append(f"for review: {answer['review']}")
+    return "\n".join([*lines, "run `raymtr index` to filter by these tags"])
 
 
 if __name__ == "__main__":

@@ -21,9 +21,6 @@ partition has a driver and an owner of its own. A store without a partition sees
 from __future__ import annotations
 
 import copy
-import hashlib
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,24 +34,24 @@ from raymtr import audio, storage
 from raymtr.embeddings.rewrite import finish_rewrite
 from raymtr.embeddings.tables import (
     MADE_FROM,
+    changed_audio,
     dead_letters_of,
-    sounding_otherwise,
     tracks_of,
     windows_of,
     with_adopted_digests,
     with_digest,
 )
 from raymtr.errors import InputError, UnusableError
+from raymtr.ownership import RUN, Ownership
+from raymtr.shards import shard_name
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
-RUN = "run.json"
 PARTITIONS = "partitions"  # folder of the partitions' run files
 EVERY_CODE = "all"
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
-TAKEOVER_S = 1.0  # longer than another driver takes from its check of the token to its commit
 
 
 EMBEDDED_SCHEMA = pa.schema(  # the result of one track: vectors, or the reason there are none
@@ -86,15 +83,22 @@ class ModelRef:
 class EmbeddingStore:
     """The shards under one `embeddings/<fingerprint>` folder, or those of one partition."""
 
+    JOB = "embed"  # the verb that writes them
+
     def __init__(self, folder: str, made_by: ModelRef) -> None:
         self.folder, self.made_by = folder, made_by
         self.partition = ""
-        self._token: str | None = None
+        self._owner = Ownership(folder, self.JOB)
 
     @classmethod
     def open(cls, folder: str) -> EmbeddingStore:
         """Open the store that an earlier run wrote in `folder`."""
         return cls(folder, from_dict(ModelRef, storage.read_json(f"{folder}/{RUN}")["made_by"]))
+
+    @classmethod
+    def of_model(cls, workspace: Workspace, made_by: ModelRef) -> EmbeddingStore:
+        """The store of one model's vectors in a workspace; its folder need not exist yet."""
+        return cls(workspace.embeddings(made_by.fingerprint), made_by)
 
     @property
     def model_folder(self) -> str:
@@ -107,20 +111,20 @@ class EmbeddingStore:
         return f"{self.folder}/hung"
 
     @property
-    def run(self) -> dict[str, Any]:
-        """The record of the last run; {} before the first."""
-        found = storage.exists(self._run_file)
-        return dict(storage.read_json(self._run_file)) if found else {}
-
-    @property
     def complete(self) -> bool:
         """Whether the last run finished."""
-        return self.run.get("running") is False
+        return self._owner.complete
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The record of the last run; {} before the first."""
+        return self._owner.record
 
     def part(self, partition: str) -> EmbeddingStore:
         """The store of one partition of these shards, without an owner."""
         part = copy.copy(self)
-        part.partition, part._token = partition, None
+        part.partition = partition
+        part._owner = Ownership(self.folder, self.JOB, file=f"{PARTITIONS}/{partition}.json")
         return part
 
     def claim(self) -> None:
@@ -128,17 +132,14 @@ class EmbeddingStore:
 
         Raises UnusableError if another version or model began here.
         """
-        before = self.run
-        if before and before["made_by"] != to_dict(self.made_by):
+        made_by = to_dict(self.made_by)
+        before = self.run.get("made_by", made_by)
+        if before != made_by:
             raise UnusableError(
-                f"{self._run_file} was begun by {before['made_by']}, this run is of "
-                f"{to_dict(self.made_by)}; finish it with the raymtr that began it, or delete "
-                f"{self.folder}"
+                f"{self._owner.file} was begun by {before}, this run is of {made_by}; finish it "
+                f"with the raymtr that began it, or delete {self.folder}"
             )
-        self._token = uuid.uuid4().hex
-        self.note(**before | {"run": self._token, "running": True})
-        if before.get("running"):
-            time.sleep(TAKEOVER_S)
+        self._owner.take({"made_by": made_by})
 
     def take(self) -> None:
         """Become the owner of all shards, and undo or finish what an earlier owner left half done.
@@ -154,16 +155,19 @@ class EmbeddingStore:
         finish_rewrite(self)
         self._sweep()
 
+    def check_owner(self) -> None:
+        """Raises UnusableError if another run has become the owner."""
+        self._owner.check()
+
     def note(self, **facts: Any) -> None:
         """Add facts to the record of the run."""
-        run = self.run | {"made_by": to_dict(self.made_by)} | facts
-        storage.write_json(self._run_file, run)
+        self._owner.note(facts)
 
     def release(self, **facts: Any) -> None:
         """Mark the run as complete, so that the next owner need not wait for this one."""
         self.check_owner()
         self._sweep()
-        self.note(running=False, **facts)
+        self._owner.release(facts)
 
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
@@ -192,7 +196,7 @@ class EmbeddingStore:
 
     def shard_name(self, parts: Sequence[str]) -> str:
         """The name of the shard of these track ids, or of these shards that it replaces."""
-        return self._prefix + hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+        return self._prefix + shard_name(parts)
 
     def done(self) -> pa.ChunkedArray:
         """Ids of all committed tracks, embedded or failed, in no particular order."""
@@ -214,7 +218,7 @@ class EmbeddingStore:
         before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
-        return sounding_otherwise(before, catalog)
+        return changed_audio(before, catalog)
 
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
@@ -228,7 +232,8 @@ class EmbeddingStore:
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Remove these tracks, embedded or failed, from the shards that hold them.
 
-        `sources/` is written last, so after a kill the tracks are still known as changed.
+        `sources/` loses them last. So after a kill the next call still finds them there, and
+        removes what is left of them.
         """
         for name in sorted(self.names("tracks")) if len(ids) else ():
             sources = self.file("sources", name)
@@ -332,23 +337,11 @@ class EmbeddingStore:
         codes = pa.array(codes, pa.string())
         self.forget(letters["track_id"].filter(pc.is_in(letters["code"], codes)))
 
-    def check_owner(self) -> None:
-        """Raises UnusableError if another run has become the owner."""
-        if self.run.get("run") != self._token:
-            raise UnusableError(
-                f"another embed job has taken over {self.folder}; let one of them finish alone"
-            )
-
     def _tracks_of(self, good: pa.Table) -> pa.Table:
         return tracks_of(good, self.made_by.dim)
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
         return windows_of(good, self.made_by.dim)
-
-    @property
-    def _run_file(self) -> str:
-        run = f"{PARTITIONS}/{self.partition}.json" if self.partition else RUN
-        return f"{self.folder}/{run}"
 
     @property
     def _prefix(self) -> str:

@@ -112,7 +112,7 @@ def test_shards_of_one_store_are_distributed_over_partitions(store: EmbeddingSto
 def test_a_change_that_is_killed_anywhere_loses_and_doubles_nothing(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    monkeypatch.setattr("raymtr.embeddings.store.TAKEOVER_S", 0.0)
+    monkeypatch.setattr("raymtr.ownership.TAKEOVER_S", 0.0)
     kills, ended = 0, False
     while not ended:
         try:
