@@ -57,7 +57,7 @@ class Ownership:
 
     def note(self, facts: Mapping[str, Any]) -> None:
         """Add facts to the file."""
-        storage.write_json(self.file, self.record | facts)
+        storage.write_json(self.file, {**self.record, **facts})
 
     def check(self) -> None:
         """Raises UnusableError if another run has become the owner."""

@@ -17,7 +17,7 @@ from raymtr import storage
 from raymtr.partitions import partition_names, partition_of
 
 if TYPE_CHECKING:
-    from raymtr.embeddings.store import EmbeddingStore
+    from raymtr.embeddings.shard_folder import ShardFolder
 
 LOG = logging.getLogger("raymtr")
 COMMIT = "tracks"  # the kind of file that commits a shard
@@ -28,7 +28,7 @@ FEWEST_MERGED = 8  # small shards; fewer are left as they are
 Shard = dict[str, pa.Table]  # by kind of file
 
 
-def replace_shards(store: EmbeddingStore, old: list[str], new: Mapping[str, Shard]) -> None:
+def replace_shards(store: ShardFolder, old: list[str], new: Mapping[str, Shard]) -> None:
     """Replace the shards `old` by `new`, which hold the same tracks.
 
     Raises UnusableError if another run has become the owner.
@@ -44,7 +44,7 @@ def replace_shards(store: EmbeddingStore, old: list[str], new: Mapping[str, Shar
     finish_rewrite(store)
 
 
-def finish_rewrite(store: EmbeddingStore) -> None:
+def finish_rewrite(store: ShardFolder) -> None:
     """Remove the shards that a rewrite has replaced, or those that it has not finished."""
     rewrite = store.run.get("rewrite")
     if not rewrite:
@@ -55,7 +55,7 @@ def finish_rewrite(store: EmbeddingStore) -> None:
     store.note(rewrite=None)
 
 
-def merge_small(store: EmbeddingStore) -> None:
+def merge_small(store: ShardFolder) -> None:
     """Merge small shards into some of about MERGED_BYTES, so that few files are left to list."""
     sizes = dict.fromkeys(store.names(COMMIT), 0)
     for kind in KINDS:
@@ -88,7 +88,7 @@ def _groups(names: Iterable[str], sizes: Mapping[str, int]) -> Iterator[list[str
         yield group
 
 
-def partition_shards(store: EmbeddingStore, count: int) -> None:
+def partition_shards(store: ShardFolder, count: int) -> None:
     """Distribute the tracks of all shards over `count` partitions; `store` owns all shards."""
     ours = f"-of-{count:05}-"
     others = [name for name in sorted(store.names(COMMIT)) if ours not in name]
@@ -108,7 +108,7 @@ def partition_shards(store: EmbeddingStore, count: int) -> None:
         replace_shards(store, [name], new)
 
 
-def read_shard(store: EmbeddingStore, name: str) -> Shard:
+def read_shard(store: ShardFolder, name: str) -> Shard:
     """The tables of one committed shard."""
     files = {kind: store.file(kind, name) for kind in KINDS}
     return {kind: storage.read_table(file) for kind, file in files.items() if storage.exists(file)}

@@ -1,26 +1,13 @@
 """The stored vectors of one model: complete shards, each committed once, by one owner.
 
-A shard is up to four Parquet files with one name, the hash of its track ids:
-
-    windows/<shard>.parquet       written first
-    sources/<shard>.parquet       second: the source file of each track, and its version
-    dead_letter/<shard>.parquet   third, if a track of the shard failed
-    tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
-
-A run killed between two of these writes leaves uncommitted files. The next owner removes them, so
-every track is in `tracks/` or in `dead_letter/` exactly once. A track whose file has changed since
-is removed from its shard and embedded again. Only the driver of a run writes, so no worker can
-outlive its driver and commit late. If two drivers run at once, the token in `run.json` decides:
-the one that wrote it last owns the folder, the other stops at its next commit.
-
-The shards of a large catalog belong to partitions (raymtr.partitions). The names of a partition's
-shards begin with the partition's name, and its token is in `partitions/<name>.json`, so every
-partition has a driver and an owner of its own. A store without a partition sees all shards.
+The files and their owner are those of `shard_folder`. Every track is in `tracks/` or in
+`dead_letter/` exactly once. A track whose file has changed since is removed from its shard and
+embedded again. Only the driver of a run writes, so no worker can outlive its driver and commit
+late.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import audio, storage
-from raymtr.embeddings.rewrite import finish_rewrite
+from raymtr.embeddings.shard_folder import ShardFolder
 from raymtr.embeddings.tables import (
     MADE_FROM,
     changed_audio,
@@ -41,16 +28,13 @@ from raymtr.embeddings.tables import (
     with_adopted_digests,
     with_digest,
 )
-from raymtr.errors import InputError, UnusableError
-from raymtr.ownership import RUN, Ownership
-from raymtr.shards import shard_name
+from raymtr.errors import InputError
+from raymtr.ownership import RUN
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
-PARTITIONS = "partitions"  # folder of the partitions' run files
 EVERY_CODE = "all"
-BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
 
 
@@ -80,15 +64,12 @@ class ModelRef:
     dim: int
 
 
-class EmbeddingStore:
+class EmbeddingStore(ShardFolder):
     """The shards under one `embeddings/<fingerprint>` folder, or those of one partition."""
 
-    JOB = "embed"  # the verb that writes them
-
     def __init__(self, folder: str, made_by: ModelRef) -> None:
-        self.folder, self.made_by = folder, made_by
-        self.partition = ""
-        self._owner = Ownership(folder, self.JOB)
+        super().__init__(folder, to_dict(made_by))
+        self.made_by = made_by
 
     @classmethod
     def open(cls, folder: str) -> EmbeddingStore:
@@ -110,65 +91,6 @@ class EmbeddingStore:
         """Folder with one file per track whose decoder hung; see `audio.DecodeGuard`."""
         return f"{self.folder}/hung"
 
-    @property
-    def complete(self) -> bool:
-        """Whether the last run finished."""
-        return self._owner.complete
-
-    @property
-    def run(self) -> dict[str, Any]:
-        """The record of the last run; {} before the first."""
-        return self._owner.record
-
-    def part(self, partition: str) -> EmbeddingStore:
-        """The store of one partition of these shards, without an owner."""
-        part = copy.copy(self)
-        part.partition = partition
-        part._owner = Ownership(self.folder, self.JOB, file=f"{PARTITIONS}/{partition}.json")
-        return part
-
-    def claim(self) -> None:
-        """Become the owner; an owner before stops at its next commit.
-
-        Raises UnusableError if another version or model began here.
-        """
-        made_by = to_dict(self.made_by)
-        before = self.run.get("made_by", made_by)
-        if before != made_by:
-            raise UnusableError(
-                f"{self._owner.file} was begun by {before}, this run is of {made_by}; finish it "
-                f"with the raymtr that began it, or delete {self.folder}"
-            )
-        self._owner.take({"made_by": made_by})
-
-    def take(self) -> None:
-        """Become the owner of all shards, and undo or finish what an earlier owner left half done.
-
-        Of a store with partitions, their owners stop at their next commit, too.
-        """
-        self.claim()
-        if not self.partition:
-            folder = f"{self.folder}/{PARTITIONS}"
-            for name in storage.list_files(folder, suffix=".json"):
-                self.part(name.removesuffix(".json")).take()
-            storage.delete(folder)
-        finish_rewrite(self)
-        self._sweep()
-
-    def check_owner(self) -> None:
-        """Raises UnusableError if another run has become the owner."""
-        self._owner.check()
-
-    def note(self, **facts: Any) -> None:
-        """Add facts to the record of the run."""
-        self._owner.note(facts)
-
-    def release(self, **facts: Any) -> None:
-        """Mark the run as complete, so that the next owner need not wait for this one."""
-        self.check_owner()
-        self._sweep()
-        self._owner.release(facts)
-
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
 
@@ -184,24 +106,10 @@ class EmbeddingStore:
         self.check_owner()
         storage.write_table(self.file("tracks", name), self._tracks_of(good))
 
-    def file(self, kind: str, name: str) -> str:
-        """The path of one of a shard's files."""
-        return f"{self.folder}/{kind}/{name}.parquet"
-
-    def names(self, kind: str) -> set[str]:
-        """The names of the shards that have a file of this kind."""
-        folder = f"{self.folder}/{kind}"
-        files = storage.list_files(folder, prefix=self._prefix, suffix=".parquet")
-        return {name.removesuffix(".parquet") for name in files}
-
-    def shard_name(self, parts: Sequence[str]) -> str:
-        """The name of the shard of these track ids, or of these shards that it replaces."""
-        return self._prefix + shard_name(parts)
-
     def done(self) -> pa.ChunkedArray:
         """Ids of all committed tracks, embedded or failed, in no particular order."""
         chunks: list[pa.Array] = []
-        for table in (self._read("tracks", ["track_id"]), self.read_dead_letters()):
+        for table in (self.read_columns("tracks", ["track_id"]), self.read_dead_letters()):
             if table is not None:
                 chunks += table["track_id"].chunks
         return pa.chunked_array(chunks, pa.string())
@@ -215,7 +123,7 @@ class EmbeddingStore:
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
         """Ids of committed tracks whose audio has changed since."""
-        before = self._read("sources", MADE_FROM)
+        before = self.read_columns("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
         return changed_audio(before, catalog)
@@ -265,7 +173,7 @@ class EmbeddingStore:
 
     def read_tracks(self) -> pa.Table:
         """`track_id, vector` of all embedded tracks."""
-        table = self._read("tracks", ["track_id", "vector"])
+        table = self.read_columns("tracks", ["track_id", "vector"])
         if table is not None:
             return table
         return tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim).select(
@@ -274,7 +182,7 @@ class EmbeddingStore:
 
     def lengths(self) -> pa.Table:
         """`track_id, seconds` of the tracks whose decoded length is known."""
-        table = self._read("tracks", ["track_id", "seconds"])
+        table = self.read_columns("tracks", ["track_id", "seconds"])
         if table is None or "seconds" not in table.column_names:
             table = EMBEDDED_SCHEMA.empty_table().select(["track_id", "seconds"])
         return table.filter(pc.is_valid(table["seconds"]))
@@ -301,12 +209,12 @@ class EmbeddingStore:
 
     def read_dead_letters(self) -> pa.Table:
         """`track_id, uri, code, reason` of all tracks that failed."""
-        table = self._read("dead_letter", list(DEAD_LETTER.names))
+        table = self.read_columns("dead_letter", list(DEAD_LETTER.names))
         return DEAD_LETTER.empty_table() if table is None else table
 
     def refused_by_older_rules(self) -> pa.ChunkedArray:
         """Ids of tracks that the decoder refused under rules other than the current ones."""
-        letters = self._read("dead_letter", ["track_id", "code", "rules"])
+        letters = self.read_columns("dead_letter", ["track_id", "code", "rules"])
         if letters is None:
             return pa.chunked_array([], pa.string())
         old = pa.chunked_array([pa.array([True] * len(letters))])
@@ -342,19 +250,6 @@ class EmbeddingStore:
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
         return windows_of(good, self.made_by.dim)
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.partition}-" if self.partition else ""
-
-    def _read(self, kind: str, columns: list[str]) -> pa.Table | None:
-        return storage.read_tables(f"{self.folder}/{kind}", columns, prefix=self._prefix)
-
-    def _sweep(self) -> None:
-        committed = self.names("tracks")
-        for kind in BESIDE:
-            for name in self.names(kind) - committed:
-                storage.delete(self.file(kind, name))
 
 
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:

@@ -41,6 +41,8 @@ MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
 class TagStore(EmbeddingStore):
     """The shards under `heard/`; results of an older version are computed again."""
 
+    JOB = "tag"
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace.heard, MADE_BY)
 
