@@ -18,13 +18,13 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.partitions import Work, count_tracks, has_audio, work_through_catalog
+from jobs.partitions import Work, Worked, count_tracks, has_audio, work_through_catalog
 from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
@@ -44,7 +44,32 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
 MOST_BLOCK_BYTES = 128 << 20  # decoded audio per actor call; a long track may exceed it
-SKIPPED_ALL: dict[str, Any] = {
+
+
+@final
+class EmbedAnswer(Worked):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    fingerprint: str | None
+    model: str | None  # its folder
+    seconds: float
+
+
+@final
+class EmbedPlan(TypedDict):
+    """What a run would do."""
+
+    tracks: int
+    done: int
+    skipped: int
+    hours: float
+    tracks_of_unknown_length: int
+    disk_mb: float
+    fingerprint: str
+
+
+SKIPPED_ALL: EmbedAnswer = {
+    "skipped": 0,
     "embedded": 0,
     "failed": 0,
     "error_rate": 0.0,
@@ -67,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace, settings: Settings
+) -> EmbedAnswer | EmbedPlan:
     """The command-line entry point."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
@@ -80,7 +107,7 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> EmbedAnswer:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
@@ -91,7 +118,7 @@ def embed_catalog(
     started = time.monotonic()
     tracks = count_tracks(workspace)
     if not has_audio(workspace):
-        return SKIPPED_ALL | {"skipped": tracks}
+        return {**SKIPPED_ALL, "skipped": tracks}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(math.ceil(fewest_actors(settings.embed) * settings.embed.gpu_share))
@@ -105,7 +132,8 @@ def embed_catalog(
     work = Work(
         what="embed", shards=shards, pipeline=pipeline, embed=settings.embed, retry=tuple(retry)
     )
-    return work_through_catalog(workspace, work) | {
+    return {
+        **work_through_catalog(workspace, work),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
         "seconds": round(time.monotonic() - started, 3),
@@ -192,7 +220,7 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
-) -> dict[str, Any]:
+) -> EmbedPlan:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
@@ -212,7 +240,7 @@ def plan_embedding(
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: EmbedAnswer | EmbedPlan) -> str:
     """The answer as text."""
     if "hours" in answer:
         guess = answer["tracks_of_unknown_length"]

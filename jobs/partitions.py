@@ -24,7 +24,7 @@ from jobs.cluster import start_ray
 from jobs.shard_rows import COLUMNS, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
-from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.store import Account, EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.partitions import Part, count_rows, partition_count, read_batches, split_catalog
 from raymtr.progress import Progress
@@ -33,7 +33,13 @@ from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 DRIVER_STARTS = 4  # of one partition, before the job gives up
-Answer = dict[str, Any]
+
+
+class Worked(Account):
+    """The tracks of a catalog or a partition by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    replicas: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ def has_audio(workspace: Workspace) -> bool:
     return any(batch["uri"].null_count < len(batch) for batch in batches)
 
 
-def work_through_catalog(workspace: Workspace, work: Work) -> Answer:
+def work_through_catalog(workspace: Workspace, work: Work) -> Worked:
     """Does the work for every track of the catalog that is new or has changed.
 
     Returns counts of all tracks by outcome, over all runs; how many were tried now (`new`); and
@@ -87,7 +93,7 @@ def work_through_catalog(workspace: Workspace, work: Work) -> Answer:
     return answer
 
 
-def work_through(work: Work, catalog: pa.Table) -> Answer:
+def work_through(work: Work, catalog: pa.Table) -> Worked:
     """Does the work for the new and changed tracks of `catalog`; `work.shards` is owned here."""
     shards = work.shards
     (left, changed), replicas = tracks_left(shards, catalog, work.retry), 0
@@ -100,17 +106,18 @@ def work_through(work: Work, catalog: pa.Table) -> Answer:
             pipeline, shards, total=len(left), actors=embed.actors, what=work.what
         )
     merge_small(shards)
-    return shards.account(catalog) | {"new": len(left), "replicas": replicas}
+    return {**shards.account(catalog), "new": len(left), "replicas": replicas}
 
 
-def _coordinate(workspace: Workspace, work: Work, count: int) -> Answer:
+def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
     """Hands the partitions to drivers; the counts of all partitions together."""
     shards = work.shards
     shards.claim()
     if work.retry:
         work = replace(work, retry=shards.codes_to_retry(work.retry))
     parts = split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
-    answers, left = [], []
+    answers: list[Worked] = []
+    left: list[Part] = []
     for part in parts:
         known = None if work.retry else _known(shards.part(part.name), part)
         answers.append(known) if known else left.append(part)
@@ -127,14 +134,16 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Answer:
     return _sum(answers)
 
 
-def _known(shards: EmbeddingStore, part: Part) -> Answer | None:
+def _known(shards: EmbeddingStore, part: Part) -> Worked | None:
     """The counts of a partition that has nothing new; None where its driver has to look."""
     run = shards.run
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
-    return run["account"] | {"new": 0, "replicas": 0} if same and shards.complete else None
+    if not same or not shards.complete:
+        return None
+    return {**run["account"], "new": 0, "replicas": 0}
 
 
-def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Answer]:
+def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Worked]:
     """The answers of the partitions, as their drivers end."""
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
     drive = ray.remote(max_retries=DRIVER_STARTS - 1, **options)(_drive)
@@ -159,23 +168,28 @@ def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Answer]:
             ray.cancel(other, force=True)
 
 
-def _drive(work: Work, part: Part) -> Answer:
+def _drive(work: Work, part: Part) -> Worked:
     """The driver of one partition: becomes its owner and works through it."""
     work.shards.check_owner()  # a coordinator that was replaced takes no partition back
     mine = work.shards.part(part.name)
     mine.take()
     answer = work_through(replace(work, shards=mine), storage.read_table(part.file))
-    account = {name: answer[name] for name in answer if name not in ("new", "replicas")}
-    mine.release(catalog=part.digest, rules=audio.RULES, account=account)
+    mine.release(catalog=part.digest, rules=audio.RULES, account=answer)
     return answer
 
 
-def _sum(answers: Sequence[Answer]) -> Answer:
-    names = ("embedded", "failed", "skipped", "new", "replicas")
-    counts = {name: sum(answer[name] for answer in answers) for name in names}
+def _sum(answers: Sequence[Worked]) -> Worked:
     errors: Counter[str] = Counter()
     for answer in answers:
         errors.update(answer["errors"])
-    tried = counts["embedded"] + counts["failed"]
-    rate = counts["failed"] / tried if tried else 0.0
-    return counts | {"error_rate": rate, "errors": dict(errors.most_common())}
+    embedded = sum(answer["embedded"] for answer in answers)
+    failed = sum(answer["failed"] for answer in answers)
+    return {
+        "embedded": embedded,
+        "failed": failed,
+        "skipped": sum(answer["skipped"] for answer in answers),
+        "error_rate": failed / max(embedded + failed, 1),
+        "errors": dict(errors.most_common()),
+        "new": sum(answer["new"] for answer in answers),
+        "replicas": sum(answer["replicas"] for answer in answers),
+    }

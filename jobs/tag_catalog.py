@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jobs.partitions import Work, count_tracks, work_through_catalog
+from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
 from jobs.shard_rows import add_retry, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
@@ -37,19 +37,27 @@ SUGGESTED = 5  # labels in a row of the review
 REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
+class TagAnswer(Worked):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    heard_by: str  # fingerprint
+    review: str | None  # a CSV file
+    seconds: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
     add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> TagAnswer:
     """The command-line entry point."""
     return tag_catalog(workspace, settings, retry=arguments.retry)
 
 
 def tag_catalog(
     workspace: Workspace, settings: Settings, *, retry: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> TagAnswer:
     """Tags every track of the catalog that has audio and was not tagged yet.
 
     Raises InputError if there is no catalog, UnusableError if the taggers are missing.
@@ -65,7 +73,8 @@ def tag_catalog(
     )
     answer = work_through_catalog(workspace, work)
     review = write_review(workspace, shards)
-    return answer | {
+    return {
+        **answer,
         "heard_by": MADE_BY.fingerprint,
         "review": review,
         "seconds": round(time.monotonic() - started, 3),
@@ -134,7 +143,7 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
     return None
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: TagAnswer) -> str:
     """The answer as text."""
     lines = [
         f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "
