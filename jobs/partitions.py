@@ -140,7 +140,8 @@ def _known(shards: EmbeddingStore, part: Part) -> Worked | None:
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
     if not same or not shards.complete:
         return None
-    return {**run["account"], "new": 0, "replicas": 0}
+    account: Account = run["account"]
+    return {**account, "new": 0, "replicas": 0}
 
 
 def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Worked]:
