@@ -1,8 +1,9 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
 The pipeline is in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and return
-the small results to this driver, which is the only writer (see raymtr.embeddings.store). If the job
-is killed and run again, it continues with the tracks that no committed shard contains.
+the small results to the driver, which is the only writer (see raymtr.embeddings.store). A large
+catalog has a driver for each partition (see jobs.partitions). If the job is killed and run again,
+it continues with the tracks that no committed shard contains.
 
 Ray's own checkpoint is not used. It covers one `write_parquet`, and a track here becomes rows of
 three tables that must appear together. Trade-off: the ids and URIs of the catalog pass through the
@@ -12,7 +13,9 @@ driver, some hundred bytes per track.
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
+import math
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypedDict, final
@@ -21,18 +24,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.shard_rows import (
-    add_retry,
-    commit_results,
-    fewest_actors,
-    fit_actors,
-    read_catalog,
-    tracks_left,
-)
+from jobs.partitions import Work, Worked, count_tracks, has_audio, work_through_catalog
+from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
-from raymtr.embeddings.store import Account, EmbeddingStore
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.tables import SOURCES
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -45,17 +43,15 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
-MOST_BLOCK_BYTES = 32 << 20  # decoded audio per actor call; a long track may exceed it
+MOST_BLOCK_BYTES = 128 << 20  # decoded audio per actor call; a long track may exceed it
 
 
 @final
-class EmbedAnswer(Account):
+class EmbedAnswer(Worked):
     """The catalog's tracks by outcome, and what this run did."""
 
-    new: int  # tracks tried
     fingerprint: str | None
     model: str | None  # its folder
-    replicas: int
     seconds: float
 
 
@@ -84,7 +80,6 @@ SKIPPED_ALL: EmbedAnswer = {
     "replicas": 0,
     "seconds": 0.0,
 }
-DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog does not know
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,60 +116,50 @@ def embed_catalog(
     no catalog or no model, UnusableError if GPUs are requested and absent.
     """
     started = time.monotonic()
-    catalog = read_catalog(workspace)
-    if catalog["uri"].null_count == len(catalog):
-        return {**SKIPPED_ALL, "skipped": len(catalog)}
+    tracks = count_tracks(workspace)
+    if not has_audio(workspace):
+        return {**SKIPPED_ALL, "skipped": tracks}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
-        require_gpus(fewest_actors(settings.embed))
+        require_gpus(math.ceil(fewest_actors(settings.embed) * settings.embed.gpu_share))
     source = choose_model(workspace, model)
     loaded = identify(source, settings.embed.precision)
     shards = open_store(workspace, loaded)
-    shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    (left, changed), replicas = tracks_left(shards, catalog, retry), 0
-    if len(left):
-        LOG.info(
-            "embedding %d tracks, %d of them changed, with model %s",
-            len(left),
-            changed,
-            loaded.fingerprint,
-        )
-        start_ray()
-        embed = fit_actors(settings.embed, left)
-        pipeline = embed_pipeline(left, shards, loaded.spec.audio, embed)
-        replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
-    shards.release()
+    LOG.info("embedding with model %s", loaded.fingerprint)
+    pipeline = functools.partial(embed_pipeline, spec=loaded.spec.audio)
+    work = Work(
+        what="embed", shards=shards, pipeline=pipeline, embed=settings.embed, retry=tuple(retry)
+    )
     return {
-        **shards.account(catalog),
-        "new": len(left),
+        **work_through_catalog(workspace, work),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
-        "replicas": replicas,
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
 def embed_pipeline(
-    tracks: pa.Table, shards: EmbeddingStore, spec: AudioSpec, embed: EmbedSpec
+    tracks: pa.Table, shards: EmbeddingStore, embed: EmbedSpec, spec: AudioSpec
 ) -> ray.data.Dataset:
-    """Rows of SOURCES -> EMBEDDED rows, streamed through the cluster.
+    """Rows of SOURCES and `duration` -> EMBEDDED rows, streamed through the cluster.
 
     Without GPUs both steps request the same resources, so Ray fuses them and a decoded track never
-    leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores.
+    leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores:
+    samples travel as 16-bit integers, and a replica takes one block while it computes another.
     """
     import ray.data
 
-    device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
     cores = actor_cores(embed)
-    dataset = ray.data.from_arrow(tracks)
+    size = tracks_per_block(tracks, spec.window_s, embed)
+    dataset = ray.data.from_arrow(tracks.select(SOURCES))
     dataset.context.target_max_block_size = MOST_BLOCK_BYTES
     return (
-        dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
+        dataset.repartition(target_num_rows_per_block=size)
         .map_batches(
             decode_tracks,
-            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
+            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung, "packed": embed.use_gpu},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1 if embed.use_gpu else cores,
@@ -182,15 +167,26 @@ def embed_pipeline(
         .map_batches(
             EmbedTracks,
             fn_constructor_args=(shards.model_folder, shards.made_by),
-            fn_constructor_kwargs={"device": device, "threads": embed.threads},
-            batch_size=embed.tracks_per_block if embed.use_gpu else None,  # no benefit on a CPU
+            fn_constructor_kwargs={
+                "device": "cuda" if embed.use_gpu else "cpu",
+                "threads": embed.threads,
+            },
+            batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                min_size=fewest_actors(embed), max_size=embed.actors
-            ),
+            compute=replicas_of(embed),
             num_cpus=cores,
-            num_gpus=gpus,
+            num_gpus=embed.gpu_share if embed.use_gpu else 0,
         )
+    )
+
+
+def replicas_of(embed: EmbedSpec) -> ray.data.ActorPoolStrategy:
+    """The pool of model replicas; on a GPU each has two calls in flight."""
+    import ray.data
+
+    calls = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
+    return ray.data.ActorPoolStrategy(
+        min_size=fewest_actors(embed), max_size=embed.actors, **(calls if embed.use_gpu else {})
     )
 
 
@@ -204,11 +200,12 @@ def actor_cores(embed: EmbedSpec) -> float:
     """
     import ray
 
+    replicas = fewest_actors(embed) * embed.drivers
     nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     working = [cores for cores in nodes if cores >= 1]
     if not working:  # no node has joined yet; an autoscaler sees this request
         return embed.threads
-    return float(min(embed.threads, (sum(working) - len(working)) / fewest_actors(embed)))
+    return float(min(embed.threads, (sum(working) - len(working)) / replicas))
 
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
@@ -228,10 +225,9 @@ def plan_embedding(
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
     spec = loaded.spec
-    remaining = open_store(workspace, loaded).remaining(catalog)
-    left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))
+    left = open_store(workspace, loaded).remaining(catalog)
     unknown = left["duration"].null_count
-    seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * DRY_RUN_TRACK_S
+    seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * UNKNOWN_S
     windows = seconds / spec.audio.window_s + len(left)
     return {
         "tracks": len(left),
@@ -250,7 +246,7 @@ def describe(answer: EmbedAnswer | EmbedPlan) -> str:
         guess = answer["tracks_of_unknown_length"]
         return (
             f"to embed: {answer['tracks']} tracks, {answer['hours']} hours"
-            + (f" ({guess} of unknown length, taken as {DRY_RUN_TRACK_S:.0f} s)" if guess else "")
+            + (f" ({guess} of unknown length, taken as {UNKNOWN_S:.0f} s)" if guess else "")
             + f", {answer['disk_mb']} MB; done: {answer['done']}, without audio: "
             f"{answer['skipped']}; model {answer['fingerprint']}"
         )

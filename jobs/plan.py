@@ -78,7 +78,9 @@ def describe(answer: dict[str, Any]) -> str:
         "GPUs": f"{answer['gpus']:,}, busy for {answer['embed_hours']:,.1f} h (the index takes "
         "the rest)",
         "no GPU": f"{answer['encode_cores']:,} CPU cores instead",
-        "decoding": f"{answer['decode_cores']:,} CPU cores for as long",
+        "decoding": f"{answer['decode_cores']:,} CPU cores for as long, which send the GPUs "
+        f"{answer['decode_gbit_s']:,.2g} Gbit/s",
+        "partitions": f"{answer['partitions']:,}, of which embed.drivers at once",
         "disk": f"{_gb(disk['all'])}: {parts}",
         "training": f"{_gb(answer['train_audio_gb'])} of audio once decoded, of which a machine "
         f"keeps {_gb(answer['train_cache_gb'])} on its disk (train.cache_gib); "

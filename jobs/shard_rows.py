@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("raymtr")
 
-SHARD_TRACKS, SHARD_EVERY_S = 2048, 2.0  # limits of a shard
+SHARD_TRACKS, SHARD_EVERY_S = 2048, 30.0  # limits of a shard
+BLOCKS_PER_ACTOR = 4  # at least, so that replicas end at about the same time
+UNKNOWN_S = 240.0  # assumed length of a track whose duration the catalog does not know
+COLUMNS = pa.schema(
+    [*(pa.field(name, pa.string()) for name in MADE_FROM), pa.field("duration", pa.float64())]
+)
 TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
 
 
@@ -48,7 +53,7 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 def tracks_left(
     shards: EmbeddingStore, catalog: pa.Table, retry: Sequence[str]
 ) -> tuple[pa.Table, int]:
-    """Forget the results that are out of date; SOURCES of the tracks left, how many had changed.
+    """Forget the results that are out of date; the tracks left, and how many of them had changed.
 
     Failures with a code of `retry` are tried again, and files that older rules refused.
     """
@@ -69,6 +74,14 @@ def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
 def fewest_actors(embed: EmbedSpec) -> int:
     """The minimum number of replicas to start embedding."""
     return embed.min_actors or embed.actors
+
+
+def tracks_per_block(tracks: pa.Table, window_s: float, embed: EmbedSpec) -> int:
+    """Tracks in a block of `embed.windows_per_block` windows, from the mean of their durations."""
+    lengths = pc.fill_null(tracks["duration"], UNKNOWN_S)
+    windows = max(1.0, float(pc.mean(lengths).as_py()) / window_s)
+    evenly = -(-len(tracks) // (BLOCKS_PER_ACTOR * embed.actors))
+    return max(1, min(round(embed.windows_per_block / windows), evenly))
 
 
 def commit_results(
@@ -123,8 +136,8 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
 
 
 def read_catalog(workspace: Workspace) -> pa.Table:
-    """MADE_FROM and `duration` of the catalog. Raises InputError if there is no catalog."""
-    catalog = storage.read_tables(workspace.tracks, [*MADE_FROM, "duration"])
+    """COLUMNS of the catalog. Raises InputError if there is no catalog."""
+    catalog = storage.read_tables(workspace.tracks, COLUMNS.names)
     if catalog is None or not len(catalog):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return catalog

@@ -11,34 +11,35 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jobs.cluster import start_ray
-from jobs.shard_rows import add_retry, commit_results, fit_actors, read_catalog, tracks_left
+from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
+from jobs.shard_rows import add_retry, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
-from raymtr.embeddings.store import Account
-from raymtr.specs import Settings
-from raymtr.tagging.analysis import LABELS, PRESENT_FROM
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.tables import SOURCES
+from raymtr.specs import EmbedSpec, Settings
+from raymtr.tagging.analysis import LABELS, PRESENT_FROM, WINDOW_S
 from raymtr.tagging.store import MADE_BY, TagStore, TagTracks
 from raymtr.workspace import Workspace
 
-LOG = logging.getLogger("raymtr")
+if TYPE_CHECKING:
+    import ray.data
+
 EXAMPLE = "raymtr tag --workspace w"
 TRACKS_PER_BLOCK = 8  # unit of retry; a track takes seconds
 SUGGESTED = 5  # labels in a row of the review
 REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
-class TagAnswer(Account):
+class TagAnswer(Worked):
     """The catalog's tracks by outcome, and what this run did."""
 
-    new: int  # tracks tried
     heard_by: str  # fingerprint
     review: str | None  # a CSV file
     seconds: float
@@ -64,34 +65,30 @@ def tag_catalog(
     from raymtr.tagging.analysis import Analyzer
 
     started = time.monotonic()
-    catalog = read_catalog(workspace)
+    count_tracks(workspace)
     Analyzer()  # before anything is changed: the package may be missing
     shards = TagStore(workspace)
-    shards.take()
-    left, _ = tracks_left(shards, catalog, retry)
-    if len(left):
-        LOG.info("tagging %d tracks", len(left))
-        start_ray()
-        tag_tracks(left, shards, settings)
-    shards.release()
+    work = Work(
+        what="tag", shards=shards, pipeline=tag_tracks, embed=settings.embed, retry=tuple(retry)
+    )
+    answer = work_through_catalog(workspace, work)
     review = write_review(workspace, shards)
     return {
-        **shards.account(catalog),
-        "new": len(left),
+        **answer,
         "heard_by": MADE_BY.fingerprint,
         "review": review,
         "seconds": round(time.monotonic() - started, 3),
     }
 
 
-def tag_tracks(left: pa.Table, shards: TagStore, settings: Settings) -> None:
-    """The pipeline: decodes and tags in one actor, as a decoded track is large; writes here."""
+def tag_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray.data.Dataset:
+    """Rows of SOURCES -> TAGGED_SCHEMA rows, in one actor: a decoded track is large."""
     import ray.data
 
-    embed = fit_actors(settings.embed, left)
-    pipeline = (
-        ray.data.from_arrow(left)
-        .repartition(target_num_rows_per_block=min(TRACKS_PER_BLOCK, embed.tracks_per_block))
+    size = min(TRACKS_PER_BLOCK, tracks_per_block(left, WINDOW_S, embed))
+    return (
+        ray.data.from_arrow(left.select(SOURCES))
+        .repartition(target_num_rows_per_block=size)
         .map_batches(
             decode_whole,
             fn_kwargs={"embed": embed, "hung": shards.hung},
@@ -108,7 +105,6 @@ def tag_tracks(left: pa.Table, shards: TagStore, settings: Settings) -> None:
             num_cpus=1,
         )
     )
-    commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")
 
 
 def write_review(workspace: Workspace, shards: TagStore) -> str | None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raymtr.errors import InputError
+from raymtr.partitions import partition_count
 
 MOST_TRACKS = 10**12
 MOST_DIM = 100_000
@@ -118,6 +119,8 @@ class CapacityPlan:
     embed_hours: float  # the hours left for embedding after indexing
     gpus: int
     decode_cores: int  # in total, busy for all of `embed_hours`
+    decode_gbit_s: float  # 16-bit samples from the decoders to the GPUs, all together
+    partitions: int  # of the catalog; each has a driver
     encode_cores: int  # instead of the GPUs, in addition to `decode_cores`
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
     train_audio_gb: float  # of the whole catalog, decoded
@@ -194,6 +197,8 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         embed_hours=embed_s / 3600.0,
         gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
         decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        decode_gbit_s=audio_s * m.decoded_bytes_per_s * 8 / 1e9 / embed_s,
+        partitions=partition_count(tracks),
         encode_cores=math.ceil(windows * m.encode_core_s / embed_s),
         disk_gb=_disk_gb(tracks, windows, dim, exact, m),
         **_training(wanted, m),

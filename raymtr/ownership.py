@@ -31,29 +31,37 @@ TAKEOVER_S = 1.0  # longer than another owner takes from its check of the token 
 class Ownership:
     """The right of one run to write below `folder`; `job` names the kind of job in errors."""
 
-    def __init__(self, folder: str, job: str) -> None:
-        self.folder, self._job = folder, job
+    def __init__(self, folder: str, job: str, *, file: str = RUN) -> None:
+        self.folder, self._job, self.file = folder, job, f"{folder}/{file}"
         self.token = uuid.uuid4().hex
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the last owner wrote; {} where there was none."""
+        return dict(storage.read_json(self.file)) if storage.exists(self.file) else {}
 
     @property
     def complete(self) -> bool:
         """Whether the last owner finished; False where there was none."""
-        file = f"{self.folder}/{RUN}"
-        return storage.exists(file) and not storage.read_json(file).get("running", True)
+        return self.record.get("running") is False
 
     def take(self, facts: Mapping[str, Any]) -> None:
-        """Become the owner; `facts` are kept in `run.json` beside the token.
+        """Become the owner; `facts` are kept in the file beside the token.
 
         Where an earlier owner has not finished, waits until it must have seen the token.
         """
-        left_behind = storage.exists(f"{self.folder}/{RUN}") and not self.complete
-        self._write(facts, running=True)
-        if left_behind:
+        before = self.record
+        self.note({"run": self.token, "running": True, **facts})
+        if before and before.get("running") is not False:
             time.sleep(TAKEOVER_S)
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Add facts to the file."""
+        storage.write_json(self.file, {**self.record, **facts})
 
     def check(self) -> None:
         """Raises UnusableError if another run has become the owner."""
-        if storage.read_json(f"{self.folder}/{RUN}")["run"] != self.token:
+        if self.record.get("run") != self.token:
             raise UnusableError(
                 f"another {self._job} job has taken over {self.folder}; let one of them finish "
                 "alone"
@@ -62,11 +70,7 @@ class Ownership:
     def release(self, facts: Mapping[str, Any]) -> None:
         """Mark the run as complete, so that the next owner need not wait for this one."""
         self.check()
-        self._write(facts, running=False)
-
-    def _write(self, facts: Mapping[str, Any], *, running: bool) -> None:
-        run = {"run": self.token, "running": running, **facts}
-        storage.write_json(f"{self.folder}/{RUN}", run)
+        self.note({"running": False, **facts})
 
 
 @contextmanager

@@ -139,7 +139,7 @@ def ttmrpp_small() -> Settings:
             checkpoint_every=40,
             validate_every=40,
         ),
-        embed=EmbedSpec(actors=2, tracks_per_block=64),  # each block has 20 ms of overhead
+        embed=EmbedSpec(actors=2),
         finetune=FinetuneSpec(
             rank=32,  # on every linear layer: the toy base has to learn its whole task
             alpha=64,
@@ -265,7 +265,7 @@ def tiny() -> Settings:
             checkpoint_every=2,
             validate_every=2,
         ),
-        embed=EmbedSpec(tracks_per_block=2),
+        embed=EmbedSpec(windows_per_block=6),
         finetune=FinetuneSpec(
             steps=4,
             batch=4,

@@ -269,15 +269,20 @@ class EmbedSpec:
     min_actors: int = 0  # start with this many, grow to `actors` when available; 0: all
     threads: int = 1  # torch threads of one replica
     use_gpu: bool = False
+    gpu_share: float = 1.0  # of a GPU, of one replica; below 1, several share one
     precision: Precision = "fp32"
-    tracks_per_block: int = 16  # unit of retries and memory
+    windows_per_block: int = 384  # unit of retries and memory; the model's batch is another
+    partitions: int = 0  # of the catalog, each with its own driver; 0: by the catalog's size
+    drivers: int = 1  # partitions at once; the replicas are shared out among them
     max_track_s: float = 3_600.0  # a longer track becomes an error row
     max_file_mb: float = 2_000.0
     max_decode_s: float = 600.0  # a decoder that takes longer is hung: an error row
 
     def __post_init__(self) -> None:
-        _at_least(1, self, "actors", "threads", "tracks_per_block", "max_decode_s")
-        _at_least(0, self, "max_track_s", "max_file_mb", "min_actors")
+        _at_least(1, self, "actors", "threads", "windows_per_block", "max_decode_s", "drivers")
+        _at_least(0, self, "max_track_s", "max_file_mb", "min_actors", "partitions")
+        _above(0, self, "gpu_share")
+        _at_most(1, self, "gpu_share")
         _at_most(self.actors, self, "min_actors")
         _at_most(MOST_WIDE, self, "actors", "threads")
 

@@ -73,9 +73,13 @@ def modified_s(uri: str) -> float:
     return float(filesystem.get_file_info(path).mtime_ns or 0) / 1e9
 
 
-def list_files(uri: str, *, suffix: str = "") -> list[str]:
-    """Sorted names directly under the folder `uri` that end in `suffix`; [] where absent."""
-    return [name for name, is_file in _entries(uri) if is_file and name.endswith(suffix)]
+def list_files(uri: str, *, prefix: str = "", suffix: str = "") -> list[str]:
+    """Sorted names directly under the folder `uri` with this start and end; [] where absent."""
+    return [
+        name
+        for name, is_file in _entries(uri)
+        if is_file and name.startswith(prefix) and name.endswith(suffix)
+    ]
 
 
 def list_folders(uri: str) -> list[str]:
@@ -143,14 +147,17 @@ def read_table(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.read_table(path, columns=wanted, filesystem=filesystem, partitioning=None)
 
 
-def read_tables(uri: str, columns: Sequence[str] | None = None) -> pa.Table | None:
+def read_tables(
+    uri: str, columns: Sequence[str] | None = None, *, prefix: str = ""
+) -> pa.Table | None:
     """All Parquet files directly under the folder `uri` as one table; None where there are none.
 
-    Files may have different extra columns; a column that a file lacks is null there.
+    Files may have different extra columns; a column that a file lacks is null there. With `prefix`
+    only the files whose names start with it are read.
     """
     filesystem, path = open_filesystem(uri)
     parts = []
-    for name in list_files(uri, suffix=".parquet"):
+    for name in list_files(uri, prefix=prefix, suffix=".parquet"):
         with pq.ParquetFile(f"{path}/{name}", filesystem=filesystem) as file:
             here = file.schema_arrow.names
             parts.append(file.read([c for c in columns if c in here] if columns else None))
@@ -231,14 +238,14 @@ def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda na
         return os.path.abspath(local_path(uri))
     copies = copies_folder()
     try:
-        files = _files_below(uri, wanted)
+        files = files_below(uri, wanted)
         if last not in files:
             raise UnusableError(f"{uri} is incomplete: it has no {last}")
 
         def copy(partial: str) -> None:
             for name in files:
                 _copy_file(f"{uri}/{name}", f"{partial}/{name}")
-            if _files_below(uri, wanted) != files:
+            if files_below(uri, wanted) != files:
                 raise UnusableError(f"{uri} was changed while it was copied; run this again")
 
         state = hashlib.sha256(json.dumps([uri, files]).encode()).hexdigest()[:32]
@@ -269,7 +276,9 @@ def make_once(target: str, make: Callable[[str], None]) -> str:
     return target
 
 
-def _files_below(uri: str, wanted: Callable[[str], bool]) -> dict[str, list[int | None]]:
+def files_below(
+    uri: str, wanted: Callable[[str], bool] = lambda name: True
+) -> dict[str, list[int | None]]:
     """Files at any depth below the folder `uri`: name -> [bytes, time of the last write]."""
     filesystem, path = open_filesystem(uri)
     found = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True, recursive=True))

@@ -146,6 +146,11 @@ class Workspace:
         return self.path("duplicates")
 
     @property
+    def catalog_parts(self) -> str:
+        """Folder of the partitions of a large catalog; it may be deleted at any time."""
+        return self.path("cache", "catalog")
+
+    @property
     def audio_cache(self) -> str:
         """Folder of decoded audio that is read more than once."""
         return self.path("cache", "audio")

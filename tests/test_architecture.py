@@ -40,6 +40,7 @@ LAYERS = (
         "ports",
         "progress",
         "capacity",
+        "partitions",
         "trained_on",
         "vectors",
     ),

@@ -2,10 +2,11 @@
 
 `source` opens the bytes. `formats` is the table of readable formats and their decoders. `extent`
 finds the audio between tags. `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its
-length. `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `decoding`
-combines these steps, and `guard` bounds decoding in jobs. `describe` is the path of a scan, without
-decoding: tags (`id3`, `comments` and others), an estimated length, and the `digest` that identifies
-the audio. Code outside this package uses only the names below.
+length. `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `packing`
+halves them for a journey, `decoding` combines these steps, and `guard` bounds decoding in jobs.
+`describe` is the path of a scan, without decoding: tags (`id3`, `comments` and others), an
+estimated length, and the `digest` that identifies the audio. Code outside this package uses only
+the names below.
 """
 
 from raymtr.audio.cuts import clip_start, loop_to, window_start, windows
@@ -14,6 +15,7 @@ from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
 from raymtr.audio.guard import HUNG, DecodeGuard, marker_of
 from raymtr.audio.mono import is_silent, to_mono
+from raymtr.audio.packing import packed
 from raymtr.audio.source import AudioError
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "is_silent",
     "loop_to",
     "marker_of",
+    "packed",
     "random_clip",
     "to_mono",
     "window_start",

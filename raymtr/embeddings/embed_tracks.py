@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymtr import audio
 from raymtr.embeddings.kept_model import load_kept_model
@@ -38,7 +39,8 @@ DECODED = pa.schema(
         pa.field("audio_digest", pa.string()),
         pa.field("seconds", pa.float64()),
         pa.field("starts_s", pa.list_(pa.float64())),
-        pa.field("samples", pa.large_binary()),  # float32 [W, S]
+        pa.field("samples", pa.large_binary()),  # float32 [W, S], or int16 where there are scales
+        pa.field("scales", pa.list_(pa.float32())),  # [W]
         pa.field("code", pa.string()),
         pa.field("reason", pa.string()),
     ]
@@ -46,13 +48,25 @@ DECODED = pa.schema(
 
 
 def decode_tracks(
-    batch: pa.Table, *, spec: AudioSpec, embed: EmbedSpec, hung: str
+    batch: pa.Table, *, spec: AudioSpec, embed: EmbedSpec, hung: str, packed: bool = False
 ) -> Iterator[pa.Table]:
     """SOURCES -> one DECODED row each, yielded one at a time so that memory holds one track.
 
-    `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`.
+    `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`. Samples that are `packed`
+    take half the memory and bandwidth, for a model step on another machine or device.
     """
-    yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
+    rows = _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
+    yield from map(_packed, rows) if packed else rows
+
+
+def _packed(row: pa.Table) -> pa.Table:
+    """A DECODED row with its samples as int16."""
+    if row["code"][0].is_valid:
+        return row
+    values = row.to_pylist()[0]
+    windows = np.frombuffer(row["samples"][0].as_buffer(), np.float32)
+    samples, scales = audio.packed(windows.reshape(len(values["starts_s"]), -1))
+    return one_row(DECODED, values | {"samples": samples, "scales": scales})
 
 
 def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
@@ -111,14 +125,9 @@ def with_replica(rows: pa.Table) -> pa.Table:
 
 def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
     """DECODED rows -> EMBEDDED rows, with all windows in one call of the model."""
-    rows = decoded.drop_columns("samples").to_pylist()
-    waves = [
-        np.frombuffer(samples.as_buffer(), np.float32).reshape(len(row["starts_s"]), -1)
-        for row, samples in zip(rows, decoded["samples"], strict=True)
-        if row["code"] is None
-    ]
-    # Concatenating also copies: the rows are in Ray's read-only store, torch needs writable memory.
-    vectors = model.embed_windows(np.concatenate(waves)) if waves else np.empty((0, model.spec.dim))
+    rows = decoded.drop_columns(["samples", "scales"]).to_pylist()
+    windows, scales = samples_of(decoded)
+    vectors = model.embed_windows(windows, scales)
     embedded, first = [], 0
     for row in rows:
         if row["code"] is None:
@@ -130,6 +139,21 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
             first += count
         embedded.append(one_row(EMBEDDED_SCHEMA, row))
     return pa.concat_tables(embedded or [EMBEDDED_SCHEMA.empty_table()])
+
+
+def samples_of(decoded: pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
+    """The windows of all DECODED rows [W, S], where they lie, and their scales [W] if packed."""
+    samples = decoded["samples"].combine_chunks()
+    scales = pc.list_flatten(decoded["scales"].combine_chunks())
+    packed = np.asarray(scales) if len(scales) else None
+    kind = np.float32 if packed is None else np.int16
+    count = len(pc.list_flatten(decoded["starts_s"].combine_chunks()))
+    if not count:
+        return np.empty((0, 0), kind), packed
+    _, offsets, values = samples.buffers()
+    places = np.frombuffer(offsets, np.int64)[samples.offset : samples.offset + len(samples) + 1]
+    flat = np.frombuffer(values, np.uint8)[places[0] : places[-1]].view(kind)
+    return flat.reshape(count, -1), packed
 
 
 def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:

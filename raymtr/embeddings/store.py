@@ -1,20 +1,9 @@
 """The stored vectors of one model: complete shards, each committed once, by one owner.
 
-A shard is up to four Parquet files with one name, the hash of its track ids:
-
-    windows/<shard>.parquet       written first
-    sources/<shard>.parquet       second: the source file of each track, and its version
-    dead_letter/<shard>.parquet   third, if a track of the shard failed
-    tracks/<shard>.parquet        last: this file commits the shard, even when it is empty
-
-A run killed between two of these writes leaves uncommitted files. The next owner removes them, so
-every track is in `tracks/` or in `dead_letter/` exactly once. A track whose file has changed since
-is removed from its shard and embedded again. Only the driver of a run writes, so no worker can
-outlive its driver and commit late. If two drivers run at once, the token in `run.json` decides:
-the one that wrote it last owns the folder, the other stops at its next commit.
-
-Limitation: the driver's disk or network bounds the vectors written per second. At 512 bytes a
-window that is some hundred thousand windows a second, more than sixteen GPUs produce.
+The files and their owner are those of `shard_folder`. Every track is in `tracks/` or in
+`dead_letter/` exactly once. A track whose file has changed since is removed from its shard and
+embedded again. Only the driver of a run writes, so no worker can outlive its driver and commit
+late.
 """
 
 from __future__ import annotations
@@ -29,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import audio, storage
+from raymtr.embeddings.shard_folder import ShardFolder
 from raymtr.embeddings.tables import (
     MADE_FROM,
-    SOURCES,
     changed_audio,
     dead_letters_of,
     tracks_of,
@@ -40,14 +29,12 @@ from raymtr.embeddings.tables import (
     with_digest,
 )
 from raymtr.errors import InputError
-from raymtr.ownership import RUN, Ownership
-from raymtr.shards import shard_name
+from raymtr.ownership import RUN
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
 EVERY_CODE = "all"
-BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
 
 
@@ -87,14 +74,12 @@ class Account(TypedDict):
     errors: dict[str, int]  # by dead-letter code
 
 
-class EmbeddingStore:
-    """The shards under one `embeddings/<fingerprint>` folder."""
-
-    JOB = "embed"  # the verb that writes them
+class EmbeddingStore(ShardFolder):
+    """The shards under one `embeddings/<fingerprint>` folder, or those of one partition."""
 
     def __init__(self, folder: str, made_by: ModelRef) -> None:
-        self.folder, self.made_by = folder, made_by
-        self._owner = Ownership(folder, self.JOB)
+        super().__init__(folder, to_dict(made_by))
+        self.made_by = made_by
 
     @classmethod
     def open(cls, folder: str) -> EmbeddingStore:
@@ -116,55 +101,39 @@ class EmbeddingStore:
         """Folder with one file per track whose decoder hung; see `audio.DecodeGuard`."""
         return f"{self.folder}/hung"
 
-    @property
-    def complete(self) -> bool:
-        """Whether the last run finished."""
-        return self._owner.complete
-
-    def take(self) -> None:
-        """Become the owner, and remove uncommitted files of an earlier owner."""
-        self._owner.take(self._facts)
-        self._sweep()
-
-    def release(self) -> None:
-        """Mark the run as complete, so that the next owner need not wait for this one."""
-        self._owner.check()
-        self._sweep()
-        self._owner.release(self._facts)
-
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
 
         Raises UnusableError if another run has become the owner.
         """
-        name = shard_name(embedded["track_id"].to_pylist())
+        name = self.shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
-        storage.write_table(self._file("windows", name), self._windows_of(good))
-        storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
+        storage.write_table(self.file("windows", name), self._windows_of(good))
+        storage.write_table(self.file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
-            storage.write_table(self._file("dead_letter", name), dead_letters_of(failed))
-        self._owner.check()
-        storage.write_table(self._file("tracks", name), self._tracks_of(good))
+            storage.write_table(self.file("dead_letter", name), dead_letters_of(failed))
+        self.check_owner()
+        storage.write_table(self.file("tracks", name), self._tracks_of(good))
 
     def done(self) -> pa.ChunkedArray:
         """Ids of all committed tracks, embedded or failed, in no particular order."""
         chunks: list[pa.Array] = []
-        for table in (self._read("tracks", ["track_id"]), self.read_dead_letters()):
+        for table in (self.read_columns("tracks", ["track_id"]), self.read_dead_letters()):
             if table is not None:
                 chunks += table["track_id"].chunks
         return pa.chunked_array(chunks, pa.string())
 
     def remaining(self, catalog: pa.Table) -> pa.Table:
-        """SOURCES of the catalog's tracks with audio that are not committed, or changed since."""
+        """The catalog's tracks with audio that are not committed, or changed since."""
         undone = pc.invert(pc.is_in(catalog["track_id"], value_set=self.done()))
         changed = pc.is_in(catalog["track_id"], value_set=self.changed(catalog))
         wanted = pc.and_(pc.is_valid(catalog["uri"]), pc.or_(undone, changed))
-        return catalog.filter(wanted).select(SOURCES)
+        return catalog.filter(wanted)
 
     def changed(self, catalog: pa.Table) -> pa.ChunkedArray:
         """Ids of committed tracks whose audio has changed since."""
-        before = self._read("sources", MADE_FROM)
+        before = self.read_columns("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
         return changed_audio(before, catalog)
@@ -172,11 +141,11 @@ class EmbeddingStore:
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
         now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
-        for name in sorted(self._names("sources")) if len(now) else ():
-            held = storage.read_table(self._file("sources", name))
+        for name in sorted(self.names("sources")) if len(now) else ():
+            held = storage.read_table(self.file("sources", name))
             if (adopted := with_adopted_digests(held, now)) is not None:
-                self._owner.check()
-                storage.write_table(self._file("sources", name), adopted)
+                self.check_owner()
+                storage.write_table(self.file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Remove these tracks, embedded or failed, from the shards that hold them.
@@ -184,16 +153,16 @@ class EmbeddingStore:
         `sources/` loses them last. So after a kill the next call still finds them there, and
         removes what is left of them.
         """
-        for name in sorted(self._names("tracks")) if len(ids) else ():
-            sources = self._file("sources", name)
+        for name in sorted(self.names("tracks")) if len(ids) else ():
+            sources = self.file("sources", name)
             if not storage.exists(sources):
                 continue
             held = storage.read_table(sources)["track_id"]
             if not pc.any(pc.is_in(held, value_set=ids)).as_py():
                 continue
-            self._owner.check()
+            self.check_owner()
             for kind in ("windows", "dead_letter", "tracks", "sources"):
-                if storage.exists(file := self._file(kind, name)):
+                if storage.exists(file := self.file(kind, name)):
                     table = storage.read_table(file)
                     gone = pc.is_in(table["track_id"], value_set=ids)
                     storage.write_table(file, table.filter(pc.invert(gone)))
@@ -214,7 +183,7 @@ class EmbeddingStore:
 
     def read_tracks(self) -> pa.Table:
         """`track_id, vector` of all embedded tracks."""
-        table = self._read("tracks", ["track_id", "vector"])
+        table = self.read_columns("tracks", ["track_id", "vector"])
         if table is not None:
             return table
         return tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim).select(
@@ -223,15 +192,15 @@ class EmbeddingStore:
 
     def lengths(self) -> pa.Table:
         """`track_id, seconds` of the tracks whose decoded length is known."""
-        table = self._read("tracks", ["track_id", "seconds"])
+        table = self.read_columns("tracks", ["track_id", "seconds"])
         if table is None or "seconds" not in table.column_names:
             table = EMBEDDED_SCHEMA.empty_table().select(["track_id", "seconds"])
         return table.filter(pc.is_valid(table["seconds"]))
 
     def window_tables(self) -> Iterator[pa.Table]:
         """`track_id, start_s, end_s, vector` of all windows, one committed shard at a time."""
-        for name in sorted(self._names("windows") & self._names("tracks")):
-            yield storage.read_table(self._file("windows", name))
+        for name in sorted(self.names("windows") & self.names("tracks")):
+            yield storage.read_table(self.file("windows", name))
 
     def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
         """The rows of `tracks/` and of `windows/` for these tracks.
@@ -240,22 +209,22 @@ class EmbeddingStore:
         """
         tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
-        for name in sorted(self._names("tracks")):
-            held = storage.read_table(self._file("tracks", name), ["track_id"])
+        for name in sorted(self.names("tracks")):
+            held = storage.read_table(self.file("tracks", name), ["track_id"])
             if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
                 for kind, parts in (("tracks", tracks), ("windows", windows)):
-                    table = storage.read_table(self._file(kind, name))
+                    table = storage.read_table(self.file(kind, name))
                     parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))
         return pa.concat_tables(tracks, promote_options="default"), pa.concat_tables(windows)
 
     def read_dead_letters(self) -> pa.Table:
         """`track_id, uri, code, reason` of all tracks that failed."""
-        table = self._read("dead_letter", list(DEAD_LETTER.names))
+        table = self.read_columns("dead_letter", list(DEAD_LETTER.names))
         return DEAD_LETTER.empty_table() if table is None else table
 
     def refused_by_older_rules(self) -> pa.ChunkedArray:
         """Ids of tracks that the decoder refused under rules other than the current ones."""
-        letters = self._read("dead_letter", ["track_id", "code", "rules"])
+        letters = self.read_columns("dead_letter", ["track_id", "code", "rules"])
         if letters is None:
             return pa.chunked_array([], pa.string())
         old = pa.chunked_array([pa.array([True] * len(letters))])
@@ -264,13 +233,12 @@ class EmbeddingStore:
         other = pc.is_in(letters["code"], value_set=pa.array(WITHOUT_RULES))
         return letters["track_id"].filter(pc.and_(old, pc.invert(other)))
 
-    def forget_failures(self, codes: Sequence[str]) -> None:
-        """Delete the dead letters with these `codes`, so that their tracks are tried again.
+    def codes_to_retry(self, codes: Sequence[str]) -> list[str]:
+        """The codes of dead letters among `codes`, or all of them; hung tracks may hang again.
 
         Raises InputError for a code that no dead letter has.
         """
-        letters = self.read_dead_letters()
-        found = sorted(set(letters["code"].to_pylist()))
+        found = sorted(set(self.read_dead_letters()["code"].to_pylist()))
         unknown = sorted(set(codes) - {*found, EVERY_CODE})
         if unknown:
             raise InputError(
@@ -279,33 +247,19 @@ class EmbeddingStore:
         wanted = found if EVERY_CODE in codes else sorted(codes)
         if audio.HUNG in wanted:
             storage.delete(self.hung)
-        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], pa.array(wanted))))
+        return wanted
+
+    def forget_failures(self, codes: Sequence[str]) -> None:
+        """Delete the dead letters with these `codes`, so that their tracks are tried again."""
+        letters = self.read_dead_letters()
+        codes = pa.array(codes, pa.string())
+        self.forget(letters["track_id"].filter(pc.is_in(letters["code"], codes)))
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
         return tracks_of(good, self.made_by.dim)
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
         return windows_of(good, self.made_by.dim)
-
-    @property
-    def _facts(self) -> dict[str, object]:
-        return {"made_by": to_dict(self.made_by)}
-
-    def _file(self, kind: str, name: str) -> str:
-        return f"{self.folder}/{kind}/{name}.parquet"
-
-    def _names(self, kind: str) -> set[str]:
-        files = storage.list_files(f"{self.folder}/{kind}", suffix=".parquet")
-        return {name.removesuffix(".parquet") for name in files}
-
-    def _read(self, kind: str, columns: list[str]) -> pa.Table | None:
-        return storage.read_tables(f"{self.folder}/{kind}", columns)
-
-    def _sweep(self) -> None:
-        committed = self._names("tracks")
-        for kind in BESIDE:
-            for name in self._names(kind) - committed:
-                storage.delete(self._file(kind, name))
 
 
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:

@@ -61,17 +61,22 @@ class AudioForward:
         self._embed: Any = side(towers, precision=precision, device=device)  # type: ignore[arg-type]
         self._busy = threading.Lock()
 
-    def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Return the vectors in input order; a GPU computes one batch while the next is copied."""
+    def __call__(self, windows: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
+        """Return the vectors in input order; a GPU computes one batch while the next is copied.
+
+        Windows are float32, or int16 with `scales` float32 [W], which the device multiplies.
+        """
         vectors = np.empty((len(windows), self.dim), dtype=np.float32)
         shape = (self.batch, windows.shape[1])
+        kind = torch.float32 if scales is None else torch.int16
         pinned = self.device.type == "cuda"
-        staged, other = (torch.empty(shape, pin_memory=pinned) for _ in range(2))
+        staged, other = (torch.empty(shape, dtype=kind, pin_memory=pinned) for _ in range(2))
         waiting: tuple[np.ndarray, Tensor] | None = None  # output rows, vectors in progress
         for start in range(0, len(windows), self.batch):
             part = windows[start : start + self.batch]
-            staged.numpy()[: len(part)], staged.numpy()[len(part) :] = part, 0.0
-            begun = vectors[start : start + len(part)], self._begin(staged)
+            staged.numpy()[: len(part)], staged.numpy()[len(part) :] = part, 0
+            factors = None if scales is None else scales[start : start + self.batch]
+            begun = vectors[start : start + len(part)], self._begin(staged, factors)
             if waiting:
                 _finish(*waiting)  # frees its buffer for the next batch
             waiting, staged, other = begun, other, staged
@@ -80,10 +85,15 @@ class AudioForward:
         return vectors
 
     @torch.inference_mode()
-    def _begin(self, waves: Tensor) -> Tensor:
+    def _begin(self, staged: Tensor, scales: np.ndarray | None) -> Tensor:
         """Start one batch; on a GPU the result is ready once it is copied to the CPU."""
         with self._busy, exact_float32():
-            vectors: Tensor = self._embed(waves.to(self.device, non_blocking=True))
+            waves = staged.to(self.device, non_blocking=True)
+            if scales is not None:
+                factors = torch.ones(len(waves), 1)
+                factors[: len(scales), 0] = torch.from_numpy(scales.copy())
+                waves = waves * factors.to(self.device)
+            vectors: Tensor = self._embed(waves)
         return vectors
 
 

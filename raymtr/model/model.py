@@ -125,18 +125,23 @@ class Model:
         starts, windows = self._windows(_sound(source))
         return starts, self._finish(self.embed_windows(windows))
 
-    def embed_windows(self, windows: np.ndarray) -> np.ndarray:
+    def embed_windows(self, windows: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
         """float32 windows [W, window_samples] -> float32 **un-normalised** [W, D].
 
-        A row is byte-equal whatever the other rows are.
+        With `scales` float32 [W] the windows are int16, each to be multiplied by its scale. A row
+        is byte-equal whatever the other rows are.
         """
         windows = np.asarray(windows)
-        wanted = self.spec.audio.window_samples
-        if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != "f":
+        if not windows.size:
+            return np.empty((0, self.spec.dim), np.float32)
+        wanted, kind = self.spec.audio.window_samples, "f" if scales is None else "i"
+        if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != kind:
             raise InputError(
-                f"windows are float [W, {wanted}], got {windows.dtype} {list(windows.shape)}"
+                f"windows are float [W, {wanted}], or int16 with scales, got {windows.dtype} "
+                f"{list(windows.shape)} {'without' if scales is None else 'with'} scales"
             )
-        return self._audio_forward(np.asarray(windows, dtype=np.float32))
+        dtype = np.float32 if scales is None else np.int16
+        return self._audio_forward(np.asarray(windows, dtype=dtype), scales)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import one_row, with_replica
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
-from raymtr.ownership import RUN
 from raymtr.tagging.analysis import LABELS, VERSION, WINDOW_S, Analysis, Analyzer
 from raymtr.workspace import Workspace
 
@@ -42,17 +41,19 @@ MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
 class TagStore(EmbeddingStore):
     """The shards under `heard/`; results of an older version are computed again."""
 
+    JOB = "tag"
+
     def __init__(self, workspace: Workspace) -> None:
         super().__init__(workspace.heard, MADE_BY)
 
-    def take(self) -> None:
+    def claim(self) -> None:
         """Become the owner; results of another version are removed."""
-        if storage.exists(f"{self.folder}/{RUN}"):
-            before = storage.read_json(f"{self.folder}/{RUN}")["made_by"]["fingerprint"]
-            if before != VERSION:
+        if before := self.run:
+            before = before["made_by"]["fingerprint"]
+            if before != VERSION and not self.partition:
                 LOG.info("what %s heard is heard anew by %s", before, VERSION)
                 storage.delete(self.folder)
-        super().take()
+        super().claim()
 
     def read(self) -> pa.Table | None:
         """All tracks' rows; None where nothing is stored yet."""

@@ -35,7 +35,7 @@ def test_a_node_that_joins_embeds_too(
         "embed_catalog.TRACKS_PER_ACTOR = 1\n"
         "sys.exit(main(['embed', '--recipe', 'tiny', '--json', *sys.argv[1:]]))\n"
     )
-    wide = "--set embed.actors=2 --set embed.min_actors=1 --set embed.tracks_per_block=2"
+    wide = "--set embed.actors=2 --set embed.min_actors=1 --set embed.windows_per_block=24"
     job = cluster.submit(
         f"python {script} --workspace {workspace.root} --model {tiny_model} {wide}"
     )

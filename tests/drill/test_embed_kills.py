@@ -35,10 +35,13 @@ TRACKS, SOURCES, KILLS = 240, 12, 20
 DRIVER = """
 import sys
 from jobs.embed_catalog import embed_catalog
-from raymtr.recipes import tiny
+from raymtr.settings import load_settings
 from raymtr.workspace import Workspace
-embed_catalog(Workspace.open(sys.argv[1]), tiny(), model=sys.argv[2])
+settings = load_settings("tiny", assignments=sys.argv[3:])
+embed_catalog(Workspace.open(sys.argv[1]), settings, model=sys.argv[2])
 """
+ALONE: list[str] = []
+IN_PARTITIONS = ["embed.partitions=8", "embed.actors=2", "embed.drivers=2"]
 
 pytestmark = pytest.mark.drill
 
@@ -63,16 +66,16 @@ def workspace(make_workspace: Callable, sources: list[str]) -> Workspace:
 
 @pytest.fixture
 def start(ray_cluster: None, workspace: Workspace, tiny_model: str) -> Iterator[Callable]:
-    """A function that starts a driver; on the tests' cluster, or on one of its own."""
+    """A function that starts a driver, or coordinator; on the tests' cluster, or on its own."""
     import ray
 
     drivers = []
 
-    def start(*, own_cluster: bool = False) -> subprocess.Popen:
+    def start(*settings: str, own_cluster: bool = False) -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
         if not own_cluster:
             environment["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        command = [sys.executable, "-c", DRIVER, workspace.root, tiny_model]
+        command = [sys.executable, "-c", DRIVER, workspace.root, tiny_model, *settings]
         driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         drivers.append(driver)
         return driver
@@ -83,13 +86,14 @@ def start(ray_cluster: None, workspace: Workspace, tiny_model: str) -> Iterator[
         driver.wait()
 
 
+@pytest.mark.parametrize("settings", [ALONE, IN_PARTITIONS], ids=["alone", "in partitions"])
 def test_the_driver_is_killed_at_random_moments(
-    start: Callable, workspace: Workspace, tiny_model: str, sources: list[str]
+    start: Callable, workspace: Workspace, tiny_model: str, sources: list[str], settings: list[str]
 ) -> None:
     rng = np.random.default_rng(1)
     committed = [0]
     for _ in range(KILLS):
-        driver = start()
+        driver = start(*settings)
         before_first = wait_for_commit(driver, workspace, more_than=committed[-1])
         time.sleep(0 if before_first else rng.uniform(0.0, 1.5))
         driver.send_signal(signal.SIGKILL)
@@ -99,6 +103,21 @@ def test_the_driver_is_killed_at_random_moments(
             break
     assert committed == sorted(committed) and len(committed) > 3
     assert_complete(workspace, tiny_model, sources)
+
+
+def test_the_driver_of_a_partition_is_killed_and_another_takes_it_over(
+    start: Callable, workspace: Workspace, tiny_model: str, sources: list[str]
+) -> None:
+    import ray
+
+    coordinator = start(*IN_PARTITIONS)
+    wait_for_commit(coordinator, workspace, more_than=0)
+    assert ray.is_initialized()
+    mine = psutil.Process().children(recursive=True)
+    [victim, *_] = [process for process in mine if "_drive" in " ".join(process.cmdline())]
+    victim.kill()
+    assert coordinator.wait(timeout=600) == 0
+    assert check_what_is_there(workspace, tiny_model, sources) == TRACKS
 
 
 def test_a_run_dies_with_its_whole_cluster(
@@ -131,12 +150,13 @@ def test_a_worker_is_killed_and_the_run_goes_on(
     assert check_what_is_there(workspace, tiny_model, sources) == TRACKS
 
 
+@pytest.mark.parametrize("settings", [ALONE, IN_PARTITIONS], ids=["alone", "in partitions"])
 def test_two_runs_at_once_end_with_one(
-    start: Callable, workspace: Workspace, tiny_model: str, sources: list[str]
+    start: Callable, workspace: Workspace, tiny_model: str, sources: list[str], settings: list[str]
 ) -> None:
-    first = start()
+    first = start(*settings)
     wait_for_commit(first, workspace, more_than=0)
-    second = start()
+    second = start(*settings)
     assert second.wait(timeout=300) == 0
     assert first.wait(timeout=300) != 0  # refused at its next commit
     assert check_what_is_there(workspace, tiny_model, sources) == TRACKS

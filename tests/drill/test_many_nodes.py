@@ -42,11 +42,11 @@ def workspace(make_workspace: Callable, tiny_model: str, tmp_path: Path) -> Work
     return made
 
 
-@pytest.fixture
-def entrypoint(workspace: Workspace) -> str:
-    """What RayJob `embed` of the dev overlay runs, its folder being this one."""
+@pytest.fixture(params=["", " --set embed.partitions=8 --set embed.drivers=2"])
+def entrypoint(workspace: Workspace, request: pytest.FixtureRequest) -> str:
+    """What RayJob `embed` of the dev overlay runs, its folder being this one; in partitions too."""
     command: str = rendered("RayJob", "embed")["spec"]["entrypoint"]
-    return command.replace("$WORKSPACE", workspace.root)
+    return command.replace("$WORKSPACE", workspace.root) + str(request.param)
 
 
 def committed(workspace: Workspace) -> set[str]:

@@ -98,7 +98,7 @@ class DeafModel:
     def __init__(self, model: Model) -> None:
         self.spec = model.spec
 
-    def embed_windows(self, windows: np.ndarray) -> np.ndarray:
+    def embed_windows(self, windows: np.ndarray, scales: object) -> np.ndarray:
         return np.zeros((len(windows), self.spec.dim), np.float32)
 
 
@@ -161,3 +161,24 @@ def test_silence_is_a_row_with_a_reason_and_a_silent_window_has_no_vector(
 def test_a_track_that_is_too_long_names_the_setting(model: Model, batch: pa.Table) -> None:
     (row,) = decode(model, batch.slice(0, 1), max_s=5.0).to_pylist()
     assert row["code"] == "too_long" and "embed.max_track_s" in row["reason"]
+
+
+def test_packed_samples_are_half_the_size_and_give_the_same_vectors(
+    model: Model, batch: pa.Table
+) -> None:
+    plain = decode(model, batch)
+    rows = decode_tracks(
+        batch, spec=model.spec.audio, embed=EmbedSpec(), hung="/absent", packed=True
+    )
+    packed = pa.concat_tables(rows)
+    sizes = [len(samples.as_buffer()) for samples in packed["samples"] if samples.is_valid]
+    assert [2 * size for size in sizes] == [
+        len(samples.as_buffer()) for samples in plain["samples"] if samples.is_valid
+    ]
+    one, other = embed_tracks(model, plain), embed_tracks(model, packed)
+    assert one["code"].to_pylist() == other["code"].to_pylist()
+    for column in ("vector", "windows"):
+        expected, found = (
+            np.concatenate(table[column].drop_null().to_numpy()) for table in (one, other)
+        )
+        np.testing.assert_allclose(found, expected, atol=2e-4)

@@ -116,15 +116,15 @@ def test_only_new_tracks_with_audio_remain(shards: EmbeddingStore) -> None:
 def test_failures_can_be_forgotten_by_code(shards: EmbeddingStore) -> None:
     shards.commit(table(embedded("a"), failed("b"), failed("c") | {"code": "too_long"}))
     with pytest.raises(InputError, match="'truncated'; codes here: missing, too_long"):
-        shards.forget_failures(["missing", "truncated"])
+        shards.codes_to_retry(["missing", "truncated"])
     assert sorted(shards.done().to_pylist()) == ["a", "b", "c"]
     shards.forget_failures(["too_long"])
     assert sorted(shards.done().to_pylist()) == ["a", "b"]
-    shards.forget_failures(["all"])
+    shards.forget_failures(shards.codes_to_retry(["all"]))
     assert shards.done().to_pylist() == ["a"]
     shards.commit(table(failed("slow") | {"code": "timeout"}))
     storage.write_bytes(f"{shards.hung}/{audio.marker_of('slow')}", b"")
-    shards.forget_failures(["timeout"])
+    shards.forget_failures(shards.codes_to_retry(["timeout"]))
     assert not storage.list_files(shards.hung), "it may be decoded again"
 
 

@@ -175,7 +175,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     save_towers(build_towers(tiny().towers, seed=0), str(tmp_path / "model"))
     assert main(["scan", str(music), "--workspace", str(tmp_path / "w")]) == 0
     command = [sys.executable, "-m", "jobs", "embed", "--workspace", str(tmp_path / "w")]
-    command += ["--model", str(tmp_path / "model"), "--set", "embed.tracks_per_block=4"]
+    command += ["--model", str(tmp_path / "model"), "--set", "embed.windows_per_block=100"]
     log = tmp_path / "log"
     with log.open("w") as stderr:
         job = subprocess.Popen(command, stderr=stderr, start_new_session=True)

@@ -1,0 +1,196 @@
+"""Shared by `embed` and `tag`: works through the catalog, partition by partition.
+
+A small catalog is one partition, which this process works through itself. For a larger one it is
+the coordinator: it splits the catalog once, hands partitions to drivers, which are Ray tasks, and
+keeps their counts. A driver owns its partition, reads its part of the catalog, runs the pipeline
+and commits shards. So neither process holds all ids, and a lost driver or node costs the work in
+flight of its partition: Ray starts the driver again, which takes the partition over. A partition
+whose part of the catalog was worked through before costs one small file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+
+from jobs.cluster import start_ray
+from jobs.shard_rows import COLUMNS, commit_results, fit_actors, read_catalog, tracks_left
+from raymtr import audio, storage
+from raymtr.embeddings.rewrite import merge_small, partition_shards
+from raymtr.embeddings.store import Account, EmbeddingStore
+from raymtr.errors import InputError
+from raymtr.partitions import Part, count_rows, partition_count, read_batches, split_catalog
+from raymtr.progress import Progress
+from raymtr.specs import EmbedSpec
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+DRIVER_STARTS = 4  # of one partition, before the job gives up
+
+
+class Worked(Account):
+    """The tracks of a catalog or a partition by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    replicas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is done with tracks, and where the results go; it is sent to the drivers."""
+
+    what: str  # the verb
+    shards: EmbeddingStore
+    pipeline: Callable[[pa.Table, EmbeddingStore, EmbedSpec], ray.data.Dataset]
+    embed: EmbedSpec
+    retry: Sequence[str] = ()  # codes of dead letters whose tracks are tried again
+
+
+def count_tracks(workspace: Workspace) -> int:
+    """Tracks of the catalog. Raises InputError if there is none."""
+    tracks = count_rows(workspace.tracks)
+    if not tracks:
+        raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
+    return tracks
+
+
+def has_audio(workspace: Workspace) -> bool:
+    """Whether any track of the catalog has audio."""
+    batches = read_batches(workspace.tracks, ["uri"])
+    return any(batch["uri"].null_count < len(batch) for batch in batches)
+
+
+def work_through_catalog(workspace: Workspace, work: Work) -> Worked:
+    """Does the work for every track of the catalog that is new or has changed.
+
+    Returns counts of all tracks by outcome, over all runs; how many were tried now (`new`); and
+    the count of `replicas`.
+    """
+    shards, before = work.shards, work.shards.run.get("partitions", 1)
+    fitting = partition_count(count_tracks(workspace))
+    count = work.embed.partitions or max(fitting, before)
+    if count != before:
+        shards.take()
+        shards.note(partitions=0)  # neither number, until all shards are distributed
+        partition_shards(shards, count)
+        shards.note(partitions=count)
+    if count > 1:
+        return _coordinate(workspace, work, count)
+    shards.take()
+    if work.retry:
+        work = replace(work, retry=shards.codes_to_retry(work.retry))
+    answer = work_through(
+        replace(work, embed=replace(work.embed, drivers=1)), read_catalog(workspace)
+    )
+    shards.release()
+    return answer
+
+
+def work_through(work: Work, catalog: pa.Table) -> Worked:
+    """Does the work for the new and changed tracks of `catalog`; `work.shards` is owned here."""
+    shards = work.shards
+    (left, changed), replicas = tracks_left(shards, catalog, work.retry), 0
+    if len(left):
+        LOG.info("%s: %d tracks, %d of them changed", work.what, len(left), changed)
+        start_ray()
+        embed = fit_actors(work.embed, left)
+        pipeline = work.pipeline(left, shards, embed)
+        replicas = commit_results(
+            pipeline, shards, total=len(left), actors=embed.actors, what=work.what
+        )
+    merge_small(shards)
+    return {**shards.account(catalog), "new": len(left), "replicas": replicas}
+
+
+def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
+    """Hands the partitions to drivers; the counts of all partitions together."""
+    shards = work.shards
+    shards.claim()
+    if work.retry:
+        work = replace(work, retry=shards.codes_to_retry(work.retry))
+    parts = split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
+    answers: list[Worked] = []
+    left: list[Part] = []
+    for part in parts:
+        known = None if work.retry else _known(shards.part(part.name), part)
+        answers.append(known) if known else left.append(part)
+    if left:
+        start_ray()
+        drivers = min(work.embed.drivers, work.embed.actors, len(left))
+        share = max(1, work.embed.actors // drivers)
+        fewest = min(-(-work.embed.min_actors // drivers), share)
+        embed = replace(work.embed, drivers=drivers, actors=share, min_actors=fewest)
+        LOG.info("%s: %d of %d partitions, %d at once", work.what, len(left), count, drivers)
+        answers += _drive_all(replace(work, embed=embed), left)
+    shards.check_owner()
+    shards.note(running=False)
+    return _sum(answers)
+
+
+def _known(shards: EmbeddingStore, part: Part) -> Worked | None:
+    """The counts of a partition that has nothing new; None where its driver has to look."""
+    run = shards.run
+    same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
+    if not same or not shards.complete:
+        return None
+    account: Account = run["account"]
+    return {**account, "new": 0, "replicas": 0}
+
+
+def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Worked]:
+    """The answers of the partitions, as their drivers end."""
+    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+    drive = ray.remote(max_retries=DRIVER_STARTS - 1, **options)(_drive)
+    progress = Progress(work.what, sum(part.tracks for part in parts), unit="tracks")
+    waiting = deque(parts)
+    running: dict[ray.ObjectRef, Part] = {}
+    shared = ray.put(work)
+    try:
+        while waiting or running:
+            while waiting and len(running) < work.embed.drivers:
+                part = waiting.popleft()
+                running[drive.remote(shared, part)] = part
+            [ended], _ = ray.wait(list(running))
+            try:
+                answer = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            progress.advance(running.pop(ended).tracks)
+            yield answer
+    finally:
+        for other in running:
+            ray.cancel(other, force=True)
+
+
+def _drive(work: Work, part: Part) -> Worked:
+    """The driver of one partition: becomes its owner and works through it."""
+    work.shards.check_owner()  # a coordinator that was replaced takes no partition back
+    mine = work.shards.part(part.name)
+    mine.take()
+    answer = work_through(replace(work, shards=mine), storage.read_table(part.file))
+    mine.release(catalog=part.digest, rules=audio.RULES, account=answer)
+    return answer
+
+
+def _sum(answers: Sequence[Worked]) -> Worked:
+    errors: Counter[str] = Counter()
+    for answer in answers:
+        errors.update(answer["errors"])
+    embedded = sum(answer["embedded"] for answer in answers)
+    failed = sum(answer["failed"] for answer in answers)
+    return {
+        "embedded": embedded,
+        "failed": failed,
+        "skipped": sum(answer["skipped"] for answer in answers),
+        "error_rate": failed / max(embedded + failed, 1),
+        "errors": dict(errors.most_common()),
+        "new": sum(answer["new"] for answer in answers),
+        "replicas": sum(answer["replicas"] for answer in answers),
+    }
