@@ -27,7 +27,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
 from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
-from raymtr.training.heard import HeardWindows
+from raymtr.training.frozen import FrozenFeatures
 
 
 class Towers(Protocol):
@@ -82,9 +82,12 @@ class TrainStep:
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.towers: Any = towers  # an nn.Module that implements the Towers protocol
         self.spec, self.device = spec, device
-        self.heard: HeardWindows | None = None
+        self.heard: FrozenFeatures | None = None
+        self.read: FrozenFeatures | None = None
         if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
-            self.heard = HeardWindows(towers.hear)
+            self.heard = FrozenFeatures(towers.hear)
+        if isinstance(towers, TwoTowers) and not towers.text_tower.spec.trainable:
+            self.read = FrozenFeatures(lambda ids: towers.text_tower(ids, torch.ones_like(ids)))
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
@@ -140,15 +143,13 @@ class TrainStep:
         It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
         slowest core, and this work fills the gaps.
         """
-        text_is_frozen = not self.towers.text_tower.spec.trainable
-        if not self.heard and not text_is_frozen:
+        if not self.heard and not self.read:
             return batch
         batch = batch.to(self.device)
         if self.heard:
             batch = replace(batch, waves=self.heard(batch.waves))
-        if text_is_frozen:
-            with self._autocast():
-                read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
+        if self.read:
+            read = [{"states": self.read(_without_padding(**group))} for group in batch.texts]
             batch = replace(batch, texts=read)
         return batch
 
@@ -169,6 +170,8 @@ class TrainStep:
         return vectors
 
     def _embed_text(self, group: Mapping[str, Tensor]) -> Tensor:
+        if self.read and "states" not in group:
+            group = {"states": self.read(_without_padding(**group))}
         embed = self.towers.embed_states if "states" in group else self.towers.embed_text
         vectors: Tensor = embed(**group)
         return vectors
@@ -187,6 +190,11 @@ class TrainStep:
         """Restore a `state` of towers built from the same spec."""
         self.towers.load_state_dict(state["towers"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _without_padding(input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+    """The tokens of each sentence, int64 [n]; padding is at the end."""
+    return [ids[: int(mask.sum())] for ids, mask in zip(input_ids, attention_mask, strict=True)]
 
 
 def learning_rate(step: int, spec: TrainSpec) -> float:

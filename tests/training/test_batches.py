@@ -13,6 +13,7 @@ from torch import Tensor
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.training import batches as batches_module
 from raymtr.training.batches import Batches, longer_than
 from raymtr.training.contrastive_loss import shares
 from raymtr.training.mixture import Mixture
@@ -192,3 +193,15 @@ def test_a_batch_does_not_depend_on_what_is_cached(
         made.append([batches.make(step) for step in range(4)])
     for batches_made in made[1:]:
         assert all(same(one, other) for one, other in zip(made[0], batches_made, strict=True))
+
+
+def test_over_a_frozen_text_tower_a_track_has_a_limited_number_of_sentences(
+    tracks: pa.Table, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "SENTENCES", 2)
+    cache, few = AudioCache(str(folder / "cache"), AUDIO), tracks.slice(0, 3)
+    limited = Batches(few, cache, bytes_of, SPEC, any_words=False)
+    drawn = [sentence for step in range(8) for sentence in sentences_of(limited.make(step))]
+    assert 3 < len(set(drawn)) <= 6 < len(drawn)
+    again = Batches(few, cache, bytes_of, SPEC, any_words=False)
+    assert sentences_of(again.make(7)) == sentences_of(limited.make(7))

@@ -1,0 +1,39 @@
+"""A frozen tower computes each input once, and gives the same bits whatever is drawn beside."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from raymtr.training import frozen
+from raymtr.training.frozen import FrozenFeatures
+
+
+def test_each_input_is_computed_once_and_alone() -> None:
+    asked: list[Tensor] = []
+
+    def tower(waves: Tensor) -> Tensor:
+        asked.append(waves)
+        return waves.sum(dim=1, keepdim=True)
+
+    features = FrozenFeatures(tower)
+    waves = torch.arange(6.0).reshape(3, 2)
+    first = features(waves)
+    again = features(waves.flip(0))
+    assert [len(each) for each in asked] == [1, 1, 1]
+    assert torch.equal(first, torch.tensor([[1.0], [5.0], [9.0]]))
+    assert torch.equal(again, first.flip(0))
+
+
+def test_what_does_not_fit_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "MOST", 1)
+    count = 0
+
+    def tower(waves: Tensor) -> Tensor:
+        nonlocal count
+        count += 1
+        return waves
+
+    features = FrozenFeatures(tower)
+    waves = torch.eye(2)
+    assert torch.equal(features(waves), waves) and torch.equal(features(waves), waves)
+    assert count == 3
