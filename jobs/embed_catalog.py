@@ -21,11 +21,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
+from jobs.hearing import close_heard, hear_tracks, open_heard
+from jobs.shard_rows import commit_results, fewest_actors, fit_actors, prepare, read_catalog
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
 from raymtr.embeddings.store import EmbeddingStore
+from raymtr.errors import InputError
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
@@ -34,6 +36,7 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
+    from raymtr.tagging.store import HeardShards
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
@@ -67,13 +70,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="try the tracks that failed with CODE again (all: every failed one); repeatable",
     )
+    parser.add_argument(
+        "--also",
+        metavar="tags,attributes",
+        default="",
+        help="do the work of `raymtr tag` in the same pass over the audio",
+    )
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command-line entry point."""
+    also = [part.strip() for part in arguments.also.split(",") if part.strip()]
+    if also and sorted(also) != ["attributes", "tags"]:
+        raise InputError(
+            f"--also takes tags,attributes (a row of heard/ holds both), got {arguments.also!r}"
+        )
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
-    return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
+    return embed_catalog(
+        workspace, settings, model=arguments.model, retry=arguments.retry, hear=bool(also)
+    )
 
 
 def embed_catalog(
@@ -82,13 +98,15 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
+    hear: bool = False,
 ) -> dict[str, Any]:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
-    retried. A catalog without audio needs no model: all its tracks are skipped. The job starts with
-    `embed.min_actors` replicas, or all, and adds more as nodes join. Raises InputError if there is
-    no catalog or no model, UnusableError if GPUs are requested and absent.
+    retried. With `hear`, tags and attributes are made in the same pass. A catalog without audio
+    needs no model: all its tracks are skipped. The job starts with `embed.min_actors` replicas, or
+    all, and adds more as nodes join. Raises InputError if there is no catalog or no model,
+    UnusableError if GPUs are requested and absent, or taggers are missing.
     """
     started = time.monotonic()
     catalog = read_catalog(workspace)
@@ -97,43 +115,76 @@ def embed_catalog(
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(fewest_actors(settings.embed))
+    heard = open_heard(workspace, catalog, retry) if hear else None
     source = choose_model(workspace, model)
     loaded = identify(source, settings.embed.precision)
     shards = open_store(workspace, loaded)
-    shards.take()
+    changed = prepare(shards, catalog, retry)
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(changed := shards.changed(catalog))
     left, replicas = shards.remaining(catalog), 0
     if len(left):
         LOG.info(
             "embedding %d tracks, %d of them changed, with model %s",
             len(left),
-            len(changed),
+            changed,
             loaded.fingerprint,
         )
+    if len(left) or (heard and len(heard.remaining(catalog))):
         start_ray()
-        embed = fit_actors(settings.embed, left)
-        pipeline = embed_pipeline(left, shards, loaded.spec.audio, embed)
-        replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
+        replicas = embed_left(left, shards, loaded.spec.audio, settings, heard, catalog)
     shards.release()
-    return shards.account(catalog) | {
+    answer = shards.account(catalog) | {
         "new": len(left),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
         "replicas": replicas,
-        "seconds": round(time.monotonic() - started, 3),
     }
+    if heard:
+        answer |= close_heard(heard, workspace, catalog, answer["error_rate"])
+    return answer | {"seconds": round(time.monotonic() - started, 3)}
+
+
+def embed_left(
+    left: pa.Table,
+    shards: EmbeddingStore,
+    spec: AudioSpec,
+    settings: Settings,
+    heard: HeardShards | None,
+    catalog: pa.Table,
+) -> int:
+    """Embeds the tracks `left`; with `heard`, makes up what is missing there too, in one pass.
+
+    Tracks that only one of the two stores lacks go through the pass of that one. Returns the number
+    of replicas seen.
+    """
+    unheard = heard.remaining(catalog) if heard else left.slice(0, 0)
+    both = pc.is_in(left["track_id"], value_set=unheard["track_id"])
+    embed, replicas = fit_actors(settings.embed, left), 0
+    if heard and len(tracks := left.filter(both)):
+        from raymtr.tagging.together import BothStores
+
+        pipeline = embed_pipeline(tracks, shards, spec, embed, hear=True)
+        stores = BothStores(shards, heard)
+        replicas = commit_results(pipeline, stores, total=len(tracks), actors=embed.actors)
+    if len(tracks := left.filter(pc.invert(both))):
+        pipeline = embed_pipeline(tracks, shards, spec, embed)
+        found = commit_results(pipeline, shards, total=len(tracks), actors=embed.actors)
+        replicas = max(replicas, found)
+    if heard and len(tracks := heard.remaining(catalog)):
+        hear_tracks(tracks, heard, settings)
+    return replicas
 
 
 def embed_pipeline(
-    tracks: pa.Table, shards: EmbeddingStore, spec: AudioSpec, embed: EmbedSpec
+    tracks: pa.Table,
+    shards: EmbeddingStore,
+    spec: AudioSpec,
+    embed: EmbedSpec,
+    *,
+    hear: bool = False,
 ) -> ray.data.Dataset:
-    """Rows of SOURCES -> EMBEDDED rows, streamed through the cluster.
+    """Rows of SOURCES -> EMBEDDED rows, or EmbedAndHear's, streamed through the cluster.
 
     Without GPUs both steps request the same resources, so Ray fuses them and a decoded track never
     leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores.
@@ -142,19 +193,24 @@ def embed_pipeline(
 
     device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
     cores = actor_cores(embed)
+    decode, actor = decode_tracks, EmbedTracks
+    if hear:  # imported here because it imports torch
+        from raymtr.tagging.together import EmbedAndHear, decode_for_both
+
+        decode, actor = decode_for_both, EmbedAndHear
     dataset = ray.data.from_arrow(tracks)
     dataset.context.target_max_block_size = MOST_BLOCK_BYTES
     return (
         dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
         .map_batches(
-            decode_tracks,
+            decode,
             fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1 if embed.use_gpu else cores,
         )
         .map_batches(
-            EmbedTracks,
+            actor,
             fn_constructor_args=(shards.model_folder, shards.made_by),
             fn_constructor_kwargs={"device": device, "threads": embed.threads},
             batch_size=embed.tracks_per_block if embed.use_gpu else None,  # no benefit on a CPU
@@ -234,6 +290,10 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['replicas']} replicas; model {answer['fingerprint']}"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
+    if "heard" in answer:
+        lines.append(f"{answer['heard']} tracks heard and measured, {answer['not_heard']} failed")
+    if answer.get("review"):
+        lines.append(f"to look through: {answer['review']}")
     return "\n".join(lines)
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -45,9 +45,32 @@ def fewest_actors(embed: EmbedSpec) -> int:
     return embed.min_actors or embed.actors
 
 
+class Store(Protocol):
+    """Where results are committed."""
+
+    def commit(self, rows: pa.Table) -> None:
+        """Write one shard."""
+
+
+def prepare(shards: EmbeddingStore, catalog: pa.Table, retry: Sequence[str]) -> int:
+    """Become the owner of `shards`, and forget what is to be done again.
+
+    These are the failures with a code of `retry`, those under older rules, and tracks whose file
+    has changed, whose number is returned. Raises InputError for a code that no failure has.
+    """
+    shards.take()
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
+    changed = shards.changed(catalog)
+    shards.forget(changed)
+    return len(changed)
+
+
 def commit_results(
     pipeline: ray.data.Dataset,
-    shards: EmbeddingStore,
+    shards: Store,
     *,
     total: int,
     actors: int,

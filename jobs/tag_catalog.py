@@ -3,35 +3,28 @@
 Decoding, resume, dead letters and shards are those of `embed`. Predicted tags never change the
 owner's tags. `index` turns them into columns to filter by. `heard/review.csv` lists tracks for
 human review: tracks without tags, with suggestions, and tracks with a genre that the taggers do not
-detect.
+detect (tagging.review). `raymtr embed --also tags,attributes` does the same in one pass with the
+vectors.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
 from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog
-from raymtr import storage
-from raymtr.embeddings.embed_tracks import decode_whole
+from jobs.hearing import hear_tracks
+from jobs.shard_rows import prepare, read_catalog
 from raymtr.specs import Settings
-from raymtr.tagging.ears import HEARD, LABELS
-from raymtr.tagging.store import MADE_BY, HeardShards, HearTracks
+from raymtr.tagging.review import write_review
+from raymtr.tagging.store import MADE_BY, HeardShards
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr tag --workspace w"
-TRACKS_PER_BLOCK = 8  # unit of retry; a track takes seconds
-SUGGESTED = 5  # labels in a row of the review
-REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +56,7 @@ def tag_catalog(
     catalog = read_catalog(workspace)
     Ears()  # before anything is changed: the package may be missing
     shards = HeardShards(workspace)
-    shards.take()
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(shards.changed(catalog))
+    prepare(shards, catalog, retry)
     left = shards.remaining(catalog)
     if len(left):
         LOG.info("hearing %d tracks", len(left))
@@ -82,69 +70,6 @@ def tag_catalog(
         "review": review,
         "seconds": round(time.monotonic() - started, 3),
     }
-
-
-def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None:
-    """The pipeline: decodes and tags in one actor, as a decoded track is large; writes here."""
-    import ray.data
-
-    embed = fit_actors(settings.embed, left)
-    pipeline = (
-        ray.data.from_arrow(left)
-        .repartition(target_num_rows_per_block=min(TRACKS_PER_BLOCK, embed.tracks_per_block))
-        .map_batches(
-            decode_whole,
-            fn_kwargs={"embed": embed, "hung": shards.hung},
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1,
-        )
-        .map_batches(
-            HearTracks,
-            fn_constructor_args=(embed.threads,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=1,
-        )
-    )
-    commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")
-
-
-def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
-    """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
-    heard = shards.read()
-    if heard is None or not len(heard):
-        return None
-    named = ["track_id", "title", "artist", "tags"]
-    owners = storage.read_tables(workspace.tracks, named)
-    assert owners is not None, "its catalog was read before"
-    by_id = {row["track_id"]: row for row in owners.to_pylist()}
-    lines = [row for track in heard.to_pylist() if (row := review_row(track, by_id))]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, REVIEW)
-    writer.writeheader()
-    writer.writerows(lines)
-    file = f"{shards.folder}/review.csv"
-    storage.write_bytes(file, text.getvalue().encode("utf-8-sig"))  # the encoding Excel reads
-    return file
-
-
-def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """A row of REVIEW if a track has no tags, or a known label that the taggers do not detect."""
-    owner = owners.get(track["track_id"])
-    if owner is None:
-        return None
-    tags = [tag.lower() for tag in owner["tags"] or ()]
-    best = sorted(LABELS, key=lambda label: -track[label])[:SUGGESTED]
-    said = "; ".join(f"{label} {track[label]:.2f}" for label in best)
-    row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
-    if not tags:
-        return row | {"why": "no tags", "owner": ""}
-    unheard = [tag for tag in tags if tag in LABELS and track[tag] < HEARD / 5]
-    if unheard and max(track[label] for label in LABELS) >= HEARD:
-        return row | {"why": "not heard", "owner": "; ".join(unheard)}
-    return None
 
 
 def describe(answer: dict[str, Any]) -> str:

@@ -57,6 +57,10 @@ class Backend(Protocol):
         """Two-dimensional positions of tracks."""
         ...
 
+    async def tag(self, data: bytes) -> Answer | Problem:
+        """The tags and attributes of a recording."""
+        ...
+
     async def state(self) -> Answer | Problem:
         """The live build, once it can answer."""
         ...
@@ -75,6 +79,10 @@ class AudioBackend(Protocol):
 
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         """The unit vectors."""
+        ...
+
+    async def tag(self, data: bytes) -> Answer | Problem:
+        """The tags and attributes."""
         ...
 
 
@@ -115,6 +123,11 @@ class RemoteBackend(Backend):
         return answer
 
     @override
+    async def tag(self, data: bytes) -> Answer | Problem:
+        answer: Answer | Problem = await self._call("tag", data)
+        return answer
+
+    @override
     async def state(self) -> Answer | Problem:
         answer: Answer | Problem = await self._call("state")
         return answer
@@ -133,8 +146,15 @@ class RemoteEncoder:
     async def encode(self, made_by: ModelRef, content: Any) -> Any:
         """The encoder's answer; a Problem (503) if no replica has capacity or the replica died."""
         retry_s = UPLOAD_AGAIN_S if isinstance(content, bytes) else 1
+        return await self._ask("encode", made_by, content, retry_s=retry_s)
+
+    async def tag(self, data: bytes) -> Any:
+        """As `encode`, the answer of `AudioBackend.tag`."""
+        return await self._ask("tag", data, retry_s=UPLOAD_AGAIN_S)
+
+    async def _ask(self, method: str, *arguments: Any, retry_s: int) -> Any:
         try:
-            call = self._handle.encode.remote(made_by, content)
+            call = getattr(self._handle, method).remote(*arguments)
             return await result_of(call, self._queue_timeout_s)
         except NO_CAPACITY:
             return Problem(503, "busy", "no encoder has room now", retry_s)

@@ -107,6 +107,27 @@ SCHEMAS = {
     ),
     "SimilarArtists": _record({**_FOUND, "artists": _list(_named("SimilarArtist"))}),
     "Track": _record(_ABOUT),
+    "Tagged": {
+        **_record(
+            {
+                "labels": _list(_record({"label": TEXT, "probability": NUMBER})),
+                "heard": _list(TEXT),
+                "vocal": NUMBER,
+                "bpm": _or_null("number"),
+                "bpm_alternatives": _list(NUMBER),
+                "bpm_confidence": NUMBER,
+                **{name: _or_null("string") for name in ("key", "mode")},
+                "key_confidence": NUMBER,
+                "loudness_lufs": _or_null("number"),
+                "energy": NUMBER,
+                "brightness": NUMBER,
+                "seconds": NUMBER,
+                "segment": _named("Segment"),
+                "provenance": TEXT,
+            }
+        ),
+        "description": "all labels, those that count, and attributes, of the segment",
+    },
 }
 UPLOAD = {
     "required": True,

@@ -1,4 +1,4 @@
-"""Routes to search by words, examples or a recording, and for similar tracks and artists.
+"""Routes to search by words, examples or a recording, for similar tracks, and to tag a recording.
 
 The library validates what a search accepts, so nothing is repeated here. Answers are plain JSON
 values and are returned unchanged: FastAPI's conversion of ten hits takes seven times as long as
@@ -39,6 +39,15 @@ def add_search(http: FastAPI) -> None:
         data = await asyncio.to_thread(file_of, *sent)
         asked = {"audio": data, "k": k, "text": text, "where": where}
         return JSONResponse(await ask_search(http, backend().search(asked)))
+
+    tagged = answers_with("Tagged")
+
+    @http.post("/v1/tag", openapi_extra={"requestBody": UPLOAD}, responses=tagged)
+    async def tag_upload(request: Request) -> JSONResponse:
+        """Multipart with one file, or its bytes; nothing is kept of it."""
+        sent = request.headers.get("content-type", ""), await request.body()
+        data = await asyncio.to_thread(file_of, *sent)
+        return JSONResponse(await ask(http, backend().tag(data)))
 
     @http.get("/v1/tracks/{track_id}/similar", responses=found)
     async def similar_tracks(

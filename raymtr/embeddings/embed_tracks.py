@@ -23,7 +23,7 @@ from raymtr import audio
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
 from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import UnusableError
-from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
+from raymtr.specs import AudioSpec, EmbedSpec
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -51,39 +51,40 @@ def decode_tracks(
 
     `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`.
     """
-    yield from _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
+
+    def cut(decoded: audio.Decoded) -> dict[str, Any]:
+        starts_s, windows = audio.windows(decoded.samples, spec)
+        return {"starts_s": starts_s, "samples": windows}
+
+    yield from decode_rows(batch, cut, DECODED, spec=spec, embed=embed, hung=hung)
 
 
-def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
-    """Like `decode_tracks`, but at the taggers' rate and not cut: `samples` is float32 [n]."""
-
-    def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if audio.is_silent(samples):
-            raise audio.AudioError("silent", "nothing is to be heard in it")
-        return np.zeros(1), samples
-
-    yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)
-
-
-def _decoded(
+def decode_rows(
     batch: pa.Table,
-    cut: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    cut: Callable[[audio.Decoded], dict[str, Any]],
+    schema: pa.Schema,
+    *,
     spec: AudioSpec,
     embed: EmbedSpec,
     hung: str,
+    also: int | None = None,
 ) -> Iterator[pa.Table]:
-    """One DECODED row per row of SOURCES; `cut` maps samples to (starts in s, float32 samples)."""
+    """One row of `schema` per row of SOURCES; `cut` makes its columns of samples.
+
+    `also` is a further rate of `audio.decode`.
+    """
     guard = audio.DecodeGuard(embed, hung)
     for row in batch.select(SOURCES).to_pylist():
         try:
             with guard(row["track_id"]):
-                decoded = audio.decode(row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb)
-            starts_s, windows = cut(decoded.samples)
-            row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
-            row["audio_digest"] = decoded.digest
+                decoded = audio.decode(
+                    row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb, also=also
+                )
+            row |= cut(decoded)
+            row |= {"seconds": decoded.seconds, "audio_digest": decoded.digest}
         except audio.AudioError as error:
             row |= {"code": error.code, "reason": error.reason}
-        yield one_row(DECODED, row)
+        yield one_row(schema, row)
 
 
 class EmbedTracks:
@@ -96,18 +97,18 @@ class EmbedTracks:
         from raymtr.model.pretrained import load_model
 
         torch.set_num_threads(threads)
-        self._model = load_model(
+        self.model = load_model(
             model_folder, precision=made_by.precision, device=device, audio_only=True
         )
-        if self._model.fingerprint != made_by.fingerprint:
+        if self.model.fingerprint != made_by.fingerprint:
             raise UnusableError(
-                f"{model_folder} holds model {self._model.fingerprint}, not {made_by.fingerprint}"
+                f"{model_folder} holds model {self.model.fingerprint}, not {made_by.fingerprint}"
             )
-        self._model.check_golden()
+        self.model.check_golden()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order; REPLICA names the process that computed it."""
-        embedded = embed_tracks(self._model, batch)
+        embedded = embed_tracks(self.model, batch)
         return with_replica(embedded)
 
 
@@ -117,8 +118,14 @@ def with_replica(rows: pa.Table) -> pa.Table:
     return rows.append_column(REPLICA, own)
 
 
-def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
-    """DECODED rows -> EMBEDDED rows, with all windows in one call of the model."""
+def embed_tracks(
+    model: Model, decoded: pa.Table, embed: Callable[[np.ndarray], np.ndarray] | None = None
+) -> pa.Table:
+    """DECODED rows -> EMBEDDED rows, with all windows in one call of the model.
+
+    The call is `embed`, by default the model's `embed_windows`.
+    """
+    embed = embed or model.embed_windows
     rows = decoded.drop_columns("samples").to_pylist()
     waves = [
         np.frombuffer(samples.as_buffer(), np.float32).reshape(len(row["starts_s"]), -1)
@@ -126,7 +133,7 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
         if row["code"] is None
     ]
     # Concatenating also copies: the rows are in Ray's read-only store, torch needs writable memory.
-    vectors = model.embed_windows(np.concatenate(waves)) if waves else np.empty((0, model.spec.dim))
+    vectors = embed(np.concatenate(waves)) if waves else np.empty((0, model.spec.dim))
     embedded, first = [], 0
     for row in rows:
         if row["code"] is None:

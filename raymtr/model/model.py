@@ -128,13 +128,23 @@ class Model:
 
         A row is byte-equal whatever the other rows are.
         """
+        return self._audio_forward(self._checked(windows))
+
+    def embed_and_hear(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `embed_windows`, with the audio tower's features, float32 [W, width]; of musicnn."""
+        if self.spec.audio_tower.kind == "resnet":
+            raise InputError("features are those of audio_tower.kind=musicnn, this is a resnet")
+        made = self._hearing_forward(self._checked(windows))
+        return made[:, : self.spec.dim], made[:, self.spec.dim :]
+
+    def _checked(self, windows: np.ndarray) -> np.ndarray:
         windows = np.asarray(windows)
         wanted = self.spec.audio.window_samples
         if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != "f":
             raise InputError(
                 f"windows are float [W, {wanted}], got {windows.dtype} {list(windows.shape)}"
             )
-        return self._audio_forward(np.asarray(windows, dtype=np.float32))
+        return np.asarray(windows, dtype=np.float32)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -187,6 +197,12 @@ class Model:
     @cached_property
     def _audio_forward(self) -> AudioForward:
         return AudioForward(self.towers, precision=self.precision, device=self.device)
+
+    @cached_property
+    def _hearing_forward(self) -> AudioForward:
+        return AudioForward(
+            self.towers, precision=self.precision, device=self.device, features=True
+        )
 
     @cached_property
     def _text_side(self) -> tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]:

@@ -11,15 +11,18 @@ owner's tags, which no job changes. tagging.columns joins the filterable columns
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymtr import storage
-from raymtr.embeddings.embed_tracks import one_row, with_replica
+from raymtr import audio, storage
+from raymtr.embeddings.embed_tracks import DECODED, decode_rows, one_row, with_replica
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, RUN, EmbeddingStore, ModelRef
-from raymtr.tagging.ears import LABELS, VERSION, WINDOW_S, Ears, Heard
+from raymtr.specs import EmbedSpec
+from raymtr.tagging.ears import HEARS, LABELS, VERSION, Ears, Heard
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -46,12 +49,16 @@ class HeardShards(EmbeddingStore):
 
     def take(self) -> None:
         """Become the owner; results of another version are removed."""
+        self.drop_other_version()
+        super().take()
+
+    def drop_other_version(self) -> None:
+        """Remove results of another version of the taggers."""
         if storage.exists(f"{self.folder}/{RUN}"):
             before = storage.read_json(f"{self.folder}/{RUN}")["made_by"]["fingerprint"]
             if before != VERSION:
                 LOG.info("what %s heard is heard anew by %s", before, VERSION)
                 storage.delete(self.folder)
-        super().take()
 
     def read(self) -> pa.Table | None:
         """All tracks' rows; None where nothing is stored yet."""
@@ -77,6 +84,15 @@ class HeardShards(EmbeddingStore):
         return {label: rows[:, place] for place, label in enumerate(LABELS)}
 
 
+def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
+    """SOURCES -> one DECODED row each at the taggers' rate and not cut: `samples` float32 [n]."""
+
+    def uncut(decoded: audio.Decoded) -> dict[str, np.ndarray]:
+        return {"starts_s": np.zeros(1), "samples": decoded.samples}
+
+    yield from decode_rows(batch, uncut, DECODED, spec=HEARS, embed=embed, hung=hung)
+
+
 class HearTracks:
     """DECODED rows at 16 kHz, each window a whole track -> HEARD rows."""
 
@@ -89,14 +105,28 @@ class HearTracks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row for each input row, in order."""
         rows = batch.drop_columns("samples").to_pylist()
-        tables = [HEARD.empty_table()]
-        for row, samples in zip(rows, batch["samples"], strict=True):
-            if row["code"] is None:
-                sound = np.frombuffer(samples.as_buffer(), np.float32)
-                row |= _columns_of(self._ears.hear(sound))
-                row["ends_s"] = np.minimum(row["starts_s"] + WINDOW_S, row["seconds"])
-            tables.append(one_row(HEARD, row))
-        return with_replica(pa.concat_tables(tables))
+        made = [
+            heard_row(self._ears, row, samples)
+            for row, samples in zip(rows, batch["samples"], strict=True)
+        ]
+        return with_replica(pa.concat_tables([HEARD.empty_table(), *made]))
+
+
+def heard_row(
+    ears: Ears,
+    row: dict[str, Any],
+    samples: pa.LargeBinaryScalar,
+    known: Mapping[str, np.ndarray] | None = None,
+) -> pa.Table:
+    """The HEARD row of one track: `row` has its columns of DECODED, `known` is of `Ears.hear`."""
+    if row["code"] is None:
+        try:
+            heard = ears.hear(np.frombuffer(samples.as_buffer(), np.float32), known)
+            row = row | _columns_of(heard)
+            row["ends_s"] = np.minimum(heard.starts_s + HEARS.window_s, row["seconds"])
+        except audio.AudioError as error:
+            row = row | {"code": error.code, "reason": error.reason}
+    return one_row(HEARD, row)
 
 
 def _columns_of(heard: Heard) -> dict[str, object]:

@@ -10,11 +10,12 @@ import soundfile
 
 from jobs.build_index import build_index
 from jobs.embed_catalog import embed_catalog
-from jobs.tag_catalog import describe, review_row, tag_catalog
+from jobs.tag_catalog import describe, tag_catalog
 from raymtr import storage
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.tagging.ears import LABELS, VERSION, Ears
+from raymtr.tagging.review import review_row
 
 RATE = 8_000
 
