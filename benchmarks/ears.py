@@ -26,9 +26,9 @@ from raymtr.audio.attributes import measure
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.store import ModelRef
 from raymtr.specs import EmbedSpec
-from raymtr.tagging.ears import HEARS, Ears
+from raymtr.tagging.analysis import TAGGED_AUDIO, Analyzer
 from raymtr.tagging.store import decode_whole
-from raymtr.tagging.together import EmbedAndHear, decode_for_both
+from raymtr.tagging.together import EmbedAndTag, decode_for_both
 
 RATE = 44_100
 HOW = {"embed": EmbedSpec(), "hung": "/absent"}
@@ -57,15 +57,15 @@ def main() -> int:
 
 def work_of(folder: str, file: str) -> dict[str, Callable[[], object]]:
     """The parts and the passes, by name."""
-    model, ears = raymtr.load_model(folder, audio_only=True), Ears()
+    model, analyzer = raymtr.load_model(folder, audio_only=True), Analyzer()
     spec = model.spec.audio
     made_by = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
     one = pa.table({"track_id": ["a"], "uri": [file], "file_version": pa.nulls(1, pa.string())})
-    whole = audio.decode(file, HEARS).samples
+    whole = audio.decode(file, TAGGED_AUDIO).samples
     windows = audio.windows(audio.decode(file, spec).samples, spec)[1]
-    heard = audio.windows(whole, HEARS)[1]
+    heard = audio.windows(whole, TAGGED_AUDIO)[1]
     embed, both = (
-        actor(folder, made_by, device="cpu", threads=1) for actor in (EmbedTracks, EmbedAndHear)
+        actor(folder, made_by, device="cpu", threads=1) for actor in (EmbedTracks, EmbedAndTag)
     )
 
     def again() -> np.ndarray:
@@ -75,11 +75,11 @@ def work_of(folder: str, file: str) -> dict[str, Callable[[], object]]:
     return {
         "decode": lambda: audio.decode(file, spec),
         "embed": lambda: model.embed_windows(windows),
-        "tags": lambda: ears.logits(heard),
-        "attributes": lambda: measure(whole, HEARS.sample_rate),
+        "tags": lambda: analyzer.logits(heard),
+        "attributes": lambda: measure(whole, TAGGED_AUDIO.sample_rate),
         "pass: embed": lambda: embed(pa.concat_tables(decode_tracks(one, spec=spec, **HOW))),
-        "pass: tags": lambda: ears.logits(audio.windows(again(), HEARS)[1]),
-        "pass: attributes": lambda: measure(again(), HEARS.sample_rate),
+        "pass: tags": lambda: analyzer.logits(audio.windows(again(), TAGGED_AUDIO)[1]),
+        "pass: attributes": lambda: measure(again(), TAGGED_AUDIO.sample_rate),
         "pass: combined": lambda: both(pa.concat_tables(decode_for_both(one, spec=spec, **HOW))),
     }
 

@@ -27,10 +27,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import raymtr
 from jobs.console import set_up_console
@@ -44,18 +44,18 @@ VERBS = {  # verb -> its job module and help; here so that --help imports no job
     "scan": ("scan_catalog", "a folder of audio or a manifest becomes the catalog"),
     "finetune": ("finetune_captioner", "teach a language model to write captions from tags"),
     "caption": ("write_captions", "tags become sentences"),
-    "fetch": ("fetch", "bring a model or text tower into the workspace, for jobs without a hub"),
+    "fetch": ("fetch", "download a model or text tower into the workspace, for offline jobs"),
     "train": ("train_towers", "train the audio and text towers on the catalog"),
     "embed": ("embed_catalog", "turn every track into vectors"),
-    "tag": ("tag_catalog", "hear tags and measure tempo, key and loudness, beside the owner's"),
+    "tag": ("tag_catalog", "predict tags, measure tempo, key and loudness; your own tags stay"),
     "index": ("build_index", "publish the vectors as the live tables"),
-    "duplicates": ("find_duplicates", "find tracks that are one song, and how they are alike"),
-    "search": ("search", "ask the live tables by words, by track or by audio"),
+    "duplicates": ("find_duplicates", "find tracks that are the same song, and how they differ"),
+    "search": ("search", "search the live tables by text, by track or by audio"),
     "serve": ("serve", "the search endpoint and its page over the live tables"),
     "evaluate": ("evaluate", "measure how well held-out tracks are found"),
     "demo": ("demo", "all of it, on a catalog made on the spot or on your folder"),
     "plan": ("plan", "machines, memory, disk and time that a catalog of some size needs"),
-    "doctor": ("doctor", "what works on this machine and what does not"),
+    "doctor": ("doctor", "check what works on this machine and what does not"),
 }
 CURES = {  # keyed by errno, whose text Lance and Arrow repeat
     errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
@@ -137,8 +137,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
-    rate = answer.get("error_rate") or 0.0
-    if rate > arguments.max_error_rate:
+    rate = answer.get("error_rate")
+    if isinstance(rate, float) and rate > arguments.max_error_rate:
         print(
             f"raymtr {verb}: {rate:.1%} failed, more than --max-error-rate "
             f"{arguments.max_error_rate:.1%}; the dead_letter tables say why",
@@ -195,7 +195,9 @@ def object_store_bytes() -> int:
     return max(LEAST_STORE, STORE_PER_CORE * (os.cpu_count() or 1))
 
 
-def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_module(
+    verb: str, module: ModuleType, arguments: argparse.Namespace
+) -> Mapping[str, object]:
     """Opens what the verb needs and runs it."""
     settings = load_settings(
         arguments.recipe,
@@ -209,7 +211,7 @@ def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> 
         raise InputError("--workspace is missing: the folder or URI that holds all artefacts")
     else:
         workspace = Workspace.open(arguments.workspace, create=verb in MAKES_WORKSPACE)
-    answer: dict[str, Any] = module.run(arguments, workspace, settings)
+    answer: Mapping[str, object] = module.run(arguments, workspace, settings)
     return answer
 
 

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
-from urllib.parse import quote
+from typing import TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
+from raymtr.audio_cache import forget_audio
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
-from raymtr.embeddings.store import RUN, EmbeddingStore, find_embeddings
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
-from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import Build, TrackTable
+from raymtr.ownership import RUN, index_lock
 from raymtr.specs import Settings
-from raymtr.tagging.columns import with_heard
+from raymtr.tagging.columns import with_attributes
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -42,7 +42,36 @@ DELETED_WHEN = (
 )
 
 
-def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict[str, Any]:
+class ChangedBuild(TypedDict):
+    """The live build after a change, with the rows of each table."""
+
+    table_version: str
+    fingerprint: str | None
+    tracks: int
+    vectors: int
+    windows: int
+    seconds: float
+
+
+@final
+class UpsertAnswer(ChangedBuild):
+    """How many tracks were added, and how many replaced."""
+
+    added: int
+    changed: int
+
+
+@final
+class DeleteAnswer(ChangedBuild):
+    """How many tracks were deleted; ids that were not known; models whose vectors remain."""
+
+    deleted: int
+    unknown: list[str]
+    vectors_left_in: list[str]
+    when: str
+
+
+def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> UpsertAnswer:
     """Adds the tracks of a manifest to the live build and the catalog, or replaces them there.
 
     An empty cell keeps the catalog's value. Raises InputError if a track has no vector of the live
@@ -65,16 +94,19 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
         have = TrackTable(workspace.db, live).filterable.names
-        heard = with_heard(rows, workspace, among=have)
+        heard = with_attributes(rows, workspace, among=have)
         table = tracks_table(with_lengths(heard, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)
-    counts = {"added": len(ids) - len(before), "changed": len(before)}
-    return counts | _answer(build, started)
+    return {
+        "added": len(ids) - len(before),
+        "changed": len(before),
+        **_changed_build(build, started),
+    }
 
 
-def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
+def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
     """Deletes the tracks of a manifest or of a list of ids from the workspace.
 
     This deletes their rows in the catalog, captions and duplicates, in every kept build, in the
@@ -105,10 +137,15 @@ def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
             forget_rows(folder, ids)
         build = delete_rows(workspace, ids)
         busy = forget_vectors(workspace, ids)
-        forget_audio(workspace, ids)
+        forget_audio(workspace.audio_cache, ids)
     unknown = [track_id for track_id in asked if track_id not in known]
-    answer = {"deleted": len(ids), "unknown": unknown, "vectors_left_in": busy}
-    return answer | {"when": DELETED_WHEN} | _answer(build, started)
+    return {
+        "deleted": len(ids),
+        "unknown": unknown,
+        "vectors_left_in": busy,
+        "when": DELETED_WHEN,
+        **_changed_build(build, started),
+    }
 
 
 def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Table]:
@@ -168,7 +205,9 @@ def captions_of(workspace: Workspace, ids: pa.Array) -> pa.Table | None:
 def read_ids(source: str) -> list[str]:
     """The track ids of a manifest, or of a text file with one id per line."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a manifest, or a file of track ids")
+        raise InputError(
+            f"there is nothing at {source}; expected a manifest, or a file of track ids"
+        )
     filesystem, path = storage.open_filesystem(source)
     if source.lower().endswith(SUFFIXES) or not filesystem.get_file_info(path).is_file:
         ids: list[str] = read_manifest(source)["track_id"].to_pylist()
@@ -216,21 +255,13 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
     return busy
 
 
-def forget_audio(workspace: Workspace, ids: Sequence[str]) -> None:
-    """Removes the cached audio of these tracks."""
-    gone = {quote(track_id, safe="") for track_id in ids}
-    for folder in storage.list_folders(workspace.audio_cache):
-        here = f"{workspace.audio_cache}/{folder}"
-        for name in storage.list_files(here):
-            if name.rpartition("-")[0] in gone:  # the rest identifies the audio
-                storage.delete(f"{here}/{name}")
-
-
-def _answer(build: Build, started: float) -> dict[str, Any]:
+def _changed_build(build: Build, started: float) -> ChangedBuild:
     return {
         "table_version": build.table_version,
         "fingerprint": build.fingerprint,
-        **build.rows,
+        "tracks": build.rows["tracks"],
+        "vectors": build.rows["vectors"],
+        "windows": build.rows["windows"],
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -240,22 +271,23 @@ def _some(ids: Sequence[str]) -> str:
     return f"among them {', '.join(ids[:NAMED])}{more}"
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: UpsertAnswer | DeleteAnswer) -> str:
     """The answer as text."""
-    done = (
-        f"{answer['deleted']} tracks deleted"
-        if "deleted" in answer
-        else f"{answer['added']} tracks added, {answer['changed']} changed"
-    )
+    if "deleted" in answer:
+        done = f"{answer['deleted']} tracks deleted"
+    else:
+        done = f"{answer['added']} tracks added, {answer['changed']} changed"
     lines = [
         f"{done}: {answer['table_version']} serves {answer['tracks']} tracks, "
         f"{answer['vectors']} vectors, {answer['windows']} windows; {answer['seconds']:.1f} s"
     ]
-    if answer.get("unknown"):
-        lines.append(f"{len(answer['unknown'])} were not known, {_some(answer['unknown'])}")
-    if answer.get("vectors_left_in"):
-        models = ", ".join(answer["vectors_left_in"])
-        lines.append(f"an unfinished `embed` still has vectors of {models}: delete again after it")
-    if "when" in answer:
+    if "deleted" in answer:
+        if answer["unknown"]:
+            lines.append(f"{len(answer['unknown'])} were not known, {_some(answer['unknown'])}")
+        if answer["vectors_left_in"]:
+            models = ", ".join(answer["vectors_left_in"])
+            lines.append(
+                f"an unfinished `embed` still has vectors of {models}: delete again after it"
+            )
         lines.append(answer["when"])
     return "\n".join(lines)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.cluster import start_ray
 from jobs.demo_show import (
@@ -33,7 +33,7 @@ from jobs.demo_show import (
     training_curve,
     where_note,
 )
-from jobs.embed_catalog import embed_catalog
+from jobs.embed_catalog import EmbedAnswer, embed_catalog
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
@@ -45,16 +45,19 @@ from raymtr.recipes import DEFAULT_MODEL, quick_captions
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
+if TYPE_CHECKING:  # loads LanceDB, which must not be in a process that forks
+    from jobs.build_index import PublishedBuild
+
 EXAMPLE = "raymtr demo --music ~/Music"
 LOG = logging.getLogger("raymtr")
 
-MADE_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
+SYNTHETIC_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
 SYNTHESISER = "tinysoundfont==0.3.7"
-EARS = (
-    f"The model is {DEFAULT_MODEL}: taggers that learnt 100 tags from real songs (musicnn), and "
-    "words of music that stand for them. What no tag says it does not hear; MODEL=ttmrpp, or a "
-    "folder of your own, knows more."
+MODEL_NOTE = (
+    f"The model is {DEFAULT_MODEL}: taggers trained on 100 tags of real songs (musicnn), and "
+    "music words mapped to these tags. It cannot tell apart what no tag covers; MODEL=ttmrpp, or "
+    "a model folder of your own, can."
 )
 PIECES = 600
 MODEL_TRACKS = 66  # pieces it captions, three times each; the realiser writes for the others
@@ -82,8 +85,8 @@ def run(
             model=arguments.model,
             captioner=arguments.captioner,
         )
-    root = arguments.workspace or MADE_WORKSPACE
-    return demo_on_made(root, settings, captioner=arguments.captioner)
+    root = arguments.workspace or SYNTHETIC_WORKSPACE
+    return demo_on_synthetic(root, settings, captioner=arguments.captioner)
 
 
 @dataclass
@@ -102,14 +105,16 @@ class Stages:
         LOG.info("   %s took %.0f s", name, self.seconds[name])
 
 
-def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:
+def demo_on_synthetic(
+    root: str, settings: Settings, *, captioner: str | None = None
+) -> dict[str, Any]:
     """Creates a catalog, trains on it and evaluates; writes `metrics.json` and `report.html`."""
     stages = Stages()
     workspace = Workspace.open(root, create=True)
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
-        # LanceDB must not be loaded in a process that forks, and starting Ray forks.
+        # They load LanceDB: after Ray's start, see `require_no_lancedb`.
         from jobs.build_index import build_index
         from jobs.evaluate import evaluate
 
@@ -132,7 +137,7 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         "peak_memory_gib": round(memory.peak_gib, 3),
     }
     storage.write_json(workspace.path("metrics.json"), answer)
-    facts = facts_of(workspace, embedded, built, settings) | Facts(
+    facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name="raymtr: a catalog made on the spot, searched by words",
         lead=(
             "Every piece was composed and rendered for this run; the artists asked for below "
@@ -145,11 +150,24 @@ def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None)
         training=training_curve(workspace, RUN),
         captions=some_captions(workspace),
         notes=[where_note(sections), caption_note(captioned, captioner)],
-        errors=dead_letters(embedded, workspace),
+        errors=dead_letters(embedded["fingerprint"], workspace),
     )
     report = workspace.path("report.html")
     write_report(report, facts)
     return answer | {"examples": examples, "report": report, "quality": quality}
+
+
+def _built_facts(
+    workspace: Workspace, settings: Settings, embedded: EmbedAnswer, built: PublishedBuild
+) -> Facts:
+    index = built["index"]
+    return facts_of(
+        workspace,
+        settings,
+        embedded=embedded["embedded"],
+        fingerprint=embedded["fingerprint"],
+        index=f"{index['kind']}: {index['why']}",
+    )
 
 
 def make_towers(
@@ -219,25 +237,28 @@ def demo_on_music(
             scan_catalog(workspace, settings, music)
         with stages.timed("start Ray"):
             start_ray()
-        from jobs.build_index import build_index  # after Ray's forks, as above
+        from jobs.build_index import build_index  # after Ray's start, as above
 
         if captioner is not None:
             with stages.timed("caption"):
                 write_captions(workspace, settings, captioner=captioner)
         if model is None:
-            model, note = DEFAULT_MODEL, [EARS]
-            LOG.info("%s", EARS)
+            model, note = DEFAULT_MODEL, [MODEL_NOTE]
+            LOG.info("%s", MODEL_NOTE)
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=model)
         answer = {"music": music, "model": model, "notes": note, **embedded}
         if not embedded["embedded"]:
-            return answer | {"error_rate": 1.0, "failures": dead_letters(embedded, workspace)}
+            return answer | {
+                "error_rate": 1.0,
+                "failures": dead_letters(embedded["fingerprint"], workspace),
+            }
         with stages.timed("index"):
             built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("search"):
-            errors = dead_letters(embedded, workspace)
+            errors = dead_letters(embedded["fingerprint"], workspace)
             examples = ask(workspace, own_queries(workspace, {row["track_id"] for row in errors}))
-    facts = facts_of(workspace, embedded, built, settings) | Facts(
+    facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name=f"raymtr: {os.path.basename(os.path.abspath(music))}, searched by words",
         examples=examples,
         stages=stages.seconds,

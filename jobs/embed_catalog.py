@@ -1,8 +1,8 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
-The pipeline is in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and return
-the small results to this driver, which is the only writer (see raymtr.embeddings.store). If the job
-is killed and run again, it continues with the tracks that no committed shard contains.
+The pipeline is in `jobs.embed_pipeline`: decode on CPUs, embed in actors that keep the model, and
+return the small results to this driver, which is the only writer (see raymtr.embeddings.store). If
+the job is killed and run again, it continues with the tracks that no committed shard contains.
 
 Ray's own checkpoint is not used. It covers one `write_parquet`, and a track here becomes rows of
 three tables that must appear together. Trade-off: the ids and URIs of the catalog pass through the
@@ -15,34 +15,54 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict, final
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.hearing import close_heard, hear_tracks, open_heard
-from jobs.shard_rows import commit_results, fewest_actors, fit_actors, prepare, read_catalog
+from jobs.embed_pipeline import embed_alone, embed_and_tag
+from jobs.shard_rows import add_retry, fewest_actors, read_catalog, tracks_left
+from jobs.tagging import Tagged, close_tags, open_tags
 from raymtr import storage
-from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
-from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.store import Account
 from raymtr.errors import InputError
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
-from raymtr.specs import AudioSpec, EmbedSpec, Settings
+from raymtr.specs import Settings
 from raymtr.workspace import Workspace
-
-if TYPE_CHECKING:
-    import ray.data
-
-    from raymtr.tagging.store import HeardShards
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
-MOST_BLOCK_BYTES = 32 << 20  # decoded audio per actor call; a long track may exceed it
-SKIPPED_ALL: dict[str, Any] = {
+
+@final
+class EmbedAnswer(Account):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    fingerprint: str | None
+    model: str | None  # its folder
+    replicas: int
+    seconds: float
+    also: Tagged | None  # with --also
+
+
+@final
+class EmbedPlan(TypedDict):
+    """What a run would do."""
+
+    tracks: int
+    done: int
+    skipped: int
+    hours: float
+    tracks_of_unknown_length: int
+    disk_mb: float
+    fingerprint: str
+
+
+SKIPPED_ALL: EmbedAnswer = {
+    "skipped": 0,
     "embedded": 0,
     "failed": 0,
     "error_rate": 0.0,
@@ -52,6 +72,7 @@ SKIPPED_ALL: dict[str, Any] = {
     "model": None,
     "replicas": 0,
     "seconds": 0.0,
+    "also": None,
 }
 DRY_RUN_TRACK_S = 240.0  # assumed length of a track whose duration the catalog does not know
 
@@ -63,13 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
     parser.add_argument(
         "--also",
         metavar="tags,attributes",
@@ -78,7 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace, settings: Settings
+) -> EmbedAnswer | EmbedPlan:
     """The command-line entry point."""
     also = [part.strip() for part in arguments.also.split(",") if part.strip()]
     if also and sorted(also) != ["attributes", "tags"]:
@@ -88,7 +105,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
     return embed_catalog(
-        workspace, settings, model=arguments.model, retry=arguments.retry, hear=bool(also)
+        workspace, settings, model=arguments.model, retry=arguments.retry, tag=bool(also)
     )
 
 
@@ -98,12 +115,12 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
-    hear: bool = False,
-) -> dict[str, Any]:
+    tag: bool = False,
+) -> EmbedAnswer:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
-    retried. With `hear`, tags and attributes are made in the same pass. A catalog without audio
+    retried. With `tag`, tags and attributes are made in the same pass. A catalog without audio
     needs no model: all its tracks are skipped. The job starts with `embed.min_actors` replicas, or
     all, and adds more as nodes join. Raises InputError if there is no catalog or no model,
     UnusableError if GPUs are requested and absent, or taggers are missing.
@@ -111,18 +128,18 @@ def embed_catalog(
     started = time.monotonic()
     catalog = read_catalog(workspace)
     if catalog["uri"].null_count == len(catalog):
-        return SKIPPED_ALL | {"skipped": len(catalog)}
+        return {**SKIPPED_ALL, "skipped": len(catalog)}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(fewest_actors(settings.embed))
-    heard = open_heard(workspace, catalog, retry) if hear else None
+    tags, untagged = open_tags(workspace, catalog, retry) if tag else (None, None)
     source = choose_model(workspace, model)
     loaded = identify(source, settings.embed.precision)
     shards = open_store(workspace, loaded)
-    changed = prepare(shards, catalog, retry)
+    shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    left, replicas = shards.remaining(catalog), 0
+    (left, changed), replicas = tracks_left(shards, catalog, retry), 0
     if len(left):
         LOG.info(
             "embedding %d tracks, %d of them changed, with model %s",
@@ -130,115 +147,27 @@ def embed_catalog(
             changed,
             loaded.fingerprint,
         )
-    if len(left) or (heard and len(heard.remaining(catalog))):
         start_ray()
-        replicas = embed_left(left, shards, loaded.spec.audio, settings, heard, catalog)
+    if tags and untagged is not None:
+        start_ray()
+        replicas = embed_and_tag(left, untagged, shards, tags, loaded.spec.audio, settings)
+    elif len(left):
+        replicas = embed_alone(left, shards, loaded.spec.audio, settings.embed)
     shards.release()
-    answer = shards.account(catalog) | {
+    answer: EmbedAnswer = {
+        **shards.account(catalog),
         "new": len(left),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
         "replicas": replicas,
+        "seconds": 0.0,
+        "also": None,
     }
-    if heard:
-        answer |= close_heard(heard, workspace, catalog, answer["error_rate"])
-    return answer | {"seconds": round(time.monotonic() - started, 3)}
-
-
-def embed_left(
-    left: pa.Table,
-    shards: EmbeddingStore,
-    spec: AudioSpec,
-    settings: Settings,
-    heard: HeardShards | None,
-    catalog: pa.Table,
-) -> int:
-    """Embeds the tracks `left`; with `heard`, makes up what is missing there too, in one pass.
-
-    Tracks that only one of the two stores lacks go through the pass of that one. Returns the number
-    of replicas seen.
-    """
-    unheard = heard.remaining(catalog) if heard else left.slice(0, 0)
-    both = pc.is_in(left["track_id"], value_set=unheard["track_id"])
-    embed, replicas = fit_actors(settings.embed, left), 0
-    if heard and len(tracks := left.filter(both)):
-        from raymtr.tagging.together import BothStores
-
-        pipeline = embed_pipeline(tracks, shards, spec, embed, hear=True)
-        stores = BothStores(shards, heard)
-        replicas = commit_results(pipeline, stores, total=len(tracks), actors=embed.actors)
-    if len(tracks := left.filter(pc.invert(both))):
-        pipeline = embed_pipeline(tracks, shards, spec, embed)
-        found = commit_results(pipeline, shards, total=len(tracks), actors=embed.actors)
-        replicas = max(replicas, found)
-    if heard and len(tracks := heard.remaining(catalog)):
-        hear_tracks(tracks, heard, settings)
-    return replicas
-
-
-def embed_pipeline(
-    tracks: pa.Table,
-    shards: EmbeddingStore,
-    spec: AudioSpec,
-    embed: EmbedSpec,
-    *,
-    hear: bool = False,
-) -> ray.data.Dataset:
-    """Rows of SOURCES -> EMBEDDED rows, or EmbedAndHear's, streamed through the cluster.
-
-    Without GPUs both steps request the same resources, so Ray fuses them and a decoded track never
-    leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores.
-    """
-    import ray.data
-
-    device, gpus = ("cuda", 1) if embed.use_gpu else ("cpu", 0)
-    cores = actor_cores(embed)
-    decode, actor = decode_tracks, EmbedTracks
-    if hear:  # imported here because it imports torch
-        from raymtr.tagging.together import EmbedAndHear, decode_for_both
-
-        decode, actor = decode_for_both, EmbedAndHear
-    dataset = ray.data.from_arrow(tracks)
-    dataset.context.target_max_block_size = MOST_BLOCK_BYTES
-    return (
-        dataset.repartition(target_num_rows_per_block=embed.tracks_per_block)
-        .map_batches(
-            decode,
-            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1 if embed.use_gpu else cores,
-        )
-        .map_batches(
-            actor,
-            fn_constructor_args=(shards.model_folder, shards.made_by),
-            fn_constructor_kwargs={"device": device, "threads": embed.threads},
-            batch_size=embed.tracks_per_block if embed.use_gpu else None,  # no benefit on a CPU
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                min_size=fewest_actors(embed), max_size=embed.actors
-            ),
-            num_cpus=cores,
-            num_gpus=gpus,
-        )
-    )
-
-
-def actor_cores(embed: EmbedSpec) -> float:
-    """Cores that one actor reserves: its threads, or less, so that tasks always find a free core.
-
-    A task needs a whole core on one node. By the pigeonhole principle some node has one, for any
-    placement of the actors, if as many cores are left in total as there are nodes. One core left in
-    the cluster is not enough: two nodes of one core with half an actor's core each leave no room
-    for a task, and the pipeline blocks.
-    """
-    import ray
-
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    working = [cores for cores in nodes if cores >= 1]
-    if not working:  # no node has joined yet; an autoscaler sees this request
-        return embed.threads
-    return float(min(embed.threads, (sum(working) - len(working)) / fewest_actors(embed)))
+    if tags:
+        answer["also"], error_rate = close_tags(tags, workspace, catalog)
+        answer["error_rate"] = max(answer["error_rate"], error_rate)
+    answer["seconds"] = round(time.monotonic() - started, 3)
+    return answer
 
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
@@ -253,7 +182,7 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 
 def plan_embedding(
     workspace: Workspace, settings: Settings, *, model: str | None = None
-) -> dict[str, Any]:
+) -> EmbedPlan:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
     loaded = identify(choose_model(workspace, model), settings.embed.precision)
@@ -274,7 +203,7 @@ def plan_embedding(
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: EmbedAnswer | EmbedPlan) -> str:
     """The answer as text."""
     if "hours" in answer:
         guess = answer["tracks_of_unknown_length"]
@@ -290,10 +219,9 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['replicas']} replicas; model {answer['fingerprint']}"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
-    if "heard" in answer:
-        lines.append(f"{answer['heard']} tracks heard and measured, {answer['not_heard']} failed")
-    if answer.get("review"):
-        lines.append(f"to look through: {answer['review']}")
+    if also := answer["also"]:
+        lines.append(f"{also['tagged']} tracks tagged and measured, {also['not_tagged']} failed")
+        lines += [f"for review: {also['review']}"] if also["review"] else []
     return "\n".join(lines)
 
 

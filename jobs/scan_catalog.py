@@ -15,7 +15,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,8 @@ from raymtr.catalog.parquet_files import partitions
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import (
+    CatalogSummary,
+    MissingAudio,
     missing_audio,
     summarize,
     with_digests,
@@ -51,7 +53,7 @@ RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
 
 
 @dataclass
-class Found:
+class SourceContent:
     """The content of a source."""
 
     kind: str  # folder, file or manifest
@@ -59,6 +61,25 @@ class Found:
     errors: pa.Table = field(default_factory=DEAD_LETTER.empty_table)
     skipped: dict[str, int] = field(default_factory=dict)
     by_name: int = 0  # tracks whose title is their file's name
+
+
+class GraphMatch(TypedDict):
+    """How many of the catalog's artists the graph knows."""
+
+    artists: int
+    matched: int
+
+
+class ScanAnswer(CatalogSummary):
+    """The catalog that was written, and how it differs from the one before."""
+
+    source: str
+    kind: str  # folder, file or manifest
+    similar_artists: GraphMatch | None
+    files: dict[str, int]  # new, changed, moved ...
+    by_name: int  # tracks without a title in their tags
+    skipped: dict[str, int]
+    missing: MissingAudio | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,14 +96,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ScanAnswer:
     """The command-line entry point."""
     return scan_catalog(workspace, settings, arguments.source, artists=arguments.artists)
 
 
 def scan_catalog(
     workspace: Workspace, settings: Settings, source: str, *, artists: str | None = None
-) -> dict[str, Any]:
+) -> ScanAnswer:
     """Writes the catalog of `source`, joined with the artist graph `artists`; returns its counts.
 
     Raises InputError if the source or the graph is wrong, UnusableError if the source is empty.
@@ -94,13 +115,13 @@ def scan_catalog(
     by_table = found.kind == "manifest"  # a manifest has ids
     tracks = with_digests(tracks, before) if by_table else keep_ids(tracks, before)
     tracks = assign_splits(tracks)
-    similar = None
+    similar: GraphMatch | None = None
     if graph is not None:
         tracks, matched = join_similar_artists(tracks, graph)
         similar = {"artists": matched.artists, "matched": matched.found}
         if not matched.found:
             LOG.warning("none of the catalog's %d artists is in %s", matched.artists, artists)
-    answer = {
+    answer: ScanAnswer = {
         "source": source,
         "kind": found.kind,
         **summarize(tracks, errors=len(found.errors)),
@@ -115,16 +136,16 @@ def scan_catalog(
     return answer
 
 
-def read_source(source: str, spec: ScanSpec) -> Found:
+def read_source(source: str, spec: ScanSpec) -> SourceContent:
     """The tracks of a folder, a file or a manifest."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
+        raise InputError(f"there is nothing at {source}; expected a folder of audio, or a manifest")
     filesystem, path = storage.open_filesystem(source)
     if filesystem.get_file_info(path).is_file:
         if is_audio(source):
             return read_files(one_file(source), kind="file")
         if source.lower().endswith(SUFFIXES):
-            return Found("manifest", read_manifest(source))
+            return SourceContent("manifest", read_manifest(source))
         raise InputError(
             f"{source} is neither audio ({_listed(AUDIO_SUFFIXES)}) nor a manifest "
             f"({_listed(SUFFIXES)})"
@@ -133,7 +154,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     if len(listing.files):
         return read_files(listing, kind="folder")
     if partitions(source.rstrip("/")):
-        return Found("manifest", read_manifest(source))
+        return SourceContent("manifest", read_manifest(source))
     seen = _counts(dict(listing.skipped)) or "nothing at all"
     closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""
     raise UnusableError(
@@ -141,7 +162,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     )
 
 
-def read_files(listing: Listing, *, kind: str) -> Found:
+def read_files(listing: Listing, *, kind: str) -> SourceContent:
     """The listed files' tags, and dead letters for unreadable files."""
     files = listing.files
     progress = Progress("scan", len(files), unit="files")
@@ -153,7 +174,7 @@ def read_files(listing: Listing, *, kind: str) -> Found:
     failed = read.filter(read["code"].is_valid()).select(DEAD_LETTER.names)
     folders = pa.Table.from_pylist(listing.unreadable, schema=DEAD_LETTER)
     good = read.filter(read["code"].is_null())
-    return Found(
+    return SourceContent(
         kind,
         check_tracks(good.select(SCHEMA.names)),
         errors=pa.concat_tables([failed.cast(DEAD_LETTER), folders]),
@@ -207,7 +228,7 @@ def _changes(counts: dict[str, int]) -> str:
     return ", ".join(f"{words.get(name, name)} {count:,}" for name, count in counts.items())
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ScanAnswer) -> str:
     """The answer in a few lines."""
     lines = [
         f"catalog of {answer['tracks']:,} tracks by {answer['artists']:,} artists, "

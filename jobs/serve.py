@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import ray
 from ray import serve
@@ -30,13 +30,20 @@ EXAMPLE = "raymtr serve --workspace w --port 8000"
 # Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC. This is what
 # Serve's RAY_SERVE_THROUGHPUT_OPTIMIZED sets, except for an HTTP port per replica, which HAProxy
 # needs.
-STRAIGHT = {
+SERVE_ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # body_max_mb limits an upload
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:around_the_proxy",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:proxy_middleware",
 }
+
+
+class ServeAnswer(TypedDict):
+    """Where the endpoint answers."""
+
+    address: str
+    layout: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", default="fused", choices=("composed", "fused"))
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ServeAnswer:
     """The command-line entry point: serves until interrupted."""
     options = {"layout": arguments.layout, "api_keys": arguments.api_keys}
     answer = serve_endpoint(workspace, host=arguments.host, port=arguments.port, **options)
@@ -77,7 +84,7 @@ def serve_endpoint(
     port: int = 8000,
     layout: str = "fused",
     api_keys: str | None = None,
-) -> dict[str, Any]:
+) -> ServeAnswer:
     """Starts the endpoint and returns; Ray keeps it running."""
     local = is_loopback(host)
     if not local and api_keys is None:
@@ -87,16 +94,15 @@ def serve_endpoint(
     workspace.require_live()
     if "RAY_ADDRESS" not in os.environ:  # else the port is on a machine of the cluster
         try_port(host, port)
-    for key, value in STRAIGHT.items():
+    for key, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(key, value)  # for processes that Ray starts
     start_ray()
     if not is_verbose():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-    # Loads LanceDB, which must not be in a process that forks; starting Ray forks.
     module, _, name = APP.partition(":")
     build_app = getattr(importlib.import_module(module), name)
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "workspace": workspace.root,
         "layout": layout,
         "api_keys": api_keys and str(Path(api_keys).absolute()),
@@ -117,7 +123,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ServeAnswer) -> str:
     """The message at the end."""
     return f"{answer['address']} is no longer served"
 

@@ -13,58 +13,62 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from jobs.cluster import start_ray
-from jobs.hearing import hear_tracks
-from jobs.shard_rows import prepare, read_catalog
+from jobs.shard_rows import add_retry, read_catalog, tracks_left
+from jobs.tagging import tag_tracks
+from raymtr.embeddings.store import Account
 from raymtr.specs import Settings
 from raymtr.tagging.review import write_review
-from raymtr.tagging.store import MADE_BY, HeardShards
+from raymtr.tagging.store import MADE_BY, TagStore
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr tag --workspace w"
 
 
+class TagAnswer(Account):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    heard_by: str  # fingerprint
+    review: str | None  # a CSV file
+    seconds: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> TagAnswer:
     """The command-line entry point."""
     return tag_catalog(workspace, settings, retry=arguments.retry)
 
 
 def tag_catalog(
     workspace: Workspace, settings: Settings, *, retry: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> TagAnswer:
     """Tags every track of the catalog that has audio and was not tagged yet.
 
     Raises InputError if there is no catalog, UnusableError if the taggers are missing.
     """
-    from raymtr.tagging.ears import Ears
+    from raymtr.tagging.analysis import Analyzer
 
     started = time.monotonic()
     catalog = read_catalog(workspace)
-    Ears()  # before anything is changed: the package may be missing
-    shards = HeardShards(workspace)
-    prepare(shards, catalog, retry)
-    left = shards.remaining(catalog)
+    Analyzer()  # before anything is changed: the package may be missing
+    shards = TagStore(workspace)
+    shards.take()
+    left, _ = tracks_left(shards, catalog, retry)
     if len(left):
-        LOG.info("hearing %d tracks", len(left))
+        LOG.info("tagging %d tracks", len(left))
         start_ray()
-        hear_tracks(left, shards, settings)
+        tag_tracks(left, shards, settings)
     shards.release()
     review = write_review(workspace, shards)
-    return shards.account(catalog) | {
+    return {
+        **shards.account(catalog),
         "new": len(left),
         "heard_by": MADE_BY.fingerprint,
         "review": review,
@@ -72,16 +76,16 @@ def tag_catalog(
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: TagAnswer) -> str:
     """The answer as text."""
     lines = [
-        f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
+        f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "
         f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     if answer["review"]:
-        lines.append(f"to look through: {answer['review']}")
-    return "\n".join([*lines, "run `raymtr index` to filter by it"])
+        lines.append(f"for review: {answer['review']}")
+    return "\n".join([*lines, "run `raymtr index` to filter by these tags"])
 
 
 if __name__ == "__main__":

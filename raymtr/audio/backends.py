@@ -34,7 +34,7 @@ class NoAudioError(Exception):
 CANNOT_OPEN = (sf.SoundFileError, av.FFmpegError, NoAudioError)  # raised by the readers' __init__
 
 
-class _Straight(sf.SoundFile):  # type: ignore[misc]
+class _SequentialSoundFile(sf.SoundFile):  # type: ignore[misc]
     """A SoundFile without the seek that soundfile does after every read.
 
     That seek takes 0.1 ms in an MP3. In an Ogg file it skips holes, which hides them, and it lands
@@ -55,7 +55,7 @@ class SoundFileReader:
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
         handle = file if isinstance(file, io.BytesIO) else file.fileno()
-        self._sound = _Straight(handle, closefd=False)
+        self._sound = _SequentialSoundFile(handle, closefd=False)
         self.rate: int = self._sound.samplerate
         known = 0 < self._sound.frames < _UNKNOWN
         self.frames: int | None = self._sound.frames if known else None  # as the header states
@@ -100,7 +100,7 @@ class PyAVReader:
         file.seek(0)
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         self._container = av.open(
-            nameless, options={"format_whitelist": form}, metadata_errors="replace"
+            nameless, "r", options={"format_whitelist": form}, metadata_errors="replace"
         )
         streams = [s for s in self._container.streams.audio if s.codec_context]
         if not streams:
@@ -159,6 +159,7 @@ class PyAVReader:
     def _unqueue(self, queue: av.AudioFifo) -> np.ndarray:
         """All samples in the queue, without those decoded before the start."""
         frame = queue.read()
+        assert frame is not None, "called where the queue has samples"
         array = frame.to_ndarray()
         if frame.format.is_planar:
             array = array.T
@@ -167,7 +168,7 @@ class PyAVReader:
         self._surplus -= surplus
         return block[surplus:]
 
-    def _frames_from(self, start: int) -> Iterator[Any]:
+    def _frames_from(self, start: int) -> Iterator[av.AudioFrame]:
         """av frames from the one with native frame `start`, or from before; sets `_surplus`."""
         tick = float(self._stream.time_base)
         first: float | None = None
@@ -186,7 +187,7 @@ class PyAVReader:
             self.timeline_s = begin - first + frame.samples / self.rate
             yield frame
 
-    def _codec_frames(self, start: int) -> Iterator[Any]:
+    def _codec_frames(self, start: int) -> Iterator[av.AudioFrame]:
         """Decoded av frames, from a little before `start`; undecodable packets are skipped."""
         try:
             if start > self.rate:

@@ -15,13 +15,16 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raymtr import storage
 from raymtr.captions.base_model import base_identity, is_folder, load_base, load_tokenizer
 from raymtr.captions.prompt import prompt_hash
 from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model.safetensors"
 VOCABULARY = "vocabulary.json"  # common tags of the pairs: musical terms that captions may use
@@ -87,7 +90,7 @@ def open_captioner(uri: str) -> Captioner:
         )
     if facts["prompt"] != prompt_hash():
         raise InputError(
-            f"the adapter in {uri} was taught prompt {facts['prompt']}, this raymtr asks with "
+            f"the adapter in {uri} was trained with prompt {facts['prompt']}, this raymtr uses "
             f"{prompt_hash()}; run `raymtr finetune` again"
         )
     words = f"{uri}/{VOCABULARY}"
@@ -112,7 +115,7 @@ def _checked_adapter(uri: str) -> str:
             raise ValueError(f"{len(data)} bytes of {8 + size + ends}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"no captioner in {uri}: {WEIGHTS} is torn or holds no weights ({error}); run "
+            f"no captioner in {uri}: {WEIGHTS} is incomplete or has no weights ({error}); run "
             "`raymtr finetune` again"
         ) from error
     return _hash(data)
@@ -134,7 +137,7 @@ def adapter_here(uri: str) -> str:
     return storage.local_copy(uri, last=CONFIG, wanted=lambda name: name in (CONFIG, WEIGHTS))
 
 
-def load_weights(weights: Weights, precision: Precision) -> Any:
+def load_weights(weights: Weights, precision: Precision) -> PreTrainedModel:
     """Load the model of `weights`. Raises InputError where the adapter does not fit the base."""
     model = load_base(weights.model, FinetuneSpec(precision=precision))
     if weights.adapter is None:

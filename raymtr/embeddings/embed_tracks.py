@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from raymtr import audio
+from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
 from raymtr.embeddings.tables import SOURCES
-from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.vectors import is_unit, unit
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -94,17 +95,8 @@ class EmbedTracks:
         """Raises UnusableError if the folder's model is not that of `made_by`, or is damaged."""
         import torch  # imported here because the decoding tasks import this file too
 
-        from raymtr.model.pretrained import load_model
-
         torch.set_num_threads(threads)
-        self.model = load_model(
-            model_folder, precision=made_by.precision, device=device, audio_only=True
-        )
-        if self.model.fingerprint != made_by.fingerprint:
-            raise UnusableError(
-                f"{model_folder} holds model {self.model.fingerprint}, not {made_by.fingerprint}"
-            )
-        self.model.check_golden()
+        self.model = load_kept_model(model_folder, made_by, device=device, audio_only=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order; REPLICA names the process that computed it."""
@@ -150,15 +142,9 @@ def embed_tracks(
 def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
     """Unnormalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
     vector, units = unit(windows.mean(axis=0)), unit(windows)
-    if np.isfinite(units).all() and np.isfinite(vector).all():
+    if is_unit(units).all() and is_unit(vector):
         return {"vector": vector, "windows": units}
     return {"code": "bad_vector", "reason": "the model gave a vector that is zero or not finite"}
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows [..., D] scaled to length 1 in float32; a zero row becomes NaN, which callers check."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:

@@ -25,11 +25,11 @@ from raymtr.evaluation import charts
 
 TEMPLATE = "report.html.j2"
 SHOWN_ERRORS = 100  # rows of the errors table; further ones are only counted
-UNTOLD = ("text", "mode", "k", "per_artist")  # settings in a search's query, not shown
+HIDDEN_SETTINGS = ("text", "mode", "k", "per_artist")  # settings in a search's query, not shown
 PLAYABLE = ("http://", "https://")
 
 
-class Hit(TypedDict, total=False):
+class ReportHit(TypedDict, total=False):
     """A hit as search returns it, with the report's additions."""
 
     track_id: str
@@ -51,7 +51,7 @@ class ReportExample(TypedDict, total=False):
     kind: str
     understood: str | Mapping[str, Any] | None  # search's interpretation
     took_ms: float
-    hits: Sequence[Hit]
+    hits: Sequence[ReportHit]
 
 
 class Captioned(TypedDict):
@@ -153,12 +153,12 @@ def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[
     for name in sorted(named, key=lambda name: name != "kind"):  # kind first
         value = named[name]
         words = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        if name not in UNTOLD and value and words != text:
+        if name not in HIDDEN_SETTINGS and value and words != text:
             shown.append(("understood as" if name == "kind" else name.replace("_", " "), words))
     return shown
 
 
-def _hit(hit: Hit, folder: str | None) -> dict[str, Any]:
+def _hit(hit: ReportHit, folder: str | None) -> dict[str, Any]:
     segment, duration = hit.get("segment"), hit.get("duration")
     start = segment["start_s"] if segment else 0.0
     end = segment["end_s"] if segment else 0.0

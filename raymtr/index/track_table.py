@@ -18,13 +18,14 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, cast
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.query import BooleanQuery, MatchQuery, Occur
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+from lancedb.table import Table
 
 from raymtr.embeddings.store import ModelRef, matrix_of
 from raymtr.errors import UnusableError
@@ -37,12 +38,14 @@ from raymtr.index.track_rows import (
     SIMILAR_KEYS,
     InMemoryRows,
     LanceRows,
+    NamedRow,
     Row,
     read_rows,
 )
 from raymtr.index.trigrams import SAMPLED, TrigramCounts, any_of, trigrams
 from raymtr.names import spoken_name
 from raymtr.track import split_artists
+from raymtr.vectors import unit
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 KINDS = ("tracks", "vectors", "windows")
@@ -168,16 +171,17 @@ class TrackTable:
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
     @tracked_call("tracks of a name")
-    def named(self, keys: Iterable[str]) -> list[Row]:
+    def named(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
     @tracked_call("names spelt alike")
-    def spelt_like(self, name: str, *, limit: int) -> list[Row]:
+    def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
         rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
-        return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
+        rows = self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
+        return cast(list[NamedRow], rows)
 
     @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
@@ -266,20 +270,20 @@ class TrackTable:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
-        return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
+        return rows["track_id"].to_pylist(), unit(matrix_of(rows["vector"]))
 
     @tracked_call("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
         drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
         found = self._vectors.take_offsets(drawn).select(["track_id", "vector"]).to_arrow()
-        return found["track_id"].to_pylist(), _unit(matrix_of(found["vector"]))
+        return found["track_id"].to_pylist(), unit(matrix_of(found["vector"]))
 
     def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """All ids with their unit vectors, float32 [n, D], one batch of rows at a time."""
         for batch in self.stream("vectors", ["track_id", "vector"]):
             matrix = matrix_of(pa.chunked_array([batch["vector"]]))
-            yield batch["track_id"].to_pylist(), _unit(matrix)
+            yield batch["track_id"].to_pylist(), unit(matrix)
 
     def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of all rows of one of the tables KINDS, in batches, in no set order."""
@@ -321,7 +325,7 @@ class TrackTable:
         exact = self.build.index.kind == "exact"
         return InMemoryRows(self._tracks.to_arrow()) if exact else LanceRows(self._tracks)
 
-    def _open(self, kind: str) -> Any:
+    def _open(self, kind: str) -> Table:
         name = table_name(kind, self.build.name)
         try:
             table = self._db.open_table(name)
@@ -334,7 +338,11 @@ class TrackTable:
         return table
 
     def _match(
-        self, asked: Any, limit: int, where: Filter | None, holding: Sequence[str] = ()
+        self,
+        asked: FullTextQuery | str,
+        limit: int,
+        where: Filter | None,
+        holding: Sequence[str] = (),
     ) -> Ranked:
         """The best results of a full-text query whose names contain all words of `holding`.
 
@@ -408,13 +416,6 @@ def table_name(kind: str, build: str) -> str:
     return f"{kind}_{build}"
 
 
-def _unit(halves: np.ndarray) -> np.ndarray:
-    """float16 rows [N, D] as float32 of length 1 again."""
-    matrix = halves.astype(np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    return matrix
-
-
-def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:
+def _ranked(ids: pa.ChunkedArray, scores: pa.ChunkedArray | Sequence[float]) -> Ranked:
     values = scores.to_pylist() if isinstance(scores, pa.ChunkedArray) else scores
     return list(zip(ids.to_pylist(), values, strict=True))

@@ -140,7 +140,7 @@ class WholeTower:
             if not self._features:
                 vectors: Tensor = self._towers.embed_audio(waves)
                 return vectors.float()
-            heard = self._towers.hear(waves)
+            heard = self._towers.audio_features(waves)
             vectors = self._towers.embed_features(heard)
         return torch.cat([vectors.float(), heard.float()], dim=1)
 

@@ -30,6 +30,7 @@ from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
 from raymtr.specs import AudioSpec, Precision, TowersSpec
 from raymtr.trained_on import Record
+from raymtr.vectors import unit
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
 LEAST_COSINE_INT8 = 0.98  # least mean text cosine after quantize_text
@@ -130,11 +131,11 @@ class Model:
         """
         return self._audio_forward(self._checked(windows))
 
-    def embed_and_hear(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def embed_with_features(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `embed_windows`, with the audio tower's features, float32 [W, width]; of musicnn."""
         if self.spec.audio_tower.kind == "resnet":
             raise InputError("features are those of audio_tower.kind=musicnn, this is a resnet")
-        made = self._hearing_forward(self._checked(windows))
+        made = self._features_forward(self._checked(windows))
         return made[:, : self.spec.dim], made[:, self.spec.dim :]
 
     def _checked(self, windows: np.ndarray) -> np.ndarray:
@@ -199,7 +200,7 @@ class Model:
         return AudioForward(self.towers, precision=self.precision, device=self.device)
 
     @cached_property
-    def _hearing_forward(self) -> AudioForward:
+    def _features_forward(self) -> AudioForward:
         return AudioForward(
             self.towers, precision=self.precision, device=self.device, features=True
         )
@@ -231,7 +232,7 @@ class Model:
             raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
-        return _unit(vectors) if self.normalize else vectors
+        return unit(vectors) if self.normalize else vectors
 
 
 def _require_cosine(side: str, found: np.ndarray, least: float) -> None:
@@ -311,8 +312,3 @@ def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:
     for rows in by_length.values():
         for start in range(0, len(rows), most):
             yield rows[start : start + most]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=vectors.dtype)

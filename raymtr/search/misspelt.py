@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from raymtr.index.conditions import Condition
-from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY, NamedRow
 from raymtr.names import name_key, spoken_name
 from raymtr.search.named import (
     BRACKETS,
     LEAST_LIKENESS,
     SPELT_LIKE,
     Known,
-    Reading,
+    NameReading,
     artist_keys,
     likeness,
     variants,
     whole_readings,
 )
 from raymtr.search.slots import Kind
-from raymtr.search.tokens import Question
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.tokens import TokenizedQuery
+from raymtr.search.vocabulary import CatalogVocabulary
 
 LEAST_PAIR = 0.85  # minimum likeness of title and artist together
 LEAST_COMMON = 0.85  # minimum likeness of a name of common words alone
 MOST_NAME_WORDS = 10  # a longer query is not treated as a misspelt name
-HELD = 100  # limit on the tracks looked at whose names contain all words
+NAME_MATCHES = 100  # limit on the tracks looked at whose names contain all words
 MOST_OF_TITLE = 0.6  # minimum share of a title's words that identifies it
 
 
@@ -43,13 +43,19 @@ class PartName:
     misspelt: bool
 
 
-def holding(plain: str, vocabulary: Vocabulary) -> list[str]:
+class AlbumRow(NamedRow):
+    """A row that also has its album."""
+
+    album: str | None
+
+
+def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
     """Tracks whose names contain all words of a text."""
-    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=HELD)]
+    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=NAME_MATCHES)]
 
 
 def name_in_part(
-    plain: str, held: Sequence[str], question: Question, vocabulary: Vocabulary
+    plain: str, held: Sequence[str], question: TokenizedQuery, vocabulary: CatalogVocabulary
 ) -> PartName | None:
     """The name that a text refers to, among the tracks whose names contain all its words.
 
@@ -58,15 +64,15 @@ def name_in_part(
     """
     table = vocabulary.table
     rows = table.rows(held, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
-    ordered = [rows[track_id] for track_id in held]
+    ordered = [cast(AlbumRow, rows[track_id]) for track_id in held]
     key = name_key(plain) or ""
     for wanted in (key, _called(question, key)):
         titles = [row for row in ordered if _is_title(row, wanted)]
         if titles:
             return _part("title", titles)
-        albums = [row for row in ordered if name_key(row["album"]) == wanted]
-        if albums:
-            return album_of(albums[0]["album"], vocabulary)
+        albums = [row["album"] for row in ordered if name_key(row["album"]) == wanted]
+        if albums and albums[0]:
+            return album_of(albums[0], vocabulary)
     words = set(spoken_name(plain).split())
     both = [row for row in ordered if _names_both(row, words)]
     if both:
@@ -74,14 +80,14 @@ def name_in_part(
     return None
 
 
-def album_of(album: str, vocabulary: Vocabulary, *, misspelt: bool = False) -> PartName:
+def album_of(album: str, vocabulary: CatalogVocabulary, *, misspelt: bool = False) -> PartName:
     """All tracks of an album."""
     tracks = vocabulary.table.matching(Condition("album", "in", (album,)))
     return PartName("album", None, None, album, tuple(sorted(tracks)), misspelt)
 
 
 def misspelt_name(
-    plain: str, question: Question, unsaid: Sequence[int], vocabulary: Vocabulary
+    plain: str, question: TokenizedQuery, unsaid: Sequence[int], vocabulary: CatalogVocabulary
 ) -> PartName | None:
     """The name most like the query, if it is similar enough.
 
@@ -133,7 +139,7 @@ def misspelt_name(
     return None
 
 
-def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
+def _in_latin_letters(plain: str, vocabulary: CatalogVocabulary) -> PartName | None:
     """A name of another script, typed in Latin letters."""
     key = name_key(plain) or ""
     if not key.isascii():
@@ -143,7 +149,7 @@ def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
     if best is None or fits[best] < LEAST_PAIR:
         return None
     column, name = sorted(vocabulary.latin_names[best])[-1]  # prefers a title to an artist
-    wanted = Reading(name, None) if column == "title" else Reading(None, name)
+    wanted = NameReading(name, None) if column == "title" else NameReading(None, name)
     named = Known(vocabulary.table, [wanted]).named(wanted)
     if named is None:
         return None
@@ -151,7 +157,7 @@ def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
     return PartName(kind, named.title, named.artist, None, named.tracks, True)
 
 
-def _pair(row: dict[str, Any], key: str) -> tuple[float, float]:
+def _pair(row: NamedRow, key: str) -> tuple[float, float]:
     title, artists = row[TITLE_KEY] or "", artist_keys(row)
     return (
         max(likeness(title + artist, key) for artist in artists),
@@ -159,7 +165,7 @@ def _pair(row: dict[str, Any], key: str) -> tuple[float, float]:
     )
 
 
-def _called(question: Question, key: str) -> str:
+def _called(question: TokenizedQuery, key: str) -> str:
     """The key without leading words such as "songs from" and "the album"."""
     tokens = question.tokens
     first = 0
@@ -187,11 +193,11 @@ def bare_title(title: str | None) -> str:
     return name_key(BRACKETS.sub("", title or "").strip()) or ""
 
 
-def _is_title(row: dict[str, Any], key: str) -> bool:
+def _is_title(row: NamedRow, key: str) -> bool:
     return bool(key) and key in (row[TITLE_KEY], bare_title(row["title"]))
 
 
-def _names_both(row: dict[str, Any], words: set[str]) -> bool:
+def _names_both(row: NamedRow, words: set[str]) -> bool:
     """Whether the words are most of a track's title, with or without its artist, and no more."""
     whole = set(spoken_name(row["title"] or "").split())
     if len(words) > 1 and words <= whole:
@@ -203,7 +209,7 @@ def _names_both(row: dict[str, Any], words: set[str]) -> bool:
     return len(words - artist) >= 1 and len(title & words) >= MOST_OF_TITLE * len(title)
 
 
-def _part(kind: Kind, rows: Sequence[dict[str, Any]], *, misspelt: bool = False) -> PartName:
+def _part(kind: Kind, rows: Sequence[NamedRow], *, misspelt: bool = False) -> PartName:
     first = rows[0]
     tracks = tuple(row["track_id"] for row in rows)
     return PartName(kind, first["title"], first["artist"], None, tracks, misspelt)

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
-from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY, NamedRow
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key
 
@@ -52,7 +51,7 @@ BRACKETS = re.compile(
 
 
 @dataclass(frozen=True)
-class Reading:
+class NameReading:
     """One way to read a query, or a part of it, as names."""
 
     title: str | None
@@ -82,37 +81,37 @@ def without_politeness(text: str) -> str:
     return _POLITE.sub("", plain).strip() or plain or text
 
 
-def whole_readings(text: str) -> Iterator[Reading]:
+def whole_readings(text: str) -> Iterator[NameReading]:
     """Readings of a whole text: title by artist at every possible split, a title, an artist."""
     for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
         title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
-        yield Reading(title, artist)
+        yield NameReading(title, artist)
         for album in re.finditer(r"\s+from\s+", artist, re.IGNORECASE):
-            yield Reading(title, artist[: album.start()])
+            yield NameReading(title, artist[: album.start()])
     for cut in re.finditer(r"\s+[-–—]\s+|\s*[:,]\s+", text):
         first, second = text[: cut.start()].strip(QUOTES), text[cut.end() :].strip(QUOTES)
-        yield Reading(second, first)
-        yield Reading(first, second)
-    yield Reading(text, None)
-    yield Reading(None, text)
+        yield NameReading(second, first)
+        yield NameReading(first, second)
+    yield NameReading(text, None)
+    yield NameReading(None, text)
 
 
-def side_by_side(text: str) -> Iterator[Reading]:
+def side_by_side(text: str) -> Iterator[NameReading]:
     """Readings as title and artist in either order without a separator."""
     words = text.split()
     if len(words) > MOST_CUTS:
         return
     for cut in range(1, len(words)):
         first, second = " ".join(words[:cut]), " ".join(words[cut:])
-        yield Reading(first.strip(QUOTES), second.strip(QUOTES))
-        yield Reading(second.strip(QUOTES), first.strip(QUOTES))
+        yield NameReading(first.strip(QUOTES), second.strip(QUOTES))
+        yield NameReading(second.strip(QUOTES), first.strip(QUOTES))
 
 
-def artist_readings(text: str) -> Iterator[Reading]:
+def artist_readings(text: str) -> Iterator[NameReading]:
     """Readings such as "songs by Y" and "Y songs"."""
     match = _ARTISTS_THINGS.match(text)
     if match is not None:
-        yield Reading(None, match["after"] or match["before"])
+        yield NameReading(None, match["after"] or match["before"])
 
 
 class Known:
@@ -124,27 +123,27 @@ class Known:
     def __init__(
         self,
         table: TrackTable,
-        readings: Iterable[Reading] = (),
+        readings: Iterable[NameReading] = (),
         spans: Iterable[str] = (),
-        rows: Sequence[dict[str, Any]] | None = None,
+        rows: Sequence[NamedRow] | None = None,
     ) -> None:
         self._loose = rows is not None
         self._graph = table
         names = {name for r in readings for name in (r.title, r.artist) if name}
         keys = [key for key in map(name_key, (*names, *spans)) if key]
         self.rows = list(rows) if rows is not None else table.named(dict.fromkeys(keys))
-        self._by_title: dict[str, list[dict[str, Any]]] = {}
-        self._by_artist: dict[str, list[dict[str, Any]]] = {}
+        self._by_title: dict[str | None, list[NamedRow]] = {}
+        self._by_artist: dict[str, list[NamedRow]] = {}
         for row in self.rows:
             self._by_title.setdefault(row[TITLE_KEY], []).append(row)
             for key in {row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())}:
                 self._by_artist.setdefault(key, []).append(row)
 
-    def first(self, readings: Iterable[Reading]) -> Named | None:
+    def first(self, readings: Iterable[NameReading]) -> Named | None:
         """The first reading that the catalog knows."""
         return next((named for named in map(self.named, readings) if named), None)
 
-    def named(self, reading: Reading) -> Named | None:
+    def named(self, reading: NameReading) -> Named | None:
         """What a reading refers to."""
         rows = self._matching(reading)
         if not rows:
@@ -159,18 +158,18 @@ class Known:
         """The same name with all its tracks; rows with similar spellings are only a sample."""
         if named.title is not None or named.artist is None:
             return named
-        wanted = Reading(None, named.artist)
+        wanted = NameReading(None, named.artist)
         return Known(self._graph, [wanted]).named(wanted) or named
 
     def in_graph(self, name: str) -> bool:
         """Whether the artist graph knows an artist."""
         return bool(self._graph.similar_to(name_key(name) or ""))
 
-    def _matching(self, reading: Reading) -> list[dict[str, Any]]:
+    def _matching(self, reading: NameReading) -> list[NamedRow]:
         rows = self._alike(reading) if self._loose else self._equal(reading)
         return [row for row in rows if _same_letters(row, reading)] or rows
 
-    def _equal(self, reading: Reading) -> list[dict[str, Any]]:
+    def _equal(self, reading: NameReading) -> list[NamedRow]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         if reading.title is not None and reading.artist is not None:
             found = self._by_title.get(title or "", ())
@@ -179,7 +178,7 @@ class Known:
             return self._by_title.get(title, []) if title else []
         return self._by_artist.get(artist, []) if artist else []
 
-    def _alike(self, reading: Reading) -> list[dict[str, Any]]:
+    def _alike(self, reading: NameReading) -> list[NamedRow]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         fits = []
         for row in self.rows:
@@ -195,7 +194,7 @@ class Known:
         return [row for row, fit in zip(self.rows, fits, strict=True) if fit == best]
 
 
-def artist_keys(row: dict[str, Any]) -> set[str]:
+def artist_keys(row: NamedRow) -> set[str]:
     """The keys of a track's artists, and of the text that displays them all."""
     return {key for key in (row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())) if key} or {""}
 
@@ -212,13 +211,13 @@ def likeness(first: str | None, second: str | None) -> float:
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
-def _same_letters(row: dict[str, Any], reading: Reading) -> bool:
+def _same_letters(row: NamedRow, reading: NameReading) -> bool:
     """Whether the names are written as typed: "Sun" prefers Sun to The Sun."""
     typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
 
 
-def artist_of(row: dict[str, Any], name: str | None) -> str | None:
+def artist_of(row: NamedRow, name: str | None) -> str | None:
     """The name of the track's artist that is meant, else the displayed artist text."""
     shown: str | None = row["artist"]
     if name is None or name_key(shown) == name_key(name):

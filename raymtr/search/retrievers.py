@@ -25,9 +25,10 @@ from raymtr.index.filters import Filter, joined
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.ranking import Retrieved
-from raymtr.search.request import SearchRequest
+from raymtr.search.request import CheckedRequest
 from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
+from raymtr.vectors import unit
 
 UNLIKE = 0.5  # share of the unlike tracks' vector that is subtracted
 TOWARD = 0.35  # how far an example's vector moves along a direction
@@ -54,7 +55,7 @@ CALLED_SO = 3  # tracks shown whose title is a tag
 
 
 @dataclass(frozen=True)
-class Direction:
+class QueryVector:
     """A unit vector [D] to search along, and the retriever it belongs to."""
 
     by: str
@@ -75,39 +76,39 @@ def sentences_of(understood: Understood) -> list[str]:
 
 
 def example_vectors(
-    table: TrackTable, request: SearchRequest, understood: Understood
+    table: TrackTable, request: CheckedRequest, understood: Understood
 ) -> list[np.ndarray]:
     """The vectors of the liked tracks and of each anchor group, minus part of the unliked."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     for anchor in understood.anchors:
         if not anchor.positive:
             mean = _mean_vector(table, anchor)
-            away = mean if away is None or mean is None else _unit(away + mean)
+            away = mean if away is None or mean is None else unit(away + mean)
     liked = _weighted_mean(table.vectors(list(request.like)), request.like)
     towards = [] if liked is None else [liked]
     for group in _groups(understood):
         means = [v for v in (_mean_vector(table, anchor) for anchor in group) if v is not None]
         if means:
-            towards.append(_unit(np.asarray(sum(means), np.float32)))
-    return [toward if away is None else _unit(toward - UNLIKE * away) for toward in towards]
+            towards.append(unit(np.asarray(sum(means))))
+    return [toward if away is None else unit(toward - UNLIKE * away) for toward in towards]
 
 
-def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
+def steer_away(table: TrackTable, request: CheckedRequest, vector: np.ndarray) -> np.ndarray:
     """The vector of a text or recording, minus part of the unliked tracks' vector."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
-    return vector if away is None else _unit(vector - UNLIKE * away)
+    return vector if away is None else unit(vector - UNLIKE * away)
 
 
 def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """A vector moved along the direction from one text's vector to another's."""
-    return _unit(vector + TOWARD * _unit(up - down))
+    return unit(vector + TOWARD * unit(up - down))
 
 
 def retrieve(
     table: TrackTable,
-    request: SearchRequest,
+    request: CheckedRequest,
     understood: Understood,
-    directions: Iterable[Direction],
+    directions: Iterable[QueryVector],
     *,
     limit: int,
     threads: Executor,
@@ -285,8 +286,4 @@ def _weighted_mean(
     if not vectors:
         return None
     total = sum(weights[track_id] * vector for track_id, vector in vectors.items())
-    return _unit(np.asarray(total, np.float32))
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
+    return unit(np.asarray(total))

@@ -15,7 +15,7 @@ LOG = logging.getLogger("raymtr")
 INDEXED = ("bpm", "key", "mode", "loudness_lufs", "energy", "brightness", "vocal", "heard")
 
 
-def with_heard(
+def with_attributes(
     catalog: pa.Table, workspace: Workspace, *, among: Collection[str] = INDEXED
 ) -> pa.Table:
     """`catalog` with the INDEXED columns of `heard/`; null where a track was not analysed.

@@ -11,15 +11,15 @@ import io
 from typing import Any
 
 from raymtr import storage
-from raymtr.tagging.ears import HEARD, LABELS
-from raymtr.tagging.store import HeardShards
+from raymtr.tagging.analysis import LABELS, PRESENT_FROM
+from raymtr.tagging.store import TagStore
 from raymtr.workspace import Workspace
 
 SUGGESTED = 5  # labels in a row of the review
 REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
-def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
+def write_review(workspace: Workspace, shards: TagStore) -> str | None:
     """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
     heard = shards.read()
     if heard is None or not len(heard):
@@ -49,7 +49,7 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
     row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
     if not tags:
         return row | {"why": "no tags", "owner": ""}
-    unheard = [tag for tag in tags if tag in LABELS and track[tag] < HEARD / 5]
-    if unheard and max(track[label] for label in LABELS) >= HEARD:
+    unheard = [tag for tag in tags if tag in LABELS and track[tag] < PRESENT_FROM / 5]
+    if unheard and max(track[label] for label in LABELS) >= PRESENT_FROM:
         return row | {"why": "not heard", "owner": "; ".join(unheard)}
     return None

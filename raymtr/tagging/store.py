@@ -20,9 +20,10 @@ import pyarrow.compute as pc
 
 from raymtr import audio, storage
 from raymtr.embeddings.embed_tracks import DECODED, decode_rows, one_row, with_replica
-from raymtr.embeddings.store import EMBEDDED_SCHEMA, RUN, EmbeddingStore, ModelRef
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
+from raymtr.ownership import RUN
 from raymtr.specs import EmbedSpec
-from raymtr.tagging.ears import HEARS, LABELS, VERSION, Ears, Heard
+from raymtr.tagging.analysis import LABELS, TAGGED_AUDIO, VERSION, Analysis, Analyzer
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -37,11 +38,11 @@ MEASURED = pa.schema(
     ]
 )
 # As EMBEDDED, with label probabilities in place of the vector; a failed track has nulls.
-HEARD = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
+TAGGED_SCHEMA = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
 MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
 
 
-class HeardShards(EmbeddingStore):
+class TagStore(EmbeddingStore):
     """The shards under `heard/`; results of an older version are computed again."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -90,46 +91,49 @@ def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa
     def uncut(decoded: audio.Decoded) -> dict[str, np.ndarray]:
         return {"starts_s": np.zeros(1), "samples": decoded.samples}
 
-    yield from decode_rows(batch, uncut, DECODED, spec=HEARS, embed=embed, hung=hung)
+    yield from decode_rows(batch, uncut, DECODED, spec=TAGGED_AUDIO, embed=embed, hung=hung)
 
 
-class HearTracks:
-    """DECODED rows at 16 kHz, each window a whole track -> HEARD rows."""
+class TagTracks:
+    """DECODED rows at 16 kHz, each window a whole track -> TAGGED_SCHEMA rows."""
 
     def __init__(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._ears = Ears()
+        self._analyzer = Analyzer()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row for each input row, in order."""
         rows = batch.drop_columns("samples").to_pylist()
         made = [
-            heard_row(self._ears, row, samples)
+            tagged_row(self._analyzer, row, samples)
             for row, samples in zip(rows, batch["samples"], strict=True)
         ]
-        return with_replica(pa.concat_tables([HEARD.empty_table(), *made]))
+        return with_replica(pa.concat_tables([TAGGED_SCHEMA.empty_table(), *made]))
 
 
-def heard_row(
-    ears: Ears,
+def tagged_row(
+    analyzer: Analyzer,
     row: dict[str, Any],
     samples: pa.LargeBinaryScalar,
     known: Mapping[str, np.ndarray] | None = None,
 ) -> pa.Table:
-    """The HEARD row of one track: `row` has its columns of DECODED, `known` is of `Ears.hear`."""
+    """The TAGGED_SCHEMA row of one track, from its columns of DECODED.
+
+    `known` is as of `Analyzer.analyze`.
+    """
     if row["code"] is None:
         try:
-            heard = ears.hear(np.frombuffer(samples.as_buffer(), np.float32), known)
+            heard = analyzer.analyze(np.frombuffer(samples.as_buffer(), np.float32), known)
             row = row | _columns_of(heard)
-            row["ends_s"] = np.minimum(heard.starts_s + HEARS.window_s, row["seconds"])
+            row["ends_s"] = np.minimum(heard.starts_s + TAGGED_AUDIO.window_s, row["seconds"])
         except audio.AudioError as error:
             row = row | {"code": error.code, "reason": error.reason}
-    return one_row(HEARD, row)
+    return one_row(TAGGED_SCHEMA, row)
 
 
-def _columns_of(heard: Heard) -> dict[str, object]:
+def _columns_of(heard: Analysis) -> dict[str, object]:
     measured = vars(heard.attributes)
     return {
         **{name: measured[name] for name in MEASURED.names if name in measured},

@@ -24,11 +24,11 @@ from raymtr.embeddings.embed_tracks import (
 )
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.specs import AudioSpec, EmbedSpec
-from raymtr.tagging.ears import HEARS, Ears, shared_logits, shares_taggers
-from raymtr.tagging.store import HeardShards, heard_row
+from raymtr.tagging.analysis import TAGGED_AUDIO, Analyzer, shared_logits, shares_taggers
+from raymtr.tagging.store import TagStore, tagged_row
 
 DECODED_TWICE = pa.schema([*DECODED, pa.field("whole", pa.large_binary())])  # float32 [n], 16 kHz
-PREFIX = "heard."  # of the columns of HEARD beside those of EMBEDDED
+PREFIX = "heard."  # of the columns of TAGGED_SCHEMA beside those of EMBEDDED
 
 
 def decode_for_both(
@@ -40,17 +40,17 @@ def decode_for_both(
         starts_s, windows = audio.windows(decoded.samples, spec)
         return {"starts_s": starts_s, "samples": windows, "whole": decoded.also}
 
-    rate = HEARS.sample_rate
+    rate = TAGGED_AUDIO.sample_rate
     yield from decode_rows(batch, cut, DECODED_TWICE, spec=spec, embed=embed, hung=hung, also=rate)
 
 
-class EmbedAndHear(EmbedTracks):
-    """DECODED_TWICE rows -> EMBEDDED rows, with the columns of HEARD under PREFIX."""
+class EmbedAndTag(EmbedTracks):
+    """DECODED_TWICE rows -> EMBEDDED rows, with the columns of TAGGED_SCHEMA under PREFIX."""
 
     def __init__(self, model_folder: str, made_by: ModelRef, *, device: str, threads: int) -> None:
         """Raises UnusableError as EmbedTracks does, and where the taggers are not installed."""
         super().__init__(model_folder, made_by, device=device, threads=threads)
-        self._ears = Ears()
+        self._analyzer = Analyzer()
         self._shares = shares_taggers(self.model.spec) and made_by.precision == "fp32"
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -64,14 +64,14 @@ class EmbedAndHear(EmbedTracks):
         logits: dict[str, np.ndarray] = {}
 
         def embed(windows: np.ndarray) -> np.ndarray:
-            vectors, features = self.model.embed_and_hear(windows)
+            vectors, features = self.model.embed_with_features(windows)
             logits.update(shared_logits(self.model.spec, features))
             return vectors
 
         decoded = one.drop_columns("whole")
         embedded = embed_tracks(self.model, decoded, embed if self._shares else None)
         row = decoded.drop_columns("samples").to_pylist()[0]
-        heard = heard_row(self._ears, row, one["whole"][0], logits)
+        heard = tagged_row(self._analyzer, row, one["whole"][0], logits)
         for name in heard.column_names:
             embedded = embedded.append_column(PREFIX + name, heard[name])
         return embedded
@@ -80,11 +80,11 @@ class EmbedAndHear(EmbedTracks):
 class BothStores:
     """The stores of one pass, committed together; see the file's docstring about kills."""
 
-    def __init__(self, embeddings: EmbeddingStore, heard: HeardShards) -> None:
+    def __init__(self, embeddings: EmbeddingStore, heard: TagStore) -> None:
         self._embeddings, self._heard = embeddings, heard
 
     def commit(self, rows: pa.Table) -> None:
-        """Write one shard of EmbedAndHear's rows into each store. Raises as each does."""
+        """Write one shard of EmbedAndTag's rows into each store. Raises as each does."""
         names = [name for name in rows.column_names if name.startswith(PREFIX)]
         heard = rows.select(names).rename_columns([name.removeprefix(PREFIX) for name in names])
         self._heard.commit(heard)

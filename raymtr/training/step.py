@@ -27,7 +27,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
 from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
-from raymtr.training.frozen import FrozenFeatures
+from raymtr.training.feature_cache import FeatureCache
 
 
 class Towers(Protocol):
@@ -82,12 +82,12 @@ class TrainStep:
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.towers: Any = towers  # an nn.Module that implements the Towers protocol
         self.spec, self.device = spec, device
-        self.heard: FrozenFeatures | None = None
-        self.read: FrozenFeatures | None = None
+        self.features: FeatureCache | None = None
         if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
-            self.heard = FrozenFeatures(towers.hear)
+            self.features = FeatureCache(towers.audio_features)
+        self.states: FeatureCache | None = None
         if isinstance(towers, TwoTowers) and not towers.text_tower.spec.trainable:
-            self.read = FrozenFeatures(lambda ids: towers.text_tower(ids, torch.ones_like(ids)))
+            self.states = FeatureCache(lambda ids: towers.text_tower(ids, torch.ones_like(ids)))
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
@@ -143,13 +143,13 @@ class TrainStep:
         It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
         slowest core, and this work fills the gaps.
         """
-        if not self.heard and not self.read:
+        if not self.features and not self.states:
             return batch
         batch = batch.to(self.device)
-        if self.heard:
-            batch = replace(batch, waves=self.heard(batch.waves))
-        if self.read:
-            read = [{"states": self.read(_without_padding(**group))} for group in batch.texts]
+        if self.features:
+            batch = replace(batch, waves=self.features(batch.waves))
+        if self.states:
+            read = [{"states": self.states(_without_padding(**group))} for group in batch.texts]
             batch = replace(batch, texts=read)
         return batch
 
@@ -161,17 +161,17 @@ class TrainStep:
         return audio, text
 
     def _embed_audio(self, waves: Tensor) -> Tensor:
-        if self.heard is None:
+        if self.features is None:
             vectors: Tensor = self.towers.embed_audio(waves)
             return vectors
         if waves.shape[1] == self.towers.spec.audio.window_samples:
-            waves = self.heard(waves)
+            waves = self.features(waves)
         vectors = self.towers.embed_features(waves)
         return vectors
 
     def _embed_text(self, group: Mapping[str, Tensor]) -> Tensor:
-        if self.read and "states" not in group:
-            group = {"states": self.read(_without_padding(**group))}
+        if self.states and "states" not in group:
+            group = {"states": self.states(_without_padding(**group))}
         embed = self.towers.embed_states if "states" in group else self.towers.embed_text
         vectors: Tensor = embed(**group)
         return vectors

@@ -257,26 +257,25 @@ for fewest in ("0", "1"):
     assert "the model does not run on a worker" in some and "cuda" in some
 
 
-def test_one_pass_hears_too_and_the_next_makes_up_what_a_kill_left_out(
+def test_one_pass_tags_too_and_the_next_makes_up_what_a_kill_left_out(
     ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
 ) -> None:
-    from raymtr.tagging.store import HeardShards
+    from raymtr.tagging.store import TagStore
 
     rows = [{"track_id": n, "uri": write_noise(tmp_path, n, 3.0)} for n in ("a", "b")]
     (tmp_path / "text.wav").write_text("not audio")
     workspace = make_workspace([*rows, {"track_id": "c", "uri": str(tmp_path / "text.wav")}])
-    answer = embed_catalog(workspace, tiny(), model=tiny_model, hear=True)
-    assert (answer["embedded"], answer["heard"], answer["failed"], answer["not_heard"]) == (
-        *(2, 2, 1, 1),
-    )
-    assert "2 tracks heard and measured, 1 failed" in describe(answer)
-    vectors, heard = vectors_of(workspace), HeardShards(workspace)
+    answer = embed_catalog(workspace, tiny(), model=tiny_model, tag=True)
+    assert (answer["embedded"], answer["failed"]) == (2, 1)
+    assert (answer["also"]["tagged"], answer["also"]["not_tagged"]) == (2, 1)
+    assert "2 tracks tagged and measured, 1 failed" in describe(answer)
+    vectors, heard = vectors_of(workspace), TagStore(workspace)
     shards = find_embeddings(workspace)
     for store, lost in ((shards, "a"), (heard, "b")):  # as after a kill between two commits
         store.take()
         store.forget(pa.chunked_array([[lost]]))
-    again = embed_catalog(workspace, tiny(), model=tiny_model, hear=True)
-    assert (again["new"], again["embedded"], again["heard"]) == (1, 2, 2)
+    again = embed_catalog(workspace, tiny(), model=tiny_model, tag=True)
+    assert (again["new"], again["embedded"], again["also"]["tagged"]) == (1, 2, 2)
     assert vectors_of(workspace) == vectors
     found = heard.read()
     assert found is not None and sorted(found["track_id"].to_pylist()) == ["a", "b"]

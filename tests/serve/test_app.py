@@ -22,7 +22,7 @@ from raymtr.index.publish import publish
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
-from raymtr.tagging.ears import HEARS, Ears
+from raymtr.tagging.analysis import TAGGED_AUDIO, Analyzer
 from raymtr.workspace import Workspace
 
 
@@ -116,11 +116,11 @@ def test_an_upload_is_tagged(client: httpx.Client) -> None:
     t = np.arange(5 * 16_000) / 16_000
     soundfile.write(file, 0.3 * np.sin(2 * np.pi * 220 * t), 16_000, format="WAV")
     answer = client.post("/v1/tag", files={"file": ("a.wav", file.getvalue())}).json()
-    schema = client.get("/openapi.json").json()["components"]["schemas"]["Tagged"]
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["RecordingTags"]
     assert answer.keys() == schema["properties"].keys()
-    assert [row["label"] for row in answer["labels"]] == [
-        label for label, _ in Ears().hear(decode(file.getvalue(), HEARS).samples).ranked
-    ]
+    analysis = Analyzer().analyze(decode(file.getvalue(), TAGGED_AUDIO).samples)
+    labels = [label for label, _ in analysis.ranked]
+    assert [row["label"] for row in answer["labels"]] == labels
     assert answer["segment"] == {"start_s": 0.0, "end_s": 5.0}
     refused = client.post("/v1/tag", files={"file": ("a.wav", b"RIFF no music")})
     assert (refused.status_code, refused.json()["status"]) == (422, 422)

@@ -14,8 +14,8 @@ from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import laptop
 from raymtr.specs import EmbedSpec
-from raymtr.tagging.store import HEARD, HeardShards, HearTracks, decode_whole
-from raymtr.tagging.together import PREFIX, BothStores, EmbedAndHear, decode_for_both
+from raymtr.tagging.store import TAGGED_SCHEMA, TagStore, TagTracks, decode_whole
+from raymtr.tagging.together import PREFIX, BothStores, EmbedAndTag, decode_for_both
 from raymtr.workspace import Workspace
 
 RATE = 32_000
@@ -50,17 +50,17 @@ def test_one_pass_gives_the_rows_of_two(
     made_by = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
     spec = model.spec.audio
     on = {"device": "cpu", "threads": 1}
-    both = EmbedAndHear(folder, made_by, **on)(
+    both = EmbedAndTag(folder, made_by, **on)(
         pa.concat_tables(decode_for_both(sources, spec=spec, **HOW))
     )
     vectors = EmbedTracks(folder, made_by, **on)(
         pa.concat_tables(decode_tracks(sources, spec=spec, **HOW))
     )
-    heard = HearTracks(threads=1)(pa.concat_tables(decode_whole(sources, **HOW)))
+    heard = TagTracks(threads=1)(pa.concat_tables(decode_whole(sources, **HOW)))
     assert both["code"].to_pylist() == [None, "missing", "silent"]
     for name in EMBEDDED_SCHEMA.names:  # the same bits
         assert both[name].to_pylist() == vectors[name].to_pylist(), name
-    for name in HEARD.names:
+    for name in TAGGED_SCHEMA.names:
         if name in ("vector", "windows"):  # a model that is folded otherwise may round otherwise
             one, other = (rows[n][0].as_py() for rows, n in ((both, PREFIX + name), (heard, name)))
             np.testing.assert_allclose(one, other, atol=1e-5)
@@ -71,7 +71,7 @@ def test_one_pass_gives_the_rows_of_two(
 
     workspace = Workspace.open(str(tmp_path / "w"), create=True)
     embeddings = EmbeddingStore(workspace.embeddings(made_by.fingerprint), made_by)
-    ears = HeardShards(workspace)
+    ears = TagStore(workspace)
     for store in (embeddings, ears):
         store.take()
     BothStores(embeddings, ears).commit(both)

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 import ray.train.torch
@@ -42,6 +42,9 @@ from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.progress import Progress, speak_to_driver
 from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOG = logging.getLogger("raymtr")
 SAMPLES = 4  # captions written at each validation
@@ -74,15 +77,15 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         made = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
         tokenizer = load_tokenizer(made)
         model = build_toy(tokenizer, spec.toy, seed=spec.seed)
-        step_of = FinetuneStep(
+        trainer = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
         )
         sets = fitting(sets, tokenizer, spec)
         people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
         weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
         draw = pretrain_draw(sets.train, spec.toy, weights=weights)
-        Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
-        _save(step_of, target, tokenizer)
+        Phase("pretrain", folder, trainer, tokenizer, sets.valid).run(draw)
+        _save(trainer, target, tokenizer)
     return target
 
 
@@ -93,17 +96,17 @@ def tune(
     tokenizer = load_tokenizer(base)
     sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
-    step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
+    trainer = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
     people = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
     draw = SentenceDraw(sets.train, people, share=spec.sentences)
-    phase = Phase("lora", folder, step_of, tokenizer, by_people(sets.valid))
+    phase = Phase("lora", folder, trainer, tokenizer, by_people(sets.valid))
     resumed = phase.run(draw)
-    _save(step_of, f"{folder}/adapter", tokenizer=None)
+    _save(trainer, f"{folder}/adapter", tokenizer=None)
     samples = [row for row in phase.samples if row["step"] == spec.steps]
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
 
 
-def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
+def fitting(sets: PairSets, tokenizer: PreTrainedTokenizerBase, spec: FinetuneSpec) -> PairSets:
     """The sets without pairs that do not fit; rank 0 logs what is left out or cut."""
     train, notes = that_fit(sets.train, tokenizer, max_tokens=spec.max_tokens)
     if not _rank():
@@ -119,27 +122,27 @@ class Phase:
         self,
         name: str,
         folder: str,
-        step_of: FinetuneStep,
-        tokenizer: Any,
+        trainer: FinetuneStep,
+        tokenizer: PreTrainedTokenizerBase,
         valid: Sequence[Pair],
     ) -> None:
-        self.name, self._folder, self._step, self._tokenizer = name, folder, step_of, tokenizer
+        self.name, self._folder, self._step, self._tokenizer = name, folder, trainer, tokenizer
         self._valid = list(valid)
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
 
     def run(self, draw: Draws) -> int:
         """Take the remaining steps; return the step it resumed from."""
-        step_of, spec = self._step, self._step.spec
+        trainer, spec = self._step, self._step.spec
         first = self._resume()
-        progress = Progress(self.name, step_of.steps, unit="steps", done=first)
-        batches = batches_from(draw, self._tokenizer, spec, first=first, steps=step_of.steps)
+        progress = Progress(self.name, trainer.steps, unit="steps", done=first)
+        batches = batches_from(draw, self._tokenizer, spec, first=first, steps=trainer.steps)
         for step, batch in enumerate(batches, start=first):
-            figures = step_of(batch, step)
+            figures = trainer(batch, step)
             done = step + 1
-            last = done == step_of.steps
+            last = done == trainer.steps
             if last or done % spec.validate_every == 0:
-                figures["valid_loss"] = step_of.measure(self._validation())
+                figures["valid_loss"] = trainer.measure(self._validation())
                 self._sample(done)
             if "valid_loss" in figures or done % LOGGED == 0:
                 self.rows.append({"phase": self.name, "step": done, **figures})
@@ -209,13 +212,13 @@ class Phase:
         return int(state["steps"])
 
 
-def _save(step_of: FinetuneStep, target: str, tokenizer: Any) -> None:
+def _save(trainer: FinetuneStep, target: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Save the model (for a PEFT model, its adapter) in the folder `target`, by rank 0."""
-    weights = step_of.state()["weights"]
+    weights = trainer.state()["weights"]
     if not _rank():
-        model = step_of.model
+        model = trainer.model
         adapted = hasattr(model, "peft_config")
-        known = None if step_of.spec.strategy == "ddp" else weights
+        known = None if trainer.spec.strategy == "ddp" else weights
         last = "adapter_config.json" if adapted else "config.json"
         with tempfile.TemporaryDirectory() as scratch:
             model.save_pretrained(scratch, state_dict=known)
@@ -225,7 +228,7 @@ def _save(step_of: FinetuneStep, target: str, tokenizer: Any) -> None:
     _wait()
 
 
-def _publish(tokenizer: Any, target: str, *, last: str) -> None:
+def _publish(tokenizer: PreTrainedTokenizerBase, target: str, *, last: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         storage.copy_folder(scratch, target, last=last)

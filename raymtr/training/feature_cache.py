@@ -21,7 +21,7 @@ from raymtr.model.exact import exact_float32
 MOST = 100_000  # rows kept, 0.7 GB of musicnn's; the features of further ones are computed anew
 
 
-class FrozenFeatures:
+class FeatureCache:
     """Inputs of a frozen tower -> its features [B, width], cached by the input's content."""
 
     def __init__(self, tower: Callable[[Tensor], Tensor]) -> None:

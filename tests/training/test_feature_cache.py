@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from raymtr.training import frozen
-from raymtr.training.frozen import FrozenFeatures
+from raymtr.training import feature_cache
+from raymtr.training.feature_cache import FeatureCache
 
 
 def test_each_input_is_computed_once_and_alone() -> None:
@@ -15,7 +15,7 @@ def test_each_input_is_computed_once_and_alone() -> None:
         asked.append(waves)
         return waves.sum(dim=1, keepdim=True)
 
-    features = FrozenFeatures(tower)
+    features = FeatureCache(tower)
     waves = torch.arange(6.0).reshape(3, 2)
     first = features(waves)
     again = features(waves.flip(0))
@@ -25,7 +25,7 @@ def test_each_input_is_computed_once_and_alone() -> None:
 
 
 def test_what_does_not_fit_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "MOST", 1)
+    monkeypatch.setattr(feature_cache, "MOST", 1)
     count = 0
 
     def tower(waves: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def test_what_does_not_fit_is_computed_again(monkeypatch: pytest.MonkeyPatch) ->
         count += 1
         return waves
 
-    features = FrozenFeatures(tower)
+    features = FeatureCache(tower)
     waves = torch.eye(2)
     assert torch.equal(features(waves), waves) and torch.equal(features(waves), waves)
     assert count == 3

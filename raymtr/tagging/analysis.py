@@ -2,12 +2,12 @@
 
 The taggers' 100 labels become 68 here: synonyms are merged (LABELS) and take the highest
 probability among them. Probabilities are the taggers' own. They are not calibrated further, because
-no labelled reference music is available. A label counts as present from HEARD up.
+no labelled reference music is available. A label counts as present from PRESENT_FROM up.
 
 A recording is decoded once, at the taggers' 16 kHz, and cut into the windows of the joint spaces
-over musicnn (HEARS). So a pass that embeds with such a model has already computed what the taggers
-say (`shared_logits`). A window's level is removed there, so a quieter copy gets the same tags. The
-loudness is measured on the samples as they are.
+over musicnn (TAGGED_AUDIO). So a pass that embeds with such a model has already computed what the
+taggers say (`shared_logits`). A window's level is removed there, so a quieter copy gets the same
+tags. The loudness is measured on the samples as they are.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from raymtr.model.log_mel import LogMel
 from raymtr.model.musicnn import TAGGERS, read_musicnn
 from raymtr.specs import MUSICNN_AUDIO, AudioSpec, TowersSpec
 
-HEARS = AudioSpec(**MUSICNN_AUDIO, level="removed")
+TAGGED_AUDIO = AudioSpec(**MUSICNN_AUDIO, level="removed")
 VERSION = f"ears-2 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results
-HEARD = 0.25  # probability; a tagger gives 0.2 to 0.5 for a tag that most people would give
+PRESENT_FROM = 0.25  # probability; a tagger gives 0.2 to 0.5 for a tag that most people would give
 WOMAN = ("female vocalists", "female vocalist", "female", "woman", "female vocal", "female voice")
 MAN = ("male vocalists", "male", "man", "male vocal", "male voice")
 SINGING = ("vocals", "vocal", "singing", "voice")
@@ -56,10 +56,10 @@ _VOICES = [place for place, raw in enumerate(_RAW) if raw in (*SINGING, *WOMAN[2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heard:
+class Analysis:
     """The analysis of one recording."""
 
-    starts_s: np.ndarray  # float64 [W], of windows of HEARS.window_s
+    starts_s: np.ndarray  # float64 [W], of windows of TAGGED_AUDIO.window_s
     windows: np.ndarray  # float32 [W, len(LABELS)], probabilities
     labels: np.ndarray  # float32 [len(LABELS)], their mean
     vocal: float  # probability of a voice, from MagnaTagATune's twelve words for voices
@@ -73,36 +73,38 @@ class Heard:
 
     @property
     def named(self) -> list[str]:
-        """The labels with a probability of at least HEARD, the likeliest first."""
-        return [label for label, probability in self.ranked if probability >= HEARD]
+        """The labels with a probability of at least PRESENT_FROM, the likeliest first."""
+        return [label for label, probability in self.ranked if probability >= PRESENT_FROM]
 
 
-class Ears:
+class Analyzer:
     """Both taggers, loaded once."""
 
     def __init__(self) -> None:
         """Raises UnusableError where the taggers' weights are not installed."""
         self._networks = {name: read_musicnn(name) for name in TAGGERS}
-        self._log_mel = LogMel(HEARS)
+        self._log_mel = LogMel(TAGGED_AUDIO)
 
-    def hear(self, samples: np.ndarray, known: Mapping[str, np.ndarray] | None = None) -> Heard:
+    def analyze(
+        self, samples: np.ndarray, known: Mapping[str, np.ndarray] | None = None
+    ) -> Analysis:
         """Analyse samples float32 [n] at 16 kHz. Raises AudioError on silence.
 
         `known` has the taggers' logits, float32 [W, 50] by name, that a model has computed already.
         """
         known = known or {}
-        starts_s, cut = audio.windows(samples, HEARS)
+        starts_s, cut = audio.windows(samples, TAGGED_AUDIO)
         made = {**self.logits(cut, [name for name in TAGGERS if name not in known]), **known}
         logits = np.concatenate([made[name] for name in TAGGERS], axis=1)
         raw = 1.0 / (1.0 + np.exp(-logits))  # [W, 100]
         windows = np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
         voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # treats the words as independent
-        return Heard(
+        return Analysis(
             starts_s=starts_s,
             windows=windows,
             labels=windows.mean(axis=0),
             vocal=float(voices.mean()),
-            attributes=measure(samples, HEARS.sample_rate),
+            attributes=measure(samples, TAGGED_AUDIO.sample_rate),
         )
 
     @torch.inference_mode()
@@ -120,9 +122,9 @@ class Ears:
 
 
 def shares_taggers(spec: TowersSpec) -> bool:
-    """Whether towers of this spec compute taggers' logits on the windows of HEARS."""
+    """Whether towers of this spec compute taggers' logits on the windows of TAGGED_AUDIO."""
     tower = spec.audio_tower
-    return spec.audio == HEARS and tower.kind != "resnet" and not tower.trainable
+    return spec.audio == TAGGED_AUDIO and tower.kind != "resnet" and not tower.trainable
 
 
 def shared_logits(spec: TowersSpec, features: np.ndarray) -> dict[str, np.ndarray]:
