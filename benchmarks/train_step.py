@@ -85,7 +85,7 @@ def bare_steps(workspace: Workspace, settings: Settings, run: str) -> list[dict[
     tracks = tracks.filter(pc.equal(tracks["split"], "train"))
     towers = build_towers(settings.towers, seed=settings.train.seed)
     cache = AudioCache(workspace.audio_cache, settings.towers.audio)
-    batches = Batches(tracks, cache, towers.tokenize, settings.train)
+    batches = Batches(tracks, cache, towers.tokenize, settings.train, any_words=False)
     resident = [batches.make(step) for step in range(settings.train.steps)]
     trainer = TrainStep(towers, settings.train, torch.device("cpu"))
     rows = []

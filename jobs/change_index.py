@@ -26,9 +26,10 @@ from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import Build
+from raymtr.index.track_table import Build, TrackTable
 from raymtr.ownership import RUN, index_lock
 from raymtr.specs import Settings
+from raymtr.tagging.columns import with_attributes
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -92,7 +93,9 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> Upse
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        table = tracks_table(with_lengths(rows, shards), captions)
+        have = TrackTable(workspace.db, live).filterable.names
+        heard = with_attributes(rows, workspace, among=have)
+        table = tracks_table(with_lengths(heard, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)
@@ -106,9 +109,10 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> Upse
 def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
     """Deletes the tracks of a manifest or of a list of ids from the workspace.
 
-    This deletes their rows in the catalog, captions and duplicates, in every kept build, and in the
-    embeddings of every model, and their cached audio. Embeddings of a model whose `embed` is
-    running are kept, and the answer names the model. Raises InputError if no id is known.
+    This deletes their rows in the catalog, captions and duplicates, in every kept build, in the
+    embeddings of every model and in `heard/`, and their cached audio. Embeddings of a model whose
+    `embed` is running are kept, and the answer names the model. Raises InputError if no id is
+    known.
     """
     started = time.monotonic()
     with index_lock(workspace):
@@ -229,13 +233,16 @@ def forget_rows(folder: str, ids: Sequence[str]) -> None:
 
 
 def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
-    """Removes these tracks from all finished embeddings; returns models whose `embed` is running.
+    """Removes these tracks from all finished embeddings, and from what was heard.
+
+    Returns models whose `embed` is running, and the taggers' name where `tag` is.
 
     The order in which the embeddings finished is preserved, because the last one is the one to
     publish.
     """
     names = storage.list_folders(workspace.path("embeddings"))
     folders = [workspace.embeddings(name) for name in names]
+    folders += [workspace.heard] if storage.exists(f"{workspace.heard}/{RUN}") else []
     busy = []
     for folder in sorted(folders, key=lambda folder: storage.modified_s(f"{folder}/{RUN}")):
         shards = EmbeddingStore.open(folder)

@@ -1,9 +1,9 @@
 """`raymtr embed`: catalog + audio + a model -> one vector per track and one per window.
 
-The pipeline is in `embed_pipeline`: decode on CPUs, embed in actors that keep the model, and return
-the small results to the driver, which is the only writer (see raymtr.embeddings.store). A large
-catalog has a driver for each partition (see jobs.partitions). If the job is killed and run again,
-it continues with the tracks that no committed shard contains.
+The pipeline is in `jobs.embed_pipeline`: decode on CPUs, embed in actors that keep the model, and
+return the small results to the driver, which is the only writer (see raymtr.embeddings.store). A
+large catalog has a driver for each partition (see jobs.partitions). If the job is killed and run
+again, it continues with the tracks that no committed shard contains.
 
 Ray's own checkpoint is not used. It covers one `write_parquet`, and a track here becomes rows of
 three tables that must appear together. Trade-off: the ids and URIs of the catalog pass through the
@@ -18,32 +18,33 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict, final
+from dataclasses import replace
+from typing import TypedDict, final
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.partitions import Work, Worked, count_tracks, has_audio, work_through_catalog
-from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog, tracks_per_block
+from jobs.embed_pipeline import embed_alone, embed_and_tag
+from jobs.partitions import (
+    Work,
+    Worked,
+    count_tracks,
+    has_audio,
+    partitions_of,
+    work_through_catalog,
+)
+from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog
+from jobs.tagging import Tagged, close_tags, open_tags, tag_tracks
 from raymtr import storage
-from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
-from raymtr.embeddings.store import EmbeddingStore
-from raymtr.embeddings.tables import SOURCES
+from raymtr.errors import InputError
 from raymtr.model.identity import CONFIG
 from raymtr.recipes import DEFAULT_MODEL
-from raymtr.specs import AudioSpec, EmbedSpec, Settings
+from raymtr.specs import AudioSpec, Settings
 from raymtr.workspace import Workspace
-
-if TYPE_CHECKING:
-    import ray.data
-
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
-
-MOST_BLOCK_BYTES = 128 << 20  # decoded audio per actor call; a long track may exceed it
 
 
 @final
@@ -53,6 +54,7 @@ class EmbedAnswer(Worked):
     fingerprint: str | None
     model: str | None  # its folder
     seconds: float
+    also: Tagged | None  # with --also
 
 
 @final
@@ -79,6 +81,7 @@ SKIPPED_ALL: EmbedAnswer = {
     "model": None,
     "replicas": 0,
     "seconds": 0.0,
+    "also": None,
 }
 
 
@@ -90,15 +93,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     add_retry(parser)
+    parser.add_argument(
+        "--also",
+        metavar="tags,attributes",
+        default="",
+        help="do the work of `raymtr tag` in the same pass over the audio",
+    )
 
 
 def run(
     arguments: argparse.Namespace, workspace: Workspace, settings: Settings
 ) -> EmbedAnswer | EmbedPlan:
     """The command-line entry point."""
+    also = [part.strip() for part in arguments.also.split(",") if part.strip()]
+    if also and sorted(also) != ["attributes", "tags"]:
+        raise InputError(
+            f"--also takes tags,attributes (a row of heard/ holds both), got {arguments.also!r}"
+        )
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
-    return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
+    return embed_catalog(
+        workspace, settings, model=arguments.model, retry=arguments.retry, tag=bool(also)
+    )
 
 
 def embed_catalog(
@@ -107,13 +123,15 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
+    tag: bool = False,
 ) -> EmbedAnswer:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
-    retried. A catalog without audio needs no model: all its tracks are skipped. The job starts with
-    `embed.min_actors` replicas, or all, and adds more as nodes join. Raises InputError if there is
-    no catalog or no model, UnusableError if GPUs are requested and absent.
+    retried. With `tag`, tags and attributes are made in the same pass. A catalog without audio
+    needs no model: all its tracks are skipped. The job starts with `embed.min_actors` replicas, or
+    all, and adds more as nodes join. Raises InputError if there is no catalog or no model,
+    UnusableError if GPUs are requested and absent, or taggers are missing.
     """
     started = time.monotonic()
     tracks = count_tracks(workspace)
@@ -128,84 +146,39 @@ def embed_catalog(
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
     LOG.info("embedding with model %s", loaded.fingerprint)
-    pipeline = functools.partial(embed_pipeline, spec=loaded.spec.audio)
-    work = Work(
-        what="embed", shards=shards, pipeline=pipeline, embed=settings.embed, retry=tuple(retry)
-    )
+    embed = functools.partial(embed_alone, spec=loaded.spec.audio)
+    work = Work(what="embed", shards=shards, run=embed, embed=settings.embed, retry=tuple(retry))
+    tagged: Tagged | None = None
+    if tag:
+        worked, tagged = _embed_and_tag(workspace, work, loaded.spec.audio)
+    else:
+        worked = work_through_catalog(workspace, work)
     return {
-        **work_through_catalog(workspace, work),
+        **worked,
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
         "seconds": round(time.monotonic() - started, 3),
+        "also": tagged,
     }
 
 
-def embed_pipeline(
-    tracks: pa.Table, shards: EmbeddingStore, embed: EmbedSpec, spec: AudioSpec
-) -> ray.data.Dataset:
-    """Rows of SOURCES and `duration` -> EMBEDDED rows, streamed through the cluster.
-
-    Without GPUs both steps request the same resources, so Ray fuses them and a decoded track never
-    leaves its actor. With GPUs decoding is a separate stage, which Ray spreads over all free cores:
-    samples travel as 16-bit integers, and a replica takes one block while it computes another.
-    """
-    import ray.data
-
-    cores = actor_cores(embed)
-    size = tracks_per_block(tracks, spec.window_s, embed)
-    dataset = ray.data.from_arrow(tracks.select(SOURCES))
-    dataset.context.target_max_block_size = MOST_BLOCK_BYTES
-    return (
-        dataset.repartition(target_num_rows_per_block=size)
-        .map_batches(
-            decode_tracks,
-            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung, "packed": embed.use_gpu},
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1 if embed.use_gpu else cores,
+def _embed_and_tag(workspace: Workspace, work: Work, spec: AudioSpec) -> tuple[Worked, Tagged]:
+    """Does the work and tags in the same pass; then tags what had been embedded before."""
+    if (count := partitions_of(workspace, work)) > 1:
+        raise InputError(
+            f"--also works on a catalog of one partition, this one has {count}: "
+            "run `raymtr embed`, then `raymtr tag`"
         )
-        .map_batches(
-            EmbedTracks,
-            fn_constructor_args=(shards.model_folder, shards.made_by),
-            fn_constructor_kwargs={
-                "device": "cuda" if embed.use_gpu else "cpu",
-                "threads": embed.threads,
-            },
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=replicas_of(embed),
-            num_cpus=cores,
-            num_gpus=embed.gpu_share if embed.use_gpu else 0,
-        )
-    )
-
-
-def replicas_of(embed: EmbedSpec) -> ray.data.ActorPoolStrategy:
-    """The pool of model replicas; on a GPU each has two calls in flight."""
-    import ray.data
-
-    calls = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
-    return ray.data.ActorPoolStrategy(
-        min_size=fewest_actors(embed), max_size=embed.actors, **(calls if embed.use_gpu else {})
-    )
-
-
-def actor_cores(embed: EmbedSpec) -> float:
-    """Cores that one actor reserves: its threads, or less, so that tasks always find a free core.
-
-    A task needs a whole core on one node. By the pigeonhole principle some node has one, for any
-    placement of the actors, if as many cores are left in total as there are nodes. One core left in
-    the cluster is not enough: two nodes of one core with half an actor's core each leave no room
-    for a task, and the pipeline blocks.
-    """
-    import ray
-
-    replicas = fewest_actors(embed) * embed.drivers
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    working = [cores for cores in nodes if cores >= 1]
-    if not working:  # no node has joined yet; an autoscaler sees this request
-        return embed.threads
-    return float(min(embed.threads, (sum(working) - len(working)) / replicas))
+    catalog = read_catalog(workspace)
+    tags, untagged = open_tags(workspace, catalog, work.retry)
+    both = functools.partial(embed_and_tag, spec=spec, tags=tags, untagged=untagged)
+    worked = work_through_catalog(workspace, replace(work, run=both))
+    if len(rest := tags.remaining(catalog)):
+        start_ray()
+        tag_tracks(rest, tags, work.embed)
+    tagged, error_rate = close_tags(tags, workspace, catalog)
+    worked["error_rate"] = max(worked["error_rate"], error_rate)
+    return worked, tagged
 
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
@@ -256,6 +229,9 @@ def describe(answer: EmbedAnswer | EmbedPlan) -> str:
         f"{answer['replicas']} replicas; model {answer['fingerprint']}"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
+    if also := answer["also"]:
+        lines.append(f"{also['tagged']} tracks tagged and measured, {also['not_tagged']} failed")
+        lines += [f"for review: {also['review']}"] if also["review"] else []
     return "\n".join(lines)
 
 

@@ -18,10 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-import ray.data
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import COLUMNS, commit_results, fit_actors, read_catalog, tracks_left
+from jobs.shard_rows import COLUMNS, read_catalog, tracks_left
 from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
 from raymtr.embeddings.store import Account, EmbeddingStore
@@ -48,7 +47,7 @@ class Work:
 
     what: str  # the verb
     shards: EmbeddingStore
-    pipeline: Callable[[pa.Table, EmbeddingStore, EmbedSpec], ray.data.Dataset]
+    run: Callable[[pa.Table, EmbeddingStore, EmbedSpec], int]  # on tracks; replicas seen
     embed: EmbedSpec
     retry: Sequence[str] = ()  # codes of dead letters whose tracks are tried again
 
@@ -67,6 +66,12 @@ def has_audio(workspace: Workspace) -> bool:
     return any(batch["uri"].null_count < len(batch) for batch in batches)
 
 
+def partitions_of(workspace: Workspace, work: Work) -> int:
+    """The number of partitions that the work is done in: as set, or fitting, and never fewer."""
+    fitting = partition_count(count_tracks(workspace))
+    return work.embed.partitions or max(fitting, work.shards.run.get("partitions", 1))
+
+
 def work_through_catalog(workspace: Workspace, work: Work) -> Worked:
     """Does the work for every track of the catalog that is new or has changed.
 
@@ -74,8 +79,7 @@ def work_through_catalog(workspace: Workspace, work: Work) -> Worked:
     the count of `replicas`.
     """
     shards, before = work.shards, work.shards.run.get("partitions", 1)
-    fitting = partition_count(count_tracks(workspace))
-    count = work.embed.partitions or max(fitting, before)
+    count = partitions_of(workspace, work)
     if count != before:
         shards.take()
         shards.note(partitions=0)  # neither number, until all shards are distributed
@@ -100,11 +104,7 @@ def work_through(work: Work, catalog: pa.Table) -> Worked:
     if len(left):
         LOG.info("%s: %d tracks, %d of them changed", work.what, len(left), changed)
         start_ray()
-        embed = fit_actors(work.embed, left)
-        pipeline = work.pipeline(left, shards, embed)
-        replicas = commit_results(
-            pipeline, shards, total=len(left), actors=embed.actors, what=work.what
-        )
+        replicas = work.run(left, shards, work.embed)
     merge_small(shards)
     return {**shards.account(catalog), "new": len(left), "replicas": replicas}
 

@@ -10,7 +10,7 @@ import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -84,9 +84,16 @@ def tracks_per_block(tracks: pa.Table, window_s: float, embed: EmbedSpec) -> int
     return max(1, min(round(embed.windows_per_block / windows), evenly))
 
 
+class Store(Protocol):
+    """Where results are committed."""
+
+    def commit(self, rows: pa.Table, /) -> None:
+        """Write one shard."""
+
+
 def commit_results(
     pipeline: ray.data.Dataset,
-    shards: EmbeddingStore,
+    shards: Store,
     *,
     total: int,
     actors: int,

@@ -3,38 +3,25 @@
 Decoding, resume, dead letters and shards are those of `embed`. Predicted tags never change the
 owner's tags. `index` turns them into columns to filter by. `heard/review.csv` lists tracks for
 human review: tracks without tags, with suggestions, and tracks with a genre that the taggers do not
-detect.
+detect (tagging.review). `raymtr embed --also tags,attributes` does the same in one pass with the
+vectors.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
-from jobs.shard_rows import add_retry, tracks_per_block
-from raymtr import storage
-from raymtr.embeddings.embed_tracks import decode_whole
-from raymtr.embeddings.store import EmbeddingStore
-from raymtr.embeddings.tables import SOURCES
-from raymtr.specs import EmbedSpec, Settings
-from raymtr.tagging.analysis import LABELS, PRESENT_FROM, WINDOW_S
-from raymtr.tagging.store import MADE_BY, TagStore, TagTracks
+from jobs.shard_rows import add_retry
+from jobs.tagging import tag_tracks
+from raymtr.specs import Settings
+from raymtr.tagging.review import write_review
+from raymtr.tagging.store import MADE_BY, TagStore
 from raymtr.workspace import Workspace
 
-if TYPE_CHECKING:
-    import ray.data
-
 EXAMPLE = "raymtr tag --workspace w"
-TRACKS_PER_BLOCK = 8  # unit of retry; a track takes seconds
-SUGGESTED = 5  # labels in a row of the review
-REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
 class TagAnswer(Worked):
@@ -68,9 +55,7 @@ def tag_catalog(
     count_tracks(workspace)
     Analyzer()  # before anything is changed: the package may be missing
     shards = TagStore(workspace)
-    work = Work(
-        what="tag", shards=shards, pipeline=tag_tracks, embed=settings.embed, retry=tuple(retry)
-    )
+    work = Work(what="tag", shards=shards, run=tag_tracks, embed=settings.embed, retry=tuple(retry))
     answer = work_through_catalog(workspace, work)
     review = write_review(workspace, shards)
     return {
@@ -79,68 +64,6 @@ def tag_catalog(
         "review": review,
         "seconds": round(time.monotonic() - started, 3),
     }
-
-
-def tag_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> ray.data.Dataset:
-    """Rows of SOURCES -> TAGGED_SCHEMA rows, in one actor: a decoded track is large."""
-    import ray.data
-
-    size = min(TRACKS_PER_BLOCK, tracks_per_block(left, WINDOW_S, embed))
-    return (
-        ray.data.from_arrow(left.select(SOURCES))
-        .repartition(target_num_rows_per_block=size)
-        .map_batches(
-            decode_whole,
-            fn_kwargs={"embed": embed, "hung": shards.hung},
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1,
-        )
-        .map_batches(
-            TagTracks,
-            fn_constructor_args=(embed.threads,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=1,
-        )
-    )
-
-
-def write_review(workspace: Workspace, shards: TagStore) -> str | None:
-    """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
-    heard = shards.read()
-    if heard is None or not len(heard):
-        return None
-    named = ["track_id", "title", "artist", "tags"]
-    owners = storage.read_tables(workspace.tracks, named)
-    assert owners is not None, "its catalog was read before"
-    by_id = {row["track_id"]: row for row in owners.to_pylist()}
-    lines = [row for track in heard.to_pylist() if (row := review_row(track, by_id))]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, REVIEW)
-    writer.writeheader()
-    writer.writerows(lines)
-    file = f"{shards.folder}/review.csv"
-    storage.write_bytes(file, text.getvalue().encode("utf-8-sig"))  # the encoding Excel reads
-    return file
-
-
-def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """A row of REVIEW if a track has no tags, or a known label that the taggers do not detect."""
-    owner = owners.get(track["track_id"])
-    if owner is None:
-        return None
-    tags = [tag.lower() for tag in owner["tags"] or ()]
-    best = sorted(LABELS, key=lambda label: -track[label])[:SUGGESTED]
-    said = "; ".join(f"{label} {track[label]:.2f}" for label in best)
-    row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
-    if not tags:
-        return row | {"why": "no tags", "owner": ""}
-    unheard = [tag for tag in tags if tag in LABELS and track[tag] < PRESENT_FROM / 5]
-    if unheard and max(track[label] for label in LABELS) >= PRESENT_FROM:
-        return row | {"why": "not heard", "owner": "; ".join(unheard)}
-    return None
 
 
 def describe(answer: TagAnswer) -> str:

@@ -54,6 +54,11 @@ class Measured:
     # float32; 0.153 with bfloat16 instructions.
     encode_core_s: float = 0.276
 
+    # One network of musicnn on a window of 3 s, on a busy EPYC of family 25: 48 to 53 core-ms. Of a
+    # GPU nothing is known; its 2.9 GFLOP take at most as long as a ResNet's window.
+    musicnn_window_s: float = 3.0
+    musicnn_core_s: float = 0.05
+
     # benchmarks/index_scale.py --tracks 1000000, 128 dimensions, one window per track, mean of two
     # runs; the quadratic and constant parts also from runs of 3,000,000 and 250,000.
     tracks: int = 1_000_000
@@ -108,6 +113,7 @@ class Wanted:
     dim: int = 128
     clips: int = 0  # clips that a training run draws
     cache_gib: float = 50.0  # decoded audio that a machine may store
+    taggers: int = 0  # networks of musicnn that the audio tower has; 0: it is a ResNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +182,9 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
     """
     m, tracks, dim = measured, wanted.tracks, wanted.dim
     audio_s = tracks * wanted.minutes_per_track * 60.0
-    windows = tracks * max(1, math.ceil(wanted.minutes_per_track * 60.0 / m.window_s - 1e-9))
+    window_s = m.musicnn_window_s if wanted.taggers else m.window_s
+    encode_core_s = wanted.taggers * m.musicnn_core_s or m.encode_core_s
+    windows = tracks * max(1, math.ceil(wanted.minutes_per_track * 60.0 / window_s - 1e-9))
     build_s, build_core_s = _build(tracks, windows, dim, exact, m)
     embed_s = wanted.hours * 3600.0 - build_s
     if embed_s <= 0:
@@ -199,7 +207,7 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
         decode_gbit_s=audio_s * m.decoded_bytes_per_s * 8 / 1e9 / embed_s,
         partitions=partition_count(tracks),
-        encode_cores=math.ceil(windows * m.encode_core_s / embed_s),
+        encode_cores=math.ceil(windows * encode_core_s / embed_s),
         disk_gb=_disk_gb(tracks, windows, dim, exact, m),
         **_training(wanted, m),
         build_hours=build_s / 3600.0,
@@ -278,10 +286,12 @@ def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
 
 
 def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]:
+    resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP a window"
+    musicnn = f"windows of {m.musicnn_window_s:g} s, {wanted.taggers} of musicnn's networks"
     notes = [
         f"measured on {m.date} on {m.machine}; GPU figures are arithmetic, not measured",
-        f"audio taken as stereo MP3 of {wanted.minutes_per_track:g} minutes, windows of "
-        f"{m.window_s:g} s, an encoder of 29.4 GFLOP a window",
+        f"audio taken as stereo MP3 of {wanted.minutes_per_track:g} minutes, "
+        + (musicnn if wanted.taggers else resnet),
     ]
     if not exact and wanted.tracks > m.most_tracks:
         notes.append(

@@ -32,8 +32,8 @@ from serve.settings import ServeSettings
 OPEN_PATHS = re.compile(
     r"/|/page/.*|/livez|/readyz|/docs|/openapi\.json|/rest/getOpenSubsonicExtensions(\.view)?"
 )
-UPLOADS = "/v1/search/audio"
-CARRIES_AUDIO = ("/v1/search", UPLOADS)
+UPLOADS = ("/v1/search/audio", "/v1/tag")
+CARRIES_AUDIO = ("/v1/search", *UPLOADS)
 LOOPBACK_HOSTS = re.compile(r"(localhost\.?|127(\.\d+){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 SCOPES = frozenset({"search", "metrics"})
 SECURITY = {
@@ -166,8 +166,8 @@ class AccessMiddleware:
 
     def _carries_audio(self, path: str, headers: dict[str, str]) -> bool:
         """Whether a request's body may be a recording, judged by its path and stated length."""
-        if path not in CARRIES_AUDIO or path == UPLOADS:
-            return path == UPLOADS
+        if path not in CARRIES_AUDIO or path in UPLOADS:
+            return path in UPLOADS
         stated = headers.get("content-length")
         return stated is None or int(stated) > self.settings.json_max_kb * 1024
 

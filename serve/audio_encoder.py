@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,13 +24,15 @@ from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import WINDOWS_AT_ONCE
 from raymtr.specs import AudioSpec, to_dict
+from raymtr.tagging.analysis import TAGGED_AUDIO, VERSION, Analyzer
 from raymtr.vectors import is_unit, unit
 from serve.batching import DynamicBatcher
 from serve.encoders import Job, ModelCache, by_model
-from serve.messages import UPLOAD_AGAIN_S, Problem
+from serve.messages import UPLOAD_AGAIN_S, Problem, RecordingTags
 from serve.settings import ServeSettings
 
 CANNOT_DECODE = 3  # exit status of decode_upload
+MOST_TAGGED_S = 120.0  # of a longer recording the middle is tagged; one takes some 50 ms per second
 
 
 class AudioEncoder:
@@ -48,6 +51,8 @@ class AudioEncoder:
         self.models.warm()
         size = WINDOWS_AT_ONCE[settings.device]
         self.batcher = DynamicBatcher(self._embed_batch, max_batch_size=size)
+        self._analyzer: Analyzer | None = None
+        self._loading = threading.Lock()
         self._children = ThreadPoolExecutor(settings.audio_ongoing, thread_name_prefix="child")
 
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
@@ -76,6 +81,60 @@ class AudioEncoder:
         if not is_unit(vector):
             return _unusable("bad_vector", "the model gives it a vector that is zero or not finite")
         return vector
+
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        """Tags and attributes of one recording, or the Problem that prevented them.
+
+        Of a recording longer than MOST_TAGGED_S the middle is tagged.
+        """
+        try:
+            async with asyncio.timeout(self.settings.encoding_s):
+                return await self._tag(data)
+        except TimeoutError:
+            late = f"the recording was not tagged within {self.settings.encoding_s:g} s"
+            return Problem(503, "busy", late, UPLOAD_AGAIN_S)
+        except UnusableError as error:  # a package is not installed here
+            return Problem(503, "taggers_unavailable", str(error), 60)
+        except audio.AudioError as error:
+            return _unusable(error.code, error.reason)
+
+    async def _tag(self, data: bytes) -> RecordingTags | Problem:
+        """As `tag`. It works window by window, so that a request that is given up stops."""
+        analyzer = await asyncio.to_thread(self._load_analyzer)
+        samples = await self._decode(data, TAGGED_AUDIO)
+        if isinstance(samples, Problem):
+            return samples
+        rate, most = TAGGED_AUDIO.sample_rate, round(MOST_TAGGED_S * TAGGED_AUDIO.sample_rate)
+        first = max(0, (len(samples) - most) // 2)
+        part = samples[first : first + most]
+        _, windows = audio.windows(part, TAGGED_AUDIO)
+        logits = [await asyncio.to_thread(analyzer.logits, one[None]) for one in windows]
+        known = {name: np.concatenate([one[name] for one in logits]) for name in logits[0]}
+        heard = await asyncio.to_thread(analyzer.analyze, part, known)
+        measured = heard.attributes
+        return {
+            "labels": [{"label": name, "probability": p} for name, p in heard.ranked],
+            "heard": heard.named,
+            "vocal": heard.vocal,
+            "bpm": measured.bpm,
+            "bpm_alternatives": list(measured.bpm_alternatives),
+            "bpm_confidence": measured.bpm_confidence,
+            "key": measured.key,
+            "mode": measured.mode,
+            "key_confidence": measured.key_confidence,
+            "loudness_lufs": measured.loudness_lufs,
+            "energy": measured.energy,
+            "brightness": measured.brightness,
+            "seconds": len(samples) / rate,
+            "segment": {"start_s": first / rate, "end_s": (first + len(part)) / rate},
+            "provenance": VERSION,
+        }
+
+    def _load_analyzer(self) -> Analyzer:
+        """The taggers, loaded at the first use. Raises UnusableError where they are missing."""
+        with self._loading:
+            self._analyzer = self._analyzer or Analyzer()
+            return self._analyzer
 
     def _embed_batch(self, jobs: Sequence[Job[np.ndarray]]) -> list[np.ndarray]:
         """For each window [S] its un-normalised vector [D]."""

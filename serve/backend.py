@@ -26,6 +26,7 @@ from serve.messages import (
     Playlist,
     Problem,
     ProblemError,
+    RecordingTags,
     Searched,
     TrackMap,
     Vectors,
@@ -72,6 +73,10 @@ class Backend(Protocol):
         """Two-dimensional positions of tracks."""
         ...
 
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        """The tags and attributes of a recording."""
+        ...
+
     async def state(self) -> LiveState | Problem:
         """The live build, once it can answer."""
         ...
@@ -90,6 +95,10 @@ class AudioBackend(Protocol):
 
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         """The unit vectors."""
+        ...
+
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        """The tags and attributes."""
         ...
 
 
@@ -138,6 +147,11 @@ class RemoteBackend(Backend):
         return await result_of(call, self._queue_timeout_s)
 
     @override
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        call: DeploymentResponse[RecordingTags | Problem] = self._handle.tag.remote(data)
+        return await result_of(call, self._queue_timeout_s)
+
+    @override
     async def state(self) -> LiveState | Problem:
         call: DeploymentResponse[LiveState | Problem] = self._handle.state.remote()
         return await result_of(call, self._queue_timeout_s)
@@ -164,6 +178,11 @@ class RemoteAudioEncoder(AudioBackend):
     @override
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         call: DeploymentResponse[np.ndarray | Problem] = self._handle.encode.remote(made_by, data)
+        return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
+
+    @override
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        call: DeploymentResponse[RecordingTags | Problem] = self._handle.tag.remote(data)
         return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from raymtr.search.contract import Answer, SearchRequest, SearchTerms, TrackFields
+from raymtr.search.contract import Answer, SearchRequest, SearchTerms, Segment, TrackFields
 
 A = TypeVar("A", bound=Answer)
 CatalogRow = dict[str, JsonValue]  # of a track: its fields and the catalog's extras
@@ -110,6 +110,33 @@ class PlaylistTrack(TrackFields):
     """A track of a playlist, with its cosine to the first."""
 
     similarity: float
+
+
+class LabelProbability(TypedDict):
+    """A tag and its probability."""
+
+    label: str
+    probability: float
+
+
+class RecordingTags(TypedDict):
+    """All tags of a recording's segment, those that count (`heard`), and its attributes."""
+
+    labels: list[LabelProbability]  # the likeliest first
+    heard: list[str]
+    vocal: float  # probability of a voice
+    bpm: float | None
+    bpm_alternatives: list[float]
+    bpm_confidence: float
+    key: str | None
+    mode: str | None
+    key_confidence: float
+    loudness_lufs: float | None
+    energy: float
+    brightness: float
+    seconds: float  # of the whole recording
+    segment: Segment
+    provenance: str
 
 
 class Playlist(TypedDict):

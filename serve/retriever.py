@@ -45,6 +45,7 @@ from serve.messages import (
     Playlist,
     PlaylistTrack,
     Problem,
+    RecordingTags,
     Searched,
     TrackMap,
     Vectors,
@@ -194,6 +195,10 @@ class Retriever:
         if track_id not in rows:
             return Problem(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return {name: plain(value) for name, value in rows[track_id].items()}
+
+    async def tag(self, data: bytes) -> RecordingTags | Problem:
+        """Tags and attributes of a recording, by the audio encoder; no table is asked."""
+        return await self._audio.tag(data)
 
     async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
         """A playlist of `count` tracks between two, each with its cosine to the first."""

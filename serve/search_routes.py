@@ -1,4 +1,4 @@
-"""Routes to search by words, examples or a recording, and for similar tracks and artists.
+"""Routes to search by words, examples or a recording, for similar tracks, and to tag a recording.
 
 Parameters have the types of the search contract. Answers are plain JSON values and are returned
 unchanged: FastAPI's conversion of ten hits takes seven times as long as their JSON encoding.
@@ -21,7 +21,7 @@ from raymtr.search.contract import (
     Where,
 )
 from serve.backend import ask, ask_search, backend
-from serve.messages import SearchBody
+from serve.messages import RecordingTags, SearchBody
 from serve.openapi import UPLOAD, answers_with
 from serve.uploads import file_of, recording_in
 
@@ -48,6 +48,15 @@ def add_search(http: FastAPI) -> None:
         sent = request.headers.get("content-type", ""), await request.body()
         data = await asyncio.to_thread(file_of, *sent)
         return await answer(SearchRequest(audio=data, k=k, text=text, where=where))
+
+    tagged = answers_with(RecordingTags)
+
+    @http.post("/v1/tag", openapi_extra={"requestBody": UPLOAD}, responses=tagged)
+    async def tag_upload(request: Request) -> JSONResponse:
+        """Multipart with one file, or its bytes; nothing is kept of it."""
+        sent = request.headers.get("content-type", ""), await request.body()
+        data = await asyncio.to_thread(file_of, *sent)
+        return JSONResponse(await ask(http, backend().tag(data)))
 
     @http.get("/v1/tracks/{track_id}/similar", responses=found)
     async def similar_tracks(

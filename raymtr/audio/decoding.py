@@ -59,6 +59,7 @@ class Decoded:
     expected_seconds: float | None  # the length that the file states; None if it states none
     backend: str  # "soundfile" or "pyav"
     digest: str | None = None  # of the coded audio (`audio.digest`)
+    also: np.ndarray | None = None  # float32 [m], mono at the other rate asked for
 
 
 def decode(
@@ -67,14 +68,16 @@ def decode(
     *,
     max_s: float | None = None,
     max_mb: float | None = None,
+    also: int | None = None,
 ) -> Decoded:
     """Decode a whole track: a local path, a URI, or the file's bytes.
 
-    Raises AudioError. For a track longer than `max_s` it is raised before decoding if the file
-    states its length, else while decoding.
+    `also` is a further rate in Hz, for a second use of the track: the samples are those of a decode
+    at that rate, for the cost of resampling. Raises AudioError. For a track longer than `max_s` it
+    is raised before decoding if the file states its length, else while decoding.
     """
     with opened(source, max_mb) as file:
-        decoded = _decode_whole(file, spec, max_s)
+        decoded = _decode_whole(file, spec, max_s, also)
         return replace(decoded, digest=describe(file).digest)
 
 
@@ -117,7 +120,9 @@ def random_clip(source: Source, spec: AudioSpec, rng: np.random.Generator) -> np
 # ---- whole tracks ------------------------------------------------------------------------------
 
 
-def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -> Decoded:
+def _decode_whole(
+    file: BinaryIO, spec: AudioSpec, max_s: float | None = None, also: int | None = None
+) -> Decoded:
     if not file.seek(0, 2):
         raise AudioError("empty", "the file has no bytes")
     stated = state(file)
@@ -128,7 +133,7 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
     why = ""
     for opener in _openers(stated):
         try:
-            attempt, is_whole = _attempt(opener, file, stated, spec, max_s)
+            attempt, is_whole = _attempt(opener, file, stated, spec, max_s, also)
         except CANNOT_OPEN as error:
             why = getattr(error, "strerror", None) or str(error)
             continue
@@ -149,18 +154,19 @@ def _attempt(
     stated: Stated,
     spec: AudioSpec,
     max_s: float | None,
+    also: int | None,
 ) -> tuple[Decoded, bool]:
     """What one backend decodes of the file, and whether that is the whole track.
 
     Raises the errors in CANNOT_OPEN.
     """
     with contextlib.closing(opener(file)) as reader:
-        decoded, louder = _decode_with(reader, stated, spec, max_s)
+        decoded, louder = _decode_with(reader, stated, spec, max_s, also)
         is_whole = _is_whole(decoded, reader, stated)
     if louder is None or not is_whole:
         return decoded, is_whole
     with contextlib.closing(opener(file)) as reader:
-        return _decode_with(reader, stated, spec, max_s, channel=louder)[0], True
+        return _decode_with(reader, stated, spec, max_s, also, channel=louder)[0], True
 
 
 def _behind_tags(file: BinaryIO, stated: Stated) -> BinaryIO:
@@ -187,6 +193,7 @@ def _decode_with(
     stated: Stated,
     spec: AudioSpec,
     max_s: float | None,
+    also: int | None,
     *,
     channel: int | None = None,
 ) -> tuple[Decoded, int | None]:
@@ -200,13 +207,19 @@ def _decode_with(
     if max_s is not None and expected is not None and expected > max_s and not stated.missing:
         raise AudioError("too_long", f"it states {expected:.1f} s, at most {max_s:.1f} s are read")
     blocks = ((reader.rate, block) for block in reader.blocks())
-    mixed = mix_and_resample(blocks, spec, max_s, channel=channel)
-    samples, seconds = mixed.samples, mixed.seconds
+    mixed = mix_and_resample(blocks, spec, max_s, channel=channel, also=also)
+    samples, seconds, other = mixed.samples, mixed.seconds, mixed.also
     if reader.can_seek and frames and frames < seconds * rate <= frames + _CODEC_FRAME:
         seconds = frames / rate  # cut the padding off, so that spans and full decodes end alike
-        samples = samples[: resampled_length(frames, rate, spec)]
+        samples = samples[: resampled_length(frames, rate, spec.sample_rate)]
+        if also is not None and other is not None:
+            other = other[: resampled_length(frames, rate, also)]
     decoded = Decoded(
-        samples=samples, seconds=seconds, expected_seconds=expected, backend=reader.name
+        samples=samples,
+        seconds=seconds,
+        expected_seconds=expected,
+        backend=reader.name,
+        also=other,
     )
     return decoded, mixed.louder
 
@@ -247,7 +260,7 @@ class _Track(NamedTuple):
 
     def length(self, spec: AudioSpec) -> int:
         """Samples of a full decode."""
-        return resampled_length(self.frames, self.reader.rate, spec)
+        return resampled_length(self.frames, self.reader.rate, spec.sample_rate)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ class Mixed(NamedTuple):
     samples: np.ndarray  # float32 [n] at the spec's rate
     seconds: float  # at the native rate
     louder: int | None  # the loudest channel, if the channels cancel each other out
+    also: np.ndarray | None = None  # float32 [m], the same at the other rate asked for
 
 
 def is_silent(samples: np.ndarray) -> bool:
@@ -69,15 +70,16 @@ def mix_and_resample(
     max_s: float | None = None,
     *,
     channel: int | None = None,
+    also: int | None = None,
 ) -> Mixed:
     """One channel, or the mean of all, of (rate in Hz, [frames, channels]) blocks.
 
-    The mean is a matrix product: thirty times faster than `mean` on interleaved samples. Raises
-    AudioError beyond `max_s`, and for samples that are not finite or absurdly large.
+    `also` is a further rate in Hz to resample to. The mean is a matrix product: thirty times faster
+    than `mean` on interleaved samples. Raises AudioError beyond `max_s`, and for samples that are
+    not finite or absurdly large.
     """
-    parts: list[np.ndarray] = []
-    stream: soxr.ResampleStream | None = None
     frames, rate = 0, spec.sample_rate
+    wanted = {hz: _Resampled(hz) for hz in (spec.sample_rate, also) if hz is not None}
     energies = np.zeros(_MOST_CHANNELS + 1)  # of each channel; of the mean last
     for rate, block in blocks:
         channels = block.shape[1]
@@ -90,22 +92,42 @@ def mix_and_resample(
         frames += len(mono)
         if max_s is not None and frames > max_s * rate:
             raise AudioError("too_long", f"it goes on after {max_s:.1f} s, the most that is read")
-        if rate == spec.sample_rate:
-            parts.append(mono)
-            continue
-        stream = stream or _resampler(rate, spec)
-        for start in range(0, len(mono), _CHUNK):
-            parts.append(stream.resample_chunk(mono[start : start + _CHUNK]))
-    if stream is not None:
-        parts.append(stream.resample_chunk(np.empty(0, np.float32), last=True))
-    samples = np.concatenate(parts) if parts else np.empty(0, np.float32)
+        for resampled in wanted.values():
+            resampled.add(mono, rate)
+    made = {hz: resampled.samples() for hz, resampled in wanted.items()}
+    samples = made[spec.sample_rate]
     with np.errstate(invalid="ignore", over="ignore"):
         energy = float(samples @ samples)
     if not energy <= _LOUDEST**2 * len(samples):
         raise AudioError("bad_samples", "it holds NaN, infinite or absurdly large samples")
     loudest = int(energies[:-1].argmax())
     cancelled = energies[-1] < _CANCELLED * energies[loudest]
-    return Mixed(samples, frames / rate, loudest if cancelled else None)
+    return Mixed(samples, frames / rate, loudest if cancelled else None, made.get(also or 0))
+
+
+class _Resampled:
+    """Mono samples at one rate, collected chunk by chunk."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._parts: list[np.ndarray] = []
+        self._stream: soxr.ResampleStream | None = None
+
+    def add(self, mono: np.ndarray, rate: int) -> None:
+        """Add samples at `rate` Hz."""
+        if rate == self._rate:
+            self._parts.append(mono)
+            return
+        if self._stream is None:
+            self._stream = soxr.ResampleStream(rate, self._rate, 1, dtype="float32", quality="HQ")
+        for start in range(0, len(mono), _CHUNK):
+            self._parts.append(self._stream.resample_chunk(mono[start : start + _CHUNK]))
+
+    def samples(self) -> np.ndarray:
+        """All of them, with what soxr still holds."""
+        if self._stream is not None:
+            self._parts.append(self._stream.resample_chunk(np.empty(0, np.float32), last=True))
+        return np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)
 
 
 def _add_energies(energies: np.ndarray, block: np.ndarray, mono: np.ndarray) -> None:
@@ -115,13 +137,9 @@ def _add_energies(energies: np.ndarray, block: np.ndarray, mono: np.ndarray) -> 
         energies[-1] += np.dot(mean, mean)
 
 
-def _resampler(rate: int, spec: AudioSpec) -> soxr.ResampleStream:
-    return soxr.ResampleStream(rate, spec.sample_rate, 1, dtype="float32", quality="HQ")
-
-
-def resampled_length(frames: int, rate: int, spec: AudioSpec) -> int:
-    """Number of samples that soxr outputs for `frames` native ones, by soxr's own formula."""
-    return int(frames / (rate / spec.sample_rate) + 0.5)
+def resampled_length(frames: int, rate: int, to: int) -> int:
+    """Number of samples at `to` Hz that soxr outputs for `frames` at `rate`, by its own formula."""
+    return int(frames / (rate / to) + 0.5)
 
 
 def as_float(samples: np.ndarray) -> np.ndarray:

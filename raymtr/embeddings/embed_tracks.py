@@ -24,12 +24,13 @@ from raymtr import audio
 from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
 from raymtr.embeddings.tables import SOURCES
-from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
+from raymtr.specs import AudioSpec, EmbedSpec
 from raymtr.vectors import is_unit, unit
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
 
+EmbedWindows = Callable[[np.ndarray, np.ndarray | None], np.ndarray]  # as Model.embed_windows
 REPLICA = "replica"  # output column of EmbedTracks: host and process, which the driver counts
 DECODED = pa.schema(
     [
@@ -55,50 +56,51 @@ def decode_tracks(
     `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`. Samples that are `packed`
     take half the memory and bandwidth, for a model step on another machine or device.
     """
-    rows = _decoded(batch, lambda samples: audio.windows(samples, spec), spec, embed, hung)
-    yield from map(_packed, rows) if packed else rows
+
+    def cut(decoded: audio.Decoded) -> dict[str, Any]:
+        starts_s, windows = audio.windows(decoded.samples, spec)
+        return {"starts_s": starts_s, "samples": windows}
+
+    rows = decode_rows(batch, cut, DECODED, spec=spec, embed=embed, hung=hung)
+    yield from map(pack_samples, rows) if packed else rows
 
 
-def _packed(row: pa.Table) -> pa.Table:
-    """A DECODED row with its samples as int16."""
+def pack_samples(row: pa.Table) -> pa.Table:
+    """A row of DECODED, or of more columns, with its windows as int16."""
     if row["code"][0].is_valid:
         return row
     values = row.to_pylist()[0]
     windows = np.frombuffer(row["samples"][0].as_buffer(), np.float32)
     samples, scales = audio.packed(windows.reshape(len(values["starts_s"]), -1))
-    return one_row(DECODED, values | {"samples": samples, "scales": scales})
+    return one_row(row.schema, values | {"samples": samples, "scales": scales})
 
 
-def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
-    """Like `decode_tracks`, but at the taggers' rate and not cut: `samples` is float32 [n]."""
-
-    def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if audio.is_silent(samples):
-            raise audio.AudioError("silent", "it is silent")
-        return np.zeros(1), samples
-
-    yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)
-
-
-def _decoded(
+def decode_rows(
     batch: pa.Table,
-    cut: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    cut: Callable[[audio.Decoded], dict[str, Any]],
+    schema: pa.Schema,
+    *,
     spec: AudioSpec,
     embed: EmbedSpec,
     hung: str,
+    also: int | None = None,
 ) -> Iterator[pa.Table]:
-    """One DECODED row per row of SOURCES; `cut` maps samples to (starts in s, float32 samples)."""
+    """One row of `schema` per row of SOURCES; `cut` makes its columns of samples.
+
+    `also` is a further rate of `audio.decode`.
+    """
     guard = audio.DecodeGuard(embed, hung)
     for row in batch.select(SOURCES).to_pylist():
         try:
             with guard(row["track_id"]):
-                decoded = audio.decode(row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb)
-            starts_s, windows = cut(decoded.samples)
-            row |= {"seconds": decoded.seconds, "starts_s": starts_s, "samples": windows}
-            row["audio_digest"] = decoded.digest
+                decoded = audio.decode(
+                    row["uri"], spec, max_s=guard.max_s, max_mb=guard.max_mb, also=also
+                )
+            row |= cut(decoded)
+            row |= {"seconds": decoded.seconds, "audio_digest": decoded.digest}
         except audio.AudioError as error:
             row |= {"code": error.code, "reason": error.reason}
-        yield one_row(DECODED, row)
+        yield one_row(schema, row)
 
 
 class EmbedTracks:
@@ -109,11 +111,11 @@ class EmbedTracks:
         import torch  # imported here because the decoding tasks import this file too
 
         torch.set_num_threads(threads)
-        self._model = load_kept_model(model_folder, made_by, device=device, audio_only=True)
+        self.model = load_kept_model(model_folder, made_by, device=device, audio_only=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order; REPLICA names the process that computed it."""
-        embedded = embed_tracks(self._model, batch)
+        embedded = embed_tracks(self.model, batch)
         return with_replica(embedded)
 
 
@@ -123,11 +125,14 @@ def with_replica(rows: pa.Table) -> pa.Table:
     return rows.append_column(REPLICA, own)
 
 
-def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
-    """DECODED rows -> EMBEDDED rows, with all windows in one call of the model."""
+def embed_tracks(model: Model, decoded: pa.Table, embed: EmbedWindows | None = None) -> pa.Table:
+    """DECODED rows -> EMBEDDED rows, with all windows in one call of the model.
+
+    The call is `embed`, by default the model's `embed_windows`.
+    """
     rows = decoded.drop_columns(["samples", "scales"]).to_pylist()
     windows, scales = samples_of(decoded)
-    vectors = model.embed_windows(windows, scales)
+    vectors = (embed or model.embed_windows)(windows, scales)
     embedded, first = [], 0
     for row in rows:
         if row["code"] is None:

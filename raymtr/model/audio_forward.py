@@ -48,17 +48,28 @@ class Convolutions(Protocol):
 
 
 class AudioForward:
-    """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Thread-safe."""
+    """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Thread-safe.
+
+    Of musicnn, `features` puts the tower's features behind the vectors: [W, dim + width].
+    """
 
     def __init__(
-        self, towers: TwoTowers | ClapTowers, *, precision: Precision, device: torch.device
+        self,
+        towers: TwoTowers | ClapTowers,
+        *,
+        precision: Precision,
+        device: torch.device,
+        features: bool = False,
     ) -> None:
         self.device = device
-        self.dim = towers.spec.dim
+        self.dim = towers.spec.dim + (towers.spec.audio_tower.dim if features else 0)
         self.batch = WINDOWS_AT_ONCE[device.type]
-        resnet = isinstance(towers.audio_tower, ModifiedResNet)
-        side = FoldedTower if resnet else WholeTower
-        self._embed: Any = side(towers, precision=precision, device=device)  # type: ignore[arg-type]
+        self._embed: Any
+        if isinstance(towers.audio_tower, ModifiedResNet):
+            assert isinstance(towers, TwoTowers) and not features
+            self._embed = FoldedTower(towers, precision=precision, device=device)
+        else:
+            self._embed = WholeTower(towers, precision=precision, device=device, features=features)
         self._busy = threading.Lock()
 
     def __call__(self, windows: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
@@ -121,16 +132,27 @@ class WholeTower:
     """Waves [B, S] -> vectors [B, dim] through the unchanged modules of CLAP or musicnn."""
 
     def __init__(
-        self, towers: TwoTowers | ClapTowers, *, precision: Precision, device: torch.device
+        self,
+        towers: TwoTowers | ClapTowers,
+        *,
+        precision: Precision,
+        device: torch.device,
+        features: bool,
     ) -> None:
-        self._towers = copy.deepcopy(towers).to(device)
+        self._towers: Any = copy.deepcopy(towers).to(device)
         self._dtype = compute_dtype(precision, device)
+        self._features = features
 
     def __call__(self, waves: Tensor) -> Tensor:
         """Compute the vectors; bfloat16 runs under autocast where requested and supported."""
         half = self._dtype == torch.bfloat16
         with torch.autocast(waves.device.type, dtype=torch.bfloat16, enabled=half):
-            return self._towers.embed_audio(waves).float()
+            if not self._features:
+                vectors: Tensor = self._towers.embed_audio(waves)
+                return vectors.float()
+            heard = self._towers.audio_features(waves)
+            vectors = self._towers.embed_features(heard)
+        return torch.cat([vectors.float(), heard.float()], dim=1)
 
 
 def choose_convolutions(

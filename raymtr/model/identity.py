@@ -27,7 +27,7 @@ AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # the weights behind an audio
 # How a track is cut into windows (audio.windows) and pooled: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel
-MUSICNN_VERSION = "musicnn-0.1.0-1"  # of model.musicnn, and of the heads over its tags
+MUSICNN_VERSION = "musicnn-0.1.0-2"  # of model.musicnn, and of the heads over its tags
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,9 @@ class LogMel(nn.Module):
         self.groups = [_reach(bank, bands) for bands in _split(spec.n_mels)]
         twice = torch.from_numpy(bank.T.astype(np.float32)).repeat_interleave(2, dim=0)
         self.register_buffer("filters", twice.contiguous(), persistent=False)  # [2 bins, n_mels]
-        self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
+        kind = torch.float64 if spec.compression == "log1p" else torch.float32
+        window = torch.hann_window(spec.n_fft, dtype=kind)
+        self.register_buffer("window", window, persistent=False)
 
     @torch.no_grad()
     def forward(self, waves: Tensor) -> Tensor:
@@ -74,27 +76,46 @@ class LogMel(nn.Module):
 
     def _write(self, waves: Tensor, mel: Tensor) -> None:
         """Fill `mel` [B, frames, n_mels] with the log-mel of `waves` [B, S]."""
-        size = self.spec.n_fft
-        log1p = self.spec.compression == "log1p"
-        if log1p and self.spec.level == "removed":
-            rms = waves.square().mean(dim=1, keepdim=True).sqrt_().clamp_(min=QUIETEST)
-            waves = waves * (LOUDNESS / rms)
-        edge = "constant" if log1p else "reflect"
-        centred = functional.pad(waves[:, None], (size // 2, size // 2), mode=edge)[:, 0]
-        frames = centred.unfold(1, size, self.spec.hop)[:, : mel.shape[1]]  # [B, frames, n_fft]
-        spectrum = torch.view_as_real(torch.fft.rfft(frames * self.window))
-        power = spectrum.square_().view(-1, len(self.filters))  # [B frames, 2 bins]: re^2, im^2, ..
+        if self.spec.compression == "log1p":
+            self._write_log1p(waves, mel)
+            return
+        spectrum = self._spectrum(waves, mel.shape[1], edge="reflect")
+        power = torch.view_as_real(spectrum).square_()  # re^2, im^2
+        power = power.view(-1, len(self.filters))  # [B frames, 2 bins]
         rows = mel.view(-1, self.spec.n_mels)
         for bands, bins in self.groups:
             torch.mm(power[:, bins], self.filters[bins, bands], out=rows[:, bands])
-        if log1p:
-            mel.copy_(mel.half()).mul_(GAIN).add_(1.0).log10_()
-            return
         if self.spec.level == "removed":
             mel.div_(mel.amax(dim=(1, 2), keepdim=True).clamp_(min=TINIEST_POWER))
         mel.clamp_(min=TINIEST_POWER).log10_()
         floor = mel.amax(dim=(1, 2), keepdim=True) - DECADES  # per clip, never per batch
         torch.maximum(mel, floor, out=mel).add_(4.0).div_(4.0)
+
+    def _write_log1p(self, waves: Tensor, mel: Tensor) -> None:
+        """As `_write`, for musicnn, with the roundings of the authors' code.
+
+        Their float16 turns the last bit of a power into one of a thousand. So the spectrum is
+        computed in float64, and rounded to float32 with its magnitudes, powers and bands. On a CPU
+        the magnitudes are numpy's, as theirs were.
+        """
+        if self.spec.level == "removed":
+            rms = waves.square().mean(dim=1, keepdim=True).sqrt_().clamp_(min=QUIETEST)
+            waves = waves * (LOUDNESS / rms)
+        spectrum = self._spectrum(waves.double(), mel.shape[1], edge="constant")
+        spectrum = spectrum.to(torch.complex64)
+        on_cpu = spectrum.device.type == "cpu"
+        power = torch.from_numpy(np.abs(spectrum.numpy())) if on_cpu else spectrum.abs()
+        power.square_()
+        torch.matmul(power, self.filters[::2], out=mel)
+        mel.copy_(mel.half()).mul_(GAIN).add_(1.0).log10_()
+
+    def _spectrum(self, waves: Tensor, frames: int, *, edge: str) -> Tensor:
+        """Complex spectra [B, frames, bins] of centred, windowed frames."""
+        size = self.spec.n_fft
+        centred = functional.pad(waves[:, None], (size // 2, size // 2), mode=edge)[:, 0]
+        cut = centred.unfold(1, size, self.spec.hop)[:, :frames]  # [B, frames, n_fft]
+        spectrum: Tensor = torch.fft.rfft(cut * self.window)
+        return spectrum
 
 
 def _split(bands: int) -> list[slice]:

@@ -131,17 +131,28 @@ class Model:
         With `scales` float32 [W] the windows are int16, each to be multiplied by its scale. A row
         is byte-equal whatever the other rows are.
         """
-        windows = np.asarray(windows)
-        if not windows.size:
+        if not np.size(windows):
             return np.empty((0, self.spec.dim), np.float32)
+        return self._audio_forward(self._checked(windows, scales), scales)
+
+    def embed_with_features(
+        self, windows: np.ndarray, scales: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `embed_windows`, with the audio tower's features, float32 [W, width]; of musicnn."""
+        if self.spec.audio_tower.kind == "resnet":
+            raise InputError("features are those of audio_tower.kind=musicnn, this is a resnet")
+        made = self._features_forward(self._checked(windows, scales), scales)
+        return made[:, : self.spec.dim], made[:, self.spec.dim :]
+
+    def _checked(self, windows: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
+        windows = np.asarray(windows)
         wanted, kind = self.spec.audio.window_samples, "f" if scales is None else "i"
         if windows.ndim != 2 or windows.shape[1] != wanted or windows.dtype.kind != kind:
             raise InputError(
                 f"windows are float [W, {wanted}], or int16 with scales, got {windows.dtype} "
                 f"{list(windows.shape)} {'without' if scales is None else 'with'} scales"
             )
-        dtype = np.float32 if scales is None else np.int16
-        return self._audio_forward(np.asarray(windows, dtype=dtype), scales)
+        return np.asarray(windows, dtype=np.float32 if scales is None else np.int16)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -200,6 +211,12 @@ class Model:
     def _require_audio(self) -> None:
         if isinstance(self.towers.audio_tower, NoAudioTower):
             self.towers.audio_tower(torch.empty(0))
+
+    @cached_property
+    def _features_forward(self) -> AudioForward:
+        return AudioForward(
+            self.towers, precision=self.precision, device=self.device, features=True
+        )
 
     @cached_property
     def _text_side(self) -> tuple[Callable[[Tensor, Tensor], Tensor], nn.Module]:

@@ -2,29 +2,34 @@
 
 The taggers' 100 labels become 68 here: synonyms are merged (LABELS) and take the highest
 probability among them. Probabilities are the taggers' own. They are not calibrated further, because
-no labelled reference music is available. A label counts as present from PRESENT_FROM up. The
-recording is decoded once, at the taggers' 16 kHz. Its level is scaled to that of their training
-music (log_mel.LOUDNESS), so a quieter copy gets the same tags. Its loudness is measured before
-scaling.
+no labelled reference music is available. A label counts as present from PRESENT_FROM up.
+
+A recording is decoded once, at the taggers' 16 kHz, and cut into the windows of the joint spaces
+over musicnn (TAGGED_AUDIO). So a pass that embeds with such a model has already computed what the
+taggers say (`shared_logits`). A window's level is removed there, so a quieter copy gets the same
+tags. The loudness is measured on the samples as they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from raymtr import audio
 from raymtr.audio.attributes import VERSION as ATTRIBUTES_VERSION
 from raymtr.audio.attributes import Attributes, measure
+from raymtr.model.exact import exact_float32
 from raymtr.model.identity import MUSICNN_VERSION
-from raymtr.model.log_mel import LOUDNESS, QUIETEST
-from raymtr.model.musicnn import AUDIO, PATCH, TAGGERS
-from raymtr.model.tagger import Tagger
+from raymtr.model.log_mel import LogMel
+from raymtr.model.musicnn import TAGGERS, read_musicnn
+from raymtr.specs import MUSICNN_AUDIO, AudioSpec, TowersSpec
 
-VERSION = f"ears-1 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results
+TAGGED_AUDIO = AudioSpec(**MUSICNN_AUDIO, level="removed")
+VERSION = f"ears-2 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results
 PRESENT_FROM = 0.25  # probability; a tagger gives 0.2 to 0.5 for a tag that most people would give
-WINDOW_S = PATCH * AUDIO.hop / AUDIO.sample_rate
 WOMAN = ("female vocalists", "female vocalist", "female", "woman", "female vocal", "female voice")
 MAN = ("male vocalists", "male", "man", "male vocal", "male voice")
 SINGING = ("vocals", "vocal", "singing", "voice")
@@ -54,17 +59,22 @@ _VOICES = [place for place, raw in enumerate(_RAW) if raw in (*SINGING, *WOMAN[2
 class Analysis:
     """The analysis of one recording."""
 
-    starts_s: np.ndarray  # float64 [W], of patches of WINDOW_S
+    starts_s: np.ndarray  # float64 [W], of windows of TAGGED_AUDIO.window_s
     windows: np.ndarray  # float32 [W, len(LABELS)], probabilities
     labels: np.ndarray  # float32 [len(LABELS)], their mean
     vocal: float  # probability of a voice, from MagnaTagATune's twelve words for voices
     attributes: Attributes
 
     @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """All labels with their probabilities, the likeliest first."""
+        order = np.argsort(-self.labels, kind="stable")
+        return [(LABELS[place], float(self.labels[place])) for place in order]
+
+    @property
     def named(self) -> list[str]:
         """The labels with a probability of at least PRESENT_FROM, the likeliest first."""
-        order = np.argsort(-self.labels, kind="stable")
-        return [LABELS[place] for place in order if self.labels[place] >= PRESENT_FROM]
+        return [label for label, probability in self.ranked if probability >= PRESENT_FROM]
 
 
 class Analyzer:
@@ -72,22 +82,54 @@ class Analyzer:
 
     def __init__(self) -> None:
         """Raises UnusableError where the taggers' weights are not installed."""
-        self._taggers = [Tagger(name) for name in TAGGERS]
+        self._networks = {name: read_musicnn(name) for name in TAGGERS}
+        self._log_mel = LogMel(TAGGED_AUDIO)
 
-    def analyze(self, samples: np.ndarray) -> Analysis:
-        """Analyse samples float32 [n] at 16 kHz. Raises AudioError on silence."""
-        if audio.is_silent(samples):
-            raise audio.AudioError("silent", "it is silent")
-        rms = max(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))), QUIETEST)
-        levelled = np.asarray(samples * np.float32(LOUDNESS / rms))
-        made = [tagger.of_samples(levelled) for tagger in self._taggers]
-        raw = np.concatenate([tags for _, tags in made], axis=1)  # [W, 100]
+    def analyze(
+        self, samples: np.ndarray, known: Mapping[str, np.ndarray] | None = None
+    ) -> Analysis:
+        """Analyse samples float32 [n] at 16 kHz. Raises AudioError on silence.
+
+        `known` has the taggers' logits, float32 [W, 50] by name, that a model has computed already.
+        """
+        known = known or {}
+        starts_s, cut = audio.windows(samples, TAGGED_AUDIO)
+        made = {**self.logits(cut, [name for name in TAGGERS if name not in known]), **known}
+        logits = np.concatenate([made[name] for name in TAGGERS], axis=1)
+        raw = 1.0 / (1.0 + np.exp(-logits))  # [W, 100]
         windows = np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
         voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # treats the words as independent
         return Analysis(
-            starts_s=made[0][0],
+            starts_s=starts_s,
             windows=windows,
             labels=windows.mean(axis=0),
             vocal=float(voices.mean()),
-            attributes=measure(samples, AUDIO.sample_rate),
+            attributes=measure(samples, TAGGED_AUDIO.sample_rate),
         )
+
+    @torch.inference_mode()
+    def logits(
+        self, cut: np.ndarray, names: Sequence[str] = tuple(TAGGERS)
+    ) -> dict[str, np.ndarray]:
+        """Of windows float32 [W, samples] the logits of these taggers, float32 [W, 50] each."""
+        made: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        with exact_float32():
+            for wave in torch.from_numpy(np.array(cut)) if made else ():
+                mel = self._log_mel(wave[None])
+                for name, rows in made.items():
+                    rows.append(self._networks[name](mel).logits.numpy())
+        return {name: np.concatenate(rows) for name, rows in made.items()}
+
+
+def shares_taggers(spec: TowersSpec) -> bool:
+    """Whether towers of this spec compute taggers' logits on the windows of TAGGED_AUDIO."""
+    tower = spec.audio_tower
+    return spec.audio == TAGGED_AUDIO and tower.kind != "resnet" and not tower.trainable
+
+
+def shared_logits(spec: TowersSpec, features: np.ndarray) -> dict[str, np.ndarray]:
+    """The taggers' logits [W, 50] by name, which such towers' features [W, width] end with."""
+    names = list(TAGGERS) if spec.audio_tower.kind == "musicnn" else [spec.audio_tower.kind]
+    each = len(_RAW) // len(TAGGERS)
+    parts = np.split(features[:, -each * len(names) :], len(names), axis=1)
+    return dict(zip(names, parts, strict=True))

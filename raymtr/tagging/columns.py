@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,16 +15,20 @@ LOG = logging.getLogger("raymtr")
 INDEXED = ("bpm", "key", "mode", "loudness_lufs", "energy", "brightness", "vocal", "heard")
 
 
-def with_attributes(catalog: pa.Table, workspace: Workspace) -> pa.Table:
+def with_attributes(
+    catalog: pa.Table, workspace: Workspace, *, among: Collection[str] = INDEXED
+) -> pa.Table:
     """`catalog` with the INDEXED columns of `heard/`; null where a track was not analysed.
 
-    An owner's column of the same name is kept instead.
+    Only columns `among` these are added. An owner's column of the same name is kept instead.
     """
     heard = storage.read_tables(f"{workspace.heard}/tracks", ["track_id", *INDEXED])
     if heard is None:
         return catalog
     place = pc.index_in(catalog["track_id"], value_set=heard["track_id"].combine_chunks())
     for name in INDEXED:
+        if name not in among:
+            continue
         if name in catalog.column_names:
             LOG.warning("the catalog's own column %r is kept; what was heard is not shown", name)
         else:

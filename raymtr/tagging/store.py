@@ -11,15 +11,18 @@ owner's tags, which no job changes. tagging.columns joins the filterable columns
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raymtr import storage
-from raymtr.embeddings.embed_tracks import one_row, with_replica
+from raymtr import audio, storage
+from raymtr.embeddings.embed_tracks import DECODED, decode_rows, one_row, with_replica
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
-from raymtr.tagging.analysis import LABELS, VERSION, WINDOW_S, Analysis, Analyzer
+from raymtr.specs import EmbedSpec
+from raymtr.tagging.analysis import LABELS, TAGGED_AUDIO, VERSION, Analysis, Analyzer
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -48,12 +51,16 @@ class TagStore(EmbeddingStore):
 
     def claim(self) -> None:
         """Become the owner; results of another version are removed."""
-        if before := self.run:
-            before = before["made_by"]["fingerprint"]
-            if before != VERSION and not self.partition:
-                LOG.info("what %s heard is heard anew by %s", before, VERSION)
-                storage.delete(self.folder)
+        self.drop_other_version()
         super().claim()
+
+    def drop_other_version(self) -> None:
+        """Remove results of another version of the taggers."""
+        if (before := self.run) and not self.partition:
+            version = before["made_by"]["fingerprint"]
+            if version != VERSION:
+                LOG.info("what %s heard is heard anew by %s", version, VERSION)
+                storage.delete(self.folder)
 
     def read(self) -> pa.Table | None:
         """All tracks' rows; None where nothing is stored yet."""
@@ -79,6 +86,15 @@ class TagStore(EmbeddingStore):
         return {label: rows[:, place] for place, label in enumerate(LABELS)}
 
 
+def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa.Table]:
+    """SOURCES -> one DECODED row each at the taggers' rate and not cut: `samples` float32 [n]."""
+
+    def uncut(decoded: audio.Decoded) -> dict[str, np.ndarray]:
+        return {"starts_s": np.zeros(1), "samples": decoded.samples}
+
+    yield from decode_rows(batch, uncut, DECODED, spec=TAGGED_AUDIO, embed=embed, hung=hung)
+
+
 class TagTracks:
     """DECODED rows at 16 kHz, each window a whole track -> TAGGED_SCHEMA rows."""
 
@@ -90,15 +106,32 @@ class TagTracks:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row for each input row, in order."""
-        rows = batch.drop_columns("samples").to_pylist()
-        tables = [TAGGED_SCHEMA.empty_table()]
-        for row, samples in zip(rows, batch["samples"], strict=True):
-            if row["code"] is None:
-                sound = np.frombuffer(samples.as_buffer(), np.float32)
-                row |= _columns_of(self._analyzer.analyze(sound))
-                row["ends_s"] = np.minimum(row["starts_s"] + WINDOW_S, row["seconds"])
-            tables.append(one_row(TAGGED_SCHEMA, row))
-        return with_replica(pa.concat_tables(tables))
+        rows = batch.drop_columns(["samples", "scales"]).to_pylist()
+        made = [
+            tagged_row(self._analyzer, row, samples)
+            for row, samples in zip(rows, batch["samples"], strict=True)
+        ]
+        return with_replica(pa.concat_tables([TAGGED_SCHEMA.empty_table(), *made]))
+
+
+def tagged_row(
+    analyzer: Analyzer,
+    row: dict[str, Any],
+    samples: pa.LargeBinaryScalar,
+    known: Mapping[str, np.ndarray] | None = None,
+) -> pa.Table:
+    """The TAGGED_SCHEMA row of one track, from its columns of DECODED.
+
+    `known` is as of `Analyzer.analyze`.
+    """
+    if row["code"] is None:
+        try:
+            heard = analyzer.analyze(np.frombuffer(samples.as_buffer(), np.float32), known)
+            row = row | _columns_of(heard)
+            row["ends_s"] = np.minimum(heard.starts_s + TAGGED_AUDIO.window_s, row["seconds"])
+        except audio.AudioError as error:
+            row = row | {"code": error.code, "reason": error.reason}
+    return one_row(TAGGED_SCHEMA, row)
 
 
 def _columns_of(heard: Analysis) -> dict[str, object]:

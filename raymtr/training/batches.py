@@ -33,6 +33,7 @@ from raymtr.training.step import Batch
 Lengths = Callable[[list[str]], list[int]]  # token counts of sentences
 SENTENCES_LOOKED_AT = 2_000  # sample size for the warning about cut sentences
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
+SENTENCES = 16  # of a track, where the text tower is frozen and each is read once
 # Groups of similar length cost a quarter less than one group; sixteen pad less, but their products
 # are too small.
 TEXT_GROUPS = 8
@@ -102,12 +103,14 @@ class Batches:
         rank: int = 0,
         workers: int = 1,
         anywhere: bool = True,
+        any_words: bool = True,
     ) -> None:
         """`rank` is this worker's place among the `workers` that divide the global batch.
 
-        Clips start `anywhere` in a track, or are the windows that indexing cuts.
+        Clips start `anywhere` in a track, or are the windows that indexing cuts. Sentences are of
+        `any_words`, or one of the SENTENCES drawn for a track.
         """
-        self._anywhere = anywhere
+        self._anywhere, self._any_words = anywhere, any_words
         self.tracks, self.cache, self.tokenize, self.spec = tracks, cache, tokenize, spec
         self.mixture = Mixture(tracks["dataset"].to_pylist(), spec.mixture, seed=spec.seed)
         first, last = (sum(shares(spec.global_batch, workers)[:n]) for n in (rank, rank + 1))
@@ -122,9 +125,7 @@ class Batches:
         drawn = []
         for place, track in zip(places.tolist(), rows, strict=True):
             rng = np.random.default_rng([self.spec.seed, step, place])
-            sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
-            assert sentence is not None, "tracks without words are no training tracks"
-            drawn.append((sentence, track, rng))
+            drawn.append((self._sentence(track, rng), track, rng))
         tokens = self.tokenize([sentence for sentence, _, _ in drawn])
         lengths = tokens["attention_mask"].sum(1)
         order = torch.argsort(lengths, stable=True)
@@ -146,6 +147,15 @@ class Batches:
             longest = int(lengths[rows[-1]])
             texts.append({name: values[rows, :longest] for name, values in tokens.items()})
         return Batch(waves=torch.from_numpy(waves), texts=texts, names=names)
+
+    def _sentence(self, track: dict[str, Any], rng: np.random.Generator) -> str:
+        if not self._any_words:
+            number = int(rng.integers(SENTENCES))
+            name = int.from_bytes(hashlib.blake2b(track["track_id"].encode()).digest()[:8])
+            rng = np.random.default_rng([self.spec.seed, name, number])
+        sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
+        assert sentence is not None, "tracks without words are no training tracks"
+        return sentence
 
     def _clip(self, track: dict[str, Any], rng: np.random.Generator, wave: np.ndarray) -> None:
         """Fill `wave`. Raises UnusableError where the track's audio has changed."""

@@ -80,6 +80,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         rank=rank,
         workers=workers,
         anywhere=settings.towers.audio_tower.trainable,
+        any_words=settings.towers.text_tower.trainable,
     )
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None

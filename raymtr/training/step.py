@@ -92,6 +92,9 @@ class TrainStep:
         self.features: FeatureCache | None = None
         if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
             self.features = FeatureCache(towers.audio_features)
+        self.states: FeatureCache | None = None
+        if isinstance(towers, TwoTowers) and not towers.text_tower.spec.trainable:
+            self.states = FeatureCache(lambda ids: towers.text_tower(ids, torch.ones_like(ids)))
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
@@ -155,15 +158,13 @@ class TrainStep:
         It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
         slowest core, and this work fills the gaps.
         """
-        text_is_frozen = not self.towers.text_tower.spec.trainable
-        if not self.features and not text_is_frozen:
+        if not self.features and not self.states:
             return batch
         batch = batch.to(self.device)
         if self.features:
             batch = replace(batch, waves=self.features(batch.waves))
-        if text_is_frozen:
-            with self._autocast():
-                read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
+        if self.states:
+            read = [{"states": self.states(_without_padding(**group))} for group in batch.texts]
             batch = replace(batch, texts=read)
         return batch
 
@@ -202,6 +203,8 @@ class TrainStep:
         return vectors
 
     def _embed_text(self, group: Mapping[str, Tensor]) -> Tensor:
+        if self.states and "states" not in group:
+            group = {"states": self.states(_without_padding(**group))}
         embed = self.towers.embed_states if "states" in group else self.towers.embed_text
         vectors: Tensor = embed(**group)
         return vectors
@@ -220,6 +223,11 @@ class TrainStep:
         """Restore a `state` of towers built from the same spec."""
         self.towers.load_state_dict(state["towers"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def _without_padding(input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
+    """The tokens of each sentence, int64 [n]; padding is at the end."""
+    return [ids[: int(mask.sum())] for ids, mask in zip(input_ids, attention_mask, strict=True)]
 
 
 def learning_rate(step: int, spec: TrainSpec) -> float:

@@ -18,7 +18,7 @@ from jobs.__main__ import main
 from raymtr import storage
 from raymtr.audio_cache import cache_key
 from raymtr.catalog.splits import assign_splits
-from raymtr.embeddings.store import find_embeddings
+from raymtr.embeddings.store import EmbeddingStore, ModelRef, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
 from raymtr.index.publish import live_build, put_live
@@ -27,6 +27,7 @@ from raymtr.ownership import index_lock
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.search.understand import Understood, understand
+from raymtr.tagging.columns import INDEXED
 from raymtr.track import check_tracks
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
@@ -106,6 +107,30 @@ def test_an_upsert_adds_and_changes_tracks(
     before = [found(workspace, **search) for search in searches]
     build_index.build_index(workspace, tiny())
     assert [found(workspace, **search) for search in searches] == before
+
+
+def test_an_upsert_takes_along_what_was_heard_and_a_delete_removes_it(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    heard = EmbeddingStore(workspace.heard, ModelRef(fingerprint="e", precision="fp32", dim=DIM))
+    heard.take()
+    rows = {name: pa.array([100.0] * 6, pa.float32()) for name in INDEXED[:1] + INDEXED[3:7]}
+    rows |= {"key": ["A minor"] * 6, "mode": ["minor"] * 6, "heard": [["jazz"]] * 6}
+    storage.write_table(
+        f"{workspace.heard}/tracks/s.parquet", pa.table({"track_id": list("abcdef"), **rows})
+    )
+    storage.write_table(
+        f"{workspace.heard}/sources/s.parquet", pa.table({"track_id": list("abcdef")})
+    )
+    heard.release()
+    source = manifest(tmp_path, "track_id,uri,title\nf,/f.wav,Fresh\n")
+    assert index(workspace, "--upsert", source) == 0  # tables without such columns stay without
+    build_index.build_index(workspace, tiny())
+    assert index(workspace, "--upsert", source) == 0
+    assert found(workspace, text="fresh", where="bpm > 90 and key = 'A minor'") == ["f"]
+    assert index(workspace, "--delete", source) == 0
+    left = storage.read_tables(f"{workspace.heard}/tracks", ["track_id"])
+    assert left["track_id"].to_pylist() == list("abcde")
 
 
 @pytest.mark.parametrize(

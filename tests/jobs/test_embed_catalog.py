@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from jobs.embed_catalog import describe, embed_catalog, plan_embedding
+from jobs.embed_catalog import describe, embed_catalog, plan_embedding, run
 from jobs.scan_catalog import scan_catalog
 from jobs.shard_rows import fit_actors
 from raymtr import storage
@@ -254,3 +255,33 @@ for fewest in ("0", "1"):
     all_or_none, some = (line for line in run.stderr.splitlines() if "raymtr embed: " in line)
     assert "2 GPU asked for, 1 in this" in all_or_none
     assert "the model does not run on a worker" in some and "cuda" in some
+
+
+def test_one_pass_tags_too_and_the_next_makes_up_what_a_kill_left_out(
+    ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
+) -> None:
+    from raymtr.tagging.store import TagStore
+
+    rows = [{"track_id": n, "uri": write_noise(tmp_path, n, 3.0)} for n in ("a", "b")]
+    (tmp_path / "text.wav").write_text("not audio")
+    workspace = make_workspace([*rows, {"track_id": "c", "uri": str(tmp_path / "text.wav")}])
+    answer = embed_catalog(workspace, tiny(), model=tiny_model, tag=True)
+    assert (answer["embedded"], answer["failed"]) == (2, 1)
+    assert (answer["also"]["tagged"], answer["also"]["not_tagged"]) == (2, 1)
+    assert "2 tracks tagged and measured, 1 failed" in describe(answer)
+    vectors, heard = vectors_of(workspace), TagStore(workspace)
+    shards = find_embeddings(workspace)
+    for store, lost in ((shards, "a"), (heard, "b")):  # as after a kill between two commits
+        store.take()
+        store.forget(pa.chunked_array([[lost]]))
+    again = embed_catalog(workspace, tiny(), model=tiny_model, tag=True)
+    assert (again["new"], again["embedded"], again["also"]["tagged"]) == (1, 2, 2)
+    assert vectors_of(workspace) == vectors
+    found = heard.read()
+    assert found is not None and sorted(found["track_id"].to_pylist()) == ["a", "b"]
+
+
+def test_what_else_the_pass_can_do_is_named() -> None:
+    asked = argparse.Namespace(also="tags", dry_run=False, model=None, retry=[])
+    with pytest.raises(InputError, match="--also takes tags,attributes"):
+        run(asked, Workspace("/absent"), tiny())

@@ -15,12 +15,14 @@ import ray
 import soundfile
 
 from raymtr import storage
+from raymtr.audio import decode
 from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
+from raymtr.tagging.analysis import TAGGED_AUDIO, Analyzer
 from raymtr.workspace import Workspace
 
 
@@ -107,6 +109,21 @@ def test_a_recording_finds_tracks_whichever_way_it_is_sent(
     data = file.getvalue()
     sent = client.post("/v1/search/audio", params={"k": 5}, files={"file": ("a.wav", data)})
     assert sent.json()["hits"] == Searcher(workspace).search(audio=data, k=5)["hits"]
+
+
+def test_an_upload_is_tagged(client: httpx.Client) -> None:
+    file = io.BytesIO()
+    t = np.arange(5 * 16_000) / 16_000
+    soundfile.write(file, 0.3 * np.sin(2 * np.pi * 220 * t), 16_000, format="WAV")
+    answer = client.post("/v1/tag", files={"file": ("a.wav", file.getvalue())}).json()
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["RecordingTags"]
+    assert answer.keys() == schema["properties"].keys()
+    analysis = Analyzer().analyze(decode(file.getvalue(), TAGGED_AUDIO).samples)
+    labels = [label for label, _ in analysis.ranked]
+    assert [row["label"] for row in answer["labels"]] == labels
+    assert answer["segment"] == {"start_s": 0.0, "end_s": 5.0}
+    refused = client.post("/v1/tag", files={"file": ("a.wav", b"RIFF no music")})
+    assert (refused.status_code, refused.json()["status"]) == (422, 422)
 
 
 def test_tracks_play_by_ranges(client: httpx.Client) -> None:

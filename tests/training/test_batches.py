@@ -13,6 +13,7 @@ from torch import Tensor
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import UnusableError
 from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.training import batches as batches_module
 from raymtr.training.batches import Batches, likeness, longer_than
 from raymtr.training.contrastive_loss import right_answers, shares
 from raymtr.training.mixture import Mixture
@@ -228,3 +229,15 @@ def test_gain_makes_clips_quieter_and_draws_the_same_ones(tracks: pa.Table, fold
     assert bool((factors <= 1).all()) and bool((factors >= 10 ** (-18 / 20) * 0.999).all())
     scaled = loud.waves * factors[:, None]
     torch.testing.assert_close(quiet.waves, scaled, rtol=1e-4, atol=1e-6)
+
+
+def test_over_a_frozen_text_tower_a_track_has_a_limited_number_of_sentences(
+    tracks: pa.Table, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "SENTENCES", 2)
+    cache, few = AudioCache(str(folder / "cache"), AUDIO), tracks.slice(0, 3)
+    limited = Batches(few, cache, bytes_of, SPEC, any_words=False)
+    drawn = [sentence for step in range(8) for sentence in sentences_of(limited.make(step))]
+    assert 3 < len(set(drawn)) <= 6 < len(drawn)
+    again = Batches(few, cache, bytes_of, SPEC, any_words=False)
+    assert sentences_of(again.make(7)) == sentences_of(limited.make(7))

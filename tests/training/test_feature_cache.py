@@ -1,5 +1,6 @@
-"""A frozen tower computes each window once, with the same bits whatever is drawn beside it."""
+"""A frozen tower computes each input once, and gives the same bits whatever is drawn beside."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -7,32 +8,32 @@ from raymtr.training import feature_cache
 from raymtr.training.feature_cache import FeatureCache
 
 
-def test_each_window_is_computed_once_and_alone() -> None:
+def test_each_input_is_computed_once_and_alone() -> None:
     asked: list[Tensor] = []
 
-    def compute(waves: Tensor) -> Tensor:
+    def tower(waves: Tensor) -> Tensor:
         asked.append(waves)
         return waves.sum(dim=1, keepdim=True)
 
-    windows = FeatureCache(compute)
+    features = FeatureCache(tower)
     waves = torch.arange(6.0).reshape(3, 2)
-    first = windows(waves)
-    again = windows(waves.flip(0))
+    first = features(waves)
+    again = features(waves.flip(0))
     assert [len(each) for each in asked] == [1, 1, 1]
     assert torch.equal(first, torch.tensor([[1.0], [5.0], [9.0]]))
     assert torch.equal(again, first.flip(0))
 
 
-def test_what_does_not_fit_is_computed_again(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_what_does_not_fit_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_cache, "MOST", 1)
     count = 0
 
-    def compute(waves: Tensor) -> Tensor:
+    def tower(waves: Tensor) -> Tensor:
         nonlocal count
         count += 1
         return waves
 
-    windows = FeatureCache(compute)
+    features = FeatureCache(tower)
     waves = torch.eye(2)
-    assert torch.equal(windows(waves), waves) and torch.equal(windows(waves), waves)
+    assert torch.equal(features(waves), waves) and torch.equal(features(waves), waves)
     assert count == 3
