@@ -102,7 +102,10 @@ began, busy = time.monotonic(), time.process_time()
 if drivers:
     from jobs.partitions import Work, work_through_catalog
     embed = replace(embed, drivers=drivers, partitions=0 if drivers == 1 else drivers)
-    work = Work(what="embed", shards=shards, pipeline=pipeline, embed=embed)
+    def run(left, shards, embed):
+        return commit_results(pipeline(left, shards, embed), shards, total=len(left), actors=1)
+
+    work = Work(what="embed", shards=shards, run=run, embed=embed)
     work_through_catalog(workspace, work)
 else:
     shards.take()
