@@ -66,6 +66,8 @@ def start_ray() -> None:
     if not is_verbose():  # Ray Data prints every plan
         logging.getLogger("ray").setLevel(logging.ERROR)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
+        # Ray's C++ part writes to this process's stderr, each time an actor pool starts.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     for key, value in QUIET.items():
         os.environ.setdefault(key, value)
     if address := os.environ.get("RAY_ADDRESS"):

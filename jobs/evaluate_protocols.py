@@ -15,7 +15,7 @@ The pool is the tracks of `--split` that have a vector; its size is printed. Fig
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ ALL = "all"
 
 
 @dataclass(frozen=True)
-class Towers:
+class LoadedTowers:
     """The live tracks of a split with their unit vectors [N, D], and the text encoder."""
 
     rows: list[dict[str, Any]]
@@ -116,7 +116,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
     return _written(folder, answer)
 
 
-def measured(name: str, towers: Towers, file: str | None) -> Outcome:
+def measured(name: str, towers: LoadedTowers, file: str | None) -> Outcome:
     """The outcome of one of PROTOCOLS. Raises InputError where its words are not there."""
     place = (towers.rows, towers.vectors, towers.encode, SEED)
     if name == "caption-retrieval":
@@ -159,7 +159,7 @@ def minilm() -> Encode:
     return encode
 
 
-def _towers(workspace: Workspace, split: str | None) -> Towers:
+def _towers(workspace: Workspace, split: str | None) -> LoadedTowers:
     """The catalog's tracks of `split` that have a live vector. Raises InputError without any."""
     catalog = storage.read_tables(workspace.tracks)
     if catalog is None:
@@ -177,10 +177,10 @@ def _towers(workspace: Workspace, split: str | None) -> Towers:
         raise InputError(f"no track of split {split!r} has a vector; give another --split")
     matrix = matrix_of(vectors["vector"].take(place))
     encode: Callable[[list[str]], np.ndarray] = searcher.model("text").encode_text
-    return Towers(catalog.to_pylist(), matrix, encode)
+    return LoadedTowers(catalog.to_pylist(), matrix, encode)
 
 
-def probe_task(towers: Towers, task: str | None, hidden: int, budgets: str) -> dict[str, Any]:
+def probe_task(towers: LoadedTowers, task: str | None, hidden: int, budgets: str) -> dict[str, Any]:
     """Figures of a probe on column `task`, for each number of training examples per label."""
     if task is None or task not in towers.rows[0]:
         known = ", ".join(towers.rows[0])
@@ -225,7 +225,7 @@ def _written(folder: str, answer: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def _text(lines: Any) -> bytes:
+def _text(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 

@@ -23,6 +23,7 @@ from raymtr.evaluation.query_battery import (
 )
 from raymtr.names import name_key
 from raymtr.progress import Progress
+from raymtr.search.answer_parts import QueryEcho
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
 
@@ -38,7 +39,7 @@ WrongAnswer = TypedDict(
         "class": str,
         "expected": str | None,
         "failed": list[str],
-        "understood": str | None,
+        "understood": QueryEcho | None,
         "error": str | None,
         "hits": list[dict[str, Any]],  # some fields of the first tracks
     },
@@ -151,14 +152,13 @@ def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
 
 
 def _wrong(query: BatteryQuery, told: SearchResult, failed: list[str]) -> WrongAnswer:
-    understood = told.answer["query"] if told.answer else {}
     return {
         "id": query.query_id,
         "query": query.text[:200],
         "class": query.kind,
         "expected": query.expected,
         "failed": failed,
-        "understood": understood.get("understood"),
+        "understood": told.answer["query"] if told.answer else None,
         "error": told.error,
         "hits": [
             {name: track.get(name) for name in ("title", "artist", "tags", "year", "duration")}

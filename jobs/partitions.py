@@ -25,7 +25,7 @@ from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
 from raymtr.embeddings.store import Account, EmbeddingStore
 from raymtr.errors import InputError
-from raymtr.partitions import Part, count_rows, partition_count, read_batches, split_catalog
+from raymtr.partitions import CatalogPart, count_rows, partition_count, read_batches, split_catalog
 from raymtr.progress import Progress
 from raymtr.specs import EmbedSpec
 from raymtr.workspace import Workspace
@@ -117,7 +117,7 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
         work = replace(work, retry=shards.codes_to_retry(work.retry))
     parts = split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
     answers: list[Worked] = []
-    left: list[Part] = []
+    left: list[CatalogPart] = []
     for part in parts:
         known = None if work.retry else _known(shards.part(part.name), part)
         answers.append(known) if known else left.append(part)
@@ -134,7 +134,7 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
     return _sum(answers)
 
 
-def _known(shards: EmbeddingStore, part: Part) -> Worked | None:
+def _known(shards: EmbeddingStore, part: CatalogPart) -> Worked | None:
     """The counts of a partition that has nothing new; None where its driver has to look."""
     run = shards.run
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
@@ -144,13 +144,13 @@ def _known(shards: EmbeddingStore, part: Part) -> Worked | None:
     return {**account, "new": 0, "replicas": 0}
 
 
-def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Worked]:
+def _drive_all(work: Work, parts: Sequence[CatalogPart]) -> Iterator[Worked]:
     """The answers of the partitions, as their drivers end."""
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
     drive = ray.remote(max_retries=DRIVER_STARTS - 1, **options)(_drive)
     progress = Progress(work.what, sum(part.tracks for part in parts), unit="tracks")
     waiting = deque(parts)
-    running: dict[ray.ObjectRef, Part] = {}
+    running: dict[ray.ObjectRef, CatalogPart] = {}
     shared = ray.put(work)
     try:
         while waiting or running:
@@ -169,7 +169,7 @@ def _drive_all(work: Work, parts: Sequence[Part]) -> Iterator[Worked]:
             ray.cancel(other, force=True)
 
 
-def _drive(work: Work, part: Part) -> Worked:
+def _drive(work: Work, part: CatalogPart) -> Worked:
     """The driver of one partition: becomes its owner and works through it."""
     work.shards.check_owner()  # a coordinator that was replaced takes no partition back
     mine = work.shards.part(part.name)

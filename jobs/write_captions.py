@@ -35,6 +35,7 @@ from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.assembler import CaptionAssembler
 from raymtr.captions.writing.drafts import (
     DRAFT,
+    Draft,
     judge_drafts,
     plan_again,
     plan_drafts,
@@ -299,7 +300,7 @@ class ModelCaptions:
             .map_batches(plan, batch_format="pyarrow")
         )
 
-    def _judged(self, drafts: ray.data.Dataset) -> Iterator[dict[str, Any]]:
+    def _judged(self, drafts: ray.data.Dataset) -> Iterator[Draft]:
         """`drafts`, generated and judged, in any order."""
         from raymtr.captions.writing.engine import write_drafts
 

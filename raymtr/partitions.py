@@ -29,7 +29,7 @@ INDEX = "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class CatalogPart:
     """One partition of the catalog: its name, its rows, and what identifies them."""
 
     name: str
@@ -81,7 +81,7 @@ def _files(folder: str) -> Iterator[pq.ParquetFile]:
             yield file
 
 
-def split_catalog(catalog: str, cache: str, schema: pa.Schema, count: int) -> list[Part]:
+def split_catalog(catalog: str, cache: str, schema: pa.Schema, count: int) -> list[CatalogPart]:
     """The columns `schema` of the catalog's folder in `count` files below the folder `cache`.
 
     Nothing is written where the same catalog was split so before.
@@ -91,12 +91,12 @@ def split_catalog(catalog: str, cache: str, schema: pa.Schema, count: int) -> li
     if storage.exists(f"{folder}/{INDEX}"):
         index = storage.read_json(f"{folder}/{INDEX}")
         if index["catalog"] == state:
-            return [Part(**part) for part in index["parts"]]
+            return [CatalogPart(**part) for part in index["parts"]]
     with tempfile.TemporaryDirectory() as scratch:
         batches = (with_columns(batch, schema) for batch in read_batches(catalog, schema.names))
         outputs = _write_parts(batches, scratch, schema, count)
         parts = [
-            Part(
+            CatalogPart(
                 name=name,
                 file=f"{folder}/{name}.parquet",
                 digest=output.digest.hexdigest(),

@@ -15,7 +15,7 @@ SPLIT_WORDS = (("test", "test"), ("eval", "test"), ("valid", "valid"))
 NOTHING = ("", "none", "nan")
 
 
-def text(cell: Any) -> str | None:
+def text(cell: object) -> str | None:
     """A text without white space around it; None for an absent one, however it is spelled."""
     said = "" if cell is None else str(cell).strip()
     return None if said.lower() in NOTHING else said

@@ -14,7 +14,7 @@ import pytest
 
 from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
-from jobs.evaluate_protocols import Towers, probe_task
+from jobs.evaluate_protocols import LoadedTowers, probe_task
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
 from raymtr.captions.writing.realised_rows import caption_tracks
@@ -418,7 +418,9 @@ def test_a_probe_takes_a_column_and_counts_of_labels():
         }
         for n, split in enumerate(splits)
     ]
-    towers = Towers(rows, np.eye(6, dtype=np.float32)[np.arange(32) % 6], lambda sentences: None)
+    towers = LoadedTowers(
+        rows, np.eye(6, dtype=np.float32)[np.arange(32) % 6], lambda sentences: None
+    )
     single = probe_task(towers, "genre", 0, "1,all")
     assert single["pools"] == {"train": 20, "valid": 6, "test": 6} and single["labels"] == 2
     assert single["figures"]["all"]["accuracy"] == 1.0

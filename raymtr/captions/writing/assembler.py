@@ -7,11 +7,11 @@ the catalog nor with the rejected captions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from raymtr.captions.writing.drafts import (
     OK,
+    Draft,
     best_drafts,
     caption_row,
     pending_drafts,
@@ -32,7 +32,7 @@ class CaptionAssembler:
     def __init__(
         self,
         written: CaptionStore,
-        made_by: dict[str, Any],
+        made_by: Mapping[str, object],
         *,
         per_track: int,
         draws: int,
@@ -42,19 +42,17 @@ class CaptionAssembler:
         self._per_track, self._draws = per_track, draws
         self._written, self._made_by, self._progress = written, made_by, progress
         self._rows: list[dict[str, str]] = []
-        self._letters: list[dict[str, str]] = []
-        self._pending: list[dict[str, str]] = []
+        self._letters: list[dict[str, str | None]] = []
+        self._pending: list[dict[str, object]] = []
         self._limit = ShardLimit(tracks=SHARD_TRACKS, seconds=SHARD_EVERY_S)
 
-    def read(
-        self, drafts: Iterator[dict[str, Any]], tracks: int, *, attempt: int, last: bool
-    ) -> int:
+    def read(self, drafts: Iterator[Draft], tracks: int, *, attempt: int, last: bool) -> int:
         """Take the drafts of one pass over `tracks` tracks; return how many wait for the next pass.
 
         With `last` there is no next pass, and the realiser replaces rejected captions. Raises
         UnusableError where drafts did not come back.
         """
-        waiting: dict[str, list[dict[str, Any]]] = {}
+        waiting: dict[str, list[Draft]] = {}
         settled = pending = 0
         for draft in drafts:
             track_id, before = draft["track_id"], pending_drafts(draft)
@@ -82,7 +80,7 @@ class CaptionAssembler:
             )
         return pending
 
-    def _track(self, best: list[dict[str, Any]]) -> None:
+    def _track(self, best: list[Draft]) -> None:
         """Add a track's rows: distinct captions, or its failure."""
         failed = next((draft for draft in best if draft["error"] is not None), None)
         if failed:

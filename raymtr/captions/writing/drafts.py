@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict, cast
 
 import pyarrow as pa
 
@@ -46,13 +46,34 @@ DRAFT = pa.schema(
         pa.field("pending", pa.string()),  # a JSON list: results of earlier passes for its track
     ]
 )
+
+
+class Draft(TypedDict):
+    """A row of DRAFT, judged."""
+
+    track_id: str
+    uri: str | None
+    caption: int
+    draw: int
+    tags: str
+    names: str
+    prompt: str
+    seed: int
+    text: str
+    coverage: float
+    invention: float
+    verdict: str
+    error: str | None
+    pending: str | None
+
+
 ABOUT = ("track_id", "uri", "tags", "names")  # columns that all drafts of a track share
 PENDING = pa.schema([DRAFT.field(name) for name in (*ABOUT, "pending")])
 FOUND = ("caption", "draw", "seed", "text", "coverage", "invention", "verdict", "error")
 OK = "ok"
 
 
-def usable_tags(track: dict[str, Any]) -> list[str]:
+def usable_tags(track: Mapping[str, Any]) -> list[str]:
     """The tags of `track` for the prompt: without those that contain a name to keep out."""
     return without_names(tags_of(track["tags"]), names_of(track))
 
@@ -62,7 +83,7 @@ def plan_drafts(tracks: pa.Table, *, per_track: int, seed: int, draws: range) ->
 
     Tracks without usable tags have none.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for track in tracks.to_pylist():
         if tags := usable_tags(track):
             about = {
@@ -77,7 +98,7 @@ def plan_drafts(tracks: pa.Table, *, per_track: int, seed: int, draws: range) ->
 
 def plan_again(pending: pa.Table, *, seed: int, draws: range) -> pa.Table:
     """A DRAFT row for each of `draws` of each rejected caption of `pending` (PENDING columns)."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for track in pending.to_pylist():
         best = json.loads(track["pending"])
         refused = [draft["caption"] for draft in best if draft["verdict"] != OK]
@@ -86,12 +107,13 @@ def plan_again(pending: pa.Table, *, seed: int, draws: range) -> pa.Table:
 
 
 def _draws_of(
-    about: dict[str, Any], captions: Iterable[int], *, seed: int, draws: range
-) -> list[dict[str, Any]]:
-    about = about | {"prompt": prompt_of(json.loads(about["tags"]))}
+    about: Mapping[str, str], captions: Iterable[int], *, seed: int, draws: range
+) -> list[dict[str, object]]:
+    prompt = prompt_of(json.loads(about["tags"]))
     return [
         {
             **about,
+            "prompt": prompt,
             "caption": caption,
             "draw": draw,
             "seed": seed_of(seed, about["track_id"], caption, draw),
@@ -101,17 +123,19 @@ def _draws_of(
     ]
 
 
-def pending_row(best: Sequence[dict[str, Any]]) -> dict[str, str]:
+def pending_row(best: Sequence[Draft]) -> dict[str, object]:
     """The PENDING row of a track to draw again, from its captions' best drafts so far."""
-    about = {name: best[0][name] for name in ABOUT}
-    found = [{name: draft[name] for name in FOUND} for draft in best]
+    rows = [cast(Mapping[str, object], draft) for draft in best]
+    about = {name: rows[0][name] for name in ABOUT}
+    found = [{name: row[name] for name in FOUND} for row in rows]
     return {**about, "pending": json.dumps(found, ensure_ascii=False)}
 
 
-def pending_drafts(draft: dict[str, Any]) -> list[dict[str, Any]]:
+def pending_drafts(draft: Draft) -> list[Draft]:
     """The best drafts of earlier passes for the track of `draft`; empty in the first pass."""
-    about = {name: draft[name] for name in ABOUT}
-    return [about | found for found in json.loads(draft["pending"] or "[]")]
+    row = cast(Mapping[str, object], draft)
+    about = {name: row[name] for name in ABOUT}
+    return [cast(Draft, about | found) for found in json.loads(draft["pending"] or "[]")]
 
 
 def seed_of(seed: int, track_id: str, caption: int, draw: int) -> int:
@@ -137,13 +161,13 @@ def judge_drafts(drafts: pa.Table, vocabulary: MusicTerms) -> pa.Table:
     return pa.Table.from_pylist(rows, DRAFT)
 
 
-def best_drafts(drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def best_drafts(drafts: Sequence[Draft]) -> list[Draft]:
     """The best judged draft of each caption of one track, in caption order.
 
     Acceptable drafts come first, then coverage minus invention decides.
     """
 
-    def worth(draft: dict[str, Any]) -> tuple[bool, bool, float, int]:
+    def worth(draft: Draft) -> tuple[bool, bool, float, int]:
         if draft["error"] is not None:
             return (False, False, 0.0, -draft["draw"])
         return (
@@ -160,7 +184,7 @@ def best_drafts(drafts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
+def caption_row(draft: Draft, made_by: Mapping[str, object]) -> dict[str, str]:
     """The caption row of an accepted draft; `made_by` is shared by all captions of a run."""
     provenance = {
         "source": "model",
@@ -174,7 +198,7 @@ def caption_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str
     return _row(draft, draft["text"], provenance)
 
 
-def realised_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, str]:
+def realised_row(draft: Draft, made_by: Mapping[str, object]) -> dict[str, str]:
     """The realiser's caption in place of a draft that was not acceptable."""
     tags = json.loads(draft["tags"])
     caption = realise(tags, draft["seed"])
@@ -190,7 +214,7 @@ def realised_row(draft: dict[str, Any], made_by: dict[str, Any]) -> dict[str, st
     return _row(draft, caption.text, provenance)
 
 
-def _row(draft: dict[str, Any], text: str, provenance: dict[str, Any]) -> dict[str, str]:
+def _row(draft: Draft, text: str, provenance: Mapping[str, object]) -> dict[str, str]:
     return {
         "track_id": draft["track_id"],
         "caption": text,

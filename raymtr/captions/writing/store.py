@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -58,13 +58,17 @@ class CaptionStore:
         table = storage.read_tables(self.folder, ["track_id"])
         return table["track_id"] if table else pa.chunked_array([], pa.string())
 
-    def commit(self, rows: Sequence[dict[str, str]], letters: Sequence[dict[str, str]]) -> None:
+    def commit(
+        self,
+        rows: Sequence[Mapping[str, object]],
+        letters: Sequence[Mapping[str, object]],
+    ) -> None:
         """Write one shard: all captions of its tracks, and dead letters of the failed ones.
 
         Raises UnusableError where another run has become the owner.
         """
         self._owner.check()
-        ids = {row["track_id"] for row in (*rows, *letters)}
+        ids = {str(row["track_id"]) for row in (*rows, *letters)}
         name = f"part-{shard_name(ids)}.parquet"
         if letters:
             table = pa.Table.from_pylist(list(letters), DEAD_LETTER)
@@ -72,7 +76,7 @@ class CaptionStore:
         if rows:
             storage.write_table(f"{self.folder}/{name}", pa.Table.from_pylist(list(rows), SCHEMA))
 
-    def commit_pending(self, rows: Sequence[dict[str, str]], attempt: int) -> None:
+    def commit_pending(self, rows: Sequence[Mapping[str, object]], attempt: int) -> None:
         """Write one shard of tracks (PENDING) that the pass after `attempt` draws again.
 
         Raises UnusableError where another run has become the owner.
