@@ -62,15 +62,15 @@ def embedding(device: torch.device, toy: bool) -> Rows:
         actor = EmbedTracks(
             f"{folder}/model", made_by, device=str(device), threads=torch.get_num_threads()
         )
-    yield "golden vectors of the CPU", f"right, cosine {actor._model.check_golden():.6f} at least"
-    forward, samples = actor._model._audio_forward, model.spec.audio.window_samples
+    yield "golden vectors of the CPU", f"right, cosine {actor.model.check_golden():.6f} at least"
+    forward, samples = actor.model._audio_forward, model.spec.audio.window_samples
     table = decoded(tracks=2 if toy else 128, samples=samples)
     count = len(table) * len(table["starts_s"][0])
     resident = torch.from_numpy(noise(forward.batch, samples)).to(device)
 
     def loop() -> None:
         for _ in range(count // forward.batch):
-            forward._begin(resident)
+            forward._begin(resident, None)
 
     seconds = timed(device, {"actor": lambda: actor(table), "loop": loop})
     rates = {name: count / each for name, each in seconds.items()}

@@ -101,14 +101,12 @@ def test_a_coordinator_that_was_replaced_takes_no_partition_back(
     parts = partitions.split_catalog(
         workspace.tracks, workspace.catalog_parts, partitions.COLUMNS, 2
     )
-    work = partitions.Work(
-        what="embed", shards=mine, pipeline=nothing, embed=in_partitions(2).embed
-    )
+    work = partitions.Work(what="embed", shards=mine, run=nothing, embed=in_partitions(2).embed)
     with pytest.raises(UnusableError, match="another embed job has taken over"):
         partitions._drive(work, parts[0])
 
 
-def nothing(*_: object) -> None:
+def nothing(*_: object) -> int:
     raise AssertionError("no pipeline is to start")
 
 

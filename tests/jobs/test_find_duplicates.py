@@ -45,7 +45,7 @@ class Spectrum:
     def __init__(self) -> None:
         self.spec = tiny().towers
 
-    def embed_windows(self, windows: np.ndarray) -> np.ndarray:
+    def embed_windows(self, windows: np.ndarray, scales: object) -> np.ndarray:
         bands = np.abs(np.fft.rfft(windows * np.hanning(windows.shape[1])))[:, : 64 * 1000]
         strength = np.log(bands.reshape(len(bands), 64, -1).mean(axis=2) + 1e-2)
         return (strength - strength.mean(axis=1, keepdims=True)).astype(np.float32)

@@ -51,7 +51,7 @@ def release(
     model = ClapModel(config)
     with torch.no_grad():  # the defaults are so small that all vectors look alike
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(0.2 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     ClapFeatureExtractor(
         frequency_min=50, truncation="fusion" if request.param else "rand_trunc"
