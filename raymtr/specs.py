@@ -117,8 +117,13 @@ class AudioTowerSpec:
     width: int = 64  # channels of the first stage
     heads: int = 8  # of the attention pooling
     dim: int = 768  # output of the pooling
+    weights: Literal["packaged", "random"] = (
+        "packaged"  # initial ones of musicnn; a ResNet's: random
+    )
 
     def __post_init__(self) -> None:
+        if self.weights == "random" and not self.trainable:
+            raise InputError("weights=random of an audio tower need trainable=true")
         if self.dim != MUSICNN_DIM.get(self.kind, self.dim):
             raise InputError(f"dim of kind={self.kind} is {MUSICNN_DIM[self.kind]}, got {self.dim}")
         _at_least(1, self, "heads", "dim")
@@ -198,6 +203,9 @@ class TrainSpec:
     precision: Precision = "fp32"  # of the towers' forward; weights and loss stay fp32
     batch_norm: Literal["local", "shared", "frozen"] = "local"  # local: 2 workers != 1
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: equal
+    objective: Literal["contrastive", "mulap"] = "contrastive"
+    schedule: Literal["cosine", "linear"] = "cosine"  # of the learning rate after the warm-up
+    beta2: float = 0.999  # of AdamW
     workers: int = 1
     min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
     threads: int = 1  # torch threads per worker; a setting, because it changes the weights
@@ -216,7 +224,8 @@ class TrainSpec:
         _above(0, self, "learning_rate")
         _at_most(MOST_SEED, self, "seed")
         _at_most(MOST_WIDE, self, "threads", "workers")
-        _at_most(1, self, "weight_decay")
+        _at_least(0, self, "beta2")
+        _at_most(1, self, "weight_decay", "beta2")
         _at_most(self.workers, self, "min_workers")
         _weights(self, "mixture")
         if self.global_batch < max(2, self.workers):
@@ -224,6 +233,45 @@ class TrainSpec:
                 "global_batch is at least 2 and a row for each worker, got "
                 f"{self.global_batch} over {self.workers} workers"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MulapSpec:
+    """MuLaP's two streams and its three losses (Manco et al., ICASSP 2022).
+
+    The audio tower, the text tower and the length of a chunk (`audio.window_s`) are those of
+    `towers`. A frozen text tower still learns its layers after the first co-attention.
+    """
+
+    clip_s: float = 20.0  # of a track in one draw, cut into chunks
+    text_layers: int = (
+        6  # the first ones of the text tower; co-attention stands before the last two
+    )
+    audio_layers: int = 6  # co-attention stands before the first two
+    audio_width: int = 256
+    cross_width: int = 1_024  # of the co-attention
+    heads: int = 8
+    dropout: float = 0.1
+    masked: float = 0.15  # share of the words and of the chunks
+    mismatched: float = 0.5  # share of rows with a sentence of another track
+    words_weight: float = 0.1
+    chunks_weight: float = 4.0
+    match_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        _at_least(2, self, "text_layers", "audio_layers")
+        _at_least(1, self, "heads")
+        _at_least(0, self, "dropout", "words_weight", "chunks_weight", "match_weight")
+        _above(0, self, "clip_s", "masked", "mismatched")
+        _at_most(0.9, self, "dropout", "masked", "mismatched")
+        _at_most(600, self, "clip_s")
+        _at_most(MOST_WIDE, self, "audio_width", "cross_width", "audio_layers", "text_layers")
+        for name in ("audio_width", "cross_width"):
+            width = getattr(self, name)
+            if width < 2 or width % 2 or width % self.heads:
+                raise InputError(
+                    f"{name} is even and a multiple of heads, got {width} and {self.heads}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,6 +457,7 @@ class Settings:
     recipe: str
     towers: TowersSpec = field(default_factory=TowersSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
+    mulap: MulapSpec = field(default_factory=MulapSpec)
     embed: EmbedSpec = field(default_factory=EmbedSpec)
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
@@ -427,6 +476,18 @@ class Settings:
                 "train.min_learning_rate is at most train.learning_rate, got "
                 f"{train.min_learning_rate:g} and {train.learning_rate:g}"
             )
+        if train.objective == "mulap" and self.mulap.clip_s < self.towers.audio.window_s:
+            raise InputError(
+                "mulap.clip_s is at least towers.audio.window_s, one chunk; got "
+                f"{self.mulap.clip_s:g} and {self.towers.audio.window_s:g}"
+            )
+
+    @property
+    def clip(self) -> AudioSpec:
+        """The audio settings with the length of a training clip in the place of a window."""
+        if self.train.objective == "contrastive":
+            return self.towers.audio
+        return dataclasses.replace(self.towers.audio, window_s=self.mulap.clip_s)
 
 
 def to_dict(spec: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ decoding: tags (`id3`, `comments` and others), an estimated length, and the `dig
 the audio. Code outside this package uses only the names below.
 """
 
-from raymtr.audio.cuts import clip_start, loop_to, window_start, windows
+from raymtr.audio.cuts import clip_start, loop_to, window_start, window_starts, windows
 from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
 from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
@@ -35,5 +35,6 @@ __all__ = [
     "random_clip",
     "to_mono",
     "window_start",
+    "window_starts",
     "windows",
 ]

@@ -29,15 +29,23 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by
         "cache_folder",
     )
 )
-BEFORE_IT_WAS_SAID = {"towers.audio.level": "kept"}  # behaviour of runs older than the setting
+BEFORE_IT_WAS_SAID = {  # behaviour of runs older than the setting
+    "towers.audio.level": "kept",
+    "towers.audio_tower.weights": "packaged",
+    "train.objective": "contrastive",
+    "train.schedule": "cosine",
+    "train.beta2": 0.999,
+}
 CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the number of steps done
 
 
 def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
     """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
     train = _flat("train", to_dict(settings.train))
+    mulap = to_dict(settings.mulap) if settings.train.objective == "mulap" else {}
     return {
         **_flat("towers", to_dict(settings.towers)),
+        **_flat("mulap", mulap),
         **{key: value for key, value in train.items() if key not in HOW_IT_RUNS},
         "tracks": content_hash(tracks),
         "torch": torch.__version__,
