@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
+from jobs.embed_features import embed_features
 from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
@@ -59,6 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
+    parser.add_argument(
+        "--output",
+        choices=("vectors", "features"),
+        default="vectors",
+        help="features: what the audio tower hears before its head, in float16 (default: vectors)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     parser.add_argument(
         "--retry",
@@ -73,6 +80,8 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     """The command-line entry point."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model)
+    if arguments.output == "features":
+        return embed_features(workspace, settings, model=arguments.model, retry=arguments.retry)
     return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
 
 

@@ -120,6 +120,18 @@ class Workspace:
         """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""
         return self.path("embeddings", fingerprint)
 
+    def features(self, fingerprint: str) -> str:
+        """Folder of what one model's audio tower hears: `tracks/`, `windows/`, `dead_letter/`."""
+        return self.path("features", fingerprint)
+
+    def trained(self, source: str) -> str:
+        """Model folder of the run that `source` names, else `model(source)`."""
+        if "/" not in source and not source.startswith("."):
+            folder = f"{self.run(source)}/model"
+            if storage.exists(folder):
+                return folder
+        return self.model(source)
+
     @property
     def heard(self) -> str:
         """Folder of tags and measured attributes: `tracks/`, `windows/`, `dead_letter/`."""

@@ -24,6 +24,11 @@ class TextLayers(nn.Module):
         """Raises InputError where the encoder has another structure or fewer layers."""
         super().__init__()
         encoder: Any = tower.encoder
+        if tower.tokenizer.mask_token_id is None:
+            raise InputError(
+                f"MuLaP masks words, and the tokenizer of {tower.spec.source} has no mask token: "
+                "choose another towers.text_tower.source"
+            )
         layers = getattr(getattr(encoder, "encoder", None), "layer", None)
         if layers is None or not hasattr(encoder, "embeddings"):
             raise InputError(

@@ -19,7 +19,6 @@ from torch import Tensor
 from raymtr import metrics
 from raymtr.audio import decode_span, loop_to, window_starts
 from raymtr.audio_cache import AudioCache
-from raymtr.errors import InputError
 from raymtr.mulap.draws import NO_LABEL, untrue_sentence
 from raymtr.mulap.folder import save_mulap
 from raymtr.mulap.losses import (
@@ -147,13 +146,8 @@ class MulapObjective:
 
 
 def words_of(model: Mulap) -> Words:
-    """What masking needs of the model's tokenizer. Raises InputError if it has no mask token."""
+    """What masking needs to know of the model's tokenizer."""
     tokenizer = model.text_tower.tokenizer
-    if tokenizer.mask_token_id is None:
-        raise InputError(
-            f"MuLaP masks words, and the tokenizer of {model.text_tower.spec.source} has no mask "
-            "token: choose another towers.text_tower.source"
-        )
     return Words(
         frozenset(tokenizer.all_special_ids), tokenizer.mask_token_id, len(model.word_bias)
     )

@@ -1,0 +1,80 @@
+"""`raymtr embed --output features`: catalog + audio + a model -> what its audio tower hears.
+
+The same decoding, shards, dead letters and resuming as for vectors. Features are stored in float16
+(mulap.store). A re-ranker and a probe read them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.cluster import start_ray
+from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from raymtr.embeddings.embed_tracks import decode_tracks
+from raymtr.errors import InputError
+from raymtr.mulap.backbone import open_backbone
+from raymtr.mulap.store import FeatureTracks, open_features
+from raymtr.specs import Settings
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+
+
+def embed_features(
+    workspace: Workspace, settings: Settings, *, model: str | None, retry: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The features of every track of the catalog that has audio and none of this model yet.
+
+    Raises InputError if no model is named, or it has no audio tower.
+    """
+    import ray.data
+
+    started = time.monotonic()
+    if model is None:
+        raise InputError("--output features needs --model, a run's name or a model folder")
+    catalog, source = read_catalog(workspace), workspace.trained(model)
+    backbone = open_backbone(source)
+    shards = open_features(workspace, backbone)
+    shards.take()
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
+    shards.forget(shards.changed(catalog))
+    left, replicas = shards.remaining(catalog), 0
+    if len(left):
+        LOG.info("features of %d tracks by %s", len(left), source)
+        start_ray()
+        embed = fit_actors(settings.embed, left)
+        pipeline = (
+            ray.data.from_arrow(left)
+            .repartition(target_num_rows_per_block=embed.tracks_per_block)
+            .map_batches(
+                decode_tracks,
+                fn_kwargs={"spec": backbone.spec.audio, "embed": embed, "hung": shards.hung},
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=1,
+            )
+            .map_batches(
+                FeatureTracks,
+                fn_constructor_args=(source, shards.made_by),
+                fn_constructor_kwargs={"threads": embed.threads},
+                batch_size=None,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(size=embed.actors),
+                num_cpus=1,
+            )
+        )
+        replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
+    shards.release()
+    return shards.account(catalog) | {
+        "new": len(left),
+        "fingerprint": backbone.fingerprint,
+        "model": source,
+        "replicas": replicas,
+        "seconds": round(time.monotonic() - started, 3),
+    }

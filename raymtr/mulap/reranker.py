@@ -1,0 +1,82 @@
+"""Re-ranking: a MuLaP run's matching head reads a sentence beside the first hits of a search.
+
+What depends on the audio alone is stored (mulap.store); what depends on the text alone is computed
+once a query. Left are the two co-attention layers and what follows, for each hit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.store import find_features
+from raymtr.workspace import Workspace
+
+TRACKS_KEPT = 4_096  # whose features stay in memory
+
+
+class Reranker:
+    """Match probabilities of a sentence and tracks, by the run `run` of a workspace."""
+
+    def __init__(self, workspace: Workspace, run: str) -> None:
+        """Raises InputError if the run has no matching head, or its features are not stored."""
+        self.run = run
+        self.model, self.fingerprint = read_mulap(workspace.trained(run))
+        towers = self.model.towers
+        self._store = find_features(workspace, run, self.fingerprint, towers.audio_tower.dim)
+        self._most = math.ceil(self.model.spec.clip_s / towers.audio.window_s)
+        self._known: OrderedDict[str, torch.Tensor | None] = OrderedDict()
+
+    @torch.inference_mode()
+    def probabilities(self, sentence: str, track_ids: Sequence[str]) -> dict[str, float]:
+        """The probability that the sentence is about each track; tracks without features lack."""
+        features = self._features(track_ids)
+        found = [track_id for track_id in track_ids if features[track_id] is not None]
+        if not found:
+            return {}
+        tokens = self.model.text_tower.tokenize([sentence])
+        real = tokens["attention_mask"].bool()
+        text = self.model.read(tokens["input_ids"], real)
+        rows = pad_sequence([row for i in found if (row := features[i]) is not None], True)
+        counts = torch.tensor([len(row) for i in found if (row := features[i]) is not None])
+        heard = torch.arange(rows.shape[1]) < counts[:, None]
+        count = len(found)
+        met = self.model.meet(text.expand(count, -1, -1), real.expand(count, -1), rows, heard)
+        return dict(zip(found, torch.sigmoid(met.match).tolist(), strict=True))
+
+    def _features(self, track_ids: Sequence[str]) -> dict[str, torch.Tensor | None]:
+        """Features [C, D] of each track, at most as many chunks as a clip of training has."""
+        missing = [track_id for track_id in track_ids if track_id not in self._known]
+        if missing:
+            read = self._store.features_of(missing)
+            for track_id in missing:
+                rows = read.get(track_id)
+                self._known[track_id] = None if rows is None else self._spread(rows)
+        chosen = {track_id: self._known[track_id] for track_id in track_ids}
+        while len(self._known) > TRACKS_KEPT:
+            self._known.popitem(last=False)
+        return chosen
+
+    def _spread(self, rows: np.ndarray) -> torch.Tensor:
+        """All chunks of a short track; of a longer one, evenly spaced ones over all of it."""
+        places = np.linspace(0, len(rows) - 1, min(len(rows), self._most)).round().astype(int)
+        return torch.from_numpy(rows[places])
+
+
+def mixed(
+    first: Sequence[float], probabilities: Sequence[float | None], weight: float
+) -> list[float]:
+    """Scores of the first stage and probabilities, mixed; without a probability the score stays.
+
+    `weight` from 0 (the first stage alone) to 1 (the re-ranker alone).
+    """
+    return [
+        score if p is None else (1.0 - weight) * score + weight * p
+        for score, p in zip(first, probabilities, strict=True)
+    ]
