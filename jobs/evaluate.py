@@ -7,12 +7,13 @@ each track's vector, and uses nothing else. *search* is what a user of `raymtr s
 including names, full text and the artist graph. This file creates ranked lists; raymtr.evaluation
 computes the metrics.
 
-Ray is not used: this is seconds of work on existing vectors. Output in `evaluation/`:
+For tracks Ray is not used: this is seconds of work on existing vectors. Output in `evaluation/`:
 `metrics.json`, a TREC run per system, and the benchmark itself, so that others can recompute the
 figures or repeat the queries.
 
 **captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
-queries --file F`) jobs.evaluate_queries.
+queries --file F`) jobs.evaluate_queries, **probe** (`raymtr evaluate probe --task T --model A`)
+jobs.evaluate_probe.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import evaluate_captions, evaluate_queries
+from jobs import evaluate_captions, evaluate_probe, evaluate_queries
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
@@ -42,8 +43,12 @@ from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
-WHAT = ("tracks", "captions", "queries")
-PARTS: dict[str, Any] = {"captions": evaluate_captions, "queries": evaluate_queries}
+WHAT = ("tracks", "captions", "queries", "probe")
+PARTS: dict[str, Any] = {
+    "captions": evaluate_captions,
+    "queries": evaluate_queries,
+    "probe": evaluate_probe,
+}
 SYSTEMS = ("towers", "search", "both")
 # Seed of the sampled queries and of the intervals. Not train.seed: runs with other seeds must get
 # the same queries to be comparable.
@@ -238,6 +243,8 @@ def describe(answer: dict[str, Any]) -> str:
     """A line per system and kind, then the chance level; the other parts have their own."""
     if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
+    if "held_out" in answer:
+        return evaluate_probe.describe(answer)
     if "classes" in answer:
         return evaluate_queries.describe(answer)
     systems = [name for name in ("towers", "search") if name in answer]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from raymtr.model.log_mel import LogMel
@@ -99,7 +100,7 @@ class Mulap(nn.Module):
 
     def meet(self, text: Tensor, text_real: Tensor, features: Tensor, heard: Tensor) -> Met:
         """States of `read` and features [B, C, D], with their masks [B, T] and [B, C] -> Met."""
-        audio = self.audio_in(features)
+        audio = self.audio_in(standardised(features))
         audio = torch.cat([self.audio_first.expand(len(audio), 1, -1), audio], dim=1)
         audio = self.audio_norm(audio + positions(*audio.shape[1:]).to(audio))
         real = torch.cat([heard.new_ones(len(heard), 1), heard], dim=1)
@@ -118,6 +119,14 @@ class Mulap(nn.Module):
 
     def _frozen_text(self) -> list[nn.Module]:
         return [self.text.embeddings, *self.text.layers[: self.apart]]
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Features [..., D] with mean 0 and spread 1 over D; a masked row stays zero.
+
+    What is regressed has this scale, or a tower in training could win by a change of its own.
+    """
+    return functional.layer_norm(features.float(), features.shape[-1:])
 
 
 def padded(features: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

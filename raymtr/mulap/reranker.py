@@ -15,6 +15,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.network import Mulap
 from raymtr.mulap.store import find_features
 from raymtr.workspace import Workspace
 
@@ -33,22 +34,14 @@ class Reranker:
         self._most = math.ceil(self.model.spec.clip_s / towers.audio.window_s)
         self._known: OrderedDict[str, torch.Tensor | None] = OrderedDict()
 
-    @torch.inference_mode()
     def probabilities(self, sentence: str, track_ids: Sequence[str]) -> dict[str, float]:
         """The probability that the sentence is about each track; tracks without features lack."""
         features = self._features(track_ids)
         found = [track_id for track_id in track_ids if features[track_id] is not None]
         if not found:
             return {}
-        tokens = self.model.text_tower.tokenize([sentence])
-        real = tokens["attention_mask"].bool()
-        text = self.model.read(tokens["input_ids"], real)
-        rows = pad_sequence([row for i in found if (row := features[i]) is not None], True)
-        counts = torch.tensor([len(row) for i in found if (row := features[i]) is not None])
-        heard = torch.arange(rows.shape[1]) < counts[:, None]
-        count = len(found)
-        met = self.model.meet(text.expand(count, -1, -1), real.expand(count, -1), rows, heard)
-        return dict(zip(found, torch.sigmoid(met.match).tolist(), strict=True))
+        rows = [row for track_id in found if (row := features[track_id]) is not None]
+        return dict(zip(found, match_probabilities(self.model, sentence, rows), strict=True))
 
     def _features(self, track_ids: Sequence[str]) -> dict[str, torch.Tensor | None]:
         """Features [C, D] of each track, at most as many chunks as a clip of training has."""
@@ -64,9 +57,29 @@ class Reranker:
         return chosen
 
     def _spread(self, rows: np.ndarray) -> torch.Tensor:
-        """All chunks of a short track; of a longer one, evenly spaced ones over all of it."""
-        places = np.linspace(0, len(rows) - 1, min(len(rows), self._most)).round().astype(int)
-        return torch.from_numpy(rows[places])
+        return torch.from_numpy(spread(rows, self._most))
+
+
+def spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """All chunks [W, D] of a short track; of a longer one `most`, evenly spaced over all of it."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
+    return rows[places]
+
+
+@torch.inference_mode()
+def match_probabilities(model: Mulap, sentence: str, rows: Sequence[torch.Tensor]) -> list[float]:
+    """The probability that `sentence` is about each track, given its features [C, D]."""
+    tokens = model.text_tower.tokenize([sentence])
+    real = tokens["attention_mask"].bool()
+    text = model.read(tokens["input_ids"], real)
+    features = pad_sequence(list(rows), batch_first=True)
+    counts = torch.tensor([len(row) for row in rows])
+    heard = torch.arange(features.shape[1]) < counts[:, None]
+    texts, reals = text.expand(len(rows), -1, -1), real.expand(len(rows), -1)
+    probabilities: list[float] = torch.sigmoid(
+        model.meet(texts, reals, features, heard).match
+    ).tolist()
+    return probabilities
 
 
 def mixed(

@@ -29,7 +29,7 @@ from raymtr.mulap.losses import (
     spread_of,
     words_loss,
 )
-from raymtr.mulap.network import Mulap, build_mulap, padded
+from raymtr.mulap.network import Mulap, build_mulap, padded, standardised
 from raymtr.specs import AudioSpec, MulapSpec, Settings
 from raymtr.trained_on import Record
 from raymtr.training.contrastive_loss import workers
@@ -51,7 +51,7 @@ class MulapStep(TrainStep):
         """Add this worker's gradients; the figures' mean over workers is the whole batch's."""
         model: Mulap = self.towers
         heard, guessed, words, match = self._streams(batch)
-        target = heard.detach()
+        target = standardised(heard.detach())
         masked, mean = target[batch.hidden], target.mean(dim=0)
         labels = batch.labels[batch.labels != NO_LABEL]
         word_sum, word_guess = words_loss(words, labels, self.unigram.to(words.device))
@@ -76,7 +76,7 @@ class MulapStep(TrainStep):
             "match_right": right * per_row,
             "matched": batch.matched.sum() * per_row,
             "spread": spread_of(target),
-            "size": target.square().mean().sqrt(),
+            "size": heard.detach().square().mean().sqrt(),
         }
 
     def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
