@@ -174,9 +174,10 @@ def _hear(source: str, spec: Any, uris: Sequence[str]) -> list[np.ndarray]:
 
 def describe(answer: dict[str, Any]) -> str:
     """A line per model and kind of probe."""
+    sizes = f"{answer['train']} tracks to train on, {answer['held_out']} held out by tune"
     lines = [
-        f"{answer['task']}: {len(answer['classes'])} classes, {answer['train']} tracks to train "
-        f"on, {answer['held_out']} held out by tune; balanced accuracy, chance {answer['chance']:.2f}"
+        f"{answer['task']}: {len(answer['classes'])} classes, {sizes}; balanced accuracy (chance "
+        f"{answer['chance']:.2f})"
     ]
     for name, cells in answer["models"].items():
         for kind in KINDS:

@@ -36,11 +36,19 @@ def _mode(row: Row) -> str | None:
     return None if not key else "minor" if key.endswith("m") else "major"
 
 
+def _key(row: Row) -> str | None:
+    return key_words(row.get("key") or "") or None
+
+
+def _metre(row: Row) -> str | None:
+    return row.get("meter")
+
+
 TASKS: dict[str, Callable[[Row], str | None]] = {
     "instrument": _instrument,
-    "key": lambda row: key_words(row.get("key") or "") or None,
+    "key": _key,
     "mode": _mode,
-    "metre": lambda row: row.get("meter"),
+    "metre": _metre,
 }
 
 

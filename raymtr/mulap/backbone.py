@@ -92,8 +92,7 @@ def _trained(source: str) -> tuple[AudioSpec, AudioTowerSpec, nn.Module, nn.Modu
 def _random(source: str, seed: int) -> Backbone:
     """The tower of `source` before any training; noise gives its batch norms their statistics."""
     audio, spec, log_mel, _, fingerprint = _trained(source)
-    musicnn = spec.kind != "resnet"
-    spec = replace(spec, trainable=True, **({"weights": "random"} if musicnn else {}))
+    spec = replace(spec, trainable=True, weights="random")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = AUDIO_TOWERS[spec.kind](spec)

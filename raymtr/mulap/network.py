@@ -109,7 +109,7 @@ class Mulap(nn.Module):
                 text, audio = self.meetings[number](text, text_real, audio, real)
                 text = self.text.layer(self.apart + number, text, text_real)
             audio = layer(audio, src_key_padding_mask=~real)
-        pooled = torch.relu(self.text_pool(text[:, 0])) * torch.relu(self.audio_pool(audio[:, 0]))
+        pooled = torch.tanh(self.text_pool(text[:, 0])) * torch.tanh(self.audio_pool(audio[:, 0]))
         return Met(text, audio, self.match(pooled)[:, 0])
 
     def words_at(self, states: Tensor) -> Tensor:

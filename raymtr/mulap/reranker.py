@@ -63,7 +63,7 @@ class Reranker:
 def spread(rows: np.ndarray, most: int) -> np.ndarray:
     """All chunks [W, D] of a short track; of a longer one `most`, evenly spaced over all of it."""
     places = np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)
-    return rows[places]
+    return np.asarray(rows[places])
 
 
 @torch.inference_mode()
@@ -80,16 +80,3 @@ def match_probabilities(model: Mulap, sentence: str, rows: Sequence[torch.Tensor
         model.meet(texts, reals, features, heard).match
     ).tolist()
     return probabilities
-
-
-def mixed(
-    first: Sequence[float], probabilities: Sequence[float | None], weight: float
-) -> list[float]:
-    """Scores of the first stage and probabilities, mixed; without a probability the score stays.
-
-    `weight` from 0 (the first stage alone) to 1 (the re-ranker alone).
-    """
-    return [
-        score if p is None else (1.0 - weight) * score + weight * p
-        for score, p in zip(first, probabilities, strict=True)
-    ]

@@ -14,7 +14,7 @@ from raymtr.evaluation.probes import KINDS, balanced_accuracy, choose_labelled, 
 
 
 def rows_of(tunes: int = 10, cuts: int = 2) -> list[dict[str, Any]]:
-    """`cuts` of each of `tunes`, half of them on the flute and in G, half on the harp in E minor."""
+    """`cuts` of each of `tunes`: half on the flute and in G, half on the harp in E minor."""
     return [
         {
             "track_id": f"t{tune}_{cut}",
@@ -82,7 +82,9 @@ def test_tasks_that_cannot_be_asked(tmp_path: Path) -> None:
         read_task("mood", rows)
     with pytest.raises(InputError, match="column year holds int"):
         read_task("year", rows)
-    with pytest.raises(InputError, match="1 ids of .* are no tracks with audio here, among them q"):
+    with pytest.raises(
+        InputError, match=r"1 ids of .* are no tracks with audio here, among them q"
+    ):
         read_task(write(tmp_path, "track_id,label\nq,a\nt0_0,b\n"), rows)
     with pytest.raises(InputError, match="has no rows with the columns"):
         read_task(write(tmp_path, "id,label\nq,a\n"), rows)
