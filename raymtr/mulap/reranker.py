@@ -28,7 +28,7 @@ class Reranker:
     def __init__(self, workspace: Workspace, run: str) -> None:
         """Raises InputError if the run has no matching head, or its features are not stored."""
         self.run = run
-        self.model, self.fingerprint = read_mulap(workspace.trained(run))
+        self.model, self.fingerprint = read_mulap(f"{workspace.run(run)}/model")
         towers = self.model.towers
         self._store = find_features(workspace, run, self.fingerprint, towers.audio_tower.dim)
         self._most = math.ceil(self.model.spec.clip_s / towers.audio.window_s)

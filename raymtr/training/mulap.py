@@ -133,6 +133,7 @@ class MulapObjective:
             rank=rank,
             workers=workers,
         ).plan(self._settings.towers.audio, self._settings.mulap, self._words)
+        batches.check()
         self.step.unigram = batches.unigram()
         return batches
 

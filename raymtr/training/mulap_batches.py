@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from raymtr.audio import window_starts
+from raymtr.errors import UnusableError
 from raymtr.mulap.draws import NO_LABEL, TRIES, mask_chunks, mask_words, untrue_sentence
 from raymtr.specs import AudioSpec, MulapSpec
 from raymtr.text import draw_sentence
@@ -77,6 +78,18 @@ class MulapBatches(Batches):
             matched=torch.tensor(matched),
             **self._masked(sentences, matched, rngs),
         )
+
+    def check(self) -> None:
+        """Raise UnusableError where no sentence is untrue of another track: nothing to match."""
+        rng = np.random.default_rng(self.spec.seed)
+        count = min(len(self.tracks), SENTENCES_LOOKED_AT // 10)
+        rows = self.tracks.take(rng.permutation(len(self.tracks))[:count]).to_pylist()
+        if not any(untrue_sentence(row, rows[:TRIES], rng) for row in rows):
+            raise UnusableError(
+                f"of {len(self.tracks)} tracks none has a sentence that is untrue of another: all "
+                "have the same tags and names, so matching has nothing to tell apart; scan more "
+                "music, or tag it"
+            )
 
     def unigram(self) -> Tensor:
         """Logarithms of the words' frequencies in sampled training sentences, float32 [V]."""

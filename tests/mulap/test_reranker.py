@@ -91,6 +91,8 @@ def test_features_of_another_run_and_runs_without_a_head_are_refused(
     with pytest.raises(InputError, match=r"holds features of model \w+, not of run two"):
         Reranker(workspace, "two")
     with pytest.raises(InputError, match=r"is no MuLaP model .* no head that matches"):
+        Reranker(workspace, "towers")
+    with pytest.raises(InputError, match="a run's name is one folder name"):
         Reranker(workspace, str(tmp_path))
 
 

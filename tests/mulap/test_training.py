@@ -187,6 +187,15 @@ def test_a_collapsed_tower_stops_the_run(tones: pa.Table, make_mulap: Make, tmp_
         step_of(model, batches, train)(batches.make(0), 0)
 
 
+def test_tracks_that_all_have_the_same_words_are_not_trained_on(
+    tones: pa.Table, make_mulap: Make, tmp_path: Path
+) -> None:
+    place = tones.column_names.index("tags")
+    alike = tones.set_column(place, "tags", pa.array([["slow"]] * len(tones)))
+    with pytest.raises(UnusableError, match="of 16 tracks none has a sentence that is untrue"):
+        batches_of(alike, make_mulap(), tmp_path).check()
+
+
 def test_a_clip_shorter_than_a_chunk_is_refused_in_the_settings() -> None:
     settings = mulap_small()
     spec = dataclasses.replace(settings.mulap, clip_s=2.0)
