@@ -21,19 +21,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.embed_features import embed_features
 from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
 from raymtr.embeddings.store import EmbeddingStore
-from raymtr.model.identity import CONFIG
+from raymtr.errors import InputError
+from raymtr.model.identity import CONFIG, Identity
+from raymtr.mulap.marker import is_mulap
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     import ray.data
+
+    from raymtr.model.model import Model
+    from raymtr.mulap.backbone import Backbone
 
 
 LOG = logging.getLogger("raymtr")
@@ -79,8 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The command-line entry point."""
     if arguments.dry_run:
-        return plan_embedding(workspace, settings, model=arguments.model)
+        return plan_embedding(workspace, settings, model=arguments.model, output=arguments.output)
     if arguments.output == "features":
+        from jobs.embed_features import embed_features  # torch
+
         return embed_features(workspace, settings, model=arguments.model, retry=arguments.retry)
     return embed_catalog(workspace, settings, model=arguments.model, retry=arguments.retry)
 
@@ -196,8 +202,13 @@ def actor_cores(embed: EmbedSpec) -> float:
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
     """Path or name of the requested model, else of the newest run's, else DEFAULT_MODEL."""
+    if model and is_mulap(source := workspace.trained(model)):
+        raise InputError(
+            f"{source} is a MuLaP model, which has no joint space to embed into; add --output "
+            "features, or name two towers"
+        )
     if model:
-        return workspace.model(model)
+        return workspace.trained(model)
     if newest := workspace.newest_model():
         return newest
     LOG.info("no model is named and no run has finished here: %s is used", DEFAULT_MODEL)
@@ -205,13 +216,27 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 
 
 def plan_embedding(
-    workspace: Workspace, settings: Settings, *, model: str | None = None
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    output: str = "vectors",
 ) -> dict[str, Any]:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
-    loaded = identify(choose_model(workspace, model), settings.embed.precision)
-    spec = loaded.spec
-    remaining = open_store(workspace, loaded).remaining(catalog)
+    loaded: Identity | Model | Backbone
+    if output == "features":
+        from jobs.embed_features import named_source
+        from raymtr.mulap.backbone import open_backbone
+        from raymtr.mulap.store import open_features
+
+        loaded = open_backbone(named_source(workspace, model))
+        shards: EmbeddingStore = open_features(workspace, loaded)
+    else:
+        loaded = identify(choose_model(workspace, model), settings.embed.precision)
+        shards = open_store(workspace, loaded)
+    spec, number_bytes = loaded.spec, 2 if output == "features" else 4
+    remaining = shards.remaining(catalog)
     left = catalog.filter(pc.is_in(catalog["track_id"], remaining["track_id"]))
     unknown = left["duration"].null_count
     seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * DRY_RUN_TRACK_S
@@ -222,7 +247,7 @@ def plan_embedding(
         "skipped": catalog["uri"].null_count,
         "hours": round(seconds / 3600, 2),
         "tracks_of_unknown_length": unknown,
-        "disk_mb": round((windows + len(left)) * spec.dim * 4 / 1e6, 1),
+        "disk_mb": round((windows + len(left)) * spec.dim * number_bytes / 1e6, 1),
         "fingerprint": loaded.fingerprint,
     }
 

@@ -23,6 +23,13 @@ from raymtr.workspace import Workspace
 LOG = logging.getLogger("raymtr")
 
 
+def named_source(workspace: Workspace, model: str | None) -> str:
+    """The model folder of the run, or of the model, that is named. Raises InputError if none is."""
+    if model is None:
+        raise InputError("--output features needs --model, a run's name or a model folder")
+    return workspace.trained(model)
+
+
 def embed_features(
     workspace: Workspace, settings: Settings, *, model: str | None, retry: Sequence[str] = ()
 ) -> dict[str, Any]:
@@ -33,9 +40,7 @@ def embed_features(
     import ray.data
 
     started = time.monotonic()
-    if model is None:
-        raise InputError("--output features needs --model, a run's name or a model folder")
-    catalog, source = read_catalog(workspace), workspace.trained(model)
+    catalog, source = read_catalog(workspace), named_source(workspace, model)
     backbone = open_backbone(source)
     shards = open_features(workspace, backbone)
     shards.take()

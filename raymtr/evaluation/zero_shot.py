@@ -17,7 +17,8 @@ from raymtr.evaluation.probe_tasks import Task
 from raymtr.evaluation.probes import balanced_accuracy
 from raymtr.model.two_towers import TwoTowers
 from raymtr.mulap.backbone import LOG_MEL, RANDOM
-from raymtr.mulap.folder import is_mulap, read_mulap
+from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.marker import is_mulap
 from raymtr.mulap.reranker import match_probabilities, spread
 
 

@@ -18,7 +18,8 @@ from raymtr.errors import InputError
 from raymtr.model.exact import exact_float32
 from raymtr.model.log_mel import LogMel
 from raymtr.model.two_towers import AUDIO_TOWERS, TwoTowers, fill_audio_tower
-from raymtr.mulap.folder import is_mulap, read_mulap
+from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.marker import is_mulap
 from raymtr.specs import AudioSpec, AudioTowerSpec
 
 LOG_MEL, RANDOM = "log-mel", "random:"

@@ -1,8 +1,4 @@
-"""A MuLaP model on disk: `mulap.json`, its weights, and its text encoder's config and tokenizer.
-
-The marker is `mulap.json`, not `config.json`: a MuLaP model has no joint space, so nothing that
-looks for a model to embed or to search with may take it for one.
-"""
+"""A MuLaP model on disk: `mulap.json`, its weights, and its text encoder's config and tokenizer."""
 
 from __future__ import annotations
 
@@ -21,11 +17,11 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.model.identity import WEIGHTS
 from raymtr.model.model_folder import load_weights
 from raymtr.model.two_towers import TEXT_PART
+from raymtr.mulap.marker import MARKER, is_mulap
 from raymtr.mulap.network import Mulap, blank_mulap
 from raymtr.specs import MulapSpec, TowersSpec, from_dict, to_dict
 from raymtr.trained_on import RECORD, Record, to_bytes
 
-MARKER = "mulap.json"
 FORMAT = 1
 
 
@@ -56,11 +52,6 @@ def save_mulap(
         ).hexdigest()
         (place / MARKER).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
         storage.copy_folder(scratch, folder, last=MARKER)
-
-
-def is_mulap(folder: str) -> bool:
-    """Whether `folder` (path or URI) holds a whole MuLaP model."""
-    return storage.exists(f"{folder}/{MARKER}")
 
 
 def read_mulap(folder: str) -> tuple[Mulap, str]:

@@ -119,7 +119,7 @@ class MulapBatches(Batches):
         """The chunks of a clip, float32 [C, window_samples]; the last one ends with the clip."""
         clip = np.empty(self.cache.spec.window_samples, np.float32)
         self._clip(track, rng, clip)
-        length = min(track["samples"] or len(clip), len(clip))  # a shorter track was repeated
+        length = min(track.get("samples") or len(clip), len(clip))  # a shorter track was repeated
         size = self._audio.window_samples
         return np.stack([clip[s : s + size] for s in window_starts(length, self._audio)])
 
