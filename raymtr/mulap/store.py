@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import one_row, with_replica
@@ -31,15 +32,22 @@ class FeatureStore(EmbeddingStore):
 
     def features_of(self, ids: list[str]) -> dict[str, np.ndarray]:
         """Features float32 [W, D] of these tracks, in order of time; others are left out."""
-        _, windows = self.of_tracks(pa.array(ids, pa.string()))
-        if not len(windows):
+        parts, wanted = [], pa.array(ids, pa.string())
+        for name in sorted(self._names("tracks")):
+            file = self._file("windows", name)
+            if pc.any(pc.is_in(storage.read_table(file, ["track_id"])["track_id"], wanted)).as_py():
+                table = storage.read_table(file)
+                parts.append(table.filter(pc.is_in(table["track_id"], value_set=wanted)))
+        if not parts:
             return {}
-        windows = windows.sort_by([("track_id", "ascending"), ("start_s", "ascending")])
+        windows = pa.concat_tables(parts).sort_by(
+            [("track_id", "ascending"), ("start_s", "ascending")]
+        )
         rows = matrix_of(windows["vector"]).astype(np.float32)
         names = np.array(windows["track_id"].to_pylist())
         firsts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-        parts = np.split(rows, firsts[1:])
-        return {str(names[first]): part for first, part in zip(firsts, parts, strict=True)}
+        of_each = np.split(rows, firsts[1:])
+        return {str(names[first]): part for first, part in zip(firsts, of_each, strict=True)}
 
 
 def open_features(workspace: Workspace, backbone: Backbone) -> FeatureStore:
