@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from figures import Figures
 
 from raymtr.audio import decode
 from raymtr.audio.attributes import measure
 from raymtr.model.musicnn import AUDIO
-from raymtr.tagging.ears import Ears
+from raymtr.tagging.analysis import Analyzer
 
 RATIOS = (1, 2, 3, 4, 3 / 2, 4 / 3)
 SHARPS = {"Db": "C#", "D#": "Eb", "Gb": "F#", "G#": "Ab", "A#": "Bb"}
@@ -28,12 +29,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--vocals", action="store_true")
     arguments = parser.parse_args()
-    tunes(arguments.data / "midi")
+    figures = Figures()
+    tunes(arguments.data / "midi", figures)
     if arguments.vocals:
-        voices(arguments.data / "real_music")
+        voices(arguments.data / "real_music", figures)
+    figures.save()
 
 
-def tunes(folder: Path) -> None:
+def tunes(folder: Path, figures: Figures) -> None:
     exact, metrical, keys = [], [], []
     began = time.process_time()
     for row in read(folder / "midi_tracks.csv"):
@@ -52,21 +55,26 @@ def tunes(folder: Path) -> None:
             mode = "minor" if row["key"].endswith("m") else "major"
             keys.append(measured.key == f"{SHARPS.get(tonic, tonic)} {mode}")
     seconds = (time.process_time() - began) / max(len(exact), 1)
-    print(f"key exact {np.mean(keys):.3f} of {len(keys)}")
-    print(f"tempo exact {np.mean(exact):.3f}, up to a ratio {np.mean(metrical):.3f}, {len(exact)}")
-    print(f"{seconds:.2f} CPU seconds a clip, start included")
+    figures.add(f"key exact, of {len(keys)}", float(np.mean(keys)))
+    figures.add(f"tempo exact, of {len(exact)}", float(np.mean(exact)))
+    figures.add(f"tempo up to a ratio, of {len(exact)}", float(np.mean(metrical)))
+    figures.add("a clip, start included", seconds, unit="CPU seconds")
 
 
-def voices(folder: Path) -> None:
-    ears, right = Ears(), {"vocals": [], "instrumental": []}
+def voices(folder: Path, figures: Figures) -> None:
+    analyzer, right = Analyzer(), {"vocals": [], "instrumental": []}
     for row in read(folder / "tracks.csv"):
         if row["error"] or row["vocal"] not in right:
             continue
         files = [folder / "clips" / f"{row['track_id']}_{n}.ogg" for n in range(int(row["clips"]))]
-        vocal = np.mean([ears.hear(decode(str(file), AUDIO).samples).vocal for file in files])
+        vocal = np.mean(
+            [analyzer.analyze(decode(str(file), AUDIO).samples).vocal for file in files]
+        )
         right[row["vocal"]].append((vocal >= VOCAL) == (row["vocal"] == "vocals"))
     shares = {name: float(np.mean(rights)) for name, rights in right.items()}
-    print(f"vocals at {VOCAL}: balanced accuracy {np.mean(list(shares.values())):.3f}, {shares}")
+    for name, share in shares.items():
+        figures.add(f"{name}, right at {VOCAL}", share)
+    figures.add("voice, balanced accuracy", float(np.mean(list(shares.values()))))
 
 
 def read(file: Path) -> list[dict[str, str]]:

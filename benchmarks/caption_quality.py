@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.score import TokenEncoder
 from raymtr.captions.learning.pairs import hold_out, read_pairs
@@ -54,7 +54,7 @@ def main() -> None:
         asked,
         systems,
         encoder=TokenEncoder(),
-        vocabulary=Vocabulary.of_tags([tag for pair in known for tag in pair.tags]),
+        vocabulary=MusicTerms.of_tags([tag for pair in known for tag in pair.tags]),
         baseline="template",
         rng=rng,
         base=Likelihood(arguments.base) if arguments.base else None,

@@ -55,6 +55,7 @@ import numpy as np
 import torch
 from raymtr import audio, storage
 from raymtr.model.pretrained import load_model
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 torch.set_num_threads(1)
 workspace, model = Workspace.open(sys.argv[1]), load_model(sys.argv[2])
@@ -63,8 +64,7 @@ catalog = storage.read_tables(workspace.tracks, ["track_id", "uri"]).to_pylist()
 for track in catalog:
     starts, windows = audio.windows(audio.decode(track["uri"], spec).samples, spec)
     vectors.append(model.embed_windows(windows).mean(axis=0))
-units = np.stack(vectors)
-np.save(sys.argv[1] + "/loop.npy", units / np.linalg.norm(units, axis=1, keepdims=True))
+np.save(sys.argv[1] + "/loop.npy", unit(np.stack(vectors)))
 """
 SAVE_MODEL = """
 import sys

@@ -50,7 +50,7 @@ import torch
 import yaml
 
 from jobs.build_index import build_index
-from jobs.serve import STRAIGHT
+from jobs.serve import SERVE_ENVIRONMENT
 from raymtr import storage
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.model.model_folder import save_towers
@@ -59,6 +59,7 @@ from raymtr.model.two_towers import build_towers
 from raymtr.recipes import laptop
 from raymtr.search.searcher import Searcher
 from raymtr.track import check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 ASKED_P50_MS = {"fused": 3.0, "composed": 8.0}
@@ -280,7 +281,7 @@ def endpoint(own: Path, workspace: Workspace, *, proxy: str, layout: str) -> Ite
     keys = own / "keys"
     keys.write_text(f"benchmark {hashlib.sha256(KEY.encode()).hexdigest()}\n")
     port, metrics, stats, fallback = free_ports(4)
-    environment = os.environ | (of_the_cluster() if proxy == "HAProxy" else STRAIGHT)
+    environment = os.environ | (of_the_cluster() if proxy == "HAProxy" else SERVE_ENVIRONMENT)
     environment |= {
         "PYTHONPATH": str(REPOSITORY),
         "HF_HUB_OFFLINE": "1",
@@ -356,11 +357,9 @@ def make_workspace(folder: Path, count: int) -> Workspace:
         track = {"track_id": f"t{number:06}", "uri": f"/t{number:06}.wav"}
         about = {"title": f"Tune {number}", "artist": f"Artist {number % 300}", "tags": tags}
         tracks.append(track | about | {"year": 1960 + number % 60})
-        windows = rng.standard_normal((3, model.spec.dim)).astype(np.float32)
-        windows /= np.linalg.norm(windows, axis=1, keepdims=True)
-        mean = windows.mean(axis=0)
+        windows = unit(rng.standard_normal((3, model.spec.dim)))
         times = {"starts_s": [0.0, 10.0, 20.0], "ends_s": [10.0, 20.0, 30.0]}
-        vectors = {"vector": mean / np.linalg.norm(mean), "windows": windows.reshape(-1)}
+        vectors = {"vector": unit(windows.mean(axis=0)), "windows": windows.reshape(-1)}
         embedded.append(track | times | vectors)
     catalog = check_tracks(pa.Table.from_pylist(tracks))
     storage.write_table(f"{workspace.tracks}/part-0.parquet", catalog)

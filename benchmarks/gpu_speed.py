@@ -141,17 +141,17 @@ def lora(device: torch.device, toy: bool) -> Rows:
     spec = replace(settings_of(toy=toy).finetune, quantization="none", precision=precision)
     base = llama(device, toy=toy)
     weights = sum(weight.numel() for weight in base.parameters())
-    step_of = FinetuneStep(add_lora(base, spec), spec, device=device, steps=100, rate=2e-5)
+    trainer = FinetuneStep(add_lora(base, spec), spec, device=device, steps=100, rate=2e-5)
     ids = torch.randint(5, 300, (spec.batch, spec.max_tokens))
     labels = ids.clone()
     labels[:, : spec.max_tokens // 2] = IGNORED  # the prompt
     batch = Examples(ids, torch.ones_like(ids), labels)
-    seconds = timed(device, {"step": lambda: step_of(batch, 0)})["step"]
+    seconds = timed(device, {"step": lambda: trainer(batch, 0)})["step"]
     yield (
         f"{weights / 1e9:.2f} x 10^9 weights, {spec.batch} examples of {spec.max_tokens} tokens, "
         f"{precision}",
         f"{ids.numel() / seconds:.0f} tokens a second; "
-        f"peak memory {peak(device, lambda: step_of(batch, 0))}",
+        f"peak memory {peak(device, lambda: trainer(batch, 0))}",
     )
 
 

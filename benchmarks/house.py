@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from figures import Figures
+
 ROOT = Path(__file__).resolve().parents[1]
 TOPS = ("raymtr", "jobs", "serve")
 LONG = 50  # lines of a function
@@ -62,6 +64,15 @@ def top_level_imports(trees: dict[str, ast.Module]) -> dict[str, set[str]]:
     return graph
 
 
+def import_cycle(trees: dict[str, ast.Module]) -> str:
+    """A cycle of imports at import time, or "none"."""
+    try:
+        tuple(TopologicalSorter(top_level_imports(trees)).static_order())
+    except CycleError as error:
+        return " -> ".join(error.args[1])
+    return "none"
+
+
 def repeated_classes(trees: dict[str, ast.Module]) -> list[str]:
     """Names of public classes that are defined in more than one module."""
     names = Counter(
@@ -80,29 +91,33 @@ def has_docstring(function: Function) -> bool:
 
 
 def main() -> None:
-    """Prints one line per figure."""
+    """Prints one line per figure, and keeps them."""
+    figures = Figures()
     trees = modules()
     every = list(functions(trees))
     lengths = [(one.end_lineno or one.lineno) - one.lineno + 1 for one in every]
     long = sum(length > LONG for length in lengths)
-    print(f"modules                      {len(trees)}")
-    print(f"functions                    {len(every)}")
-    print(f"functions over {LONG} lines      {long} ({long / len(every):.2%})")
-    try:
-        tuple(TopologicalSorter(top_level_imports(trees)).static_order())
-        print("import cycles                none")
-    except CycleError as error:
-        print(f"import cycles                {' -> '.join(error.args[1])}")
+    figures.add("modules", len(trees))
+    figures.add("functions", len(every))
+    share = 100 * long / len(every)
+    figures.add(f"functions over {LONG} lines", share, unit="%", asked="under 1", met=share < 1)
+    figures.add("import cycles", cycle := import_cycle(trees), asked="none", met=cycle == "none")
     notes = [note for _, note in annotations(trees)]
     typed = [note for note in notes if note is not None]
     holds_any = sum("Any" in note for note in typed)
-    print(f"annotated                    {len(typed)} of {len(notes)}")
-    print(f"annotations that hold Any    {holds_any} ({holds_any / len(typed):.1%})")
+    share = 100 * len(typed) / len(notes)
+    figures.add("annotated", share, unit="%", asked="100", met=len(typed) == len(notes))
+    share = 100 * holds_any / len(typed)
+    figures.add("annotations that hold Any", share, unit="%", asked="under 4", met=share < 4)
     public = [one for tree in trees.values() for one in tree.body if isinstance(one, Function)]
     public = [one for one in public if not one.name.startswith("_")]
     silent = [one.name for one in public if not has_docstring(one)]
-    print(f"public functions             {len(public)}, without docstring: {silent or 'none'}")
-    print(f"classes defined twice        {repeated_classes(trees) or 'none'}")
+    figures.add("public functions", len(public))
+    names = ", ".join(silent) or "none"
+    figures.add("without docstring", names, asked="none", met=not silent)
+    names = ", ".join(repeated_classes(trees)) or "none"
+    figures.add("classes defined twice", names, asked="none", met=names == "none")
+    figures.save()
 
 
 if __name__ == "__main__":

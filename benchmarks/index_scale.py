@@ -37,12 +37,13 @@ from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 CENTRES, SPREAD, SHIFT = 2_000, 0.7, 0.6
 SHARD_ROWS = 100_000
 QUERIES, ROUNDS, HITS = 200, 5, 10
-HELD, ASKED = 1, 2  # seeds: of the tracks' vectors, of the queries
+INDEXED_SEED, QUERY_SEED = 1, 2  # seeds: of the tracks' vectors, of the queries
 WITHIN = 0.3  # tolerance of a plan
 Search = Callable[[np.ndarray], list[str]]
 TITLED = Path(__file__).resolve().parents[2] / "shared/data/mtg-jamendo/titled_catalogue.tsv"
@@ -57,13 +58,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
         fill_apart(workspace, arguments.tracks, arguments.dim)
-        run(workspace, World(arguments.dim, seed=ASKED), arguments.tracks)
+        run(workspace, World(arguments.dim, seed=QUERY_SEED), arguments.tracks)
 
 
 def published(folder: str, count: int, dim: int) -> Workspace:
     """The workspace in `folder`, filled and published if it is not."""
     workspace = Workspace.open(f"{folder}/w", create=True)
-    if not storage.exists(f"{workspace.db}/live.json"):
+    if not storage.exists(workspace.live_pointer):
         fill_apart(workspace, count, dim)
         tracks = tracks_table(storage.read_tables(workspace.tracks), None)
         publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
@@ -79,7 +80,7 @@ def fill_apart(workspace: Workspace, count: int, dim: int) -> None:
 def fill(workspace: Workspace, count: int, dim: int) -> None:
     """Catalog and embeddings of `count` tracks."""
     storage.replace_tables(workspace.tracks, catalog(count))
-    world = World(dim, seed=HELD)
+    world = World(dim, seed=INDEXED_SEED)
     made_by = ModelRef(fingerprint="made", precision="fp32", dim=dim)
     shards = EmbeddingStore(workspace.embeddings("made"), made_by)
     shards.take()
@@ -166,10 +167,6 @@ class World:
         """Such vectors, shifted as text vectors are: by a common shift and individual noise."""
         noise = self.rng.standard_normal((count, self.dim)) / np.sqrt(self.dim)
         return unit(self.audio(count) + SHIFT * self.shift + SHIFT * noise)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def write_shard(shards: EmbeddingStore, world: World, start: int, rows: int) -> None:

@@ -18,6 +18,7 @@ import raymtr
 from raymtr import metrics
 from raymtr.audio import decode
 from raymtr.model.model import Model
+from raymtr.vectors import unit
 
 FEWEST = 3  # minimum tracks of a queried tag
 QUIETER = 10 ** (-12 / 20)
@@ -70,8 +71,7 @@ def embed(model: Model, tracks: list[dict[str, str]], data: Path, gain: float) -
         rate = model.spec.audio.sample_rate
         sounds = [(gain * decode(str(file), model.spec.audio).samples, rate) for file in files]
         rows.append(model.encode_audio(sounds).mean(axis=0))
-    vectors = np.stack(rows)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit(np.stack(rows))
 
 
 if __name__ == "__main__":

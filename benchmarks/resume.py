@@ -28,6 +28,7 @@ from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import laptop
 from raymtr.track import check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 ASKED_S, ASKED_GIB = 60.0, 4.0
@@ -113,8 +114,7 @@ def made_catalog(count: int) -> pa.Table:
 def embedded(tracks: pa.Table, dim: int, rng: np.random.Generator) -> pa.Table:
     """EMBEDDED rows of `tracks`, one window each; some failed."""
     count = len(tracks)
-    vectors = rng.standard_normal((count, dim), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit(rng.standard_normal((count, dim), dtype=np.float32))
     ones = np.arange(count + 1, dtype=np.int32)
     lists = pa.ListArray.from_arrays(ones * dim, vectors.reshape(-1))
     codes = ["undecodable" if row % FAILED_EVERY == 0 else None for row in range(count)]

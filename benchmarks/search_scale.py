@@ -29,7 +29,7 @@ from raymtr import storage
 from raymtr.index.filters import parse_filter
 from raymtr.index.track_table import TrackTable, table_name
 from raymtr.search.request import read_request
-from raymtr.search.retrievers import Direction, retrieve
+from raymtr.search.retrievers import QueryVector, retrieve
 from raymtr.search.searcher import Encoded, Searcher
 from raymtr.search.understand import understand
 
@@ -53,7 +53,7 @@ def main() -> None:
         some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
         by_kind(searcher, some, vectors)
         by_filter(searcher.table, rows, vectors)
-        by_arm(searcher, some, vectors)
+        by_retriever(searcher, some, vectors)
 
 
 def percentiles(run: Callable[[int], Any]) -> tuple[list[Any], str]:
@@ -141,7 +141,7 @@ def by_filter(table: TrackTable, rows: pa.Table, vectors: np.ndarray) -> None:
             print(f"    {name:20} {times}, recall@10 {recall:.3f}")
 
 
-def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
+def by_retriever(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
     """Four retrievers together against each of them alone."""
     table = searcher.table
     texts = [" ".join(row["tags"][:3]) for row in some]
@@ -151,7 +151,7 @@ def by_arm(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarr
 
     def together(number: int) -> Any:
         request = read_request({"text": texts[number], "like": [some[number]["track_id"]]}, table)
-        directions = [Direction("sound", examples[number]), Direction("text", vectors[number])]
+        directions = [QueryVector("sound", examples[number]), QueryVector("text", vectors[number])]
         understood = understand(texts[number], table)
         return retrieve(table, request, understood, directions, limit=LIMIT, threads=threads)
 

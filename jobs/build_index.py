@@ -20,11 +20,11 @@ from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
-from raymtr.index.lock import index_lock
-from raymtr.index.publish import kept_builds, live_build, publish, roll_back
+from raymtr.index.publish import kept_builds, live_build, live_or_none, publish, roll_back
 from raymtr.index.track_table import Build
+from raymtr.ownership import index_lock
 from raymtr.specs import Settings, to_dict
-from raymtr.tagging.columns import with_heard
+from raymtr.tagging.columns import with_attributes
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr index --workspace w"
@@ -79,9 +79,9 @@ def build_index(
     with index_lock(workspace):  # locks before reading: a track deleted meanwhile must stay deleted
         catalog, shards, left_out = read_inputs(workspace, fingerprint)
         captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
-        if storage.exists(workspace.live_pointer):
+        if live_or_none(workspace):
             sweep(workspace)
-        rows = tracks_table(with_lengths(with_heard(catalog, workspace), shards), captions)
+        rows = tracks_table(with_lengths(with_attributes(catalog, workspace), shards), captions)
         build = publish(workspace, rows, shards, search=settings.search)
     return _answer(build, workspace) | {
         "left_out": left_out,

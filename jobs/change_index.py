@@ -10,24 +10,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
+from raymtr.audio_cache import forget_audio
 from raymtr.catalog.manifest import read_manifest
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
-from raymtr.embeddings.store import RUN, EmbeddingStore, find_embeddings
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
-from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import Build
+from raymtr.ownership import RUN, index_lock
 from raymtr.specs import Settings
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
@@ -101,7 +101,7 @@ def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
             forget_rows(folder, ids)
         build = delete_rows(workspace, ids)
         busy = forget_vectors(workspace, ids)
-        forget_audio(workspace, ids)
+        forget_audio(workspace.audio_cache, ids)
     unknown = [track_id for track_id in asked if track_id not in known]
     answer = {"deleted": len(ids), "unknown": unknown, "vectors_left_in": busy}
     return answer | {"when": DELETED_WHEN} | _answer(build, started)
@@ -164,7 +164,9 @@ def captions_of(workspace: Workspace, ids: pa.Array) -> pa.Table | None:
 def read_ids(source: str) -> list[str]:
     """The track ids of a manifest, or of a text file with one id per line."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a manifest, or a file of track ids")
+        raise InputError(
+            f"there is nothing at {source}; expected a manifest, or a file of track ids"
+        )
     filesystem, path = storage.open_filesystem(source)
     if source.lower().endswith(SUFFIXES) or not filesystem.get_file_info(path).is_file:
         ids: list[str] = read_manifest(source)["track_id"].to_pylist()
@@ -207,16 +209,6 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
         shards.forget(pa.chunked_array([pa.array(ids, pa.string())]))
         shards.release()
     return busy
-
-
-def forget_audio(workspace: Workspace, ids: Sequence[str]) -> None:
-    """Removes the cached audio of these tracks."""
-    gone = {quote(track_id, safe="") for track_id in ids}
-    for folder in storage.list_folders(workspace.audio_cache):
-        here = f"{workspace.audio_cache}/{folder}"
-        for name in storage.list_files(here):
-            if name.rpartition("-")[0] in gone:  # the rest identifies the audio
-                storage.delete(f"{here}/{name}")
 
 
 def _answer(build: Build, started: float) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import ray
 import ray.data
 from ray import exceptions
 
-from jobs.console import hear_workers, is_verbose
+from jobs.console import is_verbose, log_workers
 from raymtr.errors import LostError, TooBusyError, UnusableError
 
 LOG = logging.getLogger("raymtr")
@@ -72,10 +73,11 @@ def start_ray() -> None:
     else:
         _start_here()
     if not is_verbose():
-        hear_workers()
+        log_workers()
 
 
 def _start_here() -> None:
+    require_no_lancedb()
     try:
         start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
@@ -85,6 +87,18 @@ def _start_here() -> None:
             f"Ray cannot write {error.filename} ({error.strerror}), where it keeps the key of its "
             "cluster: point HOME at a folder that can be written, or RAY_AUTH_TOKEN_PATH at a key"
         ) from error
+
+
+def require_no_lancedb() -> None:
+    """Raises UnusableError if LanceDB is loaded: starting Ray forks, which LanceDB may not survive.
+
+    So a job imports what loads LanceDB (`raymtr.index`, `serve.app`) after `start_ray`.
+    """
+    if "lancedb" in sys.modules:
+        raise UnusableError(
+            "this process has loaded LanceDB, and starting Ray forks, which can stop LanceDB: "
+            "start Ray first, or run the job in a process of its own"
+        )
 
 
 def start_local(**options: Any) -> None:
@@ -97,7 +111,7 @@ def start_local(**options: Any) -> None:
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
         try:
-            with told_where_it_is():
+            with announced_address():
                 ray.init(
                     address="local",  # does not join a cluster left by `ray start`
                     include_dashboard=False,
@@ -118,7 +132,7 @@ def start_local(**options: Any) -> None:
 
 
 @contextmanager
-def told_where_it_is() -> Iterator[None]:
+def announced_address() -> Iterator[None]:
     """Passes the address of a cluster that is starting to its processes.
 
     Ray's helper processes look for a cluster by themselves. On a machine with two clusters they

@@ -80,7 +80,7 @@ def is_verbose() -> bool:
     return LOG.isEnabledFor(logging.DEBUG)
 
 
-def hear_workers() -> None:
+def log_workers() -> None:
     """From now on, prints raymtr's log lines from Ray's processes and drops their other lines.
 
     Ray has no public way to select lines, or to print one without its prefix. The dispatcher is

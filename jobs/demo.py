@@ -48,13 +48,13 @@ from raymtr.workspace import Workspace
 EXAMPLE = "raymtr demo --music ~/Music"
 LOG = logging.getLogger("raymtr")
 
-MADE_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
+SYNTHETIC_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
 SYNTHESISER = "tinysoundfont==0.3.7"
-EARS = (
-    f"The model is {DEFAULT_MODEL}: taggers that learnt 100 tags from real songs (musicnn), and "
-    "words of music that stand for them. What no tag says it does not hear; MODEL=ttmrpp, or a "
-    "folder of your own, knows more."
+MODEL_NOTE = (
+    f"The model is {DEFAULT_MODEL}: taggers trained on 100 tags of real songs (musicnn), and "
+    "music words mapped to these tags. It cannot tell apart what no tag covers; MODEL=ttmrpp, or "
+    "a model folder of your own, can."
 )
 PIECES = 600
 MODEL_TRACKS = 66  # pieces it captions, three times each; the realiser writes for the others
@@ -82,8 +82,8 @@ def run(
             model=arguments.model,
             captioner=arguments.captioner,
         )
-    root = arguments.workspace or MADE_WORKSPACE
-    return demo_on_made(root, settings, captioner=arguments.captioner)
+    root = arguments.workspace or SYNTHETIC_WORKSPACE
+    return demo_on_synthetic(root, settings, captioner=arguments.captioner)
 
 
 @dataclass
@@ -102,14 +102,16 @@ class Stages:
         LOG.info("   %s took %.0f s", name, self.seconds[name])
 
 
-def demo_on_made(root: str, settings: Settings, *, captioner: str | None = None) -> dict[str, Any]:
+def demo_on_synthetic(
+    root: str, settings: Settings, *, captioner: str | None = None
+) -> dict[str, Any]:
     """Creates a catalog, trains on it and evaluates; writes `metrics.json` and `report.html`."""
     stages = Stages()
     workspace = Workspace.open(root, create=True)
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
-        # LanceDB must not be loaded in a process that forks, and starting Ray forks.
+        # They load LanceDB: after Ray's start, see `require_no_lancedb`.
         from jobs.build_index import build_index
         from jobs.evaluate import evaluate
 
@@ -219,14 +221,14 @@ def demo_on_music(
             scan_catalog(workspace, settings, music)
         with stages.timed("start Ray"):
             start_ray()
-        from jobs.build_index import build_index  # after Ray's forks, as above
+        from jobs.build_index import build_index  # after Ray's start, as above
 
         if captioner is not None:
             with stages.timed("caption"):
                 write_captions(workspace, settings, captioner=captioner)
         if model is None:
-            model, note = DEFAULT_MODEL, [EARS]
-            LOG.info("%s", EARS)
+            model, note = DEFAULT_MODEL, [MODEL_NOTE]
+            LOG.info("%s", MODEL_NOTE)
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=model)
         answer = {"music": music, "model": model, "notes": note, **embedded}

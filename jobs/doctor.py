@@ -161,7 +161,7 @@ def check_text_tower() -> Check:
     return Check("text tower", True, "MiniLM weights are in their package")
 
 
-def check_ears() -> Check:
+def check_taggers() -> Check:
     """Checks the taggers' weights, which the default model and `tag` need."""
     from raymtr.model.musicnn import CURE, read_musicnn
 
@@ -220,7 +220,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_gpu,
     check_audio,
     check_text_tower,
-    check_ears,
+    check_taggers,
     check_ray,  # before LanceDB is loaded: starting Ray forks
     check_table,
     check_disk,

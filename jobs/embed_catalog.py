@@ -21,7 +21,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.shard_rows import commit_results, fewest_actors, fit_actors, read_catalog
+from jobs.shard_rows import (
+    add_retry,
+    commit_results,
+    fewest_actors,
+    fit_actors,
+    read_catalog,
+    tracks_left,
+)
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
@@ -71,13 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="features: what the audio tower hears before its head, in float16 (default: vectors)",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -118,17 +119,12 @@ def embed_catalog(
     shards.take()
     if not storage.exists(f"{shards.model_folder}/{CONFIG}"):
         keep_model(source, loaded, shards.model_folder)
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(changed := shards.changed(catalog))
-    left, replicas = shards.remaining(catalog), 0
+    (left, changed), replicas = tracks_left(shards, catalog, retry), 0
     if len(left):
         LOG.info(
             "embedding %d tracks, %d of them changed, with model %s",
             len(left),
-            len(changed),
+            changed,
             loaded.fingerprint,
         )
         start_ray()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from jobs.shard_rows import commit_results, fit_actors, read_catalog, tracks_left
 from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.errors import InputError
 from raymtr.mulap.backbone import open_backbone
@@ -44,14 +44,9 @@ def embed_features(
     backbone = open_backbone(source)
     shards = open_features(workspace, backbone)
     shards.take()
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(shards.changed(catalog))
-    left, replicas = shards.remaining(catalog), 0
+    (left, changed), replicas = tracks_left(shards, catalog, retry), 0
     if len(left):
-        LOG.info("features of %d tracks by %s", len(left), source)
+        LOG.info("features of %d tracks, %d of them changed, by %s", len(left), changed, source)
         start_ray()
         embed = fit_actors(settings.embed, left)
         pipeline = (

@@ -14,7 +14,7 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation.query_battery import (
     BatteryQuery,
-    Told,
+    SearchResult,
     artists_to_look_up,
     by_class,
     failures,
@@ -58,7 +58,7 @@ def evaluate_queries(
     Raises InputError if the file is missing or malformed, or contains no query to run.
     """
     if not storage.exists(file):
-        raise InputError(f"nothing stands at {file}; expected queries with checks, JSON lines")
+        raise InputError(f"there is nothing at {file}; expected queries with checks, JSON lines")
     queries = read_battery(storage.read_bytes(file).decode().splitlines(), name=file)
     if only is not None:
         queries = [query for query in queries if query.workspace == only]
@@ -89,14 +89,14 @@ def evaluate_queries(
     return answer | {"files": {"metrics": written}}
 
 
-def _ask(searcher: Searcher, query: BatteryQuery) -> Told:
+def _ask(searcher: Searcher, query: BatteryQuery) -> SearchResult:
     try:
         answer = searcher.search(query.text, k=HITS)
     except InputError as error:
-        return Told(answer=None, error=str(error))
+        return SearchResult(answer=None, error=str(error))
     ids = [hit["track_id"] for hit in answer["hits"]]
     rows = searcher.table.rows(ids)
-    return Told(answer=answer, tracks=[rows[track_id] for track_id in ids])
+    return SearchResult(answer=answer, tracks=[rows[track_id] for track_id in ids])
 
 
 def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
@@ -118,7 +118,7 @@ def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
     return found
 
 
-def _wrong(query: BatteryQuery, told: Told, failed: list[str]) -> dict[str, Any]:
+def _wrong(query: BatteryQuery, told: SearchResult, failed: list[str]) -> dict[str, Any]:
     understood = told.answer["query"] if told.answer else {}
     return {
         "id": query.query_id,

@@ -58,7 +58,7 @@ def describe(answer: dict[str, Any]) -> str:
     """Counts, and the first groups."""
     counts = ", ".join(f"{count:,} x {kind}" for kind, count in answer["classes"].items())
     lines = [
-        f"{answer['compared']:,} tracks compared: {answer['groups']:,} songs stand more than once "
+        f"{answer['compared']:,} tracks compared: {answer['groups']:,} songs occur more than once "
         f"({counts}); {answer['seconds']:.1f} s; rows in {answer['written_to']}"
     ]
     for row in answer["examples"]:

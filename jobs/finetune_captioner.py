@@ -148,7 +148,7 @@ def cores_of(spec: FinetuneSpec) -> int:
     fewest = fewest_workers(spec)
     cores = int(ray.cluster_resources().get("CPU", 1.0) / fewest)
     if not cores:
-        raise UnusableError(f"{fewest} workers want a CPU each; set finetune.workers lower")
+        raise UnusableError(f"{fewest} workers need a CPU each; set finetune.workers lower")
     return min(spec.threads, cores)
 
 

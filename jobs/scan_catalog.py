@@ -51,7 +51,7 @@ RAY_FROM = 50_000  # files; below, Ray takes longer to start than it saves
 
 
 @dataclass
-class Found:
+class SourceContent:
     """The content of a source."""
 
     kind: str  # folder, file or manifest
@@ -115,16 +115,16 @@ def scan_catalog(
     return answer
 
 
-def read_source(source: str, spec: ScanSpec) -> Found:
+def read_source(source: str, spec: ScanSpec) -> SourceContent:
     """The tracks of a folder, a file or a manifest."""
     if not storage.exists(source):
-        raise InputError(f"nothing stands at {source}; expected a folder of audio, or a manifest")
+        raise InputError(f"there is nothing at {source}; expected a folder of audio, or a manifest")
     filesystem, path = storage.open_filesystem(source)
     if filesystem.get_file_info(path).is_file:
         if is_audio(source):
             return read_files(one_file(source), kind="file")
         if source.lower().endswith(SUFFIXES):
-            return Found("manifest", read_manifest(source))
+            return SourceContent("manifest", read_manifest(source))
         raise InputError(
             f"{source} is neither audio ({_listed(AUDIO_SUFFIXES)}) nor a manifest "
             f"({_listed(SUFFIXES)})"
@@ -133,7 +133,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     if len(listing.files):
         return read_files(listing, kind="folder")
     if partitions(source.rstrip("/")):
-        return Found("manifest", read_manifest(source))
+        return SourceContent("manifest", read_manifest(source))
     seen = _counts(dict(listing.skipped)) or "nothing at all"
     closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""
     raise UnusableError(
@@ -141,7 +141,7 @@ def read_source(source: str, spec: ScanSpec) -> Found:
     )
 
 
-def read_files(listing: Listing, *, kind: str) -> Found:
+def read_files(listing: Listing, *, kind: str) -> SourceContent:
     """The listed files' tags, and dead letters for unreadable files."""
     files = listing.files
     progress = Progress("scan", len(files), unit="files")
@@ -153,7 +153,7 @@ def read_files(listing: Listing, *, kind: str) -> Found:
     failed = read.filter(read["code"].is_valid()).select(DEAD_LETTER.names)
     folders = pa.Table.from_pylist(listing.unreadable, schema=DEAD_LETTER)
     good = read.filter(read["code"].is_null())
-    return Found(
+    return SourceContent(
         kind,
         check_tracks(good.select(SCHEMA.names)),
         errors=pa.concat_tables([failed.cast(DEAD_LETTER), folders]),

@@ -30,12 +30,12 @@ EXAMPLE = "raymtr serve --workspace w --port 8000"
 # Our code never blocks Serve's event loop, so it runs there, and replicas speak gRPC. This is what
 # Serve's RAY_SERVE_THROUGHPUT_OPTIMIZED sets, except for an HTTP port per replica, which HAProxy
 # needs.
-STRAIGHT = {
+SERVE_ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**31 - 1),  # body_max_mb limits an upload
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:around_the_proxy",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve.starting:proxy_middleware",
 }
 
 
@@ -87,15 +87,14 @@ def serve_endpoint(
     workspace.require_live()
     if "RAY_ADDRESS" not in os.environ:  # else the port is on a machine of the cluster
         try_port(host, port)
-    for key, value in STRAIGHT.items():
+    for key, value in SERVE_ENVIRONMENT.items():
         os.environ.setdefault(key, value)  # for processes that Ray starts
     start_ray()
     if not is_verbose():
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-    # Loads LanceDB, which must not be in a process that forks; starting Ray forks.
     module, _, name = APP.partition(":")
-    build_app = getattr(importlib.import_module(module), name)
+    build_app = getattr(importlib.import_module(module), name)  # loads LanceDB: after Ray's start
     values: dict[str, Any] = {
         "workspace": workspace.root,
         "layout": layout,

@@ -6,9 +6,9 @@ raymtr.embeddings.store).
 
 from __future__ import annotations
 
+import argparse
 import logging
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import MADE_FROM
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
+from raymtr.shards import ShardLimit
 from raymtr.specs import EmbedSpec
 from raymtr.workspace import Workspace
 
@@ -29,9 +30,34 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("raymtr")
 
-SHARD_TRACKS = 2048  # a shard closes at this many tracks,
-SHARD_EVERY_S = 2.0  # or at this age: the most a kill can cost, besides work in progress
+SHARD_TRACKS, SHARD_EVERY_S = 2048, 2.0  # limits of a shard
 TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
+
+
+def add_retry(parser: argparse.ArgumentParser) -> None:
+    """Adds `--retry`, the codes of dead letters to try again."""
+    parser.add_argument(
+        "--retry",
+        metavar="CODE",
+        action="append",
+        default=[],
+        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
+    )
+
+
+def tracks_left(
+    shards: EmbeddingStore, catalog: pa.Table, retry: Sequence[str]
+) -> tuple[pa.Table, int]:
+    """Forget the results that are out of date; SOURCES of the tracks left, how many had changed.
+
+    Failures with a code of `retry` are tried again, and files that older rules refused.
+    """
+    if retry:
+        shards.forget_failures(retry)
+    shards.forget(shards.refused_by_older_rules())
+    shards.adopt_digests(catalog)
+    shards.forget(changed := shards.changed(catalog))
+    return shards.remaining(catalog), len(changed)
 
 
 def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
@@ -85,13 +111,13 @@ def commit_results(
 def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
     """Results as they arrive, joined to shards of limited size and age."""
     waiting: list[pa.Table] = []
-    closed = float("-inf")
+    limit = ShardLimit(tracks=SHARD_TRACKS, seconds=SHARD_EVERY_S)
     for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
         waiting.append(batch)
-        now = time.monotonic()
-        if now - closed >= SHARD_EVERY_S or sum(map(len, waiting)) >= SHARD_TRACKS:
+        if limit.add(len(batch)):
+            limit.close()
             yield pa.concat_tables(waiting)
-            waiting, closed = [], now
+            waiting = []
     if waiting:
         yield pa.concat_tables(waiting)
 

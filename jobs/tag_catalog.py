@@ -19,12 +19,12 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog
+from jobs.shard_rows import add_retry, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
 from raymtr.specs import Settings
-from raymtr.tagging.ears import HEARD, LABELS
-from raymtr.tagging.store import MADE_BY, HeardShards, HearTracks
+from raymtr.tagging.analysis import LABELS, PRESENT_FROM
+from raymtr.tagging.store import MADE_BY, TagStore, TagTracks
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -36,13 +36,7 @@ REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
-    parser.add_argument(
-        "--retry",
-        metavar="CODE",
-        action="append",
-        default=[],
-        help="try the tracks that failed with CODE again (all: every failed one); repeatable",
-    )
+    add_retry(parser)
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
@@ -57,23 +51,18 @@ def tag_catalog(
 
     Raises InputError if there is no catalog, UnusableError if the taggers are missing.
     """
-    from raymtr.tagging.ears import Ears
+    from raymtr.tagging.analysis import Analyzer
 
     started = time.monotonic()
     catalog = read_catalog(workspace)
-    Ears()  # before anything is changed: the package may be missing
-    shards = HeardShards(workspace)
+    Analyzer()  # before anything is changed: the package may be missing
+    shards = TagStore(workspace)
     shards.take()
-    if retry:
-        shards.forget_failures(retry)
-    shards.forget(shards.refused_by_older_rules())
-    shards.adopt_digests(catalog)
-    shards.forget(shards.changed(catalog))
-    left = shards.remaining(catalog)
+    left, _ = tracks_left(shards, catalog, retry)
     if len(left):
-        LOG.info("hearing %d tracks", len(left))
+        LOG.info("tagging %d tracks", len(left))
         start_ray()
-        hear_tracks(left, shards, settings)
+        tag_tracks(left, shards, settings)
     shards.release()
     review = write_review(workspace, shards)
     return shards.account(catalog) | {
@@ -84,7 +73,7 @@ def tag_catalog(
     }
 
 
-def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None:
+def tag_tracks(left: pa.Table, shards: TagStore, settings: Settings) -> None:
     """The pipeline: decodes and tags in one actor, as a decoded track is large; writes here."""
     import ray.data
 
@@ -100,7 +89,7 @@ def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None
             num_cpus=1,
         )
         .map_batches(
-            HearTracks,
+            TagTracks,
             fn_constructor_args=(embed.threads,),
             batch_size=None,
             batch_format="pyarrow",
@@ -111,7 +100,7 @@ def hear_tracks(left: pa.Table, shards: HeardShards, settings: Settings) -> None
     commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")
 
 
-def write_review(workspace: Workspace, shards: HeardShards) -> str | None:
+def write_review(workspace: Workspace, shards: TagStore) -> str | None:
     """Writes `heard/review.csv`, for a spreadsheet; None if no track was tagged."""
     heard = shards.read()
     if heard is None or not len(heard):
@@ -141,8 +130,8 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
     row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
     if not tags:
         return row | {"why": "no tags", "owner": ""}
-    unheard = [tag for tag in tags if tag in LABELS and track[tag] < HEARD / 5]
-    if unheard and max(track[label] for label in LABELS) >= HEARD:
+    unheard = [tag for tag in tags if tag in LABELS and track[tag] < PRESENT_FROM / 5]
+    if unheard and max(track[label] for label in LABELS) >= PRESENT_FROM:
         return row | {"why": "not heard", "owner": "; ".join(unheard)}
     return None
 
@@ -150,13 +139,13 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
 def describe(answer: dict[str, Any]) -> str:
     """The answer as text."""
     lines = [
-        f"{answer['embedded']} tracks heard ({answer['new']} tried now), {answer['failed']} "
+        f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "
         f"failed, {answer['skipped']} without audio skipped; {answer['seconds']:.1f} s"
     ]
     lines += [f"  {count} x {code}" for code, count in answer["errors"].items()]
     if answer["review"]:
-        lines.append(f"to look through: {answer['review']}")
-    return "\n".join([*lines, "run `raymtr index` to filter by it"])
+        lines.append(f"for review: {answer['review']}")
+    return "\n".join([*lines, "run `raymtr index` to filter by these tags"])
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def train_towers(
     if may_resume(folder, identity) and finished:
         answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
         return answer
-    text_tower = settle_text_tower(workspace, settings)
+    text_tower = choose_text_tower(workspace, settings)
     identity["text_tower"] = text_tower["digest"]
     start_ray()
     require_gpus(fewest_workers(settings.train) if settings.train.use_gpu else 0)
     if not may_resume(folder, identity):
-        settle_tracks(candidates, folder, workspace, settings)
+        prepare_tracks(candidates, folder, workspace, settings)
         storage.write_json(f"{folder}/run.json", identity)
     failed = storage.read_tables(f"{folder}/dead_letter")
     answer = {
@@ -86,7 +86,7 @@ def train_towers(
     return answer
 
 
-def settle_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def choose_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """The workspace's copy of the text tower, fetched on first use; checks that towers fit it.
 
     Raises InputError if the two do not match, UnusableError if no copy can be fetched.
@@ -106,7 +106,7 @@ def settle_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any
     return facts
 
 
-def settle_tracks(
+def prepare_tracks(
     candidates: pa.Table, folder: str, workspace: Workspace, settings: Settings
 ) -> None:
     """Decodes every candidate; decodable tracks are written as the run's `tracks/`, with length."""
@@ -174,10 +174,10 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
     from ray.train import ScalingConfig
 
     from jobs.trainer import run_trainer
-    from raymtr.training.loop import mend_list_of_ray, train_worker
+    from raymtr.training.loop import repair_checkpoint_list, train_worker
 
     spec, fewest = settings.train, fewest_workers(settings.train)
-    mend_list_of_ray(folder)
+    repair_checkpoint_list(folder)
     each = {"CPU": worker_cores(spec)} | ({"GPU": 1} if spec.use_gpu else {})
     LOG.info("training waits for %d to %d workers, each with %s", fewest, spec.workers, each)
     return run_trainer(

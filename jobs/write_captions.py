@@ -30,7 +30,7 @@ import ray
 
 from jobs.cluster import is_lost, start_ray
 from raymtr import storage
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.assembler import CaptionAssembler
 from raymtr.captions.writing.drafts import (
     DRAFT,
@@ -41,9 +41,10 @@ from raymtr.captions.writing.drafts import (
     usable_tags,
 )
 from raymtr.captions.writing.realised_rows import caption_tracks
-from raymtr.captions.writing.store import LETTERS, RUN, CaptionStore, forget_unfinished
+from raymtr.captions.writing.store import LETTERS, CaptionStore, forget_unfinished
 from raymtr.captions.writing.templates import SCHEMA, TRACK
 from raymtr.errors import InputError, LostError, UnusableError
+from raymtr.ownership import RUN
 from raymtr.progress import Progress
 from raymtr.specs import Settings, to_dict
 from raymtr.workspace import Workspace
@@ -107,7 +108,7 @@ def write_captions(
     """
     if per_track < 1 or seed < 0:
         raise InputError(
-            f"captions want --per-track of 1 or more and --seed of 0 or more; "
+            f"captions need --per-track of 1 or more and --seed of 0 or more; "
             f"got {per_track} and {seed}"
         )
     if not storage.list_files(workspace.tracks, suffix=".parquet"):
@@ -179,11 +180,11 @@ class ModelCaptions:
         self, *, per_track: int, seed: int, model_tracks: int | None = None
     ) -> dict[str, Any]:
         """Generates, judges and commits until every tagged track is settled."""
-        from raymtr.captions.writing.engine import made_weights, require_room
+        from raymtr.captions.writing.engine import prepare_weights, require_room
 
         start_ray()
         require_room(self._engine, self._spec)
-        self._weights = made_weights(self._captioner, self._spec, home=self._workspace.captioner)
+        self._weights = prepare_weights(self._captioner, self._spec, home=self._workspace.captioner)
         own = {name: value for name, value in to_dict(self._spec).items() if name not in WIDTH}
         asked = {"per_track": per_track, "seed": seed, "spec": own}
         if model_tracks is not None:
@@ -207,7 +208,7 @@ class ModelCaptions:
                 if not undone:
                     break
                 if attempt:
-                    drafts = self._draw_again(written.held(attempt - 1), seed, attempt)
+                    drafts = self._draw_again(written.pending(attempt - 1), seed, attempt)
                 else:
                     drafts = self._draw(done, per_track, seed)
                 last = attempt == self._spec.passes - 1
@@ -252,12 +253,12 @@ class ModelCaptions:
             .map_batches(plan, batch_format="pyarrow")
         )
 
-    def _draw_again(self, held: str, seed: int, attempt: int) -> ray.data.Dataset:
+    def _draw_again(self, pending: str, seed: int, attempt: int) -> ray.data.Dataset:
         """A later pass's drafts, not yet generated: those the previous pass refused."""
         draws = range(attempt * self._spec.draws, (attempt + 1) * self._spec.draws)
         plan = functools.partial(plan_again, seed=seed, draws=draws)
         return (
-            ray.data.read_parquet(held)
+            ray.data.read_parquet(pending)
             .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
             .map_batches(plan, batch_format="pyarrow")
         )
@@ -266,7 +267,7 @@ class ModelCaptions:
         """`drafts`, generated and judged, in any order."""
         from raymtr.captions.writing.engine import write_drafts
 
-        vocabulary = Vocabulary.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
+        vocabulary = MusicTerms.of_tags([*self._captioner.vocabulary, *self._catalog_tags()])
         judged = write_drafts(drafts, self._engine, self._weights, self._spec).map_batches(
             functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
         )

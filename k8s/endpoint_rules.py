@@ -41,7 +41,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
         config = yaml.safe_load(service["spec"]["serveConfigV2"])
         for application in config.get("applications", []):
             try:
-                args = as_told(application["args"], cluster)
+                args = expanded_args(application["args"], cluster)
                 deployments = _bound(application.get("import_path", ""), json.dumps(args))
                 settings = read_settings(args)
             except (ImportError, AttributeError, KeyError, ValueError, InputError) as error:
@@ -68,7 +68,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
             yield from _uploads_fit(name, settings, cluster)
 
 
-def as_told(args: dict[str, Any], cluster: list[Pod]) -> dict[str, Any]:
+def expanded_args(args: dict[str, Any], cluster: list[Pod]) -> dict[str, Any]:
     """The arguments as the pods read them. Raises InputError if the pods would differ."""
     told = {expand(str(args["workspace"]), environment(p.main), IN_A_SHELL) for p in cluster}
     if len(told) != 1:
@@ -220,10 +220,10 @@ def routes(objects: list[Manifest]) -> Iterator[str]:
             continue
         matches = [match["path"] for rule in rules for match in rule["matches"]]
         for path in sorted(endpoint_routes() - set(CLOSED)):
-            if not any(_lets(match, path) for match in matches):
+            if not any(_allows(match, path) for match in matches):
                 yield f"HTTPRoute {name}: {path} is not let through"
         for path in CLOSED:
-            if any(_lets(match, path) for match in matches):
+            if any(_allows(match, path) for match in matches):
                 yield f"HTTPRoute {name}: {path} is open to the world"
 
 
@@ -238,7 +238,7 @@ def endpoint_routes() -> frozenset[str]:
     return frozenset(path.partition("{")[0] for path in paths if path)
 
 
-def _lets(match: Manifest, path: str) -> bool:
+def _allows(match: Manifest, path: str) -> bool:
     value = match["value"]
     if match["type"] == "Exact":
         return bool(path == value)

@@ -31,13 +31,13 @@ def templates(objects: list[Manifest]) -> Iterator[str]:
         if verb not in jobs:
             yield f"RayJob {verb}: there is none, so nothing can start it"
     for name, job in jobs.items():
-        yield from _stands_still(f"RayJob {name}", job)
+        yield from _is_suspended(f"RayJob {name}", job)
         yield from _ends(f"RayJob {name}", job["spec"])
         yield from _tries(f"RayJob {name}", job)
         yield from _queue(f"RayJob {name}", job)
 
 
-def _stands_still(name: str, job: Manifest) -> Iterator[str]:
+def _is_suspended(name: str, job: Manifest) -> Iterator[str]:
     if not job["spec"].get("suspend"):
         yield f"{name}: it would run as soon as it is applied; templates stand suspended"
     if submit.KUEUE_LABEL in job["metadata"].get("labels", {}):
@@ -129,10 +129,10 @@ def offline(objects: list[Manifest]) -> Iterator[str]:
             yield f"{pod.where}: it would ask a hub; HF_HUB_OFFLINE is 1"
     brought = {environment(container).get("MODEL", "") for container in fetching}
     for job in by_name(objects, "RayJob").values():
-        yield from _brought(job, brought)
+        yield from _fetched_before(job, brought)
 
 
-def _brought(job: Manifest, brought: set[str]) -> Iterator[str]:
+def _fetched_before(job: Manifest, brought: set[str]) -> Iterator[str]:
     """The model that a job starts from is in the image, or is fetched."""
     head = pods_of_cluster(name_of(job), job["spec"]["rayClusterSpec"])[0]
     try:

@@ -49,7 +49,7 @@ def _reach(pod: Pod, policies: list[Manifest]) -> Iterator[str]:
         for place, port in wanted:
             if not _opens(about, place, port):
                 yield f"{pod.where}: the bucket needs {place} at {port}, and it is closed"
-    elif _stays(pod):
+    elif _is_isolated(pod):
         open_to_all = [p for p in (HTTPS, MINIO, API, 80) if _opens(about, ANYWHERE, p)]
         if open_to_all:
             yield f"{pod.where}: it has no business outside, and may reach all at {open_to_all}"
@@ -57,7 +57,7 @@ def _reach(pod: Pod, policies: list[Manifest]) -> Iterator[str]:
         yield f"{pod.where}: it needs the world at {HTTPS}, and it is closed"
 
 
-def _stays(pod: Pod) -> bool:
+def _is_isolated(pod: Pod) -> bool:
     """Whether the pod needs no outside access; pods that fetch or call the Kubernetes API do."""
     component = pod.labels.get("app.kubernetes.io/component")
     return component not in ("fetch", "nightly") and not pod.beside

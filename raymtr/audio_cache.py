@@ -24,12 +24,14 @@ Limitations: no object stores, no values beyond full scale. Deleting the folder 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import logging
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -66,7 +68,7 @@ class AudioCache:
     def fill(
         self, key: str, uri: str, *, max_s: float | None = None, max_mb: float | None = None
     ) -> int:
-        """Decode the track unless it is cached; `key` identifies the current audio of the track.
+        """Decode the track unless it is cached; `key` is the track's `cache_key`.
 
         Returns its number of samples. A long track is not stored. Raises AudioError.
         """
@@ -227,6 +229,21 @@ class AudioCache:
 
     def _path(self, key: str, block: str = "") -> str:
         return os.path.join(self.folder, f"{quote(key, safe='')}{block}.npy")
+
+
+def cache_key(track: Mapping[str, Any]) -> str:
+    """The name of a track's audio as scanned; a replaced file gets another name."""
+    version = track["file_version"] or track["uri"]
+    return f"{track['track_id']}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
+
+
+def forget_audio(folder: str, ids: Iterable[str]) -> None:
+    """Delete the audio of these tracks, of all versions, from the cache in `folder`."""
+    gone = {quote(track_id, safe="") for track_id in ids}
+    for version in storage.list_folders(folder):
+        for name in storage.list_files(f"{folder}/{version}"):
+            if _key_of(name).rpartition("-")[0] in gone:  # the rest of a `cache_key`
+                storage.delete(f"{folder}/{version}/{name}")
 
 
 def _to_int16(samples: np.ndarray) -> np.ndarray:

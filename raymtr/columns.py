@@ -91,7 +91,7 @@ def _plain(array: pa.Array, name: str, depth: int) -> pa.Array:
     for fits, turn in _TURNS:
         if fits(kind):
             return turn(array, name, depth)
-    raise pa.ArrowInvalid(f"{kind} is no plain type")
+    raise pa.ArrowInvalid(f"{kind} is not a plain type")
 
 
 def _text(array: pa.Array, name: str, depth: int) -> pa.Array:

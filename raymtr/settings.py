@@ -45,10 +45,10 @@ def load_settings(
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise InputError(f"--set wants key=value, got {assignment!r}")
+            raise InputError(f"--set takes key=value, got {assignment!r}")
         assign(tree, key.strip(), _parse(text.strip()))
     if tree["recipe"] != name:
-        raise InputError(f"recipe={tree['recipe']} is no setting; choose it with --recipe")
+        raise InputError(f"recipe={tree['recipe']} is not a setting; choose it with --recipe")
     return from_dict(Settings, tree)
 
 

@@ -47,7 +47,9 @@ def _weights(spec: Any, name: str) -> None:
     """Raise InputError on negative weights or weights that are all zero; {} is allowed."""
     weights = getattr(spec, name)
     if weights and (min(weights.values()) < 0 or not sum(weights.values())):
-        raise InputError(f"{name} weighs from 0 up, one above 0; got {dict(weights)}")
+        raise InputError(
+            f"{name} takes weights of at least 0, one of them above 0; got {dict(weights)}"
+        )
 
 
 Precision = Literal["fp32", "bf16"]
@@ -468,8 +470,8 @@ class Settings:
         train = self.train
         if train.warmup_steps > train.steps:
             raise InputError(
-                f"train.warmup_steps is at most train.steps, or the rate never gets up; got "
-                f"{train.warmup_steps} of {train.steps}"
+                "train.warmup_steps is at most train.steps, or the rate never reaches its maximum; "
+                f"got {train.warmup_steps} of {train.steps}"
             )
         if train.min_learning_rate > train.learning_rate:
             raise InputError(

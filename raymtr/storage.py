@@ -46,7 +46,7 @@ def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(_well_formed(uri))
     except (pa.ArrowInvalid, ValueError) as error:
-        raise InputError(f"{uri!r} is no folder or object store known here: {error}") from error
+        raise InputError(f"{uri!r} is not a folder or a known object store: {error}") from error
     except OSError as error:
         raise UnusableError(f"{uri} cannot be reached: {error}") from error
     return filesystem, path
@@ -229,26 +229,43 @@ def local_copy(uri: str, *, last: str, wanted: Callable[[str], bool] = lambda na
     """
     if not is_remote(uri):
         return os.path.abspath(local_path(uri))
-    copies = os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
+    copies = copies_folder()
     try:
         files = _files_below(uri, wanted)
         if last not in files:
-            raise UnusableError(f"{uri} is no whole folder: it has no {last}")
+            raise UnusableError(f"{uri} is incomplete: it has no {last}")
+
+        def copy(partial: str) -> None:
+            for name in files:
+                _copy_file(f"{uri}/{name}", f"{partial}/{name}")
+            if _files_below(uri, wanted) != files:
+                raise UnusableError(f"{uri} was changed while it was copied; run this again")
+
         state = hashlib.sha256(json.dumps([uri, files]).encode()).hexdigest()[:32]
-        target = os.path.join(copies, state)
-        os.makedirs(copies, mode=0o700, exist_ok=True)
-        with open(f"{target}.lock", "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel if this process is killed
-            if not os.path.isdir(target):
-                partial = f"{target}.partial"
-                shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
-                for name in files:
-                    _copy_file(f"{uri}/{name}", f"{partial}/{name}")
-                if _files_below(uri, wanted) != files:
-                    raise UnusableError(f"{uri} was changed while it was copied; run this again")
-                os.rename(partial, target)
+        return make_once(os.path.join(copies, state), copy)
     except OSError as error:
         raise UnusableError(f"cannot copy {uri} to {copies}: {error}") from error
+
+
+def copies_folder() -> str:
+    """This user's local folder for copies of files from elsewhere; it may be deleted."""
+    return os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
+
+
+def make_once(target: str, make: Callable[[str], None]) -> str:
+    """The local folder `target`, made by `make(folder)` unless it exists.
+
+    It appears complete or not at all. Where several processes of a machine want it at once, one
+    makes it and the others wait.
+    """
+    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    with open(f"{target}.lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel if this process is killed
+        if not os.path.isdir(target):
+            partial = f"{target}.partial"
+            shutil.rmtree(partial, ignore_errors=True)  # left by a killed process
+            make(partial)
+            os.rename(partial, target)
     return target
 
 

@@ -199,7 +199,7 @@ def _check_names(names: list[str]) -> None:
         if "`" in name or any(unicodedata.category(sign)[0] == "C" for sign in name):
             raise InputError(f"column {name!r} cannot be named in a filter; rename it")
         if names.count(name) > 1:
-            raise InputError(f"column {name!r} stands more than once; rename or drop one")
+            raise InputError(f"column {name!r} occurs more than once; rename or drop one")
         taken.add(name.lower())
 
 
@@ -264,7 +264,7 @@ def _check_ids(ids: pa.ChunkedArray, place: Callable[[int], str]) -> None:
     first = pc.index(ids, twice[0]).as_py()
     second = first + 1 + pc.index(ids.slice(first + 1), twice[0]).as_py()
     raise InputError(
-        f"{len(twice)} track_id stand more than once, among them "
+        f"{len(twice)} track_id occur more than once, among them "
         f"{', '.join(twice[:3].to_pylist())} ({place(first)} and {place(second)}); "
         "each track needs an id of its own"
     )

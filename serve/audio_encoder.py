@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from raymtr import audio
-from raymtr.embeddings.embed_tracks import unit
 from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import WINDOWS_AT_ONCE
 from raymtr.specs import AudioSpec, to_dict
+from raymtr.vectors import is_unit, unit
 from serve.batching import DynamicBatcher
 from serve.encoders import Job, ModelCache, by_model
 from serve.messages import UPLOAD_AGAIN_S, Problem
@@ -73,8 +73,8 @@ class AudioEncoder:
             return _unusable(error.code, error.reason)
         rows = await asyncio.gather(*(self.batcher.submit((made_by, one)) for one in windows))
         vector = unit(np.stack(rows).mean(axis=0))
-        if not np.isfinite(vector).all():
-            return _unusable("bad_vector", "the model gives it a vector that is no number")
+        if not is_unit(vector):
+            return _unusable("bad_vector", "the model gives it a vector that is zero or not finite")
         return vector
 
     def _embed_batch(self, jobs: Sequence[Job[np.ndarray]]) -> list[np.ndarray]:

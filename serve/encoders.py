@@ -13,11 +13,11 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from raymtr.embeddings.store import ModelRef
+from raymtr.embeddings.kept_model import load_kept_model
+from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.publish import live_build
 from raymtr.model.model import Model
-from raymtr.model.pretrained import load_model
 from raymtr.workspace import Workspace
 from serve.batching import DynamicBatcher
 from serve.messages import Problem, Vectors
@@ -62,19 +62,13 @@ class ModelCache:
             log.warning("no model is loaded yet: %s", error)  # each query will report it
 
     def _load(self, made_by: ModelRef) -> Model:
-        folder = f"{self._workspace.embeddings(made_by.fingerprint)}/model"
-        model = load_model(
-            folder,
-            precision=made_by.precision,
+        return load_kept_model(
+            EmbeddingStore.of_model(self._workspace, made_by).model_folder,
+            made_by,
             device=self._device,
             audio_only=self._audio_only,
+            text_int8=self._text_int8,
         )
-        if model.fingerprint != made_by.fingerprint:
-            raise UnusableError(f"{folder} holds model {model.fingerprint}")
-        if self._text_int8:
-            model.quantize_text()
-        model.check_golden()
-        return model
 
 
 class TextEncoder:

@@ -38,7 +38,7 @@ CODES = {
 }
 # CORS: headers that other origins may send, and may read besides the body.
 SENT_HEADERS = ["authorization", "content-type", "range", "x-request-id", "mcp-protocol-version"]
-TOLD_HEADERS = ["content-range", "etag", "retry-after", "x-request-id"]
+EXPOSED_HEADERS = ["content-range", "etag", "retry-after", "x-request-id"]
 
 
 def build_http(settings: ServeSettings) -> FastAPI:
@@ -77,7 +77,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
             allow_origins=settings.cors_origins.split(),
             allow_methods=["GET", "POST"],
             allow_headers=SENT_HEADERS,
-            expose_headers=TOLD_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
         )
     return http
 

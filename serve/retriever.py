@@ -249,7 +249,7 @@ class Retriever:
         """
         stuck = overdue_calls(self.settings.request_timeout_s)
         if stuck:
-            raise UnusableError(f"calls into the tables do not come back (seconds): {stuck}")
+            raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
 
     async def map(self) -> Answer:
         """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""

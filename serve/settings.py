@@ -145,11 +145,11 @@ def read_settings(values: Mapping[str, Any]) -> ServeSettings:
         for key, value in values.items()
     }
     if isinstance(workspace := read.get("workspace"), str):
-        read["workspace"] = _told(workspace)
+        read["workspace"] = _expand_variables(workspace)
     return from_dict(ServeSettings, read)
 
 
-def _told(workspace: str) -> str:
+def _expand_variables(workspace: str) -> str:
     """Expands `$NAME` from the environment, so that pods set the workspace in one place."""
     if not workspace.startswith("$"):
         return workspace

@@ -19,7 +19,7 @@ NOT_YET = Problem(503, "starting", "the endpoint is starting", 2)
 OWN = "text/plain"  # of the proxy's refusals; the application's are problem+json
 
 
-def around_the_proxy() -> list[Middleware]:
+def proxy_middleware() -> list[Middleware]:
     """The callback that Serve calls for middleware."""
     return [Middleware(Starting)]
 

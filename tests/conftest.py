@@ -33,6 +33,7 @@ import pytest  # noqa: E402
 
 from raymtr import storage  # noqa: E402
 from raymtr.track import check_tracks  # noqa: E402
+from raymtr.vectors import unit  # noqa: E402
 from raymtr.workspace import Workspace  # noqa: E402
 
 TEST_DATA = "RAYMTR_TEST_DATA"
@@ -91,9 +92,9 @@ def ray_cluster() -> Iterator[None]:
         yield
         return
     from jobs.cluster import start_local
-    from jobs.serve import STRAIGHT
+    from jobs.serve import SERVE_ENVIRONMENT
 
-    os.environ.update(STRAIGHT)  # as `raymtr serve` has it
+    os.environ.update(SERVE_ENVIRONMENT)  # as `raymtr serve` has it
     start_local(num_cpus=2, object_store_memory=200 << 20, log_to_driver=False)
     yield
     ray.shutdown()
@@ -147,7 +148,7 @@ def commit_vectors() -> Callable[..., None]:
                     "uri": f"/{track_id}.wav",
                     "starts_s": starts,
                     "ends_s": [start + 10.0 for start in starts],
-                    "vector": mean / np.linalg.norm(mean),
+                    "vector": unit(mean),
                     "windows": vectors.reshape(-1),
                 }
             )

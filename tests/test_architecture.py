@@ -27,9 +27,11 @@ LAYERS = (
         "columns",
         "errors",
         "names",
+        "ownership",
         "specs",
         "recipes",
         "settings",
+        "shards",
         "plain_text",
         "storage",
         "track",
@@ -39,6 +41,7 @@ LAYERS = (
         "progress",
         "capacity",
         "trained_on",
+        "vectors",
     ),
 )
 NEIGHBOURS = {("audio_cache", "audio")}
@@ -146,6 +149,18 @@ def test_jobs_do_not_import_each_other() -> None:
         if other in verbs
     ]
     assert not bad, "\n".join(bad)
+
+
+def test_jobs_that_start_ray_load_no_lancedb_before() -> None:
+    """`jobs.cluster.require_no_lancedb` refuses to start Ray after LanceDB is loaded."""
+    files = (ROOT / "jobs").glob("*.py")
+    starting = [p.stem for p in files if "start_ray()" in p.read_text() and p.stem != "doctor"]
+    assert {"embed_catalog", "serve", "demo"} <= set(starting)
+    code = f"import sys, {', '.join(f'jobs.{name}' for name in starting)}\n"
+    code += "assert 'lancedb' not in sys.modules\n"
+    code += "import lancedb\nfrom jobs.cluster import start_ray\nstart_ray()\n"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "UnusableError: this process has loaded LanceDB" in told.stderr, told.stderr
 
 
 def test_importing_raymtr_is_light() -> None:

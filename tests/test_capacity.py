@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import publish_catalog
 
-from raymtr import storage
 from raymtr.audio_cache import BLOCK_S, WHOLE_S
 from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
 from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
-from raymtr.specs import AudioSpec, SearchSpec
+from raymtr.specs import AudioSpec
+from raymtr.vectors import unit
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 BENCHMARK = Wanted(tracks=10**6, hours=24, minutes_per_track=1 / 6)  # a window a track
@@ -80,12 +79,10 @@ def test_the_disk_of_a_small_catalog_is_as_planned(
         }
         for n in range(count)
     ]
-    vectors = rng.standard_normal((count, windows, dim)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    vectors = unit(rng.standard_normal((count, windows, dim)))
     workspace = make_workspace(rows)
     commit_vectors(workspace, {row["track_id"]: v for row, v in zip(rows, vectors, strict=True)})
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish_catalog(workspace)
 
     def size_gb(folder: str) -> float:
         return sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file()) / 1e9

@@ -101,7 +101,7 @@ def nested(depth: int) -> list[Any]:
         (pa.array([b"\xff\x00"]), r"'x' \(binary\) cannot be kept: Invalid UTF8"),
         (pa.array([[b"\xff"]]), r"'x' \(list<item: binary>\) cannot be kept"),
         (pa.array([{"k": [b"\xff"]}]), "'x' .struct.*cannot be kept"),
-        (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "is no plain type; leave it out"),
+        (pa.array([(1, 2, 3)], pa.month_day_nano_interval()), "is not a plain type; leave it out"),
         (pa.array([nested(40)]), "more than 16 deep"),
         (
             pa.Array.from_buffers(

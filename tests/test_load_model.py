@@ -123,7 +123,7 @@ def test_half_a_release_is_one_sentence(release: Path) -> None:
     with pytest.raises(UnusableError, match="damaged or no TTMR"):
         raymtr.load_model(release)
     (release / YAML).write_text("sr: 22050\n")
-    with pytest.raises(UnusableError, match=r"no TTMR.* settings file"):
+    with pytest.raises(UnusableError, match=r"not a TTMR.* settings file"):
         raymtr.load_model(release)
     (release / YAML).unlink()
     with pytest.raises(UnusableError, match=r"one \.yaml and one \.pth"):

@@ -49,7 +49,7 @@ def test_the_mixture_is_replaced_whole_or_amended_by_name():
     [
         ("train.stepz=1", "unknown setting 'train.stepz'; accepted here: steps, global_batch"),
         ("nothing=1", "unknown setting 'nothing'; accepted here: recipe, towers"),
-        ("train.steps", "--set wants key=value, got 'train.steps'"),
+        ("train.steps", "--set takes key=value, got 'train.steps'"),
         ("train.steps=many", "'train.steps' is a int, got 'many'"),
         ("train.steps=1.5", "'train.steps' is a int"),
         ("train.use_gpu=1", "'train.use_gpu' is a bool"),

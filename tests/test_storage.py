@@ -34,7 +34,7 @@ def test_file_uris_are_percent_decoded_to_any_bytes(tmp_path):
 def test_what_is_remote():
     assert storage.is_remote("s3://bucket/key") and storage.is_remote("gs://b")
     assert not storage.is_remote("/a/b") and not storage.is_remote("file:///a")
-    with pytest.raises(InputError, match="no folder or object store known"):
+    with pytest.raises(InputError, match="not a folder or a known object store"):
         storage.open_filesystem("nope://x")
 
 

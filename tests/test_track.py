@@ -40,7 +40,7 @@ def test_the_first_misfit_of_many_rows_is_named():
     ("columns", "words"),
     [
         ({"title": ["x"]}, "no track_id column; columns seen: title"),
-        ({"track_id": ["a", "b", "a"]}, r"1 track_id stand more than once.* a \(row 1 and row 3\)"),
+        ({"track_id": ["a", "b", "a"]}, r"1 track_id occur more than once.* a \(row 1 and row 3\)"),
         ({"track_id": ["a", None]}, "track_id None in row 2"),
         ({"track_id": ["a", ""]}, "track_id '' in row 2"),
         ({"track_id": ["ok", "a/b"]}, "'a/b' in row 2 is not URL-safe: expected 1 to 128 of"),

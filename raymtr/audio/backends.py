@@ -34,7 +34,7 @@ class NoAudioError(Exception):
 CANNOT_OPEN = (sf.SoundFileError, av.FFmpegError, NoAudioError)  # raised by the readers' __init__
 
 
-class _Straight(sf.SoundFile):  # type: ignore[misc]
+class _SequentialSoundFile(sf.SoundFile):  # type: ignore[misc]
     """A SoundFile without the seek that soundfile does after every read.
 
     That seek takes 0.1 ms in an MP3. In an Ogg file it skips holes, which hides them, and it lands
@@ -55,7 +55,7 @@ class SoundFileReader:
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
         handle = file if isinstance(file, io.BytesIO) else file.fileno()
-        self._sound = _Straight(handle, closefd=False)
+        self._sound = _SequentialSoundFile(handle, closefd=False)
         self.rate: int = self._sound.samplerate
         known = 0 < self._sound.frames < _UNKNOWN
         self.frames: int | None = self._sound.frames if known else None  # as the header states

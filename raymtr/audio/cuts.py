@@ -58,6 +58,6 @@ def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarra
         if not is_silent(samples[start : start + size])
     ]
     if not starts:
-        raise AudioError("silent", "nothing is to be heard in it")
+        raise AudioError("silent", "it is silent")
     cut = np.stack([loop_to(samples[s : s + size], size) for s in starts])
     return np.array(starts) / spec.sample_rate, cut.astype(np.float32, copy=False)

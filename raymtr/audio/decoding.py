@@ -122,7 +122,7 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
         raise AudioError("empty", "the file has no bytes")
     stated = state(file)
     if stated is None:
-        raise AudioError("not_audio", "it begins like no audio format known here")
+        raise AudioError("not_audio", "it is not in a known audio format")
     file = _behind_tags(file, stated)
     best: Decoded | None = None
     why = ""
@@ -134,7 +134,7 @@ def _decode_whole(file: BinaryIO, spec: AudioSpec, max_s: float | None = None) -
             continue
         if is_whole:
             if is_silent(attempt.samples):
-                raise AudioError("silent", f"nothing is to be heard in its {attempt.seconds:.1f} s")
+                raise AudioError("silent", f"its {attempt.seconds:.1f} s are silent")
             return attempt
         if best is None or attempt.seconds > best.seconds:
             best = attempt
@@ -230,7 +230,7 @@ def _refusal(best: Decoded | None, stated: Stated, why: str) -> AudioError:
             return AudioError("empty", "there are no samples in it")
         return AudioError("not_audio", f"it begins like {stated.form}, but: {why}")
     if stated.encrypted:  # checked only after decoding failed: some files mark plain sound so
-        return AudioError("encrypted", f"its sound is encrypted ({stated.form}); it takes a key")
+        return AudioError("encrypted", f"its audio is encrypted ({stated.form}); it takes a key")
     known = f"{expected:.2f} s" if expected else "an unknown length"
     note = stated.missing or "the rest is damaged or cut off"
     return AudioError("truncated", f"decoded {seconds:.2f} s of {known} expected: {note}")

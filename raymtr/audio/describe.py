@@ -9,7 +9,7 @@ from typing import BinaryIO, TypeVar, cast
 
 from raymtr.audio.comments import outer_fields
 from raymtr.audio.digest import digest_of
-from raymtr.audio.extent import Held
+from raymtr.audio.extent import CachedFile
 from raymtr.audio.formats import identify
 from raymtr.audio.id3 import Fields
 
@@ -30,7 +30,7 @@ class Described:
 
 def describe(source: BinaryIO) -> Described:
     """Read an opened file. Damage does not raise: the damaged parts are left out."""
-    file = cast(BinaryIO, Held(source))
+    file = cast(BinaryIO, CachedFile(source))
     known = identify(file)
     kind, extent = known.format, known.extent
     outer = _unless_damaged(lambda: outer_fields(file, extent)) or []

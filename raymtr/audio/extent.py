@@ -20,7 +20,7 @@ T = TypeVar("T")
 MOST_TAGS = 16
 _FURTHEST = 1 << 62
 _LYRICS_MOST = 5100  # bytes of a Lyrics3v1 tag
-_HEAD, _TAIL = 32 << 10, 16 << 10  # bytes cached at either end of a `Held` file
+_HEAD, _TAIL = 32 << 10, 16 << 10  # bytes cached at either end of a `CachedFile` file
 _AHEAD = 512  # least bytes per read in between
 
 
@@ -41,7 +41,7 @@ class Extent:
     tags: tuple[OuterTag, ...] = ()  # in file order
 
 
-class Held:
+class CachedFile:
     """A cache around an opened file that many readers read in the same few places, for `read_at`.
 
     It caches the first and last bytes, where most data is, and the last piece read in between, and
@@ -105,10 +105,10 @@ class Held:
 def once(
     read: Callable[[BinaryIO, Extent, *Ts], T],
 ) -> Callable[[BinaryIO, Extent, *Ts], T]:
-    """Decorator for a reader of an extent: caches its result in a `Held` file."""
+    """Decorator for a reader of an extent: caches its result in a `CachedFile` file."""
 
     def kept(file: BinaryIO, extent: Extent, *args: *Ts) -> T:
-        if not isinstance(file, Held):
+        if not isinstance(file, CachedFile):
             return read(file, extent, *args)
         asked = read, extent, args
         if asked not in file.found:
@@ -120,7 +120,7 @@ def once(
 
 def read_at(file: BinaryIO, offset: int, count: int) -> bytes:
     """Up to `count` bytes from `offset`; also of an unbuffered file, whose reads may be short."""
-    if isinstance(file, Held):
+    if isinstance(file, CachedFile):
         return file.at(offset, count)
     if offset > _FURTHEST:  # a damaged size
         return b""

@@ -82,7 +82,7 @@ def load_base(base: str, spec: FinetuneSpec) -> Any:
         model = AutoModelForCausalLM.from_pretrained(here(base), **options)
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{base!r} is no causal language model that can be read here ({error}); "
+            f"{base!r} is not a causal language model that can be read here ({error}); "
             "--base is a folder or a hub name"
         ) from error
     if not hasattr(model, "lm_head") or not hasattr(model, "model"):
@@ -97,7 +97,7 @@ def _quantization(spec: FinetuneSpec) -> Any:
 
     if not torch.cuda.is_available() or importlib.util.find_spec("bitsandbytes") is None:
         raise UnusableError(
-            f"finetune.quantization={spec.quantization} wants a GPU and the package bitsandbytes; "
+            f"finetune.quantization={spec.quantization} needs a GPU and the package bitsandbytes; "
             "install it there, or set finetune.quantization=none"
         )
     four = spec.quantization == "4bit"

@@ -87,7 +87,7 @@ def open_captioner(uri: str) -> Captioner:
         )
     if facts["prompt"] != prompt_hash():
         raise InputError(
-            f"the adapter in {uri} was taught prompt {facts['prompt']}, this raymtr asks with "
+            f"the adapter in {uri} was trained with prompt {facts['prompt']}, this raymtr uses "
             f"{prompt_hash()}; run `raymtr finetune` again"
         )
     words = f"{uri}/{VOCABULARY}"
@@ -112,7 +112,7 @@ def _checked_adapter(uri: str) -> str:
             raise ValueError(f"{len(data)} bytes of {8 + size + ends}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"no captioner in {uri}: {WEIGHTS} is torn or holds no weights ({error}); run "
+            f"no captioner in {uri}: {WEIGHTS} is incomplete or has no weights ({error}); run "
             "`raymtr finetune` again"
         ) from error
     return _hash(data)

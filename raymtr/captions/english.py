@@ -20,7 +20,7 @@ OWN_AN = re.compile(
 OWN_A = re.compile(r"\d|u(?:k|sa?)\b|eur|uni|a cappella\b|a capella\b", re.IGNORECASE)
 
 
-class Lexicon:
+class MusicLexicon:
     """The word lists of `lexicon.toml`, each as a set."""
 
     def __init__(self) -> None:
@@ -50,9 +50,9 @@ class Lexicon:
 
 
 @lru_cache(maxsize=1)
-def lexicon() -> Lexicon:
+def lexicon() -> MusicLexicon:
     """The lists, read once per process."""
-    return Lexicon()
+    return MusicLexicon()
 
 
 @lru_cache(maxsize=1 << 15)

@@ -8,10 +8,7 @@ be tuned and merged like any other base.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -43,20 +40,12 @@ def plain_base(base: str, home: str | None = None) -> str:
             f"no file {file}; --base is a folder, a hub name, a GGUF file or {SMOLLM2}"
         )
     if home is None or storage.is_remote(home):
-        home = os.path.join(tempfile.gettempdir(), f"raymtr-copies-{os.getuid()}")
+        home = storage.copies_folder()
     state = file.stat()
     target = os.path.join(
         storage.local_path(home), f"{file.stem}-{state.st_size:x}-{state.st_mtime_ns:x}"
     )
-    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
-    with open(f"{target}.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(target):
-            partial = f"{target}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            unpack(file, partial)
-            os.rename(partial, target)
-    return target
+    return storage.make_once(target, lambda partial: unpack(file, partial))
 
 
 def unpack(file: Path, folder: str) -> None:
@@ -89,13 +78,13 @@ def unpack(file: Path, folder: str) -> None:
 def _check(file: Path) -> None:
     """Raise InputError where the file is no GGUF or of another family."""
     if find_spec("gguf") is None:
-        raise UnusableError(f"reading {file.name} wants the package gguf; {INSTALL}")
+        raise UnusableError(f"reading {file.name} needs the package gguf; {INSTALL}")
     from gguf import GGUFReader
 
     try:
         field = GGUFReader(file).get_field("general.architecture")
     except (OSError, ValueError, IndexError) as error:
-        raise InputError(f"{file} is no GGUF file ({error})") from error
+        raise InputError(f"{file} is not a GGUF file ({error})") from error
     family = field.contents() if field is not None else None
     if family != "llama":
         raise InputError(

@@ -14,7 +14,7 @@ rhythmic romantic sad sentimental serious slow smooth soft soothing sparse stacc
 traditional upbeat uplifting uptempo warm weird
 """
 # Last words of phrases for sounds: instruments, voices, effects.
-HEARD_WORDS = """
+SOUND_WORDS = """
 accordion arpeggio bagpipe banjo bass bassline beat bell bongo box brass cello chant chimes choir
 chord clap clarinet conga cymbal drum echo effect fiddle flute guitar harmonica harmony harp
 harpsichord horn kalimba keyboard lead lute machine mandolin marimba melody noise note oboe
@@ -22,7 +22,7 @@ orchestra organ pad percussion piano recorder reverb rhythm riff run sample sax 
 singer singing sitar solo steelpan string synth synthesizer tabla tambourine theremin trill
 trombone trumpet tuba ukulele vibraphone viola violin vocal vocalist voice whistle xylophone
 """
-QUALITIES, HEARD = frozenset(QUALITY_WORDS.split()), frozenset(HEARD_WORDS.split())
+QUALITIES, SOUNDS = frozenset(QUALITY_WORDS.split()), frozenset(SOUND_WORDS.split())
 
 KIND_WORDS = """
 ambient anthem bachata ballad baroque bebop bhangra bluegrass blues bolero bossa breakbeat celtic

@@ -103,7 +103,7 @@ def _written_list(cell: str, name: str, where: str) -> list[str]:
             values = ast.literal_eval(cell)  # as pandas writes it: ['rock', "rock 'n' roll"]
         except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
             raise InputError(
-                f"column {name!r}, {where}: {cell!r} begins like a list and is none; "
+                f"column {name!r}, {where}: {cell!r} begins like a list but is not one; "
                 'expected ["a", "b"], or: a, b'
             ) from error
     return [str(value) for value in values if value is not None]

@@ -32,7 +32,7 @@ def refuse_twice(uri: str, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(
-            f"{uri}: column {', '.join(twice)} stands more than once in the header; rename or "
+            f"{uri}: column {', '.join(twice)} occurs more than once in the header; rename or "
             "drop one"
         )
 

@@ -62,7 +62,7 @@ def check_no_leak(table: pa.Table) -> None:
             leaks.append(f"{spelled} in {first} and {split}")
     if leaks:
         raise InputError(
-            f"{len(leaks)} artists stand in two splits, among them {'; '.join(leaks[:3])}; "
+            f"{len(leaks)} artists are in two splits, among them {'; '.join(leaks[:3])}; "
             "give all tracks of an artist one split, or leave the column empty"
         )
 

@@ -34,6 +34,7 @@ from raymtr.duplicates.same_song import (
     read_name,
 )
 from raymtr.index.track_table import TrackTable
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -78,7 +79,7 @@ def find_duplicates(table: TrackTable) -> pa.Table:
         LOG.warning("this model gives most tracks one vector: copies are found by name alone")
     cut = cut_to_length(seconds)
 
-    def tell(one: int, others: list[int]) -> list[Likeness | None]:
+    def compare(one: int, others: list[int]) -> list[Likeness | None]:
         cosines = _cosines(vectors, one, others)
         kinds = _likenesses(one, others, names, cosines, _apart_s(one, others, seconds, cut))
         if by_vector:
@@ -86,7 +87,7 @@ def find_duplicates(table: TrackTable) -> pa.Table:
             kinds = [KINDS[0] if is_copy else k for is_copy, k in zip(copied, kinds, strict=True)]
         return kinds
 
-    rows = group_rows(pairs, names, ids, tell)
+    rows = group_rows(pairs, names, ids, compare)
     of_track = facts.take(pa.array([row for _, row, _ in rows], pa.int64()))
     kept = {group: row for group, row, kind in rows if kind == KEPT}
     cosines = [float(_cosines(vectors, kept[group], [row])[0]) for group, row, _ in rows]
@@ -150,7 +151,7 @@ def tells_apart(vectors: np.ndarray) -> bool:
     some = np.unique(vectors[:: max(1, len(vectors) // LOOKED_AT)], axis=0)
     if len(some) < 3:
         return len(vectors) < FEW
-    cosines = _unit(some) @ _unit(some).T
+    cosines = unit(some) @ unit(some).T
     return bool(np.median(cosines[~np.eye(len(some), dtype=bool)]) < COPY)
 
 
@@ -206,11 +207,11 @@ def copies(vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
     )  # the distance at cosine COPY, plus float32 rounding
     for start in range(0, len(order), BLOCK):
         rows = order[start : start + BLOCK]
-        left, unpaired = _unit(vectors[rows]), np.ones(len(rows), bool)
+        left, unpaired = unit(vectors[rows]), np.ones(len(rows), bool)
         end = int(np.searchsorted(places, places[start + len(rows) - 1] + reach, side="right"))
         for other in range(start, end, BLOCK):
             columns = order[other : min(other + BLOCK, end)]
-            cosines = left @ _unit(vectors[columns]).T
+            cosines = left @ unit(vectors[columns]).T
             near = cosines >= COPY
             near &= unpaired[:, None]
             if other == start:
@@ -247,15 +248,9 @@ def count_classes(rows: pa.Table) -> dict[str, int]:
 
 def _blocks(vectors: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(vectors), BLOCK):
-        yield _unit(vectors[start : start + BLOCK])
+        yield unit(vectors[start : start + BLOCK])
 
 
 def _cosines(vectors: np.ndarray, one: int, others: list[int]) -> np.ndarray:
     """Cosines [n] of one row to others."""
-    return np.asarray(_unit(vectors[others]) @ _unit(vectors[[one]])[0])
-
-
-def _unit(halves: np.ndarray) -> np.ndarray:
-    """float16 rows [n, D] as float32, normalised to length 1 again."""
-    rows = halves.astype(np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    return np.asarray(unit(vectors[others]) @ unit(vectors[[one]])[0])

@@ -26,7 +26,7 @@ from raymtr.names import name_key, spoken_name
 Likeness = Literal["same recording", "different master", "other version"]
 KEPT = "kept"
 Pair = tuple[int, int, int]  # two rows, and their likeness as an index into KINDS
-Tell = Callable[[int, list[int]], list[Likeness | None]]  # (row, other rows) -> their likenesses
+Compare = Callable[[int, list[int]], list[Likeness | None]]  # (row, other rows) -> their likenesses
 KINDS: tuple[Likeness, ...] = ("same recording", "different master", "other version")
 
 # Each class has a least cosine and a largest difference of durations in seconds.
@@ -132,14 +132,14 @@ def likeness(one: Name, other: Name, *, cosine: float, apart_s: float) -> Likene
 
 
 def group_rows(
-    pairs: Iterable[Pair], names: list[Name], ids: list[str], tell: Tell | None = None
+    pairs: Iterable[Pair], names: list[Name], ids: list[str], compare: Compare | None = None
 ) -> list[tuple[int, int, str]]:
     """(group, row, class) of every row that has a duplicate, the row to keep first in its group.
 
     The row with the plainest name is kept; ties go to the least id. Every other row of a group is
-    like the row kept, not only like another one. Rows that a chain of pairs joins, but that `tell`
-    says are not like the row kept, are grouped again without it. If `tell` is None, only the pairs
-    decide.
+    like the row kept, not only like another one. Rows that a chain of pairs joins, but that
+    `compare` says are not like the row kept, are grouped again without it. If `compare` is None,
+    only the pairs decide.
     """
     known = {}
     joined: dict[int, int] = {}
@@ -158,7 +158,7 @@ def group_rows(
         chain.sort(key=lambda row: (_preference(names[row]), ids[row]))
         while len(chain) > 1:
             first, *others = chain
-            told = list(zip(others, (tell or by_pairs)(first, others), strict=True))
+            told = list(zip(others, (compare or by_pairs)(first, others), strict=True))
             alike = [(row, kind) for row, kind in told if kind is not None]
             chain = [row for row, kind in told if kind is None]
             if alike:

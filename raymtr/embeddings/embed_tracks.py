@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow as pa
 
 from raymtr import audio
+from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
 from raymtr.embeddings.tables import SOURCES
-from raymtr.errors import UnusableError
 from raymtr.specs import MUSICNN_AUDIO, AudioSpec, EmbedSpec
+from raymtr.vectors import is_unit, unit
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model
@@ -59,7 +60,7 @@ def decode_whole(batch: pa.Table, *, embed: EmbedSpec, hung: str) -> Iterator[pa
 
     def uncut(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if audio.is_silent(samples):
-            raise audio.AudioError("silent", "nothing is to be heard in it")
+            raise audio.AudioError("silent", "it is silent")
         return np.zeros(1), samples
 
     yield from _decoded(batch, uncut, AudioSpec(**MUSICNN_AUDIO), embed, hung)
@@ -93,17 +94,8 @@ class EmbedTracks:
         """Raises UnusableError if the folder's model is not that of `made_by`, or is damaged."""
         import torch  # imported here because the decoding tasks import this file too
 
-        from raymtr.model.pretrained import load_model
-
         torch.set_num_threads(threads)
-        self._model = load_model(
-            model_folder, precision=made_by.precision, device=device, audio_only=True
-        )
-        if self._model.fingerprint != made_by.fingerprint:
-            raise UnusableError(
-                f"{model_folder} holds model {self._model.fingerprint}, not {made_by.fingerprint}"
-            )
-        self._model.check_golden()
+        self._model = load_kept_model(model_folder, made_by, device=device, audio_only=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order; REPLICA names the process that computed it."""
@@ -143,15 +135,9 @@ def embed_tracks(model: Model, decoded: pa.Table) -> pa.Table:
 def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
     """Unnormalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
     vector, units = unit(windows.mean(axis=0)), unit(windows)
-    if np.isfinite(units).all() and np.isfinite(vector).all():
+    if is_unit(units).all() and is_unit(vector):
         return {"vector": vector, "windows": units}
     return {"code": "bad_vector", "reason": "the model gave a vector that is zero or not finite"}
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows [..., D] scaled to length 1 in float32; a zero row becomes NaN, which callers check."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32)
 
 
 def one_row(schema: pa.Schema, values: dict[str, Any]) -> pa.Table:

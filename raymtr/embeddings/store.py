@@ -19,9 +19,6 @@ window that is some hundred thousand windows a second, more than sixteen GPUs pr
 
 from __future__ import annotations
 
-import hashlib
-import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,23 +32,23 @@ from raymtr import audio, storage
 from raymtr.embeddings.tables import (
     MADE_FROM,
     SOURCES,
+    changed_audio,
     dead_letters_of,
-    sounding_otherwise,
     tracks_of,
     windows_of,
     with_adopted_digests,
     with_digest,
 )
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError
+from raymtr.ownership import RUN, Ownership
+from raymtr.shards import shard_name
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
 
-RUN = "run.json"
 EVERY_CODE = "all"
 BESIDE = ("windows", "sources", "dead_letter")  # kinds of files that `tracks/` commits
 WITHOUT_RULES = ("timeout", "bad_vector")  # codes of failures other than a refusal by the decoder
-TAKEOVER_S = 1.0  # longer than another driver takes from its check of the token to its commit
 
 
 EMBEDDED_SCHEMA = pa.schema(  # the result of one track: vectors, or the reason there are none
@@ -83,14 +80,21 @@ class ModelRef:
 class EmbeddingStore:
     """The shards under one `embeddings/<fingerprint>` folder."""
 
+    JOB = "embed"  # the verb that writes them
+
     def __init__(self, folder: str, made_by: ModelRef) -> None:
         self.folder, self.made_by = folder, made_by
-        self._token: str | None = None
+        self._owner = Ownership(folder, self.JOB)
 
     @classmethod
     def open(cls, folder: str) -> EmbeddingStore:
         """Open the store that an earlier run wrote in `folder`."""
         return cls(folder, from_dict(ModelRef, storage.read_json(f"{folder}/{RUN}")["made_by"]))
+
+    @classmethod
+    def of_model(cls, workspace: Workspace, made_by: ModelRef) -> EmbeddingStore:
+        """The store of one model's vectors in a workspace; its folder need not exist yet."""
+        return cls(workspace.embeddings(made_by.fingerprint), made_by)
 
     @property
     def model_folder(self) -> str:
@@ -105,36 +109,32 @@ class EmbeddingStore:
     @property
     def complete(self) -> bool:
         """Whether the last run finished."""
-        return storage.exists(self._run_file) and not storage.read_json(self._run_file)["running"]
+        return self._owner.complete
 
     def take(self) -> None:
         """Become the owner, and remove uncommitted files of an earlier owner."""
-        left_behind = storage.exists(self._run_file) and not self.complete
-        self._token = uuid.uuid4().hex
-        self._write_run(running=True)
-        if left_behind:
-            time.sleep(TAKEOVER_S)
+        self._owner.take(self._facts)
         self._sweep()
 
     def release(self) -> None:
         """Mark the run as complete, so that the next owner need not wait for this one."""
-        self._check_owner()
+        self._owner.check()
         self._sweep()
-        self._write_run(running=False)
+        self._owner.release(self._facts)
 
     def commit(self, embedded: pa.Table) -> None:
         """Write one shard of EMBEDDED rows.
 
         Raises UnusableError if another run has become the owner.
         """
-        name = _shard_name(embedded["track_id"].to_pylist())
+        name = shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
         storage.write_table(self._file("windows", name), self._windows_of(good))
         storage.write_table(self._file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
             storage.write_table(self._file("dead_letter", name), dead_letters_of(failed))
-        self._check_owner()
+        self._owner.check()
         storage.write_table(self._file("tracks", name), self._tracks_of(good))
 
     def done(self) -> pa.ChunkedArray:
@@ -157,7 +157,7 @@ class EmbeddingStore:
         before = self._read("sources", MADE_FROM)
         if before is None:
             return pa.chunked_array([], pa.string())
-        return sounding_otherwise(before, catalog)
+        return changed_audio(before, catalog)
 
     def adopt_digests(self, catalog: pa.Table) -> None:
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
@@ -165,13 +165,14 @@ class EmbeddingStore:
         for name in sorted(self._names("sources")) if len(now) else ():
             held = storage.read_table(self._file("sources", name))
             if (adopted := with_adopted_digests(held, now)) is not None:
-                self._check_owner()
+                self._owner.check()
                 storage.write_table(self._file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
         """Remove these tracks, embedded or failed, from the shards that hold them.
 
-        `sources/` is written last, so after a kill the tracks are still known as changed.
+        `sources/` loses them last. So after a kill the next call still finds them there, and
+        removes what is left of them.
         """
         for name in sorted(self._names("tracks")) if len(ids) else ():
             sources = self._file("sources", name)
@@ -180,7 +181,7 @@ class EmbeddingStore:
             held = storage.read_table(sources)["track_id"]
             if not pc.any(pc.is_in(held, value_set=ids)).as_py():
                 continue
-            self._check_owner()
+            self._owner.check()
             for kind in ("windows", "dead_letter", "tracks", "sources"):
                 if storage.exists(file := self._file(kind, name)):
                     table = storage.read_table(file)
@@ -277,12 +278,8 @@ class EmbeddingStore:
         return windows_of(good, self.made_by.dim)
 
     @property
-    def _run_file(self) -> str:
-        return f"{self.folder}/{RUN}"
-
-    def _write_run(self, *, running: bool) -> None:
-        run = {"run": self._token, "running": running, "made_by": to_dict(self.made_by)}
-        storage.write_json(self._run_file, run)
+    def _facts(self) -> dict[str, Any]:
+        return {"made_by": to_dict(self.made_by)}
 
     def _file(self, kind: str, name: str) -> str:
         return f"{self.folder}/{kind}/{name}.parquet"
@@ -299,12 +296,6 @@ class EmbeddingStore:
         for kind in BESIDE:
             for name in self._names(kind) - committed:
                 storage.delete(self._file(kind, name))
-
-    def _check_owner(self) -> None:
-        if storage.read_json(self._run_file)["run"] != self._token:
-            raise UnusableError(
-                f"another embed job has taken over {self.folder}; let one of them finish alone"
-            )
 
 
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:
@@ -333,7 +324,3 @@ def matrix_of(column: pa.ChunkedArray) -> np.ndarray:
     dim = column.type.list_size
     flat = pc.list_flatten(column.combine_chunks()).to_numpy(zero_copy_only=False)
     return np.asarray(flat).reshape(-1, dim)
-
-
-def _shard_name(ids: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

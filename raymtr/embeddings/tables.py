@@ -53,7 +53,7 @@ def with_digest(table: pa.Table) -> pa.Table:
     return table.append_column("audio_digest", pa.nulls(len(table), pa.string()))
 
 
-def sounding_otherwise(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
+def changed_audio(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
     """Ids of the tracks of `before` (columns MADE_FROM) whose audio differs in the catalog.
 
     If both digests of the coded audio are known they decide, so editing tags keeps the vector.

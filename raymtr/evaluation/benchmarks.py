@@ -88,7 +88,7 @@ class Benchmark:
 def _refuse_repeats(what: str, values: Sequence[str]) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise InputError(f"{what} {twice[0]!r} stands more than once; keep one of them")
+        raise InputError(f"{what} {twice[0]!r} occurs more than once; keep one of them")
 
 
 def save_benchmark(benchmark: Benchmark, folder: str) -> None:

@@ -53,7 +53,7 @@ def blind_page(
     """
     if not 1 <= count <= len(pairs):
         raise InputError(
-            f"--blind wants 1 to {len(pairs)} pairs, as many as there are; got {count}"
+            f"--blind takes 1 to {len(pairs)} pairs, as many as there are; got {count}"
         )
     chosen = rng.choice(len(pairs), size=count, replace=False)
     texts = [

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from raymtr import storage
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.score import (
     NGRAMS,
@@ -55,7 +55,7 @@ Written = list[list[str]]  # a system's captions of each pair
 
 def asked_pairs(
     workspace: Workspace, uri: str | None, *, held_out: bool
-) -> tuple[list[Pair], Vocabulary]:
+) -> tuple[list[Pair], MusicTerms]:
     """The pairs at `uri`, and the terms: built-in ones, all their tags and the catalog's.
 
     Without `uri` they are the pairs that the workspace's captioner was not trained on. `held_out`
@@ -70,7 +70,7 @@ def asked_pairs(
     catalog = storage.read_tables(workspace.tracks, columns=["tags"])
     if catalog is not None:
         tags += pc.unique(pc.list_flatten(catalog["tags"])).drop_null().to_pylist()
-    return hold_out(found).held_out if held_out else found, Vocabulary.of_tags(tags)
+    return hold_out(found).held_out if held_out else found, MusicTerms.of_tags(tags)
 
 
 def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Written]:
@@ -136,7 +136,7 @@ def compare(
     systems: Mapping[str, Written],
     *,
     encoder: TokenEncoder,
-    vocabulary: Vocabulary,
+    vocabulary: MusicTerms,
     baseline: str,
     rng: np.random.Generator,
     base: Likelihood | None = None,
@@ -180,7 +180,7 @@ def _score(
     pairs: Sequence[Pair],
     systems: Mapping[str, Written],
     encoder: TokenEncoder,
-    vocabulary: Vocabulary,
+    vocabulary: MusicTerms,
     base: Likelihood | None,
 ) -> dict[str, dict[str, Floats]]:
     """Each system's figures by pair, [pairs]; each reference is encoded once."""

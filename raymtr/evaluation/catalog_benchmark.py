@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Question:
+class CandidateQuery:
     """A candidate query: (text, sentence) in order of preference, and the relevant track ids."""
 
     wordings: Iterable[tuple[str, str]]
@@ -67,7 +67,7 @@ def catalog_benchmark(
     draft.add("similar_artist", similar_artist_questions(rows, catalog), rng)
     if not draft.queries:
         raise InputError(
-            f"nothing can be asked about {len(rows)} tracks of the catalog; "
+            f"no query can be made from {len(rows)} tracks of the catalog; "
             "it takes two or more that differ in tags, title or artist"
         )
     return Benchmark(
@@ -96,11 +96,11 @@ def _pool(catalog: list[Row], split: str, pool: Sequence[str] | None) -> list[Ro
     return rows
 
 
-def caption_questions(pool: Sequence[Row], rng: np.random.Generator) -> Iterator[Question]:
+def caption_questions(pool: Sequence[Row], rng: np.random.Generator) -> Iterator[CandidateQuery]:
     """A held-out caption of each track with tags, redrawn until its words are unique."""
     for row in pool:
         if row["tags"]:
-            yield Question(_captions(row["tags"], rng), {row["track_id"]})
+            yield CandidateQuery(_captions(row["tags"], rng), {row["track_id"]})
 
 
 def _captions(tags: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[str, str]]:
@@ -110,7 +110,7 @@ def _captions(tags: Sequence[str], rng: np.random.Generator) -> Iterator[tuple[s
             yield caption.text, caption.text
 
 
-def tag_questions(pool: Sequence[Row]) -> Iterator[Question]:
+def tag_questions(pool: Sequence[Row]) -> Iterator[CandidateQuery]:
     """Every tag on at least two tracks and on fewer than half; others do not discriminate."""
     right: dict[str, set[str]] = defaultdict(set)
     spelling: dict[str, str] = {}
@@ -120,10 +120,10 @@ def tag_questions(pool: Sequence[Row]) -> Iterator[Question]:
             spelling.setdefault(same_words(tag), tag.strip())
     for name, answers in sorted(right.items()):
         if name and 2 <= len(answers) < len(pool) / 2:
-            yield Question([(spelling[name], spelling[name])], answers)
+            yield CandidateQuery([(spelling[name], spelling[name])], answers)
 
 
-def title_questions(pool: Sequence[Row]) -> Iterator[Question]:
+def title_questions(pool: Sequence[Row]) -> Iterator[CandidateQuery]:
     """The title alone and `{title} by {artist}`, alternating, one query per song."""
     titled: dict[str, set[str]] = defaultdict(set)
     songs: dict[tuple[str, str], list[Row]] = defaultdict(list)
@@ -136,21 +136,23 @@ def title_questions(pool: Sequence[Row]) -> Iterator[Question]:
         if artist_name and turn % 2:
             text = f"{title} by {artist.strip()}"
             sentence = metadata_sentence(title, artist.strip(), None)
-            yield Question([(text, sentence)], _ids(rows))
+            yield CandidateQuery([(text, sentence)], _ids(rows))
         else:
-            yield Question([(title, metadata_sentence(title, None, None))], titled[name])
+            yield CandidateQuery([(title, metadata_sentence(title, None, None))], titled[name])
 
 
-def artist_questions(pool: Sequence[Row]) -> Iterator[Question]:
+def artist_questions(pool: Sequence[Row]) -> Iterator[CandidateQuery]:
     """The artist's name and `songs by {name}`, alternating."""
     for turn, (artist, rows) in enumerate(_by_artist(pool).values()):
         wordings = [artist, f"songs by {artist}"]
         preferred = wordings if turn % 2 == 0 else wordings[::-1]
         sentence = metadata_sentence(None, artist, None)
-        yield Question([(text, sentence) for text in preferred], _ids(rows))
+        yield CandidateQuery([(text, sentence) for text in preferred], _ids(rows))
 
 
-def similar_artist_questions(pool: Sequence[Row], catalog: Sequence[Row]) -> Iterator[Question]:
+def similar_artist_questions(
+    pool: Sequence[Row], catalog: Sequence[Row]
+) -> Iterator[CandidateQuery]:
     """`similar to {X}` for train artists related to an artist of the pool by a similarity list."""
     present = _by_artist(pool)
     trained = _by_artist(row for row in catalog if row["split"] == "train")
@@ -163,7 +165,7 @@ def similar_artist_questions(pool: Sequence[Row], catalog: Sequence[Row]) -> Ite
             right[key] |= _ids(present[name][1])
     for key, (artist, _) in trained.items():
         if right[key] and key not in present:
-            yield Question(
+            yield CandidateQuery(
                 [(f"similar to {artist}", similar_artists_sentence([artist]))], right[key]
             )
 
@@ -205,7 +207,7 @@ class _Draft:
         self._pool_size = pool_size
         self._taken: set[str] = set()
 
-    def add(self, kind: str, questions: Iterable[Question], rng: np.random.Generator) -> None:
+    def add(self, kind: str, questions: Iterable[CandidateQuery], rng: np.random.Generator) -> None:
         """Number the queries of one kind, at most MOST_QUERIES of them drawn at random."""
         asked = list(questions)
         if not asked:
@@ -230,7 +232,7 @@ class _Draft:
         left_out = [f"left out {count} {reason}" for reason, count in self._left_out.items()]
         return (*absent, *left_out)
 
-    def _unused(self, question: Question) -> tuple[str, str] | None:
+    def _unused(self, question: CandidateQuery) -> tuple[str, str] | None:
         return next((w for w in question.wordings if same_words(w[0]) not in self._taken), None)
 
     def _append(self, query_id: str, kind: str, wording: tuple[str, str], right: set[str]) -> None:

@@ -47,7 +47,7 @@ class BatteryQuery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class SearchResult:
     """The result of a search: an answer with its hits as rows of the catalog, or an error."""
 
     answer: Mapping[str, Any] | None
@@ -86,7 +86,7 @@ def read_battery(lines: Iterable[str], *, name: str) -> list[BatteryQuery]:
     return queries
 
 
-def failures(query: BatteryQuery, told: Told, similar: Mapping[str, set[str]]) -> list[str]:
+def failures(query: BatteryQuery, told: SearchResult, similar: Mapping[str, set[str]]) -> list[str]:
     """The failed checks, as text; empty where the query passes.
 
     `similar` maps an artist in lower case to the artists similar to it in the graph, in lower case.
@@ -147,7 +147,7 @@ def by_class(verdicts: Iterable[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _holds(check: Mapping[str, Any], told: Told, similar: Mapping[str, set[str]]) -> bool:
+def _holds(check: Mapping[str, Any], told: SearchResult, similar: Mapping[str, set[str]]) -> bool:
     if told.answer is None:
         return bool(check.get("error"))
     if "error" in check or "no_error" in check:

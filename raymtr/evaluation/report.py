@@ -25,7 +25,7 @@ from raymtr.evaluation import charts
 
 TEMPLATE = "report.html.j2"
 SHOWN_ERRORS = 100  # rows of the errors table; further ones are only counted
-UNTOLD = ("text", "mode", "k", "per_artist")  # settings in a search's query, not shown
+HIDDEN_SETTINGS = ("text", "mode", "k", "per_artist")  # settings in a search's query, not shown
 PLAYABLE = ("http://", "https://")
 
 
@@ -153,7 +153,7 @@ def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[
     for name in sorted(named, key=lambda name: name != "kind"):  # kind first
         value = named[name]
         words = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-        if name not in UNTOLD and value and words != text:
+        if name not in HIDDEN_SETTINGS and value and words != text:
             shown.append(("understood as" if name == "kind" else name.replace("_", " "), words))
     return shown
 

@@ -143,7 +143,7 @@ def sweep(workspace: Workspace) -> int:
             # Clean-up is certain to keep only the newest version. So that must be the recorded one,
             # and no pending work may create another.
             recorded = table.version == build.versions[kind]
-            if not recorded or _settle(table) != build.versions[kind]:
+            if not recorded or _optimize(table) != build.versions[kind]:
                 continue
             versions = {version["version"]: version for version in table.list_versions()}
             if len(versions) > 1:
@@ -218,7 +218,7 @@ def _apply(
             served = _serve(workspace, _next_revision(build, tables, counts))
         if not faults:
             for table in tables.values():
-                _settle(table)
+                _optimize(table)
             changed = _next_revision(served, tables, counts)
             faults = find_row_faults(tables, counts)
         if tune and not faults:
@@ -273,7 +273,7 @@ def _open(workspace: Workspace, build: Build) -> Tables:
     return tables
 
 
-def _settle(table: Any) -> int:
+def _optimize(table: Any) -> int:
     """Merge files and update indices until nothing is left to do. Returns the final version."""
     for _ in range(MOST_PASSES):
         before = table.version

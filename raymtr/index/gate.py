@@ -1,8 +1,9 @@
 """Checks on a finished build before it is published: its rows, vectors, recall and answers.
 
-Reads are done once as searchers do them: a whole record, a search by words and by names, and a
-filter on each column. A build that fails one of them would fail every reader that uses it. Faults
-are returned as sentences, several at once.
+Reads are done once as searchers do them: a whole record, a search by words, by names and by vector,
+and a filter on each column. A build that fails one of them would fail every reader that uses it.
+Faults are returned as sentences, several at once. The reads are tried only on a build without other
+faults, because a table that lacks rows or has wrong vectors gives wrong answers anyway.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from raymtr.index.filters import Filter, joined
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBED
+from raymtr.vectors import TOLERANCE, is_unit, unit
 from raymtr.workspace import Workspace
 
-UNIT_TOLERANCE = 2e-3  # of a vector's length; rounding to float16 changes it by up to 5e-4
 FAILURES = (OSError, RuntimeError, ValueError)  # raised by LanceDB
 
 
 def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> list[str]:
-    """All checks before publishing: the faults of a finished build as sentences; [] for none."""
+    """All checks before publishing: the faults of a finished build as sentences; [] for none.
+
+    Reads (`find_answer_faults`) are tried only where the other checks find nothing.
+    """
     db = lancedb.connect(workspace.db)
     tables = {kind: db.open_table(table_name(kind, build.name)) for kind in KINDS}
     faults = find_row_faults(tables, build.rows)
@@ -64,10 +68,24 @@ def find_answer_faults(table: TrackTable, tables: Mapping[str, Any]) -> list[str
         faults += _record_faults(tables["tracks"], table.columns, row["track_id"])
         table.match_words(row["words"] or "music", limit=1)
         table.match_names(row["names"] or "music", limit=1)
+    faults += _nearest_faults(table, tables["vectors"])
     for field in table.filterable:
         if filterable_type(field.type):
             faults += _filter_faults(tables, field)
     return faults
+
+
+def _nearest_faults(table: TrackTable, vectors: Any) -> list[str]:
+    """Check that searches by a track's own vector answer, and that one among itself finds it."""
+    for row in vectors.search().select(["track_id", "vector"]).limit(1).to_arrow().to_pylist():
+        vector, track_id = unit(np.array(row["vector"])), row["track_id"]
+        itself = Condition("track_id", "in", (track_id,))
+        if not table.nearest(vector, limit=PROBED):
+            return [f"a search by the vector of track {track_id!r} finds nothing"]
+        found = table.nearest(vector, limit=1, where=itself)
+        if not found or abs(found[0][1] - 1.0) > TOLERANCE:
+            return [f"a search by the vector of track {track_id!r} does not find that track"]
+    return []
 
 
 def _record_faults(tracks: Any, columns: list[str], track_id: str) -> list[str]:
@@ -75,13 +93,13 @@ def _record_faults(tracks: Any, columns: list[str], track_id: str) -> list[str]:
     try:
         json.dumps(record, allow_nan=False, default=_moment).encode()
     except (ValueError, TypeError) as error:
-        return [f"the record of track {track_id!r} cannot be told: {error}"]
+        return [f"the record of track {track_id!r} cannot be written as JSON: {error}"]
     return []
 
 
 def _moment(value: Any) -> str:
     if not isinstance(value, date):
-        raise TypeError(f"{value!r:.80} is no plain value")
+        raise TypeError(f"{value!r:.80} is not a plain value")
     return value.isoformat()
 
 
@@ -130,14 +148,13 @@ def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[
         ids = tables[kind].search().select(["track_id"]).limit(rows[kind] + 1).to_arrow()
         twice = len(ids) - pc.count_distinct(ids["track_id"]).as_py()
         if twice:
-            faults.append(f"{twice} track ids stand more than once in {kind}")
+            faults.append(f"{twice} track ids occur more than once in {kind}")
     return faults
 
 
 def count_not_unit(vectors: pa.ChunkedArray) -> int:
     """How many vectors of a column do not have length 1, or are not finite."""
-    lengths = np.linalg.norm(matrix_of(vectors).astype(np.float32), axis=1)
-    return int((~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE)).sum())
+    return int((~is_unit(matrix_of(vectors))).sum())
 
 
 def _wrong_vectors(table: Any, rows: int) -> int:

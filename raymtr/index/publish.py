@@ -39,6 +39,11 @@ def live_build(workspace: Workspace) -> Build:
     return from_dict(Build, storage.read_json(workspace.live_pointer))
 
 
+def live_or_none(workspace: Workspace) -> Build | None:
+    """The live build; None if nothing was published yet."""
+    return live_build(workspace) if storage.exists(workspace.live_pointer) else None
+
+
 def kept_builds(workspace: Workspace) -> list[Build]:
     """All kept builds, oldest first; each passed its checks."""
     folder = f"{workspace.db}/builds"
@@ -55,7 +60,7 @@ def publish(
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
-    before = _live_or_none(workspace)
+    before = live_or_none(workspace)
     if before:
         drop_old(workspace, keep=search.keep_versions)  # frees disk: grace periods may be over
     try:
@@ -70,7 +75,7 @@ def publish(
     if faults:
         _drop_tables(db, name)
         raise UnusableError(
-            f"the new index was not published: {'; '.join(faults)}; what served before still does"
+            f"the new index was not published: {'; '.join(faults)}; the previous build stays live"
         )
     write_record(workspace, build)
     put_live(workspace, build)
@@ -87,7 +92,7 @@ def roll_back(workspace: Workspace) -> Build:
     before = _before(live, {build.name: build for build in kept_builds(workspace)})
     if before is None:
         raise InputError(
-            f"no build that served before {live.name} is kept: nothing to roll back to"
+            f"no build that was live before {live.name} is kept: nothing to roll back to"
         )
     build = replace(before, retired_at=None)
     write_record(workspace, build)
@@ -102,7 +107,7 @@ def write_record(workspace: Workspace, build: Build) -> None:
 
 def put_live(workspace: Workspace, build: Build) -> None:
     """Make a build live by one atomic write; first record when the previous one was retired."""
-    before = _live_or_none(workspace)
+    before = live_or_none(workspace)
     if before and before.name != build.name:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_record(workspace, replace(before, retired_at=now))
@@ -141,10 +146,6 @@ def _in_grace(build: Build) -> bool:
     if build.retired_at is None:
         return False
     return datetime.now(UTC) - datetime.fromisoformat(build.retired_at) < GRACE
-
-
-def _live_or_none(workspace: Workspace) -> Build | None:
-    return live_build(workspace) if storage.exists(workspace.live_pointer) else None
 
 
 def _make(

@@ -43,6 +43,7 @@ from raymtr.index.track_rows import (
 from raymtr.index.trigrams import SAMPLED, TrigramCounts, any_of, trigrams
 from raymtr.names import spoken_name
 from raymtr.track import split_artists
+from raymtr.vectors import unit
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 KINDS = ("tracks", "vectors", "windows")
@@ -266,20 +267,20 @@ class TrackTable:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
         rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
         rows = rows.sort_by("row_index")
-        return rows["track_id"].to_pylist(), _unit(matrix_of(rows["vector"]))
+        return rows["track_id"].to_pylist(), unit(matrix_of(rows["vector"]))
 
     @tracked_call("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         """Up to `count` tracks drawn at random: their ids and vectors, float32 [count, D]."""
         drawn = sorted(rng.permutation(self.build.rows["vectors"])[:count].tolist())
         found = self._vectors.take_offsets(drawn).select(["track_id", "vector"]).to_arrow()
-        return found["track_id"].to_pylist(), _unit(matrix_of(found["vector"]))
+        return found["track_id"].to_pylist(), unit(matrix_of(found["vector"]))
 
     def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
         """All ids with their unit vectors, float32 [n, D], one batch of rows at a time."""
         for batch in self.stream("vectors", ["track_id", "vector"]):
             matrix = matrix_of(pa.chunked_array([batch["vector"]]))
-            yield batch["track_id"].to_pylist(), _unit(matrix)
+            yield batch["track_id"].to_pylist(), unit(matrix)
 
     def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Some columns of all rows of one of the tables KINDS, in batches, in no set order."""
@@ -406,13 +407,6 @@ class TrackTable:
 def table_name(kind: str, build: str) -> str:
     """The LanceDB table of one kind in one build."""
     return f"{kind}_{build}"
-
-
-def _unit(halves: np.ndarray) -> np.ndarray:
-    """float16 rows [N, D] as float32 of length 1 again."""
-    matrix = halves.astype(np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    return matrix
 
 
 def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:

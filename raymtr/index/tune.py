@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raymtr import storage
+from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.index.track_table import Build, TrackTable, Trial, VectorIndex
+from raymtr.vectors import unit
 
 PROBES, PROBED = 128, 10  # queries of each kind, and hits compared per query
 LEAST_NPROBES, REFINES = 8, (2, 4, 10)
@@ -45,17 +47,13 @@ def draw_probes(table: TrackTable, shards: EmbeddingStore) -> Probes:
     rng = np.random.default_rng(SEED)
     ids, audio = table.sample(PROBES, rng)
     if storage.exists(f"{shards.model_folder}/config.json"):
-        from raymtr.model.pretrained import load_model  # torch: only where there is one to load
-
         sentences = [row["words"].partition(". ")[0] for row in table.rows(ids, ["words"]).values()]
         if sentences := [sentence for sentence in sentences if sentence]:
-            model = load_model(shards.model_folder)
-            model.check_golden()
+            model = load_kept_model(shards.model_folder, shards.made_by)
             text = model.encode_text(sentences)
             return Probes({"text": text, "audio": audio}, "sentences of the catalog")
     noise = rng.normal(size=audio.shape) / np.sqrt(audio.shape[1])
-    moved = (audio + noise).astype(np.float32)
-    moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+    moved = unit(audio + noise)
     return Probes({"text": moved, "audio": audio}, "vectors moved off the distribution")
 
 

@@ -65,7 +65,7 @@ def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
 
 
 def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> dict[str, Any]:
-    """`fetch` the spec's source. Raises InputError also where it is no text encoder."""
+    """`fetch` the spec's source. Raises InputError also where it is not a text encoder."""
     facts = fetch(spec.source, workspace)
     if facts["kind"] != ENCODER:
         raise InputError(f"text_tower.source={spec.source} is a {facts['kind']}, no {ENCODER}")

@@ -3,7 +3,7 @@
 `linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learnt: the joint
 space is the 100 tags of the two musicnn taggers. A window's vector says how much more likely each
 tag is than in music in general. A sentence's vector says which tags its nearest music words stand
-for (model.heard_words). The cosine of the two is a sum over tags.
+for (model.tag_profiles). The cosine of the two is a sum over tags.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.model.heard_words import WORDS
 from raymtr.model.musicnn import MSD, MTAT
+from raymtr.model.tag_profiles import WORDS
 from raymtr.specs import TowersSpec
+from raymtr.vectors import unit
 
 LABELS = (*MSD, *MTAT)
 HEAD_WIDTH = 512  # width of the hidden layer of `two_layers`
@@ -29,13 +30,13 @@ def build_heads(spec: TowersSpec, text_hidden: int) -> tuple[nn.Module, nn.Modul
     """The heads of the audio side and the text side, each [B, its tower's width] -> [B, dim]."""
     widths = spec.audio_tower.dim, text_hidden
     if spec.heads == "tags":
-        return TagsHeard(), nn.Sequential(Similarities(text_hidden), TagsMeant())
+        return AudioTagHead(), nn.Sequential(Similarities(text_hidden), TextTagHead())
     make = _linear if spec.heads == "linear" else _two_layers
     audio, text = (make(width, spec.dim) for width in widths)
     return audio, text
 
 
-class TagsHeard(nn.Module):
+class AudioTagHead(nn.Module):
     """MusicnnTower's features [B, 3512] -> each tag's log-odds over its prior, [B, 100]."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class Similarities(nn.Module):
         return functional.normalize(states, dim=-1) @ self.weight.T
 
 
-class TagsMeant(nn.Module):
+class TextTagHead(nn.Module):
     """Cosines to the music words [B, words] -> the tags they stand for [B, 100]."""
 
     profiles: Tensor
@@ -85,9 +86,9 @@ def profiles() -> np.ndarray:
             name, sign = tag.removeprefix("-"), -1.0 if tag.startswith("-") else 1.0
             places = [place for place, label in enumerate(known) if label == name]
             if not places:
-                raise ValueError(f"heard_words: {word!r} names {name!r}, which is no tag")
+                raise ValueError(f"tag_profiles: {word!r} names {name!r}, which is no tag")
             row[places] = sign
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+    return unit(rows)
 
 
 def _key(label: str) -> str:
@@ -101,7 +102,7 @@ def fill_tag_heads(text: nn.Module, word_states: Tensor) -> None:
     """
     assert isinstance(text, nn.Sequential)
     similarities, meant = text
-    assert isinstance(similarities, Similarities) and isinstance(meant, TagsMeant)
+    assert isinstance(similarities, Similarities) and isinstance(meant, TextTagHead)
     similarities.weight.copy_(functional.normalize(word_states, dim=-1))
     meant.profiles.copy_(torch.from_numpy(profiles()))
 

@@ -119,7 +119,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise damaged(folder, error) from error
     written = config.get("format") if isinstance(config, dict) else None
     if not isinstance(written, int):
-        raise InputError(f"{folder} is no raymtr model: its {CONFIG} states no format")
+        raise InputError(f"{folder} is not a raymtr model: its {CONFIG} states no format")
     if written > FORMAT:
         raise UnusableError(
             f"model {folder} has format {written}, this raymtr reads up to {FORMAT}; "

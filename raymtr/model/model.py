@@ -30,6 +30,7 @@ from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
 from raymtr.specs import AudioSpec, Precision, TowersSpec
 from raymtr.trained_on import Record
+from raymtr.vectors import unit
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
 LEAST_COSINE_INT8 = 0.98  # least mean text cosine after quantize_text
@@ -215,7 +216,7 @@ class Model:
             raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
-        return _unit(vectors) if self.normalize else vectors
+        return unit(vectors) if self.normalize else vectors
 
 
 def _require_cosine(side: str, found: np.ndarray, least: float) -> None:
@@ -295,8 +296,3 @@ def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:
     for rows in by_length.values():
         for start in range(0, len(rows), most):
             yield rows[start : start + most]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(norms, 1e-12), dtype=vectors.dtype)

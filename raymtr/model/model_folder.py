@@ -51,7 +51,7 @@ def save_towers(
     """
     try:
         if _is_something_else(folder):
-            raise InputError(f"{folder} exists and is no raymtr model; save to another folder")
+            raise InputError(f"{folder} exists and is not a raymtr model; save to another folder")
         if storage.is_remote(folder):
             with tempfile.TemporaryDirectory() as partial:
                 _write(towers, Path(partial), provenance or {}, trained_on)
@@ -115,7 +115,7 @@ def _write(
             text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         except ValueError as error:
             raise UnusableError(
-                "these towers give vectors that are no numbers: they are not saved; train with a "
+                "these towers give vectors that are not finite: they are not saved; train with a "
                 "lower train.learning_rate"
             ) from error
         (folder / name).write_text(text + "\n", encoding="utf-8")

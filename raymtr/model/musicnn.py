@@ -66,7 +66,7 @@ TIMBRE_BANDS, TIMBRE, RHYTHM_FRAMES, RHYTHM, MIDDLE, DENSE = (
 EPSILON = 1e-3  # of TensorFlow's batch norms
 
 
-class Heard(NamedTuple):
+class MusicnnOutput(NamedTuple):
     """The outputs of one network for a batch of patches."""
 
     max_pool: Tensor  # float32 [B, 753], over time
@@ -77,7 +77,7 @@ class Heard(NamedTuple):
 
 
 class Musicnn(nn.Module):
-    """Log-mel patches [B, 96, frames] -> Heard."""
+    """Log-mel patches [B, 96, frames] -> MusicnnOutput."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class Musicnn(nn.Module):
         self.dense_norm = nn.BatchNorm1d(DENSE, EPSILON)
         self.tags = nn.Linear(DENSE, len(MSD))
 
-    def forward(self, mel: Tensor) -> Heard:
+    def forward(self, mel: Tensor) -> MusicnnOutput:
         """The pooled features and tag logits of each patch."""
         picture = self.norm(mel[:, None])  # [B, 1, 96, T]
         layers = [torch.cat([branch(picture) for branch in self.front], dim=1)]  # [B, 561, T]
@@ -105,7 +105,7 @@ class Musicnn(nn.Module):
         max_pool, mean_pool = features.amax(dim=2), features.mean(dim=2)
         pooled = self.pool_norm(torch.stack((max_pool, mean_pool), dim=2).flatten(1))
         dense = self.dense_norm(functional.relu(self.dense(pooled)))
-        return Heard(max_pool, mean_pool, pooled, dense, self.tags(dense))
+        return MusicnnOutput(max_pool, mean_pool, pooled, dense, self.tags(dense))
 
 
 class _Front(nn.Module):
@@ -156,9 +156,9 @@ class MusicnnTower(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Return one row for each window."""
-        heard = [network(mel) for network in self.networks]
-        parts = [part for h in heard for part in (h.pooled, h.dense)]
-        return torch.cat([*parts, *(h.logits for h in heard)], dim=1)
+        outputs = [network(mel) for network in self.networks]
+        parts = [part for out in outputs for part in (out.pooled, out.dense)]
+        return torch.cat([*parts, *(out.logits for out in outputs)], dim=1)
 
     def read_weights(self) -> None:
         """Load the authors' weights. Raises UnusableError as `read_musicnn` does."""

@@ -188,7 +188,7 @@ def read_release_spec(file: Path) -> TowersSpec:
         )
     except (OSError, yaml.YAMLError, TypeError, ValueError, KeyError) as error:
         raise UnusableError(
-            f"{file} is no TTMR++ settings file ({type(error).__name__}: {error})"
+            f"{file} is not a TTMR++ settings file ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -85,8 +85,8 @@ class AttentionPool(nn.Module):
         shift = (query * self.k_proj.bias.view(self.heads, size)).sum(-1, keepdim=True)
         attention = torch.softmax(asked @ tokens.transpose(1, 2) + shift, dim=-1)  # [B, h, 1 + HW]
         values = self.v_proj.weight.view(self.heads, size, channels)
-        heard = torch.einsum("bhc,hsc->bhs", attention @ tokens, values)
-        pooled: Tensor = self.c_proj(heard.reshape(batch, channels) + self.v_proj.bias)
+        attended = torch.einsum("bhc,hsc->bhs", attention @ tokens, values)
+        pooled: Tensor = self.c_proj(attended.reshape(batch, channels) + self.v_proj.bias)
         return pooled
 
 

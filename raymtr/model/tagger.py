@@ -51,7 +51,7 @@ class Tagger:
     def of_samples(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `windows`, for samples float32 [n] at 16 kHz. Raises AudioError on silence."""
         if audio.is_silent(samples):
-            raise audio.AudioError("silent", "nothing is to be heard in it")
+            raise audio.AudioError("silent", "it is silent")
         patches = self._patches(samples)
         with exact_float32():
             made = torch.cat([self._network(part).logits for part in torch.split(patches, AT_ONCE)])

@@ -130,7 +130,7 @@ def load_text_tower(spec: TextTowerSpec, folder: str | None = None) -> TextTower
     """The pretrained tower in `folder`, or the one that `spec.source` names.
 
     Raises UnusableError where the name needs a hub and none answers, InputError where the folder or
-    the hub's model is no text encoder.
+    the hub's model is not a text encoder.
     """
     if folder is not None:
         return TextTower(spec, *_read(Path(folder), with_weights=True))
@@ -212,7 +212,7 @@ def _read(folder: Path, *, with_weights: bool) -> tuple[Any, Any]:
             f"{folder} holds no text encoder that transformers reads: {reason}"
         ) from error
     if tokenizer.pad_token_id is None:
-        raise InputError(f"{folder} has no padding token: it is no text encoder")
+        raise InputError(f"{folder} has no padding token: it is not a text encoder")
     return model, tokenizer
 
 

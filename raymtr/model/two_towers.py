@@ -46,9 +46,9 @@ class TwoTowers(nn.Module):
 
     def embed_audio(self, waves: Tensor) -> Tensor:
         """float32 waves [B, window_samples] -> [B, dim]."""
-        return self.embed_features(self.hear(waves))
+        return self.embed_features(self.audio_features(waves))
 
-    def hear(self, waves: Tensor) -> Tensor:
+    def audio_features(self, waves: Tensor) -> Tensor:
         """Audio-tower features of waves [B, window_samples]: [B, tower width]."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.spec.audio_tower.trainable):
             features: Tensor = self.audio_tower(self.log_mel(waves))

@@ -18,11 +18,17 @@ from raymtr.embeddings.embed_tracks import one_row, with_replica
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, matrix_of
 from raymtr.errors import InputError, UnusableError
 from raymtr.mulap.backbone import Backbone, open_backbone
+from raymtr.ownership import RUN
 from raymtr.workspace import Workspace
 
 
 class FeatureStore(EmbeddingStore):
     """The shards of one backbone's features."""
+
+    @classmethod
+    def of_model(cls, workspace: Workspace, made_by: ModelRef) -> FeatureStore:
+        """The store of one backbone's features; its folder need not exist yet."""
+        return cls(workspace.features(made_by.fingerprint), made_by)
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
         table = super()._windows_of(good)
@@ -53,7 +59,7 @@ class FeatureStore(EmbeddingStore):
 def open_features(workspace: Workspace, backbone: Backbone) -> FeatureStore:
     """The store of this backbone's features; its folder need not exist yet."""
     made_by = ModelRef(fingerprint=backbone.fingerprint, precision="fp32", dim=backbone.spec.dim)
-    return FeatureStore(workspace.features(backbone.fingerprint), made_by)
+    return FeatureStore.of_model(workspace, made_by)
 
 
 def find_features(workspace: Workspace, run: str, fingerprint: str, dim: int) -> FeatureStore:
@@ -62,10 +68,10 @@ def find_features(workspace: Workspace, run: str, fingerprint: str, dim: int) ->
     Raises InputError if there are none, or only another run's: those are not mixed.
     """
     made_by = ModelRef(fingerprint=fingerprint, precision="fp32", dim=dim)
-    store = FeatureStore(workspace.features(fingerprint), made_by)
+    store = FeatureStore.of_model(workspace, made_by)
     cure = f"run `raymtr embed --model {run} --output features` first"
     others = [n for n in storage.list_folders(workspace.path("features")) if n != fingerprint]
-    if not storage.exists(f"{store.folder}/run.json"):
+    if not storage.exists(f"{store.folder}/{RUN}"):
         seen = f" (there are features of {', '.join(others)}, other models)" if others else ""
         raise InputError(f"no features of run {run}, model {fingerprint}{seen}; {cure}")
     held = FeatureStore.open(store.folder).made_by

@@ -11,12 +11,12 @@ import re
 from typing import Any
 
 from raymtr.names import name_key
-from raymtr.search.look_up import NEAREST, Found, NameLooker
+from raymtr.search.look_up import NEAREST, NameLooker, NamesFound
 from raymtr.search.misspelt import album_of, bare_title, holding, name_in_part
 from raymtr.search.named import (
     Known,
     Named,
-    Reading,
+    NameReading,
     artist_keys,
 )
 from raymtr.search.slots import Anchor, Exclude
@@ -28,7 +28,7 @@ MIXES = ("between", "acrossbetween", "crossbetween", "somewherebetween", "halfwa
 class NameFinder(NameLooker):
     """Finds all names of one query."""
 
-    def find(self, known: Known) -> Found:
+    def find(self, known: Known) -> NamesFound:
         """All names in the query, given the catalog look-up `known` of `spans`."""
         self.known = known
         self._meeting()
@@ -136,7 +136,7 @@ class NameFinder(NameLooker):
         for start, end in sorted(self.places, key=lambda span: span[0] - span[1]):
             if found.taken & set(range(start, end)) or not self._may_stand_alone(start, end):
                 continue
-            named = self.known.named(Reading(None, self._words(start, end)))
+            named = self.known.named(NameReading(None, self._words(start, end)))
             if named is not None and len(found.artists) < MOST_ANCHORS:
                 self._artist(named, start, end)
                 self._take(start, end)

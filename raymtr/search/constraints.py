@@ -14,9 +14,8 @@ from raymtr.index.conditions import Condition
 from raymtr.index.filters import Filter, joined, parse_filter
 from raymtr.index.track_table import TrackTable
 from raymtr.search.facets import quoted
-from raymtr.search.slots import Direction as Way
-from raymtr.search.slots import Exclude, Tag, Understood
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.slots import Direction, Exclude, Tag, Understood
+from raymtr.search.vocabulary import CatalogVocabulary
 
 STEP = 0.03  # how far beyond the anchors' mean a column must be, as a share of it
 
@@ -38,7 +37,7 @@ def binds_to_tracks(understood: Understood) -> bool:
 
 
 def tiers(
-    understood: Understood, base: Filter | None, vocabulary: Vocabulary
+    understood: Understood, base: Filter | None, vocabulary: CatalogVocabulary
 ) -> list[Filter | None]:
     """Filters to try in order until there are enough hits."""
     ways = [_toward(way, understood, vocabulary) for way in understood.directions]
@@ -86,7 +85,7 @@ def _any(tags: Iterable[Tag]) -> Filter | None:
 
 
 def _toward(
-    way: Way, understood: Understood, vocabulary: Vocabulary
+    way: Direction, understood: Understood, vocabulary: CatalogVocabulary
 ) -> tuple[list[Filter | None], list[Filter | None]]:
     """A direction as two conditions: all of its evidence, or any of it."""
     axis = vocabulary.lexicon.axes[way.axis]
@@ -106,7 +105,9 @@ def _toward(
     return strong, [weak, not_other]
 
 
-def _beyond(column: str, sign: int, tracks: Sequence[str], vocabulary: Vocabulary) -> Filter | None:
+def _beyond(
+    column: str, sign: int, tracks: Sequence[str], vocabulary: CatalogVocabulary
+) -> Filter | None:
     """Filter: a column is beyond the mean of the given tracks. Tracks may lack the column."""
     rows = vocabulary.table.rows(tracks, [column]).values()
     values = [row[column] for row in rows if row[column] is not None]

@@ -32,7 +32,7 @@ def read_cursor(cursor: str, *, mark: str, now_s: float) -> int:
         place, expires, check = json.loads(text)
         fits = bool(_check(int(place), int(expires), mark) == check)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError("cursor is none that a search gave") from error
+        raise InputError("cursor was not returned by a search") from error
     if not fits:
         raise InputError(
             "cursor belongs to another search or to tables that are no longer live; "

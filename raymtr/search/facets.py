@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from raymtr.search.lexicon import Lexicon
 from raymtr.search.musical_key import read_key
 from raymtr.search.slots import Facet, Ignored
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.vocabulary import CatalogVocabulary
 
 TEMPO, KEY, METER = ("bpm", "tempo_bpm", "tempo"), ("key", "musical_key"), ("meter", "metre")
 ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a single tempo and a single duration
@@ -58,7 +58,7 @@ class FoundFacet:
     slot: Facet | Ignored
 
 
-def find_facets(text: str, vocabulary: Vocabulary) -> list[FoundFacet]:
+def find_facets(text: str, vocabulary: CatalogVocabulary) -> list[FoundFacet]:
     """Every facet in a text, in order, without overlaps."""
     lower = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     taken: list[FoundFacet] = []
@@ -69,7 +69,7 @@ def find_facets(text: str, vocabulary: Vocabulary) -> list[FoundFacet]:
     return sorted(taken, key=lambda found: found.start)
 
 
-def _years(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _years(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = "year" if "year" in vocabulary.columns else None
     if column is None and _decade_is_tag(lower, vocabulary):
         return
@@ -137,13 +137,13 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
         yield _ranged(match, text, column, "year", *bounds)
 
 
-def _decade_is_tag(lower: str, vocabulary: Vocabulary) -> bool:
+def _decade_is_tag(lower: str, vocabulary: CatalogVocabulary) -> bool:
     names = [match[0] for match in re.finditer(r"\b\d\ds\b", lower)]
     names += [name for name in vocabulary.lexicon.decades if name in lower]
     return any((meaning := vocabulary.said(name)) and meaning.tags for name in names)
 
 
-def _durations(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _durations(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column(("duration",))
     unit = rf"(?P<unit>{_MINUTE}|{_SECOND}|{_HOUR})"
     number = _number(vocabulary.lexicon)
@@ -176,7 +176,7 @@ def _durations(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundF
         yield found(match, None if short else LONG_S, SHORT_S if short else None)
 
 
-def _tempos(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _tempos(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column(TEMPO)
     unit = r"\s*(?:bpm|beats per minute|beats/min)"
     number = r"(\d{2,3}(?:\.\d+)?)"
@@ -197,7 +197,7 @@ def _tempos(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFace
         yield found(match, (1 - ABOUT_BPM) * value, (1 + ABOUT_BPM) * value)
 
 
-def _keys(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _keys(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column(KEY)
     note = r"(?P<note>[a-h](?:\s*(?:sharp|flat|#|♯|♭)|-sharp|-flat|b(?=\s|$)|is\b|es\b)?)"
     modes = r"major|minor|maj\b|min\b|moll|dur|mayor|menor|majeur|mineur|maggiore|minore"
@@ -234,7 +234,7 @@ def _keys(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]
                 yield FoundFacet(*_span(match), Ignored(words=words, why=why))
 
 
-def _meters(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _meters(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column((*METER, "time_signature"))
     for match in re.finditer(
         r"(?:\bin\s+)?\b(\d{1,2}/\d{1,2})\b(?:[\s-]*(?:time|met(?:er|re)|signature|takt|beat)\b)?",
@@ -253,7 +253,7 @@ def _meters(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFace
             )
 
 
-def _others(lower: str, text: str, vocabulary: Vocabulary) -> Iterator[FoundFacet]:
+def _others(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     """Conditions such as `<column> over 5` on any numeric column."""
     for column in vocabulary.number_columns():
         name = re.escape(column.lower()).replace("_", "[ _]")

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 
 from raymtr.search.facets import quoted
 from raymtr.search.phrases import Item, Phrases
-from raymtr.search.slots import Direction as Way
-from raymtr.search.slots import Exclude, Facet, Ignored, Include
+from raymtr.search.slots import Direction, Exclude, Facet, Ignored, Include
 
 VOICE_WORDS = ("voice", "vocals")
 VOCAL = ("vocal", "vocals")  # column names
@@ -25,7 +24,7 @@ class Parsed:
     include: list[Include] = field(default_factory=list)
     excluded: list[Exclude] = field(default_factory=list)
     filters: list[Facet] = field(default_factory=list)
-    ways: list[Way] = field(default_factory=list)
+    ways: list[Direction] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
     negated: set[int] = field(default_factory=set)  # tokens that no search may read
     dropped: set[int] = field(default_factory=set)  # tokens that do not describe the sound
@@ -210,9 +209,9 @@ class Parser(Phrases):
         elif item.role == "ignored":
             parsed.ignored.append(item.slot)
         elif item.role == "unsung":
-            self._unsung(item, parsed)
+            self._instrumental(item, parsed)
 
-    def _unsung(self, item: Item, parsed: Parsed) -> None:
+    def _instrumental(self, item: Item, parsed: Parsed) -> None:
         """Handles "instrumental": a matching column or tag, else the absence of vocal tags."""
         words: str = item.slot
         where = self._vocal_is(sung=False)

@@ -12,14 +12,14 @@ from raymtr.search.named import (
     SPELT_LIKE,
     Known,
     Named,
-    Reading,
+    NameReading,
     likeness,
     whole_readings,
 )
 from raymtr.search.phrases import spans
 from raymtr.search.slots import Anchor, Correction, Exclude, Ignored
-from raymtr.search.tokens import Question
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.tokens import TokenizedQuery
+from raymtr.search.vocabulary import CatalogVocabulary
 
 NEAREST = 3  # known names reported for an unknown one
 ENDS_NAME = (
@@ -41,7 +41,7 @@ ENDS_NAME = (
 
 
 @dataclass
-class Found:
+class NamesFound:
     """The names in a query and the tokens they took, cues included."""
 
     taken: set[int] = field(default_factory=set)
@@ -60,11 +60,11 @@ class Found:
 class NameLooker:
     """Looks for names at positions of one query."""
 
-    def __init__(self, question: Question, vocabulary: Vocabulary) -> None:
+    def __init__(self, question: TokenizedQuery, vocabulary: CatalogVocabulary) -> None:
         self.question, self.vocabulary = question, vocabulary
         self.lexicon, self.table = vocabulary.lexicon, vocabulary.table
         self.places = list(spans(question, vocabulary))
-        self.found = Found()
+        self.found = NamesFound()
         self.known = Known(self.table)
 
     def spans(self) -> list[str]:
@@ -83,7 +83,7 @@ class NameLooker:
     def _named(self, start: int, end: int) -> Named | None:
         """What tokens name: an artist, else a title, else both."""
         words = self._words(start, end)
-        named = self.known.named(Reading(None, words))
+        named = self.known.named(NameReading(None, words))
         return named or self.known.first(whole_readings(words))
 
     def _name_at(self, start: int) -> tuple[int, Named] | None:
@@ -105,7 +105,7 @@ class NameLooker:
         if start >= len(self.question.tokens):
             return None
         for end in range(self.question.longest(start), start, -1):
-            named = self.known.named(Reading(None, self._words(start, end)))
+            named = self.known.named(NameReading(None, self._words(start, end)))
             if named is not None and not self._only_tags(start, end):
                 return end, named
         return None
@@ -128,7 +128,7 @@ class NameLooker:
     def _spelt_like(self, start: int, end: int, *, anchor: bool) -> Named | None:
         words = self._words(start, end)
         rows = self.table.spelt_like(words, limit=SPELT_LIKE)
-        readings = [Reading(None, words), *(whole_readings(words) if anchor else ())]
+        readings = [NameReading(None, words), *(whole_readings(words) if anchor else ())]
         known = Known(self.table, rows=rows)
         named = known.first(readings)
         return named and known.all_of(named)

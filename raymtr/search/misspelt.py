@@ -14,20 +14,20 @@ from raymtr.search.named import (
     LEAST_LIKENESS,
     SPELT_LIKE,
     Known,
-    Reading,
+    NameReading,
     artist_keys,
     likeness,
     variants,
     whole_readings,
 )
 from raymtr.search.slots import Kind
-from raymtr.search.tokens import Question
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.tokens import TokenizedQuery
+from raymtr.search.vocabulary import CatalogVocabulary
 
 LEAST_PAIR = 0.85  # minimum likeness of title and artist together
 LEAST_COMMON = 0.85  # minimum likeness of a name of common words alone
 MOST_NAME_WORDS = 10  # a longer query is not treated as a misspelt name
-HELD = 100  # limit on the tracks looked at whose names contain all words
+NAME_MATCHES = 100  # limit on the tracks looked at whose names contain all words
 MOST_OF_TITLE = 0.6  # minimum share of a title's words that identifies it
 
 
@@ -43,13 +43,13 @@ class PartName:
     misspelt: bool
 
 
-def holding(plain: str, vocabulary: Vocabulary) -> list[str]:
+def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
     """Tracks whose names contain all words of a text."""
-    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=HELD)]
+    return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=NAME_MATCHES)]
 
 
 def name_in_part(
-    plain: str, held: Sequence[str], question: Question, vocabulary: Vocabulary
+    plain: str, held: Sequence[str], question: TokenizedQuery, vocabulary: CatalogVocabulary
 ) -> PartName | None:
     """The name that a text refers to, among the tracks whose names contain all its words.
 
@@ -74,14 +74,14 @@ def name_in_part(
     return None
 
 
-def album_of(album: str, vocabulary: Vocabulary, *, misspelt: bool = False) -> PartName:
+def album_of(album: str, vocabulary: CatalogVocabulary, *, misspelt: bool = False) -> PartName:
     """All tracks of an album."""
     tracks = vocabulary.table.matching(Condition("album", "in", (album,)))
     return PartName("album", None, None, album, tuple(sorted(tracks)), misspelt)
 
 
 def misspelt_name(
-    plain: str, question: Question, unsaid: Sequence[int], vocabulary: Vocabulary
+    plain: str, question: TokenizedQuery, unsaid: Sequence[int], vocabulary: CatalogVocabulary
 ) -> PartName | None:
     """The name most like the query, if it is similar enough.
 
@@ -133,7 +133,7 @@ def misspelt_name(
     return None
 
 
-def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
+def _in_latin_letters(plain: str, vocabulary: CatalogVocabulary) -> PartName | None:
     """A name of another script, typed in Latin letters."""
     key = name_key(plain) or ""
     if not key.isascii():
@@ -143,7 +143,7 @@ def _in_latin_letters(plain: str, vocabulary: Vocabulary) -> PartName | None:
     if best is None or fits[best] < LEAST_PAIR:
         return None
     column, name = sorted(vocabulary.latin_names[best])[-1]  # prefers a title to an artist
-    wanted = Reading(name, None) if column == "title" else Reading(None, name)
+    wanted = NameReading(name, None) if column == "title" else NameReading(None, name)
     named = Known(vocabulary.table, [wanted]).named(wanted)
     if named is None:
         return None
@@ -159,7 +159,7 @@ def _pair(row: dict[str, Any], key: str) -> tuple[float, float]:
     )
 
 
-def _called(question: Question, key: str) -> str:
+def _called(question: TokenizedQuery, key: str) -> str:
     """The key without leading words such as "songs from" and "the album"."""
     tokens = question.tokens
     first = 0

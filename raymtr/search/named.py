@@ -52,7 +52,7 @@ BRACKETS = re.compile(
 
 
 @dataclass(frozen=True)
-class Reading:
+class NameReading:
     """One way to read a query, or a part of it, as names."""
 
     title: str | None
@@ -82,37 +82,37 @@ def without_politeness(text: str) -> str:
     return _POLITE.sub("", plain).strip() or plain or text
 
 
-def whole_readings(text: str) -> Iterator[Reading]:
+def whole_readings(text: str) -> Iterator[NameReading]:
     """Readings of a whole text: title by artist at every possible split, a title, an artist."""
     for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
         title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
-        yield Reading(title, artist)
+        yield NameReading(title, artist)
         for album in re.finditer(r"\s+from\s+", artist, re.IGNORECASE):
-            yield Reading(title, artist[: album.start()])
+            yield NameReading(title, artist[: album.start()])
     for cut in re.finditer(r"\s+[-–—]\s+|\s*[:,]\s+", text):
         first, second = text[: cut.start()].strip(QUOTES), text[cut.end() :].strip(QUOTES)
-        yield Reading(second, first)
-        yield Reading(first, second)
-    yield Reading(text, None)
-    yield Reading(None, text)
+        yield NameReading(second, first)
+        yield NameReading(first, second)
+    yield NameReading(text, None)
+    yield NameReading(None, text)
 
 
-def side_by_side(text: str) -> Iterator[Reading]:
+def side_by_side(text: str) -> Iterator[NameReading]:
     """Readings as title and artist in either order without a separator."""
     words = text.split()
     if len(words) > MOST_CUTS:
         return
     for cut in range(1, len(words)):
         first, second = " ".join(words[:cut]), " ".join(words[cut:])
-        yield Reading(first.strip(QUOTES), second.strip(QUOTES))
-        yield Reading(second.strip(QUOTES), first.strip(QUOTES))
+        yield NameReading(first.strip(QUOTES), second.strip(QUOTES))
+        yield NameReading(second.strip(QUOTES), first.strip(QUOTES))
 
 
-def artist_readings(text: str) -> Iterator[Reading]:
+def artist_readings(text: str) -> Iterator[NameReading]:
     """Readings such as "songs by Y" and "Y songs"."""
     match = _ARTISTS_THINGS.match(text)
     if match is not None:
-        yield Reading(None, match["after"] or match["before"])
+        yield NameReading(None, match["after"] or match["before"])
 
 
 class Known:
@@ -124,7 +124,7 @@ class Known:
     def __init__(
         self,
         table: TrackTable,
-        readings: Iterable[Reading] = (),
+        readings: Iterable[NameReading] = (),
         spans: Iterable[str] = (),
         rows: Sequence[dict[str, Any]] | None = None,
     ) -> None:
@@ -140,11 +140,11 @@ class Known:
             for key in {row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())}:
                 self._by_artist.setdefault(key, []).append(row)
 
-    def first(self, readings: Iterable[Reading]) -> Named | None:
+    def first(self, readings: Iterable[NameReading]) -> Named | None:
         """The first reading that the catalog knows."""
         return next((named for named in map(self.named, readings) if named), None)
 
-    def named(self, reading: Reading) -> Named | None:
+    def named(self, reading: NameReading) -> Named | None:
         """What a reading refers to."""
         rows = self._matching(reading)
         if not rows:
@@ -159,18 +159,18 @@ class Known:
         """The same name with all its tracks; rows with similar spellings are only a sample."""
         if named.title is not None or named.artist is None:
             return named
-        wanted = Reading(None, named.artist)
+        wanted = NameReading(None, named.artist)
         return Known(self._graph, [wanted]).named(wanted) or named
 
     def in_graph(self, name: str) -> bool:
         """Whether the artist graph knows an artist."""
         return bool(self._graph.similar_to(name_key(name) or ""))
 
-    def _matching(self, reading: Reading) -> list[dict[str, Any]]:
+    def _matching(self, reading: NameReading) -> list[dict[str, Any]]:
         rows = self._alike(reading) if self._loose else self._equal(reading)
         return [row for row in rows if _same_letters(row, reading)] or rows
 
-    def _equal(self, reading: Reading) -> list[dict[str, Any]]:
+    def _equal(self, reading: NameReading) -> list[dict[str, Any]]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         if reading.title is not None and reading.artist is not None:
             found = self._by_title.get(title or "", ())
@@ -179,7 +179,7 @@ class Known:
             return self._by_title.get(title, []) if title else []
         return self._by_artist.get(artist, []) if artist else []
 
-    def _alike(self, reading: Reading) -> list[dict[str, Any]]:
+    def _alike(self, reading: NameReading) -> list[dict[str, Any]]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         fits = []
         for row in self.rows:
@@ -212,7 +212,7 @@ def likeness(first: str | None, second: str | None) -> float:
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
-def _same_letters(row: dict[str, Any], reading: Reading) -> bool:
+def _same_letters(row: dict[str, Any], reading: NameReading) -> bool:
     """Whether the names are written as typed: "Sun" prefers Sun to The Sun."""
     typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from raymtr.search.facets import find_facets, quoted
 from raymtr.search.lexicon import LANGUAGES
-from raymtr.search.slots import Direction as Way
-from raymtr.search.slots import Facet, Ignored, Include
-from raymtr.search.tokens import Question
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.slots import Direction, Facet, Ignored, Include
+from raymtr.search.tokens import TokenizedQuery
+from raymtr.search.vocabulary import CatalogVocabulary
 
 Role = Literal["tag", "facet", "way", "not", "not after", "sung", "unsung", "stop", "ignored"]
 EITHER = ("or", "oder", "ou", "または", "或", "или")
@@ -32,7 +31,7 @@ class Item:
     theme: str = ""
 
 
-def language_of(question: Question, vocabulary: Vocabulary) -> str:
+def language_of(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> str:
     """The language of most words of a query; English on a tie."""
     lexicon, votes = vocabulary.lexicon, Counter[str]()
     stops = lexicon.stops
@@ -54,7 +53,9 @@ def language_of(question: Question, vocabulary: Vocabulary) -> str:
 class Phrases:
     """One query against one vocabulary. Tokens in `taken` already belong to names."""
 
-    def __init__(self, question: Question, vocabulary: Vocabulary, taken: set[int]) -> None:
+    def __init__(
+        self, question: TokenizedQuery, vocabulary: CatalogVocabulary, taken: set[int]
+    ) -> None:
         self.question, self.vocabulary = question, vocabulary
         self.lexicon = vocabulary.lexicon
         self.language = language_of(question, vocabulary)
@@ -127,7 +128,7 @@ class Phrases:
         words = self.question.words(start, end)
         lexicon = self.lexicon
         if (way := lexicon.directions.get(key)) is not None:
-            return Item(start, end, "way", Way(axis=way[0], sign=way[1], words=words))
+            return Item(start, end, "way", Direction(axis=way[0], sign=way[1], words=words))
         if self._is_not(key, start, end):
             return Item(start, end, "not")
         if lexicon.cues["instrumental"].get(key) in ("en", self.language):
@@ -208,7 +209,7 @@ class Phrases:
 MOST_TOKENS = 14  # of a query in which every word may start a name
 
 
-def spans(question: Question, vocabulary: Vocabulary) -> Iterator[tuple[int, int]]:
+def spans(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> Iterator[tuple[int, int]]:
     """Spans of words that may be a name: within the length limit, and not common words alone."""
     lexicon = vocabulary.lexicon
     common = [

@@ -140,7 +140,7 @@ def _text(text: Any) -> str | None:
     if text is None:
         return None
     if not isinstance(text, str):
-        raise InputError(f"text is a text, got {text!r}")
+        raise InputError(f"text is a string, got {text!r}")
     if len(text) > LONGEST_TEXT:
         raise InputError(f"text has {len(text)} characters, at most {LONGEST_TEXT} are read")
     # Control characters mean nothing in a query and some tokenizers refuse them.
@@ -177,7 +177,9 @@ def check_ids(ids: Sequence[str], table: TrackTable) -> None:
         if track_id in found:
             continue
         if table.rows([track_id], ["track_id"]):
-            raise InputError(f"track {track_id!r} has no audio vector: it cannot serve as example")
+            raise InputError(
+                f"track {track_id!r} has no audio vector: it cannot be used as an example"
+            )
         raise InputError(f"unknown track_id {track_id!r}")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raymtr.search.lexicon import Lexicon
-from raymtr.search.tokens import Question
+from raymtr.search.tokens import TokenizedQuery
 
 
-def stop_words(question: Question, language: str, lexicon: Lexicon) -> set[int]:
+def stop_words(question: TokenizedQuery, language: str, lexicon: Lexicon) -> set[int]:
     """The tokens that are stop words in English or in `language`."""
     return {
         place
@@ -17,7 +17,7 @@ def stop_words(question: Question, language: str, lexicon: Lexicon) -> set[int]:
     }
 
 
-def without_loose_ends(question: Question, kept: list[int], lexicon: Lexicon) -> list[int]:
+def without_loose_ends(question: TokenizedQuery, kept: list[int], lexicon: Lexicon) -> list[int]:
     """Drops "but" and "with" at either end, whose other operand is gone."""
     cues, tokens = lexicon.cues, question.tokens
     gone = {p for p in range(len(tokens))} - set(kept)
@@ -34,7 +34,7 @@ def without_loose_ends(question: Question, kept: list[int], lexicon: Lexicon) ->
     return kept
 
 
-def text_of(question: Question, kept: Sequence[int]) -> str:
+def text_of(question: TokenizedQuery, kept: Sequence[int]) -> str:
     """The words of some tokens as typed, with the punctuation between neighbours."""
     pieces: list[str] = []
     for at, place in enumerate(kept):

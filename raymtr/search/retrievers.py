@@ -28,6 +28,7 @@ from raymtr.search.ranking import Retrieved
 from raymtr.search.request import SearchRequest
 from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
+from raymtr.vectors import unit
 
 UNLIKE = 0.5  # share of the unlike tracks' vector that is subtracted
 TOWARD = 0.35  # how far an example's vector moves along a direction
@@ -54,7 +55,7 @@ CALLED_SO = 3  # tracks shown whose title is a tag
 
 
 @dataclass(frozen=True)
-class Direction:
+class QueryVector:
     """A unit vector [D] to search along, and the retriever it belongs to."""
 
     by: str
@@ -82,32 +83,32 @@ def example_vectors(
     for anchor in understood.anchors:
         if not anchor.positive:
             mean = _mean_vector(table, anchor)
-            away = mean if away is None or mean is None else _unit(away + mean)
+            away = mean if away is None or mean is None else unit(away + mean)
     liked = _weighted_mean(table.vectors(list(request.like)), request.like)
     towards = [] if liked is None else [liked]
     for group in _groups(understood):
         means = [v for v in (_mean_vector(table, anchor) for anchor in group) if v is not None]
         if means:
-            towards.append(_unit(np.asarray(sum(means), np.float32)))
-    return [toward if away is None else _unit(toward - UNLIKE * away) for toward in towards]
+            towards.append(unit(np.asarray(sum(means))))
+    return [toward if away is None else unit(toward - UNLIKE * away) for toward in towards]
 
 
 def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
     """The vector of a text or recording, minus part of the unliked tracks' vector."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
-    return vector if away is None else _unit(vector - UNLIKE * away)
+    return vector if away is None else unit(vector - UNLIKE * away)
 
 
 def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """A vector moved along the direction from one text's vector to another's."""
-    return _unit(vector + TOWARD * _unit(up - down))
+    return unit(vector + TOWARD * unit(up - down))
 
 
 def retrieve(
     table: TrackTable,
     request: SearchRequest,
     understood: Understood,
-    directions: Iterable[Direction],
+    directions: Iterable[QueryVector],
     *,
     limit: int,
     threads: Executor,
@@ -285,8 +286,4 @@ def _weighted_mean(
     if not vectors:
         return None
     total = sum(weights[track_id] * vector for track_id, vector in vectors.items())
-    return _unit(np.asarray(total, np.float32))
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return np.asarray(vector / max(float(np.linalg.norm(vector)), 1e-12), np.float32)
+    return unit(np.asarray(total))

@@ -21,8 +21,9 @@ import numpy as np
 
 from raymtr.audio import AudioError
 from raymtr.duplicates.find import read_groups
-from raymtr.embeddings.store import matrix_of
-from raymtr.errors import InputError, UnusableError
+from raymtr.embeddings.kept_model import load_kept_model
+from raymtr.embeddings.store import EmbeddingStore, matrix_of
+from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
@@ -32,11 +33,11 @@ from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
 from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import SearchRequest, Sound, read_request
-from raymtr.search.retrievers import Direction, retrieve, sentences_of
+from raymtr.search.retrievers import QueryVector, retrieve, sentences_of
 from raymtr.search.steering import directions_of, hits_along, sentences_beside
 from raymtr.search.suggest import suggestions
 from raymtr.search.understand import Understood, similar_artist, understand
-from raymtr.search.vocabulary import Vocabulary, vocabulary_of
+from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -100,19 +101,11 @@ class Searcher:
 
     @cached_property
     def _model(self) -> Model:
-        from raymtr.model.pretrained import load_model
-
         made_by = self.build.made_by
         if made_by is None:
             raise InputError(WORDS_ONLY)
-        folder = f"{self.workspace.embeddings(made_by.fingerprint)}/model"
-        model = load_model(folder, precision=made_by.precision)
-        if model.fingerprint != made_by.fingerprint:
-            raise UnusableError(
-                f"the table's vectors are of model {made_by.fingerprint}, {folder} holds "
-                f"{model.fingerprint}: run `raymtr embed` and `raymtr index` with one model"
-            )
-        return model
+        folder = EmbeddingStore.of_model(self.workspace, made_by).model_folder
+        return load_kept_model(folder, made_by, sides=())  # `model` checks the side it is asked for
 
     @cached_property
     def lexicon(self) -> Lexicon:
@@ -120,7 +113,7 @@ class Searcher:
         return load_lexicon(self.workspace.path("lexicon"))
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> CatalogVocabulary:
         """The vocabulary of this build's tracks."""
         return vocabulary_of(self.table, self.lexicon)
 
@@ -267,7 +260,7 @@ class Searcher:
             notes=reads.unread(plan.sentences) if reads else (),
         )
 
-    def _directions(self, plan: Plan, encoded: Encoded) -> list[Direction]:
+    def _directions(self, plan: Plan, encoded: Encoded) -> list[QueryVector]:
         return directions_of(
             self.table,
             plan.request,
@@ -279,7 +272,7 @@ class Searcher:
         )
 
     def _candidates(
-        self, plan: Plan, directions: list[Direction], *, wanted: int
+        self, plan: Plan, directions: list[QueryVector], *, wanted: int
     ) -> tuple[list[Candidate], float]:
         """Fused candidates, best first, and the time when the last search ended.
 
@@ -362,7 +355,7 @@ class Searcher:
         return kept
 
     def _hits(
-        self, plan: Plan, candidates: Sequence[Candidate], directions: list[Direction]
+        self, plan: Plan, candidates: Sequence[Candidate], directions: list[QueryVector]
     ) -> list[dict[str, Any]]:
         request, understood = plan.request, plan.understood
         ids = [candidate.track_id for candidate in candidates]
@@ -389,7 +382,7 @@ class Searcher:
         return hits
 
     def _segments(
-        self, candidates: Sequence[Candidate], directions: list[Direction]
+        self, candidates: Sequence[Candidate], directions: list[QueryVector]
     ) -> dict[str, dict[str, float]]:
         """For each track the window nearest to the query; for a sure hit, to the track itself."""
         ids = [candidate.track_id for candidate in candidates]

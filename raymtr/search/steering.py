@@ -14,10 +14,9 @@ import numpy as np
 from raymtr.index.track_table import TrackTable
 from raymtr.search.lexicon import Lexicon
 from raymtr.search.request import SearchRequest
-from raymtr.search.retrievers import Direction, example_vectors, steer_away, steer_toward
-from raymtr.search.slots import Direction as Way
-from raymtr.search.slots import Understood
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.retrievers import QueryVector, example_vectors, steer_away, steer_toward
+from raymtr.search.slots import Direction, Understood
+from raymtr.search.vocabulary import CatalogVocabulary
 
 
 def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
@@ -30,7 +29,7 @@ def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
     return ends + [slot.term for slot in understood.excluded if not slot.tags and not slot.artist]
 
 
-def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Way]:
+def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Direction]:
     """The directions from anchors along axes that have sentences for a text tower."""
     ways = understood.directions if understood.anchors else ()
     return [way for way in ways if lexicon.axes[way.axis].up_text]
@@ -45,7 +44,7 @@ def directions_of(
     read: Sequence[np.ndarray],
     reads: int,
     recording: np.ndarray | None,
-) -> list[Direction]:
+) -> list[QueryVector]:
     """The query vectors of examples, a recording and the text.
 
     `read` are the text tower's vectors: `reads` of the text, then those of `sentences_beside`.
@@ -57,20 +56,20 @@ def directions_of(
         for place, way in enumerate(ways):
             ends = pairs[2 * place], pairs[2 * place + 1]
             example = steer_toward(example, *(ends if way.sign > 0 else ends[::-1]))
-        directions.append(Direction("sound", example))
+        directions.append(QueryVector("sound", example))
     if recording is not None:
         vector = steer_away(table, request, recording)
-        directions.append(Direction("sound", vector))
+        directions.append(QueryVector("sound", vector))
     for vector in read[:reads]:
         vector = steer_away(table, request, vector)
         for avoided in pairs[2 * len(ways) :]:
             vector = steer_toward(vector, vector, avoided)
-        directions.append(Direction("text", vector))
+        directions.append(QueryVector("text", vector))
     return directions
 
 
 def hits_along(
-    understood: Understood, ids: Sequence[str], vocabulary: Vocabulary
+    understood: Understood, ids: Sequence[str], vocabulary: CatalogVocabulary
 ) -> dict[str, list[dict[str, Any]]]:
     """For each hit, its values on the columns of the requested directions."""
     if not understood.directions:

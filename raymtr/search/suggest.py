@@ -7,14 +7,14 @@ from typing import Any
 from raymtr.index.filters import Filter, joined, parse_filter
 from raymtr.search.constraints import binds_to_tracks, without
 from raymtr.search.slots import Understood
-from raymtr.search.vocabulary import Vocabulary
+from raymtr.search.vocabulary import CatalogVocabulary
 
 NEAREST = 3
 LEAST_KNOWN = 0.34  # share of known words of a query below which other names are suggested
 
 
 def suggestions(
-    understood: Understood, asked: Filter | None, vocabulary: Vocabulary, found: int
+    understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary, found: int
 ) -> list[dict[str, Any]]:
     """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` if nothing is found."""
     table = vocabulary.table
@@ -29,7 +29,7 @@ def suggestions(
 
 
 def _relaxed(
-    understood: Understood, asked: Filter | None, vocabulary: Vocabulary
+    understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary
 ) -> list[dict[str, Any]]:
     """Each constraint that could be dropped, with the number of hits under the others."""
     table = vocabulary.table

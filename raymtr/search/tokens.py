@@ -37,7 +37,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Question:
+class TokenizedQuery:
     """A text and its tokens."""
 
     text: str
@@ -57,7 +57,7 @@ class Question:
         return min(len(self.tokens), start + most)
 
 
-def tokenize(text: str) -> Question:
+def tokenize(text: str) -> TokenizedQuery:
     """The words of `text`, in order."""
     tokens: list[Token] = []
     clause = last = 0
@@ -71,7 +71,7 @@ def tokenize(text: str) -> Question:
         minus = between.endswith("-") and (match.start() == 1 or between[:-1].endswith(" "))
         spaceless = bool(_SPACELESS.match(match[0]))
         tokens.append(Token(match.start(), match.end(), key, clause, minus, spaceless))
-    return Question(text, tuple(tokens))
+    return TokenizedQuery(text, tuple(tokens))
 
 
 def phrase_key(text: str) -> str:

@@ -17,12 +17,12 @@ from raymtr.names import name_key, spoken_name
 from raymtr.search.anchors import NameFinder
 from raymtr.search.govern import Parsed, Parser
 from raymtr.search.lexicon import Lexicon, load_lexicon
-from raymtr.search.look_up import Found
+from raymtr.search.look_up import NamesFound
 from raymtr.search.misspelt import holding, misspelt_name, name_in_part
 from raymtr.search.named import (
     Known,
     Named,
-    Reading,
+    NameReading,
     artist_readings,
     side_by_side,
     variants,
@@ -31,8 +31,8 @@ from raymtr.search.named import (
 )
 from raymtr.search.rest import stop_words, text_of, without_loose_ends
 from raymtr.search.slots import Anchor, Correction, Exclude, Ignored, Include, Understood
-from raymtr.search.tokens import Question, tokenize
-from raymtr.search.vocabulary import Vocabulary, vocabulary_of
+from raymtr.search.tokens import TokenizedQuery, tokenize
+from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
 
 __all__ = ["Understood", "similar_artist", "understand"]
 
@@ -41,9 +41,9 @@ __all__ = ["Understood", "similar_artist", "understand"]
 class _Ask:
     """The state of a query while it is parsed."""
 
-    question: Question
-    vocabulary: Vocabulary
-    found: Found
+    question: TokenizedQuery
+    vocabulary: CatalogVocabulary
+    found: NamesFound
     parsed: Parsed
     language: str
     corrected: list[Correction]
@@ -83,7 +83,7 @@ def similar_artist(name: str, table: TrackTable) -> Understood:
 
     Raises InputError if neither a track nor the artist graph has the name.
     """
-    named = Known(table, [Reading(None, name)]).named(Reading(None, name))
+    named = Known(table, [NameReading(None, name)]).named(NameReading(None, name))
     if named is None and not Known(table).in_graph(name):
         raise InputError(f"no artist {name!r} in this catalog")
     artist = (named.artist if named else None) or name
@@ -93,7 +93,7 @@ def similar_artist(name: str, table: TrackTable) -> Understood:
 
 
 def _whole(
-    text: str, plain: str, named: Named, question: Question, vocabulary: Vocabulary
+    text: str, plain: str, named: Named, question: TokenizedQuery, vocabulary: CatalogVocabulary
 ) -> Understood:
     """A name that is the whole query. A single tag is read as a tag even if a name equals it."""
     parser = Parser(question, vocabulary, set())

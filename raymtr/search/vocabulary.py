@@ -44,7 +44,7 @@ class Meaning:
     few: bool  # few tracks have it
 
 
-class Vocabulary:
+class CatalogVocabulary:
     """What queries can say about the tracks of `table`."""
 
     def __init__(self, table: TrackTable, lexicon: Lexicon) -> None:
@@ -212,12 +212,12 @@ def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
     return _COUNTED[table]
 
 
-_MADE: WeakKeyDictionary[TrackTable, dict[int, Vocabulary]] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[TrackTable, dict[int, CatalogVocabulary]] = WeakKeyDictionary()
 
 
-def vocabulary_of(table: TrackTable, lexicon: Lexicon) -> Vocabulary:
+def vocabulary_of(table: TrackTable, lexicon: Lexicon) -> CatalogVocabulary:
     """The vocabulary of a table and a lexicon, cached."""
     made = _MADE.setdefault(table, {})
     if id(lexicon) not in made:
-        made[id(lexicon)] = Vocabulary(table, lexicon)
+        made[id(lexicon)] = CatalogVocabulary(table, lexicon)
     return made[id(lexicon)]

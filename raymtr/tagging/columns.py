@@ -14,7 +14,7 @@ LOG = logging.getLogger("raymtr")
 INDEXED = ("bpm", "key", "mode", "loudness_lufs", "energy", "brightness", "vocal", "heard")
 
 
-def with_heard(catalog: pa.Table, workspace: Workspace) -> pa.Table:
+def with_attributes(catalog: pa.Table, workspace: Workspace) -> pa.Table:
     """`catalog` with the INDEXED columns of `heard/`; null where a track was not analysed.
 
     An owner's column of the same name is kept instead.

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import one_row, with_replica
-from raymtr.embeddings.store import EMBEDDED_SCHEMA, RUN, EmbeddingStore, ModelRef
-from raymtr.tagging.ears import LABELS, VERSION, WINDOW_S, Ears, Heard
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
+from raymtr.ownership import RUN
+from raymtr.tagging.analysis import LABELS, VERSION, WINDOW_S, Analysis, Analyzer
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -34,11 +35,11 @@ MEASURED = pa.schema(
     ]
 )
 # As EMBEDDED, with label probabilities in place of the vector; a failed track has nulls.
-HEARD = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
+TAGGED_SCHEMA = pa.schema([*EMBEDDED_SCHEMA, *MEASURED])
 MADE_BY = ModelRef(fingerprint=VERSION, precision="fp32", dim=len(LABELS))
 
 
-class HeardShards(EmbeddingStore):
+class TagStore(EmbeddingStore):
     """The shards under `heard/`; results of an older version are computed again."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -77,29 +78,29 @@ class HeardShards(EmbeddingStore):
         return {label: rows[:, place] for place, label in enumerate(LABELS)}
 
 
-class HearTracks:
-    """DECODED rows at 16 kHz, each window a whole track -> HEARD rows."""
+class TagTracks:
+    """DECODED rows at 16 kHz, each window a whole track -> TAGGED_SCHEMA rows."""
 
     def __init__(self, threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._ears = Ears()
+        self._analyzer = Analyzer()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row for each input row, in order."""
         rows = batch.drop_columns("samples").to_pylist()
-        tables = [HEARD.empty_table()]
+        tables = [TAGGED_SCHEMA.empty_table()]
         for row, samples in zip(rows, batch["samples"], strict=True):
             if row["code"] is None:
                 sound = np.frombuffer(samples.as_buffer(), np.float32)
-                row |= _columns_of(self._ears.hear(sound))
+                row |= _columns_of(self._analyzer.analyze(sound))
                 row["ends_s"] = np.minimum(row["starts_s"] + WINDOW_S, row["seconds"])
-            tables.append(one_row(HEARD, row))
+            tables.append(one_row(TAGGED_SCHEMA, row))
         return with_replica(pa.concat_tables(tables))
 
 
-def _columns_of(heard: Heard) -> dict[str, object]:
+def _columns_of(heard: Analysis) -> dict[str, object]:
     measured = vars(heard.attributes)
     return {
         **{name: measured[name] for name in MEASURED.names if name in measured},

@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from raymtr.audio import AudioError
-from raymtr.audio_cache import AudioCache
+from raymtr.audio_cache import AudioCache, cache_key
 from raymtr.errors import UnusableError
 from raymtr.specs import TrainSpec
 from raymtr.text import draw_sentence
 from raymtr.training.contrastive_loss import shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
-from raymtr.training.tracks import cache_key
 
 Lengths = Callable[[list[str]], list[int]]  # token counts of sentences
 SENTENCES_LOOKED_AT = 2_000  # sample size for the warning about cut sentences

@@ -29,7 +29,7 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by
         "cache_folder",
     )
 )
-BEFORE_IT_WAS_SAID = {  # behaviour of runs older than the setting
+OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "towers.audio.level": "kept",
     "towers.audio_tower.weights": "packaged",
     "train.objective": "contrastive",
@@ -61,7 +61,7 @@ def may_resume(folder: str, identity: dict[str, Any]) -> bool:
     """
     if not storage.exists(f"{folder}/run.json"):
         return False
-    before = BEFORE_IT_WAS_SAID | storage.read_json(f"{folder}/run.json")
+    before = OLDER_DEFAULTS | storage.read_json(f"{folder}/run.json")
     differing = [
         f"{key} was {before[key]!r} and is {identity[key]!r}"
         for key in sorted(before.keys() & identity.keys())

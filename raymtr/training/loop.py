@@ -41,7 +41,7 @@ from raymtr.workspace import FETCHED, Workspace
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
 TORN = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)  # from torch.load
-LIST_OF_RAY = "checkpoint_manager_snapshot.json"
+RAY_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -60,15 +60,15 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
     text_folder = storage.local_copy(config["text_tower"], last=FETCHED)
     objective = OBJECTIVES[spec.objective](settings, text_folder, device)
-    step_of = objective.step
-    first, history = resume(step_of, folder)
+    trainer = objective.step
+    first, history = resume(trainer, folder)
     if not history or history[-1]["workers"] != workers:
         history.append({"from_step": first, "workers": workers})
     if rank == 0:
-        say_who_works(history, spec)
+        log_world_size(history, spec)
     train, valid = _tracks(folder)
     cache = audio_cache_of(Workspace(config["workspace"]), settings)
-    tower = step_of.towers.text_tower
+    tower = trainer.towers.text_tower
     if not rank and (cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0)):
         LOG.warning("%s", cut)
     if context.get_local_rank() == 0:
@@ -77,19 +77,19 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = objective.validation(valid) if rank == 0 else None
     began, busy = time.perf_counter(), time.process_time()
-    for step, batch in batches.ahead(first, spec.steps, then=step_of.read_ahead):
-        figures = step_of(batch, step)
+    for step, batch in batches.ahead(first, spec.steps, then=trainer.read_ahead):
+        figures = trainer(batch, step)
         figures["seconds"] = time.perf_counter() - began  # including its wait for data
         figures["cpu_seconds"] = time.process_time() - busy  # of all this worker's threads
         done = step + 1
         if validation and _due(done, spec.validate_every, spec.steps):
-            figures |= validation(step_of)
+            figures |= validation(trainer)
         if log:
             log.add(step, figures)
         if _due(done, spec.checkpoint_every, spec.steps):
             if log:
                 log.save()
-            _report({"steps": done, "workers": history, **step_of.state()}, figures, rank)
+            _report({"steps": done, "workers": history, **trainer.state()}, figures, rank)
         began, busy = time.perf_counter(), time.process_time()
     if not log:
         return {}
@@ -102,7 +102,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     return {"resumed_from_step": first, "workers": history, "metrics": log.rows[-1]}
 
 
-def say_who_works(history: list[dict[str, int]], spec: TrainSpec) -> None:
+def log_world_size(history: list[dict[str, int]], spec: TrainSpec) -> None:
     """Log the number of workers, and the consequence where it has changed."""
     now = history[-1]["workers"]
     if spec.min_workers:
@@ -119,7 +119,7 @@ def say_who_works(history: list[dict[str, int]], spec: TrainSpec) -> None:
         )
 
 
-def resume(step_of: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
+def resume(trainer: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
     """Restore the run's newest complete checkpoint.
 
     Returns the number of steps done, 0 without a checkpoint, and from which step on how many
@@ -133,17 +133,17 @@ def resume(step_of: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
         except TORN as error:
             LOG.warning("checkpoint %s is not whole (%s); trying the one before", name, error)
             continue
-        step_of.restore(state)
+        trainer.restore(state)
         return int(state["steps"]), state.get("workers", [])
     return 0, []
 
 
-def mend_list_of_ray(folder: str) -> None:
+def repair_checkpoint_list(folder: str) -> None:
     """Delete Ray's list of the run's checkpoints where it is damaged or names a missing one.
 
     Ray would refuse to start; without the list it starts a new one.
     """
-    path = f"{folder}/{LIST_OF_RAY}"
+    path = f"{folder}/{RAY_CHECKPOINT_LIST}"
     if not storage.exists(path):
         return
     try:

@@ -84,7 +84,9 @@ def _weighted(
     held = sorted(set(names.tolist()) - {""})
     wrong = {name: weight for name, weight in weights.items() if not weight >= 0}
     if wrong or not sum(weights.values()) > 0:
-        raise InputError(f"train.mixture weighs datasets from 0 up, one above; got {dict(weights)}")
+        raise InputError(
+            f"train.mixture takes weights of at least 0, one of them above 0; got {dict(weights)}"
+        )
     used = {name: weight for name, weight in weights.items() if weight > 0}
     lost = [name for name in used if name not in held]
     if lost:

@@ -27,7 +27,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.specs import TrainSpec
 from raymtr.training.batch_norm import training_mode, use_batch_norm
 from raymtr.training.contrastive_loss import contrastive_loss, right_answers, shares, workers
-from raymtr.training.heard import HeardWindows
+from raymtr.training.feature_cache import FeatureCache
 
 
 class Towers(Protocol):
@@ -85,9 +85,9 @@ class TrainStep:
         towers.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.towers: Any = towers  # an nn.Module that implements the Towers protocol
         self.spec, self.device = spec, device
-        self.heard: HeardWindows | None = None
+        self.features: FeatureCache | None = None
         if isinstance(towers, TwoTowers) and not towers.spec.audio_tower.trainable:
-            self.heard = HeardWindows(towers.hear)
+            self.features = FeatureCache(towers.audio_features)
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
@@ -152,11 +152,11 @@ class TrainStep:
         slowest core, and this work fills the gaps.
         """
         text_is_frozen = not self.towers.text_tower.spec.trainable
-        if not self.heard and not text_is_frozen:
+        if not self.features and not text_is_frozen:
             return batch
         batch = batch.to(self.device)
-        if self.heard:
-            batch = replace(batch, waves=self.heard(batch.waves))
+        if self.features:
+            batch = replace(batch, waves=self.features(batch.waves))
         if text_is_frozen:
             with self._autocast():
                 read = [{"states": self.towers.text_tower(**group)} for group in batch.texts]
@@ -171,11 +171,11 @@ class TrainStep:
         return audio, text
 
     def _embed_audio(self, waves: Tensor) -> Tensor:
-        if self.heard is None:
+        if self.features is None:
             vectors: Tensor = self.towers.embed_audio(waves)
             return vectors
         if waves.shape[1] == self.towers.spec.audio.window_samples:
-            waves = self.heard(waves)
+            waves = self.features(waves)
         vectors = self.towers.embed_features(waves)
         return vectors
 

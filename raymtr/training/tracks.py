@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.audio import AudioError, DecodeGuard
-from raymtr.audio_cache import AudioCache
+from raymtr.audio_cache import AudioCache, cache_key
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import Settings, TrainSpec
 from raymtr.track import DEAD_LETTER
@@ -133,12 +133,6 @@ def content_hash(table: pa.Table) -> str:
         writer.write_table(table.combine_chunks())
     digest.update(sink.getvalue())
     return digest.hexdigest()[:16]
-
-
-def cache_key(track: Mapping[str, Any]) -> str:
-    """The cache name of a track's audio as scanned; a replaced file gets another name."""
-    version = track["file_version"] or track["uri"]
-    return f"{track['track_id']}-{hashlib.sha256(version.encode()).hexdigest()[:12]}"
 
 
 def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:

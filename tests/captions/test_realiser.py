@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raymtr.captions.judging.faithfulness import Vocabulary, judge
+from raymtr.captions.judging.faithfulness import MusicTerms, judge
 from raymtr.captions.judging.reading import read
 from raymtr.captions.judging.score import distinct
 from raymtr.captions.writing.realised_rows import caption_tracks
@@ -138,7 +138,7 @@ def test_what_towers_are_asked_in_is_never_what_they_were_trained_on():
 
 def test_no_wording_invents():
     """Nor may a wording hold a term of the lists that captions are judged by."""
-    words = Vocabulary.of_tags([])
+    words = MusicTerms.of_tags([])
     for part in ("train", "held_out"):
         for wording in wordings(part):
             forms = re.sub("_", " ", wording)
@@ -184,7 +184,7 @@ def test_five_hundred_lists_of_people():
     with open(SHARED / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     lists = [row["tags"] for row in rows if row["source"] == "musiccaps_human"][::9]
-    vocabulary = Vocabulary.of_tags([tag for row in rows for tag in row["tags"]])
+    vocabulary = MusicTerms.of_tags([tag for row in rows for tag in row["tags"]])
     captions = [realise(tags, 0) for tags in lists]
     verdicts = [
         judge(made.text, tags[:MAX_TAGS], vocabulary)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from raymtr.captions.judging.faithfulness import Vocabulary, words_of
+from raymtr.captions.judging.faithfulness import MusicTerms, words_of
 from raymtr.captions.judging.score import (
     MAX_TOKENS,
     TokenEncoder,
@@ -127,7 +127,7 @@ def test_every_figure_is_one_number_a_caption(encoder):
         ["A calm piano song.", "Rain.", "Rock."],
         tags,
         encoder=encoder,
-        vocabulary=Vocabulary.of_tags([]),
+        vocabulary=MusicTerms.of_tags([]),
     )
     assert found["bert_f1"][0] == pytest.approx(1.0) and 0 < found["bert_f1"][1] < 0.7
     assert found["bert_f1"][2] == 0.0 and list(found["rouge_l"]) == [1.0, 0.0, 0.0]

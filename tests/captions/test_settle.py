@@ -50,12 +50,12 @@ def first_pass(settle: CaptionAssembler, accept) -> int:
 
 
 def second_pass(
-    settle: CaptionAssembler, written: CaptionStore, held: int, accept
+    settle: CaptionAssembler, written: CaptionStore, pending: int, accept
 ) -> tuple[list[dict], int]:
-    table = storage.read_tables(written.held(0))
+    table = storage.read_tables(written.pending(0))
     planned = plan_again(table, seed=0, draws=range(DRAWS, 2 * DRAWS))
     rows = judged(planned, accept)
-    return rows, settle.read(iter(rows), held, attempt=1, last=True)
+    return rows, settle.read(iter(rows), pending, attempt=1, last=True)
 
 
 def test_what_is_refused_is_drawn_again_and_nothing_else(tmp_path):
@@ -63,11 +63,11 @@ def test_what_is_refused_is_drawn_again_and_nothing_else(tmp_path):
         return track_id in ("t0", "t1") or (track_id == "t2" and caption == 1 and draw == 1)
 
     settle, written = settle_of(tmp_path)
-    held = first_pass(settle, at_first)
+    pending = first_pass(settle, at_first)
     whole = storage.read_tables(written.folder)
-    assert held == 4 and set(whole["track_id"].to_pylist()) == {"t0", "t1"}
+    assert pending == 4 and set(whole["track_id"].to_pylist()) == {"t0", "t1"}
 
-    rows, again = second_pass(settle, written, held, lambda track, *_: track == "t3")
+    rows, again = second_pass(settle, written, pending, lambda track, *_: track == "t3")
     asked = {(row["track_id"], row["caption"]) for row in rows}
     assert again == 0 and len(rows) == len(asked) * DRAWS
     assert asked == {(f"t{i}", c) for i in range(2, 6) for c in range(3)} - {("t2", 1)}
@@ -103,16 +103,16 @@ def test_a_failure_stays_one_only_if_the_next_pass_fails_too(tmp_path):
     for row in rows:
         if row["track_id"] in ("t1", "t5"):
             row |= {"verdict": None, "text": None, "error": "the engine wrote nothing"}
-    held = settle.read(iter(rows), len(TRACKS), attempt=0, last=False)
-    assert (held, settle.failed) == (2, 0)
+    pending = settle.read(iter(rows), len(TRACKS), attempt=0, last=False)
+    assert (pending, settle.failed) == (2, 0)
     planned = plan_again(
-        storage.read_tables(written.held(0)), seed=0, draws=range(DRAWS, 2 * DRAWS)
+        storage.read_tables(written.pending(0)), seed=0, draws=range(DRAWS, 2 * DRAWS)
     )
     rows = judged(planned, lambda *_: True)
     for row in rows:
         if row["track_id"] == "t5" and row["caption"] == 2:
             row |= {"verdict": None, "text": None, "error": "out of memory"}
-    settle.read(iter(rows), held, attempt=1, last=True)
+    settle.read(iter(rows), pending, attempt=1, last=True)
     letters = storage.read_tables(f"{written.folder}/dead_letter").to_pylist()
     assert settle.failed == 1
     assert [(letter["track_id"], letter["uri"]) for letter in letters] == [("t5", "5.wav")]
@@ -125,4 +125,4 @@ def test_two_runs_do_not_mix_what_they_hold(tmp_path):
     _, other = settle_of(tmp_path)
     with pytest.raises(UnusableError, match="another caption job"):
         first_pass(settle, lambda *_: False)
-    assert not storage.exists(other.held(0))
+    assert not storage.exists(other.pending(0))

@@ -158,7 +158,7 @@ def test_json_rows_may_lack_keys_and_mix_whole_numbers_with_others(tmp_path):
         ("track_id,title\na,x\nb,y,z\n", "line 3: 3 cells, the header has 2; put cells"),
         ("track_id,title\na,x\nb\n", "line 3: 1 cells, the header has 2"),
         ('track_id,title\na,x\nb,"y\nc,z\n', r"row 2 \(line 3\): a double quote is never closed"),
-        ("track_id,title,title\na,x,y\n", "column title stands more than once"),
+        ("track_id,title,title\na,x,y\n", "column title occurs more than once"),
         ("track_id,,x\na,1,2\n", "column 2 has no name"),
         ("track_id,score\na,1\n", "'score' has a reserved name"),
         ("track_id,tags\na,[oops\n", r"'tags', row 1 \(line 2\): '\[oops' begins like a list"),
@@ -379,8 +379,8 @@ def test_unknown_numbers_are_null_in_every_format(tmp_path):
             "one column.*commas in a .csv file, not by semicolons",
         ),
         ("m.tsv", "track_id,title\na,One\n", "tabs in a .tsv file, not by commas"),
-        ("m.csv", "track_id,title, title\na,b,c\n", "title stands more than once"),
-        ("m.tsv", "track_id\turi\turi \na\tb\tc\n", "uri stands more than once"),
+        ("m.csv", "track_id,title, title\na,b,c\n", "title occurs more than once"),
+        ("m.tsv", "track_id\turi\turi \na\tb\tc\n", "uri occurs more than once"),
         ("m.csv", "track_id,title\r\na,b\r\n".encode("utf-16"), "is UTF-16; .*iconv -f utf-16"),
         ("m.csv", f"track_id,x,year\na,{'x' * 200_000},1\nb,y,19x9\n", r"row 2 \(line 3\): '19x9'"),
         ("m.csv", "track_id,a`b\na,1\n", "'a`b' cannot be named in a filter"),
@@ -404,7 +404,7 @@ def test_a_name_that_stands_twice_in_parquet_is_said_in_one_sentence(tmp_path):
     pq.write_table(
         pa.Table.from_arrays([ids] * 3, ["track_id", "uri", "uri"]), tmp_path / "m.parquet"
     )
-    with pytest.raises(InputError, match="column uri stands more than once"):
+    with pytest.raises(InputError, match="column uri occurs more than once"):
         read_manifest(str(tmp_path / "m.parquet"))
 
 

@@ -326,4 +326,4 @@ def report(
 
 def pointer_moved(workspace: Workspace) -> float:
     """When the live pointer was last written, seconds since 1970."""
-    return storage.modified_s(f"{workspace.db}/live.json")
+    return storage.modified_s(workspace.live_pointer)

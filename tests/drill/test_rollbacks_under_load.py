@@ -25,6 +25,7 @@ from jobs.build_index import build_index
 from raymtr.embeddings.store import find_embeddings
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -54,8 +55,7 @@ def workspace(make_workspace: Callable, commit_vectors: Callable, tiny_model: st
     model = load_model(tiny_model)
     vectors = model.encode_text(sounds)[np.arange(TRACKS) % 3][:, None]
     noise = 0.1 * np.random.default_rng(0).standard_normal((TRACKS, 2, vectors.shape[2]))
-    windows = (vectors + noise).astype(np.float32)
-    windows /= np.linalg.norm(windows, axis=2, keepdims=True)
+    windows = unit(vectors + noise)
     commit_vectors(
         made, {f"t{n:03}": windows[n] for n in range(TRACKS)}, fingerprint=model.fingerprint
     )

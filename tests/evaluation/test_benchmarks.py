@@ -67,7 +67,7 @@ def test_the_smallest_benchmark_takes_text_as_sentence_and_the_catalog_as_pool(f
         (
             "queries.jsonl",
             '{"query_id": "q1", "text": "x"}\n' * 2,
-            r"query_id 'q1' stands more than once",
+            r"query_id 'q1' occurs more than once",
         ),
         ("queries.jsonl", "", "q1' is not in queries.jsonl"),
         ("queries.jsonl", b"\xff\xfe", "not UTF-8"),
@@ -83,7 +83,7 @@ def test_the_smallest_benchmark_takes_text_as_sentence_and_the_catalog_as_pool(f
         ("qrels.txt", "q1 0 gone 1\n", "not in the pool of 4 tracks, among them gone"),
         ("pool.txt", "b\n", "not in the pool of 1 tracks, among them a"),
         ("pool.txt", "a\nz\n", r"1 tracks of .*pool.txt are not in the catalog, among them z"),
-        ("pool.txt", "a\na\n", "pool track 'a' stands more than once"),
+        ("pool.txt", "a\na\n", "pool track 'a' occurs more than once"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(folder, file, text, words):
@@ -112,5 +112,5 @@ def test_no_queries_is_no_benchmark():
 
 def test_two_queries_of_the_same_words_are_refused():
     twice = (query("q1", "rain"), query("q2", "rain"))
-    with pytest.raises(InputError, match="'caption: rain' stands more than once"):
+    with pytest.raises(InputError, match="'caption: rain' occurs more than once"):
         Benchmark(pool=("a",), queries=twice, right={"q1": {"a": 1}, "q2": {"a": 1}})

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raymtr.captions.judging.faithfulness import Vocabulary
+from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.score import TokenEncoder
 from raymtr.captions.learning.pairs import read_pairs
 from raymtr.errors import InputError
@@ -87,7 +87,7 @@ def test_systems_side_by_side(pairs):
         pairs,
         systems,
         encoder=TokenEncoder(),
-        vocabulary=Vocabulary.of_tags(SOUNDS),
+        vocabulary=MusicTerms.of_tags(SOUNDS),
         baseline="template",
         rng=rng,
     )
@@ -114,7 +114,7 @@ def test_systems_side_by_side(pairs):
             pairs,
             systems,
             encoder=TokenEncoder(),
-            vocabulary=Vocabulary.of_tags([]),
+            vocabulary=MusicTerms.of_tags([]),
             baseline="lora",
             rng=rng,
         )

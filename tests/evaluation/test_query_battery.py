@@ -8,7 +8,7 @@ import pytest
 from raymtr.errors import InputError
 from raymtr.evaluation.query_battery import (
     BatteryQuery,
-    Told,
+    SearchResult,
     artists_to_look_up,
     by_class,
     failures,
@@ -51,9 +51,9 @@ def test_a_predicate_says_what_the_catalog_says(predicate: dict[str, Any], expec
     assert fits(TRACK, predicate, {"bo finch": {"cy wren"}}) is expected
 
 
-def told(count: int, **query: Any) -> Told:
+def told(count: int, **query: Any) -> SearchResult:
     answer = {"query": {"kind": "description", **query}, "took_ms": {"total": 5.0}}
-    return Told(answer=answer, tracks=[TRACK] * count)
+    return SearchResult(answer=answer, tracks=[TRACK] * count)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,15 @@ def told(count: int, **query: Any) -> Told:
         ({"says_unknown": True}, told(1, ignored=[{"why": "unknown"}]), True),
         ({"or_says": True, "share": 1, "of": 1, "pred": {"tag_any": ["x"]}}, told(1), False),
         ({"ms": 4}, told(1), False),
-        ({"error": True}, Told(answer=None, error="refused"), True),
+        ({"error": True}, SearchResult(answer=None, error="refused"), True),
         ({"error": True}, told(1), False),
         ({"no_error": True}, told(0), True),
-        ({"first": {"year": [1999, 1999]}}, Told(answer=None, error="refused"), False),
+        ({"first": {"year": [1999, 1999]}}, SearchResult(answer=None, error="refused"), False),
     ],
 )
-def test_a_check_is_judged_on_the_answer(check: dict[str, Any], answer: Told, right: bool) -> None:
+def test_a_check_is_judged_on_the_answer(
+    check: dict[str, Any], answer: SearchResult, right: bool
+) -> None:
     query = BatteryQuery(query_id="q", text="x", kind="any", checks=(check,))
     assert (failures(query, answer, {}) == []) is right
 

@@ -25,6 +25,7 @@ from raymtr.index.publish import kept_builds, live_build, publish, roll_back, wr
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -36,8 +37,7 @@ SEARCH = SearchSpec()
 
 
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
-    rows = rng.standard_normal((count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit(rng.standard_normal((count, DIM)))
 
 
 def catalog_row(track_id: str, **more: object) -> dict:
@@ -171,7 +171,7 @@ def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "_settle", die)
+        patched.setattr(changes, "_optimize", die)
         with pytest.raises(KeyboardInterrupt):
             upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     live = live_build(workspace)
@@ -195,7 +195,7 @@ def test_a_fault_of_the_indices_is_told_apart_from_a_change_refused(
 
     said = {"exact": "was not changed", "ivf_rq": "serves the change, but its indices were not"}
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "_settle", fail)
+        patched.setattr(changes, "_optimize", fail)
         message = rf"{said[live_build(workspace).index.kind]}.*No space left"
         with pytest.raises(UnusableError, match=message):
             delete_rows(workspace, ["t0001"])
@@ -277,7 +277,7 @@ def test_an_unsound_outcome_is_refused_and_what_served_still_does(
     before = live_build(workspace)
     twice = pa.concat_tables([fresh_rows(), fresh_rows().slice(0, 1)])
     with pytest.raises(
-        UnusableError, match="not changed and still serves: 1 track ids stand more than once"
+        UnusableError, match="not changed and still serves: 1 track ids occur more than once"
     ):
         upsert_rows(workspace, twice, find_embeddings(workspace), search=SEARCH)
     assert live_build(workspace) == before and not table_of(workspace).rows(["n0"])

@@ -6,21 +6,18 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from builders import publish_catalog
 
 from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
 from raymtr.index.deadlines import LostTableError, overdue_calls, tracked_call
-from raymtr.index.publish import publish
 from raymtr.index.track_table import KINDS, TrackTable, table_name
 from raymtr.search.searcher import Searcher
-from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 
 def build_words(workspace: Workspace) -> str:
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    return publish(workspace, tracks, None, search=SearchSpec()).name
+    return publish_catalog(workspace).name
 
 
 def test_a_call_past_its_deadline_is_named_until_it_ends() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -17,9 +18,11 @@ from raymtr.index import build_tables, tune
 from raymtr.index import publish as publishing
 from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.filters import parse_filter
+from raymtr.index.gate import find_answer_faults
 from raymtr.index.publish import GRACE, kept_builds, live_build, publish, roll_back, write_record
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.specs import SearchSpec
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -28,8 +31,7 @@ DIM = 16
 
 
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
-    rows = rng.standard_normal((count, DIM)).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return unit(rng.standard_normal((count, DIM)))
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
     if damage == "double":
         tracks = pa.concat_tables([tracks, tracks.slice(0, 2)])
     message = {
-        "double": "2 track ids stand more than once in tracks",
+        "double": "2 track ids occur more than once in tracks",
         "nan": "not published: .*NaN",
         "long": "1 vectors in vectors are not of length 1",
     }[damage]
@@ -169,6 +171,21 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
         publish(workspace, tracks, shards, search=SearchSpec())
     assert live_build(workspace) == good
     assert all(name.endswith(good.name) for name in tables(workspace))
+
+
+def test_an_exact_build_is_not_published_before_it_answers_a_search_by_vector(
+    workspace: Workspace, commit_vectors: Callable
+) -> None:
+    one = put_live(workspace)
+    rng = np.random.default_rng(9)
+    commit_vectors(workspace, {f"t{i}": unit_rows(rng, 1) for i in range(20)}, fingerprint="other")
+    other = put_live(workspace)
+    assert one.index.kind == "exact"
+    db = lancedb.connect(workspace.db)
+    own = {kind: db.open_table(table_name(kind, one.name)) for kind in KINDS}
+    assert find_answer_faults(TrackTable(workspace.db, one), own) == []
+    (fault,) = find_answer_faults(TrackTable(workspace.db, other), own)
+    assert re.fullmatch(r"a search by the vector of track 't\d+' does not find that track", fault)
 
 
 def test_an_index_that_finds_too_little_does_not_serve(
@@ -235,8 +252,11 @@ def test_captions_and_tags_become_words_and_names_keys() -> None:
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        (pa.array([b"\xff"] * 20), "the record of track 't0' cannot be told"),
-        (pa.array([float("nan")] * 20), "the record of track 't0' cannot be told: Out of range"),
+        (pa.array([b"\xff"] * 20), "the record of track 't0' cannot be written as JSON"),
+        (
+            pa.array([float("nan")] * 20),
+            "the record of track 't0' cannot be written as JSON: Out of range",
+        ),
         (pa.array(["x"] * 20), 'No field named "mo`od"'),
     ],
 )

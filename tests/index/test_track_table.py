@@ -4,16 +4,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from builders import publish_catalog
 
 from raymtr import storage
-from raymtr.embeddings.store import find_embeddings, matrix_of
+from raymtr.embeddings.store import matrix_of
 from raymtr.errors import UnusableError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
-from raymtr.index.publish import publish
 from raymtr.index.track_rows import ADDED, InMemoryRows
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 DIM = 32
@@ -42,14 +43,11 @@ def table(
     count = 5_000 if request.param == "ivf_rq" else 300
     rows = [catalog_row(index) for index in range(count)]
     workspace: Workspace = make_workspace(rows)
-    vectors = rng.standard_normal((count, 2, DIM)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    vectors = unit(rng.standard_normal((count, 2, DIM)))
     commit_vectors(
         workspace, {row["track_id"]: vectors[i] for i, row in enumerate(rows) if row["uri"]}
     )
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    search = SearchSpec(exact_below=1_000)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=search)
+    build = publish_catalog(workspace, search=SearchSpec(exact_below=1_000))
     assert build.index.kind == request.param
     return TrackTable(workspace.db, build)
 
@@ -136,8 +134,8 @@ def test_one_table_answers_all_its_questions(table: TrackTable) -> None:
 def test_a_build_of_before_there_were_artists_tells_them_too(make_workspace: Callable) -> None:
     rows = [{"track_id": "a", "artist": "Alba; Bruno"}, {"track_id": "b", "title": "Nobody's"}]
     workspace = make_workspace(rows)
+    table = TrackTable(workspace.db, publish_catalog(workspace))
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    table = TrackTable(workspace.db, publish(workspace, tracks, None, search=SearchSpec()))
     table._rows = InMemoryRows(tracks.drop_columns(list(ADDED)))
     for columns in (None, ["artist", "artists"]):
         found = table.rows(["a", "b"], columns)
@@ -149,8 +147,7 @@ def test_a_missing_table_is_named_with_the_cure(
 ) -> None:
     workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])
     commit_vectors(workspace, {"a": np.eye(4, dtype=np.float32)[:1]})
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish_catalog(workspace)
     storage.delete(f"{workspace.db}/vectors_{build.name}.lance")
     with pytest.raises(UnusableError, match=r"vectors_000001.*raymtr index"):
         TrackTable(workspace.db, build)

@@ -16,18 +16,19 @@ import pytest
 from jobs import build_index, change_index, find_duplicates
 from jobs.__main__ import main
 from raymtr import storage
+from raymtr.audio_cache import cache_key
 from raymtr.catalog.splits import assign_splits
 from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter, parse_filter
-from raymtr.index.lock import index_lock
 from raymtr.index.publish import live_build, put_live
 from raymtr.index.track_table import table_name
+from raymtr.ownership import index_lock
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
 from raymtr.search.understand import Understood, understand
 from raymtr.track import check_tracks
-from raymtr.training.tracks import cache_key
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 DIM = 8
@@ -36,8 +37,7 @@ DIM = 8
 def vectors(ids: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Two windows for each letter."""
     rng = np.random.default_rng(seed)
-    rows = {i: rng.standard_normal((2, DIM)).astype(np.float32) for i in ids}
-    return {i: row / np.linalg.norm(row, axis=1, keepdims=True) for i, row in rows.items()}
+    return {i: unit(rng.standard_normal((2, DIM))) for i in ids}
 
 
 @pytest.fixture
@@ -250,7 +250,7 @@ def test_a_wrong_list_is_refused(
     (tmp_path / "ids").write_bytes(content)
     with pytest.raises(InputError, match=words):
         change_index.delete_tracks(workspace, str(tmp_path / "ids"))
-    with pytest.raises(InputError, match="nothing stands at"):
+    with pytest.raises(InputError, match="there is nothing at"):
         change_index.delete_tracks(workspace, str(tmp_path / "absent"))
 
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from jobs import console
-from jobs.console import CLEARED, Console, hear_workers
+from jobs.console import CLEARED, Console, log_workers
 
 
 def record(text: str, live: str | None = None) -> logging.LogRecord:
@@ -50,7 +50,7 @@ def test_of_rays_processes_only_raymtr_is_heard(caplog: pytest.LogCaptureFixture
         ":event_summary:Warning: no node has 1 GPU",
     ]
     try:
-        hear_workers()
+        log_workers()
         with caplog.at_level(logging.INFO, "raymtr"):
             dispatcher.emit({"lines": lines, "pid": 7, "is_err": True})
     finally:

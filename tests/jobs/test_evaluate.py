@@ -311,7 +311,7 @@ def test_captions_are_read_blind_and_the_scores_come_back(tmp_path):
     scores.write_text("item,fluency,faithfulness\nt999,5,5\n")
     with pytest.raises(InputError, match="line 2 of the scores"):
         ask(here, "captions", "--scores", str(scores))
-    with pytest.raises(InputError, match="--blind wants 1 to 12 pairs"):
+    with pytest.raises(InputError, match="--blind takes 1 to 12 pairs"):
         ask(here, "captions", "--blind", "13")
 
 

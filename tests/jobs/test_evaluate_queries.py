@@ -5,12 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders import publish_catalog
 
 from jobs.__main__ import main
-from raymtr import storage
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
-from raymtr.specs import SearchSpec
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +17,7 @@ def workspace(make_workspace: Callable) -> str:
         for n, tag in enumerate(["metal", "jazz", "piano"])
     ]
     made = make_workspace(rows)
-    publish(made, tracks_table(storage.read_tables(made.tracks), None), None, search=SearchSpec())
+    publish_catalog(made)
     return str(made.root)
 
 

@@ -110,7 +110,7 @@ def test_copies_of_a_sound_are_found_and_told_apart(workspace: Workspace) -> Non
     }
     assert answer["groups"] == 1 and answer["tracks"] == 6 and answer["compared"] == 8
     text = find_duplicates.describe(answer)
-    assert "1 songs stand more than once" in text and "[live]" in text
+    assert "1 songs occur more than once" in text and "[live]" in text
 
 
 def test_a_search_shows_one_of_a_song(workspace: Workspace) -> None:

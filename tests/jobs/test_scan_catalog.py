@@ -160,7 +160,7 @@ def test_refusals_leave_the_old_catalog(workspace, music, tmp_path):
         scan(workspace, tmp_path / "empty")
     with pytest.raises(UnusableError, match=r"it holds 1 .jpg; audio is .aac"):
         scan(workspace, tmp_path / "odd")
-    with pytest.raises(InputError, match="nothing stands at"):
+    with pytest.raises(InputError, match="there is nothing at"):
         scan(workspace, tmp_path / "absent")
     with pytest.raises(InputError, match=r"neither audio .* nor a manifest"):
         scan(workspace, tmp_path / "x.docx")

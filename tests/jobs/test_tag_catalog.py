@@ -14,7 +14,7 @@ from jobs.tag_catalog import describe, review_row, tag_catalog
 from raymtr import storage
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher
-from raymtr.tagging.ears import LABELS, VERSION, Ears
+from raymtr.tagging.analysis import LABELS, VERSION, Analyzer
 
 RATE = 8_000
 
@@ -38,7 +38,7 @@ def test_a_catalog_is_heard_once_and_becomes_columns(
     workspace, settings = make_workspace(rows), tiny()
     answer = tag_catalog(workspace, settings)
     assert (answer["embedded"], answer["failed"], answer["skipped"]) == (2, 1, 1)
-    assert answer["errors"] == {"silent": 1} and "2 tracks heard" in describe(answer)
+    assert answer["errors"] == {"silent": 1} and "2 tracks tagged" in describe(answer)
     heard = storage.read_tables(f"{workspace.heard}/tracks").to_pylist()
     by_id = {row["track_id"]: row for row in heard}
     assert by_id.keys() == {"tune", "short"} and by_id["tune"]["provenance"] == VERSION
@@ -73,7 +73,7 @@ def test_the_review_suggests_and_doubts() -> None:
 def test_a_quieter_copy_is_heard_alike() -> None:
     t = np.arange(4 * 16_000) / 16_000
     tune = (0.4 * np.sin(2 * np.pi * 330 * t) * np.exp(-4 * (t % 0.5))).astype(np.float32)
-    ears = Ears()
-    loud, quiet = ears.hear(tune), ears.hear(tune * np.float32(0.25))
+    analyzer = Analyzer()
+    loud, quiet = analyzer.analyze(tune), analyzer.analyze(tune * np.float32(0.25))
     np.testing.assert_allclose(loud.labels, quiet.labels, atol=2e-3)
     assert loud.vocal == pytest.approx(quiet.vocal, abs=2e-3)

@@ -17,7 +17,7 @@ import pytest
 from jobs import write_captions as job
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
-from raymtr.captions.judging.faithfulness import Vocabulary, judge
+from raymtr.captions.judging.faithfulness import MusicTerms, judge
 from raymtr.captions.writing.engine import require_room
 from raymtr.captions.writing.realiser import realise
 from raymtr.captions.writing.tag_words import IN_VLLM
@@ -184,7 +184,7 @@ def test_the_real_vllm_writes_through_ray_data(tmp_path, captioner):
     for row in storage.read_tables(workspace.captions).to_pylist():
         provenance = json.loads(row["provenance"])
         drawn = provenance.get("instead_of", row["caption"])  # an untrained model's, kept or not
-        found = judge(drawn, provenance["tags"], Vocabulary.of_tags(()))
+        found = judge(drawn, provenance["tags"], MusicTerms.of_tags(()))
         assert found.coverage >= 0.75, f"drawn to {provenance['tags']}, it wrote {drawn!r}"
 
 
@@ -237,14 +237,14 @@ def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
     from raymtr.captions.captioner import open_captioner
-    from raymtr.captions.writing.engine import made_weights
+    from raymtr.captions.writing.engine import prepare_weights
 
     shutil.copytree(captioner, tmp_path / "c")
     opened = open_captioner(str(tmp_path / "c"))
     (tmp_path / "c/base/more.bin").touch()
     os.truncate(tmp_path / "c/base/more.bin", 1 << 40)  # a terabyte that takes no room
-    with pytest.raises(UnusableError, match=r"wants 128\d\.\d GiB on one node"):
-        made_weights(opened, CaptionSpec(), home=str(tmp_path))
+    with pytest.raises(UnusableError, match=r"needs 128\d\.\d GiB on one node"):
+        prepare_weights(opened, CaptionSpec(), home=str(tmp_path))
 
 
 def test_an_engine_that_is_not_there_is_an_error(tmp_path, captioner):

@@ -103,7 +103,7 @@ def test_somebody_elses_folder_is_not_overwritten(
     make_towers: Callable[..., TwoTowers], tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.txt").write_text("ten years of work")
-    with pytest.raises(InputError, match="no raymtr model"):
+    with pytest.raises(InputError, match="not a raymtr model"):
         save_towers(make_towers(), str(tmp_path))
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
@@ -120,7 +120,7 @@ def test_an_object_store_holds_a_model(saved: Path) -> None:
 
 
 def test_somebody_elses_model_is_told_apart(text_folder: str) -> None:
-    with pytest.raises(InputError, match="no raymtr model"):
+    with pytest.raises(InputError, match="not a raymtr model"):
         load_model(text_folder)
 
 

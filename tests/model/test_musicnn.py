@@ -45,7 +45,7 @@ def test_a_sound_shorter_than_a_patch_is_tagged_and_silence_is_refused() -> None
     probabilities = tagger.tag((half_a_second.astype(np.float32), rate))
     assert probabilities.shape == (50,) and probabilities.dtype == np.float32
     assert ((probabilities > 0) & (probabilities < 1)).all()
-    with pytest.raises(AudioError, match="nothing is to be heard"):
+    with pytest.raises(AudioError, match="it is silent"):
         tagger.tag((np.zeros(rate, np.float32), rate))
 
 

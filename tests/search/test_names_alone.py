@@ -7,17 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from builders import publish_catalog
 
-from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
 from raymtr.search.ranking import fuse
 from raymtr.search.request import read_request
-from raymtr.search.retrievers import Direction, retrieve
+from raymtr.search.retrievers import QueryVector, retrieve
 from raymtr.search.understand import understand
-from raymtr.specs import SearchSpec
 
 DIM, COUNT, PAGE = 8, 400, 10
 OTHERS = ["Hollandex", "방탄소년단", "P!nk Floyd Tribute", *(f"Somebody {n}" for n in range(4))]
@@ -42,14 +38,13 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     vectors = np.zeros((COUNT, DIM), np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     commit_vectors(workspace, {row["track_id"]: vectors[n][None] for n, row in enumerate(rows)})
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish_catalog(workspace)
     return TrackTable(workspace.db, build)
 
 
 def first_page(table: TrackTable, text: str, where: str | None = None) -> list[str]:
     request = read_request({"text": text, "where": where}, table)
-    directions = [Direction("text", np.eye(DIM, dtype=np.float32)[0])]
+    directions = [QueryVector("text", np.eye(DIM, dtype=np.float32)[0])]
     with ThreadPoolExecutor(4) as threads:
         retrieved = retrieve(
             table, request, understand(text, table), directions, limit=100, threads=threads

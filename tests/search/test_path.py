@@ -6,16 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from builders import publish_catalog
 
-from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
-from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
 from raymtr.search.path import on_the_way, path_between
-from raymtr.specs import SearchSpec
 
 STEPS = 19  # tracks on a quarter circle, 5 degrees apart
 
@@ -35,8 +31,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     vectors["aside"] = np.array([[0, 0, 0, 1.0]])
     windows = {name: vector.astype(np.float32) for name, vector in vectors.items()}
     commit_vectors(workspace, windows)
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish_catalog(workspace)
     return TrackTable(workspace.db, build)
 
 

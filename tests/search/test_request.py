@@ -4,15 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from builders import publish_catalog
 
-from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
 from raymtr.search.request import read_request
-from raymtr.specs import SearchSpec
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +16,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     rows = [{"track_id": "a", "uri": "/a.wav", "year": 1999}, {"track_id": "words-only"}]
     workspace = make_workspace(rows)
     commit_vectors(workspace, {"a": np.eye(4, dtype=np.float32)[:1]})
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish_catalog(workspace)
     return TrackTable(workspace.db, build)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from builders import publish_catalog
 
 from jobs.search import describe
 from raymtr import storage
@@ -26,6 +27,7 @@ from raymtr.model.model import Model
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 SOUNDS = ["slow piano ballad", "heavy metal guitars", "techno beat", "folk fiddle dance", "choir"]
@@ -67,12 +69,10 @@ def workspace(make_workspace: Callable, commit_vectors: Callable, tiny_model: st
     for row in rows[:-1]:
         noise = 0.01 * rng.standard_normal((3, sounds.shape[1])).astype(np.float32)
         windows = sounds[[ARTISTS[row["artist"]][0]] * 3] + noise
-        vectors[row["track_id"]] = windows / np.linalg.norm(windows, axis=1, keepdims=True)
+        vectors[row["track_id"]] = unit(windows)
     vectors["ede3"][2] = sounds[4]  # a choir enters after twenty seconds
     commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
-    shutil.copytree(tiny_model, find_embeddings(workspace).model_folder)
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    publish_catalog(workspace, model=tiny_model)
     return workspace
 
 
@@ -277,8 +277,7 @@ def test_a_rank_leaves_nothing_out(searcher: Searcher) -> None:
 
 def test_three_tracks_give_three_hits(make_workspace: Callable) -> None:
     workspace = make_workspace([{"track_id": t, "tags": ["calm"]} for t in "abc"])
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, None, search=SearchSpec())
+    publish_catalog(workspace)
     searcher = Searcher(workspace)
     answer = searcher.search("calm", k=10)
     assert sorted(ids(answer)) == ["a", "b", "c"] and answer["model"] is None

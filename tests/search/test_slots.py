@@ -7,18 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from builders import publish_catalog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
 from raymtr.search.lexicon import load_lexicon
 from raymtr.search.searcher import Searcher
 from raymtr.search.slots import Understood
 from raymtr.search.understand import understand
-from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 ROWS: list[dict[str, Any]] = [
@@ -48,8 +46,7 @@ ROWS: list[dict[str, Any]] = [
 
 def opened(make_workspace: Callable, rows: list[dict[str, Any]]) -> Searcher:
     workspace: Workspace = make_workspace(rows)
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, None, search=SearchSpec())
+    publish_catalog(workspace)
     return Searcher(workspace)
 
 

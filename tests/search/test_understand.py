@@ -3,14 +3,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from builders import publish_catalog
 
-from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
 from raymtr.index.track_table import TrackTable
 from raymtr.search.understand import similar_artist, understand
-from raymtr.specs import SearchSpec
 
 TRACKS = [
     ("superstition", "Superstition", "Stevie Wonder"),
@@ -44,8 +41,7 @@ def table(make_workspace: Callable) -> TrackTable:
         for i, t, a in TRACKS
     ]
     workspace = make_workspace(rows)
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    return TrackTable(workspace.db, publish(workspace, tracks, None, search=SearchSpec()))
+    return TrackTable(workspace.db, publish_catalog(workspace))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,13 +10,10 @@ import httpx
 import numpy as np
 import pytest
 import soundfile
+from builders import publish_catalog
 
-from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
-from raymtr.index.build_tables import tracks_table
-from raymtr.index.publish import publish
 from raymtr.model.pretrained import load_model
-from raymtr.specs import SearchSpec
+from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
 SOUNDS = ["slow piano ballad", "heavy metal guitars", "techno beat"]
@@ -54,13 +50,10 @@ def workspace(
     model = load_model(tiny_model)
     sounds = model.encode_text(SOUNDS)
     noise = 0.02 * np.random.default_rng(0).standard_normal((30, 2, sounds.shape[1]))
-    windows = sounds[np.arange(30) % 3][:, None] + noise.astype(np.float32)
-    windows /= np.linalg.norm(windows, axis=2, keepdims=True)
+    windows = unit(sounds[np.arange(30) % 3][:, None] + noise)
     vectors = {f"t{number:02}": windows[number] for number in range(30)}
     commit_vectors(workspace, vectors, fingerprint=model.fingerprint)
-    shutil.copytree(tiny_model, find_embeddings(workspace).model_folder)
-    tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    publish_catalog(workspace, model=tiny_model)
     return workspace
 
 

@@ -8,7 +8,7 @@ import httpx
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
-from serve.starting import around_the_proxy
+from serve.starting import proxy_middleware
 
 
 def ask(answer: PlainTextResponse | JSONResponse, **headers: bytes) -> httpx.Response:
@@ -18,7 +18,7 @@ def ask(answer: PlainTextResponse | JSONResponse, **headers: bytes) -> httpx.Res
         answer.headers["seen"] = Request(scope).headers.get("x-request-id", "")
         await answer(scope, receive, send)
 
-    [around] = around_the_proxy()
+    [around] = proxy_middleware()
     wrapped = around.cls(proxy, *around.args, **around.kwargs)
 
     async def get() -> httpx.Response:

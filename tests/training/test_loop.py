@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from raymtr.training.loop import LIST_OF_RAY, mend_list_of_ray, resume
+from raymtr.training.loop import RAY_CHECKPOINT_LIST, repair_checkpoint_list, resume
 
 
 class Restored:
@@ -30,9 +30,9 @@ def test_the_newest_checkpoint_is_taken(tmp_path: Path) -> None:
     for steps in (5, 1000, 50):
         checkpoint(tmp_path, steps)
     (tmp_path / "model").mkdir()
-    step_of = Restored()
-    assert resume(step_of, str(tmp_path)) == (1000, [])
-    assert step_of.weights["w"].eq(1000).all()
+    trainer = Restored()
+    assert resume(trainer, str(tmp_path)) == (1000, [])
+    assert trainer.weights["w"].eq(1000).all()
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
@@ -67,6 +67,6 @@ def test_no_checkpoint_is_step_nought(tmp_path: Path) -> None:
 )
 def test_a_list_that_ray_would_refuse_is_dropped(tmp_path: Path, text: str, stays: bool) -> None:
     checkpoint(tmp_path, 5)
-    (tmp_path / LIST_OF_RAY).write_text(text)
-    mend_list_of_ray(str(tmp_path))
-    assert (tmp_path / LIST_OF_RAY).exists() is stays
+    (tmp_path / RAY_CHECKPOINT_LIST).write_text(text)
+    repair_checkpoint_list(str(tmp_path))
+    assert (tmp_path / RAY_CHECKPOINT_LIST).exists() is stays

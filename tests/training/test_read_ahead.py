@@ -29,11 +29,11 @@ def step_of_tiny(*, trainable: bool = False, precision: str = "fp32") -> TrainSt
     return TrainStep(towers, dataclasses.replace(settings.train, precision=precision), CPU)
 
 
-def batch_for(step_of: TrainStep, step: int) -> Batch:
+def batch_for(trainer: TrainStep, step: int) -> Batch:
     generator = torch.Generator().manual_seed(step)
-    samples = step_of.towers.spec.audio.window_samples
+    samples = trainer.towers.spec.audio.window_samples
     halves = (SENTENCES[:2], SENTENCES[2:])
-    texts = [step_of.towers.tokenize(half) for half in halves]
+    texts = [trainer.towers.tokenize(half) for half in halves]
     return Batch(torch.randn(4, samples, generator=generator), texts)
 
 
@@ -51,6 +51,6 @@ def test_sentences_read_ahead_train_the_same_weights(precision: str) -> None:
 
 
 def test_a_tower_that_learns_is_not_read_ahead_of() -> None:
-    step_of = step_of_tiny(trainable=True)
-    batch = batch_for(step_of, 0)
-    assert step_of.read_ahead(batch) is batch
+    trainer = step_of_tiny(trainable=True)
+    batch = batch_for(trainer, 0)
+    assert trainer.read_ahead(batch) is batch

@@ -74,38 +74,38 @@ def test_restored_training_ends_with_the_same_bits(precision: str) -> None:
 
 
 def test_state_holds_what_changes_and_no_frozen_weight() -> None:
-    step_of = TrainStep(ToyTowers(), SPEC, CPU)
-    before = step_of.towers.table.weight.clone()
-    step_of(batch_of(0), 0)
-    torch.testing.assert_close(step_of.towers.table.weight, before, rtol=0, atol=0)
-    names = set(step_of.state()["towers"])
+    trainer = TrainStep(ToyTowers(), SPEC, CPU)
+    before = trainer.towers.table.weight.clone()
+    trainer(batch_of(0), 0)
+    torch.testing.assert_close(trainer.towers.table.weight, before, rtol=0, atol=0)
+    names = set(trainer.state()["towers"])
     assert "table.weight" not in names
     assert {"audio.1.weight", "audio.2.running_mean", "logit_scale"} <= names
 
 
 def test_training_finds_the_pairs() -> None:
     spec = dataclasses.replace(SPEC, steps=80, learning_rate=0.05)
-    step_of = TrainStep(ToyTowers(), spec, CPU)
-    losses = [step_of(batch_of(0), step)["loss"] for step in range(80)]
+    trainer = TrainStep(ToyTowers(), spec, CPU)
+    losses = [trainer(batch_of(0), step)["loss"] for step in range(80)]
     assert losses[-1] < 0.5 * losses[0]
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_scale() -> None:
-    step_of = TrainStep(ToyTowers(), dataclasses.replace(SPEC, batch_norm="frozen"), CPU)
-    norm = step_of.towers.audio[2]
+    trainer = TrainStep(ToyTowers(), dataclasses.replace(SPEC, batch_norm="frozen"), CPU)
+    norm = trainer.towers.audio[2]
     scale = norm.weight.detach().clone()
     for step in range(2):
-        step_of(batch_of(step), step)
+        trainer(batch_of(step), step)
     assert norm.running_mean.eq(0).all() and norm.running_var.eq(1).all()
     assert not torch.equal(norm.weight, scale)
 
 
 def test_embedding_leaves_no_trace() -> None:
-    step_of = TrainStep(ToyTowers(), SPEC, CPU)
-    before = weights_of(step_of.towers)
-    first, again = step_of.embed(batch_of(1)), step_of.embed(batch_of(1))
+    trainer = TrainStep(ToyTowers(), SPEC, CPU)
+    before = weights_of(trainer.towers)
+    first, again = trainer.embed(batch_of(1)), trainer.embed(batch_of(1))
     assert torch.equal(first[1], again[1]), "no dropout outside of training"
-    assert weights_of(step_of.towers) == before
+    assert weights_of(trainer.towers) == before
 
 
 def test_an_update_that_spoils_the_weights_is_seen_in_its_own_step() -> None:
@@ -119,7 +119,7 @@ def test_an_update_that_spoils_the_weights_is_seen_in_its_own_step() -> None:
 
 
 def test_a_loss_of_nan_stops_with_step_and_rate() -> None:
-    step_of = TrainStep(ToyTowers(), SPEC, CPU)
+    trainer = TrainStep(ToyTowers(), SPEC, CPU)
     poisoned = dataclasses.replace(batch_of(0), waves=torch.full((6, 16), float("nan")))
     with pytest.raises(UnusableError, match=r"nan at step 4, learning rate 0\.00775"):
-        step_of(poisoned, 4)
+        trainer(poisoned, 4)

@@ -52,19 +52,19 @@ def tracks_in(folder: Path) -> pa.Table:
 
 def test_figures_of_towers_that_know_all_or_nothing(tmp_path: Path) -> None:
     validation = Validation(tracks_in(tmp_path), number_in, AUDIO)
-    step_of = TrainStep(Ears(knows=True), TrainSpec(), torch.device("cpu"))
-    figures = validation(step_of)
+    trainer = TrainStep(Ears(knows=True), TrainSpec(), torch.device("cpu"))
+    figures = validation(trainer)
     assert figures["valid_text_to_audio_r_at_10"] == 1.0 and figures["valid_median_rank"] == 1
     assert figures["valid_pool"] == COUNT
     assert figures["valid_chance_r_at_10"] == pytest.approx(10 / COUNT)
-    step_of = TrainStep(Ears(knows=False), TrainSpec(), torch.device("cpu"))
-    assert validation(step_of)["valid_median_rank"] == (COUNT + 1) / 2
+    trainer = TrainStep(Ears(knows=False), TrainSpec(), torch.device("cpu"))
+    assert validation(trainer)["valid_median_rank"] == (COUNT + 1) / 2
 
 
 def test_a_pool_of_one_or_none_has_no_figures(tmp_path: Path) -> None:
-    step_of = TrainStep(Ears(knows=True), TrainSpec(), torch.device("cpu"))
-    assert Validation(tracks_in(tmp_path).slice(0, 1), number_in, AUDIO)(step_of) == {}
-    assert Validation(tracks_in(tmp_path).slice(0, 0), number_in, AUDIO)(step_of) == {}
+    trainer = TrainStep(Ears(knows=True), TrainSpec(), torch.device("cpu"))
+    assert Validation(tracks_in(tmp_path).slice(0, 1), number_in, AUDIO)(trainer) == {}
+    assert Validation(tracks_in(tmp_path).slice(0, 0), number_in, AUDIO)(trainer) == {}
 
 
 def test_a_track_is_asked_for_by_its_best_words() -> None:

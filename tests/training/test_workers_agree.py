@@ -66,17 +66,17 @@ def train(mode: str, rank: int, workers: int, rows: int = 8) -> dict[str, Any]:
     """Loss and gradient of the first step from the same weights, and what three steps lead to."""
     batch_norm = "local" if mode == "without" else mode
     spec = dataclasses.replace(SPEC, global_batch=rows, batch_norm=batch_norm)
-    step_of = TrainStep(SmallTowers(mode), spec, torch.device("cpu"))
+    trainer = TrainStep(SmallTowers(mode), spec, torch.device("cpu"))
     losses, shared, gradient = [], [], torch.empty(0)
     for step in range(3):
-        figures = step_of(part_of_batch(step, rank, workers, rows), step)
+        figures = trainer(part_of_batch(step, rank, workers, rows), step)
         losses.append(figures["loss"])
         shared.append(figures["shared"])
         if step == 0:
-            gradient = torch.cat([p.grad.flatten().clone() for p in step_of.learned])
-    state = step_of.towers.state_dict()
+            gradient = torch.cat([p.grad.flatten().clone() for p in trainer.learned])
+    state = trainer.towers.state_dict()
     statistics = [v for k, v in state.items() if k.endswith(("running_mean", "running_var"))]
-    weights = torch.cat([p.detach().flatten() for p in step_of.learned])
+    weights = torch.cat([p.detach().flatten() for p in trainer.learned])
     return {
         "losses": losses,
         "shared": shared,

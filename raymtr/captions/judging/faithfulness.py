@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from raymtr.captions.words import GENERIC, HEARD, KIND_WORDS, PHRASES, QUALITIES, SMALL_WORDS
+from raymtr.captions.words import GENERIC, KIND_WORDS, PHRASES, QUALITIES, SMALL_WORDS, SOUNDS
 from raymtr.track import artist_key
 
 LEAST_COVERAGE = 0.5  # of an acceptable caption
@@ -64,7 +64,7 @@ class Faithfulness:
     leaked: tuple[str, ...]  # names, as given
 
 
-class Vocabulary:
+class MusicTerms:
     """Musical terms to find in a text: those known here and a catalog's tags.
 
     Function words and words such as `song` are no terms. A lookup costs one dictionary access per
@@ -78,7 +78,7 @@ class Vocabulary:
             self._longest[term[0]] = max(len(term), self._longest.get(term[0], 0))
 
     @classmethod
-    def of_tags(cls, tags: Iterable[str]) -> Vocabulary:
+    def of_tags(cls, tags: Iterable[str]) -> MusicTerms:
         """The built-in terms and `tags`."""
         return cls(_base_terms() | {term for term in map(_singulars, tags) if _is_term(term)})
 
@@ -101,7 +101,7 @@ class Vocabulary:
 
 
 def judge(
-    caption: str, tags: Sequence[str], vocabulary: Vocabulary, *, names: Sequence[str] = ()
+    caption: str, tags: Sequence[str], vocabulary: MusicTerms, *, names: Sequence[str] = ()
 ) -> Faithfulness:
     """Judge `caption` by the `tags` that it must cover.
 
@@ -178,7 +178,7 @@ def _is_plain(name: Words) -> bool:
 
 @lru_cache(maxsize=1)
 def _base_terms() -> frozenset[Words]:
-    known = (*QUALITIES, *HEARD, *KIND_WORDS.split(), *PHRASES)
+    known = (*QUALITIES, *SOUNDS, *KIND_WORDS.split(), *PHRASES)
     return frozenset(filter(_is_term, map(_singulars, known)))
 
 

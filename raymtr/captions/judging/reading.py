@@ -28,10 +28,10 @@ from raymtr.captions.judging.faithfulness import words_of
 from raymtr.captions.words import (
     FUNCTION_WORDS,
     GENERIC_WORDS,
-    HEARD_WORDS,
     KIND_WORDS,
     PHRASES,
     QUALITY_WORDS,
+    SOUND_WORDS,
 )
 
 MOST_NON_WORDS = 4.0  # per 100 words: people mistype, too
@@ -42,7 +42,7 @@ STEMS = ("'s", "s", "es", "ed", "d", "ing", "ly", "ish", "y", "er", "ers", "like
 
 
 @dataclass(frozen=True)
-class Reading:
+class Readability:
     """How one caption reads."""
 
     non_words: tuple[str, ...]
@@ -56,15 +56,15 @@ class Reading:
         return 100 * len(self.non_words) / max(self.words, 1)
 
 
-def read(caption: str, tags: Sequence[str] = ()) -> Reading:
+def read(caption: str, tags: Sequence[str] = ()) -> Readability:
     """Judge `caption`, written for `tags`."""
     words = words_of(caption)
-    return Reading(
+    return Readability(
         tuple(non_words(caption, tags)), len(words), repetition(words), said(words, tags)
     )
 
 
-def takes(reading: Reading, *, order_gain: float | None = None) -> str | None:
+def takes(reading: Readability, *, order_gain: float | None = None) -> str | None:
     """None where a reader would accept the caption, else the reason."""
     if reading.words < 3:
         return "too short"
@@ -167,7 +167,7 @@ def _terms() -> frozenset[str]:
     """All single words of our own lists."""
     known = lexicon()
     lists = " ".join(
-        (FUNCTION_WORDS, GENERIC_WORDS, HEARD_WORDS, KIND_WORDS, QUALITY_WORDS, *PHRASES)
+        (FUNCTION_WORDS, GENERIC_WORDS, SOUND_WORDS, KIND_WORDS, QUALITY_WORDS, *PHRASES)
     )
     words = {*lists.split(), *known.whole, *known.heads, *known.mass, *known.written}
     return frozenset(part for word in words for part in re.findall(r"[a-z]+", word))

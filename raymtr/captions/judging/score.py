@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from raymtr import metrics
-from raymtr.captions.judging.faithfulness import Vocabulary, acceptable, judge, words_of
+from raymtr.captions.judging.faithfulness import MusicTerms, acceptable, judge, words_of
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.reading import read, takes
 from raymtr.model.text_tower import load_text_tower
@@ -146,7 +146,7 @@ def score_captions(
     tags: Sequence[Sequence[str]],
     *,
     encoder: TokenEncoder,
-    vocabulary: Vocabulary,
+    vocabulary: MusicTerms,
     known: Sequence[Tensor] | None = None,
     likely: dict[str, Floats] | None = None,
 ) -> dict[str, Floats]:

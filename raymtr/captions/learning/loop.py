@@ -74,15 +74,15 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
         made = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
         tokenizer = load_tokenizer(made)
         model = build_toy(tokenizer, spec.toy, seed=spec.seed)
-        step_of = FinetuneStep(
+        trainer = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
         )
         sets = fitting(sets, tokenizer, spec)
         people = {pair.source: spec.toy.people for pair in by_people(sets.train)}
         weights = {**spec.mixture, **{s: w * spec.mixture.get(s, 1.0) for s, w in people.items()}}
         draw = pretrain_draw(sets.train, spec.toy, weights=weights)
-        Phase("pretrain", folder, step_of, tokenizer, sets.valid).run(draw)
-        _save(step_of, target, tokenizer)
+        Phase("pretrain", folder, trainer, tokenizer, sets.valid).run(draw)
+        _save(trainer, target, tokenizer)
     return target
 
 
@@ -93,12 +93,12 @@ def tune(
     tokenizer = load_tokenizer(base)
     sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
-    step_of = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
+    trainer = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
     people = Draw(by_people(sets.train), weights=spec.mixture, faithful=spec.faithful)
     draw = SentenceDraw(sets.train, people, share=spec.sentences)
-    phase = Phase("lora", folder, step_of, tokenizer, by_people(sets.valid))
+    phase = Phase("lora", folder, trainer, tokenizer, by_people(sets.valid))
     resumed = phase.run(draw)
-    _save(step_of, f"{folder}/adapter", tokenizer=None)
+    _save(trainer, f"{folder}/adapter", tokenizer=None)
     samples = [row for row in phase.samples if row["step"] == spec.steps]
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
 
@@ -119,27 +119,27 @@ class Phase:
         self,
         name: str,
         folder: str,
-        step_of: FinetuneStep,
+        trainer: FinetuneStep,
         tokenizer: Any,
         valid: Sequence[Pair],
     ) -> None:
-        self.name, self._folder, self._step, self._tokenizer = name, folder, step_of, tokenizer
+        self.name, self._folder, self._step, self._tokenizer = name, folder, trainer, tokenizer
         self._valid = list(valid)
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
 
     def run(self, draw: Draws) -> int:
         """Take the remaining steps; return the step it resumed from."""
-        step_of, spec = self._step, self._step.spec
+        trainer, spec = self._step, self._step.spec
         first = self._resume()
-        progress = Progress(self.name, step_of.steps, unit="steps", done=first)
-        batches = batches_from(draw, self._tokenizer, spec, first=first, steps=step_of.steps)
+        progress = Progress(self.name, trainer.steps, unit="steps", done=first)
+        batches = batches_from(draw, self._tokenizer, spec, first=first, steps=trainer.steps)
         for step, batch in enumerate(batches, start=first):
-            figures = step_of(batch, step)
+            figures = trainer(batch, step)
             done = step + 1
-            last = done == step_of.steps
+            last = done == trainer.steps
             if last or done % spec.validate_every == 0:
-                figures["valid_loss"] = step_of.measure(self._validation())
+                figures["valid_loss"] = trainer.measure(self._validation())
                 self._sample(done)
             if "valid_loss" in figures or done % LOGGED == 0:
                 self.rows.append({"phase": self.name, "step": done, **figures})
@@ -209,13 +209,13 @@ class Phase:
         return int(state["steps"])
 
 
-def _save(step_of: FinetuneStep, target: str, tokenizer: Any) -> None:
+def _save(trainer: FinetuneStep, target: str, tokenizer: Any) -> None:
     """Save the model (for a PEFT model, its adapter) in the folder `target`, by rank 0."""
-    weights = step_of.state()["weights"]
+    weights = trainer.state()["weights"]
     if not _rank():
-        model = step_of.model
+        model = trainer.model
         adapted = hasattr(model, "peft_config")
-        known = None if step_of.spec.strategy == "ddp" else weights
+        known = None if trainer.spec.strategy == "ddp" else weights
         last = "adapter_config.json" if adapted else "config.json"
         with tempfile.TemporaryDirectory() as scratch:
             model.save_pretrained(scratch, state_dict=known)

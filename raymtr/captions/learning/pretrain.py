@@ -17,7 +17,7 @@ import numpy as np
 
 from raymtr.captions.learning.pairs import Draw, Pair
 from raymtr.captions.prompt import FIXED_PARTS
-from raymtr.captions.words import HEARD_WORDS, QUALITY_WORDS
+from raymtr.captions.words import QUALITY_WORDS, SOUND_WORDS
 from raymtr.captions.writing.templates import TEMPLATES, fill
 from raymtr.specs import ToyLlamaSpec
 
@@ -33,7 +33,7 @@ class SentenceDraw:
     """
 
     def __init__(self, pairs: Sequence[Pair], draw: Draw, *, share: float) -> None:
-        words = [*QUALITY_WORDS.split(), *HEARD_WORDS.split()]
+        words = [*QUALITY_WORDS.split(), *SOUND_WORDS.split()]
         self._tags = sorted({tag for pair in pairs for tag in pair.tags} | set(words))
         self._pair, self._share = draw, share
 

@@ -7,7 +7,6 @@ the catalog nor with the rejected captions.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,9 +21,9 @@ from raymtr.captions.writing.drafts import (
 from raymtr.captions.writing.store import CaptionStore
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
+from raymtr.shards import ShardLimit
 
-SHARD_TRACKS = 1_024  # a shard closes at this many tracks,
-SHARD_EVERY_S = 10.0  # or when this much time has passed: the most that a kill can lose
+SHARD_TRACKS, SHARD_EVERY_S = 1_024, 10.0  # limits of a shard
 
 
 class CaptionAssembler:
@@ -44,8 +43,8 @@ class CaptionAssembler:
         self._written, self._made_by, self._progress = written, made_by, progress
         self._rows: list[dict[str, str]] = []
         self._letters: list[dict[str, str]] = []
-        self._held: list[dict[str, str]] = []
-        self._tracks, self._spoken = 0, time.monotonic()
+        self._pending: list[dict[str, str]] = []
+        self._limit = ShardLimit(tracks=SHARD_TRACKS, seconds=SHARD_EVERY_S)
 
     def read(
         self, drafts: Iterator[dict[str, Any]], tracks: int, *, attempt: int, last: bool
@@ -56,7 +55,7 @@ class CaptionAssembler:
         UnusableError where drafts did not come back.
         """
         waiting: dict[str, list[dict[str, Any]]] = {}
-        settled = held = 0
+        settled = pending = 0
         for draft in drafts:
             track_id, before = draft["track_id"], pending_drafts(draft)
             group = waiting.setdefault(track_id, [])
@@ -68,9 +67,9 @@ class CaptionAssembler:
             best = best_drafts(group + before)
             settled += 1
             if not last and any(draft["verdict"] != OK for draft in best):
-                self._held.append(pending_row(best))
-                held += 1
-                self._progress.advance(0, note=f"{held} to be drawn again")
+                self._pending.append(pending_row(best))
+                pending += 1
+                self._progress.advance(0, note=f"{pending} to be drawn again")
             else:
                 self._track(best)
                 self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
@@ -81,7 +80,7 @@ class CaptionAssembler:
                 f"the drafts of {tracks - settled} tracks did not come back; the same command "
                 "goes on"
             )
-        return held
+        return pending
 
     def _track(self, best: list[dict[str, Any]]) -> None:
         """Add a track's rows: distinct captions, or its failure."""
@@ -98,14 +97,13 @@ class CaptionAssembler:
             self._rows += {row["caption"]: row for row in rows}.values()
 
     def _commit_when_due(self, attempt: int) -> None:
-        self._tracks += 1
-        if self._tracks >= SHARD_TRACKS or time.monotonic() - self._spoken > SHARD_EVERY_S:
+        if self._limit.add(1):
             self._commit(attempt)
 
     def _commit(self, attempt: int) -> None:
         if self._rows or self._letters:
             self._written.commit(self._rows, self._letters)
-        if self._held:
-            self._written.hold(self._held, attempt)
-        self._rows, self._letters, self._held, self._tracks = [], [], [], 0
-        self._spoken = time.monotonic()
+        if self._pending:
+            self._written.commit_pending(self._pending, attempt)
+        self._rows, self._letters, self._pending = [], [], []
+        self._limit.close()

@@ -4,8 +4,8 @@ A draft is one draw for one caption of one track. It carries its prompt and its 
 may write it, in any order and on any machine. The judge (`captions.judging.faithfulness`) scores
 it, and the best draft of a caption is kept. A caption without an acceptable draft is drawn again
 with new seeds. After the last pass the realiser writes it, and its provenance says so. Between two
-passes a track is a HELD row on storage, and its new drafts carry the earlier results, so no process
-keeps rejected drafts in memory.
+passes a track is a PENDING row on storage, and its new drafts carry the earlier results. So no
+process keeps rejected drafts in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from raymtr.captions.judging.faithfulness import (
-    Vocabulary,
+    MusicTerms,
     acceptable,
     judge,
     names_of,
@@ -43,11 +43,11 @@ DRAFT = pa.schema(
         pa.field("invention", pa.float64()),
         pa.field("verdict", pa.string()),  # ok, or the reason
         pa.field("error", pa.string()),  # the reason why there is no text
-        pa.field("held", pa.string()),  # a JSON list: results of earlier passes for its track
+        pa.field("pending", pa.string()),  # a JSON list: results of earlier passes for its track
     ]
 )
 ABOUT = ("track_id", "uri", "tags", "names")  # columns that all drafts of a track share
-HELD = pa.schema([DRAFT.field(name) for name in (*ABOUT, "held")])
+PENDING = pa.schema([DRAFT.field(name) for name in (*ABOUT, "pending")])
 FOUND = ("caption", "draw", "seed", "text", "coverage", "invention", "verdict", "error")
 OK = "ok"
 
@@ -75,11 +75,12 @@ def plan_drafts(tracks: pa.Table, *, per_track: int, seed: int, draws: range) ->
     return pa.Table.from_pylist(rows, DRAFT)
 
 
-def plan_again(held: pa.Table, *, seed: int, draws: range) -> pa.Table:
-    """A DRAFT row for each of `draws` of each rejected caption of `held` (HELD columns)."""
+def plan_again(pending: pa.Table, *, seed: int, draws: range) -> pa.Table:
+    """A DRAFT row for each of `draws` of each rejected caption of `pending` (PENDING columns)."""
     rows: list[dict[str, Any]] = []
-    for track in held.to_pylist():
-        refused = [best["caption"] for best in json.loads(track["held"]) if best["verdict"] != OK]
+    for track in pending.to_pylist():
+        best = json.loads(track["pending"])
+        refused = [draft["caption"] for draft in best if draft["verdict"] != OK]
         rows += _draws_of(track, refused, seed=seed, draws=draws)
     return pa.Table.from_pylist(rows, DRAFT)
 
@@ -101,16 +102,16 @@ def _draws_of(
 
 
 def pending_row(best: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The HELD row of a track to draw again, from its captions' best drafts so far."""
+    """The PENDING row of a track to draw again, from its captions' best drafts so far."""
     about = {name: best[0][name] for name in ABOUT}
     found = [{name: draft[name] for name in FOUND} for draft in best]
-    return {**about, "held": json.dumps(found, ensure_ascii=False)}
+    return {**about, "pending": json.dumps(found, ensure_ascii=False)}
 
 
 def pending_drafts(draft: dict[str, Any]) -> list[dict[str, Any]]:
     """The best drafts of earlier passes for the track of `draft`; empty in the first pass."""
     about = {name: draft[name] for name in ABOUT}
-    return [about | found for found in json.loads(draft["held"] or "[]")]
+    return [about | found for found in json.loads(draft["pending"] or "[]")]
 
 
 def seed_of(seed: int, track_id: str, caption: int, draw: int) -> int:
@@ -119,7 +120,7 @@ def seed_of(seed: int, track_id: str, caption: int, draw: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") >> 1
 
 
-def judge_drafts(drafts: pa.Table, vocabulary: Vocabulary) -> pa.Table:
+def judge_drafts(drafts: pa.Table, vocabulary: MusicTerms) -> pa.Table:
     """`drafts` with tidied texts, scores and verdicts."""
     rows = drafts.to_pylist()
     for row in rows:

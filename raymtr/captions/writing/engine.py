@@ -69,7 +69,7 @@ def require_room(engine: Engine, spec: CaptionSpec) -> None:
         )
 
 
-def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weights:
+def prepare_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weights:
     """The engines' weights; merged weights are built, if missing, by one task on one node.
 
     `home` is a folder that every node can reach. Raises InputError where the adapter does not fit
@@ -82,7 +82,7 @@ def made_weights(captioner: Captioner, spec: CaptionSpec, *, home: str) -> Weigh
     most = max(int(node.get("memory", 0)) for node in _nodes() if node.get("CPU", 0) >= 1)
     if wanted > most:
         raise UnusableError(
-            f"merging {captioner.uri} with its base wants {wanted / 2**30:.1f} GiB on one node, "
+            f"merging {captioner.uri} with its base needs {wanted / 2**30:.1f} GiB on one node, "
             f"and the largest of this Ray cluster has {most / 2**30:.1f}; add memory, or set "
             "caption.serve=adapter"
         )

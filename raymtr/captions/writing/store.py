@@ -2,9 +2,9 @@
 
 `run.json` records what wrote the captions beside it. A run with the same settings resumes there and
 writes what is missing. A run with other settings writes into a folder beside them,
-`next-<settings>/`, and replaces the old captions only when it is complete. `held-*/` has the tracks
-to draw again. So a run that dies loses nothing and repeats nothing. Readers take the Parquet files
-directly under the folder, so they never see two runs at once.
+`next-<settings>/`, and replaces the old captions only when it is complete. `pending-*/` has the
+tracks to draw again. So a run that dies loses nothing and repeats nothing. Readers take the Parquet
+files directly under the folder, so they never see two runs at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 import pyarrow as pa
 
 from raymtr import storage
-from raymtr.captions.writing.drafts import HELD
+from raymtr.captions.writing.drafts import PENDING
 from raymtr.captions.writing.templates import SCHEMA
-from raymtr.errors import UnusableError
+from raymtr.ownership import RUN, Ownership
+from raymtr.shards import shard_name
 from raymtr.track import DEAD_LETTER
 
-RUN, LETTERS, NEXT, HELD_FOLDER = "run.json", "dead_letter", "next-", "held-"
+LETTERS, NEXT, PENDING_FOLDER = "dead_letter", "next-", "pending-"
+PENDING_FOLDERS = (PENDING_FOLDER, "held-")  # the second by an older version
 
 
 class CaptionStore:
@@ -35,7 +37,7 @@ class CaptionStore:
         beside = f"{folder}/{NEXT}{hashlib.sha256(text.encode()).hexdigest()[:12]}"
         self._goes_on = self._made_by(folder) == settings
         self.folder = folder if self._goes_on else beside
-        self._token = uuid.uuid4().hex
+        self._owner = Ownership(self.folder, "caption")
 
     @staticmethod
     def _made_by(folder: str) -> dict[str, Any] | None:
@@ -46,10 +48,10 @@ class CaptionStore:
         return made
 
     def take(self) -> None:
-        """Become the owner. Tracks that failed or were held earlier are tried again."""
-        storage.write_json(f"{self.folder}/{RUN}", {"run": self._token, "settings": self._settings})
+        """Become the owner. Tracks that failed or were pending are tried again."""
+        self._owner.take(self._facts)
         storage.delete(f"{self.folder}/{LETTERS}")
-        self._forget_held()
+        self._forget_pending()
 
     def done(self) -> pa.ChunkedArray:
         """Ids of the tracks whose captions are written, with repeats, in no order."""
@@ -61,44 +63,45 @@ class CaptionStore:
 
         Raises UnusableError where another run has become the owner.
         """
-        self._check_owner()
-        ids = "\n".join(sorted({row["track_id"] for row in (*rows, *letters)}))
-        name = f"part-{hashlib.sha256(ids.encode()).hexdigest()[:16]}.parquet"
+        self._owner.check()
+        ids = {row["track_id"] for row in (*rows, *letters)}
+        name = f"part-{shard_name(ids)}.parquet"
         if letters:
             table = pa.Table.from_pylist(list(letters), DEAD_LETTER)
             storage.write_table(f"{self.folder}/{LETTERS}/{name}", table)
         if rows:
             storage.write_table(f"{self.folder}/{name}", pa.Table.from_pylist(list(rows), SCHEMA))
 
-    def hold(self, rows: Sequence[dict[str, str]], attempt: int) -> None:
-        """Write one shard of tracks (HELD) that the pass after `attempt` draws again.
+    def commit_pending(self, rows: Sequence[dict[str, str]], attempt: int) -> None:
+        """Write one shard of tracks (PENDING) that the pass after `attempt` draws again.
 
         Raises UnusableError where another run has become the owner.
         """
-        self._check_owner()
+        self._owner.check()
         name = f"part-{uuid.uuid4().hex[:16]}.parquet"
-        storage.write_table(f"{self.held(attempt)}/{name}", pa.Table.from_pylist(list(rows), HELD))
+        storage.write_table(
+            f"{self.pending(attempt)}/{name}", pa.Table.from_pylist(list(rows), PENDING)
+        )
 
-    def held(self, attempt: int) -> str:
+    def pending(self, attempt: int) -> str:
         """The folder of tracks that the pass `attempt` leaves to the next one."""
-        return f"{self.folder}/{HELD_FOLDER}{self._token}-{attempt}"
+        return f"{self.folder}/{PENDING_FOLDER}{self._owner.token}-{attempt}"
 
-    def _check_owner(self) -> None:
-        if storage.read_json(f"{self.folder}/{RUN}")["run"] != self._token:
-            raise UnusableError(
-                f"another caption job has taken over {self.folder}; let one of them finish alone"
-            )
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return {"settings": self._settings}
 
-    def _forget_held(self) -> None:
+    def _forget_pending(self) -> None:
         for name in storage.list_folders(self.folder):
-            if name.startswith(HELD_FOLDER):
+            if name.startswith(PENDING_FOLDERS):
                 storage.delete(f"{self.folder}/{name}")
 
     def finish(self) -> None:
         """Publish the complete run's captions as the workspace's."""
-        self._forget_held()
+        self._forget_pending()
         if not storage.list_files(self.folder, suffix=".parquet"):
             storage.write_table(f"{self.folder}/part-empty.parquet", SCHEMA.empty_table())
+        self._owner.release(self._facts)
         if not self._goes_on:
             storage.delete(f"{self._live}/{LETTERS}")
             if storage.exists(f"{self.folder}/{LETTERS}"):

@@ -6,8 +6,9 @@ it, else by a pattern (a tempo in bpm, a decade), else by its head: the last nou
 `of` or `with`. Otherwise the part of speech decides (`lemminflect`'s lexicon, then the ending). An
 unknown word is `other`, whose sentences take any word.
 
-Every word of a tag keeps its form; an article and capitals may be added. Singulars are used only to
-find the role and the number. So a caption built from forms contains its tags word for word.
+The words of a tag keep their form and order. An article, a noun (`female performer`) or capitals
+may be added; a leading `in` or `for` and the apostrophe of a decade are dropped. Singulars are used
+only to find the role and the number.
 """
 
 from __future__ import annotations

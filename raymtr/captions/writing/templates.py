@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from raymtr.captions.words import HEARD, QUALITIES
+from raymtr.captions.words import QUALITIES, SOUNDS
 
 MAX_TAGS = 20  # in one caption, as in TTMR++ (Doh et al. 2024)
 TRACK = ["track_id", "uri", "tags", "title", "artist", "album"]  # input columns of captions
@@ -63,7 +63,7 @@ def role_of(tag: str) -> str:
         return "key"
     if tag.casefold() in QUALITIES:
         return "quality"
-    if "and" not in words and {words[-1], words[-1].removesuffix("s")} & HEARD:
+    if "and" not in words and {words[-1], words[-1].removesuffix("s")} & SOUNDS:
         return "sound"
     return "kind"
 

@@ -163,7 +163,7 @@ def as_drafts(batch: dict[str, np.ndarray]) -> pa.Table:
     columns: dict[str, list[Any]] = {f.name: [None] * count for f in DRAFT}
     for name in ("caption", "draw", "seed"):
         columns[name] = list(batch[name])
-    for name in ("track_id", "uri", "tags", "names", "prompt", "text", "held"):
+    for name in ("track_id", "uri", "tags", "names", "prompt", "text", "pending"):
         # Missing values arrive as NaN.
         values = batch.get(name, columns[name])
         columns[name] = [value if isinstance(value, str) else None for value in values]

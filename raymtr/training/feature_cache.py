@@ -20,11 +20,11 @@ from raymtr.model.exact import exact_float32
 MOST = 100_000  # windows kept, 1.4 GB; the features of further windows are computed at each draw
 
 
-class HeardWindows:
+class FeatureCache:
     """Waves [B, samples] -> features [B, width], cached by the wave's samples."""
 
-    def __init__(self, hear: Callable[[Tensor], Tensor]) -> None:
-        self._hear = hear
+    def __init__(self, compute: Callable[[Tensor], Tensor]) -> None:
+        self._compute = compute
         self._known: dict[bytes, Tensor] = {}
 
     @torch.no_grad()
@@ -36,7 +36,7 @@ class HeardWindows:
             row = self._known.get(name)
             if row is None:
                 with exact_float32(), torch.autocast(waves.device.type, enabled=False):
-                    row = self._hear(wave[None])[0]
+                    row = self._compute(wave[None])[0]
                 if len(self._known) < MOST:
                     self._known[name] = row
             rows.append(row)

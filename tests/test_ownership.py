@@ -10,12 +10,12 @@ import pytest
 
 from raymtr import storage
 from raymtr.errors import UnusableError
-from raymtr.index.lock import _document, index_lock
+from raymtr.ownership import RUN, Ownership, _document, index_lock
 from raymtr.workspace import Workspace
 
 HOLD = """
 import sys, time
-from raymtr.index.lock import index_lock
+from raymtr.ownership import index_lock
 from raymtr.workspace import Workspace
 with index_lock(Workspace.open(sys.argv[1])):
     print("held", flush=True)
@@ -54,3 +54,24 @@ def test_where_there_are_no_locks_a_document_stands_for_one(tmp_path: Path) -> N
     with _document(uri), refused, _document(uri):
         raise AssertionError("two owners")
     assert not storage.exists(uri)
+
+
+def test_a_folder_belongs_to_the_run_that_took_it_last(tmp_path: Path) -> None:
+    first, second = (Ownership(str(tmp_path), "embed") for _ in range(2))
+    assert not first.complete
+    first.take({"made_by": "x"})
+    second.take({"made_by": "y"})
+    with pytest.raises(UnusableError, match="another embed job has taken over"):
+        first.check()
+    second.release({"made_by": "y"})
+    assert second.complete
+    run = storage.read_json(f"{tmp_path}/{RUN}")
+    assert run == {"run": second.token, "running": False, "made_by": "y"}
+
+
+def test_a_run_file_of_an_older_version_is_taken_over(tmp_path: Path) -> None:
+    storage.write_json(f"{tmp_path}/{RUN}", {"run": "old", "settings": {}})
+    owner = Ownership(str(tmp_path), "caption")
+    assert not owner.complete
+    owner.take({"settings": {}})
+    owner.check()
