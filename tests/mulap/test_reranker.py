@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
+from builders import publish_catalog
 
 from raymtr import audio, storage
 from raymtr.embeddings.embed_tracks import decode_tracks
@@ -19,7 +20,9 @@ from raymtr.mulap.folder import save_mulap
 from raymtr.mulap.network import Mulap
 from raymtr.mulap.reranker import Reranker, match_probabilities
 from raymtr.mulap.store import FeatureTracks, open_features
+from raymtr.search.searcher import Searcher
 from raymtr.specs import EmbedSpec
+from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
 Make = Callable[..., Mulap]
@@ -107,3 +110,33 @@ def test_a_random_backbone_and_log_mel_are_baselines(workspace: Workspace) -> No
     log_mel = open_backbone("log-mel")
     sound = np.zeros((1, log_mel.spec.audio.window_samples), np.float32)
     assert log_mel.embed_windows(sound).shape == (1, log_mel.spec.dim)
+
+
+def test_a_search_looks_again_and_says_what_it_did(workspace: Workspace) -> None:
+    rows = [
+        {"track_id": f"t{n}", "uri": f"/{n}.wav", "title": f"Tune {n}", "tags": ["slow", "tone"]}
+        for n in range(3)
+    ]
+    table = check_tracks(pa.Table.from_pylist(rows))
+    storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
+    publish_catalog(workspace)
+    searcher = Searcher(workspace)
+    plain = searcher.search("slow tone", mode="keyword")
+    again = searcher.search(
+        "slow tone", mode="keyword", rerank={"depth": 3, "run": "one", "mix": 1.0}
+    )
+    found = Reranker(workspace, "one").probabilities("slow tone", ["t0", "t1"])
+    scores = {hit["track_id"]: hit["score"] for hit in again["hits"]}
+    assert set(scores) == {hit["track_id"] for hit in plain["hits"]} == {"t0", "t1", "t2"}
+    for track_id, probability in found.items():
+        assert scores[track_id] == pytest.approx(probability, abs=1e-4)
+    reasons = {hit["track_id"]: [one["by"] for one in hit["why"]] for hit in again["hits"]}
+    assert "rerank" in reasons["t0"] and "rerank" not in reasons["t2"]
+    assert again["notes"] == ["1 of 3 hits have no features of one: not re-ranked"]
+    assert again["took_ms"]["rerank"] > 0 and "rerank" not in plain["took_ms"]
+    with pytest.raises(InputError, match="rerank is {'depth'}, 1 to 200"):
+        searcher.search("slow", rerank={"depth": 0, "run": "one"})
+    with pytest.raises(InputError, match="no features of run two"):
+        searcher.search("slow", mode="keyword", rerank={"depth": 2})  # the newest run
+    with pytest.raises(InputError, match="no MuLaP model"):
+        searcher.search("slow", mode="keyword", rerank={"depth": 2, "run": "none"})
