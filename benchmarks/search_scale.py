@@ -28,7 +28,8 @@ from index_scale import ASKED, HITS, World, published
 from raymtr import storage
 from raymtr.index.filters import parse_filter
 from raymtr.index.track_table import TrackTable, table_name
-from raymtr.search.request import read_request
+from raymtr.search.contract import SearchRequest
+from raymtr.search.request import check_request
 from raymtr.search.retrievers import QueryVector, retrieve
 from raymtr.search.searcher import Encoded, Searcher
 from raymtr.search.understand import understand
@@ -85,7 +86,7 @@ def by_kind(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndar
     for kind, make in asked.items():
 
         def run(number: int, make: Callable[[dict[str, Any]], dict[str, Any]] = make) -> Any:
-            plan = searcher.plan(make(some[number]))
+            plan = searcher.plan(SearchRequest.read(make(some[number])))
             given = [vectors[number]] * len(plan.sentences)
             return searcher.answer(plan, Encoded(text=given))
 
@@ -150,7 +151,8 @@ def by_retriever(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np
     examples = [liked[row["track_id"]] for row in some]
 
     def together(number: int) -> Any:
-        request = read_request({"text": texts[number], "like": [some[number]["track_id"]]}, table)
+        asked = SearchRequest(text=texts[number], like=[some[number]["track_id"]])
+        request = check_request(asked, table)
         directions = [QueryVector("sound", examples[number]), QueryVector("text", vectors[number])]
         understood = understand(texts[number], table)
         return retrieve(table, request, understood, directions, limit=LIMIT, threads=threads)

@@ -6,12 +6,12 @@ python examples/search_from_python.py demo-workspace "slow piano"
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import raymtr
+from raymtr.search.contract import SearchAnswer
 
 
-def show(title: str, answer: dict[str, Any]) -> None:
+def show(title: str, answer: SearchAnswer) -> None:
     """Print the hits of one answer, and what was understood."""
     print(f"\n{title}  [{answer['query']['kind']}, {answer['took_ms']['total']:.0f} ms]")
     for place, hit in enumerate(answer["hits"], start=1):

@@ -27,10 +27,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import raymtr
 from jobs.console import set_up_console
@@ -137,8 +137,8 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         print(printable(module.describe(answer)))
     if answer.get("ok") is False:
         return FAILED
-    rate = answer.get("error_rate") or 0.0
-    if rate > arguments.max_error_rate:
+    rate = answer.get("error_rate")
+    if isinstance(rate, float) and rate > arguments.max_error_rate:
         print(
             f"raymtr {verb}: {rate:.1%} failed, more than --max-error-rate "
             f"{arguments.max_error_rate:.1%}; the dead_letter tables say why",
@@ -195,7 +195,9 @@ def object_store_bytes() -> int:
     return max(LEAST_STORE, STORE_PER_CORE * (os.cpu_count() or 1))
 
 
-def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> dict[str, Any]:
+def run_module(
+    verb: str, module: ModuleType, arguments: argparse.Namespace
+) -> Mapping[str, object]:
     """Opens what the verb needs and runs it."""
     settings = load_settings(
         arguments.recipe,
@@ -209,7 +211,7 @@ def run_module(verb: str, module: ModuleType, arguments: argparse.Namespace) -> 
         raise InputError("--workspace is missing: the folder or URI that holds all artefacts")
     else:
         workspace = Workspace.open(arguments.workspace, create=verb in MAKES_WORKSPACE)
-    answer: dict[str, Any] = module.run(arguments, workspace, settings)
+    answer: Mapping[str, object] = module.run(arguments, workspace, settings)
     return answer
 
 

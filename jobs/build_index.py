@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import Any, NotRequired, TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +28,36 @@ from raymtr.tagging.columns import with_attributes
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr index --workspace w"
+
+
+@final
+class PublishedBuild(TypedDict):
+    """The build that was published or made live again."""
+
+    build: str
+    built_at: str
+    fingerprint: str | None
+    tracks: int
+    vectors: int
+    windows: int
+    index: dict[str, Any]  # of VectorIndex
+    trial: dict[str, Any] | None  # of Trial
+    live: str
+    kept: list[str]
+    left_out: NotRequired[int]  # tracks without a vector
+    seconds: NotRequired[float]
+
+
+@final
+class PlannedIndex(TypedDict):
+    """The index that a build would get."""
+
+    vectors: int
+    dim: int
+    index: dict[str, Any]  # of VectorIndex
+
+
+IndexAnswer = PublishedBuild | PlannedIndex | change_index.UpsertAnswer | change_index.DeleteAnswer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,11 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> IndexAnswer:
     """The command-line entry point."""
     if arguments.rollback:
         with index_lock(workspace):
-            return _answer(roll_back(workspace), workspace)
+            return _published(roll_back(workspace), workspace)
     if arguments.upsert:
         return change_index.upsert_tracks(workspace, settings, arguments.upsert)
     if arguments.delete:
@@ -69,7 +99,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 def build_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
-) -> dict[str, Any]:
+) -> PublishedBuild:
     """Publishes the catalog with the vectors of one model.
 
     A track with audio but without a vector (not embedded yet, or failed) is left out and counted. A
@@ -83,7 +113,8 @@ def build_index(
             sweep(workspace)
         rows = tracks_table(with_lengths(with_attributes(catalog, workspace), shards), captions)
         build = publish(workspace, rows, shards, search=settings.search)
-    return _answer(build, workspace) | {
+    return {
+        **_published(build, workspace),
         "left_out": left_out,
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -91,7 +122,7 @@ def build_index(
 
 def explain_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
-) -> dict[str, Any]:
+) -> PlannedIndex:
     """The index that `build_index` would choose, and why."""
     catalog, shards, _ = read_inputs(workspace, fingerprint)
     vectors = len(catalog) - catalog["uri"].null_count
@@ -122,12 +153,14 @@ def read_inputs(
     return chosen, shards, len(catalog) - len(chosen)
 
 
-def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
+def _published(build: Build, workspace: Workspace) -> PublishedBuild:
     return {
         "build": build.name,
         "built_at": build.built_at,
         "fingerprint": build.fingerprint,
-        **build.rows,
+        "tracks": build.rows["tracks"],
+        "vectors": build.rows["vectors"],
+        "windows": build.rows["windows"],
         "index": to_dict(build.index),
         "trial": to_dict(build.trial) if build.trial else None,
         "live": live_build(workspace).name,
@@ -135,7 +168,7 @@ def _answer(build: Build, workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: IndexAnswer) -> str:
     """The answer as text."""
     if "index" not in answer:
         return change_index.describe(answer)
@@ -147,10 +180,10 @@ def describe(answer: dict[str, Any]) -> str:
             f"vectors, {answer['windows']} windows; model {answer['fingerprint'] or 'none'}; "
             f"kept: {', '.join(answer['kept'])}"
         )
-    if answer.get("left_out"):
-        lines.append(f"{answer['left_out']} tracks have no vector and are left out")
+        if answer.get("left_out"):
+            lines.append(f"{answer['left_out']} tracks have no vector and are left out")
     lines.append(f"index {index['kind']}: {index['why']}")
-    if trial := answer.get("trial"):
+    if "build" in answer and (trial := answer["trial"]):
         recall = ", ".join(f"{kind} {share:.3f}" for kind, share in trial["recall"].items())
         lines.append(
             f"tried with {trial['probes']}: recall@10 {recall}, {trial['p50_ms']:.1f} ms a query "

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,7 +41,36 @@ DELETED_WHEN = (
 )
 
 
-def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict[str, Any]:
+class ChangedBuild(TypedDict):
+    """The live build after a change, with the rows of each table."""
+
+    table_version: str
+    fingerprint: str | None
+    tracks: int
+    vectors: int
+    windows: int
+    seconds: float
+
+
+@final
+class UpsertAnswer(ChangedBuild):
+    """How many tracks were added, and how many replaced."""
+
+    added: int
+    changed: int
+
+
+@final
+class DeleteAnswer(ChangedBuild):
+    """How many tracks were deleted; ids that were not known; models whose vectors remain."""
+
+    deleted: int
+    unknown: list[str]
+    vectors_left_in: list[str]
+    when: str
+
+
+def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> UpsertAnswer:
     """Adds the tracks of a manifest to the live build and the catalog, or replaces them there.
 
     An empty cell keeps the catalog's value. Raises InputError if a track has no vector of the live
@@ -67,11 +96,14 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> dict
         build = upsert_rows(workspace, table, shards, search=settings.search)
         if not changed.equals(catalog):
             storage.replace_tables(workspace.tracks, changed)
-    counts = {"added": len(ids) - len(before), "changed": len(before)}
-    return counts | _answer(build, started)
+    return {
+        "added": len(ids) - len(before),
+        "changed": len(before),
+        **_changed_build(build, started),
+    }
 
 
-def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
+def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
     """Deletes the tracks of a manifest or of a list of ids from the workspace.
 
     This deletes their rows in the catalog, captions and duplicates, in every kept build, and in the
@@ -103,8 +135,13 @@ def delete_tracks(workspace: Workspace, source: str) -> dict[str, Any]:
         busy = forget_vectors(workspace, ids)
         forget_audio(workspace.audio_cache, ids)
     unknown = [track_id for track_id in asked if track_id not in known]
-    answer = {"deleted": len(ids), "unknown": unknown, "vectors_left_in": busy}
-    return answer | {"when": DELETED_WHEN} | _answer(build, started)
+    return {
+        "deleted": len(ids),
+        "unknown": unknown,
+        "vectors_left_in": busy,
+        "when": DELETED_WHEN,
+        **_changed_build(build, started),
+    }
 
 
 def merge_manifest(catalog: pa.Table, manifest: pa.Table) -> tuple[pa.Array, pa.Table]:
@@ -211,11 +248,13 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
     return busy
 
 
-def _answer(build: Build, started: float) -> dict[str, Any]:
+def _changed_build(build: Build, started: float) -> ChangedBuild:
     return {
         "table_version": build.table_version,
         "fingerprint": build.fingerprint,
-        **build.rows,
+        "tracks": build.rows["tracks"],
+        "vectors": build.rows["vectors"],
+        "windows": build.rows["windows"],
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -225,22 +264,23 @@ def _some(ids: Sequence[str]) -> str:
     return f"among them {', '.join(ids[:NAMED])}{more}"
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: UpsertAnswer | DeleteAnswer) -> str:
     """The answer as text."""
-    done = (
-        f"{answer['deleted']} tracks deleted"
-        if "deleted" in answer
-        else f"{answer['added']} tracks added, {answer['changed']} changed"
-    )
+    if "deleted" in answer:
+        done = f"{answer['deleted']} tracks deleted"
+    else:
+        done = f"{answer['added']} tracks added, {answer['changed']} changed"
     lines = [
         f"{done}: {answer['table_version']} serves {answer['tracks']} tracks, "
         f"{answer['vectors']} vectors, {answer['windows']} windows; {answer['seconds']:.1f} s"
     ]
-    if answer.get("unknown"):
-        lines.append(f"{len(answer['unknown'])} were not known, {_some(answer['unknown'])}")
-    if answer.get("vectors_left_in"):
-        models = ", ".join(answer["vectors_left_in"])
-        lines.append(f"an unfinished `embed` still has vectors of {models}: delete again after it")
-    if "when" in answer:
+    if "deleted" in answer:
+        if answer["unknown"]:
+            lines.append(f"{len(answer['unknown'])} were not known, {_some(answer['unknown'])}")
+        if answer["vectors_left_in"]:
+            models = ", ".join(answer["vectors_left_in"])
+            lines.append(
+                f"an unfinished `embed` still has vectors of {models}: delete again after it"
+            )
         lines.append(answer["when"])
     return "\n".join(lines)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.cluster import start_ray
 from jobs.demo_show import (
@@ -33,7 +33,7 @@ from jobs.demo_show import (
     training_curve,
     where_note,
 )
-from jobs.embed_catalog import embed_catalog
+from jobs.embed_catalog import EmbedAnswer, embed_catalog
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
@@ -44,6 +44,9 @@ from raymtr.evaluation.report import Facts, write_report
 from raymtr.recipes import DEFAULT_MODEL, quick_captions
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:  # loads LanceDB, which must not be in a process that forks
+    from jobs.build_index import PublishedBuild
 
 EXAMPLE = "raymtr demo --music ~/Music"
 LOG = logging.getLogger("raymtr")
@@ -134,7 +137,7 @@ def demo_on_synthetic(
         "peak_memory_gib": round(memory.peak_gib, 3),
     }
     storage.write_json(workspace.path("metrics.json"), answer)
-    facts = facts_of(workspace, embedded, built, settings) | Facts(
+    facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name="raymtr: a catalog made on the spot, searched by words",
         lead=(
             "Every piece was composed and rendered for this run; the artists asked for below "
@@ -147,11 +150,24 @@ def demo_on_synthetic(
         training=training_curve(workspace, RUN),
         captions=some_captions(workspace),
         notes=[where_note(sections), caption_note(captioned, captioner)],
-        errors=dead_letters(embedded, workspace),
+        errors=dead_letters(embedded["fingerprint"], workspace),
     )
     report = workspace.path("report.html")
     write_report(report, facts)
     return answer | {"examples": examples, "report": report, "quality": quality}
+
+
+def _built_facts(
+    workspace: Workspace, settings: Settings, embedded: EmbedAnswer, built: PublishedBuild
+) -> Facts:
+    index = built["index"]
+    return facts_of(
+        workspace,
+        settings,
+        embedded=embedded["embedded"],
+        fingerprint=embedded["fingerprint"],
+        index=f"{index['kind']}: {index['why']}",
+    )
 
 
 def make_towers(
@@ -233,13 +249,16 @@ def demo_on_music(
             embedded = embed_catalog(workspace, settings, model=model)
         answer = {"music": music, "model": model, "notes": note, **embedded}
         if not embedded["embedded"]:
-            return answer | {"error_rate": 1.0, "failures": dead_letters(embedded, workspace)}
+            return answer | {
+                "error_rate": 1.0,
+                "failures": dead_letters(embedded["fingerprint"], workspace),
+            }
         with stages.timed("index"):
             built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("search"):
-            errors = dead_letters(embedded, workspace)
+            errors = dead_letters(embedded["fingerprint"], workspace)
             examples = ask(workspace, own_queries(workspace, {row["track_id"] for row in errors}))
-    facts = facts_of(workspace, embedded, built, settings) | Facts(
+    facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name=f"raymtr: {os.path.basename(os.path.abspath(music))}, searched by words",
         examples=examples,
         stages=stages.seconds,

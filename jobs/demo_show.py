@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TypedDict, cast
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +15,23 @@ import pyarrow.compute as pc
 import raymtr
 from raymtr import storage
 from raymtr.captions.writing.realiser import realise
-from raymtr.evaluation.report import Captioned, Facts, Hit, ReportExample
+from raymtr.evaluation.report import Captioned, Facts, ReportExample, ReportHit
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
 HITS = 5  # shown per query
 SHOWN_CAPTIONS = 10  # tracks whose captions the page shows
 DESCRIPTIONS = ("slow sad piano", "fast energetic drums", "calm acoustic guitar, no drums")
+
+
+class FailedFile(TypedDict):
+    """A row of a dead_letter table, and its stage."""
+
+    track_id: str
+    uri: str
+    code: str
+    reason: str
+    stage: str
 
 
 def catalog_of(workspace: Workspace) -> pa.Table:
@@ -76,6 +86,7 @@ def find_sections(workspace: Workspace) -> dict[str, float]:
             words = ", ".join(section["tags"])
             where = f"track_id = '{track_id}'"
             (hit,) = searcher.search(text=words, where=where, mode="semantic", k=1)["hits"]
+            assert hit["segment"] is not None, "these pieces were embedded"
             middle = (hit["segment"]["start_s"] + hit["segment"]["end_s"]) / 2
             right.append(section["start_s"] <= middle < section["end_s"])
             chance.append((section["end_s"] - section["start_s"]) / sections[-1]["end_s"])
@@ -113,7 +124,9 @@ def ask(
     examples = []
     for kind, query, where in queries:
         found = searcher.search(text=query, where=where, k=HITS)
-        hits = [cast(Hit, hit | {"duration": durations[hit["track_id"]]}) for hit in found["hits"]]
+        hits = [
+            cast(ReportHit, hit | {"duration": durations[hit["track_id"]]}) for hit in found["hits"]
+        ]
         examples.append(
             ReportExample(
                 query=query,
@@ -126,15 +139,26 @@ def ask(
     return examples
 
 
-def dead_letters(embedded: dict[str, Any], workspace: Workspace) -> list[dict[str, Any]]:
-    """What scan and embed could not use, with the reason."""
-    rows = []
+def dead_letters(fingerprint: str | None, workspace: Workspace) -> list[FailedFile]:
+    """What scan, and embed with that model, could not use, with the reason."""
+    rows: list[FailedFile] = []
     for stage, folder in (
         ("scan", f"{workspace.catalog}/dead_letter"),
-        ("embed", f"{workspace.embeddings(embedded['fingerprint'])}/dead_letter"),
+        ("embed", f"{workspace.embeddings(fingerprint)}/dead_letter" if fingerprint else None),
     ):
+        if folder is None:
+            continue
         table = storage.read_tables(folder)
-        rows += [{**row, "stage": stage} for row in (table.to_pylist() if table else ())]
+        for row in table.to_pylist() if table else ():
+            rows.append(
+                FailedFile(
+                    track_id=row["track_id"],
+                    uri=row["uri"],
+                    code=row["code"],
+                    reason=row["reason"],
+                    stage=stage,
+                )
+            )
     return rows
 
 
@@ -155,9 +179,9 @@ def training_curve(workspace: Workspace, run: str) -> list[tuple[int, float | No
 
 
 def facts_of(
-    workspace: Workspace, embedded: dict[str, Any], built: dict[str, Any], settings: Settings
+    workspace: Workspace, settings: Settings, *, embedded: int, fingerprint: str | None, index: str
 ) -> Facts:
-    """What was built, from the answers of the jobs."""
+    """What was built: `embedded` tracks by that model, and the index in words."""
     table = catalog_of(workspace)
     seconds = pc.sum(table["duration"]).as_py() or 0.0
     return Facts(
@@ -167,9 +191,9 @@ def facts_of(
         artists=pc.count_distinct(table["artist"]).as_py(),
         built={
             "recipe": settings.recipe,
-            "tracks embedded": embedded["embedded"],
-            "model fingerprint": embedded["fingerprint"],
-            "index": f"{built['index']['kind']}: {built['index']['why']}",
+            "tracks embedded": embedded,
+            "model fingerprint": fingerprint,
+            "index": index,
         },
         versions={"raymtr": raymtr.__version__, "Python": platform.python_version()},
     )

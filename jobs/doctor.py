@@ -16,9 +16,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from raymtr.errors import LostError, TooBusyError, UnusableError
 from raymtr.specs import AudioSpec, Settings
@@ -40,24 +40,43 @@ class Check:
     cure: str = ""
 
 
+class CheckRow(TypedDict):
+    """A `Check` as plain values."""
+
+    name: str
+    ok: bool | None
+    detail: str
+    cure: str
+
+
+class DoctorAnswer(TypedDict):
+    """The outcome of every check; not `ok` if one failed."""
+
+    ok: bool
+    checks: list[CheckRow]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The doctor has no arguments of its own."""
 
 
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
-) -> dict[str, Any]:
+) -> DoctorAnswer:
     """Runs every check, and checks `arguments.workspace` if it is given."""
     checks = [run_check(check) for check in CHECKS]
     if arguments.workspace:
         checks.append(run_check(lambda: check_workspace(arguments.workspace)))
     return {
         "ok": all(check.ok is not False for check in checks),
-        "checks": [asdict(check) for check in checks],
+        "checks": [
+            {"name": one.name, "ok": one.ok, "detail": one.detail, "cure": one.cure}
+            for one in checks
+        ],
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: DoctorAnswer) -> str:
     """One line per check, with the fix under each failure."""
     lines = []
     for check in answer["checks"]:
@@ -142,12 +161,12 @@ def check_audio() -> Check:
         if abs(decode(file.getvalue(), spec).seconds - 2) < 0.1:
             done.append(container)
     m4a = io.BytesIO()
-    with av.open(m4a, "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=rate)
+    with av.open(m4a, "w", format="mp4") as box:
+        stream = box.add_stream("aac", rate=rate)
         frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
         frame.sample_rate = rate
         for packet in [*stream.encode(frame), *stream.encode(None)]:
-            container.mux(packet)
+            box.mux(packet)
     if abs(decode(m4a.getvalue(), spec).seconds - 2) < 0.2:
         done.append("M4A")
     return Check("audio", len(done) == 6, f"decodes {', '.join(done)}", "`make setup`")

@@ -15,13 +15,14 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from jobs.shard_rows import (
+    EmbedAnswer,
     add_retry,
     commit_results,
     fewest_actors,
@@ -51,7 +52,23 @@ LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
 
 MOST_BLOCK_BYTES = 32 << 20  # decoded audio per actor call; a long track may exceed it
-SKIPPED_ALL: dict[str, Any] = {
+
+
+@final
+class EmbedPlan(TypedDict):
+    """What a run would do."""
+
+    tracks: int
+    done: int
+    skipped: int
+    hours: float
+    tracks_of_unknown_length: int
+    disk_mb: float
+    fingerprint: str
+
+
+SKIPPED_ALL: EmbedAnswer = {
+    "skipped": 0,
     "embedded": 0,
     "failed": 0,
     "error_rate": 0.0,
@@ -81,7 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace, settings: Settings
+) -> EmbedAnswer | EmbedPlan:
     """The command-line entry point."""
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model, output=arguments.output)
@@ -98,7 +117,7 @@ def embed_catalog(
     *,
     model: str | None = None,
     retry: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> EmbedAnswer:
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
@@ -109,7 +128,7 @@ def embed_catalog(
     started = time.monotonic()
     catalog = read_catalog(workspace)
     if catalog["uri"].null_count == len(catalog):
-        return SKIPPED_ALL | {"skipped": len(catalog)}
+        return {**SKIPPED_ALL, "skipped": len(catalog)}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(fewest_actors(settings.embed))
@@ -132,7 +151,8 @@ def embed_catalog(
         pipeline = embed_pipeline(left, shards, loaded.spec.audio, embed)
         replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
     shards.release()
-    return shards.account(catalog) | {
+    return {
+        **shards.account(catalog),
         "new": len(left),
         "fingerprint": loaded.fingerprint,
         "model": shards.model_folder,
@@ -217,7 +237,7 @@ def plan_embedding(
     *,
     model: str | None = None,
     output: str = "vectors",
-) -> dict[str, Any]:
+) -> EmbedPlan:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
     loaded: Identity | Model | Backbone
@@ -248,7 +268,7 @@ def plan_embedding(
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: EmbedAnswer | EmbedPlan) -> str:
     """The answer as text."""
     if "hours" in answer:
         guess = answer["tracks_of_unknown_length"]

@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
 
 from jobs.cluster import start_ray
-from jobs.shard_rows import commit_results, fit_actors, read_catalog, tracks_left
+from jobs.shard_rows import EmbedAnswer, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.errors import InputError
 from raymtr.mulap.backbone import open_backbone
@@ -32,7 +31,7 @@ def named_source(workspace: Workspace, model: str | None) -> str:
 
 def embed_features(
     workspace: Workspace, settings: Settings, *, model: str | None, retry: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> EmbedAnswer:
     """The features of every track of the catalog that has audio and none of this model yet.
 
     Raises InputError if no model is named, or it has no audio tower.
@@ -71,7 +70,8 @@ def embed_features(
         )
         replicas = commit_results(pipeline, shards, total=len(left), actors=embed.actors)
     shards.release()
-    return shards.account(catalog) | {
+    return {
+        **shards.account(catalog),
         "new": len(left),
         "fingerprint": backbone.fingerprint,
         "model": source,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -246,7 +246,7 @@ def describe(answer: dict[str, Any]) -> str:
     if "held_out" in answer:
         return evaluate_probe.describe(answer)
     if "classes" in answer:
-        return evaluate_queries.describe(answer)
+        return evaluate_queries.describe(cast(evaluate_queries.QueriesAnswer, answer))
     systems = [name for name in ("towers", "search") if name in answer]
     source = answer["benchmark"] or f"split {answer['split']}"
     seen = answer["trained_on"] or {"queries": {}}

@@ -8,12 +8,13 @@ raymtr.evaluation.query_battery). If it names workspaces, `--only` selects those
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, TypedDict
 
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation.query_battery import (
     BatteryQuery,
+    ClassFigures,
     SearchResult,
     artists_to_look_up,
     by_class,
@@ -27,6 +28,37 @@ from raymtr.workspace import Workspace
 
 OWN = ("file", "only")  # arguments of queries alone
 HITS = 10
+
+
+WrongAnswer = TypedDict(
+    "WrongAnswer",
+    {
+        "id": str,
+        "query": str,
+        "class": str,
+        "expected": str | None,
+        "failed": list[str],
+        "understood": str | None,
+        "error": str | None,
+        "hits": list[dict[str, Any]],  # some fields of the first tracks
+    },
+)
+
+
+class BatteryFigures(TypedDict):
+    """Shares of right answers by class, and every wrong answer."""
+
+    file: str
+    workspace: str | None
+    classes: dict[str, ClassFigures]
+    wrong: list[WrongAnswer]
+    p50_ms: float | None
+
+
+class QueriesAnswer(BatteryFigures):
+    """The figures, and where they were written."""
+
+    files: dict[str, str]
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -43,7 +75,7 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace) -> QueriesAnswer:
     """The command-line entry point."""
     if arguments.file is None:
         raise InputError("`raymtr evaluate queries` needs --file: queries with checks, JSON lines")
@@ -52,7 +84,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
 
 def evaluate_queries(
     workspace: Workspace, file: str, *, only: str | None = None, out: str | None = None
-) -> dict[str, Any]:
+) -> QueriesAnswer:
     """Shares of right answers by class with their Wilson intervals, and every wrong answer.
 
     Raises InputError if the file is missing or malformed, or contains no query to run.
@@ -77,7 +109,7 @@ def evaluate_queries(
         if failed:
             wrong.append(_wrong(query, told, failed))
         progress.advance(1)
-    answer = {
+    figures: BatteryFigures = {
         "file": file,
         "workspace": only,
         "classes": by_class(verdicts),
@@ -85,8 +117,8 @@ def evaluate_queries(
         "p50_ms": round(sorted(took)[len(took) // 2], 3) if took else None,
     }
     written = f"{out or workspace.path('evaluation')}/queries.json"
-    storage.write_json(written, answer)
-    return answer | {"files": {"metrics": written}}
+    storage.write_json(written, figures)
+    return {**figures, "files": {"metrics": written}}
 
 
 def _ask(searcher: Searcher, query: BatteryQuery) -> SearchResult:
@@ -118,7 +150,7 @@ def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
     return found
 
 
-def _wrong(query: BatteryQuery, told: SearchResult, failed: list[str]) -> dict[str, Any]:
+def _wrong(query: BatteryQuery, told: SearchResult, failed: list[str]) -> WrongAnswer:
     understood = told.answer["query"] if told.answer else {}
     return {
         "id": query.query_id,
@@ -135,7 +167,7 @@ def _wrong(query: BatteryQuery, told: SearchResult, failed: list[str]) -> dict[s
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: QueriesAnswer) -> str:
     """A line per class, then a line per wrong query."""
     lines = [f"{'class':48}{'right':>7}{'of':>5}{'share':>8}  95 % (Wilson)"]
     for name, figures in answer["classes"].items():

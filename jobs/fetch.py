@@ -7,10 +7,13 @@ itself on first use; this verb is for machines whose jobs have no network.
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.model.fetched import FetchAnswer
 
 EXAMPLE = "raymtr fetch roberta-base --workspace w"
 
@@ -23,14 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> FetchAnswer:
     """The command-line entry point."""
     from raymtr.model.fetched import fetch  # imports torch
 
     return fetch(arguments.name, workspace)
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: FetchAnswer) -> str:
     """The answer as text."""
     came = f"from {answer['source']}" if answer["new"] else "already here"
     licence = answer["licence"] or "not stated"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
+from typing import TypedDict
 
 from raymtr.duplicates.find import count_classes, find_duplicates, write_duplicates
 from raymtr.duplicates.same_song import THRESHOLDS
@@ -21,17 +21,48 @@ EXAMPLE = "raymtr duplicates --workspace w"
 SHOWN = 10  # groups in the answer
 
 
+# An example: a row of the duplicates table.
+DuplicateRow = TypedDict(
+    "DuplicateRow",
+    {
+        "group": int,
+        "track_id": str,
+        "title": str | None,
+        "artist": str | None,
+        "class": str,
+        "cosine": float,
+        "seconds": float,
+    },
+)
+
+
+class DuplicatesAnswer(TypedDict):
+    """How many tracks are one song, by class."""
+
+    table_version: str
+    compared: int  # tracks
+    groups: int
+    tracks: int  # in groups
+    classes: dict[str, int]
+    thresholds: dict[str, str]
+    examples: list[DuplicateRow]
+    written_to: str
+    seconds: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds no arguments; the help describes the criteria."""
     parser.description = "; ".join(f"{kind}: {rule}" for kind, rule in THRESHOLDS.items())
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace, settings: Settings
+) -> DuplicatesAnswer:
     """The command-line entry point."""
     return report_duplicates(workspace)
 
 
-def report_duplicates(workspace: Workspace) -> dict[str, Any]:
+def report_duplicates(workspace: Workspace) -> DuplicatesAnswer:
     """Finds the duplicates of the live build, stores them, and counts each class.
 
     Raises InputError if nothing is published yet.
@@ -54,7 +85,7 @@ def report_duplicates(workspace: Workspace) -> dict[str, Any]:
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: DuplicatesAnswer) -> str:
     """Counts, and the first groups."""
     counts = ", ".join(f"{count:,} x {kind}" for kind, count in answer["classes"].items())
     lines = [

@@ -15,7 +15,7 @@ import argparse
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,8 @@ from raymtr.catalog.parquet_files import partitions
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import (
+    CatalogSummary,
+    MissingAudio,
     missing_audio,
     summarize,
     with_digests,
@@ -61,6 +63,25 @@ class SourceContent:
     by_name: int = 0  # tracks whose title is their file's name
 
 
+class GraphMatch(TypedDict):
+    """How many of the catalog's artists the graph knows."""
+
+    artists: int
+    matched: int
+
+
+class ScanAnswer(CatalogSummary):
+    """The catalog that was written, and how it differs from the one before."""
+
+    source: str
+    kind: str  # folder, file or manifest
+    similar_artists: GraphMatch | None
+    files: dict[str, int]  # new, changed, moved ...
+    by_name: int  # tracks without a title in their tags
+    skipped: dict[str, int]
+    missing: MissingAudio | None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `scan`."""
     parser.add_argument(
@@ -75,14 +96,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ScanAnswer:
     """The command-line entry point."""
     return scan_catalog(workspace, settings, arguments.source, artists=arguments.artists)
 
 
 def scan_catalog(
     workspace: Workspace, settings: Settings, source: str, *, artists: str | None = None
-) -> dict[str, Any]:
+) -> ScanAnswer:
     """Writes the catalog of `source`, joined with the artist graph `artists`; returns its counts.
 
     Raises InputError if the source or the graph is wrong, UnusableError if the source is empty.
@@ -94,13 +115,13 @@ def scan_catalog(
     by_table = found.kind == "manifest"  # a manifest has ids
     tracks = with_digests(tracks, before) if by_table else keep_ids(tracks, before)
     tracks = assign_splits(tracks)
-    similar = None
+    similar: GraphMatch | None = None
     if graph is not None:
         tracks, matched = join_similar_artists(tracks, graph)
         similar = {"artists": matched.artists, "matched": matched.found}
         if not matched.found:
             LOG.warning("none of the catalog's %d artists is in %s", matched.artists, artists)
-    answer = {
+    answer: ScanAnswer = {
         "source": source,
         "kind": found.kind,
         **summarize(tracks, errors=len(found.errors)),
@@ -207,7 +228,7 @@ def _changes(counts: dict[str, int]) -> str:
     return ", ".join(f"{words.get(name, name)} {count:,}" for name, count in counts.items())
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ScanAnswer) -> str:
     """The answer in a few lines."""
     lines = [
         f"catalog of {answer['tracks']:,} tracks by {answer['artists']:,} artists, "

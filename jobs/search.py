@@ -4,54 +4,49 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
+from raymtr.search.answer_parts import AnchorPart, QueryEcho
+from raymtr.search.contract import Hit, Reason, SearchAnswer, SearchRequest
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
 EXAMPLE = 'raymtr search "rainy piano, no vocals" --where "year > 1990" --workspace w'
 
 
+class FoundHits(SearchAnswer):
+    """The answer of the verb: what a search gives, and how long loading took."""
+
+    loaded_s: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `search`."""
-    parser.add_argument("text", nargs="?", help="a title, an artist, a description, similar to ...")
-    parser.add_argument("--like", action="append", metavar="ID", help="a track to be near to")
-    parser.add_argument("--unlike", action="append", metavar="ID", help="a track to be far from")
-    parser.add_argument(
-        "--exclude", action="append", metavar="TERM", help="what hits must not have"
-    )
-    parser.add_argument(
-        "--where", metavar="FILTER", help="such as: year > 1990 and tags has 'jazz'"
-    )
-    parser.add_argument("--audio", metavar="FILE", help="a recording to search by")
-    parser.add_argument("--mode", default="auto", help="auto, semantic, keyword or hybrid")
-    parser.add_argument("-k", type=int, default=10, help="hits wanted, 1 to 100")
-    parser.add_argument("--per-artist", type=int, metavar="N", help="most hits of one artist")
-    parser.add_argument(
-        "--diversity", type=float, metavar="SHARE", help="0 to 1: how much hits should differ"
-    )
-    parser.add_argument(
-        "--fold-duplicates",
-        action="store_true",
-        help="of tracks that are one song (`raymtr duplicates`) show only the best",
-    )
-    parser.add_argument("--cursor", help="an answer's next_cursor, to read on")
+    """Adds the arguments of `search`: the keys of a request, each with its own description."""
+    about = {name: field.description for name, field in SearchRequest.model_fields.items()}
+    parser.add_argument("text", nargs="?", help=about["text"])
+    for name, metavar in (("like", "ID"), ("unlike", "ID"), ("exclude", "TERM")):
+        parser.add_argument(f"--{name}", action="append", metavar=metavar, help=about[name])
+    for name, metavar in (("where", "FILTER"), ("audio", "FILE"), ("mode", "MODE")):
+        parser.add_argument(f"--{name}", metavar=metavar, help=about[name])
+    parser.add_argument("-k", type=int, help=about["k"])
+    parser.add_argument("--per-artist", type=int, metavar="N", help=about["per_artist"])
+    parser.add_argument("--diversity", type=float, metavar="SHARE", help=about["diversity"])
+    parser.add_argument("--fold-duplicates", action="store_true", help=about["fold_duplicates"])
+    parser.add_argument("--cursor", help=about["cursor"])
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> FoundHits:
     """The command-line entry point."""
-    filters = ("like", "unlike", "exclude", "where", "audio")
-    names = (*filters, "mode", "k", "per_artist", "diversity", "fold_duplicates", "cursor")
-    asked = {name: getattr(arguments, name) for name in names}
+    given = {name: getattr(arguments, name, None) for name in SearchRequest.model_fields}
+    request = SearchRequest.read({k: v for k, v in given.items() if v is not None})
     began = time.perf_counter()
     from raymtr.search.searcher import Searcher  # half of the loading time
 
-    answer = Searcher(workspace).search(arguments.text, **asked)
+    answer = Searcher(workspace).find(request)
     loaded_s = time.perf_counter() - began - answer["took_ms"]["total"] / 1e3
-    return answer | {"loaded_s": round(loaded_s, 3)}
+    return {**answer, "loaded_s": round(loaded_s, 3)}
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: FoundHits) -> str:
     """The hits as a table."""
     query = answer["query"]
     lines = [_understood(query)]
@@ -74,14 +69,14 @@ def describe(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _understood(query: dict[str, Any]) -> str:
+def _understood(query: QueryEcho) -> str:
     """How the query was understood, slot by slot, with ignored words and suggestions."""
     slots = [
         *(f"{'like' if one['positive'] else 'not like'} {_name(one)}" for one in _likes(query)),
-        *(" or ".join(one["tags"]) or one["term"] for one in query.get("include", ())),
+        *(" or ".join(one["tags"]) or one["term"] for one in query["include"]),
         *(f"without {one['term']}" for one in query["exclude"]),
-        *(one["where"] for one in query.get("filters", ())),
-        *(one["words"] for one in query.get("directions", ())),
+        *(one["where"] for one in query["filters"]),
+        *(one["words"] for one in query["directions"]),
     ]
     lines = [f"understood: {_kind(query)}" + "".join(f"; {slot}" for slot in slots)]
     lines += [f"read {one['words']!r} as {one['taken_for']!r}" for one in query["corrected"]]
@@ -94,16 +89,16 @@ def _understood(query: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _likes(query: dict[str, Any]) -> list[dict[str, Any]]:
+def _likes(query: QueryEcho) -> list[AnchorPart]:
     return query["anchors"] if query["kind"] == "similar" else []
 
 
-def _name(part: dict[str, Any]) -> str:
+def _name(part: AnchorPart | QueryEcho) -> str:
     return " by ".join(one for one in (part["title"], part["artist"]) if one)
 
 
-def _kind(query: dict[str, Any]) -> str:
-    kind: str = query["kind"]
+def _kind(query: QueryEcho) -> str:
+    kind = query["kind"]
     names = query["album"] or _name(query)
     rest = query["description"] if query["description"] and not names else ""
     return (
@@ -114,7 +109,7 @@ def _kind(query: dict[str, Any]) -> str:
     )
 
 
-def _reason(reason: dict[str, Any]) -> str:
+def _reason(reason: Reason) -> str:
     if "matched" in reason:
         return f"{reason['by']}: {', '.join(reason['matched'])}"
     if "toward" in reason:
@@ -123,7 +118,7 @@ def _reason(reason: dict[str, Any]) -> str:
     return f"{reason['by']} #{reason['rank']}"
 
 
-def _duplicates(hit: dict[str, Any]) -> str:
+def _duplicates(hit: Hit) -> str:
     same = hit.get("duplicates")
     return f"; the same song: {', '.join(same)}" if same else ""
 

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import ray
 from ray import serve
@@ -39,6 +39,13 @@ SERVE_ENVIRONMENT = {
 }
 
 
+class ServeAnswer(TypedDict):
+    """Where the endpoint answers."""
+
+    address: str
+    layout: str
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `serve`."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -47,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", default="fused", choices=("composed", "fused"))
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ServeAnswer:
     """The command-line entry point: serves until interrupted."""
     options = {"layout": arguments.layout, "api_keys": arguments.api_keys}
     answer = serve_endpoint(workspace, host=arguments.host, port=arguments.port, **options)
@@ -77,7 +84,7 @@ def serve_endpoint(
     port: int = 8000,
     layout: str = "fused",
     api_keys: str | None = None,
-) -> dict[str, Any]:
+) -> ServeAnswer:
     """Starts the endpoint and returns; Ray keeps it running."""
     local = is_loopback(host)
     if not local and api_keys is None:
@@ -94,8 +101,8 @@ def serve_endpoint(
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
     module, _, name = APP.partition(":")
-    build_app = getattr(importlib.import_module(module), name)  # loads LanceDB: after Ray's start
-    values: dict[str, Any] = {
+    build_app = getattr(importlib.import_module(module), name)
+    values: dict[str, object] = {
         "workspace": workspace.root,
         "layout": layout,
         "api_keys": api_keys and str(Path(api_keys).absolute()),
@@ -116,7 +123,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ServeAnswer) -> str:
     """The message at the end."""
     return f"{answer['address']} is no longer served"
 

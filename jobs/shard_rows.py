@@ -10,14 +10,14 @@ import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import REPLICA
-from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.store import Account, EmbeddingStore
 from raymtr.embeddings.tables import MADE_FROM
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
@@ -32,6 +32,17 @@ LOG = logging.getLogger("raymtr")
 
 SHARD_TRACKS, SHARD_EVERY_S = 2048, 2.0  # limits of a shard
 TRACKS_PER_ACTOR = 500  # minimum per replica; its start takes as long as 300
+
+
+@final
+class EmbedAnswer(Account):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    fingerprint: str | None
+    model: str | None  # its folder
+    replicas: int
+    seconds: float
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:

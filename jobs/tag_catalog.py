@@ -22,6 +22,7 @@ from jobs.cluster import start_ray
 from jobs.shard_rows import add_retry, commit_results, fit_actors, read_catalog, tracks_left
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import decode_whole
+from raymtr.embeddings.store import Account
 from raymtr.specs import Settings
 from raymtr.tagging.analysis import LABELS, PRESENT_FROM
 from raymtr.tagging.store import MADE_BY, TagStore, TagTracks
@@ -34,19 +35,28 @@ SUGGESTED = 5  # labels in a row of the review
 REVIEW = ["track_id", "title", "artist", "why", "owner", "heard"]
 
 
+class TagAnswer(Account):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    new: int  # tracks tried
+    heard_by: str  # fingerprint
+    review: str | None  # a CSV file
+    seconds: float
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `tag`."""
     add_retry(parser)
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> TagAnswer:
     """The command-line entry point."""
     return tag_catalog(workspace, settings, retry=arguments.retry)
 
 
 def tag_catalog(
     workspace: Workspace, settings: Settings, *, retry: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> TagAnswer:
     """Tags every track of the catalog that has audio and was not tagged yet.
 
     Raises InputError if there is no catalog, UnusableError if the taggers are missing.
@@ -65,7 +75,8 @@ def tag_catalog(
         tag_tracks(left, shards, settings)
     shards.release()
     review = write_review(workspace, shards)
-    return shards.account(catalog) | {
+    return {
+        **shards.account(catalog),
         "new": len(left),
         "heard_by": MADE_BY.fingerprint,
         "review": review,
@@ -136,7 +147,7 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
     return None
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: TagAnswer) -> str:
     """The answer as text."""
     lines = [
         f"{answer['embedded']} tracks tagged ({answer['new']} tried now), {answer['failed']} "

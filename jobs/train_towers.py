@@ -14,7 +14,7 @@ import argparse
 import logging
 import time
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +25,9 @@ from raymtr.progress import Progress
 from raymtr.specs import Settings, TrainSpec, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.model.fetched import FetchAnswer
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr train --workspace w --run first --set train.steps=1000"
@@ -86,7 +89,7 @@ def train_towers(
     return answer
 
 
-def choose_text_tower(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def choose_text_tower(workspace: Workspace, settings: Settings) -> FetchAnswer:
     """The workspace's copy of the text tower, fetched on first use; checks that towers fit it.
 
     Raises InputError if the two do not match, UnusableError if no copy can be fetched.

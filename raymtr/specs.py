@@ -19,31 +19,34 @@ from typing import Any, Literal, TypeVar
 
 from raymtr.errors import InputError
 
+if typing.TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 T = TypeVar("T")
 
 
-def _at_least(least: float, spec: Any, *names: str) -> None:
+def _at_least(least: float, spec: DataclassInstance, *names: str) -> None:
     """Raise InputError where one of these settings is below `least`."""
     for name in names:
         if getattr(spec, name) < least:
             raise InputError(f"{name} is at least {least:g}, got {getattr(spec, name)}")
 
 
-def _at_most(most: float, spec: Any, *names: str) -> None:
+def _at_most(most: float, spec: DataclassInstance, *names: str) -> None:
     """Raise InputError where one of these settings is above `most`."""
     for name in names:
         if getattr(spec, name) > most:
             raise InputError(f"{name} is at most {most:g}, got {getattr(spec, name)}")
 
 
-def _above(bound: float, spec: Any, *names: str) -> None:
+def _above(bound: float, spec: DataclassInstance, *names: str) -> None:
     """Raise InputError where one of these settings is not above `bound`."""
     for name in names:
         if not getattr(spec, name) > bound:
             raise InputError(f"{name} is above {bound:g}, got {getattr(spec, name)}")
 
 
-def _weights(spec: Any, name: str) -> None:
+def _weights(spec: DataclassInstance, name: str) -> None:
     """Raise InputError on negative weights or weights that are all zero; {} is allowed."""
     weights = getattr(spec, name)
     if weights and (min(weights.values()) < 0 or not sum(weights.values())):
@@ -492,7 +495,7 @@ class Settings:
         return dataclasses.replace(self.towers.audio, window_s=self.mulap.clip_s)
 
 
-def to_dict(spec: Any) -> dict[str, Any]:
+def to_dict(spec: DataclassInstance) -> dict[str, Any]:
     """A spec as plain JSON values; the inverse of `from_dict`."""
     return typing.cast(dict[str, Any], _plain(spec))
 

@@ -122,7 +122,7 @@ def read_json(uri: str) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def write_json(uri: str, document: Any) -> None:
+def write_json(uri: str, document: object) -> None:
     """Write `document` as readable JSON, atomically."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     write_bytes(uri, text.encode() + b"\n")

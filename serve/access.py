@@ -16,12 +16,12 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from raymtr.errors import InputError
 from serve import subsonic
@@ -83,13 +83,13 @@ def read_keys(path: str) -> dict[str, Key]:
 class AccessMiddleware:
     """ASGI middleware: keys, scopes, rates, sizes, security headers and request counts."""
 
-    def __init__(self, app: Any, settings: ServeSettings, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, settings: ServeSettings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
         self.keys = read_keys(settings.api_keys) if settings.api_keys else {}
         self.spent: dict[str, tuple[float, float]] = {}  # caller -> (tokens left, time in seconds)
         self.uploads = 0  # uploads being read or searched
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses a request, or forwards it with a bounded body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -97,15 +97,15 @@ class AccessMiddleware:
         began = time.perf_counter()
         path = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
         headless = scope["method"] == "HEAD" and path != "/mcp"  # /mcp has no GET
-        scope = scope | ({"method": "GET", "head": True} if headless else {})  # a changed copy
+        scope = {**scope, **({"method": "GET", "head": True} if headless else {})}  # a changed copy
 
-        async def send_marked(message: Any) -> None:
+        async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 route = getattr(scope.get("route"), "path", "none")  # pattern: few labels
                 self.metrics.answered(route, message["status"], time.perf_counter() - began)
                 message["headers"] = [*message.get("headers", []), *SECURITY.items()]
             elif headless:
-                message = message | {"body": b""}
+                message = {**message, "body": b""}
             await send(message)
 
         headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
@@ -130,7 +130,7 @@ class AccessMiddleware:
         finally:
             self.uploads -= carries
 
-    def _refuse(self, path: str, headers: dict[str, str], scope: Any) -> Problem | None:
+    def _refuse(self, path: str, headers: dict[str, str], scope: Scope) -> Problem | None:
         if not self.keys and not LOOPBACK_HOSTS.fullmatch(headers.get("host", "")):
             return Problem(403, "host_refused", "without keys only a loopback host is answered")
         length = headers.get("content-length", "0")
@@ -140,7 +140,7 @@ class AccessMiddleware:
             return None
         return self._refuse_caller(path, headers, scope) or self._refuse_upload(path, headers)
 
-    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Any) -> Problem | None:
+    def _refuse_caller(self, path: str, headers: dict[str, str], scope: Scope) -> Problem | None:
         if not self.keys:
             return self._spend("anyone")
         query = scope.get("query_string", b"")
@@ -216,7 +216,7 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
     return sent
 
 
-async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[str, Any]:
+async def _as_query(receive: Receive, scope: Scope, headers: dict[str, str]) -> Scope:
     """Converts a player's form POST to a GET: its form is appended to the query string."""
     form, more = b"", True
     while more:
@@ -231,11 +231,11 @@ async def _as_query(receive: Any, scope: Any, headers: dict[str, str]) -> dict[s
 class _Bounded:
     """Wraps `receive`: refuses a body over `most` bytes, or one that takes longer than `wait_s`."""
 
-    def __init__(self, receive: Any, most: int, wait_s: float) -> None:
+    def __init__(self, receive: Receive, most: int, wait_s: float) -> None:
         self.receive, self.left = receive, most
         self.until: float | None = time.monotonic() + wait_s  # None: body complete
 
-    async def __call__(self) -> Any:
+    async def __call__(self) -> Message:
         if self.until is None:
             return await self.receive()
         try:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from typing_extensions import override
 
 from raymtr.embeddings.store import ModelRef
+from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
 from serve import ray_private
-from serve.messages import UPLOAD_AGAIN_S, Embedded, Problem, ProblemError, Searched, Vectors
+from serve.messages import (
+    UPLOAD_AGAIN_S,
+    A,
+    CatalogRow,
+    Embedded,
+    LiveState,
+    Playlist,
+    Problem,
+    ProblemError,
+    Searched,
+    TrackMap,
+    Vectors,
+)
 from serve.metrics import Metrics
 
-Answer = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -33,19 +46,21 @@ REPLICA_LOST = (RayActorError, DeploymentUnavailableError)  # Serve starts anoth
 class Backend(Protocol):
     """The calls available to routes. `serve.retriever.Retriever` implements and documents them."""
 
-    async def search(self, asked: Answer) -> Searched | Problem:
+    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
         """The answer to a search."""
         ...
 
-    async def similar_artists(self, name: str, asked: Answer) -> Searched | Problem:
+    async def similar_artists(
+        self, name: str, k: int, where: str | None
+    ) -> Searched[SimilarArtists] | Problem:
         """Artists similar to one, each with its best track."""
         ...
 
-    async def track(self, track_id: str) -> Answer | Problem:
+    async def track(self, track_id: str) -> CatalogRow | Problem:
         """The catalog's row of a track."""
         ...
 
-    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Problem:
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
         """A playlist of `count` tracks between two."""
         ...
 
@@ -53,11 +68,11 @@ class Backend(Protocol):
         """Vectors of sentences by the live model."""
         ...
 
-    async def map(self) -> Answer | Problem:
+    async def map(self) -> TrackMap | Problem:
         """Two-dimensional positions of tracks."""
         ...
 
-    async def state(self) -> Answer | Problem:
+    async def state(self) -> LiveState | Problem:
         """The live build, once it can answer."""
         ...
 
@@ -81,69 +96,91 @@ class AudioBackend(Protocol):
 class RemoteBackend(Backend):
     """The `Backend` behind a deployment handle. Its calls raise NoCapacityError."""
 
-    def __init__(self, handle: Any, queue_timeout_s: float) -> None:
+    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     @override
-    async def search(self, asked: Answer) -> Searched | Problem:
-        answer: Searched | Problem = await self._call("search", asked)
-        return answer
+    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
+        call: DeploymentResponse[Searched[SearchAnswer] | Problem] = self._handle.search.remote(
+            asked
+        )
+        return await result_of(call, self._queue_timeout_s)
 
     @override
-    async def similar_artists(self, name: str, asked: Answer) -> Searched | Problem:
-        answer: Searched | Problem = await self._call("similar_artists", name, asked)
-        return answer
+    async def similar_artists(
+        self, name: str, k: int, where: str | None
+    ) -> Searched[SimilarArtists] | Problem:
+        call: DeploymentResponse[Searched[SimilarArtists] | Problem] = (
+            self._handle.similar_artists.remote(name, k, where)
+        )
+        return await result_of(call, self._queue_timeout_s)
 
     @override
-    async def track(self, track_id: str) -> Answer | Problem:
-        answer: Answer | Problem = await self._call("track", track_id)
-        return answer
+    async def track(self, track_id: str) -> CatalogRow | Problem:
+        call: DeploymentResponse[CatalogRow | Problem] = self._handle.track.remote(track_id)
+        return await result_of(call, self._queue_timeout_s)
 
     @override
-    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Problem:
-        answer: Answer | Problem = await self._call("path", start, end, count, where)
-        return answer
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
+        call: DeploymentResponse[Playlist | Problem] = self._handle.path.remote(
+            start, end, count, where
+        )
+        return await result_of(call, self._queue_timeout_s)
 
     @override
     async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:
-        answer: Embedded | Problem = await self._call("embed", model, sentences)
-        return answer
+        call: DeploymentResponse[Embedded | Problem] = self._handle.embed.remote(model, sentences)
+        return await result_of(call, self._queue_timeout_s)
 
     @override
-    async def map(self) -> Answer | Problem:
-        answer: Answer | Problem = await self._call("map")
-        return answer
+    async def map(self) -> TrackMap | Problem:
+        call: DeploymentResponse[TrackMap | Problem] = self._handle.map.remote()
+        return await result_of(call, self._queue_timeout_s)
 
     @override
-    async def state(self) -> Answer | Problem:
-        answer: Answer | Problem = await self._call("state")
-        return answer
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        call = getattr(self._handle, method).remote(*arguments)
+    async def state(self) -> LiveState | Problem:
+        call: DeploymentResponse[LiveState | Problem] = self._handle.state.remote()
         return await result_of(call, self._queue_timeout_s)
 
 
-class RemoteEncoder:
-    """A `TextBackend` or `AudioBackend` behind a deployment handle."""
+class RemoteTextEncoder(TextBackend):
+    """The `TextBackend` behind a deployment handle."""
 
-    def __init__(self, handle: Any, queue_timeout_s: float) -> None:
+    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
-    async def encode(self, made_by: ModelRef, content: Any) -> Any:
-        """The encoder's answer; a Problem (503) if no replica has capacity or the replica died."""
-        retry_s = UPLOAD_AGAIN_S if isinstance(content, bytes) else 1
-        try:
-            call = self._handle.encode.remote(made_by, content)
-            return await result_of(call, self._queue_timeout_s)
-        except NO_CAPACITY:
-            return Problem(503, "busy", "no encoder has room now", retry_s)
-        except REPLICA_LOST:
-            return Problem(503, "replica_lost", "the encoder that was asked is gone", 1)
+    @override
+    async def encode(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
+        call: DeploymentResponse[Vectors | Problem] = self._handle.encode.remote(made_by, sentences)
+        return await _encoded(call, self._queue_timeout_s, retry_s=1)
 
 
-async def result_of(call: Any, queue_timeout_s: float) -> Any:
-    """The result of `call` (a DeploymentResponse), once a replica has accepted it.
+class RemoteAudioEncoder(AudioBackend):
+    """The `AudioBackend` behind a deployment handle."""
+
+    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
+        self._handle, self._queue_timeout_s = handle, queue_timeout_s
+
+    @override
+    async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
+        call: DeploymentResponse[np.ndarray | Problem] = self._handle.encode.remote(made_by, data)
+        return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
+
+
+async def _encoded(
+    call: DeploymentResponse[T], queue_timeout_s: float, *, retry_s: int
+) -> T | Problem:
+    """The encoder's answer; a Problem (503) if no replica has capacity or the replica died."""
+    try:
+        return await result_of(call, queue_timeout_s)
+    except NO_CAPACITY:
+        return Problem(503, "busy", "no encoder has room now", retry_s)
+    except REPLICA_LOST:
+        return Problem(503, "replica_lost", "the encoder that was asked is gone", 1)
+
+
+async def result_of(call: DeploymentResponse[T], queue_timeout_s: float) -> T:
+    """The result of `call`, once a replica has accepted it.
 
     Raises NoCapacityError if no replica accepts it within `queue_timeout_s`: all are full, or dead
     and not yet replaced.
@@ -153,7 +190,8 @@ async def result_of(call: Any, queue_timeout_s: float) -> Any:
     except TimeoutError as error:
         raise NoCapacityError from error
     try:
-        return await call
+        found: T = await call
+        return found
     except asyncio.CancelledError:
         call.cancel()  # otherwise a replica works on an abandoned request
         raise
@@ -186,7 +224,7 @@ async def ask(http: FastAPI, answer: Awaitable[T | Problem]) -> T:
     return found
 
 
-async def ask_search(http: FastAPI, answer: Awaitable[Searched | Problem]) -> Answer:
+async def ask_search(http: FastAPI, answer: Awaitable[Searched[A] | Problem]) -> A:
     """The answer of a search, with its stages recorded in the metrics."""
     searched = await ask(http, answer)
     metrics_of(http).searched(searched)

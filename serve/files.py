@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.responses import FileResponse, MalformedRangeHeader, RangeNotSatisfiable, Response
+from starlette.types import Receive, Scope, Send
 
 from serve.messages import Problem, ProblemError
 
@@ -22,10 +22,10 @@ OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # repe
 class FileAnswer(FileResponse):
     """A file response with its `stat_result` given."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """304 if the client has this exact file, else as much of it as requested."""
         if scope.get("head"):
-            scope = scope | {"method": "HEAD"}
+            scope = {**scope, "method": "HEAD"}
         if _has_it(Headers(scope=scope), self.headers["etag"], self.headers["last-modified"]):
             same = {name: self.headers[name] for name in OF_A_MATCH if name in self.headers}
             await Response(status_code=304, headers=same)(scope, receive, send)

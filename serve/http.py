@@ -6,23 +6,23 @@ import importlib.resources
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 import raymtr
+from raymtr.errors import InputError
 from serve.access import AccessMiddleware
 from serve.agents import add_agents
 from serve.backend import ask, backend, metrics_of
 from serve.messages import Problem, ProblemError
 from serve.metrics import Metrics
 from serve.openai_routes import add_embeddings
-from serve.openapi import add_schemas, refusals
+from serve.openapi import add_problem, refusals
 from serve.search_routes import add_search
 from serve.settings import ServeSettings
 from serve.subsonic import add_subsonic
@@ -69,7 +69,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
     agents = add_agents(http)
     add_operations(http)
     add_errors(http)
-    add_schemas(http)
+    add_problem(http)
     http.add_middleware(AccessMiddleware, settings=settings, metrics=http.state.metrics)
     if settings.cors_origins:  # outermost: a preflight request has no key
         http.add_middleware(
@@ -114,10 +114,10 @@ def add_operations(http: FastAPI) -> None:
         return {"status": "alive"}
 
     @http.get("/readyz")
-    async def readyz() -> dict[str, Any]:
+    async def readyz() -> JSONResponse:
         """Ready once a model with verified golden vectors answered over a warm table."""
-        state: dict[str, Any] = await ask(http, backend().state())
-        return {"status": "ready"} | state
+        state = await ask(http, backend().state())
+        return JSONResponse({"status": "ready", **state})
 
     @http.get("/metrics", response_class=Response)
     async def metrics() -> Response:
@@ -133,6 +133,10 @@ def add_errors(http: FastAPI) -> None:
     @http.exception_handler(ProblemError)
     async def refused(request: Request, error: ProblemError) -> Response:
         return error.problem.response()
+
+    @http.exception_handler(InputError)
+    async def wrong(request: Request, error: InputError) -> Response:
+        return Problem(422, "invalid_request", str(error)).response()
 
     @http.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> Response:
@@ -153,6 +157,8 @@ def add_errors(http: FastAPI) -> None:
             said = f"got {kind!r:.100}" if kind else "none was sent"
             detail = f"the body is JSON: send the header `Content-Type: application/json`; {said}"
             return Problem(422, "invalid_request", detail).response()
+        if first["type"] == "invalid_request":  # of the search contract: it names its key
+            return Problem(422, "invalid_request", first["msg"]).response()
         where = ".".join(str(part) for part in first["loc"][1:])
         status = 400 if first["type"] == "json_invalid" else 422
         code = "invalid_json" if status == 400 else "invalid_request"

@@ -1,6 +1,6 @@
 """Messages: request bodies for OpenAPI, and the values that deployments send each other.
 
-Bodies define shapes only; the library validates what a search accepts. A problem travels between
+A problem travels between
 deployments as a value, because an exception would arrive as a traceback. The cost of a request
 travels with its answer, so that the ingress counts everything in one place.
 """
@@ -9,21 +9,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Generic, NotRequired, TypeVar
 
 import numpy as np
 from fastapi.responses import JSONResponse
 from pydantic import (
     BaseModel,
     ConfigDict,
-    StrictBool,
-    StrictFloat,
+    JsonValue,
     StrictInt,
     StrictStr,
     WithJsonSchema,
 )
+from typing_extensions import TypedDict
 
+from raymtr.search.contract import Answer, SearchRequest, SearchTerms, TrackFields
+
+A = TypeVar("A", bound=Answer)
+CatalogRow = dict[str, JsonValue]  # of a track: its fields and the catalog's extras
 UPLOAD_AGAIN_S = 5  # Retry-After for an upload without capacity: about the time one takes
+
+
+class ProblemBody(TypedDict):
+    """The body of a refusal (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    message: NotRequired[str]  # the detail again: OpenAI's clients show it, and nothing else
 
 
 @dataclass(frozen=True)
@@ -38,19 +53,20 @@ class Problem:
 
     def response(self) -> JSONResponse:
         """The problem as an application/problem+json response (RFC 9457)."""
-        body = {"type": "about:blank", "title": self.code.replace("_", " "), "status": self.status}
+        body: ProblemBody = {
+            "type": "about:blank",
+            "title": self.code.replace("_", " "),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "message": self.detail,
+        }
         headers = dict(self.headers)
         if self.retry_after_s:
             headers["Retry-After"] = str(self.retry_after_s)
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"  # required by RFC 9110
-        return JSONResponse(
-            # OpenAI's clients show `message` as the error, and nothing else.
-            body | {"code": self.code, "detail": self.detail, "message": self.detail},
-            self.status,
-            headers,
-            media_type="application/problem+json",
-        )
+        return JSONResponse(body, self.status, headers, media_type="application/problem+json")
 
 
 class ProblemError(Exception):
@@ -79,16 +95,58 @@ class Embedded:
     vectors: Vectors
 
 
+class LiveState(TypedDict):
+    """The build that serves, for readiness and metrics."""
+
+    table_version: str
+    model: str | None  # fingerprint
+    built_at: str
+    rows: dict[str, int]  # of each table
+    unindexed_rows: int
+    overdue_calls: int
+
+
+class PlaylistTrack(TrackFields):
+    """A track of a playlist, with its cosine to the first."""
+
+    similarity: float
+
+
+class Playlist(TypedDict):
+    """A playlist between two tracks, both included."""
+
+    tracks: list[PlaylistTrack]
+    model: str | None
+    table_version: str
+
+
+class MapPoint(TypedDict):
+    """A track on the map; x and y are in [-1, 1]."""
+
+    track_id: str
+    x: float
+    y: float
+    title: str | None
+    artist: str | None
+    tag: str | None
+
+
+class TrackMap(TypedDict):
+    """Tracks on the two main axes of their vectors."""
+
+    points: list[MapPoint]
+
+
 @dataclass(frozen=True)
-class Searched:
+class Searched(Generic[A]):
     """An answer to a search, and the vectors of its words if any were needed."""
 
-    answer: dict[str, Any]
+    answer: A
     vectors: Vectors | None
     remembered: bool = False  # from the cache, so nothing was looked up or encoded
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> JsonValue:
     """A catalog value as JSON: NaN and infinity become null, bytes a text with their length.
 
     Tables written before such values were refused still contain them.
@@ -100,19 +158,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, list):
         return [plain(one) for one in value]
     if isinstance(value, dict):
-        return {name: plain(one) for name, one in value.items()}
+        return {str(name): plain(one) for name, one in value.items()}
     return value if value is None or isinstance(value, (str, bool, int, float)) else str(value)
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
-
-
-class Example(_Body):
-    """A track to be near to, or far from."""
-
-    track_id: StrictStr
-    weight: StrictFloat | StrictInt | None = None
 
 
 class AudioData(_Body):
@@ -122,25 +173,14 @@ class AudioData(_Body):
     format: StrictStr | None = None
 
 
-class SearchBody(_Body):
+class SearchBody(SearchTerms):
     """The body of POST /v1/search."""
 
-    text: StrictStr | None = None
-    like: list[Example | StrictStr] | None = None
-    unlike: list[Example | StrictStr] | None = None
-    exclude: list[StrictStr] | None = None
     audio: AudioData | None = None
-    where: StrictStr | None = None
-    mode: StrictStr | None = None
-    k: StrictInt = 10
-    cursor: StrictStr | None = None
-    per_artist: StrictInt | None = None
-    diversity: StrictFloat | StrictInt | None = None
-    fold_duplicates: StrictBool | None = None
 
-    def asked(self) -> dict[str, Any]:
-        """The arguments of `Searcher.plan`, without the audio."""
-        return self.model_dump(exclude_none=True, exclude={"audio"})
+    def request(self, recording: bytes | None = None) -> SearchRequest:
+        """The search it asks for. Raises InputError if it asks for nothing."""
+        return SearchRequest.read({**dict(self), "audio": recording})
 
 
 TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
@@ -149,7 +189,7 @@ TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 class EmbeddingsBody(_Body):
     """The body of POST /v1/embeddings, as OpenAI's clients send it."""
 
-    input: Annotated[StrictStr | list[Any], WithJsonSchema(TEXTS)]  # tokens: clear error
+    input: Annotated[StrictStr | list[object], WithJsonSchema(TEXTS)]  # tokens: clear error
     model: StrictStr | None = None
     encoding_format: StrictStr | None = None
     dimensions: StrictInt | None = None

@@ -7,12 +7,9 @@ several ingress replicas, each counts its own requests and has to be scraped sep
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from serve.messages import Searched, Vectors
+from serve.messages import A, LiveState, Searched, Vectors
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -57,13 +54,18 @@ class Metrics:
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
-    def searched(self, searched: Searched) -> None:
+    def searched(self, searched: Searched[A]) -> None:
         """Records the stages of one search; a cached answer has none."""
         if searched.remembered:
             self._cache.labels("answer").inc()
             return
-        for stage in ("encode", "search", "rank"):
-            self._stages.labels(stage).observe(searched.answer["took_ms"][stage] / 1e3)
+        took_ms = searched.answer["took_ms"]
+        for stage, took in (
+            ("encode", took_ms["encode"]),
+            ("search", took_ms["search"]),
+            ("rank", took_ms["rank"]),
+        ):
+            self._stages.labels(stage).observe(took / 1e3)
         if searched.vectors is not None:
             self.encoded(searched.vectors)
 
@@ -73,7 +75,7 @@ class Metrics:
         if not vectors.cached:
             self._batches.observe(vectors.batch)
 
-    def indexed(self, state: Mapping[str, Any]) -> None:
+    def indexed(self, state: LiveState) -> None:
         """Records the live build."""
         for table, rows in state["rows"].items():
             self._rows.labels(table).set(rows)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+from typing_extensions import TypedDict
 
 from serve.backend import ask, backend, metrics_of
 from serve.messages import EmbeddingsBody, Problem, ProblemError
@@ -25,11 +27,27 @@ TOKENS = (
 )
 
 
+class ServedModel(TypedDict):
+    """A name of the live model, in OpenAI's form."""
+
+    id: str
+    object: Literal["model"]
+    owned_by: str
+    created: int  # seconds since 1970
+
+
+class ServedModels(TypedDict):
+    """The names of the live model."""
+
+    object: Literal["list"]
+    data: list[ServedModel]
+
+
 def add_embeddings(http: FastAPI) -> None:
     """Adds the routes of OpenAI's format."""
 
     @http.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingsBody) -> dict[str, Any]:
+    async def embeddings(body: EmbeddingsBody) -> JSONResponse:
         texts = _texts(body)
         made = await ask(http, backend().embed(body.model or OURS, texts))
         rows = made.vectors.rows
@@ -43,27 +61,30 @@ def add_embeddings(http: FastAPI) -> None:
         ]
         words = sum(len(text.split()) for text in texts)  # counts words in place of tokens
         usage = {"prompt_tokens": words, "total_tokens": words}
-        return {"object": "list", "data": data, "model": made.model, "usage": usage}
+        answer = {"object": "list", "data": data, "model": made.model, "usage": usage}
+        return JSONResponse(answer)
 
     @http.get("/v1/models")
-    async def models() -> dict[str, Any]:
+    async def models() -> ServedModels:
         """Values of `model` for /v1/embeddings: the live model, by either of its names."""
         return {"object": "list", "data": await served()}
 
     @http.get("/v1/models/{model}")
-    async def one_model(model: str) -> dict[str, Any]:
+    async def one_model(model: str) -> ServedModel:
         for one in await served():
             if one["id"] == model:
                 return one
         raise ProblemError(Problem(404, "unknown_model", f"no model {model!r:.100} here"))
 
-    async def served() -> list[dict[str, Any]]:
+    async def served() -> list[ServedModel]:
         state = await ask(http, backend().state())
         if state["model"] is None:
             return []
-        made = {"created": int(datetime.fromisoformat(state["built_at"]).timestamp())}
-        about = {"object": "model", "owned_by": OURS}
-        return [{"id": name} | about | made for name in (OURS, state["model"])]
+        created = int(datetime.fromisoformat(state["built_at"]).timestamp())
+        return [
+            ServedModel(id=name, object="model", owned_by=OURS, created=created)
+            for name in (OURS, state["model"])
+        ]
 
 
 def _texts(body: EmbeddingsBody) -> list[str]:

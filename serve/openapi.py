@@ -1,9 +1,9 @@
 """Additions to the OpenAPI document beyond what FastAPI derives from the routes.
 
-These are every refusal with its media type, the body of an upload, which the route reads itself,
-and the schema of a search answer. Answers are described here but not validated per request. The
-library builds them, a drill compares them with these schemas, and validation would cost time on
-each request.
+These are every refusal with its media type, and the body of an upload, which the route reads
+itself. Answers are described by the search contract but not validated per request. The library
+builds them, a drill compares them with their schemas, and validation would cost time on each
+request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import JsonValue, TypeAdapter
+
+from serve.messages import ProblemBody
+
+Responses = dict[int | str, dict[str, Any]]  # FastAPI's own type of `responses`
 
 REFUSALS = {
     400: "the body is no JSON",
@@ -27,114 +32,39 @@ REFUSALS = {
 }
 
 
-def _record(required: dict[str, Any], **optional: Any) -> dict[str, Any]:
-    properties = required | optional
-    return {"type": "object", "properties": properties, "required": list(required)}
-
-
-def _list(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items}
-
-
-def _or_null(kind: str) -> dict[str, Any]:
-    return {"type": [kind, "null"]}
-
-
-def _named(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-TEXT, NUMBER = {"type": "string"}, {"type": "number"}
-_ABOUT = {  # of a track, from the catalog
-    "track_id": TEXT,
-    **{name: _or_null("string") for name in ("title", "artist", "album", "uri")},
-    "artists": {"type": ["array", "null"], "items": TEXT},
-    "year": _or_null("integer"),
-    "duration": _or_null("number"),
-    "tags": {"type": ["array", "null"], "items": TEXT},
+_FILE: dict[str, JsonValue] = {"type": "string", "format": "binary"}
+_FORM: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {"file": _FILE},
+    "required": ["file"],
 }
-_FOUND = {  # of every answer to a search
-    "query": _named("Query"),
-    "next_cursor": _or_null("string"),
-    "model": _or_null("string"),
-    "table_version": TEXT,
-    "notes": _list(TEXT),
-    "took_ms": _record({stage: NUMBER for stage in ("encode", "search", "rank", "total")}),
-}
-_WORDS = {"words": TEXT}  # the words of the query behind a slot
-_UNDERSTOOD = {
-    "anchors": _list(
-        _record(
-            {
-                "title": _or_null("string"),
-                "artist": _or_null("string"),
-                "tracks": {"type": "integer"},
-                "positive": {"type": "boolean"},
-                **_WORDS,
-            }
-        )
-    ),
-    "include": _list(_record({"term": TEXT, "tags": _list(TEXT), **_WORDS})),
-    "exclude": _list(_record({"term": TEXT, **_WORDS}, tags=_list(TEXT), artist=TEXT)),
-    "filters": _list(_record({"column": TEXT, "where": TEXT, **_WORDS})),
-    "directions": _list(_record({"axis": TEXT, "toward": TEXT, **_WORDS})),
-    "corrected": _list(_record({"taken_for": TEXT, **_WORDS})),
-    "ignored": _list(_record({"why": TEXT, **_WORDS})),
-    "suggestions": _list(_record({}, did_you_mean=TEXT, relax=TEXT, hits={"type": "integer"})),
-}
-SCHEMAS = {
-    "Query": {
-        **_record({"kind": TEXT, "rest": TEXT, "language": TEXT, **_UNDERSTOOD}),
-        "description": "the request, and how its text was understood, slot by slot",
-    },
-    "Problem": _record(
-        {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "code": TEXT, "detail": TEXT},
-        message=TEXT,
-    ),
-    "Hit": _record(
-        {
-            **_ABOUT,
-            "score": NUMBER,
-            "segment": {"anyOf": [_named("Segment"), {"type": "null"}]},
-            "why": _list({"type": "object"}),
-        },
-        duplicates=_list(TEXT),
-    ),
-    "Segment": _record({"start_s": NUMBER, "end_s": NUMBER}),
-    "SearchAnswer": _record({**_FOUND, "hits": _list(_named("Hit"))}),
-    "SimilarArtist": _record(
-        {"artist": TEXT, "score": NUMBER, "track": _named("Hit"), "why": _list({"type": "object"})}
-    ),
-    "SimilarArtists": _record({**_FOUND, "artists": _list(_named("SimilarArtist"))}),
-    "Track": _record(_ABOUT),
-}
-UPLOAD = {
+UPLOAD: dict[str, JsonValue] = {
     "required": True,
     "content": {
-        "multipart/form-data": {"schema": _record({"file": {**TEXT, "format": "binary"}})},
-        "application/octet-stream": {"schema": {**TEXT, "format": "binary"}},
+        "multipart/form-data": {"schema": _FORM},
+        "application/octet-stream": {"schema": _FILE},
     },
 }
 
 
-def refusals() -> dict[int | str, dict[str, Any]]:
+def refusals() -> Responses:
     """`responses` of an application: each refusal as application/problem+json."""
-    content = {"application/problem+json": {"schema": _named("Problem")}}
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": said, "content": content} for status, said in REFUSALS.items()}
 
 
-def answers_with(name: str) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that answers with one of SCHEMAS."""
-    return {200: {"content": {"application/json": {"schema": _named(name)}}}}
+def answers_with(model: type) -> Responses:
+    """`responses` of a route that answers with a typed dictionary, which FastAPI only describes."""
+    return {200: {"model": model}}
 
 
-def add_schemas(http: FastAPI) -> None:
-    """Adds SCHEMAS to the components of the application's OpenAPI."""
+def add_problem(http: FastAPI) -> None:
+    """Adds the body of every refusal to the components of the application's OpenAPI."""
     read_off = http.openapi
 
-    def openapi() -> dict[str, Any]:
+    def openapi() -> dict[str, JsonValue]:
         schema = read_off()
-        schema["components"]["schemas"] |= SCHEMAS
+        schema["components"]["schemas"]["Problem"] = TypeAdapter(ProblemBody).json_schema()
         return schema
 
     http.openapi = openapi  # type: ignore[method-assign]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 from urllib.parse import quote
+
+from serve.messages import PlaylistTrack
 
 MEDIA_TYPES = {"m3u": "audio/x-mpegurl; charset=utf-8", "jspf": "application/json"}
 SUFFIXES = {"m3u": "m3u8", "jspf": "jspf"}
 
-Tracks = Sequence[Mapping[str, Any]]
-Locate = Callable[[Mapping[str, Any]], str]
+Tracks = Sequence[PlaylistTrack]
+Locate = Callable[[PlaylistTrack], str]
 
 
 def write_playlist(form: str, tracks: Tracks, *, title: str, locate: Locate) -> str:

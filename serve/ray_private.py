@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentResponse
+
+T = TypeVar("T")
 
 
-async def taken(call: Any) -> None:
+async def taken(call: DeploymentResponse[T]) -> None:
     """Returns once a replica has accepted `call`, a `DeploymentResponse`."""
     await call._fetch_future_result_async()
 

@@ -11,13 +11,12 @@ the fingerprint are part of the cache key, and a promote clears the cache.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from cachetools import LRUCache, TTLCache
@@ -30,15 +29,29 @@ from raymtr.index.filters import parse_filter
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import Build
 from raymtr.names import name_key
+from raymtr.search.answer_parts import StageTimes
+from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists, Sound
 from raymtr.search.cursor import TTL_S
 from raymtr.search.path import path_between
-from raymtr.search.searcher import HIT_COLUMNS, Encoded, Searcher
+from raymtr.search.present import HIT_COLUMNS
+from raymtr.search.searcher import Encoded, Searcher
 from raymtr.workspace import Workspace
-from serve.backend import AudioBackend, RemoteEncoder, TextBackend
-from serve.messages import Embedded, Problem, Searched, Vectors, plain
+from serve.backend import AudioBackend, RemoteAudioEncoder, RemoteTextEncoder, TextBackend
+from serve.messages import (
+    CatalogRow,
+    Embedded,
+    LiveState,
+    MapPoint,
+    Playlist,
+    PlaylistTrack,
+    Problem,
+    Searched,
+    TrackMap,
+    Vectors,
+    plain,
+)
 from serve.settings import ServeSettings
 
-Answer = dict[str, Any]
 T = TypeVar("T")
 VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
 ANSWER_TTL_S = TTL_S / 3  # a third of the lifetime of the cursor in the answer
@@ -59,20 +72,18 @@ class Retriever:
         self.settings = settings
         self.workspace = Workspace.open(settings.workspace)
         self.searcher = _open(self.workspace)
-        self._text: TextBackend = self._reach(text)
-        self._audio: AudioBackend = self._reach(audio)
+        wait_s = settings.queue_timeout_s
+        if isinstance(text, DeploymentHandle):
+            text = RemoteTextEncoder(text, wait_s)
+        if isinstance(audio, DeploymentHandle):
+            audio = RemoteAudioEncoder(audio, wait_s)
+        self._text, self._audio = text, audio
         self._looked = time.monotonic()
         self._following = asyncio.Lock()
         self._vectors = LRUCache[Hashable, Vectors](VECTORS_KEPT)
-        self._answers = TTLCache[Hashable, Searched](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
-        self._map: tuple[str, Answer] | None = None
+        self._answers = TTLCache[Hashable, Searched[SearchAnswer]](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
+        self._map: tuple[str, TrackMap] | None = None
         self._warm = False
-
-    def _reach(self, encoder: Any) -> Any:
-        """The encoder itself if it is in this process, else a client of its deployment."""
-        if isinstance(encoder, DeploymentHandle):
-            return RemoteEncoder(encoder, self.settings.queue_timeout_s)
-        return encoder
 
     async def live(self) -> Searcher:
         """The searcher of the live build; the pointer is read periodically."""
@@ -97,8 +108,8 @@ class Retriever:
             await self._follow()
             return await look_up(self.searcher)
 
-    async def search(self, asked: dict[str, Any]) -> Searched | Problem:
-        """The answer of `Searcher.search` to `asked`; audio is the bytes of a file."""
+    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
+        """The answer of `Searcher.find` to `asked`; audio is the bytes of a file."""
         try:
             found = await self._read(partial(self._remembered, asked))
         except InputError as error:
@@ -109,7 +120,9 @@ class Retriever:
             _note(found)
         return found
 
-    async def _remembered(self, asked: dict[str, Any], searcher: Searcher) -> Searched | Problem:
+    async def _remembered(
+        self, asked: SearchRequest, searcher: Searcher
+    ) -> Searched[SearchAnswer] | Problem:
         began = time.perf_counter()
         key = _key_of(searcher, asked)
         cached = self._answers.get(key)
@@ -120,7 +133,9 @@ class Retriever:
             self._answers[key] = found
         return found
 
-    async def _search(self, searcher: Searcher, asked: dict[str, Any]) -> Searched | Problem:
+    async def _search(
+        self, searcher: Searcher, asked: SearchRequest
+    ) -> Searched[SearchAnswer] | Problem:
         plan = await asyncio.to_thread(searcher.plan, asked)
         started = time.perf_counter()
         text = await self._encode_words(searcher, plan.sentences)
@@ -144,11 +159,12 @@ class Retriever:
         return await self.text_vectors(made_by, sentences) if made_by and sentences else None
 
     async def _encode_recording(
-        self, searcher: Searcher, recording: Any
+        self, searcher: Searcher, recording: Sound | None
     ) -> np.ndarray | Problem | None:
         made_by = searcher.build.made_by
-        has_one = made_by is not None and recording is not None
-        return await self._audio.encode(made_by, recording) if has_one and made_by else None
+        if made_by is None or not isinstance(recording, bytes):
+            return None
+        return await self._audio.encode(made_by, recording)
 
     async def text_vectors(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
         """Unit vectors [N, D]; repeated queries come from a cache that outlives a promote."""
@@ -172,31 +188,37 @@ class Retriever:
             return vectors
         return Embedded(made_by.fingerprint, vectors)
 
-    async def track(self, track_id: str) -> Answer | Problem:
+    async def track(self, track_id: str) -> CatalogRow | Problem:
         """The catalog's row of a track."""
         rows = await self._read(lambda live: asyncio.to_thread(live.table.rows, [track_id]))
         if track_id not in rows:
             return Problem(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return {name: plain(value) for name, value in rows[track_id].items()}
 
-    async def path(self, start: str, end: str, count: int, where: str | None) -> Answer | Problem:
+    async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
         """A playlist of `count` tracks between two, each with its cosine to the first."""
 
-        def walk(searcher: Searcher) -> Answer:
+        def walk(searcher: Searcher) -> Playlist:
             table, build = searcher.table, searcher.build
             allowed = parse_filter(where, table.filterable) if where and where.strip() else None
             steps = path_between(table, start, end, count=count, where=allowed)
             rows = table.rows([track_id for track_id, _ in steps], HIT_COLUMNS)
-            tracks = [rows[track_id] | {"similarity": round(near, 4)} for track_id, near in steps]
-            version = {"model": build.fingerprint, "table_version": build.table_version}
-            return {"tracks": tracks} | version
+            tracks = [
+                cast(PlaylistTrack, rows[track_id] | {"similarity": round(near, 4)})
+                for track_id, near in steps
+            ]
+            return Playlist(
+                tracks=tracks, model=build.fingerprint, table_version=build.table_version
+            )
 
         try:
             return await self._read(lambda live: asyncio.to_thread(walk, live))
         except InputError as error:
             return Problem(422, "invalid_request", str(error))
 
-    async def similar_artists(self, name: str, asked: dict[str, Any]) -> Searched | Problem:
+    async def similar_artists(
+        self, name: str, k: int, where: str | None
+    ) -> Searched[SimilarArtists] | Problem:
         """Artists similar to one, each with its best track, by the search for similar artists.
 
         The name is passed as a separate argument. Inside a sentence, "Artist vs Poet" or an artist
@@ -207,25 +229,37 @@ class Retriever:
         known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
         if not any(name_key(row["artist"]) == key for row in known):
             return Problem(404, "unknown_artist", f"no artist {name!r} in this catalog")
-        found = await self.search({"similar_artist": name, "per_artist": 1, **asked})
+        request = SearchRequest(similar_artist=name, per_artist=1, k=k, where=where)
+        found = await self.search(request)
         if isinstance(found, Problem):
             return found
-        hits = found.answer["hits"]
+        answer = found.answer
         artists = [
-            {"artist": hit["artist"], "score": hit["score"], "track": hit, "why": hit["why"]}
-            for hit in hits
+            SimilarArtist(artist=hit["artist"], score=hit["score"], track=hit, why=hit["why"])
+            for hit in answer["hits"]
             if hit["artist"] and name_key(hit["artist"]) != key
         ]
-        answer = {key: value for key, value in found.answer.items() if key != "hits"}
-        return replace(found, answer=answer | {"artists": artists})
+        return Searched(
+            SimilarArtists(
+                query=answer["query"],
+                next_cursor=answer["next_cursor"],
+                model=answer["model"],
+                table_version=answer["table_version"],
+                notes=answer["notes"],
+                took_ms=answer["took_ms"],
+                artists=artists,
+            ),
+            found.vectors,
+            found.remembered,
+        )
 
-    async def state(self) -> Answer | Problem:
+    async def state(self) -> LiveState | Problem:
         """The live build, for readiness and metrics.
 
         Before the first answer one real search warms the table, the encoder and its golden check.
         """
         if not self._warm:
-            answer = await self.search({"text": "warm piano", "mode": "hybrid", "k": 1})
+            answer = await self.search(SearchRequest(text="warm piano", mode="hybrid", k=1))
             if isinstance(answer, Problem):
                 return Problem(503, "not_ready", answer.detail, 5)
             self._warm = True
@@ -234,12 +268,14 @@ class Retriever:
             return searcher.build, await asyncio.to_thread(searcher.table.unindexed_rows)
 
         build, unindexed = await self._read(count)
-        return {"table_version": build.table_version, "model": build.fingerprint} | {
-            "built_at": build.changed_at or build.built_at,
-            "rows": build.rows,
-            "unindexed_rows": unindexed,
-            "overdue_calls": len(overdue_calls(self.settings.request_timeout_s)),
-        }
+        return LiveState(
+            table_version=build.table_version,
+            model=build.fingerprint,
+            built_at=build.changed_at or build.built_at,
+            rows=build.rows,
+            unindexed_rows=unindexed,
+            overdue_calls=len(overdue_calls(self.settings.request_timeout_s)),
+        )
 
     def check_health(self) -> None:
         """Called by Ray Serve periodically; a replica that fails it is replaced.
@@ -251,10 +287,10 @@ class Retriever:
         if stuck:
             raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
 
-    async def map(self) -> Answer:
+    async def map(self) -> TrackMap:
         """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
 
-        async def draw(searcher: Searcher) -> Answer:
+        async def draw(searcher: Searcher) -> TrackMap:
             version = searcher.build.table_version
             if self._map is None or self._map[0] != version:
                 self._map = version, await asyncio.to_thread(_draw_map, searcher)
@@ -272,32 +308,32 @@ def _open(workspace: Workspace) -> Searcher:
     return searcher
 
 
-def _key_of(searcher: Searcher, asked: dict[str, Any]) -> Hashable | None:
+def _key_of(searcher: Searcher, asked: SearchRequest) -> Hashable | None:
     """The cache key of a request; None for a recording, which is unlikely to be sent twice."""
-    if "audio" in asked:
+    if asked.audio is not None:
         return None
     build = searcher.build
-    return build.table_version, build.fingerprint, json.dumps(asked, sort_keys=True)
+    return build.table_version, build.fingerprint, asked.model_dump_json(exclude={"audio"})
 
 
-def _again(held: Searched, began: float) -> Searched:
+def _again(held: Searched[SearchAnswer], began: float) -> Searched[SearchAnswer]:
     """A cached answer, with the time this request took."""
-    took_ms = dict.fromkeys(held.answer["took_ms"], 0.0)
-    took_ms["total"] = round(1e3 * (time.perf_counter() - began), 3)
-    return Searched(held.answer | {"took_ms": took_ms}, None, remembered=True)
+    total = round(1e3 * (time.perf_counter() - began), 3)
+    took_ms = StageTimes(encode=0.0, search=0.0, rank=0.0, total=total)
+    return Searched({**held.answer, "took_ms": took_ms}, None, remembered=True)
 
 
-def _note(searched: Searched) -> None:
+def _note(searched: Searched[SearchAnswer]) -> None:
     """Logs one line: how long the search took, never its query."""
     answer, vectors = searched.answer, searched.vectors
-    said = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
+    said: dict[str, object] = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
     said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
     said |= {"remembered": searched.remembered}
     said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
     log.info("searched", extra=said | {"table_version": answer["table_version"]})
 
 
-def _draw_map(searcher: Searcher) -> Answer:
+def _draw_map(searcher: Searcher) -> TrackMap:
     if searcher.build.rows["vectors"] < 3:
         return {"points": []}
     ids, vectors = searcher.table.sample(ON_THE_MAP, np.random.default_rng(0))
@@ -308,9 +344,14 @@ def _draw_map(searcher: Searcher) -> Answer:
     places /= np.maximum(np.abs(places).max(axis=0), 1e-9)
     rows = searcher.table.rows(ids, ["title", "artist", "tags"])
     points = [
-        {"track_id": i, "x": round(float(x), 4), "y": round(float(y), 4)}
-        | {"title": rows[i]["title"], "artist": rows[i]["artist"]}
-        | {"tag": (rows[i]["tags"] or [None])[0]}
+        MapPoint(
+            track_id=i,
+            x=round(float(x), 4),
+            y=round(float(y), 4),
+            title=rows[i]["title"],
+            artist=rows[i]["artist"],
+            tag=(rows[i]["tags"] or [None])[0],
+        )
         for i, (x, y) in zip(ids, places, strict=True)
     ]
     return {"points": points}

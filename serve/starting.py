@@ -8,10 +8,11 @@ once it runs no 404 comes from the proxy.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.messages import Problem
 
@@ -27,17 +28,17 @@ def proxy_middleware() -> list[Middleware]:
 class Starting:
     """ASGI middleware: 503 instead of the proxy's own 404; request ids as valid UTF-8."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forwards a request and inspects the response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         early = False
 
-        async def send_seen(message: Any) -> None:
+        async def send_seen(message: Message) -> None:
             nonlocal early
             if message["type"] == "http.response.start":
                 kind = MutableHeaders(scope=message).get("content-type", "")
@@ -47,10 +48,10 @@ class Starting:
             if not early:
                 await send(message)
 
-        await self.app(scope | {"headers": _readable(scope["headers"])}, receive, send_seen)
+        await self.app({**scope, "headers": _readable(scope["headers"])}, receive, send_seen)
 
 
-def _readable(headers: Any) -> list[tuple[bytes, bytes]]:
+def _readable(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Headers whose request id is UTF-8, as the proxy decodes it; clients may send any bytes."""
     return [
         (name, value.decode("latin-1").encode()) if name == b"x-request-id" else (name, value)

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import PurePosixPath
-from typing import Any
 from xml.etree import ElementTree
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
+from typing_extensions import TypedDict
 
 import raymtr
+from raymtr.search.contract import SearchRequest, TrackFields
 from serve.backend import ask, ask_search, backend
 from serve.messages import Problem, ProblemError
 
@@ -30,6 +31,7 @@ EXTENSIONS = [
     {"name": "apiKeyAuthentication", "versions": [1]},
     {"name": "formPost", "versions": [1]},
 ]
+Element = Mapping[str, object]  # attributes and inner elements by name
 GENERIC = 0  # Subsonic's error codes
 BY_STATUS = {401: 44, 403: 50, 404: 70}  # no such key, not authorized, not found
 BY_CODE = {"missing_parameter": 10, "token_login": 42}
@@ -63,7 +65,7 @@ def add_subsonic(http: FastAPI) -> None:
         """A path from `startSongId` to `endSongId`, both included."""
         return await answer(request, _path)
 
-    async def answer(request: Request, matches: Any) -> Response:
+    async def answer(request: Request, matches: Matches) -> Response:
         asked = request.query_params
         try:
             found = await matches(http, asked)
@@ -84,10 +86,20 @@ def add_subsonic(http: FastAPI) -> None:
     http.add_api_route("/rest/{method:path}", unknown, methods=["GET"], include_in_schema=False)
 
 
-async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+class Match(TypedDict):
+    """A track that sounds alike; `similarity` is in [0, 1], or -1 where unknown."""
+
+    entry: Element
+    similarity: float
+
+
+Matches = Callable[[FastAPI, Mapping[str, str]], Awaitable[list[Match]]]
+
+
+async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[Match]:
     track_id = _given(asked, "id")
     await ask(http, backend().track(track_id))
-    question = {"like": [track_id], "k": _count(asked, 10), "mode": "semantic"}
+    question = SearchRequest(like=[track_id], k=_count(asked, 10), mode="semantic")
     hits = (await ask_search(http, backend().search(question)))["hits"]
     by_sound = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
     return [
@@ -96,7 +108,7 @@ async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, An
     ]
 
 
-async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]:
+async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[Match]:
     start, end = _given(asked, "startSongId"), _given(asked, "endSongId")
     for track_id in (start, end):
         await ask(http, backend().track(track_id))
@@ -107,17 +119,17 @@ async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[dict[str, Any]]
     ]
 
 
-def child(track: Mapping[str, Any]) -> dict[str, Any]:
+def child(track: TrackFields) -> Element:
     """A track as Subsonic's `Child`."""
     kind = PurePosixPath(track["uri"] or "").suffix.removeprefix(".").lower()
-    entry = {
+    entry: dict[str, str | bool | int | None] = {
         "id": track["track_id"],
         "isDir": False,
         "title": track["title"] or track["track_id"],
         "artist": track["artist"],
         "album": track["album"],
         "year": track["year"],
-        "genre": (track["tags"] or [None])[0],
+        "genre": next(iter(track["tags"] or ()), None),
         "duration": None if track["duration"] is None else round(track["duration"]),
         "suffix": kind or None,
         "type": "music",
@@ -135,9 +147,9 @@ def refused(refusal: Problem, *, asked: Mapping[str, str]) -> Response:
     return answer
 
 
-def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
+def envelope(body: Element, *, asked: Mapping[str, str]) -> Response:
     """`subsonic-response` around an answer, in the format (`f`) the player requested."""
-    head: dict[str, Any] = {
+    head: dict[str, object] = {
         "status": "failed" if "error" in body else "ok",
         "version": VERSION,
         "type": "raymtr",
@@ -161,7 +173,7 @@ def envelope(body: Mapping[str, Any], *, asked: Mapping[str, str]) -> Response:
     )
 
 
-def _element(name: str, value: Mapping[str, Any]) -> ElementTree.Element:
+def _element(name: str, value: Element) -> ElementTree.Element:
     """Plain values are attributes, records are elements, lists are elements of the same name."""
     element = ElementTree.Element(name)
     for key, inner in value.items():
@@ -175,7 +187,7 @@ def _element(name: str, value: Mapping[str, Any]) -> ElementTree.Element:
     return element
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return "".join(c for c in text if c >= " " and not "\ud800" <= c <= "\udfff" and c < "\ufffe")
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from raymtr import storage
+from raymtr.search.contract import TrackFields
 from serve.backend import ask, backend
 from serve.files import FileAnswer
-from serve.messages import Problem, ProblemError
+from serve.messages import (
+    Playlist,
+    PlaylistTrack,
+    Problem,
+    ProblemError,
+    TrackMap,
+)
 from serve.openapi import answers_with
 from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
 
@@ -22,15 +28,16 @@ from serve.playlist import MEDIA_TYPES, SUFFIXES, write_playlist
 def add_tracks(http: FastAPI) -> None:
     """Adds the routes over the catalog itself."""
 
-    @http.get("/v1/tracks/{track_id}", responses=answers_with("Track"))
-    async def track(track_id: str) -> Any:
-        return await ask(http, backend().track(track_id))
+    @http.get("/v1/tracks/{track_id}", responses=answers_with(TrackFields))
+    async def track(track_id: str) -> JSONResponse:
+        return JSONResponse(await ask(http, backend().track(track_id)))
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
     async def track_audio(track_id: str) -> FileAnswer:
         """The catalog's own file, whole or a byte range. A request never supplies a file path."""
         uri = (await ask(http, backend().track(track_id))).get("uri")
-        path = None if uri is None or storage.is_remote(uri) else Path(storage.local_path(uri))
+        here = isinstance(uri, str) and not storage.is_remote(uri)
+        path = Path(storage.local_path(str(uri))) if here else None
         if path is None or not path.is_file():
             raise ProblemError(
                 Problem(404, "no_audio", f"no file of {track_id!r} is reachable here")
@@ -40,16 +47,15 @@ def add_tracks(http: FastAPI) -> None:
         named = kind if plays else "application/octet-stream"
         return FileAnswer(path, media_type=named, stat_result=path.stat())
 
-    @http.get("/v1/map")
-    async def catalog_map() -> dict[str, Any]:
-        drawn: dict[str, Any] = await ask(http, backend().map())
-        return drawn
+    @http.get("/v1/map", responses=answers_with(TrackMap))
+    async def catalog_map() -> JSONResponse:
+        return JSONResponse(await ask(http, backend().map()))
 
 
 def add_playlist(http: FastAPI) -> None:
     """Adds the playlist from one track to another, as JSON or as a file for players."""
 
-    @http.get("/v1/playlist")
+    @http.get("/v1/playlist", responses=answers_with(Playlist))
     async def playlist(
         request: Request,
         start: Annotated[str, Query(alias="from")],
@@ -58,7 +64,7 @@ def add_playlist(http: FastAPI) -> None:
         format: Literal["json", "m3u", "jspf"] = "json",
         where: str | None = None,
         links: Literal["stream", "file"] = "stream",
-    ) -> Any:
+    ) -> Response:
         """A playlist of `n` tracks from track `from` to track `to`, both included.
 
         `links` of a file: `stream` plays from this endpoint, `file` plays from the catalog's own
@@ -66,9 +72,9 @@ def add_playlist(http: FastAPI) -> None:
         """
         made = await ask(http, backend().path(start, end, n, where))
         if format == "json":
-            return made
+            return JSONResponse(made)
 
-        def locate(track: Mapping[str, Any]) -> str:
+        def locate(track: PlaylistTrack) -> str:
             if links == "file" and track["uri"]:
                 return str(track["uri"])
             return f"{request.base_url}v1/tracks/{quote(track['track_id'])}/audio"

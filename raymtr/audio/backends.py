@@ -100,7 +100,7 @@ class PyAVReader:
         file.seek(0)
         nameless = SimpleNamespace(read=file.read, seek=file.seek, tell=file.tell)
         self._container = av.open(
-            nameless, options={"format_whitelist": form}, metadata_errors="replace"
+            nameless, "r", options={"format_whitelist": form}, metadata_errors="replace"
         )
         streams = [s for s in self._container.streams.audio if s.codec_context]
         if not streams:
@@ -159,6 +159,7 @@ class PyAVReader:
     def _unqueue(self, queue: av.AudioFifo) -> np.ndarray:
         """All samples in the queue, without those decoded before the start."""
         frame = queue.read()
+        assert frame is not None, "called where the queue has samples"
         array = frame.to_ndarray()
         if frame.format.is_planar:
             array = array.T
@@ -167,7 +168,7 @@ class PyAVReader:
         self._surplus -= surplus
         return block[surplus:]
 
-    def _frames_from(self, start: int) -> Iterator[Any]:
+    def _frames_from(self, start: int) -> Iterator[av.AudioFrame]:
         """av frames from the one with native frame `start`, or from before; sets `_surplus`."""
         tick = float(self._stream.time_base)
         first: float | None = None
@@ -186,7 +187,7 @@ class PyAVReader:
             self.timeline_s = begin - first + frame.samples / self.rate
             yield frame
 
-    def _codec_frames(self, start: int) -> Iterator[Any]:
+    def _codec_frames(self, start: int) -> Iterator[av.AudioFrame]:
         """Decoded av frames, from a little before `start`; undecodable packets are skipped."""
         try:
             if start > self.rate:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from torch import nn
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.specs import FinetuneSpec
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # suffixes of large files
 WHOLE_HASH = 1 << 20  # bytes of a weight file that its identity covers: the list of tensors
@@ -33,7 +36,7 @@ def here(base: str, *, weights: bool = True) -> str:
     )
 
 
-def load_tokenizer(base: str) -> Any:
+def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
     """The tokenizer of `base` with a padding token. Raises InputError where there is none."""
     from transformers import AutoTokenizer
 
@@ -64,7 +67,7 @@ def check_positions(base: str | None, spec: FinetuneSpec) -> None:
         )
 
 
-def load_base(base: str, spec: FinetuneSpec) -> Any:
+def load_base(base: str, spec: FinetuneSpec) -> PreTrainedModel:
     """The causal language model at `base`, in 8 or 4 bit where `spec` says so.
 
     Raises InputError where it is no such model, UnusableError where it cannot be quantized here.
@@ -90,7 +93,7 @@ def load_base(base: str, spec: FinetuneSpec) -> Any:
     return model
 
 
-def _quantization(spec: FinetuneSpec) -> Any:
+def _quantization(spec: FinetuneSpec) -> BitsAndBytesConfig:
     import importlib.util
 
     from transformers import BitsAndBytesConfig
@@ -108,7 +111,7 @@ def _quantization(spec: FinetuneSpec) -> Any:
     )
 
 
-def add_lora(model: Any, spec: FinetuneSpec) -> Any:
+def add_lora(model: PreTrainedModel, spec: FinetuneSpec) -> PreTrainedModel:
     """`model` frozen, with trainable low-rank pairs (Hu et al., arXiv 2106.09685).
 
     Raises InputError where a target is not a layer of the model.

@@ -15,13 +15,16 @@ import json
 import os
 import tempfile
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raymtr import storage
 from raymtr.captions.base_model import base_identity, is_folder, load_base, load_tokenizer
 from raymtr.captions.prompt import prompt_hash
 from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 FACTS, CONFIG, WEIGHTS = "captioner.json", "adapter_config.json", "adapter_model.safetensors"
 VOCABULARY = "vocabulary.json"  # common tags of the pairs: musical terms that captions may use
@@ -134,7 +137,7 @@ def adapter_here(uri: str) -> str:
     return storage.local_copy(uri, last=CONFIG, wanted=lambda name: name in (CONFIG, WEIGHTS))
 
 
-def load_weights(weights: Weights, precision: Precision) -> Any:
+def load_weights(weights: Weights, precision: Precision) -> PreTrainedModel:
     """Load the model of `weights`. Raises InputError where the adapter does not fit the base."""
     model = load_base(weights.model, FinetuneSpec(precision=precision))
     if weights.adapter is None:

@@ -16,9 +16,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from raymtr.captions.writing.templates import clean_tags
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # The instruction of TTMR++ (Doh et al., ICASSP 2024), and its form for one tag.
 INSTRUCTION = (
@@ -70,7 +73,7 @@ def prompt_hash() -> str:
 
 
 def encode(
-    tokenizer: Any, tags: Sequence[str], caption: str, *, max_tokens: int
+    tokenizer: PreTrainedTokenizerBase, tags: Sequence[str], caption: str, *, max_tokens: int
 ) -> tuple[list[int], list[int]]:
     """(input ids, labels) of one example, [T] each; the prompt's labels are IGNORED.
 

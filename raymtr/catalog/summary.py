@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,29 @@ TOP_TAGS = 10
 LOOK_FOR = 1_000  # files of a manifest whose existence is checked, to warn early of a wrong root
 
 
-def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
+class CatalogSummary(TypedDict):
+    """What a catalog has."""
+
+    tracks: int
+    with_audio: int
+    artists: int
+    hours: float  # of tracks with a known duration
+    tags: dict[str, int]  # the most frequent
+    extras: dict[str, str]  # column -> type
+    splits: dict[str, int]
+    errors: int
+    error_rate: float
+
+
+class MissingAudio(TypedDict):
+    """How many of the first local files are absent."""
+
+    looked_for: int
+    absent: int
+    example: str | None
+
+
+def summarize(tracks: pa.Table, *, errors: int) -> CatalogSummary:
     """Counts of checked `tracks`, and of the `errors`, the rows that gave no track."""
     tags = pc.value_counts(pc.list_flatten(tracks["tags"])).to_pylist()
     tags = sorted(tags, key=lambda tag: (-tag["counts"], tag["values"]))[:TOP_TAGS]
@@ -29,7 +51,7 @@ def summarize(tracks: pa.Table, *, errors: int) -> dict[str, Any]:
         "tracks": len(tracks),
         "with_audio": pc.count(tracks["uri"]).as_py(),
         "artists": pc.count_distinct(pc.list_flatten(tracks["artists"])).as_py(),
-        "hours": round(seconds / 3600, 3),  # of tracks with a known duration
+        "hours": round(seconds / 3600, 3),
         "tags": {tag["values"]: tag["counts"] for tag in tags},
         "extras": {name: str(tracks.schema.field(name).type) for name in extras_of(tracks)},
         "splits": {split["values"]: split["counts"] for split in splits},
@@ -87,7 +109,7 @@ def _version(path: str) -> str | None:
         return None
 
 
-def missing_audio(tracks: pa.Table) -> dict[str, Any]:
+def missing_audio(tracks: pa.Table) -> MissingAudio:
     """How many of the catalog's first local files are absent. Embedding checks all of them."""
     uris = tracks["uri"].drop_null().slice(0, LOOK_FOR).to_pylist()
     local = [uri for uri in uris if not storage.is_remote(uri)]

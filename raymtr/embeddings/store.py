@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -75,6 +75,16 @@ class ModelRef:
     fingerprint: str
     precision: Precision
     dim: int
+
+
+class Account(TypedDict):
+    """The tracks of a catalog by outcome."""
+
+    embedded: int
+    failed: int
+    skipped: int  # without audio
+    error_rate: float  # of those with audio
+    errors: dict[str, int]  # by dead-letter code
 
 
 class EmbeddingStore:
@@ -188,7 +198,7 @@ class EmbeddingStore:
                     gone = pc.is_in(table["track_id"], value_set=ids)
                     storage.write_table(file, table.filter(pc.invert(gone)))
 
-    def account(self, catalog: pa.Table) -> dict[str, Any]:
+    def account(self, catalog: pa.Table) -> Account:
         """Counts of the catalog's tracks by outcome over all runs, once a run has finished."""
         letters = self.read_dead_letters()
         letters = letters.filter(pc.is_in(letters["track_id"], value_set=catalog["track_id"]))
@@ -278,7 +288,7 @@ class EmbeddingStore:
         return windows_of(good, self.made_by.dim)
 
     @property
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> dict[str, object]:
         return {"made_by": to_dict(self.made_by)}
 
     def _file(self, kind: str, name: str) -> str:

@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from raymtr.errors import InputError
 
@@ -127,7 +127,16 @@ def wilson(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def by_class(verdicts: Iterable[tuple[str, bool]]) -> dict[str, dict[str, Any]]:
+class ClassFigures(TypedDict):
+    """How many queries of a class are right, and the Wilson interval of the share."""
+
+    right: int
+    queries: int
+    share: float
+    interval: list[float]
+
+
+def by_class(verdicts: Iterable[tuple[str, bool]]) -> dict[str, ClassFigures]:
     """Figures of each class and of `all`, from (class, passed) pairs."""
     counts: dict[str, list[int]] = {}
     for kind, right in verdicts:

@@ -29,7 +29,7 @@ HIDDEN_SETTINGS = ("text", "mode", "k", "per_artist")  # settings in a search's 
 PLAYABLE = ("http://", "https://")
 
 
-class Hit(TypedDict, total=False):
+class ReportHit(TypedDict, total=False):
     """A hit as search returns it, with the report's additions."""
 
     track_id: str
@@ -51,7 +51,7 @@ class ReportExample(TypedDict, total=False):
     kind: str
     understood: str | Mapping[str, Any] | None  # search's interpretation
     took_ms: float
-    hits: Sequence[Hit]
+    hits: Sequence[ReportHit]
 
 
 class Captioned(TypedDict):
@@ -158,7 +158,7 @@ def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[
     return shown
 
 
-def _hit(hit: Hit, folder: str | None) -> dict[str, Any]:
+def _hit(hit: ReportHit, folder: str | None) -> dict[str, Any]:
     segment, duration = hit.get("segment"), hit.get("duration")
     start = segment["start_s"] if segment else 0.0
     end = segment["end_s"] if segment else 0.0

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.db import DBConnection
 from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
 
 from raymtr import text
@@ -158,7 +159,10 @@ def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
 
 
 def create_tables(
-    db: Any, build: str, data: Mapping[str, pa.Table | pa.RecordBatchReader], index: VectorIndex
+    db: DBConnection,
+    build: str,
+    data: Mapping[str, pa.Table | pa.RecordBatchReader],
+    index: VectorIndex,
 ) -> dict[str, int]:
     """Load and index the tables of a build. Returns the final version of each."""
     versions = {}
@@ -178,7 +182,7 @@ def no_vectors(dim: int) -> pa.Table:
     return pa.schema(fields).empty_table()
 
 
-def vector_config(index: VectorIndex) -> Any:
+def vector_config(index: VectorIndex) -> IvfRq | IvfSq:
     """LanceDB's configuration of `index`, which is not exact.
 
     LanceDB's default k-means uses twice the vectors per centroid and five times the iterations. For

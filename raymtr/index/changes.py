@@ -24,12 +24,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.table import Table
 
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError, UnusableError
@@ -50,7 +50,7 @@ MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second pas
 IDS_AT_ONCE = 5_000  # per condition
 SMALL = 1_000  # tracks of a change that is published before its indices; 10,000 slow searches down
 
-Tables = dict[str, Any]
+Tables = dict[str, Table]
 
 
 def upsert_rows(
@@ -273,7 +273,7 @@ def _open(workspace: Workspace, build: Build) -> Tables:
     return tables
 
 
-def _optimize(table: Any) -> int:
+def _optimize(table: Table) -> int:
     """Merge files and update indices until nothing is left to do. Returns the final version."""
     for _ in range(MOST_PASSES):
         before = table.version
@@ -283,17 +283,17 @@ def _optimize(table: Any) -> int:
     return int(table.version)
 
 
-def _next_row_index(vectors: Any) -> int:
+def _next_row_index(vectors: Table) -> int:
     numbers = read_rows(vectors, None, ["row_index"])["row_index"]
     return int(pc.max(numbers).as_py() or 0) + 1
 
 
-def _delete(table: Any, ids: list[str]) -> None:
+def _delete(table: Table, ids: list[str]) -> None:
     for some in _chunks(ids):
         table.delete(sql_among("track_id", some))
 
 
-def _count(table: Any, ids: list[str]) -> int:
+def _count(table: Table, ids: list[str]) -> int:
     return sum(table.count_rows(sql_among("track_id", some)) for some in _chunks(ids))
 
 

@@ -12,17 +12,17 @@ import json
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.table import Table
 
 from raymtr.embeddings.store import matrix_of
 from raymtr.index.conditions import Condition, Written, condition_on, filterable_type, sql_among
 from raymtr.index.filters import Filter, joined
-from raymtr.index.track_rows import read_rows
+from raymtr.index.track_rows import Row, read_rows
 from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
 from raymtr.index.tune import PROBED
 from raymtr.vectors import TOLERANCE, is_unit, unit
@@ -57,7 +57,7 @@ def find_recall_faults(build: Build, *, target_recall: float) -> list[str]:
     ]
 
 
-def find_answer_faults(table: TrackTable, tables: Mapping[str, Any]) -> list[str]:
+def find_answer_faults(table: TrackTable, tables: Mapping[str, Table]) -> list[str]:
     """Check the reads that searchers do; `tables` are LanceDB's, of the same build.
 
     Rows are read from LanceDB: the in-memory copy that `table` keeps of a small build is not used.
@@ -75,7 +75,7 @@ def find_answer_faults(table: TrackTable, tables: Mapping[str, Any]) -> list[str
     return faults
 
 
-def _nearest_faults(table: TrackTable, vectors: Any) -> list[str]:
+def _nearest_faults(table: TrackTable, vectors: Table) -> list[str]:
     """Check that searches by a track's own vector answer, and that one among itself finds it."""
     for row in vectors.search().select(["track_id", "vector"]).limit(1).to_arrow().to_pylist():
         vector, track_id = unit(np.array(row["vector"])), row["track_id"]
@@ -88,7 +88,7 @@ def _nearest_faults(table: TrackTable, vectors: Any) -> list[str]:
     return []
 
 
-def _record_faults(tracks: Any, columns: list[str], track_id: str) -> list[str]:
+def _record_faults(tracks: Table, columns: list[str], track_id: str) -> list[str]:
     record = read_rows(tracks, sql_among("track_id", [track_id]), columns).to_pylist()[0]
     try:
         json.dumps(record, allow_nan=False, default=_moment).encode()
@@ -97,13 +97,13 @@ def _record_faults(tracks: Any, columns: list[str], track_id: str) -> list[str]:
     return []
 
 
-def _moment(value: Any) -> str:
+def _moment(value: object) -> str:
     if not isinstance(value, date):
         raise TypeError(f"{value!r:.80} is not a plain value")
     return value.isoformat()
 
 
-def _filter_faults(tables: Mapping[str, Any], field: pa.Field) -> list[str]:
+def _filter_faults(tables: Mapping[str, Table], field: pa.Field) -> list[str]:
     """Check that filtering on a column's first value finds its track, in `tracks` and `vectors`."""
     try:
         for kind in ("tracks", "vectors"):
@@ -120,7 +120,7 @@ def _filter_faults(tables: Mapping[str, Any], field: pa.Field) -> list[str]:
     return []
 
 
-def _of_row(row: Mapping[str, Any], field: pa.Field) -> Filter | None:
+def _of_row(row: Row, field: pa.Field) -> Filter | None:
     value, verb = row[field.name], "="
     if isinstance(value, list):
         value, verb = next((item for item in value if item is not None), None), "has"
@@ -131,14 +131,14 @@ def _of_row(row: Mapping[str, Any], field: pa.Field) -> Filter | None:
     return joined("and", own, condition_on(field.name, field.type, verb, written, negated=False))
 
 
-def _written(value: Any) -> Written:
+def _written(value: str | bool | float | date) -> Written:
     """A value in the form that a parsed filter has."""
     if isinstance(value, date):
         return value.isoformat()
     return value if isinstance(value, (str, bool)) else Decimal(repr(value))
 
 
-def find_row_faults(tables: Mapping[str, Any], rows: Mapping[str, int]) -> list[str]:
+def find_row_faults(tables: Mapping[str, Table], rows: Mapping[str, int]) -> list[str]:
     """Check that each table has the expected number of rows and no track is there twice."""
     faults = []
     for kind, table in tables.items():
@@ -157,7 +157,7 @@ def count_not_unit(vectors: pa.ChunkedArray) -> int:
     return int((~is_unit(matrix_of(vectors))).sum())
 
 
-def _wrong_vectors(table: Any, rows: int) -> int:
+def _wrong_vectors(table: Table, rows: int) -> int:
     wrong = 0
     for batch in table.search().select(["vector"]).limit(rows + 1).to_batches():
         wrong += count_not_unit(pa.chunked_array([batch["vector"]]))

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import lancedb
 import pyarrow as pa
+from lancedb.db import DBConnection
 
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore
@@ -149,7 +149,12 @@ def _in_grace(build: Build) -> bool:
 
 
 def _make(
-    db: Any, name: str, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
+    db: DBConnection,
+    name: str,
+    tracks: pa.Table,
+    shards: EmbeddingStore | None,
+    *,
+    search: SearchSpec,
 ) -> Build:
     """Load and index the tables of a new build; nobody reads them yet."""
     made_by = shards.made_by if shards else None
@@ -183,13 +188,13 @@ class _Counted:
             yield batch
 
 
-def _next_name(db: Any, workspace: Workspace) -> str:
+def _next_name(db: DBConnection, workspace: Workspace) -> str:
     used = {name.rpartition("_")[2] for name in _table_names(db)}
     used |= {build.name for build in kept_builds(workspace)}
     return f"{max(map(int, used), default=0) + 1:06d}"
 
 
-def _table_names(db: Any) -> list[str]:
+def _table_names(db: DBConnection) -> list[str]:
     names: list[str] = []
     page = db.list_tables()
     names += page.tables
@@ -199,7 +204,7 @@ def _table_names(db: Any) -> list[str]:
     return names
 
 
-def _drop_tables(db: Any, build: str) -> None:
+def _drop_tables(db: DBConnection, build: str) -> None:
     present = set(_table_names(db))
     for kind in KINDS:
         if table_name(kind, build) in present:

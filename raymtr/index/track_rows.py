@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from lancedb.table import Table
 
 from raymtr.index.conditions import sql_among, sql_column, sql_literal
 
 # Columns added to `tracks` for search; a catalog's own columns never begin with an underscore.
-TITLE_KEY, ARTIST_KEY, SIMILAR_KEYS = "_title_key", "_artist_key", "_similar_keys"
-ARTIST_KEYS = "_artist_keys"  # one per artist; ARTIST_KEY is the key of the whole artist text
+TITLE_KEY: Final = "_title_key"
+ARTIST_KEY: Final = "_artist_key"
+SIMILAR_KEYS: Final = "_similar_keys"
+ARTIST_KEYS: Final = (
+    "_artist_keys"  # one per artist; ARTIST_KEY is the key of the whole artist text
+)
 SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS, SIMILAR_KEYS)
 NAMED_COLUMNS = ["track_id", "title", "artist", "artists", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS]
 # Columns that some builds of 2026 lack: reads leave them out there, and so does an upsert.
@@ -27,24 +32,36 @@ ADDED = ("artists", ARTIST_KEYS, "audio_digest")
 Row = dict[str, Any]
 
 
+class NamedRow(TypedDict):
+    """NAMED_COLUMNS of a track; a build that lacks one of ADDED has none of its values."""
+
+    track_id: str
+    title: str | None
+    artist: str | None
+    artists: NotRequired[list[str] | None]
+    _title_key: str | None
+    _artist_key: str | None
+    _artist_keys: NotRequired[list[str] | None]
+
+
 class LanceRows:
     """Rows read from a LanceDB table through its scalar indices."""
 
-    def __init__(self, table: Any) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
 
     def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
         """The rows of these ids, in no order; an unknown id has none."""
         return self._where(sql_among("track_id", ids), self._held(columns))
 
-    def by_name(self, keys: Iterable[str]) -> list[Row]:
+    def by_name(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
         wanted = sorted(set(keys))
         condition = f"{sql_among(TITLE_KEY, wanted)} OR {sql_among(ARTIST_KEY, wanted)}"
         if ARTIST_KEYS in self._table.schema.names and wanted:
             among = ", ".join(map(sql_literal, wanted))
             condition += f" OR array_has_any({sql_column(ARTIST_KEYS)}, make_array({among}))"
-        return self._where(condition, self._held(NAMED_COLUMNS))
+        return cast(list[NamedRow], self._where(condition, self._held(NAMED_COLUMNS)))
 
     def by_similar(self, key: str) -> list[Row]:
         """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
@@ -74,10 +91,10 @@ class InMemoryRows:
         """The rows of these ids, in no order; an unknown id has none."""
         return self._take([self._place[i] for i in ids if i in self._place], columns)
 
-    def by_name(self, keys: Iterable[str]) -> list[Row]:
+    def by_name(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
         rows = {row for key in keys for row in self._names.get(key, ())}
-        return self._take(sorted(rows), NAMED_COLUMNS)
+        return cast(list[NamedRow], self._take(sorted(rows), NAMED_COLUMNS))
 
     def by_similar(self, key: str) -> list[Row]:
         """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
@@ -119,7 +136,7 @@ class InMemoryRows:
         return list(chosen.take(pa.array(rows, pa.int64())).to_pylist())
 
 
-def read_rows(table: Any, condition: str | None, columns: Sequence[str]) -> pa.Table:
+def read_rows(table: Table, condition: str | None, columns: Sequence[str]) -> pa.Table:
     """Some columns of all rows of a LanceDB table that meet an SQL condition; None: of all rows."""
     query = table.search()
     if condition is not None:

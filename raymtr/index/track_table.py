@@ -18,13 +18,14 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal, cast
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.query import BooleanQuery, MatchQuery, Occur
+from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+from lancedb.table import Table
 
 from raymtr.embeddings.store import ModelRef, matrix_of
 from raymtr.errors import UnusableError
@@ -37,6 +38,7 @@ from raymtr.index.track_rows import (
     SIMILAR_KEYS,
     InMemoryRows,
     LanceRows,
+    NamedRow,
     Row,
     read_rows,
 )
@@ -169,16 +171,17 @@ class TrackTable:
         return self._match(BooleanQuery(query), limit, where, holding=name.split())
 
     @tracked_call("tracks of a name")
-    def named(self, keys: Iterable[str]) -> list[Row]:
+    def named(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
     @tracked_call("names spelt alike")
-    def spelt_like(self, name: str, *, limit: int) -> list[Row]:
+    def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
         rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_RUNS)
         found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
-        return self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
+        rows = self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
+        return cast(list[NamedRow], rows)
 
     @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
@@ -322,7 +325,7 @@ class TrackTable:
         exact = self.build.index.kind == "exact"
         return InMemoryRows(self._tracks.to_arrow()) if exact else LanceRows(self._tracks)
 
-    def _open(self, kind: str) -> Any:
+    def _open(self, kind: str) -> Table:
         name = table_name(kind, self.build.name)
         try:
             table = self._db.open_table(name)
@@ -335,7 +338,11 @@ class TrackTable:
         return table
 
     def _match(
-        self, asked: Any, limit: int, where: Filter | None, holding: Sequence[str] = ()
+        self,
+        asked: FullTextQuery | str,
+        limit: int,
+        where: Filter | None,
+        holding: Sequence[str] = (),
     ) -> Ranked:
         """The best results of a full-text query whose names contain all words of `holding`.
 
@@ -409,6 +416,6 @@ def table_name(kind: str, build: str) -> str:
     return f"{kind}_{build}"
 
 
-def _ranked(ids: pa.ChunkedArray, scores: Any) -> Ranked:
+def _ranked(ids: pa.ChunkedArray, scores: pa.ChunkedArray | Sequence[float]) -> Ranked:
     values = scores.to_pylist() if isinstance(scores, pa.ChunkedArray) else scores
     return list(zip(ids.to_pylist(), values, strict=True))

@@ -14,7 +14,7 @@ Limitations: no training. A short clip is padded, as for all models, not repeate
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +25,9 @@ from raymtr.model.text_tower import NoTextTower, TextTower, quiet_transformers
 from raymtr.model.two_towers import UnfilledWeights
 from raymtr.specs import AudioSpec, TextTowerSpec, TowersSpec
 
+if TYPE_CHECKING:
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
+
 KIND = "clap"  # the model type in `transformers`' config.json and in ours
 MAX_TOKENS = 77  # as LAION trained
 PARTS = "clap"  # folder of a saved model: config of both sides, extractor, tokenizer
@@ -33,7 +36,12 @@ PARTS = "clap"  # folder of a saved model: config of both sides, extractor, toke
 class ClapTowers(nn.Module):
     """Audio and text to [B, dim], un-normalised, with the interface of `TwoTowers`."""
 
-    def __init__(self, clap: Any, extractor: Any, tokenizer: Any | None) -> None:
+    def __init__(
+        self,
+        clap: ClapModel,
+        extractor: ClapFeatureExtractor,
+        tokenizer: PreTrainedTokenizerBase | None,
+    ) -> None:
         """Wrap a `transformers` ClapModel; without `tokenizer` the text side is omitted."""
         super().__init__()
         self.config, self.extractor = clap.config, extractor
@@ -81,7 +89,9 @@ class ClapTowers(nn.Module):
         self.text_tower.tokenizer.save_pretrained(folder / PARTS)
 
 
-def spec_of(config: Any, extractor: Any, tokenizer: Any | None) -> TowersSpec:
+def spec_of(
+    config: ClapConfig, extractor: ClapFeatureExtractor, tokenizer: PreTrainedTokenizerBase | None
+) -> TowersSpec:
     """The TowersSpec of CLAP towers: their audio settings, token limit and joint dimension."""
     longest = getattr(tokenizer, "model_max_length", MAX_TOKENS)
     return TowersSpec(

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import yaml
 
@@ -44,7 +44,24 @@ KNOWN = (*PUBLISHED, NAME)  # names of models with their own entry
 ENCODER, LANGUAGE_MODEL, MODEL = "text encoder", "language model", "model"
 
 
-def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
+class FetchedFacts(TypedDict):
+    """What was fetched, as its folder records it."""
+
+    name: str
+    kind: str
+    source: str
+    digest: str
+    licence: str | None
+
+
+class FetchAnswer(FetchedFacts):
+    """What was fetched, its folder, and whether it is new there."""
+
+    folder: str
+    new: bool
+
+
+def fetch(name: str, workspace: Workspace) -> FetchAnswer:
     """Fetch `name` into the workspace unless it is there; return its facts and its `folder`.
 
     A name is one of KNOWN, or a folder or hub name of a text encoder or of a causal language model.
@@ -64,7 +81,7 @@ def fetch(name: str, workspace: Workspace) -> dict[str, Any]:
     return _known(folder) or _bring_files(name, _folder_of(name), folder)
 
 
-def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> dict[str, Any]:
+def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> FetchAnswer:
     """`fetch` the spec's source. Raises InputError also where it is not a text encoder."""
     facts = fetch(spec.source, workspace)
     if facts["kind"] != ENCODER:
@@ -72,41 +89,51 @@ def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> dict[str, Any
     return facts
 
 
-def _known(folder: str) -> dict[str, Any] | None:
+def _known(folder: str) -> FetchAnswer | None:
     if not storage.exists(f"{folder}/{FETCHED}"):
         return None
-    return {**storage.read_json(f"{folder}/{FETCHED}"), "folder": folder, "new": False}
+    facts: FetchedFacts = storage.read_json(f"{folder}/{FETCHED}")
+    return {**facts, "folder": folder, "new": False}
 
 
-def _bring_model(name: str, folder: str) -> dict[str, Any]:
+def _bring_model(name: str, folder: str) -> FetchAnswer:
     """Save a published model as our own folder; TTMR++'s release alone needs a text encoder."""
     storage.delete(folder)  # left by a fetch that was killed
     model = load_model(name)
     model.save(folder)
-    facts = {"digest": model.fingerprint, "licence": model.provenance["licence"]}
-    return _finish(folder, name, MODEL, model.provenance["source"], facts)
+    about = model.provenance
+    facts = FetchedFacts(
+        name=name,
+        kind=MODEL,
+        source=about["source"],
+        digest=model.fingerprint,
+        licence=about["licence"],
+    )
+    return _finish(folder, facts)
 
 
-def _bring_files(name: str, source: Path, folder: str) -> dict[str, Any]:
+def _bring_files(name: str, source: Path, folder: str) -> FetchAnswer:
     kind = _kind_of(source)
     if kind == ENCODER:  # check that it is complete and a text encoder before any copy
         find_text_tower(TextTowerSpec(source=str(source), max_tokens=3))
     names = _files_of(source)
     for file in names:
         storage.write_bytes(f"{folder}/{file}", (source / file).read_bytes())
-    facts = {"digest": _digest(source, names), "licence": _licence_of(source)}
-    return _finish(folder, name, kind, str(source), facts)
+    packaged = MINILM_PACKAGE in source.parts
+    facts = FetchedFacts(
+        name=name,
+        kind=kind,
+        source=f"pip package {MINILM_PIP}" if packaged else str(source),
+        digest=_digest(source, names),
+        licence=_licence_of(source),
+    )
+    return _finish(folder, facts)
 
 
-def _finish(
-    folder: str, name: str, kind: str, source: str, facts: dict[str, Any]
-) -> dict[str, Any]:
-    if MINILM_PACKAGE in Path(source).parts:
-        source = f"pip package {MINILM_PIP}"
-    facts = {"name": name, "kind": kind, "source": source, **facts}
+def _finish(folder: str, facts: FetchedFacts) -> FetchAnswer:
     storage.write_json(f"{folder}/{FETCHED}", facts)
     licence = facts["licence"] or "not stated"
-    LOG.info("%s (%s) from %s; licence: %s", name, kind, source, licence)
+    LOG.info("%s (%s) from %s; licence: %s", facts["name"], facts["kind"], facts["source"], licence)
     return {**facts, "folder": folder, "new": True}
 
 

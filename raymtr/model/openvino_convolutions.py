@@ -11,7 +11,6 @@ telemetry module is hidden, so OpenVINO takes it for not installed.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
+from openvino import Node  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 
-from raymtr.model.resnet import ModifiedResNet, blocks_of  # noqa: E402
+from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of  # noqa: E402
 from raymtr.specs import AudioSpec  # noqa: E402
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -46,7 +46,9 @@ class OpenVinoConvolutions:
         return torch.tensor(self._rest.get_output_tensor().data)
 
 
-def _compiled(results: list[Any], parameters: list[Any], dtype: torch.dtype) -> Any:
+def _compiled(
+    results: list[Node], parameters: list[Node], dtype: torch.dtype
+) -> openvino.InferRequest:
     settings = {
         "INFERENCE_PRECISION_HINT": HINTS[dtype],
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -58,7 +60,7 @@ def _compiled(results: list[Any], parameters: list[Any], dtype: torch.dtype) -> 
     return openvino.compile_model(graph, "CPU", settings).create_infer_request()
 
 
-def _start(tower: ModifiedResNet, mel: Any) -> list[Any]:
+def _start(tower: ModifiedResNet, mel: Node) -> list[Node]:
     """The stem's map and the first shortcut's."""
     x = ops.unsqueeze(mel, ops.constant([1]))
     for module in (tower.conv1, tower.conv2, tower.conv3):
@@ -67,7 +69,7 @@ def _start(tower: ModifiedResNet, mel: Any) -> list[Any]:
     return [x, _shortcut(blocks_of(tower)[0], x)]
 
 
-def _rest(tower: ModifiedResNet, x: Any, onto: Any) -> Any:
+def _rest(tower: ModifiedResNet, x: Node, onto: Node) -> Node:
     first, *others = blocks_of(tower)
     x = _bottleneck(first, x, onto)
     for block in others:
@@ -75,20 +77,22 @@ def _rest(tower: ModifiedResNet, x: Any, onto: Any) -> Any:
     return x
 
 
-def _shortcut(block: Any, x: Any) -> Any:
+def _shortcut(block: Bottleneck, x: Node) -> Node:
     if block.downsample is None:
         return x
-    return _convolution(block.downsample[1], _average(block.downsample[0], x))
+    average, convolution = block.downsample[0], block.downsample[1]
+    assert isinstance(convolution, nn.Conv2d)  # as resnet.Bottleneck makes it
+    return _convolution(convolution, _average(average, x))
 
 
-def _bottleneck(block: Any, x: Any, onto: Any) -> Any:
+def _bottleneck(block: Bottleneck, x: Node, onto: Node) -> Node:
     y = ops.relu(_convolution(block.conv1, x))
     y = ops.relu(_convolution(block.conv2, y))
     y = _convolution(block.conv3, _average(block.avgpool, y))
     return ops.relu(ops.add(y, onto))
 
 
-def _convolution(module: nn.Conv2d, x: Any) -> Any:
+def _convolution(module: nn.Conv2d, x: Node) -> Node:
     assert module.bias is not None  # set by folding
     weight = ops.constant(module.weight.detach().numpy())
     bias = ops.constant(module.bias.detach().numpy().reshape(1, -1, 1, 1))
@@ -97,7 +101,7 @@ def _convolution(module: nn.Conv2d, x: Any) -> Any:
     return ops.add(y, bias)
 
 
-def _average(module: nn.Module, x: Any) -> Any:
+def _average(module: nn.Module, x: Node) -> Node:
     if isinstance(module, nn.Identity):
         return x
     size = [int(module.kernel_size)] * 2  # type: ignore[arg-type]

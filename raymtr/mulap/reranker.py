@@ -14,12 +14,25 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from raymtr.errors import InputError
 from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.marker import MARKER
 from raymtr.mulap.network import Mulap
 from raymtr.mulap.store import find_features
 from raymtr.workspace import Workspace
 
 TRACKS_KEPT = 4_096  # whose features stay in memory
+
+
+def newest_run(workspace: Workspace) -> str:
+    """The MuLaP run that finished last. Raises InputError if none has."""
+    model = workspace.newest_model(MARKER)
+    if model is None:
+        raise InputError(
+            f"no MuLaP run has finished in {workspace.root}: train one by `raymtr train --recipe "
+            "mulap-small`, and store its features by `raymtr embed --output features`"
+        )
+    return model.removesuffix("/model").rpartition("/")[2]
 
 
 class Reranker:

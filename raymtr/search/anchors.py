@@ -8,8 +8,8 @@ An unknown name is reported, with the nearest known names.
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from raymtr.index.track_rows import NamedRow
 from raymtr.names import name_key
 from raymtr.search.look_up import NEAREST, NameLooker, NamesFound
 from raymtr.search.misspelt import album_of, bare_title, holding, name_in_part
@@ -186,7 +186,7 @@ class NameFinder(NameLooker):
             return
         key = name_key(found.artists[0].artist)
         rows = [row for row in self.known.rows if key in artist_keys(row)]
-        titles: dict[str, list[dict[str, Any]]] = {}
+        titles: dict[str, list[NamedRow]] = {}
         for row in rows:
             for form in {_without_zeros(row["title"]), bare_title(row["title"])}:
                 titles.setdefault(form, []).append(row)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from raymtr.index.conditions import Condition
-from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY, NamedRow
 from raymtr.names import name_key, spoken_name
 from raymtr.search.named import (
     BRACKETS,
@@ -43,6 +43,12 @@ class PartName:
     misspelt: bool
 
 
+class AlbumRow(NamedRow):
+    """A row that also has its album."""
+
+    album: str | None
+
+
 def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
     """Tracks whose names contain all words of a text."""
     return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=NAME_MATCHES)]
@@ -58,15 +64,15 @@ def name_in_part(
     """
     table = vocabulary.table
     rows = table.rows(held, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
-    ordered = [rows[track_id] for track_id in held]
+    ordered = [cast(AlbumRow, rows[track_id]) for track_id in held]
     key = name_key(plain) or ""
     for wanted in (key, _called(question, key)):
         titles = [row for row in ordered if _is_title(row, wanted)]
         if titles:
             return _part("title", titles)
-        albums = [row for row in ordered if name_key(row["album"]) == wanted]
-        if albums:
-            return album_of(albums[0]["album"], vocabulary)
+        albums = [row["album"] for row in ordered if name_key(row["album"]) == wanted]
+        if albums and albums[0]:
+            return album_of(albums[0], vocabulary)
     words = set(spoken_name(plain).split())
     both = [row for row in ordered if _names_both(row, words)]
     if both:
@@ -151,7 +157,7 @@ def _in_latin_letters(plain: str, vocabulary: CatalogVocabulary) -> PartName | N
     return PartName(kind, named.title, named.artist, None, named.tracks, True)
 
 
-def _pair(row: dict[str, Any], key: str) -> tuple[float, float]:
+def _pair(row: NamedRow, key: str) -> tuple[float, float]:
     title, artists = row[TITLE_KEY] or "", artist_keys(row)
     return (
         max(likeness(title + artist, key) for artist in artists),
@@ -187,11 +193,11 @@ def bare_title(title: str | None) -> str:
     return name_key(BRACKETS.sub("", title or "").strip()) or ""
 
 
-def _is_title(row: dict[str, Any], key: str) -> bool:
+def _is_title(row: NamedRow, key: str) -> bool:
     return bool(key) and key in (row[TITLE_KEY], bare_title(row["title"]))
 
 
-def _names_both(row: dict[str, Any], words: set[str]) -> bool:
+def _names_both(row: NamedRow, words: set[str]) -> bool:
     """Whether the words are most of a track's title, with or without its artist, and no more."""
     whole = set(spoken_name(row["title"] or "").split())
     if len(words) > 1 and words <= whole:
@@ -203,7 +209,7 @@ def _names_both(row: dict[str, Any], words: set[str]) -> bool:
     return len(words - artist) >= 1 and len(title & words) >= MOST_OF_TITLE * len(title)
 
 
-def _part(kind: Kind, rows: Sequence[dict[str, Any]], *, misspelt: bool = False) -> PartName:
+def _part(kind: Kind, rows: Sequence[NamedRow], *, misspelt: bool = False) -> PartName:
     first = rows[0]
     tracks = tuple(row["track_id"] for row in rows)
     return PartName(kind, first["title"], first["artist"], None, tracks, misspelt)

@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any
 
-from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY
+from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY, NamedRow
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key
 
@@ -126,15 +125,15 @@ class Known:
         table: TrackTable,
         readings: Iterable[NameReading] = (),
         spans: Iterable[str] = (),
-        rows: Sequence[dict[str, Any]] | None = None,
+        rows: Sequence[NamedRow] | None = None,
     ) -> None:
         self._loose = rows is not None
         self._graph = table
         names = {name for r in readings for name in (r.title, r.artist) if name}
         keys = [key for key in map(name_key, (*names, *spans)) if key]
         self.rows = list(rows) if rows is not None else table.named(dict.fromkeys(keys))
-        self._by_title: dict[str, list[dict[str, Any]]] = {}
-        self._by_artist: dict[str, list[dict[str, Any]]] = {}
+        self._by_title: dict[str | None, list[NamedRow]] = {}
+        self._by_artist: dict[str, list[NamedRow]] = {}
         for row in self.rows:
             self._by_title.setdefault(row[TITLE_KEY], []).append(row)
             for key in {row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())}:
@@ -166,11 +165,11 @@ class Known:
         """Whether the artist graph knows an artist."""
         return bool(self._graph.similar_to(name_key(name) or ""))
 
-    def _matching(self, reading: NameReading) -> list[dict[str, Any]]:
+    def _matching(self, reading: NameReading) -> list[NamedRow]:
         rows = self._alike(reading) if self._loose else self._equal(reading)
         return [row for row in rows if _same_letters(row, reading)] or rows
 
-    def _equal(self, reading: NameReading) -> list[dict[str, Any]]:
+    def _equal(self, reading: NameReading) -> list[NamedRow]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         if reading.title is not None and reading.artist is not None:
             found = self._by_title.get(title or "", ())
@@ -179,7 +178,7 @@ class Known:
             return self._by_title.get(title, []) if title else []
         return self._by_artist.get(artist, []) if artist else []
 
-    def _alike(self, reading: NameReading) -> list[dict[str, Any]]:
+    def _alike(self, reading: NameReading) -> list[NamedRow]:
         title, artist = name_key(reading.title), name_key(reading.artist)
         fits = []
         for row in self.rows:
@@ -195,7 +194,7 @@ class Known:
         return [row for row, fit in zip(self.rows, fits, strict=True) if fit == best]
 
 
-def artist_keys(row: dict[str, Any]) -> set[str]:
+def artist_keys(row: NamedRow) -> set[str]:
     """The keys of a track's artists, and of the text that displays them all."""
     return {key for key in (row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())) if key} or {""}
 
@@ -212,13 +211,13 @@ def likeness(first: str | None, second: str | None) -> float:
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
-def _same_letters(row: dict[str, Any], reading: NameReading) -> bool:
+def _same_letters(row: NamedRow, reading: NameReading) -> bool:
     """Whether the names are written as typed: "Sun" prefers Sun to The Sun."""
     typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
 
 
-def artist_of(row: dict[str, Any], name: str | None) -> str | None:
+def artist_of(row: NamedRow, name: str | None) -> str | None:
     """The name of the track's artist that is meant, else the displayed artist text."""
     shown: str | None = row["artist"]
     if name is None or name_key(shown) == name_key(name):

@@ -17,7 +17,8 @@ import numpy as np
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter
 from raymtr.index.track_table import Ranked, TrackTable
-from raymtr.search.request import MOST_HITS, check_ids
+from raymtr.search.contract import MOST_HITS
+from raymtr.search.request import check_ids
 
 NEAREST_LOOKED_AT = 20  # unused tracks compared at each cut
 

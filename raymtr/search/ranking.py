@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from raymtr.index.track_table import Ranked
+from raymtr.search.contract import Reason
 
 RRF_K = 60
 
@@ -35,7 +35,7 @@ class Candidate:
     track_id: str
     score: float = 0.0
     sure: bool = False
-    why: list[dict[str, Any]] = field(default_factory=list)
+    why: list[Reason] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)  # the duplicates that it represents
 
 

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from raymtr.search.contract import Reason
 from raymtr.search.ranking import Candidate
 
-MOST_DEPTH = 200
-WEIGHT = 0.25  # of the probability where a request names none: no dev set has tuned it yet
 DEADLINE_S = 1.0
 AT_ONCE = 16  # hits between two looks at the clock
 BY = "rerank"  # in `why`
@@ -36,12 +35,12 @@ def rerank(
     matcher: Matcher,
     *,
     depth: int,
-    weight: float,
+    mix: float,
     deadline_s: float = DEADLINE_S,
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """The candidates with the first `depth` in a new order, and what the answer has to note.
 
-    Scores become `(1 - weight) * score + weight * probability`. A track without features keeps its
+    Scores become `(1 - mix) * score + mix * probability`. A track without features keeps its
     score. Those below `depth` follow, with scores no higher.
     """
     first = [c for c in candidates if c.sure]
@@ -54,7 +53,7 @@ def rerank(
             return list(candidates), (late,)
         ids = [candidate.track_id for candidate in looked[start : start + AT_ONCE]]
         found |= matcher.probabilities(sentence, ids)
-    looked = _mixed(looked, found, weight)
+    looked = _mixed(looked, found, mix)
     least = min((candidate.score for candidate in looked), default=1.0)
     below = [replace(c, score=min(c.score, least)) for c in below]
     unknown = len(rest[:depth]) - len(found)
@@ -62,7 +61,7 @@ def rerank(
     return [*first, *looked, *below], tuple(notes if unknown else ())
 
 
-def _mixed(looked: Sequence[Candidate], found: dict[str, float], weight: float) -> list[Candidate]:
+def _mixed(looked: Sequence[Candidate], found: dict[str, float], mix: float) -> list[Candidate]:
     """The candidates with mixed scores, best first, each with the reason; ties keep their order."""
     order = sorted(found, key=lambda track_id: -found[track_id])
     places = {track_id: place for place, track_id in enumerate(order, start=1)}
@@ -71,7 +70,7 @@ def _mixed(looked: Sequence[Candidate], found: dict[str, float], weight: float) 
         if (probability := found.get(one.track_id)) is None:
             mixed.append(one)
             continue
-        why = {"by": BY, "rank": places[one.track_id], "score": round(probability, 4)}
-        score = (1.0 - weight) * one.score + weight * probability
+        why: Reason = {"by": BY, "rank": places[one.track_id], "score": round(probability, 4)}
+        score = (1.0 - mix) * one.score + mix * probability
         mixed.append(replace(one, score=score, why=[*one.why, why]))
     return sorted(mixed, key=lambda candidate: -candidate.score)

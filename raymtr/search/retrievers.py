@@ -25,7 +25,7 @@ from raymtr.index.filters import Filter, joined
 from raymtr.index.track_table import Ranked, TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.ranking import Retrieved
-from raymtr.search.request import SearchRequest
+from raymtr.search.request import CheckedRequest
 from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
 from raymtr.vectors import unit
@@ -76,7 +76,7 @@ def sentences_of(understood: Understood) -> list[str]:
 
 
 def example_vectors(
-    table: TrackTable, request: SearchRequest, understood: Understood
+    table: TrackTable, request: CheckedRequest, understood: Understood
 ) -> list[np.ndarray]:
     """The vectors of the liked tracks and of each anchor group, minus part of the unliked."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
@@ -93,7 +93,7 @@ def example_vectors(
     return [toward if away is None else unit(toward - UNLIKE * away) for toward in towards]
 
 
-def steer_away(table: TrackTable, request: SearchRequest, vector: np.ndarray) -> np.ndarray:
+def steer_away(table: TrackTable, request: CheckedRequest, vector: np.ndarray) -> np.ndarray:
     """The vector of a text or recording, minus part of the unliked tracks' vector."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     return vector if away is None else unit(vector - UNLIKE * away)
@@ -106,7 +106,7 @@ def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.nda
 
 def retrieve(
     table: TrackTable,
-    request: SearchRequest,
+    request: CheckedRequest,
     understood: Understood,
     directions: Iterable[QueryVector],
     *,

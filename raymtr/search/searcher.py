@@ -15,46 +15,51 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raymtr.audio import AudioError
 from raymtr.duplicates.find import read_groups
 from raymtr.embeddings.kept_model import load_kept_model
-from raymtr.embeddings.store import EmbeddingStore, matrix_of
+from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
+from raymtr.index.track_rows import Row
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
+from raymtr.search.answer_parts import Mode, StageTimes
 from raymtr.search.constraints import always, binds_to_tracks, tiers
+from raymtr.search.contract import Example, Rerank, SearchAnswer, SearchRequest, Sound
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
+from raymtr.search.present import hits_of, query_of
 from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
-from raymtr.search.request import SearchRequest, Sound, read_request
+from raymtr.search.request import CheckedRequest, check_request
+from raymtr.search.rerank import rerank
 from raymtr.search.retrievers import QueryVector, retrieve, sentences_of
-from raymtr.search.steering import directions_of, hits_along, sentences_beside
-from raymtr.search.suggest import suggestions
+from raymtr.search.steering import directions_of, sentences_beside
 from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
+    from raymtr.mulap.reranker import Reranker
 
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
 CANDIDATES = 100  # per retriever, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 LEAST_SURE = 0.1  # score of the best hit if no part of the query was understood
-HIT_COLUMNS = ("title", "artist", "artists", "album", "year", "duration", "tags", "uri")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A parsed request, and what a model has to encode before it can be answered."""
 
-    request: SearchRequest
+    request: CheckedRequest
     understood: Understood
     sentences: list[str]  # for the text tower: texts to search by, both ends of each direction,
     reads: int  # (the number of texts to search by) then texts of sounds to avoid
@@ -63,7 +68,7 @@ class Plan:
     @property
     def recording(self) -> Sound | None:
         """The recording for the audio tower."""
-        return self.request.audio
+        return self.request.asked.audio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +90,8 @@ class Searcher:
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
         self._checked: set[Side] = set()  # checked sides of the model
+        self._rerankers: dict[str, Reranker] = {}
+        self._loading = Lock()
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
@@ -133,35 +140,58 @@ class Searcher:
             raise InputError("no duplicates are known here yet; run `raymtr duplicates` first")
         return groups
 
-    def search(self, text: str | None = None, **asked: Any) -> dict[str, Any]:
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        like: Sequence[str | Mapping[str, str | float] | Example] | None = None,
+        unlike: Sequence[str | Mapping[str, str | float] | Example] | None = None,
+        exclude: Sequence[str] | None = None,
+        where: str | None = None,
+        mode: Mode | None = None,
+        k: int = 10,
+        per_artist: int | None = None,
+        diversity: float | None = None,
+        fold_duplicates: bool | None = None,
+        rerank: Rerank | Mapping[str, str | float] | None = None,
+        cursor: str | None = None,
+        audio: Sound | None = None,
+        similar_artist: str | None = None,
+    ) -> SearchAnswer:
         """The best hits for a text, example tracks, a recording, or a combination of them.
 
-        `similar_artist`: instead of a text, the name of an artist to find similar artists of;
         `like`, `unlike`: track ids, or `{"track_id", "weight"}`; `exclude`: terms that tags and
-        captions of a hit must not have; `audio`: a path, the bytes of a file, or `(samples, rate)`;
-        `where`: a filter such as `year > 1990 and tags has 'jazz'`; `mode`: auto, semantic, keyword
-        or hybrid; `k`: 1 to 100; `per_artist`: maximum hits per artist; `diversity`: 0 to 1, how
-        much hits should differ from one another; `fold_duplicates`: return only the best of the
-        tracks that are one song, with the ids of the others; `cursor`: the `next_cursor` of an
-        answer, to get the next page. Raises InputError on anything else.
+        captions of a hit must not have; `where`: a filter such as `year > 1990 and tags has
+        'jazz'`; `mode`: auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: maximum
+        hits per artist; `diversity`: 0 to 1, how much hits should differ from one another;
+        `fold_duplicates`: return only the best of the tracks that are one song, with the ids of
+        the others; `rerank`: `{"depth"}`, maybe with `run` and `mix`: the matching head of a MuLaP
+        run looks at that many hits again; `cursor`: the `next_cursor` of an answer, to get the next page; `audio`: a path,
+        a URI, the bytes of a file, or `(samples, rate)`; `similar_artist`: instead of a text, the
+        name of an artist to find similar artists of. Raises InputError on anything else.
         """
+        given = locals()  # these keys and no others, by name
+        return self.find(SearchRequest.read({k: v for k, v in given.items() if k != "self"}))
+
+    def find(self, request: SearchRequest) -> SearchAnswer:
+        """The answer to a request. Raises InputError if the tables have no such track or column."""
         try:
-            plan = self.plan({"text": text, **asked})
+            plan = self.plan(request)
             return self.answer(plan, self._encode(plan))
         except LostTableError:
             if live_build(self.workspace).table_version == self.build.table_version:
                 raise
-            return self._successor.search(text, **asked)
+            return self._successor.find(request)
 
-    def plan(self, asked: Mapping[str, Any]) -> Plan:
-        """The first half of a search: validates and parses the request.
+    def plan(self, asked: SearchRequest) -> Plan:
+        """The first half of a search: checks the request and parses its text.
 
         What the plan needs encoded can be encoded anywhere, by the model with this build's
         fingerprint. `answer` does the rest.
         """
         started = time.perf_counter()
-        request = read_request(asked, self.table)
-        if request.audio is not None and self.build.made_by is None:
+        request = check_request(asked, self.table)
+        if asked.audio is not None and self.build.made_by is None:
             raise InputError(WORDS_ONLY)
         understood = self._understand(request)
         reads = request.mode != "keyword" and self.build.rows["vectors"]
@@ -174,69 +204,86 @@ class Searcher:
             took_s=time.perf_counter() - started,
         )
 
-    def answer(self, plan: Plan, encoded: Encoded) -> dict[str, Any]:
+    def answer(self, plan: Plan, encoded: Encoded) -> SearchAnswer:
         """The second half of a search, given the vectors of what the plan needs encoded."""
         started = time.perf_counter()
         request, k = plan.request, plan.request.k or 1
-        mark, now_s = request.mark(self.build.table_version), time.time()
-        first = read_cursor(request.cursor, mark=mark, now_s=now_s) if request.cursor else 0
+        mark, now_s = request.asked.mark(self.build.table_version), time.time()
+        cursor = request.asked.cursor
+        first = read_cursor(cursor, mark=mark, now_s=now_s) if cursor else 0
         directions = self._directions(plan, encoded)
         # One hit more than the page shows whether there is a next page.
-        candidates, searched = self._candidates(plan, directions, wanted=first + k + 1)
-        hits = self._hits(plan, candidates[first : first + k], directions)
+        again = request.asked.rerank
+        depth = again.depth if again else 0
+        candidates, searched = self._candidates(plan, directions, wanted=max(first + k + 1, depth))
+        notes, looked_s = list(encoded.notes), None
+        if again:
+            candidates, late, looked_s = self._look_again(plan, again, candidates)
+            notes += late
+        shown = candidates[first : first + k]
+        folds = bool(request.asked.fold_duplicates)
+        hits = hits_of(shown, plan.understood, directions, self.vocabulary, folds=folds)
         last = first + k
         more = len(candidates) > last and last < FARTHEST
         ended = time.perf_counter()
-        took = {
-            "encode": encoded.took_s,
-            "search": plan.took_s + searched - started,
-            "rank": ended - searched,
-        }
-        took["total"] = sum(took.values())
         return {
-            "query": self._echo(plan, len(candidates)),
+            "query": query_of(request, plan.understood, self.vocabulary, found=len(candidates)),
             "hits": hits,
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
-            "notes": list(encoded.notes),
-            "took_ms": {stage: round(1e3 * seconds, 3) for stage, seconds in took.items()},
+            "notes": notes,
+            "took_ms": _times(
+                encoded.took_s, plan.took_s + searched - started, ended - searched, looked_s
+            ),
         }
 
-    def rank(self, text: str | None = None, **asked: Any) -> list[tuple[str, float]]:
+    def _look_again(
+        self, plan: Plan, asked: Rerank, candidates: list[Candidate]
+    ) -> tuple[list[Candidate], tuple[str, ...], float]:
+        """The candidates re-ranked, notes, and the seconds it took; loading a run does not count.
+
+        Raises InputError if the search has no text, or no MuLaP run with stored features is here.
+        """
+        if not plan.request.asked.text:
+            raise InputError("rerank reads the text of a search, and this one has none")
+        sentence = plan.sentences[0] if plan.reads else plan.request.asked.text
+        matcher = self._reranker(asked.run)
+        started = time.perf_counter()
+        found, notes = rerank(candidates, sentence, matcher, depth=asked.depth, mix=asked.mix)
+        return found, notes, time.perf_counter() - started
+
+    def _reranker(self, run: str | None) -> Reranker:
+        """The matching head of a run, loaded at first use; of the newest one if none is named."""
+        from raymtr.mulap.reranker import Reranker, newest_run
+
+        run = run or newest_run(self.workspace)
+        with self._loading:
+            if run not in self._rerankers:
+                self._rerankers[run] = Reranker(self.workspace, run)
+            return self._rerankers[run]
+
+    def rank(
+        self, text: str | None = None, *, k: int | None = None, **asked: object
+    ) -> list[tuple[str, float]]:
         """Ids and scores of all tracks that pass a filter, best first; arguments as for `search`.
 
         For evaluation: `k` has no limit here. Without `k` every matching track is returned.
         """
-        k = asked.pop("k", None)
-        plan = self.plan({"text": text, **asked, "k": 1})
+        plan = self.plan(SearchRequest.read({"text": text, **asked}))
         plan = replace(plan, request=plan.request.ranking(k))
         directions = self._directions(plan, self._encode(plan))
         candidates, _ = self._candidates(plan, directions, wanted=k or self.build.rows["tracks"])
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
-    def _understand(self, request: SearchRequest) -> Understood:
+    def _understand(self, request: CheckedRequest) -> Understood:
         """Parses the text; outside mode auto it is a description. An artist name is not parsed."""
-        if request.similar_artist:
-            return similar_artist(request.similar_artist, self.table)
-        if request.text and request.mode == "auto":
-            return understand(request.text, self.table, self.lexicon)
-        text = request.text or ""
+        if request.asked.similar_artist:
+            return similar_artist(request.asked.similar_artist, self.table)
+        text = request.asked.text or ""
+        if text and request.mode == "auto":
+            return understand(text, self.table, self.lexicon)
         return Understood(kind="description", text=text, unsaid=text)
-
-    def _echo(self, plan: Plan, found: int) -> dict[str, Any]:
-        """The request, how its text was understood, and suggestions."""
-        request, understood = plan.request, plan.understood
-        given = [{"term": term, "words": term} for term in request.exclude]
-        said = understood.echo()
-        said["exclude"] = given + said["exclude"]
-        if not found and understood.unsaid and not said["ignored"]:
-            why = "no name, tag or caption of this catalog has these words"
-            said["ignored"] = [{"words": understood.unsaid, "why": why}]
-        advice = (
-            suggestions(understood, request.where, self.vocabulary, found) if request.text else []
-        )
-        return request.echo() | said | {"suggestions": advice}
 
     def _encode(self, plan: Plan) -> Encoded:
         """Encodes what a plan needs with the model in this process, which is loaded only if needed.
@@ -283,7 +330,8 @@ class Searcher:
         understood = plan.understood
         k = request.k or everything
         block = max(CANDIDATES, 4 * k)  # number of candidates diversified at a time
-        if request.diversity:
+        diversity = request.asked.diversity
+        if diversity:
             wanted = -(-wanted // block) * block
         base = always(understood, request.where, self.table)
         found: dict[str, Candidate] = {}
@@ -310,13 +358,11 @@ class Searcher:
                 limit = min(everything, 4 * limit)
             if len(kept) >= wanted or (kept and binds_to_tracks(understood)):
                 break
-        if not request.diversity:
+        if not diversity:
             return kept, searched
         vectors = self.table.vectors([candidate.track_id for candidate in kept])
         blocks = (kept[start : start + block] for start in range(0, len(kept), block))
-        return [
-            c for b in blocks for c in diversify(b, vectors, diversity=request.diversity)
-        ], searched
+        return [c for b in blocks for c in diversify(b, vectors, diversity=diversity)], searched
 
     def _add(
         self, retrieved: Sequence[Retrieved], understood: Understood, found: dict[str, Candidate]
@@ -335,75 +381,40 @@ class Searcher:
                 found[candidate.track_id] = candidate
 
     def _allowed(
-        self, request: SearchRequest, understood: Understood, candidates: list[Candidate]
+        self, request: CheckedRequest, understood: Understood, candidates: list[Candidate]
     ) -> list[Candidate]:
         """Removes the examples, excluded terms, duplicates and hits over the artist cap."""
         examples = {*request.like, *request.unlike}
         if understood.kind == "similar":
             examples |= {track for anchor in understood.anchors for track in anchor.tracks}
         kept = [c for c in candidates if c.track_id not in examples]
-        terms = [spoken_name(term) for term in (*request.exclude, *understood.exclude)]
-        if terms or request.per_artist:
+        asked, most = request.asked, request.asked.per_artist
+        terms = [spoken_name(term) for term in (*(asked.exclude or ()), *understood.exclude)]
+        if terms or most:
             ids = [candidate.track_id for candidate in kept]
             rows = self.table.rows(ids, ["artist", "tags", "words"])
             kept = [c for c in kept if not _has_term(rows[c.track_id], terms)]
-        if request.fold_duplicates:
+        if asked.fold_duplicates:
             kept = fold_groups(kept, self.groups)
-        if request.per_artist:
-            most = request.per_artist
+        if most:
             kept = cap_per_artist(kept, lambda track_id: rows[track_id]["artist"], most)
         return kept
 
-    def _hits(
-        self, plan: Plan, candidates: Sequence[Candidate], directions: list[QueryVector]
-    ) -> list[dict[str, Any]]:
-        request, understood = plan.request, plan.understood
-        ids = [candidate.track_id for candidate in candidates]
-        rows = self.table.rows(ids, HIT_COLUMNS)
-        segments = self._segments(candidates, directions)
-        words = set(spoken_name(understood.text).split())
-        wanted = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
-        ways = hits_along(understood, ids, self.vocabulary)
-        hits = []
-        for candidate in candidates:
-            row = rows[candidate.track_id]
-            tags = [
-                t for t in row["tags"] or () if t in wanted or set(spoken_name(t).split()) & words
-            ]
-            why = candidate.why + ([{"by": "tags", "matched": tags}] if tags else [])
-            why = why + ways.get(candidate.track_id, [])
-            hits.append(
-                {"track_id": candidate.track_id}
-                | {name: row[name] for name in HIT_COLUMNS}
-                | {"score": round(candidate.score, 6)}
-                | {"segment": segments.get(candidate.track_id), "why": why}
-                | ({"duplicates": candidate.folded} if request.fold_duplicates else {})
-            )
-        return hits
 
-    def _segments(
-        self, candidates: Sequence[Candidate], directions: list[QueryVector]
-    ) -> dict[str, dict[str, float]]:
-        """For each track the window nearest to the query; for a sure hit, to the track itself."""
-        ids = [candidate.track_id for candidate in candidates]
-        windows = self.table.windows(ids)
-        if not len(windows):
-            return {}
-        sure = {candidate.track_id for candidate in candidates if candidate.sure}
-        own = self.table.vectors([i for i in ids if i in sure or not directions])
-        vectors = matrix_of(windows["vector"]).astype(np.float32)
-        best: dict[str, tuple[float, dict[str, float]]] = {}
-        times = windows.select(["track_id", "start_s", "end_s"]).to_pylist()
-        for row, vector in zip(times, vectors, strict=True):
-            track_id = row.pop("track_id")
-            query = own[track_id] if track_id in sure or not directions else directions[0].vector
-            fit = float(vector @ query)
-            if track_id not in best or fit > best[track_id][0]:
-                best[track_id] = fit, row
-        return {track_id: row for track_id, (_, row) in best.items()}
+def _times(encode_s: float, search_s: float, rank_s: float, looked_s: float | None) -> StageTimes:
+    """The stages in milliseconds; `rank_s` covers `looked_s`, which is None where not asked for."""
+    times: StageTimes = {
+        "encode": round(1e3 * encode_s, 3),
+        "search": round(1e3 * search_s, 3),
+        "rank": round(1e3 * rank_s, 3),
+        "total": round(1e3 * (encode_s + search_s + rank_s), 3),
+    }
+    if looked_s is not None:
+        times["rerank"] = round(1e3 * looked_s, 3)
+    return times
 
 
-def _has_term(row: Mapping[str, Any], terms: Sequence[str]) -> bool:
+def _has_term(row: Row, terms: Sequence[str]) -> bool:
     """Whether tags or captions contain one of the terms. "no vocals" does not contain vocals."""
     said = spoken_name(row["words"])
     return any(

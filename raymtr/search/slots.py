@@ -7,7 +7,18 @@ repeats them. Names use the catalog's spelling.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from raymtr.search.answer_parts import (
+    AnchorPart,
+    CorrectionPart,
+    DirectionPart,
+    ExcludePart,
+    FilterPart,
+    IgnoredPart,
+    IncludePart,
+    QueryParts,
+)
 
 Kind = Literal["title", "artist", "album", "similar", "description"]
 
@@ -26,7 +37,7 @@ class Anchor:
     positive: bool = True
     group: int = 0
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> AnchorPart:
         """The form in an answer."""
         return {
             "title": self.title,
@@ -56,7 +67,7 @@ class Include:
     exact: bool = False  # the tags are exact matches, not just correlated
     few: bool = False  # few tracks have one of `tags`: `wider` is searched with them
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> IncludePart:
         """The form in an answer."""
         tags = [tag.value for tag in self.tags or self.wider]
         return {"term": self.term, "tags": tags, "words": self.words}
@@ -71,10 +82,11 @@ class Exclude:
     tags: tuple[Tag, ...] = ()
     artist: str | None = None
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> ExcludePart:
         """The form in an answer."""
-        by = {"artist": self.artist} if self.artist else {"tags": [t.value for t in self.tags]}
-        return {"term": self.term, **by, "words": self.words}
+        if self.artist:
+            return {"term": self.term, "artist": self.artist, "words": self.words}
+        return {"term": self.term, "tags": [t.value for t in self.tags], "words": self.words}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +97,7 @@ class Facet:
     where: str
     words: str
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> FilterPart:
         """The form in an answer."""
         return {"column": self.column, "where": self.where, "words": self.words}
 
@@ -98,7 +110,7 @@ class Direction:
     sign: int
     words: str
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> DirectionPart:
         """The form in an answer."""
         return {"axis": self.axis, "toward": "up" if self.sign > 0 else "down", "words": self.words}
 
@@ -110,7 +122,7 @@ class Ignored:
     words: str
     why: str
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> IgnoredPart:
         """The form in an answer."""
         return {"words": self.words, "why": self.why}
 
@@ -122,7 +134,7 @@ class Correction:
     words: str
     taken_for: str
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> CorrectionPart:
         """The form in an answer."""
         return {"words": self.words, "taken_for": self.taken_for}
 
@@ -155,7 +167,7 @@ class Understood:
         """The terms that hits must not have."""
         return tuple(slot.term for slot in self.excluded)
 
-    def echo(self) -> dict[str, Any]:
+    def echo(self) -> QueryParts:
         """The form in an answer, without the arguments other than the text, unknown here."""
         return {
             "kind": self.kind,

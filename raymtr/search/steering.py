@@ -7,13 +7,13 @@ Examples have vectors of their own. The text tower encodes the rest: both ends o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from raymtr.index.track_table import TrackTable
+from raymtr.search.contract import Reason
 from raymtr.search.lexicon import Lexicon
-from raymtr.search.request import SearchRequest
+from raymtr.search.request import CheckedRequest
 from raymtr.search.retrievers import QueryVector, example_vectors, steer_away, steer_toward
 from raymtr.search.slots import Direction, Understood
 from raymtr.search.vocabulary import CatalogVocabulary
@@ -37,7 +37,7 @@ def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Direction]:
 
 def directions_of(
     table: TrackTable,
-    request: SearchRequest,
+    request: CheckedRequest,
     understood: Understood,
     lexicon: Lexicon,
     *,
@@ -70,11 +70,11 @@ def directions_of(
 
 def hits_along(
     understood: Understood, ids: Sequence[str], vocabulary: CatalogVocabulary
-) -> dict[str, list[dict[str, Any]]]:
+) -> dict[str, list[Reason]]:
     """For each hit, its values on the columns of the requested directions."""
     if not understood.directions:
         return {}
-    found: dict[str, list[dict[str, Any]]] = {track_id: [] for track_id in ids}
+    found: dict[str, list[Reason]] = {track_id: [] for track_id in ids}
     for way in understood.directions:
         columns = [c for c in vocabulary.lexicon.axes[way.axis].columns if c in vocabulary.columns]
         rows = vocabulary.table.rows(ids, columns)

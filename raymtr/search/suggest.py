@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from raymtr.index.filters import Filter, joined, parse_filter
+from raymtr.search.answer_parts import Suggestion
 from raymtr.search.constraints import binds_to_tracks, without
 from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import CatalogVocabulary
@@ -15,7 +14,7 @@ LEAST_KNOWN = 0.34  # share of known words of a query below which other names ar
 
 def suggestions(
     understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary, found: int
-) -> list[dict[str, Any]]:
+) -> list[Suggestion]:
     """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` if nothing is found."""
     table = vocabulary.table
     names = list(understood.nearest_names)
@@ -24,13 +23,13 @@ def suggestions(
         rows = table.spelt_like(understood.unsaid or understood.text, limit=NEAREST)
         shown = (" by ".join(p for p in (row["title"], row["artist"]) if p) for row in rows)
         names = list(dict.fromkeys(name for name in shown if name))
-    advice: list[dict[str, Any]] = [{"did_you_mean": name} for name in names]
+    advice: list[Suggestion] = [{"did_you_mean": name} for name in names]
     return advice + ([] if found else _relaxed(understood, asked, vocabulary))
 
 
 def _relaxed(
     understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary
-) -> list[dict[str, Any]]:
+) -> list[Suggestion]:
     """Each constraint that could be dropped, with the number of hits under the others."""
     table = vocabulary.table
     parts: dict[str, Filter] = {
@@ -41,7 +40,7 @@ def _relaxed(
     }
     if len(parts) < 1 or binds_to_tracks(understood):
         return []
-    advice = []
+    advice: list[Suggestion] = []
     for words in parts:
         kept = [part for other, part in parts.items() if other != words]
         kept += [] if asked is None else [asked]

@@ -131,7 +131,7 @@ def test_a_search_shows_one_of_a_song(workspace: Workspace) -> None:
     again = search.run(parser.parse_args(words), workspace, tiny())
     assert ids(again) == ids(folded) and "the same song: " in search.describe(again)
     body = SearchBody.model_validate({"like": ["another"], "fold_duplicates": True})
-    assert ids(searcher.search(**body.asked())) == ids(folded)
+    assert ids(searcher.find(body.request())) == ids(folded)
     with pytest.raises(InputError, match="fold_duplicates is true or false, got 'yes'"):
         searcher.search("song", fold_duplicates="yes")
 

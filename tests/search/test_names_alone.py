@@ -10,8 +10,9 @@ import pytest
 from builders import publish_catalog
 
 from raymtr.index.track_table import TrackTable
+from raymtr.search.contract import SearchRequest
 from raymtr.search.ranking import fuse
-from raymtr.search.request import read_request
+from raymtr.search.request import check_request
 from raymtr.search.retrievers import QueryVector, retrieve
 from raymtr.search.understand import understand
 
@@ -43,7 +44,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
 
 
 def first_page(table: TrackTable, text: str, where: str | None = None) -> list[str]:
-    request = read_request({"text": text, "where": where}, table)
+    request = check_request(SearchRequest(text=text, where=where), table)
     directions = [QueryVector("text", np.eye(DIM, dtype=np.float32)[0])]
     with ThreadPoolExecutor(4) as threads:
         retrieved = retrieve(

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from builders import publish_catalog
+from pydantic import ValidationError
 
 from raymtr.errors import InputError
 from raymtr.index.track_table import TrackTable
-from raymtr.search.request import read_request
+from raymtr.search.contract import SearchRequest
+from raymtr.search.request import CheckedRequest, check_request
+from raymtr.search.searcher import Searcher
+from serve.messages import SearchBody
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +24,10 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     commit_vectors(workspace, {"a": np.eye(4, dtype=np.float32)[:1]})
     build = publish_catalog(workspace)
     return TrackTable(workspace.db, build)
+
+
+def read(asked: dict, table: TrackTable) -> CheckedRequest:
+    return check_request(SearchRequest.read(asked), table)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +66,7 @@ def test_a_wrong_request_says_what_is_accepted(
     table: TrackTable, asked: dict, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        read_request(asked, table)
+        read(asked, table)
 
 
 def test_a_right_request_is_read(table: TrackTable) -> None:
@@ -68,10 +78,39 @@ def test_a_right_request_is_read(table: TrackTable) -> None:
         "k": 100,
         "per_artist": 2,
     }
-    request = read_request(asked, table)
-    assert request.text == "rainy piano"
+    request = read(asked, table)
+    assert request.asked.text == "rainy piano"
     assert request.like == {"a": 1.5}
-    assert request.exclude == ("vocals",)
+    assert request.asked.exclude == ["vocals"]
     assert request.where is not None and request.where.sql() == "(`year` > 1990)"
-    assert (request.k, request.per_artist, request.mode) == (100, 2, "auto")
-    assert read_request({"text": "x", "where": " "}, table).where is None
+    assert (request.k, request.asked.per_artist, request.mode) == (100, 2, "auto")
+    assert read({"text": "x", "where": " "}, table).where is None
+
+
+def test_python_offers_the_keys_of_a_request() -> None:
+    offered = inspect.signature(Searcher.search).parameters
+    assert set(offered) - {"self"} == set(SearchRequest.model_fields)
+    for name, field in SearchRequest.model_fields.items():
+        assert offered[name].default == field.default
+
+
+def test_a_body_is_refused_in_the_same_words() -> None:
+    """And never takes a path of the server as its audio."""
+    for wrong in ({"k": 0}, {"like": "a"}, {"text": 5}, {"mode": "fast"}):
+        with pytest.raises(InputError) as told:
+            SearchRequest.read(wrong)
+        with pytest.raises(ValidationError) as refused:
+            SearchBody.model_validate(wrong)
+        assert refused.value.errors()[0]["msg"] == str(told.value)
+    with pytest.raises(ValidationError):
+        SearchBody.model_validate({"audio": "/etc/passwd"})
+    with pytest.raises(ValidationError, match="unknown key 'similar_artist'"):
+        SearchBody.model_validate({"similar_artist": "a"})
+
+
+def test_any_recording_has_a_mark(tmp_path: Path) -> None:
+    given = ("a.wav", tmp_path / "a.wav", b"RIFF", (np.zeros(3, np.float32), 8_000))
+    marks = {SearchRequest(audio=audio).mark("build") for audio in given}
+    assert len(marks) == len(given)
+    as_path = SearchRequest(audio=Path("a.wav")).mark("build")
+    assert as_path == SearchRequest(audio="a.wav").mark("build")

@@ -229,8 +229,9 @@ def test_a_recording_is_searched_by(searcher: Searcher, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).standard_normal(22_050).astype(np.float32) * 0.1
     soundfile.write(tmp_path / "query.wav", noise, 22_050)
     by_file = searcher.search(audio=str(tmp_path / "query.wav"), k=5)
+    by_path = searcher.search(audio=tmp_path / "query.wav", k=5)
     by_samples = searcher.search(audio=(noise, 22_050), k=5)
-    assert len(ids(by_file)) == 5 and ids(by_file) == ids(by_samples)
+    assert len(ids(by_file)) == 5 and ids(by_file) == ids(by_path) == ids(by_samples)
     with pytest.raises(InputError, match=r"missing.*absent"):
         searcher.search(audio=str(tmp_path / "absent.wav"))
 

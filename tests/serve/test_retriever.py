@@ -17,6 +17,7 @@ from raymtr.index.build_tables import tracks_table
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import publish
 from raymtr.index.track_table import KINDS, table_name
+from raymtr.search.contract import SearchRequest
 from raymtr.specs import SearchSpec
 from serve.messages import Searched, plain
 from serve.retriever import Retriever
@@ -44,7 +45,7 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
 
     async def ask() -> list[Any]:
-        asked = [{"text": f"calm {n}", "mode": "keyword", "k": 3} for n in range(8)]
+        asked = [SearchRequest(text=f"calm {n}", mode="keyword", k=3) for n in range(8)]
         return await asyncio.gather(*map(retriever.search, asked))
 
     answers = asyncio.run(ask())

@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 import ray.train.torch
@@ -42,6 +42,9 @@ from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.progress import Progress, speak_to_driver
 from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOG = logging.getLogger("raymtr")
 SAMPLES = 4  # captions written at each validation
@@ -103,7 +106,7 @@ def tune(
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
 
 
-def fitting(sets: PairSets, tokenizer: Any, spec: FinetuneSpec) -> PairSets:
+def fitting(sets: PairSets, tokenizer: PreTrainedTokenizerBase, spec: FinetuneSpec) -> PairSets:
     """The sets without pairs that do not fit; rank 0 logs what is left out or cut."""
     train, notes = that_fit(sets.train, tokenizer, max_tokens=spec.max_tokens)
     if not _rank():
@@ -120,7 +123,7 @@ class Phase:
         name: str,
         folder: str,
         trainer: FinetuneStep,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         valid: Sequence[Pair],
     ) -> None:
         self.name, self._folder, self._step, self._tokenizer = name, folder, trainer, tokenizer
@@ -209,7 +212,7 @@ class Phase:
         return int(state["steps"])
 
 
-def _save(trainer: FinetuneStep, target: str, tokenizer: Any) -> None:
+def _save(trainer: FinetuneStep, target: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Save the model (for a PEFT model, its adapter) in the folder `target`, by rank 0."""
     weights = trainer.state()["weights"]
     if not _rank():
@@ -225,7 +228,7 @@ def _save(trainer: FinetuneStep, target: str, tokenizer: Any) -> None:
     _wait()
 
 
-def _publish(tokenizer: Any, target: str, *, last: str) -> None:
+def _publish(tokenizer: PreTrainedTokenizerBase, target: str, *, last: str) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         storage.copy_folder(scratch, target, last=last)

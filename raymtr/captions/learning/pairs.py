@@ -24,13 +24,16 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from raymtr import storage
 from raymtr.captions.prompt import prompt_of, tags_of
 from raymtr.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOG = logging.getLogger("raymtr")
 
@@ -194,7 +197,7 @@ def recordings(pairs: Sequence[Pair]) -> dict[str, str]:
 
 
 def that_fit(
-    pairs: Sequence[Pair], tokenizer: Any, *, max_tokens: int
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> tuple[list[Pair], list[str]]:
     """The pairs whose caption fits `max_tokens` beside a tag, and notes on pairs left out or cut.
 

@@ -11,7 +11,7 @@ knowledge. Such a model writes about tags like those it has seen, and no other t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from raymtr.captions.prompt import FIXED_PARTS
 from raymtr.captions.words import QUALITY_WORDS, SOUND_WORDS
 from raymtr.captions.writing.templates import TEMPLATES, fill
 from raymtr.specs import ToyLlamaSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SPECIAL = ("<pad>", "<s>", "</s>")
 SENTENCE_TAGS = (1, 12)  # fewest and most tags of one template sentence
@@ -56,7 +59,7 @@ def pretrain_draw(
     return SentenceDraw(pairs, Draw(pairs, weights=weights, faithful=0.0), share=spec.sentences)
 
 
-def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> Any:
+def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer over the pairs' text; it has no unknown tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
     from tokenizers.trainers import BpeTrainer
@@ -86,7 +89,9 @@ def train_tokenizer(pairs: Sequence[Pair], spec: ToyLlamaSpec) -> Any:
     )
 
 
-def build_toy(tokenizer: Any, spec: ToyLlamaSpec, *, seed: int) -> Any:
+def build_toy(
+    tokenizer: PreTrainedTokenizerBase, spec: ToyLlamaSpec, *, seed: int
+) -> PreTrainedModel:
     """A Llama of `spec` with random weights, the same for the same seed."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM

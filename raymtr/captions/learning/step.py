@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from raymtr.captions.prompt import IGNORED, encode
 from raymtr.model.finite import require_finite, weights_norm
 from raymtr.specs import FinetuneSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Draws = Callable[[np.random.Generator], tuple[list[str], str]]
 BUCKET = 4  # batches whose examples are sorted by length together
@@ -41,7 +44,7 @@ class TokenBatch:
 class AnswerLoss(nn.Module):
     """Sum of the answer tokens' cross-entropy: the `forward` that DDP and FSDP wrap."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
@@ -61,7 +64,13 @@ class FinetuneStep:
     """A model with its optimizer; call it once per step, on every worker."""
 
     def __init__(
-        self, model: Any, spec: FinetuneSpec, *, device: torch.device, steps: int, rate: float
+        self,
+        model: PreTrainedModel,
+        spec: FinetuneSpec,
+        *,
+        device: torch.device,
+        steps: int,
+        rate: float,
     ) -> None:
         """`steps` and `rate` are the phase's: pretraining and LoRA have their own."""
         self.model, self.spec, self.steps, self.rate = model, spec, steps, rate
@@ -174,7 +183,7 @@ class FinetuneStep:
 
 
 def batches_from(
-    draw: Draws, tokenizer: Any, spec: FinetuneSpec, *, first: int, steps: int
+    draw: Draws, tokenizer: PreTrainedTokenizerBase, spec: FinetuneSpec, *, first: int, steps: int
 ) -> Iterable[TokenBatch]:
     """This worker's batches of steps `first` to `steps` - 1, from seed and step alone.
 

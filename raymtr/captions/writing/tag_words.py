@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raymtr.captions.words import SMALL_WORDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LEAD = "a"  # prefix for tokenizing, so that a word gets its spelling after another word
 WORDS, BIAS = "tag_words", "tag_bias"  # keys of vLLM's `SamplingParams.extra_args`
@@ -24,7 +27,7 @@ IN_VLLM = "raymtr.captions.writing.vllm_tag_words:TagWords{runner}"  # V1 or V2:
 Spellings = Sequence[Sequence[int]]  # of one word, in tokens; the first is the tag's own
 
 
-def tag_words(tokenizer: Any, tags: Sequence[str]) -> list[list[list[int]]]:
+def tag_words(tokenizer: PreTrainedTokenizerBase, tags: Sequence[str]) -> list[list[list[int]]]:
     """For every word of `tags`, except function words, its possible spellings in token ids.
 
     The spellings are as in the tag, in lower case, and with a capital.

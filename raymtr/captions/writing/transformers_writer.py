@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,9 @@ from raymtr.captions.base_model import load_tokenizer
 from raymtr.captions.captioner import Weights, load_weights
 from raymtr.captions.writing.tag_words import Spellings, UnwrittenTagWords, tag_words
 from raymtr.specs import CaptionSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class Writer:
@@ -43,8 +46,8 @@ class Writer:
 
 @torch.no_grad()
 def write_texts(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     tags: Sequence[Sequence[str]],
     seeds: Sequence[int],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from raymtr.captions.writing.drafts import DRAFT
 from raymtr.captions.writing.tag_words import IN_VLLM, extra_args, tag_words
 from raymtr.errors import InputError
 from raymtr.specs import CaptionSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 FAILED = "__inference_error__"  # the column for ray.data.llm's error of a row
 LETTERS_LIMIT = 300  # characters of an error's text
@@ -173,6 +176,6 @@ def as_drafts(batch: dict[str, np.ndarray]) -> pa.Table:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(model: str) -> Any:
+def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     """The model's tokenizer, loaded once per worker."""
     return load_tokenizer(model)

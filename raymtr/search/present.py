@@ -1,0 +1,115 @@
+"""Turns ranked candidates into hits, and a request with its parsed text into the answer's query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from raymtr.embeddings.store import matrix_of
+from raymtr.index.track_table import TrackTable
+from raymtr.names import spoken_name
+from raymtr.search.answer_parts import ExcludePart, QueryEcho
+from raymtr.search.contract import Hit, Reason, Segment, TrackFields
+from raymtr.search.ranking import Candidate
+from raymtr.search.request import CheckedRequest
+from raymtr.search.retrievers import QueryVector
+from raymtr.search.slots import Understood
+from raymtr.search.steering import hits_along
+from raymtr.search.suggest import suggestions
+from raymtr.search.vocabulary import CatalogVocabulary
+
+HIT_COLUMNS = tuple(name for name in TrackFields.__annotations__ if name != "track_id")
+
+
+def hits_of(
+    candidates: Sequence[Candidate],
+    understood: Understood,
+    directions: Sequence[QueryVector],
+    vocabulary: CatalogVocabulary,
+    *,
+    folds: bool,
+) -> list[Hit]:
+    """The candidates as hits, with their segments and reasons; `folds` names their duplicates."""
+    table = vocabulary.table
+    ids = [candidate.track_id for candidate in candidates]
+    rows = table.rows(ids, HIT_COLUMNS)
+    segments = _segments(table, candidates, directions)
+    words = set(spoken_name(understood.text).split())
+    wanted = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
+    ways = hits_along(understood, ids, vocabulary)
+    hits: list[Hit] = []
+    for candidate in candidates:
+        row = rows[candidate.track_id]
+        tags = [t for t in row["tags"] or () if t in wanted or set(spoken_name(t).split()) & words]
+        by_tags: list[Reason] = [{"by": "tags", "matched": tags}] if tags else []
+        hit: Hit = {
+            "track_id": candidate.track_id,
+            "title": row["title"],
+            "artist": row["artist"],
+            "artists": row["artists"],
+            "album": row["album"],
+            "year": row["year"],
+            "duration": row["duration"],
+            "tags": row["tags"],
+            "uri": row["uri"],
+            "score": round(candidate.score, 6),
+            "segment": segments.get(candidate.track_id),
+            "why": candidate.why + by_tags + ways.get(candidate.track_id, []),
+        }
+        if folds:
+            hit["duplicates"] = candidate.folded
+        hits.append(hit)
+    return hits
+
+
+def _segments(
+    table: TrackTable, candidates: Sequence[Candidate], directions: Sequence[QueryVector]
+) -> dict[str, Segment]:
+    """For each track the window nearest to the query; for a sure hit, to the track itself."""
+    ids = [candidate.track_id for candidate in candidates]
+    windows = table.windows(ids)
+    if not len(windows):
+        return {}
+    sure = {candidate.track_id for candidate in candidates if candidate.sure}
+    own = table.vectors([i for i in ids if i in sure or not directions])
+    vectors = matrix_of(windows["vector"]).astype(np.float32)
+    best: dict[str, tuple[float, Segment]] = {}
+    times = windows.select(["track_id", "start_s", "end_s"]).to_pylist()
+    for row, vector in zip(times, vectors, strict=True):
+        track_id = row["track_id"]
+        query = own[track_id] if track_id in sure or not directions else directions[0].vector
+        fit = float(vector @ query)
+        if track_id not in best or fit > best[track_id][0]:
+            best[track_id] = fit, Segment(start_s=row["start_s"], end_s=row["end_s"])
+    return {track_id: row for track_id, (_, row) in best.items()}
+
+
+def query_of(
+    request: CheckedRequest, understood: Understood, vocabulary: CatalogVocabulary, *, found: int
+) -> QueryEcho:
+    """The request, how its text was understood, and suggestions where few tracks were `found`."""
+    asked = request.asked
+    given: list[ExcludePart] = [{"term": term, "words": term} for term in asked.exclude or ()]
+    said = understood.echo()
+    said["exclude"] = given + said["exclude"]
+    if not found and understood.unsaid and not said["ignored"]:
+        why = "no name, tag or caption of this catalog has these words"
+        said["ignored"] = [{"words": understood.unsaid, "why": why}]
+    advice = suggestions(understood, request.where, vocabulary, found) if asked.text else []
+    if asked.similar_artist:
+        said["similar_artist"] = asked.similar_artist
+    return {
+        "text": asked.text,
+        "like": dict(request.like),
+        "unlike": dict(request.unlike),
+        "audio": asked.audio is not None,
+        "where": asked.where,
+        "mode": request.mode,
+        "k": request.k,
+        "per_artist": asked.per_artist,
+        "diversity": asked.diversity or 0.0,
+        "fold_duplicates": bool(asked.fold_duplicates),
+        **said,
+        "suggestions": advice,
+    }
