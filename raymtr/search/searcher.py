@@ -166,9 +166,10 @@ class Searcher:
         hits per artist; `diversity`: 0 to 1, how much hits should differ from one another;
         `fold_duplicates`: return only the best of the tracks that are one song, with the ids of
         the others; `rerank`: `{"depth"}`, maybe with `run` and `mix`: the matching head of a MuLaP
-        run looks at that many hits again; `cursor`: the `next_cursor` of an answer, to get the next page; `audio`: a path,
-        a URI, the bytes of a file, or `(samples, rate)`; `similar_artist`: instead of a text, the
-        name of an artist to find similar artists of. Raises InputError on anything else.
+        run looks at that many hits again; `cursor`: the `next_cursor` of an answer, to get the next
+        page; `audio`: a path, a URI, the bytes of a file, or `(samples, rate)`; `similar_artist`:
+        instead of a text, the name of an artist to find similar artists of. Raises InputError on
+        anything else.
         """
         given = locals()  # these keys and no others, by name
         return self.find(SearchRequest.read({k: v for k, v in given.items() if k != "self"}))

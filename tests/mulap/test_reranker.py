@@ -134,7 +134,7 @@ def test_a_search_looks_again_and_says_what_it_did(workspace: Workspace) -> None
     assert "rerank" in reasons["t0"] and "rerank" not in reasons["t2"]
     assert again["notes"] == ["1 of 3 hits have no features of one: not re-ranked"]
     assert again["took_ms"]["rerank"] > 0 and "rerank" not in plain["took_ms"]
-    with pytest.raises(InputError, match="rerank is {'depth'}, 1 to 200"):
+    with pytest.raises(InputError, match=r"rerank is \{'depth'\}, 1 to 200"):
         searcher.search("slow", rerank={"depth": 0, "run": "one"})
     with pytest.raises(InputError, match="no features of run two"):
         searcher.search("slow", mode="keyword", rerank={"depth": 2})  # the newest run
