@@ -33,9 +33,10 @@ from jobs.demo_show import (
     training_curve,
     where_note,
 )
-from jobs.embed_catalog import EmbedAnswer, embed_catalog
+from jobs.embed_catalog import embed_catalog
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
+from jobs.shard_rows import EmbedAnswer
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
 from raymtr import storage

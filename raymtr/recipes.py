@@ -191,7 +191,14 @@ def mulap_small() -> Settings:
             audio=AudioSpec(window_s=3.0, hop=512, n_mels=64, level="removed"),
         ),
         mulap=MulapSpec(
-            clip_s=10.0, audio_layers=2, audio_width=128, cross_width=256, heads=4, dropout=0.1
+            clip_s=10.0,
+            audio_layers=2,
+            audio_width=128,
+            cross_width=256,
+            heads=4,
+            words_weight=1.0,  # of some hundred steps: at the paper's weights these learn little
+            chunks_weight=1.0,  # but to regress
+            match_weight=4.0,
         ),
         train=replace(
             small.train,

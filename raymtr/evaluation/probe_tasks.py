@@ -27,7 +27,7 @@ FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
 
 def _instrument(row: Row) -> str | None:
     """The one instrument of a tune; tunes for several have no label."""
-    names = row.get("instruments") or ()
+    names: list[str] = list(row.get("instruments") or ())
     return names[0] if len(names) == 1 else None
 
 
