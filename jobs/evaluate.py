@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -35,11 +35,13 @@ from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchma
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.evaluation.quality import Run, chance, measure, rank_pool, trained_on
 from raymtr.progress import Progress
-from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
 from raymtr.track import SPLITS
 from raymtr.trained_on import read_record
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.search.searcher import Searcher
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
@@ -119,6 +121,8 @@ def evaluate(
         asked = catalog_benchmark(catalog, seed=SEED, split=split)
     else:
         asked = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
+    from raymtr.search.searcher import Searcher  # LanceDB, after which `probe` could not start Ray
+
     searcher = Searcher(workspace)
     rng = np.random.default_rng(SEED)
     runs: dict[str, Run] = {}
