@@ -75,7 +75,8 @@ def test_a_wrong_assignment_is_told_what_is_accepted(assignment, words):
         (
             "s.toml",
             b'recipe = "huge"\n',
-            "unknown recipe 'huge'; accepted: ttmrpp, ttmrpp-small, laptop, mulap, mulap-small, tiny",
+            "unknown recipe 'huge'; accepted: ttmrpp, ttmrpp-small, laptop, mulap, mulap-small, "
+            "tiny",
         ),
         ("s.json", b'{"recipe": ["tiny"]}', "unknown recipe"),
         ("s.toml", b"x = '\xff'", "does not parse"),
