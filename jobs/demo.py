@@ -33,7 +33,8 @@ from jobs.demo_show import (
     training_curve,
     where_note,
 )
-from jobs.embed_catalog import EmbedAnswer, embed_catalog
+from jobs.embed_catalog import embed_catalog
+from jobs.embed_pipeline import EmbedAnswer
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers

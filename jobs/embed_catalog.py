@@ -19,12 +19,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
-from jobs.embed_pipeline import embed_alone, embed_and_tag
+from jobs.embed_pipeline import EmbedAnswer, embed_alone, embed_and_tag
 from jobs.partitions import (
     Work,
     Worked,
@@ -37,24 +37,20 @@ from jobs.shard_rows import UNKNOWN_S, add_retry, fewest_actors, read_catalog
 from jobs.tagging import Tagged, close_tags, open_tags, tag_tracks
 from raymtr import storage
 from raymtr.embeddings.kept_model import identify, keep_model, open_store
+from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
-from raymtr.model.identity import CONFIG
+from raymtr.model.identity import CONFIG, Identity
+from raymtr.mulap.marker import is_mulap
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, Settings
 from raymtr.workspace import Workspace
 
+if TYPE_CHECKING:
+    from raymtr.model.model import Model
+    from raymtr.mulap.backbone import Backbone
+
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr embed --workspace w --model towers-or-name"
-
-
-@final
-class EmbedAnswer(Worked):
-    """The catalog's tracks by outcome, and what this run did."""
-
-    fingerprint: str | None
-    model: str | None  # its folder
-    seconds: float
-    also: Tagged | None  # with --also
 
 
 @final
@@ -91,6 +87,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         help=f"a model folder, or a name; else the newest finished run, or {DEFAULT_MODEL}",
     )
+    parser.add_argument(
+        "--output",
+        choices=("vectors", "features"),
+        default="vectors",
+        help="features: what the audio tower hears before its head, in float16 (default: vectors)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     add_retry(parser)
     parser.add_argument(
@@ -111,7 +113,13 @@ def run(
             f"--also takes tags,attributes (a row of heard/ holds both), got {arguments.also!r}"
         )
     if arguments.dry_run:
-        return plan_embedding(workspace, settings, model=arguments.model)
+        return plan_embedding(workspace, settings, model=arguments.model, output=arguments.output)
+    if arguments.output == "features":
+        if also:
+            raise InputError("--also goes with --output vectors; run `raymtr tag` instead")
+        from jobs.embed_features import embed_features  # torch
+
+        return embed_features(workspace, settings, model=arguments.model, retry=arguments.retry)
     return embed_catalog(
         workspace, settings, model=arguments.model, retry=arguments.retry, tag=bool(also)
     )
@@ -183,8 +191,13 @@ def _embed_and_tag(workspace: Workspace, work: Work, spec: AudioSpec) -> tuple[W
 
 def choose_model(workspace: Workspace, model: str | None) -> str:
     """Path or name of the requested model, else of the newest run's, else DEFAULT_MODEL."""
+    if model and is_mulap(source := workspace.trained(model)):
+        raise InputError(
+            f"{source} is a MuLaP model, which has no joint space to embed into; add --output "
+            "features, or name two towers"
+        )
     if model:
-        return workspace.model(model)
+        return workspace.trained(model)
     if newest := workspace.newest_model():
         return newest
     LOG.info("no model is named and no run has finished here: %s is used", DEFAULT_MODEL)
@@ -192,13 +205,27 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
 
 
 def plan_embedding(
-    workspace: Workspace, settings: Settings, *, model: str | None = None
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    model: str | None = None,
+    output: str = "vectors",
 ) -> EmbedPlan:
     """What `embed` would do, without running it: tracks, hours of audio and bytes to write."""
     catalog = read_catalog(workspace)
-    loaded = identify(choose_model(workspace, model), settings.embed.precision)
-    spec = loaded.spec
-    left = open_store(workspace, loaded).remaining(catalog)
+    loaded: Identity | Model | Backbone
+    if output == "features":
+        from jobs.embed_features import named_source
+        from raymtr.mulap.backbone import open_backbone
+        from raymtr.mulap.store import open_features
+
+        loaded = open_backbone(named_source(workspace, model))
+        shards: EmbeddingStore = open_features(workspace, loaded)
+    else:
+        loaded = identify(choose_model(workspace, model), settings.embed.precision)
+        shards = open_store(workspace, loaded)
+    spec, number_bytes = loaded.spec, 2 if output == "features" else 4
+    left = shards.remaining(catalog)
     unknown = left["duration"].null_count
     seconds = (pc.sum(left["duration"]).as_py() or 0.0) + unknown * UNKNOWN_S
     windows = seconds / spec.audio.window_s + len(left)
@@ -208,7 +235,7 @@ def plan_embedding(
         "skipped": catalog["uri"].null_count,
         "hours": round(seconds / 3600, 2),
         "tracks_of_unknown_length": unknown,
-        "disk_mb": round((windows + len(left)) * spec.dim * 4 / 1e6, 1),
+        "disk_mb": round((windows + len(left)) * spec.dim * number_bytes / 1e6, 1),
         "fingerprint": loaded.fingerprint,
     }
 

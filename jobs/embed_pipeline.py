@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.partitions import Worked
 from jobs.shard_rows import commit_results, fewest_actors, fit_actors, tracks_per_block
+from jobs.tagging import Tagged
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import SOURCES
@@ -19,6 +21,16 @@ if TYPE_CHECKING:
     from raymtr.tagging.store import TagStore
 
 MOST_BLOCK_BYTES = 128 << 20  # decoded audio per actor call; a long track may exceed it
+
+
+@final
+class EmbedAnswer(Worked):
+    """The catalog's tracks by outcome, and what this run did."""
+
+    fingerprint: str | None
+    model: str | None  # its folder
+    seconds: float
+    also: Tagged | None  # with --also
 
 
 def embed_alone(

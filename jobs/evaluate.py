@@ -7,25 +7,26 @@ each track's vector, and uses nothing else. *search* is what a user of `raymtr s
 including names, full text and the artist graph. This file creates ranked lists; raymtr.evaluation
 computes the metrics.
 
-Ray is not used: this is seconds of work on existing vectors. Output in `evaluation/`:
+For tracks Ray is not used: this is seconds of work on existing vectors. Output in `evaluation/`:
 `metrics.json`, a TREC run per system, and the benchmark itself, so that others can recompute the
 figures or repeat the queries.
 
 **captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
-queries --file F`) jobs.evaluate_queries, the published protocols are jobs.evaluate_protocols.
+queries --file F`) jobs.evaluate_queries, **probe** (`raymtr evaluate probe --task T --model A`)
+jobs.evaluate_probe, the published protocols are jobs.evaluate_protocols.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import evaluate_captions, evaluate_protocols, evaluate_queries
+from jobs import evaluate_captions, evaluate_probe, evaluate_protocols, evaluate_queries
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
@@ -34,25 +35,27 @@ from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchma
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
 from raymtr.evaluation.quality import Run, chance, measure, rank_pool, trained_on
 from raymtr.progress import Progress
-from raymtr.search.searcher import Searcher
 from raymtr.specs import Settings
 from raymtr.track import SPLITS
 from raymtr.trained_on import read_record
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.search.searcher import Searcher
 
 EXAMPLE = "raymtr evaluate --workspace w --split test"
 
 PARTS: dict[str, Any] = {
     "captions": evaluate_captions,
     "queries": evaluate_queries,
-    **dict.fromkeys(
-        (*evaluate_protocols.PROTOCOLS, *evaluate_protocols.OTHERS), evaluate_protocols
-    ),
+    "probe": evaluate_probe,
+    **dict.fromkeys((*evaluate_protocols.PROTOCOLS, "compare"), evaluate_protocols),
 }
 WHAT = ("tracks", *PARTS)
 GROUPS: dict[str, Any] = {
     "captions": evaluate_captions,
     "queries": evaluate_queries,
+    "probe": evaluate_probe,
     "protocols": evaluate_protocols,
 }
 SYSTEMS = ("towers", "search", "both")
@@ -125,6 +128,8 @@ def evaluate(
         asked = catalog_benchmark(catalog, seed=SEED, split=split)
     else:
         asked = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
+    from raymtr.search.searcher import Searcher  # LanceDB, after which `probe` could not start Ray
+
     searcher = Searcher(workspace)
     rng = np.random.default_rng(SEED)
     runs: dict[str, Run] = {}
@@ -251,6 +256,8 @@ def describe(answer: dict[str, Any]) -> str:
         return evaluate_captions.describe(answer)
     if "protocol" in answer:
         return evaluate_protocols.describe(answer)
+    if "held_out" in answer:
+        return evaluate_probe.describe(answer)
     if "classes" in answer:
         return evaluate_queries.describe(cast(evaluate_queries.QueriesAnswer, answer))
     systems = [name for name in ("towers", "search") if name in answer]

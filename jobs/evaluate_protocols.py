@@ -5,7 +5,6 @@
     zero-shot           every tag a label of its own, and each track asks for its labels
     artist-similarity   similar artists, by name and by sound
     triplets            --file: track ids `anchor, nearer, farther` (Dim-Sim)
-    probe               --task COLUMN: a classifier on the tracks' vectors
     compare             --runs A B --qrels Q: two TREC runs, paired
 
 The pool is the tracks of `--split` that have a vector; its size is printed. Figures go to
@@ -27,22 +26,18 @@ from raymtr import storage
 from raymtr.catalog.tabular import read_rows
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
-from raymtr.evaluation import comparison, probe, trec
+from raymtr.evaluation import comparison, trec
 from raymtr.evaluation import retrieval_protocols as protocols
 from raymtr.evaluation.retrieval_protocols import Encode, Outcome
-from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
 
 SEED = 0
 PROTOCOLS = ("caption-retrieval", "tags", "zero-shot", "artist-similarity", "triplets")
-OTHERS = ("probe", "compare")
 OWN = {  # protocol -> its arguments
     "triplets": ("triplets",),
-    "probe": ("task", "hidden", "labels"),
     "compare": ("runs", "qrels"),
 }
 TRIPLET_COLUMNS = ("anchor", "nearer", "farther")
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -58,13 +53,6 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     """Adds the arguments of the protocols."""
     parser.add_argument(
         "--triplets", metavar="FILE", help="a table with columns anchor, nearer, farther"
-    )
-    parser.add_argument("--task", metavar="COLUMN", help="probe: a column of text or of lists")
-    parser.add_argument(
-        "--hidden", type=int, metavar="N", help="probe: width of a hidden layer (default: linear)"
-    )
-    parser.add_argument(
-        "--labels", metavar="N,N", help="probe: training examples per label (default: all)"
     )
     parser.add_argument("--runs", nargs=2, metavar="FILE", help="compare: two TREC runs")
     parser.add_argument("--qrels", metavar="FILE", help="compare: what is relevant")
@@ -88,10 +76,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
         one, other = arguments.runs
         answer = comparison.compare_runs(one, other, arguments.qrels, seed=SEED)
         return _written(folder, {"protocol": "compare", **answer})
-    towers = _towers(workspace, arguments.split if arguments.what != "probe" else None)
-    if arguments.what == "probe":
-        answer = probe_task(towers, arguments.task, arguments.hidden or 0, arguments.labels or ALL)
-        return _written(folder, {"protocol": "probe", **answer})
+    towers = _towers(workspace, arguments.split)
     outcome = measured(arguments.what, towers, arguments.triplets)
     files: dict[str, str] = {}
     for direction, ranked in outcome.runs.items():
@@ -159,17 +144,18 @@ def minilm() -> Encode:
     return encode
 
 
-def _towers(workspace: Workspace, split: str | None) -> LoadedTowers:
+def _towers(workspace: Workspace, split: str) -> LoadedTowers:
     """The catalog's tracks of `split` that have a live vector. Raises InputError without any."""
     catalog = storage.read_tables(workspace.tracks)
     if catalog is None:
         raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
+    from raymtr.search.searcher import Searcher  # LanceDB
+
     searcher = Searcher(workspace)
     fingerprint = searcher.build.fingerprint
     if fingerprint is None:
         raise InputError("this catalog was indexed by its words alone; run `raymtr embed`")
-    if split is not None:
-        catalog = catalog.filter(pc.equal(catalog["split"], split))
+    catalog = catalog.filter(pc.equal(catalog["split"], split))
     vectors = EmbeddingStore.open(workspace.embeddings(fingerprint)).read_tracks()
     place = pc.index_in(catalog["track_id"], value_set=pa.array(vectors["track_id"].to_pylist()))
     catalog, place = catalog.filter(place.is_valid()), place.drop_null()
@@ -178,44 +164,6 @@ def _towers(workspace: Workspace, split: str | None) -> LoadedTowers:
     matrix = matrix_of(vectors["vector"].take(place))
     encode: Callable[[list[str]], np.ndarray] = searcher.model("text").encode_text
     return LoadedTowers(catalog.to_pylist(), matrix, encode)
-
-
-def probe_task(towers: LoadedTowers, task: str | None, hidden: int, budgets: str) -> dict[str, Any]:
-    """Figures of a probe on column `task`, for each number of training examples per label."""
-    if task is None or task not in towers.rows[0]:
-        known = ", ".join(towers.rows[0])
-        raise InputError(f"--task names a column of the catalog, got {task!r}; columns: {known}")
-    cells = [row[task] for row in towers.rows]
-    splits = np.array([row["split"] for row in towers.rows])
-    heard = np.array([cell is not None and cell != [] for cell in cells])
-    single = not any(isinstance(cell, list) for cell in cells)
-    names = sorted({str(n) for c in cells for n in (c if isinstance(c, list) else [c]) if n})
-    labels = probe.labels_of(cells, names)
-    parts = {}
-    for name in ("train", "valid", "test"):
-        rows = (splits == name) & heard
-        if not rows.any():
-            raise InputError(f"no track of split {name!r} has a value in column {task!r}")
-        parts[name] = probe.Split(towers.vectors[rows].astype(np.float32), labels[rows])
-    figures = {}
-    for budget in budgets.split(","):
-        train = parts["train"]
-        if budget != ALL:
-            if not budget.isdigit() or budget == "0":
-                raise InputError(f"--labels takes counts and `{ALL}`, got {budget!r}")
-            few = probe.few_labelled(train.labels, int(budget), SEED)
-            train = probe.Split(train.features[few], train.labels[few])
-        figures[budget] = probe.probe(
-            *(train, parts["valid"], parts["test"]), hidden=hidden, single=single, seed=SEED
-        )
-    sizes = {name: len(part.labels) for name, part in parts.items()}
-    return {
-        "task": task,
-        "labels": len(names),
-        "hidden": hidden,
-        "pools": sizes,
-        "figures": figures,
-    }
 
 
 def _written(folder: str, answer: dict[str, Any]) -> dict[str, Any]:

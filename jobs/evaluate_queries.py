@@ -8,7 +8,7 @@ raymtr.evaluation.query_battery). If it names workspaces, `--only` selects those
 from __future__ import annotations
 
 import argparse
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from raymtr import storage
 from raymtr.errors import InputError
@@ -24,8 +24,10 @@ from raymtr.evaluation.query_battery import (
 from raymtr.names import name_key
 from raymtr.progress import Progress
 from raymtr.search.answer_parts import QueryEcho
-from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.search.searcher import Searcher
 
 OWN = ("file", "only")  # arguments of queries alone
 HITS = 10
@@ -97,6 +99,8 @@ def evaluate_queries(
         queries = [query for query in queries if query.workspace == only]
     if not queries:
         raise InputError(f"no query in {file}" + (f" is of workspace {only!r}" if only else ""))
+    from raymtr.search.searcher import Searcher  # LanceDB
+
     searcher = Searcher(workspace)
     similar = _neighbours(searcher, artists_to_look_up(queries))
     progress = Progress("queries", len(queries), unit="queries")

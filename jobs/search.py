@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 
+from raymtr.errors import InputError
 from raymtr.search.answer_parts import AnchorPart, QueryEcho
-from raymtr.search.contract import Hit, Reason, SearchAnswer, SearchRequest
+from raymtr.search.contract import DEPTH, MOST_DEPTH, Hit, Reason, SearchAnswer, SearchRequest
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -31,12 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--per-artist", type=int, metavar="N", help=about["per_artist"])
     parser.add_argument("--diversity", type=float, metavar="SHARE", help=about["diversity"])
     parser.add_argument("--fold-duplicates", action="store_true", help=about["fold_duplicates"])
+    parser.add_argument("--rerank", metavar="RUN", help=about["rerank"])
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help=f"hits that --rerank looks at, 1 to {MOST_DEPTH}"
+    )
     parser.add_argument("--cursor", help=about["cursor"])
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> FoundHits:
     """The command-line entry point."""
     given = {name: getattr(arguments, name, None) for name in SearchRequest.model_fields}
+    if arguments.rerank is not None:
+        depth = DEPTH if arguments.depth is None else arguments.depth
+        given["rerank"] = {"run": arguments.rerank, "depth": depth}
+    elif arguments.depth is not None:
+        raise InputError("--depth belongs to --rerank")
     request = SearchRequest.read({k: v for k, v in given.items() if v is not None})
     began = time.perf_counter()
     from raymtr.search.searcher import Searcher  # half of the loading time

@@ -99,7 +99,13 @@ def choose_text_tower(workspace: Workspace, settings: Settings) -> FetchAnswer:
     from raymtr.workspace import FETCHED
 
     facts = fetch_text_tower(settings.towers.text_tower, workspace)
-    blank_towers(settings.towers, storage.local_copy(facts["folder"], last=FETCHED))
+    folder = storage.local_copy(facts["folder"], last=FETCHED)
+    if settings.train.objective == "mulap":
+        from raymtr.mulap.network import blank_mulap
+
+        blank_mulap(settings.towers, settings.mulap, folder)
+    else:
+        blank_towers(settings.towers, folder)
     return facts
 
 
@@ -203,6 +209,16 @@ def describe(answer: dict[str, Any]) -> str:
         f"{figures['loss']:.3f}"
         + (f", resumed from step {answer['resumed_from_step']}" * bool(answer["resumed_from_step"]))
     ]
+    if "valid_match_auc" in figures:
+        lines += [
+            f"{name}: loss {figures[name]:.3f}, of a guess that learnt nothing "
+            f"{figures[f'{name}_baseline']:.3f}"
+            for name in ("words", "chunks", "match")
+        ]
+        lines.append(
+            f"validation: true sentences over untrue ones, area under the ROC curve "
+            f"{figures['valid_match_auc']:.3f} (chance 0.5), {figures['valid_tracks']:.0f} tracks"
+        )
     if "valid_pool" in figures:
         lines.append(
             f"validation: text-to-audio R@10 {figures['valid_text_to_audio_r_at_10']:.3f} (chance "

@@ -63,6 +63,10 @@ MOST_SEED = (1 << 63) - 1  # torch's limit
 FEWEST_TOKENS = 32  # of prompt and caption together, to fit any
 FEWEST_WORDS = 300  # of a toy's vocabulary: bytes, special tokens, and a few merges
 PATCH = 16  # side of an AST's patches, in bands and in frames
+CONTRASTIVE_ONLY = (  # settings of training that another objective does not read
+    *("chunk", "checkpoint_activations", "layer_decay", "lora_audio", "lora_text"),
+    "false_negatives",
+)
 STRIDE = 32  # total stride of a ResNet, in bands and in frames; a smaller input leaves no output
 # The audio that musicnn's networks were trained on (Pons & Serra 2019), and their feature sizes.
 MUSICNN_AUDIO: dict[str, Any] = {
@@ -128,8 +132,11 @@ class AudioTowerSpec:
     inner: int = 3072  # width inside the feed-forward part of each
     stride: int = 10  # of its patches of PATCH by PATCH, in bands and in frames
     source: str = ""  # pretrained AST: a folder or a hub's name; "": random weights
+    weights: Literal["packaged", "random"] = "packaged"  # initial ones of musicnn
 
     def __post_init__(self) -> None:
+        if self.weights == "random" and not self.trainable:
+            raise InputError("weights=random of an audio tower need trainable=true")
         if self.dim != MUSICNN_DIM.get(self.kind, self.dim):
             raise InputError(f"dim of kind={self.kind} is {MUSICNN_DIM[self.kind]}, got {self.dim}")
         _at_least(1, self, "heads", "dim", "depth", "inner", "stride")
@@ -202,7 +209,7 @@ class TowersSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """Contrastive training. `global_batch` is over all workers; a step is one global batch."""
+    """Training. `global_batch` is over all workers; a step is one global batch."""
 
     steps: int = 32_768
     global_batch: int = 768  # pairs of sentence and clip, over all workers
@@ -225,6 +232,9 @@ class TrainSpec:
     layer_decay: float = 1.0  # learning rate of each layer, relative to the layer above it
     lora_audio: int = 0  # rank of LoRA on the audio tower, whose own weights stay; 0: no LoRA
     lora_text: int = 0  # the same on the text tower
+    objective: Literal["contrastive", "mulap"] = "contrastive"
+    schedule: Literal["cosine", "linear"] = "cosine"  # of the learning rate after the warm-up
+    beta2: float = 0.999  # of AdamW
     workers: int = 1
     min_workers: int = 0  # start with this many, grow to `workers` when available; 0: all
     threads: int = 1  # torch threads per worker; a setting, because it changes the weights
@@ -243,7 +253,8 @@ class TrainSpec:
         _above(0, self, "learning_rate")
         _at_most(MOST_SEED, self, "seed")
         _at_most(MOST_WIDE, self, "threads", "workers")
-        _at_most(1, self, "weight_decay")
+        _at_least(0, self, "beta2")
+        _at_most(1, self, "weight_decay", "beta2")
         _at_most(self.workers, self, "min_workers")
         _at_least(0, self, "gain_db", "chunk", "lora_audio", "lora_text")
         _at_most(100, self, "gain_db")
@@ -259,6 +270,45 @@ class TrainSpec:
                 "global_batch is at least 2 and a row for each worker, got "
                 f"{self.global_batch} over {self.workers} workers"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MulapSpec:
+    """MuLaP's two streams and its three losses (Manco et al., ICASSP 2022).
+
+    The audio tower, the text tower and the length of a chunk (`audio.window_s`) are those of
+    `towers`. A frozen text tower still learns its layers after the first co-attention.
+    """
+
+    clip_s: float = 20.0  # of a track in one draw, cut into chunks
+    text_layers: int = (
+        6  # the first ones of the text tower; co-attention stands before the last two
+    )
+    audio_layers: int = 6  # co-attention stands before the first two
+    audio_width: int = 256
+    cross_width: int = 1_024  # of the co-attention
+    heads: int = 8
+    dropout: float = 0.1
+    masked: float = 0.15  # share of the words and of the chunks
+    mismatched: float = 0.5  # share of rows with a sentence of another track
+    words_weight: float = 0.1
+    chunks_weight: float = 4.0
+    match_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        _at_least(2, self, "text_layers", "audio_layers")
+        _at_least(1, self, "heads")
+        _at_least(0, self, "dropout", "words_weight", "chunks_weight", "match_weight")
+        _above(0, self, "clip_s", "masked", "mismatched")
+        _at_most(0.9, self, "dropout", "masked", "mismatched")
+        _at_most(600, self, "clip_s")
+        _at_most(MOST_WIDE, self, "audio_width", "cross_width", "audio_layers", "text_layers")
+        for name in ("audio_width", "cross_width"):
+            width = getattr(self, name)
+            if width < 2 or width % 2 or width % self.heads:
+                raise InputError(
+                    f"{name} is even and a multiple of heads, got {width} and {self.heads}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -460,6 +510,7 @@ class Settings:
     recipe: str
     towers: TowersSpec = field(default_factory=TowersSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
+    mulap: MulapSpec = field(default_factory=MulapSpec)
     embed: EmbedSpec = field(default_factory=EmbedSpec)
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
@@ -479,6 +530,15 @@ class Settings:
                 f"{train.min_learning_rate:g} and {train.learning_rate:g}"
             )
         _check_training(self.towers, train)
+        if train.objective == "mulap":
+            _check_mulap(self.towers, train, self.mulap)
+
+    @property
+    def clip(self) -> AudioSpec:
+        """The audio settings with the length of a training clip in the place of a window."""
+        if self.train.objective == "contrastive":
+            return self.towers.audio
+        return dataclasses.replace(self.towers.audio, window_s=self.mulap.clip_s)
 
 
 def _check_training(towers: TowersSpec, train: TrainSpec) -> None:
@@ -504,6 +564,20 @@ def _check_training(towers: TowersSpec, train: TrainSpec) -> None:
             side = name.removeprefix("lora_")
             raise InputError(
                 f"train.{name} trains the {side} tower; set towers.{side}_tower.trainable=true"
+            )
+
+
+def _check_mulap(towers: TowersSpec, train: TrainSpec, mulap: MulapSpec) -> None:
+    """Raise InputError where a setting of training does not fit MuLaP."""
+    if mulap.clip_s < towers.audio.window_s:
+        raise InputError(
+            "mulap.clip_s is at least towers.audio.window_s, one chunk; got "
+            f"{mulap.clip_s:g} and {towers.audio.window_s:g}"
+        )
+    for name in CONTRASTIVE_ONLY:
+        if (value := getattr(train, name)) != TrainSpec.__dataclass_fields__[name].default:
+            raise InputError(
+                f"train.{name} is for train.objective=contrastive; leave it out, got {value!r}"
             )
 
 

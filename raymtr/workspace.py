@@ -89,14 +89,13 @@ class Workspace:
             raise InputError(f"a run's name is one folder name, got {name!r}")
         return self.path("towers", name)
 
-    def newest_model(self) -> str | None:
-        """Model folder of the training run that finished last; None where none has finished."""
+    def newest_model(self, marker: str = "config.json") -> str | None:
+        """Model folder, with the file `marker`, of the run that finished last; None without one."""
         models = [f"{self.run(name)}/model" for name in storage.list_folders(self.towers)]
-        markers = [f"{model}/config.json" for model in models]
-        finished = [marker for marker in markers if storage.exists(marker)]
+        finished = [f"{model}/{marker}" for model in models if storage.exists(f"{model}/{marker}")]
         if not finished:
             return None
-        return max(finished, key=storage.modified_s).removesuffix("/config.json")
+        return max(finished, key=storage.modified_s).removesuffix(f"/{marker}")
 
     def fetched(self, name: str) -> str:
         """Folder of the model or text encoder fetched as `name`; complete once it has FETCHED.
@@ -119,6 +118,18 @@ class Workspace:
     def embeddings(self, fingerprint: str) -> str:
         """Folder of one model's vectors: `tracks/`, `windows/`, `dead_letter/`, `model/`."""
         return self.path("embeddings", fingerprint)
+
+    def features(self, fingerprint: str) -> str:
+        """Folder of what one model's audio tower hears: `tracks/`, `windows/`, `dead_letter/`."""
+        return self.path("features", fingerprint)
+
+    def trained(self, source: str) -> str:
+        """Model folder of the run that `source` names, else `model(source)`."""
+        if "/" not in source and not source.startswith("."):
+            folder = f"{self.run(source)}/model"
+            if storage.exists(folder):
+                return folder
+        return self.model(source)
 
     @property
     def heard(self) -> str:

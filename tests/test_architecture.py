@@ -19,7 +19,7 @@ LAYERS = (
     ("jobs", "serve"),
     ("search", "training", "evaluation", "synthetic"),
     ("duplicates",),
-    ("index", "captions", "catalog", "tagging"),
+    ("index", "captions", "catalog", "tagging", "mulap"),
     ("embeddings",),
     ("model",),
     ("audio", "audio_cache", "text"),

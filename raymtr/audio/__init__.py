@@ -9,7 +9,7 @@ estimated length, and the `digest` that identifies the audio. Code outside this 
 the names below.
 """
 
-from raymtr.audio.cuts import clip_start, loop_to, window_start, windows
+from raymtr.audio.cuts import clip_start, loop_to, window_start, window_starts, windows
 from raymtr.audio.decoding import DECODING, RULES, Decoded, decode, decode_span, random_clip
 from raymtr.audio.describe import Described, describe
 from raymtr.audio.formats import SUFFIXES
@@ -38,5 +38,6 @@ __all__ = [
     "random_clip",
     "to_mono",
     "window_start",
+    "window_starts",
     "windows",
 ]

@@ -31,6 +31,16 @@ def loop_to(samples: np.ndarray, length: int) -> np.ndarray:
     return samples if len(samples) == length else np.resize(samples, length)
 
 
+def window_starts(total: int, spec: AudioSpec) -> list[int]:
+    """First samples of the windows of a track of `total` samples, as in `windows`; at least one."""
+    size = spec.window_samples
+    starts = list(range(0, total - size + 1, size)) or [0]
+    tail = total - (starts[-1] + size)
+    if tail > 0 and tail >= spec.min_tail_s * spec.sample_rate:
+        starts.append(total - size)
+    return starts
+
+
 def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarray]:
     """The audible windows of a track: starts in s float64 [W], float32 [W, window_samples].
 
@@ -42,11 +52,11 @@ def windows(samples: np.ndarray, spec: AudioSpec) -> tuple[np.ndarray, np.ndarra
     if not len(samples):
         raise AudioError("empty", "there are no samples")
     size = spec.window_samples
-    starts = list(range(0, len(samples) - size + 1, size)) or [0]
-    tail = len(samples) - (starts[-1] + size)
-    if tail > 0 and tail >= spec.min_tail_s * spec.sample_rate:
-        starts.append(len(samples) - size)
-    starts = [start for start in starts if not is_silent(samples[start : start + size])]
+    starts = [
+        start
+        for start in window_starts(len(samples), spec)
+        if not is_silent(samples[start : start + size])
+    ]
     if not starts:
         raise AudioError("silent", "it is silent")
     cut = np.stack([loop_to(samples[s : s + size], size) for s in starts])

@@ -22,7 +22,7 @@ from typing import Any
 from pyarrow import fs
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
@@ -172,7 +172,7 @@ def _read_weights(folder: Path, *, without: str | None = None) -> dict[str, Tens
         return {name: file.get_tensor(name) for name in names}
 
 
-def load_weights(towers: Towers, weights: Mapping[str, Tensor]) -> None:
+def load_weights(towers: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Load all weights; none may be missing, unknown or of another shape.
 
     Raises ValueError that names the first few wrong keys.

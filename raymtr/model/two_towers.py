@@ -24,7 +24,7 @@ from raymtr.model.musicnn import MusicnnTower
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.spectrogram_transformer import SpectrogramTransformer
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
-from raymtr.specs import TowersSpec
+from raymtr.specs import AudioSpec, AudioTowerSpec, TowersSpec
 
 TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config and tokenizer
 
@@ -38,7 +38,7 @@ class TwoTowers(nn.Module):
         super().__init__()
         self.spec = spec
         self.log_mel = LogMel(spec.audio)
-        self.audio_tower = audio_tower or audio_tower_of(spec)
+        self.audio_tower = audio_tower or audio_tower_of(spec.audio_tower, spec.audio)
         self.text_tower = text_tower
         self.audio_projector, self.text_projector = build_heads(spec, text_tower.hidden)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1.0 / spec.temperature)))
@@ -81,31 +81,39 @@ class TwoTowers(nn.Module):
         self.text_tower.tokenizer.save_pretrained(folder / TEXT_PART)
 
 
-def audio_tower_of(spec: TowersSpec) -> nn.Module:
+def audio_tower_of(spec: AudioTowerSpec, audio: AudioSpec) -> nn.Module:
     """A new audio tower of the kind that `spec` names: log-mel [B, n_mels, frames] -> [B, dim]."""
-    if spec.audio_tower.kind == "resnet":
-        return ModifiedResNet(spec.audio_tower)
-    if spec.audio_tower.kind == "ast":
-        return SpectrogramTransformer(spec.audio_tower, spec.audio)
-    return MusicnnTower(spec.audio_tower)
+    if spec.kind == "resnet":
+        return ModifiedResNet(spec)
+    if spec.kind == "ast":
+        return SpectrogramTransformer(spec, audio)
+    return MusicnnTower(spec)
 
 
 def build_towers(spec: TowersSpec, *, seed: int, text_folder: str | None = None) -> TwoTowers:
     """A new audio tower and the pretrained text tower in `text_folder`, or that the spec names.
 
-    A ResNet's weights are random; musicnn's are its authors', an AST's those of its source. The
-    same spec and seed give the same weights. The global random state is not changed. A ResNet is
-    stored channels last, which makes a training step on a CPU 1.5 times faster.
+    A ResNet's weights are random; musicnn's are its authors', unless the spec wants random ones; an
+    AST's are those of its source. The same spec and seed give the same weights. The global random
+    state is not changed. A ResNet is stored channels last, which makes a training step on a CPU 1.5
+    times faster.
     """
     text_tower = load_text_tower(spec.text_tower, text_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         towers = TwoTowers(spec, text_tower)
-    if isinstance(towers.audio_tower, ModifiedResNet):
-        towers.audio_tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    elif isinstance(towers.audio_tower, (MusicnnTower, SpectrogramTransformer)):
-        towers.audio_tower.read_weights()
+    fill_audio_tower(towers.audio_tower, spec.audio_tower)
     return towers
+
+
+def fill_audio_tower(tower: nn.Module, spec: AudioTowerSpec) -> None:
+    """Give a new tower its initial weights and memory layout, in place; see `build_towers`."""
+    if isinstance(tower, ModifiedResNet):
+        tower.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    elif isinstance(tower, SpectrogramTransformer) or (
+        isinstance(tower, MusicnnTower) and spec.weights == "packaged"
+    ):
+        tower.read_weights()
 
 
 def blank_towers(spec: TowersSpec, text_folder: str | None = None) -> TwoTowers:

@@ -117,4 +117,5 @@ class StageTimes(TypedDict):
     encode: float
     search: float
     rank: float
+    rerank: NotRequired[float]  # where it was asked for
     total: float

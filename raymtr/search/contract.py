@@ -40,6 +40,8 @@ Sound = Source | tuple[np.ndarray, int]  # a file, or its samples and their rate
 MOST_HITS = 100
 LONGEST_TEXT = 2_000  # characters; a text tower reads far fewer
 MOST_EXAMPLES = 100
+MOST_DEPTH, DEPTH = 200, 50  # hits to re-rank
+MIX = 0.25  # share of the match probability in a score; no dev set has tuned it yet
 MOST_WEIGHT = 10
 LONGEST_CURSOR = 200  # characters
 
@@ -117,6 +119,16 @@ PerArtist = Annotated[
 ]
 
 
+class Rerank(BaseModel):
+    """A second look at the first hits, by the matching head of a MuLaP run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    depth: Annotated[int, Field(ge=1, le=MOST_DEPTH)] = DEPTH  # hits to look at
+    run: str | None = None  # None: the newest one of the workspace
+    mix: Annotated[float, Field(ge=0, le=1)] = MIX  # weight of the match probability
+
+
 class SearchTerms(BaseModel):
     """The keys of a search that every way in accepts; null is the same as leaving a key out."""
 
@@ -155,6 +167,11 @@ class SearchTerms(BaseModel):
         bool | None,
         Field(description="of tracks that are one song (`raymtr duplicates`) show only the best"),
         _says("fold_duplicates", "true or false"),
+    ] = None
+    rerank: Annotated[
+        Rerank | None,
+        Field(description="a run of `train --recipe mulap` that looks at the first hits again"),
+        _says("rerank", f"{{'depth'}}, 1 to {MOST_DEPTH}, maybe with 'run' and 'mix', 0 to 1"),
     ] = None
     cursor: Annotated[
         Annotated[str, Field(min_length=1, max_length=LONGEST_CURSOR)] | None,

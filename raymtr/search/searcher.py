@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,12 +33,13 @@ from raymtr.names import spoken_name
 from raymtr.search.answer_parts import Mode, StageTimes
 from raymtr.search.confidence import sureness
 from raymtr.search.constraints import always, binds_to_tracks, tiers
-from raymtr.search.contract import Example, SearchAnswer, SearchRequest, Sound
+from raymtr.search.contract import Example, Rerank, SearchAnswer, SearchRequest, Sound
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
 from raymtr.search.present import hits_of, query_of
 from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import CheckedRequest, check_request
+from raymtr.search.rerank import rerank
 from raymtr.search.retrievers import QueryVector, retrieve, sentences_of
 from raymtr.search.steering import directions_of, sentences_beside
 from raymtr.search.understand import Understood, similar_artist, understand
@@ -46,6 +48,7 @@ from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
+    from raymtr.mulap.reranker import Reranker
 
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
 CANDIDATES = 100  # per retriever, for a page of 10
@@ -87,6 +90,8 @@ class Searcher:
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
         self._models: dict[Side, Model] = {}  # loaded and checked, by the side that was asked for
+        self._rerankers: dict[str, Reranker] = {}
+        self._loading = Lock()
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
@@ -143,6 +148,7 @@ class Searcher:
         per_artist: int | None = None,
         diversity: float | None = None,
         fold_duplicates: bool | None = None,
+        rerank: Rerank | Mapping[str, str | float] | None = None,
         cursor: str | None = None,
         audio: Sound | None = None,
         similar_artist: str | None = None,
@@ -154,9 +160,11 @@ class Searcher:
         'jazz'`; `mode`: auto, semantic, keyword or hybrid; `k`: 1 to 100; `per_artist`: maximum
         hits per artist; `diversity`: 0 to 1, how much hits should differ from one another;
         `fold_duplicates`: return only the best of the tracks that are one song, with the ids of
-        the others; `cursor`: the `next_cursor` of an answer, to get the next page; `audio`: a path,
-        a URI, the bytes of a file, or `(samples, rate)`; `similar_artist`: instead of a text, the
-        name of an artist to find similar artists of. Raises InputError on anything else.
+        the others; `rerank`: `{"depth"}`, maybe with `run` and `mix`: the matching head of a MuLaP
+        run looks at that many hits again; `cursor`: the `next_cursor` of an answer, to get the next
+        page; `audio`: a path, a URI, the bytes of a file, or `(samples, rate)`; `similar_artist`:
+        instead of a text, the name of an artist to find similar artists of. Raises InputError on
+        anything else.
         """
         given = locals()  # these keys and no others, by name
         return self.find(SearchRequest.read({k: v for k, v in given.items() if k != "self"}))
@@ -201,7 +209,13 @@ class Searcher:
         first = read_cursor(cursor, mark=mark, now_s=now_s) if cursor else 0
         directions = self._directions(plan, encoded)
         # One hit more than the page shows whether there is a next page.
-        candidates, searched = self._candidates(plan, directions, wanted=first + k + 1)
+        again = request.asked.rerank
+        depth = again.depth if again else 0
+        candidates, searched = self._candidates(plan, directions, wanted=max(first + k + 1, depth))
+        notes, looked_s = list(encoded.notes), None
+        if again:
+            candidates, late, looked_s = self._look_again(plan, again, candidates)
+            notes += late
         shown = candidates[first : first + k]
         folds = bool(request.asked.fold_duplicates)
         hits = hits_of(shown, plan.understood, directions, self.vocabulary, folds=folds)
@@ -214,9 +228,36 @@ class Searcher:
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
-            "notes": list(encoded.notes),
-            "took_ms": _times(encoded.took_s, plan.took_s + searched - started, ended - searched),
+            "notes": notes,
+            "took_ms": _times(
+                encoded.took_s, plan.took_s + searched - started, ended - searched, looked_s
+            ),
         }
+
+    def _look_again(
+        self, plan: Plan, asked: Rerank, candidates: list[Candidate]
+    ) -> tuple[list[Candidate], tuple[str, ...], float]:
+        """The candidates re-ranked, notes, and the seconds it took; loading a run does not count.
+
+        Raises InputError if the search has no text, or no MuLaP run with stored features is here.
+        """
+        if not plan.request.asked.text:
+            raise InputError("rerank reads the text of a search, and this one has none")
+        sentence = plan.sentences[0] if plan.reads else plan.request.asked.text
+        matcher = self._reranker(asked.run)
+        started = time.perf_counter()
+        found, notes = rerank(candidates, sentence, matcher, depth=asked.depth, mix=asked.mix)
+        return found, notes, time.perf_counter() - started
+
+    def _reranker(self, run: str | None) -> Reranker:
+        """The matching head of a run, loaded at first use; of the newest one if none is named."""
+        from raymtr.mulap.reranker import Reranker, newest_run
+
+        run = run or newest_run(self.workspace)
+        with self._loading:
+            if run not in self._rerankers:
+                self._rerankers[run] = Reranker(self.workspace, run)
+            return self._rerankers[run]
 
     def rank(
         self, text: str | None = None, *, k: int | None = None, **asked: object
@@ -356,13 +397,17 @@ class Searcher:
         return kept
 
 
-def _times(encode_s: float, search_s: float, rank_s: float) -> StageTimes:
-    return {
+def _times(encode_s: float, search_s: float, rank_s: float, looked_s: float | None) -> StageTimes:
+    """The stages in milliseconds; `rank_s` covers `looked_s`, which is None where not asked for."""
+    times: StageTimes = {
         "encode": round(1e3 * encode_s, 3),
         "search": round(1e3 * search_s, 3),
         "rank": round(1e3 * rank_s, 3),
         "total": round(1e3 * (encode_s + search_s + rank_s), 3),
     }
+    if looked_s is not None:
+        times["rerank"] = round(1e3 * looked_s, 3)
+    return times
 
 
 def _has_term(row: Row, terms: Sequence[str]) -> bool:

@@ -116,8 +116,8 @@ class Batches:
         first, last = (sum(shares(spec.global_batch, workers)[:n]) for n in (rank, rank + 1))
         self._share = slice(first, last)
 
-    def make(self, step: int) -> Batch:
-        """Return this worker's rows of batch `step`."""
+    def make(self, step: int) -> Any:
+        """Return this worker's rows of batch `step`, a Batch."""
         chosen = self.mixture.draw(step, self.spec.global_batch)
         places = np.sort(np.argsort(chosen, kind="stable")[self._share])
         numbers = chosen[places]
@@ -178,14 +178,14 @@ class Batches:
             ) from error
 
     def ahead(
-        self, first: int, last: int, *, then: Callable[[Batch], Batch] = lambda batch: batch
-    ) -> Iterator[tuple[int, Batch]]:
+        self, first: int, last: int, *, then: Callable[[Any], Any] = lambda batch: batch
+    ) -> Iterator[tuple[int, Any]]:
         """Yield steps `first` to `last` - 1 with their batches; the next is built in a thread.
 
         `then` is applied to each batch in the same thread.
         """
 
-        def make(step: int) -> Batch:
+        def make(step: int) -> Any:
             return then(self.make(step))
 
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:

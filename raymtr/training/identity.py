@@ -32,6 +32,7 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by
 )
 OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "towers.audio.level": "kept",
+    "towers.audio_tower.weights": "packaged",
     "train.texts": {},
     "train.text_filter": False,
     "train.false_negatives": "kept",
@@ -40,6 +41,9 @@ OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "train.layer_decay": 1.0,
     "train.lora_audio": 0,
     "train.lora_text": 0,
+    "train.objective": "contrastive",
+    "train.schedule": "cosine",
+    "train.beta2": 0.999,
 }
 FREE_KEYS = ("mixture", "texts")
 CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the number of steps done
@@ -48,8 +52,10 @@ CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the n
 def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
     """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
     train = _flat("train", to_dict(settings.train))
+    mulap = to_dict(settings.mulap) if settings.train.objective == "mulap" else {}
     return {
         **_flat("towers", to_dict(settings.towers)),
+        **_flat("mulap", mulap),
         **{key: value for key, value in train.items() if key not in HOW_IT_RUNS},
         "tracks": content_hash(tracks),
         "torch": torch.__version__,

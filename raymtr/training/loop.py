@@ -1,4 +1,7 @@
-"""The code of each Ray Train worker: towers, the remaining steps, checkpoints, the saved model.
+"""The code of each Ray Train worker: an objective, the steps left, checkpoints, the model.
+
+The loop, the sampler, the checkpoints and resuming are the same for every objective
+(training.objectives).
 
 A run resumes from the newest checkpoint folder whose file is complete. Ray uploads, lists and
 prunes these folders. Its list is not used to find the newest: after a kill it lags by one, and it
@@ -24,18 +27,15 @@ import ray.train.torch
 import torch
 
 from raymtr import storage
-from raymtr.model.model_folder import save_towers
-from raymtr.model.two_towers import build_towers
 from raymtr.progress import speak_to_driver
 from raymtr.specs import Settings, TrainSpec, from_dict
 from raymtr.trained_on import record_of, track_names
-from raymtr.training.batches import Batches, longer_than
+from raymtr.training.batches import longer_than
 from raymtr.training.identity import CHECKPOINT
-from raymtr.training.lora import merge_lora
+from raymtr.training.objectives import OBJECTIVES
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
 from raymtr.training.tracks import audio_cache_of, make_room
-from raymtr.training.validation import Validation
 from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -59,8 +59,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
     text_folder = storage.local_copy(config["text_tower"], last=FETCHED)
-    towers = build_towers(settings.towers, seed=spec.seed, text_folder=text_folder)
-    trainer = TrainStep(towers, spec, device)
+    objective = OBJECTIVES[spec.objective](settings, text_folder, device)
+    trainer = objective.step
     first, history = resume(trainer, folder)
     if not history or history[-1]["workers"] != workers:
         history.append({"from_step": first, "workers": workers})
@@ -68,22 +68,16 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
         log_world_size(history, spec)
     train, valid = _tracks(folder)
     cache = audio_cache_of(Workspace(config["workspace"]), settings)
-    tower = towers.text_tower
+    tower = trainer.towers.text_tower
     if not rank and (
         cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0, weights=spec.texts)
     ):
         LOG.warning("%s", cut)
     if context.get_local_rank() == 0:
         make_room(cache, train)
-    batches = Batches(
-        *(train, cache, towers.tokenize, spec),
-        rank=rank,
-        workers=workers,
-        anywhere=settings.towers.audio_tower.trainable,
-        any_words=settings.towers.text_tower.trainable,
-    )
+    batches = objective.batches(train, cache, rank=rank, workers=workers)
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
-    validation = Validation(valid, towers.tokenize, settings.towers.audio) if rank == 0 else None
+    validation = objective.validation(valid) if rank == 0 else None
     began, busy = time.perf_counter(), time.process_time()
     for step, batch in batches.ahead(first, spec.steps, then=trainer.read_ahead):
         figures = trainer(batch, step)
@@ -102,8 +96,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     if not log:
         return {}
     log.close()
-    save_towers(
-        merge_lora(towers, spec),
+    objective.save(
         f"{folder}/model",
         provenance={"source": "raymtr train", "steps": spec.steps},
         trained_on=record_of(_names(train)),

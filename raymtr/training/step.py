@@ -74,7 +74,10 @@ class Batch:
 
 
 class TrainStep:
-    """The towers with their optimizer; call it once per step, on every worker."""
+    """The towers with their optimizer; call it once per step, on every worker.
+
+    Another objective overrides `backward`, `facts` and `read_ahead` (training.mulap).
+    """
 
     def __init__(self, towers: nn.Module, spec: TrainSpec, device: torch.device) -> None:
         """Moves `towers` to `device` and sets their batch norms to `spec.batch_norm`.
@@ -100,10 +103,11 @@ class TrainStep:
         self.optimizer = torch.optim.AdamW(
             rate_groups(towers, spec.layer_decay),
             lr=spec.learning_rate,
+            betas=(0.9, spec.beta2),
             weight_decay=spec.weight_decay,
         )
 
-    def __call__(self, batch: Batch, step: int) -> dict[str, float]:
+    def __call__(self, batch: Any, step: int) -> dict[str, float]:
         """Take step number `step` (from 0); the metrics cover the whole global batch.
 
         Raises UnusableError, on all workers, when the loss or, after the update, the weights are
@@ -113,37 +117,42 @@ class TrainStep:
         training_mode(self.towers, spec.batch_norm)
         torch.manual_seed(_dropout_seed(spec.seed, step))
         self.optimizer.zero_grad(set_to_none=True)
-        batch = batch.to(self.device)
-        sizes = shares(spec.global_batch, workers()) if workers() > 1 else None
+        own = self.backward(batch.to(self.device))
+        means = average_gradients(self.learned, torch.stack(list(own.values()))).tolist()
+        figures: dict[str, float] = dict(zip(own, means, strict=True))
+        cure = (
+            f" at step {step}, learning rate {rate:.3g}; train under another --run with a lower "
+            "train.learning_rate or more train.warmup_steps"
+        )
+        require_finite(figures["loss"], "the loss", cure)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("scale", 1.0)
+        self.optimizer.step()
+        require_finite(weights_norm(self.changing), "the norm of the weights", cure)
+        return figures | {"learning_rate": rate} | self.facts(figures, cure)
+
+    def backward(self, batch: Any) -> dict[str, Tensor]:
+        """Add this worker's gradients of the contrastive loss of a Batch.
+
+        Returns figures, `loss` first; the mean of each over the workers is the whole batch's.
+        """
+        sizes = shares(self.spec.global_batch, workers()) if workers() > 1 else None
         shared = None if batch.names is None else right_answers(batch.names, sizes)
 
         def loss_of(audio: Tensor, text: Tensor) -> Tensor:
             return contrastive_loss(audio, text, self.towers.logit_scale, sizes, shared)
 
-        if spec.chunk:
+        if self.spec.chunk:
             own_loss = cached_backward(*self._chunks(batch), loss_of, self.device)
         else:
             own_loss = loss_of(*self._forward(batch))
             own_loss.backward()  # type: ignore[no-untyped-call]
         many = own_loss.new_zeros(()) if shared is None else shared.any(1).float().mean()
-        own_figures = torch.stack([own_loss.detach(), many])
-        loss, many_rows = average_gradients(self.learned, own_figures).tolist()
-        cure = (
-            f" at step {step}, learning rate {rate:.3g}; train under another --run with a lower "
-            "train.learning_rate or more train.warmup_steps"
-        )
-        require_finite(loss, "the loss", cure)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group.get("scale", 1.0)
-        self.optimizer.step()
-        require_finite(weights_norm(self.changing), "the norm of the weights", cure)
-        temperature = float(torch.exp(-self.towers.logit_scale.detach().double()))
-        return {
-            "loss": loss,
-            "learning_rate": rate,
-            "temperature": temperature,
-            "shared": many_rows,  # share of rows with a further positive in the batch
-        }
+        return {"loss": own_loss.detach(), "shared": many}  # share of rows with further positives
+
+    def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
+        """Further figures of a step whose weights are updated; `cure` ends an error's message."""
+        return {"temperature": float(torch.exp(-self.towers.logit_scale.detach().double()))}
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -152,7 +161,7 @@ class TrainStep:
         return self._forward(batch.to(self.device))
 
     @torch.no_grad()
-    def read_ahead(self, batch: Batch) -> Batch:
+    def read_ahead(self, batch: Any) -> Any:
         """Apply the frozen towers to `batch` ahead of its step.
 
         It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
@@ -231,11 +240,13 @@ def _without_padding(input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:
 
 
 def learning_rate(step: int, spec: TrainSpec) -> float:
-    """Linear warm-up, then half a cosine down to the minimum (Doh et al., ICASSP 2024)."""
+    """Linear warm-up, then half a cosine, or a line, down to the minimum; see `spec.schedule`."""
     if step < spec.warmup_steps:
         return spec.learning_rate * (step + 1) / spec.warmup_steps
     done = (step - spec.warmup_steps) / max(1, spec.steps - spec.warmup_steps)
-    height = (1 + math.cos(math.pi * min(done, 1.0))) / 2
+    height = 1 - min(done, 1.0)
+    if spec.schedule == "cosine":  # Doh et al., ICASSP 2024
+        height = (1 + math.cos(math.pi * (1 - height))) / 2
     return spec.min_learning_rate + (spec.learning_rate - spec.min_learning_rate) * height
 
 

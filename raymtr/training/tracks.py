@@ -199,7 +199,7 @@ def audio_cache_of(workspace: Workspace, settings: Settings) -> AudioCache:
         name = hashlib.sha256(workspace.root.encode()).hexdigest()[:16]
         folder = os.path.join(tempfile.gettempdir(), f"raymtr-audio-{name}")
     budget = int(settings.train.cache_gib * 2**30)
-    return AudioCache(folder, settings.towers.audio, budget=budget)
+    return AudioCache(folder, settings.clip, budget=budget)
 
 
 def fill_audio_cache(

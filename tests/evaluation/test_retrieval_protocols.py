@@ -9,7 +9,7 @@ import pytest
 
 from raymtr import metrics
 from raymtr.errors import InputError
-from raymtr.evaluation import comparison, probe, trec
+from raymtr.evaluation import comparison, trec
 from raymtr.evaluation import retrieval_protocols as protocols
 
 EYE = np.eye(6, dtype=np.float32)
@@ -198,28 +198,3 @@ def test_a_paired_difference_sees_what_two_intervals_hide() -> None:
     assert same["difference"] == pytest.approx(0, abs=1e-12) and same["p"] == 1.0
     with pytest.raises(ValueError, match="the same queries"):
         metrics.paired_difference([1.0], [1.0, 2.0], rng)
-
-
-def _clusters(rng: np.random.Generator, count: int) -> probe.Split:
-    labels = np.eye(3, dtype=np.float32)[np.arange(count) % 3]
-    noise = 0.2 * rng.standard_normal((count, 6)).astype(np.float32)
-    return probe.Split(labels @ EYE[:3] + noise, labels)
-
-
-def test_a_probe_learns_what_the_vectors_hold_and_nothing_else() -> None:
-    rng = np.random.default_rng(0)
-    parts = [_clusters(rng, count) for count in (60, 30, 30)]
-    for hidden in (0, 16):
-        told = probe.probe(*parts, hidden=hidden, single=True, seed=0)
-        assert told["accuracy"] > 0.9
-    several = probe.probe(*parts, hidden=0, single=False, seed=0)
-    assert several["roc_auc"] > 0.95 and several["labels"] == 3
-    shuffled = [probe.Split(p.features, rng.permutation(p.labels)) for p in parts]
-    assert probe.probe(*shuffled, hidden=0, single=True, seed=0)["accuracy"] < 0.7
-
-
-def test_few_labelled_rows_have_each_label() -> None:
-    labels = probe.labels_of(["a", ["b", "a"], None, "b", "c"], ["a", "b"])
-    assert labels.tolist() == [[1, 0], [1, 1], [0, 0], [0, 1], [0, 0]]
-    few = probe.few_labelled(np.tile(np.eye(2, dtype=np.float32), (10, 1)), 3, seed=0)
-    assert len(few) == 6 and (few % 2).sum() == 3

@@ -14,7 +14,6 @@ import pytest
 
 from jobs import evaluate as job
 from jobs.evaluate import describe, evaluate, pool_filter
-from jobs.evaluate_protocols import LoadedTowers, probe_task
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
 from raymtr.captions.writing.realised_rows import caption_tracks
@@ -407,41 +406,13 @@ def test_caption_retrieval_prints_both_directions_and_the_pool(published):
     assert "mrr" in describe(compared)
 
 
-def test_a_probe_takes_a_column_and_counts_of_labels():
-    splits = ["train"] * 20 + ["valid"] * 6 + ["test"] * 6
-    rows = [
-        {
-            "track_id": f"t{n}",
-            "split": split,
-            "genre": ["folk", "jazz"][n % 2],
-            "tags": [f"{n % 3}"],
-        }
-        for n, split in enumerate(splits)
-    ]
-    towers = LoadedTowers(
-        rows, np.eye(6, dtype=np.float32)[np.arange(32) % 6], lambda sentences: None
-    )
-    single = probe_task(towers, "genre", 0, "1,all")
-    assert single["pools"] == {"train": 20, "valid": 6, "test": 6} and single["labels"] == 2
-    assert single["figures"]["all"]["accuracy"] == 1.0
-    assert single["figures"]["1"]["accuracy"] < 1.0, "one example shows one of three places"
-    assert probe_task(towers, "tags", 8, "all")["figures"]["all"]["roc_auc"] == 1.0
-    with pytest.raises(InputError, match="--labels takes counts and `all`, got '0'"):
-        probe_task(towers, "genre", 0, "0")
-
-
-def test_a_probe_needs_every_split(workspace):
-    with pytest.raises(InputError, match="no track of split 'valid' has a value in column 'tags'"):
-        protocol(workspace, "probe", "--task", "tags")
-
-
 def test_what_a_protocol_lacks_is_said(workspace):
     for arguments, words in (
         (["caption-retrieval"], "none of 11 tracks has a caption that came with its dataset"),
         (["tags"], "no tag is on 10 or more of 11 tracks"),
         (["triplets"], "needs --triplets"),
         (["compare"], "needs --runs A B and --qrels Q"),
-        (["probe"], "--task names a column of the catalog"),
+        (["probe"], "needs --task, and --model once or more"),
         (["tags", "--task", "genre"], "--task belongs to `raymtr evaluate probe`"),
         (["artist-similarity"], "lists another of them as similar"),
     ):

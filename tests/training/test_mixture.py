@@ -62,9 +62,9 @@ def test_unnamed_dataset_is_left_out_and_weights_need_no_sum() -> None:
     ("weights", "named"),
     [
         ({"a": 1, "jazz": 1}, "jazz.*its datasets: a, b"),
-        ({"a": -1}, "at least 0"),
-        ({"a": 0}, "at least 0"),
-        ({"a": float("nan")}, "at least 0"),
+        ({"a": -1}, "of at least 0"),
+        ({"a": 0}, "of at least 0"),
+        ({"a": float("nan")}, "of at least 0"),
     ],
 )
 def test_weights_that_cannot_be(weights: dict[str, float], named: str) -> None:

@@ -1,0 +1,97 @@
+"""`raymtr embed --output features`: catalog + audio + a model -> what its audio tower hears.
+
+The same decoding, partitions, shards, dead letters and resuming as for vectors. Features are stored
+in float16 (mulap.store). A re-ranker and a probe read them.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from jobs.embed_pipeline import MOST_BLOCK_BYTES, EmbedAnswer
+from jobs.partitions import Work, count_tracks, work_through_catalog
+from jobs.shard_rows import commit_results, fit_actors, tracks_per_block
+from raymtr.embeddings.embed_tracks import decode_tracks
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.embeddings.tables import SOURCES
+from raymtr.errors import InputError
+from raymtr.mulap.backbone import open_backbone
+from raymtr.mulap.store import FeatureTracks, open_features
+from raymtr.specs import AudioSpec, EmbedSpec, Settings
+from raymtr.workspace import Workspace
+
+LOG = logging.getLogger("raymtr")
+
+
+def named_source(workspace: Workspace, model: str | None) -> str:
+    """The model folder of the run, or of the model, that is named. Raises InputError if none is."""
+    if model is None:
+        raise InputError("--output features needs --model, a run's name or a model folder")
+    return workspace.trained(model)
+
+
+def embed_features(
+    workspace: Workspace, settings: Settings, *, model: str | None, retry: Sequence[str] = ()
+) -> EmbedAnswer:
+    """The features of every track of the catalog that has audio and none of this model yet.
+
+    Raises InputError if there is no catalog, no model is named, or it has no audio tower.
+    """
+    started = time.monotonic()
+    count_tracks(workspace)
+    source = named_source(workspace, model)
+    backbone = open_backbone(source)
+    LOG.info("features by %s, model %s", source, backbone.fingerprint)
+    work = Work(
+        what="embed",
+        shards=open_features(workspace, backbone),
+        run=functools.partial(hear_tracks, source=source, spec=backbone.spec.audio),
+        embed=settings.embed,
+        retry=tuple(retry),
+    )
+    return {
+        **work_through_catalog(workspace, work),
+        "fingerprint": backbone.fingerprint,
+        "model": source,
+        "seconds": round(time.monotonic() - started, 3),
+        "also": None,
+    }
+
+
+def hear_tracks(
+    left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec, *, source: str, spec: AudioSpec
+) -> int:
+    """Stores the features of the tracks `left`, by the model `source`, on CPUs.
+
+    Returns the number of replicas seen.
+    """
+    import ray.data
+
+    embed = fit_actors(embed, left)
+    dataset = ray.data.from_arrow(left.select(SOURCES))
+    dataset.context.target_max_block_size = MOST_BLOCK_BYTES
+    pipeline = (
+        dataset.repartition(target_num_rows_per_block=tracks_per_block(left, spec.window_s, embed))
+        .map_batches(
+            decode_tracks,
+            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=1,
+        )
+        .map_batches(
+            FeatureTracks,
+            fn_constructor_args=(source, shards.made_by),
+            fn_constructor_kwargs={"threads": embed.threads},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=embed.actors),
+            num_cpus=1,
+        )
+    )
+    return commit_results(pipeline, shards, total=len(left), actors=embed.actors)

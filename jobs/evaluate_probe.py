@@ -1,0 +1,192 @@
+"""`raymtr evaluate probe --task T --model A --model B`: what frozen features hold of a task.
+
+The features of each model are those that `embed --output features` stored, else computed here. Each
+pair of model and label count is fitted over several seeds, as Ray tasks. Output:
+`evaluation/probe.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jobs.cluster import start_ray
+from raymtr import audio, storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.evaluation.probe_tasks import Task, read_task
+from raymtr.evaluation.probes import KINDS, probe
+from raymtr.evaluation.zero_shot import zero_shot
+from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, open_backbone
+from raymtr.mulap.store import open_features
+from raymtr.workspace import Workspace
+
+OWN = ("task", "model", "labels", "seeds")
+LABELS, SEEDS = "1,5,20,all", 3
+ALL = "all"
+TRACKS_PER_TASK = 32
+
+
+def add_arguments(parser: argparse._ArgumentGroup) -> None:
+    """Adds the arguments of `probe`."""
+    parser.add_argument(
+        "--task", help="instrument, key, mode, metre, a column of the catalog, or a CSV file"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        help=f"a run, a model folder, {LOG_MEL}, or {RANDOM}RUN (untrained); repeatable",
+    )
+    parser.add_argument(
+        "--labels", metavar="LIST", help=f"labelled tracks a class; 0: zero-shot ({LABELS})"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of labels ({SEEDS})")
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `probe` that were given."""
+    values = {name: getattr(arguments, name) for name in OWN}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+    """The command-line entry point."""
+    if not arguments.task or not arguments.model:
+        raise InputError("`raymtr evaluate probe` needs --task, and --model once or more")
+    return evaluate_probe(
+        workspace,
+        arguments.task,
+        arguments.model,
+        labels=arguments.labels or LABELS,
+        seeds=SEEDS if arguments.seeds is None else arguments.seeds,
+        out=arguments.out,
+    )
+
+
+def evaluate_probe(
+    workspace: Workspace,
+    task: str,
+    models: Sequence[str],
+    *,
+    labels: str = LABELS,
+    seeds: int = SEEDS,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Balanced accuracy on held-out tunes, by model, kind of probe and number of labels.
+
+    Raises InputError where the task has fewer than two classes or an argument is wrong.
+    """
+    import ray
+
+    if seeds < 1:
+        raise InputError(f"--seeds is at least 1, got {seeds}")
+    counts = _counts(labels)
+    catalog = storage.read_tables(workspace.tracks)
+    if catalog is None:
+        raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
+    rows = catalog.to_pylist()
+    asked = read_task(task, rows)
+    uris = {row["track_id"]: row["uri"] for row in rows}
+    start_ray()
+    fit = ray.remote(num_cpus=1)(probe)
+    answer: dict[str, Any] = {
+        "task": task,
+        "classes": list(asked.classes),
+        "chance": 1 / len(asked.classes),
+        "train": int(asked.train.sum()),
+        "held_out": int((~asked.train).sum()),
+        "models": {},
+    }
+    for name in models:
+        source = _source(workspace, name)
+        features = _features(workspace, source, asked, uris)
+        held = ray.put(features)
+        waiting = {
+            (kind, count): [fit.remote(asked, held, kind, count, seed=s) for s in range(seeds)]
+            for kind in KINDS
+            for count in counts
+            if count != 0
+        }
+        cells: dict[str, Any] = {kind: {} for kind in KINDS}
+        for (kind, count), tasks in waiting.items():
+            values = ray.get(tasks)
+            cells[kind][str(count or ALL)] = {"mean": float(np.mean(values)), "seeds": values}
+        if 0 in counts:
+            cells["zero_shot"] = zero_shot(asked, source, features)
+        answer["models"][name] = cells
+    answer["file"] = f"{out or workspace.path('evaluation')}/probe.json"
+    storage.write_json(answer["file"], answer)
+    return answer
+
+
+def _counts(labels: str) -> list[int | None]:
+    """`0,5,all` -> [0, 5, None]."""
+    counts: list[int | None] = []
+    for part in labels.split(","):
+        if part.strip() != ALL and not part.strip().isdigit():
+            raise InputError(f"--labels is a list such as {LABELS}, got {labels!r}")
+        counts.append(None if part.strip() == ALL else int(part))
+    return counts
+
+
+def _source(workspace: Workspace, name: str) -> str:
+    """The folder of a run's model, behind `random:` as well; other names stay."""
+    if name.startswith(RANDOM):
+        return RANDOM + workspace.trained(name.removeprefix(RANDOM))
+    return name if name == LOG_MEL else workspace.trained(name)
+
+
+def _features(
+    workspace: Workspace, source: str, task: Task, uris: dict[str, str]
+) -> list[np.ndarray]:
+    """Features [W, D] of the task's tracks: stored ones, and the others computed as Ray tasks."""
+    import ray
+
+    backbone = open_backbone(source)
+    found: dict[str, np.ndarray] = {}
+    store = open_features(workspace, backbone)
+    if storage.exists(f"{store.folder}/run.json"):
+        found = store.features_of(list(task.track_ids))
+    left = [track_id for track_id in task.track_ids if track_id not in found]
+    hear = ray.remote(num_cpus=1)(_hear)
+    held = ray.put(backbone.spec)
+    parts = [left[n : n + TRACKS_PER_TASK] for n in range(0, len(left), TRACKS_PER_TASK)]
+    tasks = [hear.remote(source, held, [uris[i] for i in part]) for part in parts]
+    for part, made in zip(parts, ray.get(tasks), strict=True):
+        found |= dict(zip(part, made, strict=True))
+    return [found[track_id] for track_id in task.track_ids]
+
+
+def _hear(source: str, spec: Any, uris: Sequence[str]) -> list[np.ndarray]:
+    """Features of these files; raises UnusableError where one cannot be decoded."""
+    backbone: Backbone = open_backbone(source)
+    made = []
+    for uri in uris:
+        try:
+            windows = audio.windows(audio.decode(uri, spec.audio).samples, spec.audio)[1]
+        except audio.AudioError as error:
+            raise UnusableError(f"{uri} of the task cannot be read: {error}") from error
+        made.append(backbone.embed_windows(windows))
+    return made
+
+
+def describe(answer: dict[str, Any]) -> str:
+    """A line per model and kind of probe."""
+    sizes = f"{answer['train']} tracks to train on, {answer['held_out']} held out by tune"
+    lines = [
+        f"{answer['task']}: {len(answer['classes'])} classes, {sizes}; balanced accuracy (chance "
+        f"{answer['chance']:.2f})"
+    ]
+    for name, cells in answer["models"].items():
+        for kind in KINDS:
+            shown = [f"{count}: {cell['mean']:.2f}" for count, cell in cells[kind].items()]
+            lines.append(f"{name:24} {kind:9} {', '.join(shown)}")
+        if cells.get("zero_shot"):
+            zero = cells["zero_shot"]
+            lines.append(
+                f"{name:24} zero-shot {zero['balanced_accuracy']:.2f}, ROC-AUC "
+                f"{zero['roc_auc']:.2f} by {zero['by']}"
+            )
+    return "\n".join([*lines, f"written to {answer['file']}"])

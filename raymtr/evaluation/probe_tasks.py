@@ -1,0 +1,151 @@
+"""What a probe asks of a backbone: a label for each track, and which tracks are one tune.
+
+A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, where its
+author fixed one, `split` (train or test). The labels of `midi/` are exact; those of `real_music/`
+(genre, vocal) are weak.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raymtr import storage
+from raymtr.catalog.sources import key_words
+from raymtr.errors import InputError
+
+Row = Mapping[str, Any]
+HELD_OUT = 0.3  # share of the tunes
+FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
+
+
+def _instrument(row: Row) -> str | None:
+    """The one instrument of a tune; tunes for several have no label."""
+    names: list[str] = list(row.get("instruments") or ())
+    return names[0] if len(names) == 1 else None
+
+
+def _mode(row: Row) -> str | None:
+    key = row.get("key")
+    return None if not key else "minor" if key.endswith("m") else "major"
+
+
+def _key(row: Row) -> str | None:
+    return key_words(row.get("key") or "") or None
+
+
+def _metre(row: Row) -> str | None:
+    return row.get("meter")
+
+
+TASKS: dict[str, Callable[[Row], str | None]] = {
+    "instrument": _instrument,
+    "key": _key,
+    "mode": _mode,
+    "metre": _metre,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Labelled tracks, and the tracks of each side of the split."""
+
+    name: str
+    track_ids: tuple[str, ...]
+    labels: np.ndarray  # int64 [N], a number of `classes`
+    classes: tuple[str, ...]
+    train: np.ndarray  # bool [N]
+
+
+def read_task(name: str, rows: Sequence[Row]) -> Task:
+    """The task `name` over the catalog's rows; no tune is on both sides of its split.
+
+    Raises InputError where nothing, or one class, can be asked.
+    """
+    by_id = {row["track_id"]: row for row in rows if row.get("uri")}
+    fixed: dict[str, str] = {}
+    if name.endswith(".csv"):
+        labels, fixed = _from_file(name, by_id)
+    else:
+        label_of = TASKS.get(name) or (lambda row: _plain(row, name))
+        labels = {i: label for i, row in by_id.items() if (label := label_of(row))}
+    tunes = {i: _tune(by_id[i]) for i in labels}
+    held = Counter(label for label, _ in {(labels[i], tunes[i]) for i in labels})
+    classes = sorted(label for label, count in held.items() if count >= FEWEST_TUNES)
+    if len(classes) < 2:
+        seen = ", ".join(f"{label} ({count})" for label, count in held.most_common(5)) or "none"
+        raise InputError(
+            f"task {name} needs two classes of {FEWEST_TUNES} tunes each; tunes by class: {seen}; "
+            f"tasks: {', '.join(TASKS)}, a column of the catalog, or a CSV file"
+        )
+    ids = sorted(i for i in labels if labels[i] in classes)
+    train = _train_of(ids, tunes, labels, fixed)
+    numbers = np.array([classes.index(labels[i]) for i in ids])
+    return Task(
+        name=name, track_ids=tuple(ids), labels=numbers, classes=tuple(classes), train=train
+    )
+
+
+def _plain(row: Row, name: str) -> str | None:
+    if name not in row:
+        raise InputError(
+            f"no task and no column {name!r}; tasks: {', '.join(TASKS)}; columns: {', '.join(row)}"
+        )
+    value = row[name]
+    if value is not None and not isinstance(value, str):
+        raise InputError(
+            f"column {name} holds {type(value).__name__}, a task wants names of classes"
+        )
+    return value or None
+
+
+def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dict[str, str]]:
+    """Labels and, where the file has them, sides of the split, by track id."""
+    if not storage.exists(file):
+        raise InputError(f"no {file}; a task's file has the columns track_id, label, maybe split")
+    lines = list(csv.DictReader(io.StringIO(storage.read_bytes(file).decode("utf-8-sig"))))
+    if not lines or not {"track_id", "label"} <= set(lines[0]):
+        raise InputError(f"{file} has no rows with the columns track_id and label")
+    unknown = [line["track_id"] for line in lines if line["track_id"] not in by_id]
+    if unknown:
+        raise InputError(
+            f"{len(unknown)} ids of {file} are no tracks with audio here, among them "
+            f"{', '.join(unknown[:3])}"
+        )
+    labels = {line["track_id"]: line["label"] for line in lines if line["label"]}
+    return labels, {line["track_id"]: line["split"] for line in lines if line.get("split")}
+
+
+def _tune(row: Row) -> str:
+    """What the cuts of one recording share."""
+    return str(row.get("recording") or row["track_id"])
+
+
+def _train_of(
+    ids: Sequence[str],
+    tunes: Mapping[str, str],
+    labels: Mapping[str, str],
+    fixed: Mapping[str, str],
+) -> np.ndarray:
+    """Which tracks are to train on: as the file fixed it, else a share of each class's tunes."""
+    if fixed:
+        sides = {tune: {fixed.get(i) for i in ids if tunes[i] == tune} for tune in tunes.values()}
+        both = sorted(tune for tune, found in sides.items() if len(found) > 1)
+        if both:
+            raise InputError(
+                f"{len(both)} tunes are on both sides of the split, among them {both[0]}: a probe "
+                "would know them again; give all tracks of a tune one split"
+            )
+        return np.array([fixed.get(i) == "train" for i in ids])
+    held: set[str] = set()
+    for label in sorted(set(labels[i] for i in ids)):
+        own = sorted({tunes[i] for i in ids if labels[i] == label} - held)
+        order = np.random.default_rng(0).permutation(len(own))
+        held |= {own[n] for n in order[: max(1, round(HELD_OUT * len(own)))]}
+    return np.array([tunes[i] not in held for i in ids])

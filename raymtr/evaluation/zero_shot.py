@@ -1,0 +1,65 @@
+"""Zero-shot: each class's words as a sentence, and no label.
+
+A MuLaP model gives the probability that the sentence matches the track; two towers give the cosine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from raymtr import metrics
+from raymtr.evaluation.probe_tasks import Task
+from raymtr.evaluation.probes import balanced_accuracy
+from raymtr.model.two_towers import TwoTowers
+from raymtr.mulap.backbone import LOG_MEL, RANDOM
+from raymtr.mulap.folder import read_mulap
+from raymtr.mulap.marker import is_mulap
+from raymtr.mulap.reranker import match_probabilities, spread
+
+
+def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> dict[str, Any] | None:
+    """Balanced accuracy of the best class and the mean ROC-AUC of each class, on held-out tracks.
+
+    None for a backbone without words.
+    """
+    held_out = np.flatnonzero(~task.train)
+    if source == LOG_MEL or source.startswith(RANDOM):
+        return None
+    own = [features[place] for place in held_out]
+    score = _by_matching if is_mulap(source) else _by_cosine
+    scores = score(source, own, task.classes)  # [tracks, classes]
+    right = task.labels[held_out]
+    asked = [n for n in range(len(task.classes)) if 0 < (right == n).sum() < len(right)]
+    areas = metrics.roc_aucs(scores.T[asked], [(right == n).tolist() for n in asked])
+    by = "match probability" if score is _by_matching else "cosine"
+    predicted = scores.argmax(axis=1)
+    return {
+        "by": by,
+        "balanced_accuracy": balanced_accuracy(predicted, right),
+        "roc_auc": float(areas.mean()),
+        "roc_aucs": {task.classes[n]: float(a) for n, a in zip(asked, areas, strict=True)},
+    }
+
+
+def _by_matching(source: str, own: Sequence[np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    model, _ = read_mulap(source)
+    most = math.ceil(model.spec.clip_s / model.towers.audio.window_s)
+    rows = [torch.from_numpy(spread(features, most)) for features in own]
+    return np.array([match_probabilities(model, name, rows) for name in classes]).T
+
+
+@torch.inference_mode()
+def _by_cosine(source: str, own: Sequence[np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    from raymtr.model.pretrained import load_model
+
+    model = load_model(source)
+    towers = model.towers
+    assert isinstance(towers, TwoTowers), "a backbone of another kind was refused before"
+    vectors = [towers.embed_features(torch.from_numpy(rows)).mean(dim=0) for rows in own]
+    tracks = torch.nn.functional.normalize(torch.stack(vectors), dim=-1).numpy()
+    return np.asarray(tracks @ model.encode_text(list(classes)).T)

@@ -1,0 +1,1 @@
+"""MuLaP: music and language pretraining with two streams that read one another."""

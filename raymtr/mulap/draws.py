@@ -1,0 +1,93 @@
+"""What MuLaP draws for a row of a batch: masked words, masked chunks, a sentence that is not true.
+
+Pure functions of a numpy rng, so a batch can be built again on any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from raymtr.text import draw_sentence
+
+NO_LABEL = -100  # of a word that is not to be guessed; cross entropy ignores it
+MASK_TOKEN, OTHER_TOKEN = 0.8, 0.1  # shares of masked words; the rest stay as they are (BERT)
+TRIES = 16  # other tracks looked at for a sentence that is not true
+
+
+def mask_words(
+    ids: Sequence[int],
+    share: float,
+    rng: np.random.Generator,
+    *,
+    special: Collection[int],
+    mask_id: int,
+    vocabulary: int,
+) -> tuple[list[int], list[int]]:
+    """The ids to read and the label of each: the id itself where it is to be guessed.
+
+    A `share` of the words is masked: 80 % become `mask_id`, 10 % any id, 10 % stay (Devlin et al.
+    2019). Tokens in `special` are never masked.
+    """
+    read, labels = list(ids), [NO_LABEL] * len(ids)
+    for place, word in enumerate(ids):
+        chosen, kind, other = rng.random(), rng.random(), int(rng.integers(vocabulary))
+        if word in special or chosen >= share:
+            continue
+        labels[place] = word
+        if kind < MASK_TOKEN:
+            read[place] = mask_id
+        elif kind < MASK_TOKEN + OTHER_TOKEN:
+            read[place] = other
+    return read, labels
+
+
+def mask_chunks(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Which of `count` chunks are masked, bool [count]; one at least is left to be heard."""
+    masked = np.asarray(rng.random(count) < share)
+    if masked.all():
+        masked[int(rng.integers(count))] = False
+    return masked
+
+
+def untrue_sentence(
+    track: Mapping[str, Any], others: Sequence[Mapping[str, Any]], rng: np.random.Generator
+) -> str | None:
+    """A sentence about one of `others` that says nothing true of `track`; None if none has one."""
+    for other in others:
+        said = untrue(other, track)
+        sentence = draw_sentence(said, said["captions"], rng)
+        if sentence is not None:
+            return sentence
+    return None
+
+
+def untrue(other: Mapping[str, Any], track: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts of `other` without what holds for `track` as well.
+
+    A tag or a similar artist that both have is left out. A caption stays if it names a tag that
+    only `other` has; of a track without tags, if its words are not a caption of `track`. Names stay
+    only if the artist is another one.
+    """
+    tags = _without(other.get("tags"), track.get("tags"))
+    captions = _without(other.get("captions"), track.get("captions"))
+    if other.get("tags"):
+        captions = [c for c in captions if any(tag.casefold() in c.casefold() for tag in tags)]
+    said: dict[str, Any] = {"tags": tags, "captions": captions}
+    names = {name: other.get(name) for name in ("title", "artist", "album")}
+    if _same(other.get("artist"), track.get("artist")):
+        return said | {"similar_artists": []}
+    own = [*(track.get("similar_artists") or ()), *filter(None, [track.get("artist")])]
+    said["similar_artists"] = _without(other.get("similar_artists"), own)
+    return said | {n: None if _same(text, track.get(n)) else text for n, text in names.items()}
+
+
+def _without(texts: Sequence[str] | None, known: Sequence[str] | None) -> list[str]:
+    held = {text.casefold() for text in known or ()}
+    return [text for text in texts or () if text.casefold() not in held]
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return (one or "").casefold() == (other or "").casefold()

@@ -1,0 +1,156 @@
+"""MuLaP as a module: two streams that read one another (arXiv 2112.04214).
+
+An audio tower gives one row of features for each chunk. The audio stream reads them behind a first
+token of its own. The text stream is the first layers of a text encoder. Two co-attention layers
+stand before the last two text layers and the first two audio layers. So the chunk features depend
+on the audio alone, and the text layers before them on the text alone: both can be computed once.
+The two first tokens are pooled, multiplied and classified as match or not.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from raymtr.model.log_mel import LogMel
+from raymtr.model.text_tower import TextTower, load_text_tower, read_text_tower
+from raymtr.model.two_towers import UnfilledWeights, audio_tower_of, fill_audio_tower
+from raymtr.mulap.streams import CoAttention, TextLayers, positions
+from raymtr.specs import MulapSpec, TowersSpec
+
+MEETINGS = 2  # co-attention layers
+FIRST_TOKEN = 0.02  # spread of the audio stream's first token at the start, as BERT's embeddings
+
+
+class Met(NamedTuple):
+    """Both streams after they have read one another."""
+
+    text: Tensor  # [B, T, H]
+    audio: Tensor  # [B, 1 + C, W], the first token first
+    match: Tensor  # [B], the logit that the sentence is about the audio
+
+
+class Mulap(nn.Module):
+    """Chunks and tokens -> Met; `towers` names the audio tower, the text encoder and the audio."""
+
+    def __init__(self, towers: TowersSpec, spec: MulapSpec, text_tower: TextTower) -> None:
+        super().__init__()
+        self.towers, self.spec = towers, spec
+        self.log_mel = LogMel(towers.audio)
+        self.audio_tower = audio_tower_of(towers.audio_tower, towers.audio)
+        self.text = TextLayers(text_tower, spec.text_layers)
+        self.text_tower = text_tower
+        text_tower.encoder = nn.Identity()  # its layers are in self.text; it goes on to tokenize
+        hidden, width, inner = text_tower.hidden, spec.audio_width, spec.cross_width
+        self.audio_in = nn.Linear(towers.audio_tower.dim, width)
+        self.audio_first = nn.Parameter(torch.randn(width) * FIRST_TOKEN)
+        self.audio_norm = nn.LayerNorm(width)
+        self.audio_layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, spec.heads, 4 * width, spec.dropout, "gelu", batch_first=True
+            )
+            for _ in range(spec.audio_layers)
+        )
+        self.meetings = nn.ModuleList(
+            CoAttention(hidden, width, inner=inner, heads=spec.heads, dropout=spec.dropout)
+            for _ in range(MEETINGS)
+        )
+        self.text_pool, self.audio_pool = nn.Linear(hidden, inner), nn.Linear(width, inner)
+        self.match = nn.Linear(inner, 1)
+        self.word_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
+        self.word_bias = nn.Parameter(torch.zeros(len(self.text.words)))
+        self.chunk_head = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, towers.audio_tower.dim)
+        )
+        self.text.requires_grad_(True)  # a frozen tower comes with no layer to train
+        if not towers.text_tower.trainable:
+            for module in self._frozen_text():
+                module.requires_grad_(False)
+
+    @property
+    def apart(self) -> int:
+        """How many text layers come before the first co-attention."""
+        return self.spec.text_layers - MEETINGS
+
+    def train(self, mode: bool = True) -> Mulap:
+        """As for any module, but frozen text layers never apply dropout."""
+        super().train(mode)
+        if not self.towers.text_tower.trainable:
+            for module in self._frozen_text():
+                module.eval()
+        return self
+
+    def hear(self, chunks: Tensor) -> Tensor:
+        """Chunks [N, window_samples] -> the audio tower's features [N, D]."""
+        trains = torch.is_grad_enabled() and self.towers.audio_tower.trainable
+        with torch.set_grad_enabled(trains):
+            features: Tensor = self.audio_tower(self.log_mel(chunks))
+        return features
+
+    def read(self, input_ids: Tensor, real: Tensor) -> Tensor:
+        """Tokens [B, T] -> states [B, T, H] before the first co-attention; `real` is bool."""
+        states = self.text.embed(input_ids)
+        for number in range(self.apart):
+            states = self.text.layer(number, states, real)
+        return states
+
+    def meet(self, text: Tensor, text_real: Tensor, features: Tensor, heard: Tensor) -> Met:
+        """States of `read` and features [B, C, D], with their masks [B, T] and [B, C] -> Met."""
+        audio = self.audio_in(standardised(features))
+        audio = torch.cat([self.audio_first.expand(len(audio), 1, -1), audio], dim=1)
+        audio = self.audio_norm(audio + positions(*audio.shape[1:]).to(audio))
+        real = torch.cat([heard.new_ones(len(heard), 1), heard], dim=1)
+        for number, layer in enumerate(self.audio_layers):
+            if number < MEETINGS:
+                text, audio = self.meetings[number](text, text_real, audio, real)
+                text = self.text.layer(self.apart + number, text, text_real)
+            audio = layer(audio, src_key_padding_mask=~real)
+        pooled = torch.tanh(self.text_pool(text[:, 0])) * torch.tanh(self.audio_pool(audio[:, 0]))
+        return Met(text, audio, self.match(pooled)[:, 0])
+
+    def words_at(self, states: Tensor) -> Tensor:
+        """Text states [M, H] -> logits of the vocabulary [M, V]; the embeddings are shared."""
+        logits: Tensor = self.word_head(states) @ self.text.words.T + self.word_bias
+        return logits
+
+    def _frozen_text(self) -> list[nn.Module]:
+        return [self.text.embeddings, *self.text.layers[: self.apart]]
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Features [..., D] with mean 0 and spread 1 over D; a masked row stays zero.
+
+    What is regressed has this scale, or a tower in training could win by a change of its own.
+    """
+    return functional.layer_norm(features.float(), features.shape[-1:])
+
+
+def padded(features: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [N, D] of all rows' chunks, `counts` [B] to a row -> [B, C, D] and mask [B, C]."""
+    rows = pad_sequence(list(torch.split(features, counts.tolist())), batch_first=True)
+    return rows, torch.arange(rows.shape[1], device=counts.device) < counts[:, None]
+
+
+def build_mulap(
+    towers: TowersSpec, spec: MulapSpec, *, seed: int, text_folder: str | None = None
+) -> Mulap:
+    """A new model over the pretrained text encoder; the same specs and seed give the same weights.
+
+    Raises InputError where the text encoder does not fit, UnusableError where it is missing.
+    """
+    text_tower = load_text_tower(towers.text_tower, text_folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Mulap(towers, spec, text_tower)
+    fill_audio_tower(model.audio_tower, towers.audio_tower)
+    return model
+
+
+def blank_mulap(towers: TowersSpec, spec: MulapSpec, text_folder: str) -> Mulap:
+    """A model with uninitialised weights, for a checkpoint that fills every one."""
+    with UnfilledWeights():
+        return Mulap(towers, spec, read_text_tower(towers.text_tower, text_folder))

@@ -1,0 +1,118 @@
+"""Stored features: `features/<fingerprint>/`, the shards of embeddings with float16 windows.
+
+    features/<fingerprint>/tracks/*.parquet    track_id, vector (the mean), seconds
+    features/<fingerprint>/windows/*.parquet   track_id, start_s, end_s, vector (float16 [D])
+
+They are what an audio tower hears before its head, so they depend on the audio alone: a re-ranker
+reads them in the place of the audio.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.embeddings.embed_tracks import one_row, with_replica
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, matrix_of
+from raymtr.errors import InputError, UnusableError
+from raymtr.mulap.backbone import Backbone, open_backbone
+from raymtr.ownership import RUN
+from raymtr.workspace import Workspace
+
+
+class FeatureStore(EmbeddingStore):
+    """The shards of one backbone's features."""
+
+    @classmethod
+    def of_model(cls, workspace: Workspace, made_by: ModelRef) -> FeatureStore:
+        """The store of one backbone's features; its folder need not exist yet."""
+        return cls(workspace.features(made_by.fingerprint), made_by)
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        table = super()._windows_of(good)
+        place = table.column_names.index("vector")
+        half = table["vector"].cast(pa.list_(pa.float16(), self.made_by.dim))
+        return table.set_column(place, "vector", half)
+
+    def features_of(self, ids: list[str]) -> dict[str, np.ndarray]:
+        """Features float32 [W, D] of these tracks, in order of time; others are left out."""
+        parts, wanted = [], pa.array(ids, pa.string())
+        for name in sorted(self.names("tracks")):
+            file = self.file("windows", name)
+            if pc.any(pc.is_in(storage.read_table(file, ["track_id"])["track_id"], wanted)).as_py():
+                table = storage.read_table(file)
+                parts.append(table.filter(pc.is_in(table["track_id"], value_set=wanted)))
+        if not parts:
+            return {}
+        windows = pa.concat_tables(parts).sort_by(
+            [("track_id", "ascending"), ("start_s", "ascending")]
+        )
+        rows = matrix_of(windows["vector"]).astype(np.float32)
+        names = np.array(windows["track_id"].to_pylist())
+        firsts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+        of_each = np.split(rows, firsts[1:])
+        return {str(names[first]): part for first, part in zip(firsts, of_each, strict=True)}
+
+
+def open_features(workspace: Workspace, backbone: Backbone) -> FeatureStore:
+    """The store of this backbone's features; its folder need not exist yet."""
+    made_by = ModelRef(fingerprint=backbone.fingerprint, precision="fp32", dim=backbone.spec.dim)
+    return FeatureStore.of_model(workspace, made_by)
+
+
+def find_features(workspace: Workspace, run: str, fingerprint: str, dim: int) -> FeatureStore:
+    """The finished features of the run whose model has this fingerprint.
+
+    Raises InputError if there are none, or only another run's: those are not mixed.
+    """
+    made_by = ModelRef(fingerprint=fingerprint, precision="fp32", dim=dim)
+    store = FeatureStore.of_model(workspace, made_by)
+    cure = f"run `raymtr embed --model {run} --output features` first"
+    others = [n for n in storage.list_folders(workspace.path("features")) if n != fingerprint]
+    if not storage.exists(f"{store.folder}/{RUN}"):
+        seen = f" (there are features of {', '.join(others)}, other models)" if others else ""
+        raise InputError(f"no features of run {run}, model {fingerprint}{seen}; {cure}")
+    held = FeatureStore.open(store.folder).made_by
+    if held != made_by:
+        raise InputError(
+            f"{store.folder} holds features of model {held.fingerprint}, not of run {run}, model "
+            f"{fingerprint}; {cure}"
+        )
+    return store
+
+
+class FeatureTracks:
+    """DECODED rows -> EMBEDDED rows with features as windows; the backbone is loaded once."""
+
+    def __init__(self, source: str, made_by: ModelRef, *, threads: int) -> None:
+        """Raises UnusableError if `source` is no longer the backbone of `made_by`."""
+        import torch
+
+        torch.set_num_threads(threads)
+        self._backbone = open_backbone(source)
+        if self._backbone.fingerprint != made_by.fingerprint:
+            raise UnusableError(
+                f"{source} holds model {self._backbone.fingerprint}, not {made_by.fingerprint}"
+            )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """One row out per row in, in order."""
+        rows = batch.drop_columns(["samples", "scales"]).to_pylist()
+        tables = [EMBEDDED_SCHEMA.empty_table()]
+        for row, samples in zip(rows, batch["samples"], strict=True):
+            if row["code"] is None:
+                waves = np.frombuffer(samples.as_buffer(), np.float32)
+                made = self._backbone.embed_windows(waves.reshape(len(row["starts_s"]), -1).copy())
+                row |= _features_of_track(made)
+                length = self._backbone.spec.audio.window_s
+                row["ends_s"] = np.minimum(np.array(row["starts_s"]) + length, row["seconds"])
+            tables.append(one_row(EMBEDDED_SCHEMA, row))
+        return with_replica(pa.concat_tables(tables))
+
+
+def _features_of_track(features: np.ndarray) -> dict[str, object]:
+    if np.isfinite(features).all() and np.abs(features).max() < np.finfo(np.float16).max:
+        return {"vector": features.mean(axis=0), "windows": features}
+    return {"code": "bad_vector", "reason": "the model gave features that float16 does not hold"}

@@ -1,0 +1,201 @@
+"""MuLaP's training step and its check during training (Manco et al., ICASSP 2022).
+
+The step is `training.step.TrainStep` with three losses in the place of the contrastive one. The
+chunk features are computed once: they are the target, without gradient, and, with masked chunks set
+to zero, the input. So a target is never a masked one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from raymtr import metrics
+from raymtr.audio import decode_span, loop_to, window_starts
+from raymtr.audio_cache import AudioCache
+from raymtr.mulap.draws import NO_LABEL, untrue_sentence
+from raymtr.mulap.folder import save_mulap
+from raymtr.mulap.losses import (
+    chunks_loss,
+    match_baseline,
+    match_loss,
+    refuse_collapse,
+    spread_of,
+    words_loss,
+)
+from raymtr.mulap.network import Mulap, build_mulap, padded, standardised
+from raymtr.specs import AudioSpec, MulapSpec, Settings
+from raymtr.trained_on import Record
+from raymtr.training.contrastive_loss import workers
+from raymtr.training.mulap_batches import MulapBatch, MulapBatches, Words
+from raymtr.training.step import TrainStep
+from raymtr.training.validation import ROWS_AT_ONCE, fixed_sentence
+
+
+class MulapStep(TrainStep):
+    """A step over MulapBatch. `unigram`, float32 [V], is the words' baseline."""
+
+    unigram: Tensor
+
+    def read_ahead(self, batch: Any) -> Any:
+        """Return the batch unchanged: co-attention leaves little that is frozen."""
+        return batch
+
+    def backward(self, batch: MulapBatch) -> dict[str, Tensor]:
+        """Add this worker's gradients; the figures' mean over workers is the whole batch's."""
+        model: Mulap = self.towers
+        heard, guessed, words, match = self._streams(batch)
+        target = standardised(heard.detach())
+        masked, mean = target[batch.hidden], target.mean(dim=0)
+        labels = batch.labels[batch.labels != NO_LABEL]
+        word_sum, word_guess = words_loss(words, labels, self.unigram.to(words.device))
+        chunk_sum, chunk_guess = chunks_loss(guessed, masked, mean)
+        match_sum = match_loss(match, batch.matched)
+        per_word, per_chunk, per_row = self._per(len(labels), len(masked), len(match))
+        spec = model.spec
+        loss = (
+            spec.words_weight * word_sum * per_word
+            + spec.chunks_weight * chunk_sum * per_chunk
+            + spec.match_weight * match_sum * per_row
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        right = ((match > 0) == batch.matched.bool()).sum()
+        return {
+            "loss": loss.detach(),
+            "words": word_sum.detach() * per_word,
+            "words_baseline": word_guess * per_word,
+            "chunks": chunk_sum.detach() * per_chunk,
+            "chunks_baseline": chunk_guess * per_chunk,
+            "match": match_sum.detach() * per_row,
+            "match_right": right * per_row,
+            "matched": batch.matched.sum() * per_row,
+            "spread": spread_of(target),
+            "size": heard.detach().square().mean().sqrt(),
+        }
+
+    def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
+        """The baseline of matching. Raises UnusableError where the features have collapsed."""
+        if self.towers.towers.audio_tower.trainable:
+            refuse_collapse(figures["spread"], figures["size"], cure)
+        return {"match_baseline": match_baseline(min(max(figures["matched"], 0.0), 1.0))}
+
+    @torch.no_grad()
+    def match(self, chunks: Tensor, counts: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
+        """Match logits [B] of clips and sentences, in evaluation mode."""
+        model: Mulap = self.towers.eval()
+        with self._autocast():
+            features, heard = padded(model.hear(chunks.to(self.device)), counts.to(self.device))
+            ids, real = (tokens[n].to(self.device) for n in ("input_ids", "attention_mask"))
+            return model.meet(model.read(ids, real.bool()), real.bool(), features, heard).match
+
+    def _streams(self, batch: MulapBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Chunk features [N, D], guessed masked ones, logits of masked words, match logits [B]."""
+        model: Mulap = self.towers
+        with self._autocast():
+            heard = model.hear(batch.chunks)
+            shown, real = padded(heard.masked_fill(batch.hidden[:, None], 0.0), batch.counts)
+            met = model.meet(model.read(batch.input_ids, batch.real), batch.real, shown, real)
+            guessed = model.chunk_head(met.audio[:, 1:][real][batch.hidden])
+            words = model.words_at(met.text[batch.labels != NO_LABEL])
+        return heard.float(), guessed, words, met.match
+
+    def _per(self, *counts: int) -> list[float]:
+        """One over the whole batch's count of each, times the workers, whose mean is taken."""
+        total = torch.tensor(counts, dtype=torch.float64, device=self.device)
+        if workers() > 1:
+            dist.all_reduce(total)
+        return [workers() / max(count, 1.0) for count in total.tolist()]
+
+
+class MulapObjective:
+    """MuLaP on one worker; see training.objectives.Objective."""
+
+    def __init__(self, settings: Settings, text_folder: str, device: torch.device) -> None:
+        self._settings = settings
+        self.model = build_mulap(
+            settings.towers, settings.mulap, seed=settings.train.seed, text_folder=text_folder
+        )
+        self.step = MulapStep(self.model, settings.train, device)
+        self._words = words_of(self.model)
+
+    def batches(
+        self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
+    ) -> MulapBatches:
+        """Batches of clips and sentences; the words' frequencies become the step's baseline."""
+        batches = MulapBatches(
+            *(train, cache, self.model.text_tower.tokenize, self._settings.train),
+            rank=rank,
+            workers=workers,
+        ).plan(self._settings.towers.audio, self._settings.mulap, self._words)
+        batches.check()
+        self.step.unigram = batches.unigram()
+        return batches
+
+    def validation(self, valid: pa.Table) -> Any:
+        """Whether true sentences match better than untrue ones."""
+        return MatchValidation(valid, self.model, self._settings.towers.audio)
+
+    def save(self, folder: str, *, provenance: Mapping[str, Any], trained_on: Record) -> None:
+        """Write the model; `embed --output features`, `search --rerank` and probes read it."""
+        save_mulap(self.model, folder, provenance=provenance, trained_on=trained_on)
+
+
+def words_of(model: Mulap) -> Words:
+    """What masking needs to know of the model's tokenizer."""
+    tokenizer = model.text_tower.tokenizer
+    return Words(
+        frozenset(tokenizer.all_special_ids), tokenizer.mask_token_id, len(model.word_bias)
+    )
+
+
+class MatchValidation:
+    """Each valid track's first clip with its fixed sentence, and with one that is not true."""
+
+    def __init__(self, tracks: pa.Table, model: Mulap, audio: AudioSpec) -> None:
+        rng = np.random.default_rng(0)
+        rows = tracks.to_pylist()
+        self._questions = []
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[first : first + ROWS_AT_ONCE]
+            clips = [_first_clip(row, audio, model.spec) for row in part]
+            pairs = [
+                (place, sentence, true)
+                for place, row in enumerate(part)
+                for sentence, true in (
+                    (fixed_sentence(row), True),
+                    (untrue_sentence(row, [*part[place + 1 :], *part[:place]], rng), False),
+                )
+                if sentence is not None
+            ]
+            self._questions.append((clips, pairs, model.text_tower.tokenize([p[1] for p in pairs])))
+        self.pool = len(rows)
+
+    def __call__(self, step: MulapStep) -> dict[str, float]:
+        """The area under the ROC curve of matching over all pairs; {} with too few tracks."""
+        scores, true = [], []
+        for clips, pairs, tokens in self._questions:
+            cut = [clips[place] for place, _, _ in pairs]
+            counts = torch.tensor([len(clip) for clip in cut])
+            chunks = torch.from_numpy(np.concatenate(cut))
+            scores += step.match(chunks, counts, tokens).float().tolist()
+            true += [pair[2] for pair in pairs]
+        if len(set(true)) < 2:
+            return {}
+        return {
+            "valid_match_auc": float(metrics.roc_aucs([scores], [true])[0]),
+            "valid_tracks": self.pool,
+        }
+
+
+def _first_clip(row: dict[str, Any], audio: AudioSpec, spec: MulapSpec) -> np.ndarray:
+    """Chunks [C, window_samples] of the first `clip_s` of a track."""
+    clip = decode_span(row["uri"], audio, start_s=0.0, length_s=spec.clip_s)
+    size = audio.window_samples
+    starts = window_starts(len(clip), audio)
+    return np.stack([loop_to(clip[s : s + size], size) for s in starts])

@@ -1,0 +1,102 @@
+"""Probes against features that hold a task, and tasks that cannot be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raymtr.errors import InputError
+from raymtr.evaluation.probe_tasks import Task, read_task
+from raymtr.evaluation.probes import KINDS, balanced_accuracy, choose_labelled, probe
+
+
+def rows_of(tunes: int = 10, cuts: int = 2) -> list[dict[str, Any]]:
+    """`cuts` of each of `tunes`: half on the flute and in G, half on the harp in E minor."""
+    return [
+        {
+            "track_id": f"t{tune}_{cut}",
+            "uri": "x.ogg",
+            "recording": f"t{tune}",
+            "instruments": ["flute"] if tune % 2 else ["harp"],
+            "key": "G" if tune % 2 else "Em",
+            "meter": "6/8",
+            "year": 1900,
+        }
+        for tune in range(tunes)
+        for cut in range(cuts)
+    ]
+
+
+def features_of(task: Task, signal: float) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    made = []
+    for label in task.labels:
+        rows = rng.normal(size=(3, 8)).astype(np.float32)
+        rows[:, 0] += signal * (2 * label - 1)
+        made.append(rows)
+    return made
+
+
+def test_balanced_accuracy_weighs_classes_and_not_tracks() -> None:
+    right = np.array([0, 0, 0, 1])
+    assert balanced_accuracy(np.zeros(4, int), right) == 0.5
+    assert balanced_accuracy(np.array([0, 0, 1, 1]), right) == pytest.approx((2 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_probe_finds_what_features_hold_and_no_more(kind: str) -> None:
+    task = read_task("instrument", rows_of(tunes=40))
+    assert probe(task, features_of(task, 4.0), kind, 2, seed=0) > 0.9
+    assert probe(task, features_of(task, 0.0), kind, None, seed=0) < 0.8
+    same = [probe(task, features_of(task, 0.5), kind, 2, seed=1) for _ in range(2)]
+    assert same[0] == same[1], "a seed gives one figure"
+
+
+def test_no_tune_is_on_both_sides_and_labels_are_counted_by_class() -> None:
+    rows = rows_of()
+    task = read_task("mode", rows)
+    assert task.classes == ("major", "minor")
+    sides = {side: set() for side in (True, False)}  # type: ignore[var-annotated]
+    for track_id, side in zip(task.track_ids, task.train.tolist(), strict=True):
+        sides[side].add(track_id.split("_")[0])
+    assert sides[True] and sides[False] and not sides[True] & sides[False]
+    chosen = choose_labelled(task, 1, seed=0)
+    assert sorted(task.labels[chosen].tolist()) == [0, 1] and task.train[chosen].all()
+    assert read_task("key", rows).classes == ("E minor", "G major")
+
+
+def write(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "task.csv"
+    file.write_text(text)
+    return str(file)
+
+
+def test_tasks_that_cannot_be_asked(tmp_path: Path) -> None:
+    rows = rows_of()
+    with pytest.raises(InputError, match=r"task metre needs two classes .* 6/8 \(10\)"):
+        read_task("metre", rows)
+    with pytest.raises(InputError, match="no task and no column 'mood'; tasks: instrument, key"):
+        read_task("mood", rows)
+    with pytest.raises(InputError, match="column year holds int"):
+        read_task("year", rows)
+    with pytest.raises(
+        InputError, match=r"1 ids of .* are no tracks with audio here, among them q"
+    ):
+        read_task(write(tmp_path, "track_id,label\nq,a\nt0_0,b\n"), rows)
+    with pytest.raises(InputError, match="has no rows with the columns"):
+        read_task(write(tmp_path, "id,label\nq,a\n"), rows)
+    lines = [
+        f"t{n}_{cut},{'ab'[n % 2]},{('train', 'test')[cut]}" for n in range(10) for cut in (0, 1)
+    ]
+    file = write(tmp_path, "\n".join(["track_id,label,split", *lines]))
+    with pytest.raises(InputError, match="10 tunes are on both sides of the split, among them t0"):
+        read_task(file, rows)
+
+
+def test_a_file_may_fix_the_split(tmp_path: Path) -> None:
+    lines = [f"t{n}_0,{'ab'[n % 2]},{'train' if n < 6 else 'test'}" for n in range(10)]
+    task = read_task(write(tmp_path, "\n".join(["track_id,label,split", *lines])), rows_of())
+    assert task.train.tolist() == [int(i[1]) < 6 for i in task.track_ids]
