@@ -19,7 +19,7 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.evaluation.probe_tasks import Task, read_task
 from raymtr.evaluation.probes import KINDS, probe
 from raymtr.evaluation.zero_shot import zero_shot
-from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, open_backbone
+from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, FeatureSpec, open_backbone
 from raymtr.mulap.store import open_features
 from raymtr.workspace import Workspace
 
@@ -159,7 +159,7 @@ def _features(
     return [found[track_id] for track_id in task.track_ids]
 
 
-def _hear(source: str, spec: Any, uris: Sequence[str]) -> list[np.ndarray]:
+def _hear(source: str, spec: FeatureSpec, uris: Sequence[str]) -> list[np.ndarray]:
     """Features of these files; raises UnusableError where one cannot be decoded."""
     backbone: Backbone = open_backbone(source)
     made = []

@@ -4,7 +4,7 @@
     tags                tag queries, synonyms merged
     zero-shot           every tag a label of its own, and each track asks for its labels
     artist-similarity   similar artists, by name and by sound
-    triplets            --file: track ids `anchor, nearer, farther` (Dim-Sim)
+    triplets            --triplets: track ids `anchor, nearer, farther` (Dim-Sim)
     compare             --runs A B --qrels Q: two TREC runs, paired
 
 The pool is the tracks of `--split` that have a vector; its size is printed. Figures go to

@@ -46,7 +46,7 @@ def save_towers(
     towers: Towers,
     folder: str,
     *,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, object] | None = None,
     trained_on: Record | None = None,
 ) -> None:
     """Write `towers` as a raymtr model at `folder`, a path or URI, atomically.
@@ -76,7 +76,7 @@ def _is_something_else(folder: str) -> bool:
 
 
 def _replace(
-    towers: Towers, place: Path, provenance: Mapping[str, Any], trained_on: Record | None
+    towers: Towers, place: Path, provenance: Mapping[str, object], trained_on: Record | None
 ) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
@@ -101,7 +101,7 @@ def _upload(source: Path, uri: str) -> None:
 
 
 def _write(
-    towers: Towers, folder: Path, provenance: Mapping[str, Any], trained_on: Record | None
+    towers: Towers, folder: Path, provenance: Mapping[str, object], trained_on: Record | None
 ) -> None:
     weights = {
         name: tensor.detach().to("cpu", copy=True).contiguous()

@@ -37,7 +37,9 @@ class FeatureSpec:
 class Backbone:
     """Windows float32 [W, window_samples] -> features float32 [W, dim], one window at a time."""
 
-    def __init__(self, spec: FeatureSpec, fingerprint: str, hear: Callable[[Tensor], Tensor]):
+    def __init__(
+        self, spec: FeatureSpec, fingerprint: str, hear: Callable[[Tensor], Tensor]
+    ) -> None:
         self.spec, self.fingerprint, self._hear = spec, fingerprint, hear
 
     @torch.inference_mode()

@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,7 +25,7 @@ FORMAT = 1
 
 
 def save_mulap(
-    model: Mulap, folder: str, *, provenance: Mapping[str, Any], trained_on: Record | None = None
+    model: Mulap, folder: str, *, provenance: Mapping[str, object], trained_on: Record | None = None
 ) -> None:
     """Write `model` to `folder`, a path or URI; the marker is written last."""
     with tempfile.TemporaryDirectory() as scratch:

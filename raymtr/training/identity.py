@@ -7,7 +7,7 @@ counts. Another number of workers draws the same batches, so it may resume.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import pyarrow as pa
 import torch
@@ -49,7 +49,7 @@ FREE_KEYS = ("mixture", "texts")
 CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the number of steps done
 
 
-def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
+def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, object]:
     """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
     train = _flat("train", to_dict(settings.train))
     mulap = to_dict(settings.mulap) if settings.train.objective == "mulap" else {}
@@ -62,7 +62,7 @@ def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, Any]:
     }
 
 
-def may_resume(folder: str, identity: dict[str, Any]) -> bool:
+def may_resume(folder: str, identity: dict[str, object]) -> bool:
     """Whether the run in `folder` is to be resumed; False where there is none yet.
 
     A run with another identity and no checkpoint is removed: nothing is lost. With a checkpoint,
@@ -88,9 +88,9 @@ def may_resume(folder: str, identity: dict[str, Any]) -> bool:
     return False
 
 
-def _flat(prefix: str, tree: dict[str, Any]) -> dict[str, Any]:
+def _flat(prefix: str, tree: Mapping[str, object]) -> dict[str, object]:
     """Nested settings by dotted path; a group with free keys stays one value."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in tree.items():
         name = f"{prefix}.{key}"
         flat.update(

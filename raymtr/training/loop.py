@@ -158,7 +158,7 @@ def repair_checkpoint_list(folder: str) -> None:
         storage.delete(path)
 
 
-def _report(state: dict[str, Any], figures: dict[str, float], rank: int) -> None:
+def _report(state: dict[str, object], figures: dict[str, float], rank: int) -> None:
     """Report rank 0's checkpoint to Ray; a barrier for all workers."""
     name = f"{CHECKPOINT}{state['steps']:09d}"
     if rank:

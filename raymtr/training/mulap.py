@@ -137,11 +137,11 @@ class MulapObjective:
         self.step.unigram = batches.unigram()
         return batches
 
-    def validation(self, valid: pa.Table) -> Any:
+    def validation(self, valid: pa.Table) -> MatchValidation:
         """Whether true sentences match better than untrue ones."""
         return MatchValidation(valid, self.model, self._settings.towers.audio)
 
-    def save(self, folder: str, *, provenance: Mapping[str, Any], trained_on: Record) -> None:
+    def save(self, folder: str, *, provenance: Mapping[str, object], trained_on: Record) -> None:
         """Write the model; `embed --output features`, `search --rerank` and probes read it."""
         save_mulap(self.model, folder, provenance=provenance, trained_on=trained_on)
 

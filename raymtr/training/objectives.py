@@ -42,7 +42,7 @@ class Objective(Protocol):
         """A quick check on fixed questions about the validation tracks."""
         ...
 
-    def save(self, folder: str, *, provenance: Mapping[str, Any], trained_on: Record) -> None:
+    def save(self, folder: str, *, provenance: Mapping[str, object], trained_on: Record) -> None:
         """Write the trained model to `folder`."""
         ...
 
@@ -71,7 +71,7 @@ class Contrastive:
         """Retrieval of tracks by their sentences."""
         return Validation(valid, self.towers.tokenize, self._settings.towers.audio)
 
-    def save(self, folder: str, *, provenance: Mapping[str, Any], trained_on: Record) -> None:
+    def save(self, folder: str, *, provenance: Mapping[str, object], trained_on: Record) -> None:
         """Write a raymtr model."""
         towers = merge_lora(self.towers, self._settings.train)
         save_towers(towers, folder, provenance=provenance, trained_on=trained_on)
