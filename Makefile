@@ -64,7 +64,8 @@ quick: $(VENV)/ready-dev
 	$(BIN)/pytest -n 2 --dist loadfile -m 'not ray and not slow and not drill'
 
 test: $(VENV)/ready-dev lint types docs
-	$(BIN)/pytest -m 'not drill'
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not ray and not drill'
+	$(BIN)/pytest -m 'ray and not drill'
 
 docs: $(VENV)/ready-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
