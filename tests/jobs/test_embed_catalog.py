@@ -240,11 +240,11 @@ def test_a_pool_may_start_with_the_gpus_there_are(
     workspace = make_workspace([{"track_id": f"t{n}", "uri": uri} for n, uri in enumerate(uris)])
     script = """
 import sys
-import ray
 from jobs import shard_rows
 from jobs.__main__ import main
+from jobs.cluster import start_local
 shard_rows.TRACKS_PER_ACTOR = 1
-ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+start_local(num_cpus=2, num_gpus=1, log_to_driver=False)
 common = ["--workspace", sys.argv[1], "--model", sys.argv[2], "--recipe", "tiny"]
 wide = ["--set", "embed.use_gpu=true", "--set", "embed.actors=2", "--set", "embed.min_actors="]
 for fewest in ("0", "1"):
