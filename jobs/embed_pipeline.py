@@ -110,7 +110,7 @@ def embed_pipeline(
                 "device": "cuda" if embed.use_gpu else "cpu",
                 "threads": embed.threads,
             },
-            batch_size=None,
+            batch_size=size if embed.use_gpu else None,  # Ray wants a number for a GPU
             batch_format="pyarrow",
             compute=replicas_of(embed),
             num_cpus=cores,
