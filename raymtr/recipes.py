@@ -172,7 +172,7 @@ def ttmrpp_small() -> Settings:
 def captions_135m() -> Settings:
     """`laptop`, with a captioner on a base of about 135 M weights, such as SmolLM2, on two cores.
 
-    A step costs about 9 CPU-seconds with AVX2, 370 steps under 90 minutes on two cores.
+    For two CPU cores. A whole run was not measured yet.
     """
     return replace(
         laptop(),
@@ -286,7 +286,7 @@ def mulap() -> Settings:
 def mulap_small() -> Settings:
     """MuLaP over a narrow ResNet from scratch and a MiniLM whose first four layers are frozen.
 
-    Minutes on two cores. The streams are narrower than the paper's, because a catalog of some
+    The streams are narrower than the paper's, because a catalog of some
     hundred tracks does not fill them.
     """
     small = ttmrpp_small()

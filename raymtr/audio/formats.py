@@ -18,7 +18,6 @@ from raymtr.audio.extent import Extent, find_extent, read_at
 from raymtr.audio.id3 import Fields
 from raymtr.audio.probe import Stated
 
-Place = tuple[int, int]  # first byte and end
 _Words = Callable[[BinaryIO, Extent], list[Fields]]
 _Seconds = Callable[[BinaryIO, Extent], float | None]
 

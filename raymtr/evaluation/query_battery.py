@@ -24,7 +24,6 @@ from typing import Any, TypedDict
 from raymtr.errors import InputError
 
 Track = Mapping[str, Any]
-EXACT = ("title", "artist", "album")
 STARTS = {"title_starts": "title", "album_starts": "album"}
 HAS = {"title_has": "title", "artist_has": "artist"}
 RANGES = {"year": ("year",), "duration": ("duration",), "bpm": ("bpm", "tempo_bpm", "tempo")}
