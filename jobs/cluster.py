@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -79,7 +80,7 @@ def start_ray() -> None:
 
 
 def _start_here() -> None:
-    require_no_lancedb()
+    allow_lancedb()
     try:
         start_local(logging_level=logging.WARNING, _temp_dir=short_folder())
     except OSError as error:
@@ -91,16 +92,15 @@ def _start_here() -> None:
         ) from error
 
 
-def require_no_lancedb() -> None:
-    """Raises UnusableError if LanceDB is loaded: starting Ray forks, which LanceDB may not survive.
+def allow_lancedb() -> None:
+    """Lets Ray start in a process that has loaded LanceDB, which warns in each forked child.
 
-    So a job imports what loads LanceDB (`raymtr.index`, `serve.app`) after `start_ray`.
+    Ray's children replace themselves by another program at once, so LanceDB's warning is about
+    nothing that runs. Verbs still load LanceDB (`raymtr.index`, `serve.app`) after `start_ray`:
+    a fork of a process without its threads is the safer one.
     """
     if "lancedb" in sys.modules:
-        raise UnusableError(
-            "this process has loaded LanceDB, and starting Ray forks, which can stop LanceDB: "
-            "start Ray first, or run the job in a process of its own"
-        )
+        warnings.filterwarnings("ignore", message="lancedb fork support is experimental")
 
 
 def start_local(**options: Any) -> None:

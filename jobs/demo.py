@@ -115,7 +115,7 @@ def demo_on_synthetic(
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
-        # They load LanceDB: after Ray's start, see `require_no_lancedb`.
+        # They load LanceDB: after Ray's start, see `allow_lancedb`.
         from jobs.build_index import build_index
         from jobs.evaluate import evaluate
 

@@ -128,7 +128,7 @@ def evaluate(
         asked = catalog_benchmark(catalog, seed=SEED, split=split)
     else:
         asked = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
-    from raymtr.search.searcher import Searcher  # LanceDB, after which `probe` could not start Ray
+    from raymtr.search.searcher import Searcher  # loads LanceDB
 
     searcher = Searcher(workspace)
     rng = np.random.default_rng(SEED)

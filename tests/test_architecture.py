@@ -153,15 +153,13 @@ def test_jobs_do_not_import_each_other() -> None:
 
 
 def test_jobs_that_start_ray_load_no_lancedb_before() -> None:
-    """`jobs.cluster.require_no_lancedb` refuses to start Ray after LanceDB is loaded."""
+    """Starting Ray forks, best without LanceDB's threads: see `jobs.cluster.allow_lancedb`."""
     files = (ROOT / "jobs").glob("*.py")
     starting = [p.stem for p in files if "start_ray()" in p.read_text() and p.stem != "doctor"]
     assert {"embed_catalog", "serve", "demo"} <= set(starting)
     code = f"import sys, {', '.join(f'jobs.{name}' for name in starting)}\n"
     code += "assert 'lancedb' not in sys.modules\n"
-    code += "import lancedb\nfrom jobs.cluster import start_ray\nstart_ray()\n"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert "UnusableError: this process has loaded LanceDB" in told.stderr, told.stderr
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_importing_raymtr_is_light() -> None:
