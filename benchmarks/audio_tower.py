@@ -41,7 +41,7 @@ from raymtr.model.audio_forward import compute_dtype, folded
 from raymtr.model.log_mel import LogMel
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.torch_convolutions import TorchConvolutions
-from raymtr.specs import AudioSpec, AudioTowerSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec
 from raymtr.workspace import Workspace
 
 CPU = torch.device("cpu")

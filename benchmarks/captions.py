@@ -18,6 +18,7 @@ import time
 
 import pyarrow as pa
 
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.captioner import Weights, merge, open_captioner
 from raymtr.captions.gguf_base import plain_base
 from raymtr.captions.learning.pairs import read_pairs
@@ -25,7 +26,6 @@ from raymtr.captions.writing.drafts import plan_drafts
 from raymtr.captions.writing.templates import TRACK
 from raymtr.captions.writing.transformers_writer import Writer
 from raymtr.captions.writing.vllm_engine import MOST_TOKENS
-from raymtr.specs import CaptionSpec
 
 SPEC = CaptionSpec(temperature=0.7, max_new_tokens=512, draws=1, batch=32, threads=2)
 

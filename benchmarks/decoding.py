@@ -33,7 +33,7 @@ from alternate import alternate, least_and_median
 
 from raymtr import audio
 from raymtr.audio_cache import BLOCK_S, AudioCache
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 SECONDS = 30.0
 RATE = 44_100

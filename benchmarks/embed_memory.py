@@ -19,7 +19,7 @@ from watched import judge_growth, run_watched
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import ttmrpp_small
-from raymtr.specs import TowersSpec
+from raymtr.tower_specs import TowersSpec
 
 
 def small_towers() -> TowersSpec:

@@ -22,6 +22,7 @@ from transformers import (
     RobertaModel,
 )
 
+from raymtr.caption_specs import ToyLlamaSpec
 from raymtr.captions.learning.pairs import Pair
 from raymtr.captions.learning.pretrain import train_tokenizer
 from raymtr.model.clap import ClapTowers
@@ -29,7 +30,7 @@ from raymtr.model.golden import golden_sounds
 from raymtr.model.text_tower import MINILM_PACKAGE, TextTower
 from raymtr.model.two_towers import TwoTowers, build_towers
 from raymtr.recipes import tiny, ttmrpp, ttmrpp_small
-from raymtr.specs import Settings, ToyLlamaSpec
+from raymtr.specs import Settings
 
 TOY_ROBERTA = {"hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
 TOY_CLAP = {

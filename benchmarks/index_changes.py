@@ -33,8 +33,9 @@ from index_scale import ASKED, QUERIES, World, published, track_id, uri, write_s
 from watched import REPOSITORY, children_s
 
 from raymtr.embeddings.store import find_embeddings
+from raymtr.index.build import Build, table_name
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import Probes, exact_hits, try_index
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec

@@ -125,11 +125,11 @@ def judge_plan(measured: dict[str, float], count: int, dim: int, *, exact: bool)
         Wanted(tracks=count, hours=24, minutes_per_track=1 / 6, dim=dim), exact=exact
     )
     planned = {
-        "load and index, s": plan.build_hours * 3600,
-        "load and index, CPU-s": plan.build_core_hours * 3600,
-        "disk, MB": 1e3 * (plan.disk_gb["all"] - plan.disk_gb["embeddings"]),
-        "peak memory, GB": plan.build_memory_gb,
-    } | {f"a query ({kind}), CPU-ms": ms for kind, ms in plan.query_core_ms.items()}
+        "load and index, s": plan["build_hours"] * 3600,
+        "load and index, CPU-s": plan["build_core_hours"] * 3600,
+        "disk, MB": 1e3 * (plan["disk_gb"]["all"] - plan["disk_gb"]["embeddings"]),
+        "peak memory, GB": plan["build_memory_gb"],
+    } | {f"a query ({kind}), CPU-ms": ms for kind, ms in plan["query_core_ms"].items()}
     for what, value in planned.items():
         off = value / measured[what] - 1
         verdict = "ok" if abs(off) <= WITHIN else "MISS"

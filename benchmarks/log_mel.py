@@ -18,7 +18,7 @@ import torch
 from alternate import alternate, least_and_median
 
 from raymtr.model.log_mel import LogMel, mel_filters
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 BATCHES = {1: 0.9, 3: 0.5, 8: 0.5, 24: 0.5}  # clips -> target ratio
 ROUNDS = 30

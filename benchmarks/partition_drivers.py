@@ -43,7 +43,7 @@ import ray
 from raymtr import storage
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.settings import load_settings
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 from jobs.cluster import start_local
 from jobs.embed_catalog import actor_cores

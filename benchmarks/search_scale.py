@@ -26,8 +26,9 @@ import pyarrow as pa
 from index_scale import ASKED, HITS, World, published
 
 from raymtr import storage
+from raymtr.index.build import table_name
 from raymtr.index.filters import parse_filter
-from raymtr.index.track_table import TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.search.contract import SearchRequest
 from raymtr.search.request import check_request
 from raymtr.search.retrievers import QueryVector, retrieve

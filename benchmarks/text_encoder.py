@@ -24,7 +24,7 @@ from raymtr.model.int8_text import Int8TextTower
 from raymtr.model.text_tower import TextTower, load_text_tower
 from raymtr.recipes import MINILM
 from raymtr.search.searcher import Searcher
-from raymtr.specs import TextTowerSpec
+from raymtr.tower_specs import TextTowerSpec
 
 ASKED = {"MiniLM-L6": 3.0, "roberta-base": 4.0}
 TOKENS, QUERIES, ROUNDS = 16, 20, 8

@@ -18,13 +18,14 @@ from jobs import change_index
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
+from raymtr.index.build import Build
 from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
 from raymtr.index.publish import kept_builds, live_build, live_or_none, publish, roll_back
-from raymtr.index.track_table import Build
 from raymtr.ownership import index_lock
-from raymtr.specs import Settings, to_dict
+from raymtr.specs import Settings
 from raymtr.tagging.columns import with_attributes
+from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr index --workspace w"

@@ -23,10 +23,11 @@ from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
 from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
+from raymtr.index.build import Build
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import Build, TrackTable
+from raymtr.index.track_table import TrackTable
 from raymtr.ownership import RUN, index_lock
 from raymtr.specs import Settings
 from raymtr.tagging.columns import with_attributes

@@ -37,8 +37,8 @@ from jobs.embed_catalog import embed_catalog
 from jobs.embed_pipeline import EmbedAnswer
 from jobs.memory_watch import MemoryWatch
 from jobs.scan_catalog import scan_catalog
-from jobs.train_towers import train_towers
-from jobs.write_captions import write_captions
+from jobs.train_towers import TrainAnswer, train_towers
+from jobs.write_captions import CaptionAnswer, write_captions
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.evaluation.report import Facts, write_report
@@ -173,7 +173,7 @@ def _built_facts(
 
 def make_towers(
     workspace: Workspace, settings: Settings, stages: Stages, *, captioner: str | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[CaptionAnswer, TrainAnswer]:
     """The synthetic catalog, its captions and the towers trained on it; finished work is reused."""
     from raymtr.synthetic.synthesize import synthesize
 
@@ -214,7 +214,7 @@ def require_synthesiser() -> None:
     importlib.invalidate_caches()
 
 
-def caption_note(captioned: dict[str, Any], captioner: str | None) -> str:
+def caption_note(captioned: CaptionAnswer, captioner: str | None) -> str:
     """A sentence that says who wrote the captions used for training."""
     by = captioned["by"]
     if captioner is None:

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from raymtr.errors import LostError, TooBusyError, UnusableError
-from raymtr.specs import AudioSpec, Settings
+from raymtr.specs import Settings
+from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
 EXAMPLE = "raymtr doctor"

@@ -42,7 +42,8 @@ from raymtr.errors import InputError
 from raymtr.model.identity import CONFIG, Identity
 from raymtr.mulap.marker import is_mulap
 from raymtr.recipes import DEFAULT_MODEL
-from raymtr.specs import AudioSpec, Settings
+from raymtr.specs import Settings
+from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError
 from raymtr.mulap.backbone import open_backbone
 from raymtr.mulap.store import FeatureTracks, open_features
-from raymtr.specs import AudioSpec, EmbedSpec, Settings
+from raymtr.specs import EmbedSpec, Settings
+from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")

@@ -13,7 +13,8 @@ from jobs.tagging import Tagged
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import SOURCES
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import EmbedSpec
+from raymtr.tower_specs import AudioSpec
 
 if TYPE_CHECKING:
     import ray.data

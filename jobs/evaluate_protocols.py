@@ -132,7 +132,7 @@ def minilm() -> Encode:
 
     from raymtr.model.text_tower import load_text_tower
     from raymtr.recipes import MINILM
-    from raymtr.specs import TextTowerSpec
+    from raymtr.tower_specs import TextTowerSpec
 
     tower = load_text_tower(TextTowerSpec(source=MINILM, pooling="mean", trainable=False)).eval()
 

@@ -15,14 +15,19 @@ import logging
 import os
 import time
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
+from raymtr.caption_specs import FinetuneSpec
 from raymtr.errors import UnusableError
-from raymtr.specs import FinetuneSpec, Settings, to_dict
+from raymtr.specs import Settings
 from raymtr.trained_on import RECORD, pair_names, record_of, to_bytes
+from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from raymtr.captions.learning.loop import FittedCaptioner, Sample
 
 EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 
@@ -32,6 +37,18 @@ TOY = "made on the spot"
 FOR_TOYS = ("laptop", "ttmrpp-small", "tiny")  # recipes whose settings suit such a base
 LOG = logging.getLogger("raymtr")
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
+
+
+class FinetuneAnswer(TypedDict):
+    """A finished fine-tuning, its last figures and samples, and the folder of the captioner."""
+
+    resumed_from_step: int  # 0: from the start
+    metrics: dict[str, Any]  # of the last step
+    samples: list[Sample]  # of the last step
+    pairs: int
+    held_out: int
+    seconds: float
+    captioner: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> FinetuneAnswer:
     """The command-line entry point."""
     if arguments.base and settings.recipe in FOR_TOYS:
         LOG.warning(
@@ -59,7 +76,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 def finetune_captioner(
     workspace: Workspace, spec: FinetuneSpec, *, pairs: str, base: str | None = None
-) -> dict[str, Any]:
+) -> FinetuneAnswer:
     """Fine-tunes `base` (or a toy one, pretrained here) on `pairs`; the workspace's captioner.
 
     Raises InputError on invalid pairs, settings or base, UnusableError if GPUs are missing or
@@ -101,9 +118,9 @@ def finetune_captioner(
         counts = {"pairs": len(sets.train), "held_out": len(sets.held_out)}
         seconds = round(time.monotonic() - started, 3)
         storage.write_json(f"{folder}/answer.json", {**fitted, **counts, "seconds": seconds})
-    answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
+    answer: FinetuneAnswer = storage.read_json(f"{folder}/answer.json")
     publish(folder, workspace.captioner, asked | {"base_path": base, "answer": answer}, sets)
-    return answer | {"captioner": workspace.captioner}
+    return {**answer, "captioner": workspace.captioner}
 
 
 def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | None]:
@@ -123,7 +140,7 @@ def within_reach(folder: str, pairs: str, base: str | None) -> tuple[str, str | 
     return pairs, None
 
 
-def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> dict[str, Any]:
+def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> FittedCaptioner:
     """Runs the loop on Ray Train's workers; rank 0's answer.
 
     After the loss of a worker, all workers restart from the last state. If the run started with
@@ -228,7 +245,7 @@ def publish(folder: str, captioner: str, made: dict[str, Any], sets: Any) -> Non
     storage.write_json(marker, facts)
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: FinetuneAnswer) -> str:
     """The answer as text."""
     figures = answer["metrics"]
     lines = [

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 from raymtr.capacity import (
     MEASURED,
     MOST_DIM,
     MOST_HOURS,
     MOST_MINUTES,
+    CapacityPlan,
     Wanted,
     parse_positive,
     parse_size,
@@ -26,6 +27,22 @@ from raymtr.workspace import Workspace
 
 TAGGERS = {"resnet": 0, "musicnn-msd": 1, "musicnn": 2}  # musicnn's networks by kind of tower
 EXAMPLE = "raymtr plan --tracks 100M --hours 168"
+
+
+class PlannedIndex(TypedDict):
+    """The vector index that a catalog of this size gets."""
+
+    kind: str
+    partitions: int
+    why: str
+
+
+class PlanAnswer(CapacityPlan):
+    """A capacity plan with its input, its index, and the constants behind it."""
+
+    wanted: dict[str, float]  # of `Wanted`
+    index: PlannedIndex
+    measured: dict[str, Any]  # of `Measured`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
-) -> dict[str, Any]:
+) -> PlanAnswer:
     """The command-line entry point; a plan reads no workspace."""
     wanted = Wanted(
         tracks=parse_size(arguments.tracks, "--tracks"),
@@ -58,19 +75,19 @@ def run(
     return plan_catalog(wanted, settings)
 
 
-def plan_catalog(wanted: Wanted, settings: Settings) -> dict[str, Any]:
-    """`capacity.Plan` as JSON, with its index and the constants behind it."""
+def plan_catalog(wanted: Wanted, settings: Settings) -> PlanAnswer:
+    """The `CapacityPlan` as JSON, with its index and the constants behind it."""
     index = choose_index(wanted.tracks, wanted.dim, exact_below=settings.search.exact_below)
     exact = index.kind == "exact"
     return {
         "wanted": asdict(wanted),
-        **asdict(plan_capacity(wanted, exact=exact)),
+        **plan_capacity(wanted, exact=exact),
         "index": {"kind": index.kind, "partitions": index.partitions, "why": index.why},
         "measured": asdict(MEASURED),
     }
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: PlanAnswer) -> str:
     """The plan as a table."""
     wanted, disk = answer["wanted"], answer["disk_gb"]
     parts = ", ".join(f"{name} {_gb(size)}" for name, size in disk.items() if name != "all")

@@ -14,7 +14,7 @@ import argparse
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,17 +22,33 @@ import pyarrow.compute as pc
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
 from raymtr.progress import Progress
-from raymtr.specs import Settings, TrainSpec, to_dict
+from raymtr.specs import Settings, TrainSpec
 from raymtr.track import DEAD_LETTER
+from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from raymtr.model.fetched import FetchAnswer
+    from raymtr.training.loop import FittedTowers
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr train --workspace w --run first --set train.steps=1000"
 
 TRACKS_PER_BLOCK = 16  # decoded by one task: the unit of retry and of progress
+
+
+class TrainAnswer(TypedDict):
+    """A finished run, its last figures, and its model."""
+
+    run: str
+    steps: int
+    resumed_from_step: int  # 0: from the start
+    workers: list[dict[str, int]]  # `workers` of them `from_step`
+    metrics: dict[str, float]  # of the last step
+    model: str
+    failed: int  # tracks that could not be decoded
+    error_rate: float  # of the candidates
+    seconds: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> TrainAnswer:
     """The command-line entry point."""
     return train_towers(workspace, settings, run=arguments.run)
 
 
 def train_towers(
     workspace: Workspace, settings: Settings, *, run: str | None = None
-) -> dict[str, Any]:
+) -> TrainAnswer:
     """Trains the towers of `settings`, or resumes; the run's folder then contains `model/`.
 
     Raises InputError on invalid settings or settings that differ from the run's, UnusableError if
@@ -59,6 +75,7 @@ def train_towers(
     from raymtr.training.identity import identity_of, may_resume
     from raymtr.training.tracks import read_training_tracks
 
+    answer: TrainAnswer
     started = time.monotonic()
     name = run or settings.recipe
     folder = workspace.run(name)
@@ -66,7 +83,7 @@ def train_towers(
     identity = identity_of(settings, candidates)
     finished = storage.exists(f"{folder}/model") and storage.exists(f"{folder}/answer.json")
     if may_resume(folder, identity) and finished:
-        answer: dict[str, Any] = storage.read_json(f"{folder}/answer.json")
+        answer = storage.read_json(f"{folder}/answer.json")
         return answer
     text_tower = choose_text_tower(workspace, settings)
     identity["text_tower"] = text_tower["digest"]
@@ -76,10 +93,13 @@ def train_towers(
         prepare_tracks(candidates, folder, workspace, settings)
         storage.write_json(f"{folder}/run.json", identity)
     failed = storage.read_tables(f"{folder}/dead_letter")
+    fitted = fit(folder, workspace, settings, text_tower["folder"])
     answer = {
         "run": name,
         "steps": settings.train.steps,
-        **fit(folder, workspace, settings, text_tower["folder"]),
+        "resumed_from_step": fitted["resumed_from_step"],
+        "workers": fitted["workers"],
+        "metrics": fitted["metrics"],
         "model": f"{folder}/model",
         "failed": len(failed) if failed else 0,
         "error_rate": len(failed) / len(candidates) if failed else 0.0,
@@ -167,7 +187,7 @@ def worker_cores(spec: TrainSpec) -> float:
     return float(min(spec.threads, int(share) or share))
 
 
-def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> dict[str, Any]:
+def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> FittedTowers:
     """Runs the train loop on Ray Train's workers; rank 0's answer.
 
     After the loss of a worker, training resumes from the last checkpoint. If the run started with
@@ -201,7 +221,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
     )
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: TrainAnswer) -> str:
     """The answer as text."""
     figures = answer["metrics"]
     lines = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from ray.train import (
@@ -32,6 +32,7 @@ from jobs.cluster import is_lost
 from raymtr import storage
 from raymtr.errors import InputError, LostError, UnusableError
 
+T = TypeVar("T")
 LOG = logging.getLogger("raymtr")
 
 MOST_FAILURES = 3  # worker failures before the run ends
@@ -51,13 +52,13 @@ class FinalErrors(UserCallback):  # type: ignore[misc]
 
 
 def run_trainer(
-    loop: Callable[[dict[str, Any]], dict[str, Any]],
+    loop: Callable[[dict[str, Any]], T | None],
     config: dict[str, Any],
     *,
     folder: str,
     scaling: ScalingConfig,
     keep_checkpoints: int | None = None,
-) -> dict[str, Any]:
+) -> T:
     """Runs `loop` on Ray Train's workers, for the run stored in `folder`; rank 0's answer.
 
     Raises a worker's InputError or UnusableError; LostError if workers kept being lost;
@@ -81,7 +82,7 @@ def run_trainer(
         ),
     )
     try:
-        answer: dict[str, Any] = trainer.fit().return_value
+        answer: T = trainer.fit().return_value
     except TrainingFailedError as error:
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, (InputError, UnusableError)):

@@ -18,7 +18,7 @@ from k8s.kustomize import Manifest, by_name, render
 from k8s.pods import Pod, pods
 from k8s.schemas import name_of
 from raymtr.errors import InputError
-from raymtr.specs import from_dict, to_dict
+from raymtr.validation import from_dict, to_dict
 from serve.settings import ServeSettings, read_settings
 
 # From the cluster's own exporters, which are not in this repository: kube-state-metrics and

@@ -39,7 +39,7 @@ import numpy as np
 from raymtr import storage
 from raymtr.audio import DECODING, clip_start, decode, decode_span, loop_to, window_start
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 LOG = logging.getLogger("raymtr")
 

@@ -15,6 +15,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from raymtr.errors import InputError
 from raymtr.partitions import partition_count
@@ -116,8 +117,15 @@ class Wanted:
     taggers: int = 0  # networks of musicnn that the audio tower has; 0: it is a ResNet
 
 
-@dataclass(frozen=True, kw_only=True)
-class CapacityPlan:
+class TrainingPlan(TypedDict):
+    """What training stores and decodes."""
+
+    train_audio_gb: float  # of the whole catalog, decoded
+    train_cache_gb: float  # of it, cached on each training machine
+    train_decode_core_hours: float  # to check the catalog once, and for cache misses
+
+
+class CapacityPlan(TrainingPlan):
     """What a catalog needs. Decimal gigabytes; hours are wall time."""
 
     windows: int
@@ -129,9 +137,6 @@ class CapacityPlan:
     partitions: int  # of the catalog; each has a driver
     encode_cores: int  # instead of the GPUs, in addition to `decode_cores`
     disk_gb: dict[str, float]  # embeddings, tracks, vectors, windows, index; all
-    train_audio_gb: float  # of the whole catalog, decoded
-    train_cache_gb: float  # of it, cached on each training machine
-    train_decode_core_hours: float  # to check the catalog once, and for cache misses
     build_hours: float  # `raymtr index` on the measured machine
     build_core_hours: float
     build_memory_gb: float
@@ -199,26 +204,26 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
     else:
         query_core_ms = _grow(m.query_core_ms, grown, m.fixed_core_ms)
         p95_ms, recall = _grow(m.p95_ms, grown, m.fixed_p95_ms), dict(m.recall)
-    return CapacityPlan(
-        windows=windows,
-        audio_hours=audio_s / 3600.0,
-        embed_hours=embed_s / 3600.0,
-        gpus=math.ceil(windows / m.windows_per_gpu_s / embed_s),
-        decode_cores=math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
-        decode_gbit_s=audio_s * m.decoded_bytes_per_s * 8 / 1e9 / embed_s,
-        partitions=partition_count(tracks),
-        encode_cores=math.ceil(windows * encode_core_s / embed_s),
-        disk_gb=_disk_gb(tracks, windows, dim, exact, m),
+    return {
+        "windows": windows,
+        "audio_hours": audio_s / 3600.0,
+        "embed_hours": embed_s / 3600.0,
+        "gpus": math.ceil(windows / m.windows_per_gpu_s / embed_s),
+        "decode_cores": math.ceil(audio_s * m.decode_core_s_per_audio_s / embed_s),
+        "decode_gbit_s": audio_s * m.decoded_bytes_per_s * 8 / 1e9 / embed_s,
+        "partitions": partition_count(tracks),
+        "encode_cores": math.ceil(windows * encode_core_s / embed_s),
+        "disk_gb": _disk_gb(tracks, windows, dim, exact, m),
         **_training(wanted, m),
-        build_hours=build_s / 3600.0,
-        build_core_hours=build_core_s / 3600.0,
-        build_memory_gb=_build_gb(tracks, dim, exact, m),
-        serving_memory_gb=_serving_gb(tracks, dim, exact, m),
-        recall_at_10=recall,
-        p95_ms=p95_ms,
-        query_core_ms=query_core_ms,
-        notes=_notes(wanted, exact, max(p95_ms.values()), m),
-    )
+        "build_hours": build_s / 3600.0,
+        "build_core_hours": build_core_s / 3600.0,
+        "build_memory_gb": _build_gb(tracks, dim, exact, m),
+        "serving_memory_gb": _serving_gb(tracks, dim, exact, m),
+        "recall_at_10": recall,
+        "p95_ms": p95_ms,
+        "query_core_ms": query_core_ms,
+        "notes": _notes(wanted, exact, max(p95_ms.values()), m),
+    }
 
 
 def _build(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> tuple[float, float]:
@@ -262,7 +267,7 @@ def _disk_gb(tracks: int, windows: int, dim: int, exact: bool, m: Measured) -> d
     return {name: size / 1e9 for name, size in (parts | {"all": sum(parts.values())}).items()}
 
 
-def _training(wanted: Wanted, m: Measured) -> dict[str, float]:
+def _training(wanted: Wanted, m: Measured) -> TrainingPlan:
     """What a training run stores on a machine's disk and decodes; one machine draws all clips."""
     track_s = wanted.minutes_per_track * 60.0
     audio_bytes = wanted.tracks * track_s * m.decoded_bytes_per_s

@@ -12,21 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from raymtr.specs import (
+from raymtr.caption_specs import CaptionSpec, FinetuneSpec, ToyLlamaSpec
+from raymtr.specs import EmbedSpec, MulapSpec, Settings, TrainSpec
+from raymtr.tower_specs import (
     MUSICNN_AUDIO,
     MUSICNN_DIM,
     MUSICNN_TAGS,
     AudioSpec,
     AudioTowerSpec,
-    CaptionSpec,
-    EmbedSpec,
-    FinetuneSpec,
-    MulapSpec,
-    Settings,
     TextTowerSpec,
     TowersSpec,
-    ToyLlamaSpec,
-    TrainSpec,
 )
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

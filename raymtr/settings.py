@@ -14,7 +14,8 @@ from typing import Any
 
 from raymtr.errors import InputError
 from raymtr.recipes import DEFAULT_RECIPE, RECIPES
-from raymtr.specs import Settings, from_dict, to_dict
+from raymtr.specs import Settings
+from raymtr.validation import from_dict, to_dict
 
 ENVIRONMENT_PREFIX = "RAYMTR_SET_"  # RAYMTR_SET_TRAIN__STEPS=100 is train.steps=100
 

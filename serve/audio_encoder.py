@@ -23,8 +23,9 @@ from raymtr import audio
 from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import WINDOWS_AT_ONCE
-from raymtr.specs import AudioSpec, to_dict
 from raymtr.tagging.analysis import TAGGED_AUDIO, VERSION, Analyzer
+from raymtr.tower_specs import AudioSpec
+from raymtr.validation import to_dict
 from raymtr.vectors import is_unit, unit
 from serve.batching import DynamicBatcher
 from serve.encoders import Job, ModelCache, by_model

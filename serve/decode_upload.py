@@ -11,7 +11,8 @@ import resource
 import sys
 
 from raymtr import audio
-from raymtr.specs import AudioSpec, from_dict
+from raymtr.tower_specs import AudioSpec
+from raymtr.validation import from_dict
 
 
 def main() -> int:

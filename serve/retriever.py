@@ -3,9 +3,6 @@
 It plans, calls an encoder, and answers, all on one build, so a pointer that moves in between cannot
 mix two tables. It wraps the same searcher as Python and the command line. A request in progress
 keeps its build. A cursor of an older build is refused with an explanation.
-
-A repeated request is answered from a cache while the same tables are live. The table version and
-the fingerprint are part of the cache key, and a promote clears the cache.
 """
 
 from __future__ import annotations
@@ -19,29 +16,28 @@ from functools import partial
 from typing import TypeVar, cast
 
 import numpy as np
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 from ray.serve.handle import DeploymentHandle
 
+from raymtr.audio import Sound
 from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.build import Build
 from raymtr.index.deadlines import LostTableError, overdue_calls
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import Build
 from raymtr.names import name_key
-from raymtr.search.answer_parts import StageTimes
-from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists, Sound
-from raymtr.search.cursor import TTL_S
+from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists
 from raymtr.search.path import path_between
 from raymtr.search.present import HIT_COLUMNS
 from raymtr.search.searcher import Encoded, Searcher
 from raymtr.workspace import Workspace
+from serve.answer_cache import AnswerCache
 from serve.backend import AudioBackend, RemoteAudioEncoder, RemoteTextEncoder, TextBackend
 from serve.messages import (
     CatalogRow,
     Embedded,
     LiveState,
-    MapPoint,
     Playlist,
     PlaylistTrack,
     Problem,
@@ -52,11 +48,10 @@ from serve.messages import (
     plain,
 )
 from serve.settings import ServeSettings
+from serve.track_map import draw_map
 
 T = TypeVar("T")
-VECTORS_KEPT, ANSWERS_KEPT = 4_096, 1_024
-ANSWER_TTL_S = TTL_S / 3  # a third of the lifetime of the cursor in the answer
-ON_THE_MAP = 3_000
+VECTORS_KEPT = 4_096
 
 log = logging.getLogger("ray.serve")  # Serve's own logger, which logs the request's id
 
@@ -82,7 +77,7 @@ class Retriever:
         self._looked = time.monotonic()
         self._following = asyncio.Lock()
         self._vectors = LRUCache[Hashable, Vectors](VECTORS_KEPT)
-        self._answers = TTLCache[Hashable, Searched[SearchAnswer]](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
+        self._answers = AnswerCache()
         self._map: tuple[str, TrackMap] | None = None
         self._warm = False
 
@@ -109,10 +104,10 @@ class Retriever:
             await self._follow()
             return await look_up(self.searcher)
 
-    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
-        """The answer of `Searcher.find` to `asked`; audio is the bytes of a file."""
+    async def search(self, request: SearchRequest) -> Searched[SearchAnswer] | Problem:
+        """The answer of `Searcher.find` to `request`; audio is the bytes of a file."""
         try:
-            found = await self._read(partial(self._remembered, asked))
+            found = await self._read(partial(self._cached, request))
         except InputError as error:
             return Problem(422, "invalid_request", str(error))
         except UnusableError as error:
@@ -121,23 +116,21 @@ class Retriever:
             _note(found)
         return found
 
-    async def _remembered(
-        self, asked: SearchRequest, searcher: Searcher
+    async def _cached(
+        self, request: SearchRequest, searcher: Searcher
     ) -> Searched[SearchAnswer] | Problem:
-        began = time.perf_counter()
-        key = _key_of(searcher, asked)
-        cached = self._answers.get(key)
+        cached = self._answers.get(request, searcher.build)
         if cached is not None:
-            return _again(cached, began)
-        found = await self._search(searcher, asked)
-        if key is not None and isinstance(found, Searched):
-            self._answers[key] = found
+            return cached
+        found = await self._search(searcher, request)
+        if isinstance(found, Searched):
+            self._answers.put(request, searcher.build, found)
         return found
 
     async def _search(
-        self, searcher: Searcher, asked: SearchRequest
+        self, searcher: Searcher, request: SearchRequest
     ) -> Searched[SearchAnswer] | Problem:
-        plan = await asyncio.to_thread(searcher.plan, asked)
+        plan = await asyncio.to_thread(searcher.plan, request)
         started = time.perf_counter()
         text = await self._encode_words(searcher, plan.sentences)
         heard = await self._encode_recording(searcher, plan.recording)
@@ -197,7 +190,7 @@ class Retriever:
         return {name: plain(value) for name, value in rows[track_id].items()}
 
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        """Tags and attributes of a recording, by the audio encoder; no table is asked."""
+        """Tags and attributes of a recording, by the audio encoder; no table is read."""
         return await self._audio.tag(data)
 
     async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
@@ -293,12 +286,12 @@ class Retriever:
             raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
 
     async def map(self) -> TrackMap:
-        """Up to ON_THE_MAP tracks on the two main axes of their vectors, in [-1, 1]."""
+        """The map of the live build's tracks."""
 
         async def draw(searcher: Searcher) -> TrackMap:
             version = searcher.build.table_version
             if self._map is None or self._map[0] != version:
-                self._map = version, await asyncio.to_thread(_draw_map, searcher)
+                self._map = version, await asyncio.to_thread(draw_map, searcher.table)
             return self._map[1]
 
         return await self._read(draw)
@@ -313,21 +306,6 @@ def _open(workspace: Workspace) -> Searcher:
     return searcher
 
 
-def _key_of(searcher: Searcher, asked: SearchRequest) -> Hashable | None:
-    """The cache key of a request; None for a recording, which is unlikely to be sent twice."""
-    if asked.audio is not None:
-        return None
-    build = searcher.build
-    return build.table_version, build.fingerprint, asked.model_dump_json(exclude={"audio"})
-
-
-def _again(held: Searched[SearchAnswer], began: float) -> Searched[SearchAnswer]:
-    """A cached answer, with the time this request took."""
-    total = round(1e3 * (time.perf_counter() - began), 3)
-    took_ms = StageTimes(encode=0.0, search=0.0, rank=0.0, total=total)
-    return Searched({**held.answer, "took_ms": took_ms}, None, remembered=True)
-
-
 def _note(searched: Searched[SearchAnswer]) -> None:
     """Logs one line: how long the search took, never its query."""
     answer, vectors = searched.answer, searched.vectors
@@ -336,27 +314,3 @@ def _note(searched: Searched[SearchAnswer]) -> None:
     said |= {"remembered": searched.remembered}
     said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
     log.info("searched", extra=said | {"table_version": answer["table_version"]})
-
-
-def _draw_map(searcher: Searcher) -> TrackMap:
-    if searcher.build.rows["vectors"] < 3:
-        return {"points": []}
-    ids, vectors = searcher.table.sample(ON_THE_MAP, np.random.default_rng(0))
-    centred = vectors - vectors.mean(axis=0)
-    # The main axes from the small D x D side: no work is quadratic in the number of tracks.
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    places = centred @ axes[:, -2:][:, ::-1]
-    places /= np.maximum(np.abs(places).max(axis=0), 1e-9)
-    rows = searcher.table.rows(ids, ["title", "artist", "tags"])
-    points = [
-        MapPoint(
-            track_id=i,
-            x=round(float(x), 4),
-            y=round(float(y), 4),
-            title=rows[i]["title"],
-            artist=rows[i]["artist"],
-            tag=(rows[i]["tags"] or [None])[0],
-        )
-        for i, (x, y) in zip(ids, places, strict=True)
-    ]
-    return {"points": points}

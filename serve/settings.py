@@ -15,16 +15,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Literal
 
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+
 from raymtr.errors import InputError
-from raymtr.specs import from_dict
+from raymtr.validation import from_dict, spec
 
 LOGS = {"encoding": "JSON"}  # Serve adds the request's id, deployment and replica to each line
 
 
-@dataclass(frozen=True, kw_only=True)
+@spec
 class ServeSettings:
     """Settings of one endpoint; `build_app` takes them by name."""
 
@@ -34,36 +36,30 @@ class ServeSettings:
     layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
     device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; Ray assigns the GPU
     text_int8: bool = False  # quantized queries on a CPU: a third of the time, not exact
-    num_cpus: float = 1.0  # of each replica that computes
-    num_gpus: float = 0.0  # of each encoder; 0.5 lets two share a GPU
-    min_replicas: int = 1
-    max_replicas: int = 4
-    max_batch_size: int = 16
-    max_ongoing_requests: int = 64
-    max_queued_requests: int = 128
-    request_timeout_s: float = 30.0
-    queue_timeout_s: float = 10.0  # how long a request, or its query, waits for a replica
-    audio_ongoing: int = 2  # uploads in work per audio encoder, one child each
-    audio_queued: int = 4  # uploads that wait for an audio encoder, per calling replica
-    audio_timeout_s: float = 15.0  # of decoding one upload
-    audio_max_s: float = 1_200.0
-    audio_memory_mb: int = 2_048  # of each decoding child process
-    body_timeout_s: float = 60.0  # for a client to send the whole body
-    body_max_mb: float = 32.0
-    json_max_kb: float = 256.0  # of a body without audio
-    requests_per_minute: int = 600  # of one key
+    num_cpus: NonNegativeFloat = 1.0  # of each replica that computes
+    num_gpus: NonNegativeFloat = 0.0  # of each encoder; 0.5 lets two share a GPU
+    min_replicas: PositiveInt = 1
+    max_replicas: PositiveInt = 4
+    max_batch_size: PositiveInt = 16
+    max_ongoing_requests: PositiveInt = 64
+    max_queued_requests: PositiveInt = 128
+    request_timeout_s: PositiveFloat = 30.0
+    queue_timeout_s: PositiveFloat = 10.0  # how long a request, or its query, waits for a replica
+    audio_ongoing: PositiveInt = 2  # uploads in work per audio encoder, one child each
+    audio_queued: PositiveInt = 4  # uploads that wait for an audio encoder, per calling replica
+    audio_timeout_s: PositiveFloat = 15.0  # of decoding one upload
+    audio_max_s: PositiveFloat = 1_200.0
+    audio_memory_mb: PositiveInt = 2_048  # of each decoding child process
+    body_timeout_s: PositiveFloat = 60.0  # for a client to send the whole body
+    body_max_mb: PositiveFloat = 32.0
+    json_max_kb: PositiveFloat = 256.0  # of a body without audio
+    requests_per_minute: PositiveInt = 600  # of one key
     cors_origins: str = ""  # other origins that may call, separated by blanks; * is any
-    pointer_every_s: float = 2.0  # how often the live pointer is read
-    health_check_s: float = 10.0
-    shutdown_wait_s: float = 5.0
+    pointer_every_s: PositiveFloat = 2.0  # how often the live pointer is read
+    health_check_s: PositiveFloat = 10.0
+    shutdown_wait_s: PositiveFloat = 5.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            may_be_zero = field.name in ("num_cpus", "num_gpus")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if number and (value < 0 or (value == 0 and not may_be_zero)):
-                raise InputError(f"{field.name} is above 0, got {value}")
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise InputError(
                 f"device={self.device} and num_gpus={self.num_gpus:g} disagree: encoders on a GPU "

@@ -6,9 +6,9 @@ import shutil
 
 from raymtr import storage
 from raymtr.embeddings.store import find_embeddings
+from raymtr.index.build import Build
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
-from raymtr.index.track_table import Build
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 

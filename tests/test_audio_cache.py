@@ -15,7 +15,7 @@ import soundfile as sf
 from raymtr.audio import AudioError, decode, random_clip
 from raymtr.audio_cache import BLOCK_S, LEDGER, WHOLE_S, AudioCache
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 SPEC = AudioSpec(window_s=1.0)
 

@@ -5,18 +5,12 @@ import json
 
 import pytest
 
+from raymtr.caption_specs import CaptionSpec
 from raymtr.errors import InputError
 from raymtr.recipes import RECIPES
-from raymtr.specs import (
-    AudioSpec,
-    CaptionSpec,
-    EmbedSpec,
-    Settings,
-    TowersSpec,
-    TrainSpec,
-    from_dict,
-    to_dict,
-)
+from raymtr.specs import EmbedSpec, Settings, TrainSpec
+from raymtr.tower_specs import AudioSpec, TowersSpec
+from raymtr.validation import from_dict, to_dict
 
 
 @pytest.mark.parametrize("name", RECIPES)

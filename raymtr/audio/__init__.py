@@ -5,7 +5,8 @@ finds the audio between tags. `probe`, `mpeg`, `ogg` and `ebml` read what a file
 length. `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `packing`
 halves them for a journey, `decoding` combines these steps, and `guard` bounds decoding in jobs.
 `describe` is the path of a scan, without decoding: tags (`id3`, `comments` and others), an
-estimated length, and the `digest` that identifies the audio. Code outside this package uses only
+estimated length, and the `digest` that identifies the audio. `sound` is a recording as users give
+it. Code outside this package uses only
 the names below.
 """
 
@@ -16,6 +17,7 @@ from raymtr.audio.formats import SUFFIXES
 from raymtr.audio.guard import HUNG, DecodeGuard, marker_of
 from raymtr.audio.mono import is_silent, to_mono
 from raymtr.audio.packing import packed
+from raymtr.audio.sound import Sound, check_sound, decode_sound, sound_name
 from raymtr.audio.source import AudioError
 
 __all__ = [
@@ -27,8 +29,11 @@ __all__ = [
     "DecodeGuard",
     "Decoded",
     "Described",
+    "Sound",
+    "check_sound",
     "clip_start",
     "decode",
+    "decode_sound",
     "decode_span",
     "describe",
     "is_silent",
@@ -36,6 +41,7 @@ __all__ = [
     "marker_of",
     "packed",
     "random_clip",
+    "sound_name",
     "to_mono",
     "window_start",
     "window_starts",

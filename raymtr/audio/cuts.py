@@ -9,7 +9,7 @@ import numpy as np
 
 from raymtr.audio.mono import is_silent
 from raymtr.audio.source import AudioError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 
 def clip_start(total: int, window: int, draw: float) -> int:

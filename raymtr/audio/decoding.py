@@ -37,7 +37,7 @@ from raymtr.audio.mono import (
 from raymtr.audio.probe import Stated
 from raymtr.audio.source import AudioError, Source, opened
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 DECODING = "decode-1"  # part of every fingerprint; raised by hand when the samples would change
 # Version of the rules for refusing a file. Raised by hand when a refused file may now be accepted,

@@ -14,7 +14,7 @@ import soxr
 
 from raymtr.audio.source import AudioError
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000  # Hz; a header that states another is damaged
 

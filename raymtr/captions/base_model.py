@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from raymtr import storage
+from raymtr.caption_specs import FinetuneSpec
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import FinetuneSpec
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase

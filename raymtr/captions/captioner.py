@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec, FinetuneSpec
 from raymtr.captions.base_model import base_identity, is_folder, load_base, load_tokenizer
 from raymtr.captions.prompt import prompt_hash
 from raymtr.errors import InputError
-from raymtr.specs import CaptionSpec, FinetuneSpec, Precision
+from raymtr.validation import Precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

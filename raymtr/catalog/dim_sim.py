@@ -17,7 +17,7 @@ from raymtr import storage
 from raymtr.audio import decode_span
 from raymtr.catalog.tabular import read_rows
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.track import check_tracks
 
 LICENCE = "Dim-Sim: judgements CC-BY-NC-SA-4.0; its audio is the Million Song Dataset's previews"

@@ -24,7 +24,8 @@ from raymtr import audio
 from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
 from raymtr.embeddings.tables import SOURCES
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import EmbedSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.vectors import is_unit, unit
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.errors import UnusableError
 from raymtr.model.checked import passed, remember
 from raymtr.model.identity import CONFIG, GOLDEN, Identity, read_identity
-from raymtr.specs import Precision
+from raymtr.validation import Precision
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
@@ -30,8 +29,8 @@ from raymtr.embeddings.tables import (
 )
 from raymtr.errors import InputError
 from raymtr.ownership import RUN
-from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
+from raymtr.validation import Precision, from_dict, spec, to_dict
 from raymtr.workspace import Workspace
 
 EVERY_CODE = "all"
@@ -55,7 +54,7 @@ EMBEDDED_SCHEMA = pa.schema(  # the result of one track: vectors, or the reason 
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@spec
 class ModelRef:
     """The model that computed a folder's vectors; enough to load the same model again."""
 

@@ -14,7 +14,8 @@ import numpy as np
 from raymtr import storage
 from raymtr.embeddings.kept_model import load_kept_side
 from raymtr.embeddings.store import EmbeddingStore
-from raymtr.index.track_table import Calibration, TrackTable
+from raymtr.index.build import Calibration
+from raymtr.index.track_table import TrackTable
 
 TEXTS = 64  # of each kind
 NOTHING = 0.95  # quantile of nonsense that a description has to exceed

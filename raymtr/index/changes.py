@@ -33,12 +33,13 @@ from lancedb.table import Table
 
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError, UnusableError
+from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import vectors_table, windows_table
 from raymtr.index.conditions import sql_among
 from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
 from raymtr.index.track_rows import ADDED, read_rows
-from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import PROBES, draw_probes, tune_index
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 from lancedb.table import Table
 
 from raymtr.embeddings.store import matrix_of
+from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.conditions import Condition, Written, condition_on, filterable_type, sql_among
 from raymtr.index.filters import Filter, joined
 from raymtr.index.track_rows import Row, read_rows
-from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import PROBED
 from raymtr.vectors import TOLERANCE, is_unit, unit
 from raymtr.workspace import Workspace

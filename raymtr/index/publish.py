@@ -24,11 +24,13 @@ from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
+from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.calibrate import calibrate
 from raymtr.index.gate import find_faults
-from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import draw_probes, tune_index
-from raymtr.specs import SearchSpec, from_dict, to_dict
+from raymtr.specs import SearchSpec
+from raymtr.validation import from_dict, to_dict
 from raymtr.workspace import Workspace
 
 GRACE = timedelta(minutes=10)  # how long a reader may use a build after another became live

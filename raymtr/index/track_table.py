@@ -16,22 +16,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, cast
+from typing import cast
 
 import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.query import BooleanQuery, FullTextQuery, MatchQuery, Occur
+from lancedb.query import BooleanQuery, FullTextQuery, LanceVectorQueryBuilder, Occur
 from lancedb.table import Table
 
-from raymtr.embeddings.store import ModelRef, matrix_of
+from raymtr.embeddings.store import matrix_of
 from raymtr.errors import UnusableError
-from raymtr.index.conditions import Condition, filterable_type, sql_among, sql_column
+from raymtr.index.build import KINDS, Build, table_name
+from raymtr.index.conditions import filterable_type, sql_among, sql_column
 from raymtr.index.deadlines import tracked_call
-from raymtr.index.filters import Filter, joined
+from raymtr.index.filters import Filter
+from raymtr.index.full_text import Ranked, best_matches, contains, names_with
 from raymtr.index.track_rows import (
     NAMED_COLUMNS,
     SHADOW,
@@ -47,75 +48,9 @@ from raymtr.names import spoken_name
 from raymtr.track import split_artists
 from raymtr.vectors import unit
 
-Ranked = list[tuple[str, float]]  # track ids with their scores, best first
-KINDS = ("tracks", "vectors", "windows")
-
-TIED = 2_000  # matches to read, because so many may tie at the end of the list
-FEW_RUNS, MANY_RUNS = 4, 12  # trigrams: to find names that contain words, and misspelt names
+FEW_TRIGRAMS, MANY_TRIGRAMS = 4, 12  # to find names that contain words, and misspelt names
 COUNTED = 1_024  # filters whose number of matching rows is cached
 SCAN_BELOW = 2_000  # matching rows below which a filtered search scans them all
-
-
-@dataclass(frozen=True, kw_only=True)
-class VectorIndex:
-    """How nearest vectors are found; chosen with the build and stored in its record."""
-
-    kind: Literal["exact", "ivf_rq", "ivf_sq"]
-    why: str
-    partitions: int = 0
-    nprobes: int = 0
-    refine: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """The measured quality of a vector index against an exact scan, before publishing."""
-
-    probes: str  # where the queries came from
-    recall: dict[str, float]  # recall@10 by kind of query
-    p50_ms: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Cosines of texts to their nearest tracks in this table, by this model."""
-
-    nothing: float  # 95 % of nonsense texts stay below
-    tags: float  # the median of the table's own tags
-
-    def heard(self, cosine: float) -> float:
-        """0 for what nonsense reaches, 1 for what a tag does; 0 where the two are not apart."""
-        if self.tags <= self.nothing:
-            return 0.0
-        return min(1.0, max(0.0, (cosine - self.nothing) / (self.tags - self.nothing)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Build:
-    """The record of one build: its tables, the model of its vectors, its vector index."""
-
-    name: str
-    built_at: str  # UTC, ISO 8601
-    made_by: ModelRef | None  # the model of its vectors; None: a catalog without vectors
-    rows: dict[str, int]  # of each table
-    versions: dict[str, int]  # of each table
-    index: VectorIndex
-    trial: Trial | None = None  # None: an exact index needs no trial
-    calibration: Calibration | None = None  # None: an older build, or no model to measure with
-    revision: int = 0  # how often tracks were added, changed or deleted since it was built
-    changed_at: str | None = None  # time of the last change, in the format of `built_at`
-    after: str | None = None  # the build that was live when this one was built
-    retired_at: str | None = field(default=None, compare=False)  # when another became live
-
-    @property
-    def table_version(self) -> str:
-        """A name for exactly this content: build and revision."""
-        return f"{self.name}.{self.revision}" if self.revision else self.name
-
-    @property
-    def fingerprint(self) -> str | None:
-        """Fingerprint of the model that computed the vectors."""
-        return self.made_by.fingerprint if self.made_by else None
 
 
 class TrackTable:
@@ -155,15 +90,17 @@ class TrackTable:
     @tracked_call("tracks by words")
     def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose captions and tags share words with `text`, by BM25; ties in table order."""
-        return self._match(MatchQuery(text, "words"), limit, where)
+        return best_matches(self._tracks, contains(text, "words"), limit, where)
 
     @tracked_call("tracks by words")
     def match_weighted(
         self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
     ) -> Ranked:
         """Tracks whose captions and tags have some of these words, each boosted by its weight."""
-        terms = [(Occur.SHOULD, MatchQuery(w, "words", boost=by)) for w, by in weights.items()]
-        return self._match(BooleanQuery(terms), limit, where) if terms else []
+        terms: list[tuple[Occur, FullTextQuery]] = [
+            (Occur.SHOULD, contains(word, "words", boost)) for word, boost in weights.items()
+        ]
+        return best_matches(self._tracks, BooleanQuery(terms), limit, where) if terms else []
 
     @tracked_call("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
@@ -176,14 +113,16 @@ class TrackTable:
         not ASCII, a whole word in some scripts, is searched for in all names by a scan.
         """
         name = spoken_name(text)
-        asked = set().union(*map(trigrams, name.split())) or trigrams(name)
-        must = self._rarity.rarest(asked, FEW_RUNS)
+        within = set().union(*map(trigrams, name.split())) or trigrams(name)
+        must = self._rarity.rarest(within, FEW_TRIGRAMS)
         if not must:
-            return [] if name.isascii() else self._holding(name.split(), limit, where)
-        query = [(Occur.MUST, MatchQuery(run, "names")) for run in must]
-        if across := self._rarity.rarest(trigrams(name) - asked, FEW_RUNS):
-            query.append((Occur.SHOULD, MatchQuery(any_of(across), "names")))
-        return self._match(BooleanQuery(query), limit, where, holding=name.split())
+            return [] if name.isascii() else names_with(self._tracks, name.split(), limit, where)
+        terms: list[tuple[Occur, FullTextQuery]] = [
+            (Occur.MUST, contains(t, "names")) for t in must
+        ]
+        if across := self._rarity.rarest(trigrams(name) - within, FEW_TRIGRAMS):
+            terms.append((Occur.SHOULD, contains(any_of(across), "names")))
+        return best_matches(self._tracks, BooleanQuery(terms), limit, where, names=name.split())
 
     @tracked_call("tracks of a name")
     def named(self, keys: Iterable[str]) -> list[NamedRow]:
@@ -193,8 +132,10 @@ class TrackTable:
     @tracked_call("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
-        rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_RUNS)
-        found = self._match(MatchQuery(any_of(rare), "names"), limit, None) if rare else []
+        rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
+        if not rare:
+            return []
+        found = best_matches(self._tracks, contains(any_of(rare), "names"), limit, None)
         rows = self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
         return cast(list[NamedRow], rows)
 
@@ -352,49 +293,6 @@ class TrackTable:
             ) from error
         return table
 
-    def _match(
-        self,
-        asked: FullTextQuery | str,
-        limit: int,
-        where: Filter | None,
-        holding: Sequence[str] = (),
-    ) -> Ranked:
-        """The best results of a full-text query whose names contain all words of `holding`.
-
-        LanceDB returns ties in any order, and cuts its list at any of them. So more rows are read
-        than wanted, as row ids, which is cheap, and ties are sorted in table order.
-        """
-        query = self._tracks.search(asked).select(["_score"]).with_row_id(True)
-        if where is not None:
-            query = query.where(where.sql(), prefilter=True)
-        found = query.limit(max(limit, TIED)).to_arrow()
-        found = found.sort_by([("_score", "descending"), ("_rowid", "ascending")])
-        ranked: Ranked = []
-        columns = ["track_id", *(["names"] if holding else [])]  # each costs one read per row
-        for start in range(0, len(found), limit):
-            part = found.slice(start, limit)
-            rows = self._by_row_id(part["_rowid"].to_pylist(), columns)
-            for row, score in zip(rows, part["_score"].to_pylist(), strict=True):
-                if all(word in (row["names"] or "") for word in holding):
-                    ranked.append((row["track_id"], score))
-            if len(ranked) >= limit:
-                break
-        return ranked[:limit]
-
-    def _holding(self, words: Sequence[str], limit: int, where: Filter | None) -> Ranked:
-        """Tracks whose names contain all words, in table order, all with the same score."""
-        held: Filter = joined("and", *(Condition("names", "contains", (word,)) for word in words))
-        condition = held if where is None else joined("and", held, where)
-        query = self._tracks.search().where(condition.sql()).select(["track_id"])
-        found = query.with_row_id(True).limit(TIED).to_arrow().sort_by("_rowid")
-        return [(track_id, 1.0) for track_id in found["track_id"].to_pylist()[:limit]]
-
-    def _by_row_id(self, row_ids: list[int], columns: list[str]) -> list[Row]:
-        """Rows in the order of their LanceDB row ids."""
-        taken = self._tracks.take_row_ids(row_ids).with_row_id().select(columns).to_arrow()
-        rows = {row["_rowid"]: row for row in taken.to_pylist()}
-        return [rows[row_id] for row_id in row_ids]
-
     def _nearest_exactly(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
         ids, matrix = self._matrix
         scores = matrix @ vector
@@ -411,7 +309,8 @@ class TrackTable:
 
     def _nearest_by_index(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
         index = self.build.index
-        query = self._vectors.search(vector, vector_column_name="vector").distance_type("cosine")
+        query = self._vectors.search(vector, vector_column_name="vector")
+        query = cast(LanceVectorQueryBuilder, query).distance_type("cosine")
         query = query.refine_factor(index.refine).limit(limit).select(["track_id", "_distance"])
         if where is None:
             query = query.nprobes(index.nprobes)
@@ -424,11 +323,6 @@ class TrackTable:
                 query = query.minimum_nprobes(index.nprobes).maximum_nprobes(0)
         found = query.to_arrow()
         return _ranked(found["track_id"], [1.0 - d for d in found["_distance"].to_pylist()])
-
-
-def table_name(kind: str, build: str) -> str:
-    """The LanceDB table of one kind in one build."""
-    return f"{kind}_{build}"
 
 
 def _ranked(ids: pa.ChunkedArray, scores: pa.ChunkedArray | Sequence[float]) -> Ranked:

@@ -21,7 +21,8 @@ import numpy as np
 from raymtr import storage
 from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import EmbeddingStore
-from raymtr.index.track_table import Build, TrackTable, Trial, VectorIndex
+from raymtr.index.build import Build, Trial, VectorIndex
+from raymtr.index.track_table import TrackTable
 from raymtr.vectors import unit
 
 PROBES, PROBED = 128, 10  # queries of each kind, and hits compared per query

@@ -33,7 +33,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import Precision
+from raymtr.validation import Precision
 
 LOG = logging.getLogger("raymtr")
 # A larger batch is no faster on a CPU core and uses its caches worse; a GPU needs many windows.

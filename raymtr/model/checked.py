@@ -16,7 +16,7 @@ from pathlib import Path
 
 from raymtr import storage
 from raymtr.model.identity import CONFIG, GOLDEN, WEIGHTS
-from raymtr.specs import Precision
+from raymtr.validation import Precision
 
 MARKER = "checked.json"
 LIBRARIES = ("raymtr", "torch", "numpy", "transformers", "tokenizers", "safetensors")

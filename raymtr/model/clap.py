@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from raymtr.errors import UnusableError
 from raymtr.model.text_tower import NoTextTower, TextTower, quiet_transformers
 from raymtr.model.two_towers import UnfilledWeights
-from raymtr.specs import AudioSpec, TextTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, TextTowerSpec, TowersSpec
 
 if TYPE_CHECKING:
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase

@@ -35,7 +35,7 @@ from raymtr.model.text_tower import (
     find_text_tower,
     places_of,
 )
-from raymtr.specs import TextTowerSpec
+from raymtr.tower_specs import TextTowerSpec
 from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")

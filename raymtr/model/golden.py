@@ -29,7 +29,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
 LEAST_COSINE = {"fp32": 0.9999995, "bf16": 0.999}  # least mean over one side's golden inputs

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from raymtr.model.musicnn import MSD, MTAT
 from raymtr.model.tag_profiles import WORDS
-from raymtr.specs import TowersSpec
+from raymtr.tower_specs import TowersSpec
 from raymtr.vectors import unit
 
 LABELS = (*MSD, *MTAT)

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 
 from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import AudioSpec, Precision, TowersSpec, from_dict, to_dict
+from raymtr.tower_specs import AudioSpec, TowersSpec
+from raymtr.validation import Precision, from_dict, to_dict
 
 FORMAT = 1  # version of the model folder; raised when an older raymtr could misread the new one
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 # Part of the fingerprint: if a number below changes, raise model.identity.MEL_VERSION.
 TINIEST_POWER = 1e-10

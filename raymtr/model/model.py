@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import os
 import threading
-import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from raymtr import audio
+from raymtr.audio import Sound, decode_sound
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.audio_forward import AudioForward, compute_dtype
 from raymtr.model.exact import exact_float32
@@ -29,15 +29,15 @@ from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_aud
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
 from raymtr.model.two_towers import NoAudioTower
-from raymtr.specs import AudioSpec, Precision, TowersSpec
+from raymtr.tower_specs import TowersSpec
 from raymtr.trained_on import Record
+from raymtr.validation import Precision
 from raymtr.vectors import unit
 
 TEXTS_AT_ONCE = {"cpu": 16, "cuda": 256}
 LEAST_COSINE_INT8 = 0.98  # least mean text cosine after quantize_text
 Side = Literal["audio", "text"]
 SIDES: tuple[Side, ...] = ("audio", "text")
-Sound = str | os.PathLike[str] | bytes | tuple[np.ndarray, int]
 
 
 class Model:
@@ -114,7 +114,9 @@ class Model:
         A source is a path, a URI, the bytes of a file, or `(samples, rate)`. Raises
         `audio.AudioError`, naming the source, on what cannot be decoded.
         """
-        sources = [_sound(source) for source in _listed(sources, "encode_audio", "recordings")]
+        sources = [
+            audio.check_sound(source) for source in _listed(sources, "encode_audio", "recordings")
+        ]
         vectors = np.empty((len(sources), self.spec.dim), dtype=np.float32)
         for row, source in enumerate(sources):
             vectors[row] = self.embed_windows(self._windows(source)[1]).mean(axis=0)
@@ -122,7 +124,7 @@ class Model:
 
     def audio_windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """`(start_s float64 [W], embeddings float32 [W, D])` of one recording's windows."""
-        starts, windows = self._windows(_sound(source))
+        starts, windows = self._windows(audio.check_sound(source))
         return starts, self._finish(self.embed_windows(windows))
 
     def embed_windows(self, windows: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
@@ -242,7 +244,9 @@ class Model:
         try:
             return audio.windows(samples, self.spec.audio)
         except audio.AudioError as error:
-            raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
+            raise audio.AudioError(
+                error.code, f"{audio.sound_name(source)}: {error.reason}"
+            ) from error
 
     def _finish(self, vectors: np.ndarray) -> np.ndarray:
         return unit(vectors) if self.normalize else vectors
@@ -283,38 +287,6 @@ def _listed(items: Any, verb: str, what: str) -> list[Any]:
             f"{verb} takes a list of {what}, got {type(items).__name__}: {items!r:.80}"
         )
     return list(items)
-
-
-def decode_sound(source: Sound, spec: AudioSpec) -> np.ndarray:
-    """Samples float32 [n] of a recording at the spec's rate; an AudioError names it.
-
-    Raises InputError where `source` cannot be a recording.
-    """
-    source = _sound(source)
-    try:
-        if isinstance(source, tuple):
-            return audio.to_mono(*source, spec)
-        given = source if isinstance(source, bytes) else os.fspath(source)
-        return audio.decode(given, spec).samples
-    except audio.AudioError as error:
-        raise audio.AudioError(error.code, f"{_called(source)}: {error.reason}") from error
-
-
-def _called(source: Sound) -> str:
-    if isinstance(source, (tuple, bytes)):
-        return f"the {type(source).__name__} given"
-    return str(os.fspath(source))
-
-
-def _sound(source: Any) -> Sound:
-    """Return `source` if its type can be a recording. Raises InputError."""
-    pair = isinstance(source, tuple) and len(source) == 2
-    if not pair and not isinstance(source, (str, bytes, os.PathLike)):
-        raise InputError(
-            "a recording is a path, a URI, the bytes of a file or a tuple (samples, rate), "
-            f"got {type(source).__name__}: {source!r:.80}"
-        )
-    return typing.cast(Sound, source)
 
 
 def _alike(lengths: list[int], most: int) -> Iterable[list[int]]:

@@ -36,8 +36,9 @@ from raymtr.model.two_towers import (
     blank_text_side,
     blank_towers,
 )
-from raymtr.specs import TowersSpec, from_dict, to_dict
+from raymtr.tower_specs import TowersSpec
 from raymtr.trained_on import RECORD, Record, to_bytes
+from raymtr.validation import from_dict, to_dict
 
 Towers = TwoTowers | ClapTowers
 

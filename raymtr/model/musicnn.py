@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from raymtr.errors import UnusableError
 from raymtr.model.tf_checkpoint import read_tf_checkpoint
-from raymtr.specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec
+from raymtr.tower_specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec
 
 PACKAGE, VERSION = "musicnn", "0.1.0"
 CURE = (

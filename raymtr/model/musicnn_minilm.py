@@ -18,7 +18,7 @@ from raymtr.model.heads import fill_tag_heads, words
 from raymtr.model.text_tower import MINILM_PACKAGE
 from raymtr.model.two_towers import TwoTowers, build_towers
 from raymtr.recipes import DEFAULT_MODEL, musicnn_minilm
-from raymtr.specs import TowersSpec
+from raymtr.tower_specs import TowersSpec
 
 NAME = DEFAULT_MODEL
 PROVENANCE: dict[str, Any] = {

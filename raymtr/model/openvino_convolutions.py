@@ -22,7 +22,7 @@ from openvino import Node  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 
 from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of  # noqa: E402
-from raymtr.specs import AudioSpec  # noqa: E402
+from raymtr.tower_specs import AudioSpec  # noqa: E402
 
 HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 

@@ -32,8 +32,9 @@ from raymtr.model.model import Model
 from raymtr.model.model_folder import Towers, load_weights, read_towers
 from raymtr.model.musicnn_minilm import NAME, PROVENANCE, build_musicnn_minilm
 from raymtr.model.two_towers import TwoTowers, blank_towers
-from raymtr.specs import AudioSpec, AudioTowerSpec, Precision, TextTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TextTowerSpec, TowersSpec
 from raymtr.trained_on import read_record
+from raymtr.validation import Precision
 
 LOG = logging.getLogger("raymtr")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.specs import AudioTowerSpec
+from raymtr.tower_specs import AudioTowerSpec
 
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from raymtr.errors import InputError
 from raymtr.model.hub import cached_folder, download, looks_like_folder, require_hub
-from raymtr.specs import PATCH, AudioSpec, AudioTowerSpec
+from raymtr.tower_specs import PATCH, AudioSpec, AudioTowerSpec
 
 FILES = ("config.json", "*.safetensors")  # patterns in a hub repository
 CLASS_TOKENS = 2

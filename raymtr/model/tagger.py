@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from raymtr import audio
+from raymtr.audio import Sound, decode_sound
 from raymtr.errors import InputError
 from raymtr.model.exact import exact_float32
 from raymtr.model.log_mel import LogMel
-from raymtr.model.model import Sound, decode_sound
 from raymtr.model.musicnn import AUDIO, PATCH, TAGGERS, read_musicnn
 
 AT_ONCE = 4  # patches per forward: the maps fit a CPU's cache, and an hour of audio fits in memory

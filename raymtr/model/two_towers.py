@@ -24,7 +24,7 @@ from raymtr.model.musicnn import MusicnnTower
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.spectrogram_transformer import SpectrogramTransformer
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
-from raymtr.specs import AudioSpec, AudioTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TowersSpec
 
 TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config and tokenizer
 

@@ -20,7 +20,7 @@ from raymtr.model.log_mel import LogMel
 from raymtr.model.two_towers import TwoTowers, audio_tower_of, fill_audio_tower
 from raymtr.mulap.folder import read_mulap
 from raymtr.mulap.marker import is_mulap
-from raymtr.specs import AudioSpec, AudioTowerSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec
 
 LOG_MEL, RANDOM = "log-mel", "random:"
 SETTLED_ON = 64  # noise windows that give a random tower's batch norms their statistics

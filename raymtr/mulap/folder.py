@@ -18,8 +18,10 @@ from raymtr.model.model_folder import load_weights
 from raymtr.model.two_towers import TEXT_PART
 from raymtr.mulap.marker import MARKER, is_mulap
 from raymtr.mulap.network import Mulap, blank_mulap
-from raymtr.specs import MulapSpec, TowersSpec, from_dict, to_dict
+from raymtr.specs import MulapSpec
+from raymtr.tower_specs import TowersSpec
 from raymtr.trained_on import RECORD, Record, to_bytes
+from raymtr.validation import from_dict, to_dict
 
 FORMAT = 1
 

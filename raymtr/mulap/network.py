@@ -20,7 +20,8 @@ from raymtr.model.log_mel import LogMel
 from raymtr.model.text_tower import TextTower, load_text_tower, read_text_tower
 from raymtr.model.two_towers import UnfilledWeights, audio_tower_of, fill_audio_tower
 from raymtr.mulap.streams import CoAttention, TextLayers, positions
-from raymtr.specs import MulapSpec, TowersSpec
+from raymtr.specs import MulapSpec
+from raymtr.tower_specs import TowersSpec
 
 MEETINGS = 2  # co-attention layers
 FIRST_TOKEN = 0.02  # spread of the audio stream's first token at the start, as BERT's embeddings

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from raymtr.index.track_table import Build
+from raymtr.index.build import Build
 from raymtr.search.ranking import Candidate, Retrieved
 from raymtr.search.slots import Understood
 

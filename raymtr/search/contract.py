@@ -13,7 +13,6 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NotRequired, Self
 
-import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -30,12 +29,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from raymtr.audio.source import Source
+from raymtr.audio import Sound
 from raymtr.errors import InputError
 from raymtr.search.answer_parts import Mode, QueryEcho, StageTimes
 from raymtr.search.cursor import mark_of
-
-Sound = Source | tuple[np.ndarray, int]  # a file, or its samples and their rate
 
 MOST_HITS = 100
 LONGEST_TEXT = 2_000  # characters; a text tower reads far fewer

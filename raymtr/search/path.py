@@ -16,7 +16,8 @@ import numpy as np
 
 from raymtr.errors import InputError
 from raymtr.index.filters import Filter
-from raymtr.index.track_table import Ranked, TrackTable
+from raymtr.index.full_text import Ranked
+from raymtr.index.track_table import TrackTable
 from raymtr.search.contract import MOST_HITS
 from raymtr.search.request import check_ids
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raymtr.index.track_table import Ranked
+from raymtr.index.full_text import Ranked
 from raymtr.search.contract import Reason
 
 RRF_K = 60

@@ -22,7 +22,8 @@ import numpy as np
 from raymtr import text as sentences
 from raymtr.index.conditions import Condition
 from raymtr.index.filters import Filter, joined
-from raymtr.index.track_table import Ranked, TrackTable
+from raymtr.index.full_text import Ranked
+from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.ranking import Retrieved
 from raymtr.search.request import CheckedRequest

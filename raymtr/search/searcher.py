@@ -2,14 +2,13 @@
 
 A searcher reads the live pointer when it is opened and stays on that build. If the build's files
 are deleted, `search` continues on the live build. The model is the one stored with the embeddings.
-It is loaded when a query first needs it; full-text queries do not. It is refused if its fingerprint
-differs from the table's. `understand` parses a query, `retrievers` runs the look-ups, `ranking`
-fuses the lists; this file calls them in order and builds the answer.
+It is loaded when a query first needs it; full-text queries do not. A model whose fingerprint
+differs from the table's is an error. `understand` parses a query, `candidates` finds and ranks
+tracks; this file calls them in order and builds the answer.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,27 +19,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raymtr.audio import AudioError
+from raymtr.audio import AudioError, Sound
 from raymtr.duplicates.find import read_groups
 from raymtr.embeddings.kept_model import load_kept_side
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
-from raymtr.index.track_rows import Row
 from raymtr.index.track_table import TrackTable
-from raymtr.names import spoken_name
 from raymtr.search.answer_parts import Mode, StageTimes
-from raymtr.search.confidence import sureness
-from raymtr.search.constraints import always, binds_to_tracks, tiers
-from raymtr.search.contract import Example, Rerank, SearchAnswer, SearchRequest, Sound
+from raymtr.search.candidates import CandidateSearch
+from raymtr.search.contract import Example, Rerank, SearchAnswer, SearchRequest
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
 from raymtr.search.present import hits_of, query_of
-from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
+from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest, check_request
 from raymtr.search.rerank import rerank
-from raymtr.search.retrievers import QueryVector, retrieve, sentences_of
+from raymtr.search.retrievers import QueryVector, sentences_of
 from raymtr.search.steering import directions_of, sentences_beside
 from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
@@ -51,7 +47,6 @@ if TYPE_CHECKING:
     from raymtr.mulap.reranker import Reranker
 
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
-CANDIDATES = 100  # per retriever, for a page of 10
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 
 
@@ -211,7 +206,7 @@ class Searcher:
         # One hit more than the page shows whether there is a next page.
         again = request.asked.rerank
         depth = again.depth if again else 0
-        candidates, searched = self._candidates(plan, directions, wanted=max(first + k + 1, depth))
+        candidates, searched = self._search(plan, directions).best(max(first + k + 1, depth))
         notes, looked_s = list(encoded.notes), None
         if again:
             candidates, late, looked_s = self._look_again(plan, again, candidates)
@@ -269,7 +264,7 @@ class Searcher:
         plan = self.plan(SearchRequest.read({"text": text, **asked}))
         plan = replace(plan, request=plan.request.ranking(k))
         directions = self._directions(plan, self._encode(plan))
-        candidates, _ = self._candidates(plan, directions, wanted=k or self.build.rows["tracks"])
+        candidates, _ = self._search(plan, directions).best(k or self.build.rows["tracks"])
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: CheckedRequest) -> Understood:
@@ -303,6 +298,17 @@ class Searcher:
             notes=reads.unread(plan.sentences) if reads else (),
         )
 
+    def _search(self, plan: Plan, directions: list[QueryVector]) -> CandidateSearch:
+        return CandidateSearch(
+            table=self.table,
+            request=plan.request,
+            understood=plan.understood,
+            directions=directions,
+            vocabulary=self.vocabulary,
+            groups=lambda: self.groups,
+            threads=self._threads,
+        )
+
     def _directions(self, plan: Plan, encoded: Encoded) -> list[QueryVector]:
         return directions_of(
             self.table,
@@ -313,88 +319,6 @@ class Searcher:
             reads=plan.reads,
             recording=encoded.recording,
         )
-
-    def _candidates(
-        self, plan: Plan, directions: list[QueryVector], *, wanted: int
-    ) -> tuple[list[Candidate], float]:
-        """Fused candidates, best first, and the time when the last search ended.
-
-        Reads further down the lists until enough candidates remain after exclusions and the artist
-        cap. Candidates found earlier keep their place, so every page is cut from the same list.
-        """
-        request, everything = plan.request, self.build.rows["tracks"]
-        understood = plan.understood
-        k = request.k or everything
-        block = max(CANDIDATES, 4 * k)  # number of candidates diversified at a time
-        diversity = request.asked.diversity
-        if diversity:
-            wanted = -(-wanted // block) * block
-        base = always(understood, request.where, self.table)
-        found: dict[str, Candidate] = {}
-        kept: list[Candidate] = []
-        searched = time.perf_counter()
-        for tier in tiers(understood, base, self.vocabulary):
-            limit = min(everything, block)
-            while True:
-                retrieved = retrieve(
-                    self.table,
-                    replace(request, where=base),
-                    understood,
-                    directions,
-                    limit=limit,
-                    threads=self._threads,
-                    tier=tier,
-                )
-                searched = time.perf_counter()
-                self._add(retrieved, understood, found)
-                kept = self._allowed(request, understood, list(found.values()))
-                full = any(len(one.ranked) >= limit for one in retrieved)
-                if len(kept) >= wanted or limit >= everything or not full:
-                    break
-                limit = min(everything, 4 * limit)
-            if len(kept) >= wanted or (kept and binds_to_tracks(understood)):
-                break
-        if not diversity:
-            return kept, searched
-        vectors = self.table.vectors([candidate.track_id for candidate in kept])
-        blocks = (kept[start : start + block] for start in range(0, len(kept), block))
-        return [c for b in blocks for c in diversify(b, vectors, diversity=diversity)], searched
-
-    def _add(
-        self, retrieved: Sequence[Retrieved], understood: Understood, found: dict[str, Candidate]
-    ) -> None:
-        """Appends the retrievers' candidates after earlier ones, with scores no higher than theirs.
-
-        A score also reflects how much of the query was understood: a nonsense query does not score
-        1.
-        """
-        sure = sureness(understood, retrieved, self.build)
-        least = min((candidate.score for candidate in found.values()), default=1.0)
-        for candidate in fuse(retrieved):
-            if candidate.track_id not in found:
-                score = candidate.score if candidate.sure else sure * candidate.score
-                candidate.score = min(score, least)
-                found[candidate.track_id] = candidate
-
-    def _allowed(
-        self, request: CheckedRequest, understood: Understood, candidates: list[Candidate]
-    ) -> list[Candidate]:
-        """Removes the examples, excluded terms, duplicates and hits over the artist cap."""
-        examples = {*request.like, *request.unlike}
-        if understood.kind == "similar":
-            examples |= {track for anchor in understood.anchors for track in anchor.tracks}
-        kept = [c for c in candidates if c.track_id not in examples]
-        asked, most = request.asked, request.asked.per_artist
-        terms = [spoken_name(term) for term in (*(asked.exclude or ()), *understood.exclude)]
-        if terms or most:
-            ids = [candidate.track_id for candidate in kept]
-            rows = self.table.rows(ids, ["artist", "tags", "words"])
-            kept = [c for c in kept if not _has_term(rows[c.track_id], terms)]
-        if asked.fold_duplicates:
-            kept = fold_groups(kept, self.groups)
-        if most:
-            kept = cap_per_artist(kept, lambda track_id: rows[track_id]["artist"], most)
-        return kept
 
 
 def _times(encode_s: float, search_s: float, rank_s: float, looked_s: float | None) -> StageTimes:
@@ -408,12 +332,3 @@ def _times(encode_s: float, search_s: float, rank_s: float, looked_s: float | No
     if looked_s is not None:
         times["rerank"] = round(1e3 * looked_s, 3)
     return times
-
-
-def _has_term(row: Row, terms: Sequence[str]) -> bool:
-    """Whether tags or captions contain one of the terms. "no vocals" does not contain vocals."""
-    said = spoken_name(row["words"])
-    return any(
-        re.search(rf"(?<!\bno )(?<!\bwithout )\b{re.escape(term.removesuffix('s'))}s?\b", said)
-        for term in terms
-    )

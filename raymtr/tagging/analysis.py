@@ -25,7 +25,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.identity import MUSICNN_VERSION
 from raymtr.model.log_mel import LogMel
 from raymtr.model.musicnn import TAGGERS, read_musicnn
-from raymtr.specs import MUSICNN_AUDIO, AudioSpec, TowersSpec
+from raymtr.tower_specs import MUSICNN_AUDIO, AudioSpec, TowersSpec
 
 TAGGED_AUDIO = AudioSpec(**MUSICNN_AUDIO, level="removed")
 VERSION = f"ears-2 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results

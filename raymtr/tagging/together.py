@@ -24,9 +24,10 @@ from raymtr.embeddings.embed_tracks import (
     with_replica,
 )
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import EmbedSpec
 from raymtr.tagging.analysis import TAGGED_AUDIO, Analyzer, shared_logits, shares_taggers
 from raymtr.tagging.store import TagStore, tagged_row
+from raymtr.tower_specs import AudioSpec
 
 DECODED_TWICE = pa.schema([*DECODED, pa.field("whole", pa.large_binary())])  # float32 [n], 16 kHz
 PREFIX = "heard."  # of the columns of TAGGED_SCHEMA beside those of EMBEDDED

@@ -14,8 +14,9 @@ import torch
 
 from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.specs import Settings, to_dict
+from raymtr.specs import Settings
 from raymtr.training.tracks import content_hash
+from raymtr.validation import to_dict
 
 HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by rounding at most
     f"train.{name}"

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypedDict
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,7 +28,7 @@ import torch
 
 from raymtr import storage
 from raymtr.progress import speak_to_driver
-from raymtr.specs import Settings, TrainSpec, from_dict
+from raymtr.specs import Settings, TrainSpec
 from raymtr.trained_on import record_of, track_names
 from raymtr.training.batches import longer_than
 from raymtr.training.identity import CHECKPOINT
@@ -36,6 +36,7 @@ from raymtr.training.objectives import OBJECTIVES
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
 from raymtr.training.tracks import audio_cache_of, make_room
+from raymtr.validation import from_dict
 from raymtr.workspace import FETCHED, Workspace
 
 LOG = logging.getLogger("raymtr")
@@ -44,7 +45,15 @@ TORN = (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError)  # 
 RAY_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+class FittedTowers(TypedDict):
+    """What a finished training says of itself."""
+
+    resumed_from_step: int  # 0: from the start
+    workers: list[dict[str, int]]  # `workers` of them `from_step`
+    metrics: dict[str, float]  # of the last step
+
+
+def train_worker(config: dict[str, Any]) -> FittedTowers | None:
     """Train from the newest checkpoint to the last step, then (rank 0) save the model.
 
     `config` has `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the
@@ -94,7 +103,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
             _report({"steps": done, "workers": history, **trainer.state()}, figures, rank)
         began, busy = time.perf_counter(), time.process_time()
     if not log:
-        return {}
+        return None
     log.close()
     objective.save(
         f"{folder}/model",

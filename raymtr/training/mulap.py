@@ -30,7 +30,8 @@ from raymtr.mulap.losses import (
     words_loss,
 )
 from raymtr.mulap.network import Mulap, build_mulap, padded, standardised
-from raymtr.specs import AudioSpec, MulapSpec, Settings
+from raymtr.specs import MulapSpec, Settings
+from raymtr.tower_specs import AudioSpec
 from raymtr.trained_on import Record
 from raymtr.training.contrastive_loss import workers
 from raymtr.training.mulap_batches import MulapBatch, MulapBatches, Words

@@ -16,8 +16,9 @@ from torch import Tensor
 from raymtr.audio import window_starts
 from raymtr.errors import UnusableError
 from raymtr.mulap.draws import NO_LABEL, TRIES, mask_chunks, mask_words, untrue_sentence
-from raymtr.specs import AudioSpec, MulapSpec
+from raymtr.specs import MulapSpec
 from raymtr.text import draw_sentence
+from raymtr.tower_specs import AudioSpec
 from raymtr.training.batches import SENTENCES_LOOKED_AT, Batches
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from raymtr import metrics
 from raymtr.audio import decode_span, loop_to
-from raymtr.specs import AudioSpec
 from raymtr.text import metadata_sentence, similar_artists_sentence, tags_sentence
+from raymtr.tower_specs import AudioSpec
 from raymtr.training.batches import Tokenize
 from raymtr.training.step import Batch, TrainStep
 

@@ -8,7 +8,7 @@ import pytest
 
 from raymtr import audio
 from raymtr.audio.attributes import measure
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 RATE = 16_000
 MIDI = Path(__file__).resolve().parents[2].parent / "shared/data/midi"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raymtr.audio import AudioError, clip_start, loop_to, windows
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 SPEC = AudioSpec(sample_rate=100, window_s=1.0, min_tail_s=0.1)  # 100 samples, tails of 10
 

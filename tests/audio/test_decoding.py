@@ -22,7 +22,7 @@ import soxr
 from raymtr import audio
 from raymtr.audio import AudioError, decode, decode_span, random_clip
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 SPEC = AudioSpec(window_s=2.0)
 SECONDS = 6.0

@@ -14,7 +14,7 @@ import soundfile as sf
 
 from raymtr.audio import SUFFIXES, AudioError, decode, describe
 from raymtr.audio.formats import FORMATS, identify
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 RATE, SECONDS = 44_100, 1.0
 TONE = 0.3 * np.sin(np.arange(RATE) / 20).astype(np.float32)

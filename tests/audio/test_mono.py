@@ -10,7 +10,7 @@ import pytest
 from raymtr.audio import AudioError, decode, to_mono
 from raymtr.audio.mono import mix_and_resample, resampled_length
 from raymtr.errors import InputError
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 SPEC = AudioSpec()
 

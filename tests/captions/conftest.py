@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from raymtr.specs import FinetuneSpec, ToyLlamaSpec
+from raymtr.caption_specs import FinetuneSpec, ToyLlamaSpec
 
 TAGS = [
     "piano",

@@ -251,7 +251,7 @@ from raymtr.captions.base_model import add_lora
 from raymtr.captions.learning.step import FinetuneStep, batches_from
 from raymtr.captions.learning.pairs import Draw, read_pairs
 from raymtr.captions.learning.pretrain import build_toy, train_tokenizer
-from raymtr.specs import FinetuneSpec, ToyLlamaSpec
+from raymtr.caption_specs import FinetuneSpec, ToyLlamaSpec
 torch.set_num_threads(1)
 pairs, out, strategy, precision = sys.argv[1:]
 world = int(os.environ["WORLD_SIZE"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.captioner import Weights, bytes_to_merge, merge, open_captioner
 from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.drafts import (
@@ -28,7 +29,6 @@ from raymtr.captions.writing.realiser import realise
 from raymtr.captions.writing.store import CaptionStore
 from raymtr.captions.writing.transformers_writer import SeededSampling, Writer
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import CaptionSpec
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,9 @@ import torch
 
 from raymtr import storage
 from raymtr.audio import decode, windows
+from raymtr.index.build import Build
 from raymtr.index.publish import kept_builds, live_build
-from raymtr.index.track_table import Build, TrackTable
+from raymtr.index.track_table import TrackTable
 from raymtr.model.pretrained import load_model
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec

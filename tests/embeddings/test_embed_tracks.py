@@ -113,7 +113,8 @@ import sys, time
 import pyarrow.parquet as pq
 from raymtr import audio
 from raymtr.embeddings.embed_tracks import decode_tracks
-from raymtr.specs import AudioSpec, EmbedSpec
+from raymtr.specs import EmbedSpec
+from raymtr.tower_specs import AudioSpec
 
 decode = audio.decode
 audio.decode = lambda uri, *a, **k: time.sleep(60) if "short" in uri else decode(uri, *a, **k)

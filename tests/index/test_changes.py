@@ -18,11 +18,12 @@ from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import changes
+from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.filters import parse_filter
 from raymtr.index.publish import kept_builds, live_build, publish, roll_back, write_record
-from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
 from raymtr.vectors import unit

@@ -10,8 +10,9 @@ from builders import publish_catalog
 
 from raymtr import storage
 from raymtr.errors import InputError
+from raymtr.index.build import KINDS, table_name
 from raymtr.index.deadlines import LostTableError, overdue_calls, tracked_call
-from raymtr.index.track_table import KINDS, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
 
@@ -39,7 +40,7 @@ def test_a_call_past_its_deadline_is_named_until_it_ends() -> None:
     assert overdue_calls(deadline_s=0.0) == {}
 
 
-def test_every_question_to_a_table_can_be_late(
+def test_every_call_to_a_table_is_tracked(
     make_workspace: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = make_workspace([{"track_id": "a", "title": "Piano", "tags": ["calm"]}])
@@ -51,7 +52,7 @@ def test_every_question_to_a_table_can_be_late(
         seen.extend(overdue_calls(deadline_s=0.0))
         return []
 
-    monkeypatch.setattr(table, "_match", look)
+    monkeypatch.setattr("raymtr.index.track_table.best_matches", look)
     table.match_words("calm", limit=1)
     table.match_names("piano", limit=1)
     assert seen == ["tracks by words", "tracks by names"]

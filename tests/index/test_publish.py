@@ -16,11 +16,12 @@ from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables, tune
 from raymtr.index import publish as publishing
+from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.filters import parse_filter
 from raymtr.index.gate import find_answer_faults
 from raymtr.index.publish import GRACE, kept_builds, live_build, publish, roll_back, write_record
-from raymtr.index.track_table import KINDS, Build, TrackTable, table_name
+from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace

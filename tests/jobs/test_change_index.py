@@ -20,9 +20,9 @@ from raymtr.audio_cache import cache_key
 from raymtr.catalog.splits import assign_splits
 from raymtr.embeddings.store import EmbeddingStore, ModelRef, find_embeddings
 from raymtr.errors import InputError
+from raymtr.index.build import table_name
 from raymtr.index.filters import Filter, parse_filter
 from raymtr.index.publish import live_build, put_live
-from raymtr.index.track_table import table_name
 from raymtr.ownership import index_lock
 from raymtr.recipes import tiny
 from raymtr.search.searcher import Searcher

@@ -10,11 +10,11 @@ import pytest
 
 from jobs.finetune_captioner import describe, finetune_captioner, kept_base, within_reach
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec, FinetuneSpec
 from raymtr.captions.captioner import open_captioner
 from raymtr.captions.learning.pairs import hold_out, read_pairs
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
-from raymtr.specs import CaptionSpec, FinetuneSpec
 from raymtr.trained_on import known, pair_names, read_record
 from raymtr.workspace import Workspace
 

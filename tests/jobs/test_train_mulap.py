@@ -22,7 +22,8 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.mulap.reranker import Reranker
 from raymtr.recipes import mulap_small
-from raymtr.specs import AudioSpec, AudioTowerSpec, MulapSpec, Settings
+from raymtr.specs import MulapSpec, Settings
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 

@@ -25,9 +25,11 @@ from jobs.train_towers import describe, train_towers
 from raymtr import load_model, storage
 from raymtr.errors import InputError, LostError, UnusableError
 from raymtr.recipes import tiny
-from raymtr.specs import AudioSpec, Settings, to_dict
+from raymtr.specs import Settings
+from raymtr.tower_specs import AudioSpec
 from raymtr.track import check_tracks
 from raymtr.trained_on import known, track_names
+from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,6 +17,7 @@ import pytest
 from jobs import write_captions as job
 from jobs.write_captions import describe, write_captions
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.judging.faithfulness import MusicTerms, judge
 from raymtr.captions.writing.engine import require_room
 from raymtr.captions.writing.realiser import realise
@@ -24,7 +25,6 @@ from raymtr.captions.writing.tag_words import IN_VLLM
 from raymtr.captions.writing.templates import SCHEMA
 from raymtr.errors import InputError, UnusableError
 from raymtr.recipes import tiny
-from raymtr.specs import CaptionSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -268,7 +268,7 @@ from raymtr import storage
 from raymtr.captions.writing.engine import require_room
 from raymtr.errors import UnusableError
 from raymtr.recipes import tiny
-from raymtr.specs import CaptionSpec
+from raymtr.caption_specs import CaptionSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 

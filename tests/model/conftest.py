@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from raymtr.model.two_towers import TwoTowers, build_towers
-from raymtr.specs import AudioSpec, AudioTowerSpec, TextTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TextTowerSpec, TowersSpec
 
 WORDS = (
     "a",

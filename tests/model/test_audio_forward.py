@@ -21,7 +21,7 @@ from raymtr.model.audio_forward import (
 )
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import AudioTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioTowerSpec, TowersSpec
 
 CPU = torch.device("cpu")
 ENGINES = ("torch", "openvino")

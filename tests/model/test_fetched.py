@@ -22,7 +22,7 @@ from raymtr.model.fetched import fetch, fetch_text_tower
 from raymtr.model.text_tower import load_text_tower
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import MINILM
-from raymtr.specs import TextTowerSpec, TowersSpec
+from raymtr.tower_specs import TextTowerSpec, TowersSpec
 from raymtr.workspace import FETCHED, Workspace
 
 pytestmark = pytest.mark.slow
@@ -169,7 +169,7 @@ import sys
 from raymtr import storage
 from raymtr.model.fetched import fetch
 from raymtr.model.text_tower import load_text_tower
-from raymtr.specs import TextTowerSpec
+from raymtr.tower_specs import TextTowerSpec
 from raymtr.workspace import FETCHED, Workspace
 
 workspace = Workspace.open("s3://music/fetched", create=True)

@@ -23,7 +23,8 @@ from raymtr.model.pretrained import load_model
 from raymtr.model.resnet import blocks_of
 from raymtr.model.torch_convolutions import TorchConvolutions, _Convolution
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import AudioSpec, Precision, TowersSpec
+from raymtr.tower_specs import AudioSpec, TowersSpec
+from raymtr.validation import Precision
 
 CPU = torch.device("cpu")
 BF16 = torch.bfloat16

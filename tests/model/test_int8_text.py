@@ -15,7 +15,7 @@ from raymtr.model.model import Model
 from raymtr.model.text_tower import load_text_tower
 from raymtr.model.two_towers import TwoTowers
 from raymtr.recipes import MINILM
-from raymtr.specs import TextTowerSpec
+from raymtr.tower_specs import TextTowerSpec
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -12,7 +12,7 @@ import torch
 
 from raymtr.errors import InputError
 from raymtr.model.log_mel import LogMel, mel_filters
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "ttmrpp_reference.npz"
 ODD = AudioSpec(sample_rate=16_000, window_s=0.7, n_fft=512, hop=130, n_mels=45)

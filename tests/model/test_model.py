@@ -18,7 +18,7 @@ from raymtr.model.golden import golden_vectors
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model import Model
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import AudioSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, TowersSpec
 
 TEXTS = ["sad piano", "a", "a fast happy jazz song with piano and no drums", "", "slow"]
 

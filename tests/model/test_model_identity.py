@@ -15,7 +15,7 @@ from raymtr.model.identity import FORMAT, read_identity
 from raymtr.model.model_folder import save_towers
 from raymtr.model.pretrained import load_model
 from raymtr.model.two_towers import TwoTowers
-from raymtr.specs import Precision
+from raymtr.validation import Precision
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import raymtr
-from raymtr.audio import AudioError
+from raymtr.audio import AudioError, decode_sound
 from raymtr.errors import InputError, UnusableError
 from raymtr.model import musicnn
-from raymtr.model.model import decode_sound
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 FIXTURE, CLIPS = SHARED / "fixtures/musicnn/expected.npz", SHARED / "data/real_music/clips"

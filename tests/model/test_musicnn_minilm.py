@@ -9,7 +9,7 @@ import raymtr
 from raymtr.errors import InputError
 from raymtr.model.heads import LABELS, profiles, words
 from raymtr.model.model import Model
-from raymtr.specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec, TowersSpec
+from raymtr.tower_specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec, TowersSpec
 
 CLIPS = Path(__file__).resolve().parents[2].parent / "shared/data/real_music/clips"
 

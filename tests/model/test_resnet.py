@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from raymtr.errors import InputError
 from raymtr.model.resnet import AttentionPool, Bottleneck, ModifiedResNet
-from raymtr.specs import AudioTowerSpec
+from raymtr.tower_specs import AudioTowerSpec
 
 TINY = AudioTowerSpec(layers=(2, 1, 1, 1), width=8, heads=4, dim=24)
 

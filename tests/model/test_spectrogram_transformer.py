@@ -16,7 +16,7 @@ from raymtr.model.pretrained import load_model
 from raymtr.model.spectrogram_transformer import SpectrogramTransformer, interpolated
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import mulan
-from raymtr.specs import AudioSpec, AudioTowerSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TowersSpec
 
 AUDIO = AudioSpec(window_s=1.0, n_mels=64, level="removed")  # 100 frames: 5 by 9 patches
 TOWER = AudioTowerSpec(kind="ast", dim=32, heads=4, depth=2, inner=64)

@@ -11,7 +11,7 @@ import torch
 from raymtr.errors import InputError
 from raymtr.model.model_folder import load_weights
 from raymtr.model.two_towers import blank_towers, build_towers
-from raymtr.specs import AudioSpec, TowersSpec
+from raymtr.tower_specs import AudioSpec, TowersSpec
 
 
 def test_a_seed_gives_its_weights_and_leaves_the_random_state_alone(spec: TowersSpec) -> None:

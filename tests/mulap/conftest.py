@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from raymtr.mulap.network import Mulap, build_mulap
-from raymtr.specs import AudioSpec, AudioTowerSpec, MulapSpec, TextTowerSpec, TowersSpec
+from raymtr.specs import MulapSpec
+from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TextTowerSpec, TowersSpec
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "slow", "fast", "low", "high", "tone")
 SPEC = MulapSpec(

@@ -13,7 +13,8 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.mulap.folder import read_mulap, save_mulap
 from raymtr.mulap.network import Mulap, build_mulap, padded
 from raymtr.recipes import mulap
-from raymtr.specs import MulapSpec, TextTowerSpec, TowersSpec
+from raymtr.specs import MulapSpec
+from raymtr.tower_specs import TextTowerSpec, TowersSpec
 from tests.mulap.conftest import SPEC
 
 Make = Callable[..., Mulap]

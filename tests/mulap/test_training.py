@@ -22,7 +22,8 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.mulap.draws import NO_LABEL
 from raymtr.mulap.network import Mulap, build_mulap
 from raymtr.recipes import mulap_small
-from raymtr.specs import Settings, TowersSpec, TrainSpec
+from raymtr.specs import Settings, TrainSpec
+from raymtr.tower_specs import TowersSpec
 from raymtr.training.mulap import MatchValidation, MulapStep, words_of
 from raymtr.training.mulap_batches import MulapBatch, MulapBatches
 from tests.mulap.conftest import SPEC

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from raymtr.index.build import Build, Calibration, VectorIndex
 from raymtr.index.calibrate import nonsense
-from raymtr.index.track_table import Build, Calibration, VectorIndex
 from raymtr.search.confidence import LEAST_SURE, is_unheard, sureness
 from raymtr.search.ranking import Candidate, Retrieved
 from raymtr.search.slots import Include, Understood

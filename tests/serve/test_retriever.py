@@ -13,10 +13,10 @@ import pytest
 
 from raymtr import storage
 from raymtr.embeddings.store import find_embeddings
+from raymtr.index.build import KINDS, table_name
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import publish
-from raymtr.index.track_table import KINDS, table_name
 from raymtr.search.contract import SearchRequest
 from raymtr.specs import SearchSpec
 from serve.messages import Searched, plain

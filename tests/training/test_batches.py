@@ -12,7 +12,8 @@ from torch import Tensor
 
 from raymtr.audio_cache import AudioCache
 from raymtr.errors import UnusableError
-from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.specs import TrainSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.training import batches as batches_module
 from raymtr.training.batches import Batches, likeness, longer_than
 from raymtr.training.contrastive_loss import right_answers, shares

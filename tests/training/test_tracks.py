@@ -14,7 +14,8 @@ from raymtr import storage
 from raymtr.audio import marker_of
 from raymtr.errors import UnusableError
 from raymtr.recipes import tiny
-from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.specs import TrainSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.track import DEAD_LETTER, check_tracks
 from raymtr.training.tracks import (
     MOST_VALID_TRACKS,

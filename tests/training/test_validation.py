@@ -9,7 +9,8 @@ import soundfile
 import torch
 from torch import Tensor, nn
 
-from raymtr.specs import AudioSpec, TrainSpec
+from raymtr.specs import TrainSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.training.step import TrainStep
 from raymtr.training.validation import Validation, fixed_sentence
 

@@ -14,7 +14,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from raymtr.model.resnet import ModifiedResNet
-from raymtr.specs import AudioTowerSpec, TrainSpec
+from raymtr.specs import TrainSpec
+from raymtr.tower_specs import AudioTowerSpec
 from raymtr.training.contrastive_loss import gather_rows, shares
 from raymtr.training.step import Batch, TrainStep
 

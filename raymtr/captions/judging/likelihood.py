@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from raymtr.caption_specs import FinetuneSpec
 from raymtr.captions.base_model import check_vocabulary, load_base, load_tokenizer
 from raymtr.captions.gguf_base import plain_base
-from raymtr.specs import FinetuneSpec
 
 Floats = NDArray[np.float64]
 BATCH = 16

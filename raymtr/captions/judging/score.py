@@ -40,7 +40,7 @@ from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.reading import read, takes
 from raymtr.model.text_tower import load_text_tower
 from raymtr.recipes import MINILM
-from raymtr.specs import TextTowerSpec
+from raymtr.tower_specs import TextTowerSpec
 
 Floats = NDArray[np.float64]
 

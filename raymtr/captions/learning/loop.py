@@ -13,7 +13,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import ray.train
 import ray.train.torch
@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec, FinetuneSpec
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.learning.pairs import (
     Draw,
@@ -42,7 +43,7 @@ from raymtr.captions.learning.step import Draws, FinetuneStep, batches_from, pad
 from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.progress import Progress, speak_to_driver
-from raymtr.specs import CaptionSpec, FinetuneSpec, from_dict
+from raymtr.validation import from_dict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +53,24 @@ SAMPLES = 4  # captions written at each validation
 LOGGED = 10  # steps between two rows of metrics
 
 
-def finetune_worker(config: dict[str, Any]) -> dict[str, Any]:
+class Sample(TypedDict):
+    """What the model wrote for the tags of a held-out pair, at one step."""
+
+    phase: str  # pretrain or lora
+    step: int
+    tags: list[str]
+    caption: str
+
+
+class FittedCaptioner(TypedDict):
+    """What a finished fine-tuning says of itself."""
+
+    resumed_from_step: int  # 0: from the start
+    metrics: dict[str, Any]  # of the last step
+    samples: list[Sample]  # of the last step
+
+
+def finetune_worker(config: dict[str, Any]) -> FittedCaptioner:
     """Build the captioner of `config` (`spec`, `folder`, `pairs`, `base` or None) in `folder`.
 
     Writes `base/` (where it was trained here) and `adapter/`. Rank 0 returns the run's result.
@@ -92,7 +110,7 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
 
 def tune(
     base: str, sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.device
-) -> dict[str, Any]:
+) -> FittedCaptioner:
     """Train LoRA on `base`; return the figures and samples of the run."""
     tokenizer = load_tokenizer(base)
     sets = fitting(sets, tokenizer, spec)
@@ -107,7 +125,7 @@ def tune(
     if spec.preference_steps:
         phase.rows[-1] |= prefer(trainer, tokenizer, learnt)
     _save(trainer, f"{folder}/adapter", tokenizer=None)
-    samples = [row for row in phase.samples if row["step"] == phase.rows[-1]["step"]]
+    samples = [one for one in phase.samples if one["step"] == phase.rows[-1]["step"]]
     return {"resumed_from_step": resumed, "metrics": phase.rows[-1], "samples": samples}
 
 
@@ -134,7 +152,7 @@ class Phase:
         self.name, self._folder, self._step, self._tokenizer = name, folder, trainer, tokenizer
         self._valid = list(valid)
         self.rows: list[dict[str, Any]] = []
-        self.samples: list[dict[str, Any]] = []
+        self.samples: list[Sample] = []
         self._patience = trainer.spec.patience if name == "lora" else 0
         self._best: dict[str, Any] = {}  # the lowest validation loss and its weights
         self._stopped = False
@@ -206,8 +224,13 @@ class Phase:
         )
         LOG.info("%s -> %s", ", ".join(pairs[0].tags), tidy(texts[0]))
         for pair, text in zip(pairs, texts, strict=True):
-            row = {"phase": self.name, "step": done, "tags": list(pair.tags), "caption": tidy(text)}
-            self.samples.append(row)
+            sample: Sample = {
+                "phase": self.name,
+                "step": done,
+                "tags": list(pair.tags),
+                "caption": tidy(text),
+            }
+            self.samples.append(sample)
 
     def _checkpoint(self, done: int) -> None:
         state = self._step.state()

@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.judging.faithfulness import MusicTerms, acceptable, judge
 from raymtr.captions.judging.reading import read, takes
 from raymtr.captions.learning.pairs import FEWEST_PAIRS, Pair
@@ -27,7 +28,6 @@ from raymtr.captions.learning.step import FinetuneStep, TokenBatch, pad
 from raymtr.captions.prompt import IGNORED, encode, prompt_of, tidy
 from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.errors import InputError
-from raymtr.specs import CaptionSpec
 
 LOG = logging.getLogger("raymtr")
 BETA = 0.1  # how strongly the reference holds

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from raymtr.caption_specs import ToyLlamaSpec
 from raymtr.captions.learning.pairs import Draw, Pair
 from raymtr.captions.prompt import FIXED_PARTS
 from raymtr.captions.words import QUALITY_WORDS, SOUND_WORDS
 from raymtr.captions.writing.templates import TEMPLATES, fill
-from raymtr.specs import ToyLlamaSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -21,9 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from raymtr.caption_specs import FinetuneSpec
 from raymtr.captions.prompt import IGNORED, encode
 from raymtr.model.finite import require_finite, weights_norm
-from raymtr.specs import FinetuneSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

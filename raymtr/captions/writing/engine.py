@@ -16,6 +16,7 @@ from typing import Literal
 import ray
 import ray.data
 
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.captioner import (
     Captioner,
     Weights,
@@ -26,7 +27,6 @@ from raymtr.captions.captioner import (
 )
 from raymtr.captions.writing.transformers_writer import Writer
 from raymtr.errors import InputError, UnusableError
-from raymtr.specs import CaptionSpec
 
 LOG = logging.getLogger("raymtr")
 Engine = Literal["vllm", "transformers"]

@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.base_model import load_tokenizer
 from raymtr.captions.captioner import Weights, load_weights
 from raymtr.captions.writing.tag_words import Spellings, UnwrittenTagWords, tag_words
-from raymtr.specs import CaptionSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

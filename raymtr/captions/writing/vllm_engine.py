@@ -18,12 +18,12 @@ import ray
 import ray.data
 
 from raymtr import storage
+from raymtr.caption_specs import CaptionSpec
 from raymtr.captions.base_model import here, load_tokenizer
 from raymtr.captions.captioner import CONFIG, Weights, adapter_here
 from raymtr.captions.writing.drafts import DRAFT
 from raymtr.captions.writing.tag_words import IN_VLLM, extra_args, tag_words
 from raymtr.errors import InputError
-from raymtr.specs import CaptionSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
