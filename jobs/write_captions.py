@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     captioner = arguments.captioner
     own = storage.list_files(workspace.captioner)
     if captioner is None and any(name.startswith(("adapter", "captioner")) for name in own):
-        captioner = workspace.captioner  # refused if incomplete: templates were not requested
+        captioner = workspace.captioner  # if it is incomplete, that is an error
     return write_captions(
         workspace,
         settings,
@@ -126,7 +126,7 @@ def write_realised(
     from raymtr.captions.writing.ranking import Ranker
 
     if rank is not None:
-        plain_base(rank)  # refuses what cannot be read before any cluster starts
+        plain_base(rank)  # raises where it cannot be read, before any cluster starts
     start_ray()
     tracks = ray.data.read_parquet(workspace.tracks).select_columns(TRACK)
     how: dict[str, Any] = {"per_track": per_track, "seed": seed}

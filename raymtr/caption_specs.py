@@ -114,7 +114,7 @@ class CaptionSpec:
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     max_new_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 128
     draws: Width = 2  # candidates per caption and round; the best is kept
-    passes: Width = 3  # most rounds; those after the first only for what the judge refused
+    passes: Width = 3  # most rounds; those after the first only for what the judge rejected
     batch: Width = 32  # prompts per batch of `transformers`
     serve: Literal["merged", "adapter"] = "merged"  # adapter: passed to vLLM with each row
     actors: Width = 1

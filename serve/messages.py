@@ -43,7 +43,7 @@ class ProblemBody(TypedDict):
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a request is refused or failed: HTTP status, a stable code, the detail (RFC 9457)."""
+    """Why a request was rejected or failed: HTTP status, a stable code, the detail (RFC 9457)."""
 
     status: int
     code: str

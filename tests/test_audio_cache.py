@@ -97,7 +97,7 @@ def test_ids_cannot_leave_the_folder(track: str, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["cache"]
 
 
-def test_a_remote_folder_is_refused() -> None:
+def test_a_remote_folder_is_rejected() -> None:
     with pytest.raises(InputError, match="local folder"):
         AudioCache("s3://bucket/cache", SPEC)
 
@@ -214,7 +214,7 @@ def test_a_new_run_makes_room_where_it_is_short(short_tracks: list[str], tmp_pat
     assert sorted(held(cache)) == ["9.npy"], "a lower budget holds for its own as well"
 
 
-def test_a_disk_that_refuses_is_said_once_and_training_goes_on(
+def test_a_disk_that_rejects_is_said_once_and_training_continues(
     short_tracks: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = AudioCache(str(tmp_path), SPEC, budget=1 << 40)

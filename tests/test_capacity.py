@@ -123,7 +123,7 @@ def test_exact_search_is_exact_and_holds_its_matrix() -> None:
     assert (one["windows"], one["gpus"], one["decode_cores"]) == (1, 1, 1)
 
 
-def test_hours_that_the_index_alone_takes_are_refused() -> None:
+def test_hours_that_the_index_alone_takes_are_rejected() -> None:
     with pytest.raises(InputError, match=r"--hours 1 is too short: .* takes 31\.\d+ hours"):
         plan_capacity(Wanted(tracks=10**8, hours=1), exact=False)
 
@@ -143,7 +143,7 @@ def test_sizes_as_people_write_them(text: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "100X", "", "1.5", "nan", "1e6", "9" * 400, "2000B"])
-def test_other_sizes_are_refused_with_what_is_accepted(text: str) -> None:
+def test_other_sizes_are_rejected_with_what_is_accepted(text: str) -> None:
     with pytest.raises(InputError, match=r"--tracks .*250k, 100M or 1\.5B; got"):
         parse_size(text, "--tracks")
 

@@ -111,7 +111,7 @@ def nested(depth: int) -> list[Any]:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_plain_is_refused_by_name(array: pa.Array, words: str) -> None:
+def test_what_cannot_be_plain_is_rejected_by_name(array: pa.Array, words: str) -> None:
     with pytest.raises(InputError, match=words):
         plain_table(pa.table({"x": array}))
 

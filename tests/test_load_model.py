@@ -144,6 +144,6 @@ def test_an_unknown_name_lists_what_is_accepted(name: str) -> None:
         raymtr.load_model(name)
 
 
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_precision_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fp32 or bf16"):
         raymtr.load_model(tmp_path, precision="int4")  # type: ignore[arg-type]

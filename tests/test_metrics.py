@@ -84,7 +84,7 @@ def test_a_tie_between_right_answers_costs_nothing():
         (np.zeros(4), np.ones(4), "queries, pool"),
     ],
 )
-def test_what_would_move_an_average_in_silence_is_refused(scores, relevance, words):
+def test_what_would_move_an_average_in_silence_is_rejected(scores, relevance, words):
     for figure in (metrics.median_rank, metrics.average_precisions, metrics.roc_aucs):
         with pytest.raises(ValueError, match=words):
             figure(scores, relevance)
@@ -92,7 +92,7 @@ def test_what_would_move_an_average_in_silence_is_refused(scores, relevance, wor
         metrics.ndcgs_at(scores, relevance, k=10)
 
 
-def test_roc_auc_refuses_a_query_everything_answers():
+def test_roc_auc_rejects_a_query_everything_answers():
     with pytest.raises(ValueError, match="no wrong answer"):
         metrics.roc_aucs(np.ones((1, 3)), np.ones((1, 3)))
 

@@ -28,7 +28,7 @@ def workspace(make_workspace: Callable) -> Workspace:
     return make_workspace([{"track_id": "a"}])
 
 
-def test_a_second_job_is_refused_until_the_first_is_done(workspace: Workspace) -> None:
+def test_a_second_job_is_rejected_until_the_first_is_done(workspace: Workspace) -> None:
     refused = pytest.raises(UnusableError, match=rf"process {os.getpid()} on .*let it finish")
     with index_lock(workspace), refused, index_lock(workspace):
         raise AssertionError("two owners")

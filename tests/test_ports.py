@@ -23,7 +23,7 @@ def taken(request: pytest.FixtureRequest) -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def test_a_port_in_use_is_refused_and_its_holder_named(taken: int) -> None:
+def test_a_port_in_use_is_rejected_and_its_holder_named(taken: int) -> None:
     with pytest.raises(InputError, match=rf"127.0.0.1:{taken} is in use by process {os.getpid()}"):
         try_port("127.0.0.1", taken)
     assert [one.pid for one in listeners("0.0.0.0", taken)] == [os.getpid()]

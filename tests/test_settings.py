@@ -171,7 +171,7 @@ def test_variables_of_others_are_left_alone_and_unknown_ones_of_ours_are_not():
         "caption.presence_penalty=3",
     ],
 )
-def test_a_setting_that_makes_no_sense_is_refused_by_name(assignment: str):
+def test_a_setting_that_makes_no_sense_is_rejected_by_name(assignment: str):
     """Before anything starts: no worker meets it, and nothing is trained on it."""
     group, name = assignment.partition("=")[0].rsplit(".", 1)
     with pytest.raises(InputError, match=rf"{group}\b.*\b{name}"):

@@ -61,7 +61,7 @@ def test_the_first_misfit_of_many_rows_is_named():
         ({"track_id": ["a"], "": [1]}, "column 2 has no name"),
     ],
 )  # fmt: skip
-def test_what_is_refused_says_what_was_seen_and_expected(columns, words):
+def test_what_is_rejected_says_what_was_seen_and_expected(columns, words):
     with pytest.raises(InputError, match=words):
         check_tracks(pa.table(columns))
 

@@ -63,7 +63,7 @@ def test_without_a_record_nothing_is_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"\x93NUMPY torn", to_bytes(np.zeros((2, 2)))])
-def test_a_damaged_record_is_refused_by_name(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_record_is_rejected_by_name(tmp_path: Path, data: bytes) -> None:
     (tmp_path / RECORD).write_bytes(data)
     with pytest.raises(UnusableError, match=RECORD):
         read_record(str(tmp_path))

@@ -25,7 +25,7 @@ def test_one_root_however_it_is_spelled(tmp_path, monkeypatch, spelling):
     assert os.path.isfile(tmp_path / "w" / "workspace.json")
 
 
-def test_another_layout_is_refused_and_left_alone(tmp_path):
+def test_another_layout_is_rejected_and_left_alone(tmp_path):
     storage.write_json(str(tmp_path / "workspace.json"), {"layout": LAYOUT + 1})
     with pytest.raises(UnusableError, match=f"has layout {LAYOUT + 1}, this raymtr reads"):
         Workspace.open(str(tmp_path), create=True)

@@ -40,9 +40,9 @@ from raymtr.errors import InputError
 from raymtr.tower_specs import AudioSpec
 
 DECODING = "decode-1"  # part of every fingerprint; raised by hand when the samples would change
-# Version of the rules for refusing a file. Raised by hand when a refused file may now be accepted,
-# or the reverse; files refused by older rules are tried again. Not part of a fingerprint.
-RULES = 2
+# Version of the rules for rejecting a file. Raised by hand when a rejected file may now be
+# accepted, or the reverse; files rejected by older rules are tried again.
+RULES = 2  # not part of a fingerprint
 
 _MARGIN_S = 0.1  # decoded on both sides of a span; soxr HQ reaches 128 samples of the lower rate
 _CODEC_FRAME = 4096  # samples; MP4 leaves up to so much padding after its stated end
@@ -59,7 +59,7 @@ class Decoded:
     expected_seconds: float | None  # the length that the file states; None if it states none
     backend: str  # "soundfile" or "pyav"
     digest: str | None = None  # of the coded audio (`audio.digest`)
-    also: np.ndarray | None = None  # float32 [m], mono at the other rate asked for
+    also: np.ndarray | None = None  # float32 [m], mono at the other rate requested
 
 
 def decode(

@@ -32,7 +32,7 @@ class Mixed(NamedTuple):
     samples: np.ndarray  # float32 [n] at the spec's rate
     seconds: float  # at the native rate
     louder: int | None  # the loudest channel, if the channels cancel each other out
-    also: np.ndarray | None = None  # float32 [m], the same at the other rate asked for
+    also: np.ndarray | None = None  # float32 [m], the same at the other rate requested
 
 
 def is_silent(samples: np.ndarray) -> bool:

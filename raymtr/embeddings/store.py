@@ -222,7 +222,7 @@ class EmbeddingStore(ShardFolder):
         return DEAD_LETTER.empty_table() if table is None else table
 
     def refused_by_older_rules(self) -> pa.ChunkedArray:
-        """Ids of tracks that the decoder refused under rules other than the current ones."""
+        """Ids of tracks that the decoder rejected under other rules than the current ones."""
         letters = self.read_columns("dead_letter", ["track_id", "code", "rules"])
         if letters is None:
             return pa.chunked_array([], pa.string())

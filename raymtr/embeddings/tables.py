@@ -13,7 +13,7 @@ from raymtr.track import DEAD_LETTER
 
 SOURCES = ["track_id", "uri", "file_version"]  # the file to embed a track from
 MADE_FROM = [*SOURCES, "audio_digest"]  # the file it was embedded from
-# A dead letter records the rules that refused the file: under newer rules it is tried again.
+# A dead letter records the rules that rejected the file: under newer rules it is tried again.
 DEAD_LETTER_SCHEMA = pa.schema([*DEAD_LETTER, pa.field("rules", pa.int32())])
 
 

@@ -11,8 +11,8 @@ import re
 
 from raymtr.index.track_rows import NamedRow
 from raymtr.names import name_key
-from raymtr.search.look_up import NEAREST, NameLooker, NamesFound
 from raymtr.search.misspelt import album_of, bare_title, holding, name_in_part
+from raymtr.search.name_lookup import NEAREST, NameLookup, NamesFound
 from raymtr.search.named import (
     Known,
     Named,
@@ -26,7 +26,7 @@ MOST_ANCHORS = 5
 MIXES = ("between", "acrossbetween", "crossbetween", "somewherebetween", "halfwaybetween")
 
 
-class NameFinder(NameLooker):
+class NameFinder(NameLookup):
     """Finds all names of one query."""
 
     def find(self, known: Known) -> NamesFound:

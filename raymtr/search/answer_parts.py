@@ -117,5 +117,5 @@ class StageTimes(TypedDict):
     encode: float
     search: float
     rank: float
-    rerank: NotRequired[float]  # where it was asked for
+    rerank: NotRequired[float]  # where the request has it
     total: float

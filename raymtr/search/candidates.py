@@ -42,7 +42,7 @@ class CandidateSearch:
         """
         everything = self.table.build.rows["tracks"]
         block = max(CANDIDATES, 4 * (self.request.k or everything))  # diversified at a time
-        diversity = self.request.asked.diversity
+        diversity = self.request.original.diversity
         if diversity:
             wanted = -(-wanted // block) * block
         base = always(self.understood, self.request.where, self.table)
@@ -97,13 +97,13 @@ class CandidateSearch:
         if understood.kind == "similar":
             examples |= {track for anchor in understood.anchors for track in anchor.tracks}
         kept = [c for c in candidates if c.track_id not in examples]
-        asked, most = request.asked, request.asked.per_artist
-        terms = [spoken_name(term) for term in (*(asked.exclude or ()), *understood.exclude)]
+        original, most = request.original, request.original.per_artist
+        terms = [spoken_name(term) for term in (*(original.exclude or ()), *understood.exclude)]
         if terms or most:
             ids = [candidate.track_id for candidate in kept]
             rows = self.table.rows(ids, ["artist", "tags", "words"])
             kept = [c for c in kept if not _has_term(rows[c.track_id], terms)]
-        if asked.fold_duplicates:
+        if original.fold_duplicates:
             kept = fold_groups(kept, self.groups())
         if most:
             kept = cap_per_artist(kept, lambda track_id: rows[track_id]["artist"], most)

@@ -1,9 +1,9 @@
 """The search contract: one request and one answer for Python, command line, HTTP and MCP.
 
-`SearchRequest` validates a request once. Every key carries its own message, so a wrong value is
-refused in the same words on every way in. Answers are typed dictionaries. Pydantic describes them
-in the OpenAPI document, and nothing validates them again: the library builds them, and validation
-would cost time for each hit.
+`SearchRequest` validates a request once. Every key carries its own message, so a wrong value gives
+the same message on every way in. Answers are typed dictionaries. Pydantic describes them in the
+OpenAPI document, and nothing validates them again: the library builds them, and validation would
+cost time for each hit.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOST_WEIGHT = 10
 LONGEST_CURSOR = 200  # characters
 
 
-def _refused(said: str) -> PydanticCustomError:
+def _problem(said: str) -> PydanticCustomError:
     return PydanticCustomError("invalid_request", "{said}", {"said": said})
 
 
@@ -54,7 +54,7 @@ def _says(name: str, accepts: str, item: str = "") -> WrapValidator:
         try:
             return validate(value)
         except ValidationError as error:
-            raise _refused(_said(name, value, error, accepts, item or accepts)) from None
+            raise _problem(_said(name, value, error, accepts, item or accepts)) from None
 
     return WrapValidator(check)
 
@@ -76,7 +76,7 @@ def _said(name: str, value: object, error: ValidationError, accepts: str, item: 
 
 
 def _clean(text: str | None) -> str | None:
-    """Control characters mean nothing in a query and some tokenizers refuse them."""
+    """Control characters mean nothing in a query, and some tokenizers fail on them."""
     if text is None:
         return None
     return " ".join("".join(c if c.isprintable() else " " for c in text).split()) or None
@@ -178,12 +178,12 @@ class SearchTerms(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _only_known_keys(cls, asked: object) -> object:
-        unknown = sorted(set(asked) - set(cls.model_fields)) if isinstance(asked, Mapping) else []
+    def _only_known_keys(cls, values: object) -> object:
+        unknown = sorted(set(values) - set(cls.model_fields)) if isinstance(values, Mapping) else []
         if unknown:
             accepted = ", ".join(cls.model_fields)
-            raise _refused(f"unknown key {unknown[0]!r:.100} in a search; accepted: {accepted}")
-        return asked
+            raise _problem(f"unknown key {unknown[0]!r:.100} in a search; accepted: {accepted}")
+        return values
 
 
 class SearchRequest(SearchTerms):
@@ -201,19 +201,19 @@ class SearchRequest(SearchTerms):
     ] = None
 
     @classmethod
-    def read(cls, asked: Mapping[str, object]) -> Self:
+    def read(cls, values: Mapping[str, object]) -> Self:
         """Validates the values of a search. Raises InputError that names the invalid key."""
         try:
-            return cls.model_validate(asked)
+            return cls.model_validate(values)
         except ValidationError as error:
             raise InputError(error.errors(include_url=False)[0]["msg"]) from None
 
     @model_validator(mode="after")
-    def _asks_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if self.similar_artist and self.text:
-            raise _refused("similar_artist is a name, in the place of a text")
+            raise _problem("similar_artist is a name, in the place of a text")
         if not self.text and not self.similar_artist and not self.like and self.audio is None:
-            raise _refused("a search needs a non-empty text, like or audio")
+            raise _problem("a search needs a non-empty text, like or audio")
         return self
 
     def mark(self, build: str) -> str:

@@ -92,27 +92,27 @@ def query_of(
     candidates: Sequence[Candidate],
 ) -> QueryEcho:
     """The request, how its text was understood, and suggestions where few tracks were found."""
-    asked = request.asked
-    given: list[ExcludePart] = [{"term": term, "words": term} for term in asked.exclude or ()]
+    original = request.original
+    given: list[ExcludePart] = [{"term": term, "words": term} for term in original.exclude or ()]
     said = understood.echo()
     said["exclude"] = given + said["exclude"]
-    if asked.text and request.mode == "auto" and not said["ignored"]:
+    if original.text and request.mode == "auto" and not said["ignored"]:
         said["ignored"] = unused(understood, candidates, vocabulary)
     found = len(candidates)
-    advice = suggestions(understood, request.where, vocabulary, found) if asked.text else []
-    if asked.similar_artist:
-        said["similar_artist"] = asked.similar_artist
+    advice = suggestions(understood, request.where, vocabulary, found) if original.text else []
+    if original.similar_artist:
+        said["similar_artist"] = original.similar_artist
     return {
-        "text": asked.text,
+        "text": original.text,
         "like": dict(request.like),
         "unlike": dict(request.unlike),
-        "audio": asked.audio is not None,
-        "where": asked.where,
+        "audio": original.audio is not None,
+        "where": original.where,
         "mode": request.mode,
         "k": request.k,
-        "per_artist": asked.per_artist,
-        "diversity": asked.diversity or 0.0,
-        "fold_duplicates": bool(asked.fold_duplicates),
+        "per_artist": original.per_artist,
+        "diversity": original.diversity or 0.0,
+        "fold_duplicates": bool(original.fold_duplicates),
         **said,
         "suggestions": advice,
     }

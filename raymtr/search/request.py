@@ -16,7 +16,7 @@ from raymtr.search.contract import SearchRequest, weights_of
 class CheckedRequest:
     """A request that the tables can answer. `like` and `unlike` map track ids to weights."""
 
-    asked: SearchRequest
+    original: SearchRequest  # as it came
     like: Mapping[str, float]
     unlike: Mapping[str, float]
     where: Filter | None
@@ -28,24 +28,24 @@ class CheckedRequest:
 
     @property
     def mode(self) -> Mode:
-        """The mode asked for, or auto."""
-        return self.asked.mode or "auto"
+        """The requested mode, or auto."""
+        return self.original.mode or "auto"
 
 
-def check_request(asked: SearchRequest, table: TrackTable) -> CheckedRequest:
+def check_request(request: SearchRequest, table: TrackTable) -> CheckedRequest:
     """Checks a request against the table to be searched.
 
     Raises InputError on an unknown track, a track without vector, or a filter that does not parse.
     """
-    like, unlike = weights_of(asked.like), weights_of(asked.unlike)
+    like, unlike = weights_of(request.like), weights_of(request.unlike)
     check_ids([*like, *unlike], table)
-    where = asked.where
+    where = request.where
     return CheckedRequest(
-        asked=asked,
+        original=request,
         like=like,
         unlike=unlike,
         where=parse_filter(where, table.filterable) if where and where.strip() else None,
-        k=asked.k,
+        k=request.k,
     )
 
 

@@ -63,7 +63,7 @@ class Plan:
     @property
     def recording(self) -> Sound | None:
         """The recording for the audio tower."""
-        return self.request.asked.audio
+        return self.request.original.audio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class Searcher:
         self.workspace = root
         self.build = live_build(root)
         self.table = TrackTable(root.db, self.build)
-        self._models: dict[Side, Model] = {}  # loaded and checked, by the side that was asked for
+        self._models: dict[Side, Model] = {}  # loaded and checked, by the side that a search needed
         self._rerankers: dict[str, Reranker] = {}
         self._loading = Lock()
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
@@ -174,21 +174,21 @@ class Searcher:
                 raise
             return self._successor.find(request)
 
-    def plan(self, asked: SearchRequest) -> Plan:
+    def plan(self, request: SearchRequest) -> Plan:
         """The first half of a search: checks the request and parses its text.
 
         What the plan needs encoded can be encoded anywhere, by the model with this build's
         fingerprint. `answer` does the rest.
         """
         started = time.perf_counter()
-        request = check_request(asked, self.table)
-        if asked.audio is not None and self.build.made_by is None:
+        checked = check_request(request, self.table)
+        if request.audio is not None and self.build.made_by is None:
             raise InputError(WORDS_ONLY)
-        understood = self._understand(request)
-        reads = request.mode != "keyword" and self.build.rows["vectors"]
+        understood = self._understand(checked)
+        reads = checked.mode != "keyword" and self.build.rows["vectors"]
         to_read = sentences_of(understood) if reads else []
         return Plan(
-            request=request,
+            request=checked,
             understood=understood,
             sentences=to_read + (sentences_beside(understood, self.lexicon) if reads else []),
             reads=len(to_read),
@@ -199,20 +199,20 @@ class Searcher:
         """The second half of a search, given the vectors of what the plan needs encoded."""
         started = time.perf_counter()
         request, k = plan.request, plan.request.k or 1
-        mark, now_s = request.asked.mark(self.build.table_version), time.time()
-        cursor = request.asked.cursor
+        mark, now_s = request.original.mark(self.build.table_version), time.time()
+        cursor = request.original.cursor
         first = read_cursor(cursor, mark=mark, now_s=now_s) if cursor else 0
         directions = self._directions(plan, encoded)
         # One hit more than the page shows whether there is a next page.
-        again = request.asked.rerank
-        depth = again.depth if again else 0
+        options = request.original.rerank
+        depth = options.depth if options else 0
         candidates, searched = self._search(plan, directions).best(max(first + k + 1, depth))
-        notes, looked_s = list(encoded.notes), None
-        if again:
-            candidates, late, looked_s = self._look_again(plan, again, candidates)
+        notes, rerank_s = list(encoded.notes), None
+        if options:
+            candidates, late, rerank_s = self._rerank(plan, options, candidates)
             notes += late
         shown = candidates[first : first + k]
-        folds = bool(request.asked.fold_duplicates)
+        folds = bool(request.original.fold_duplicates)
         hits = hits_of(shown, plan.understood, directions, self.vocabulary, folds=folds)
         last = first + k
         more = len(candidates) > last and last < FARTHEST
@@ -225,23 +225,23 @@ class Searcher:
             "table_version": self.build.table_version,
             "notes": notes,
             "took_ms": _times(
-                encoded.took_s, plan.took_s + searched - started, ended - searched, looked_s
+                encoded.took_s, plan.took_s + searched - started, ended - searched, rerank_s
             ),
         }
 
-    def _look_again(
-        self, plan: Plan, asked: Rerank, candidates: list[Candidate]
+    def _rerank(
+        self, plan: Plan, options: Rerank, candidates: list[Candidate]
     ) -> tuple[list[Candidate], tuple[str, ...], float]:
         """The candidates re-ranked, notes, and the seconds it took; loading a run does not count.
 
         Raises InputError if the search has no text, or no MuLaP run with stored features is here.
         """
-        if not plan.request.asked.text:
+        if not plan.request.original.text:
             raise InputError("rerank reads the text of a search, and this one has none")
-        sentence = plan.sentences[0] if plan.reads else plan.request.asked.text
-        matcher = self._reranker(asked.run)
+        sentence = plan.sentences[0] if plan.reads else plan.request.original.text
+        matcher = self._reranker(options.run)
         started = time.perf_counter()
-        found, notes = rerank(candidates, sentence, matcher, depth=asked.depth, mix=asked.mix)
+        found, notes = rerank(candidates, sentence, matcher, depth=options.depth, mix=options.mix)
         return found, notes, time.perf_counter() - started
 
     def _reranker(self, run: str | None) -> Reranker:
@@ -255,13 +255,13 @@ class Searcher:
             return self._rerankers[run]
 
     def rank(
-        self, text: str | None = None, *, k: int | None = None, **asked: object
+        self, text: str | None = None, *, k: int | None = None, **terms: object
     ) -> list[tuple[str, float]]:
         """Ids and scores of all tracks that pass a filter, best first; arguments as for `search`.
 
         For evaluation: `k` has no limit here. Without `k` every matching track is returned.
         """
-        plan = self.plan(SearchRequest.read({"text": text, **asked}))
+        plan = self.plan(SearchRequest.read({"text": text, **terms}))
         plan = replace(plan, request=plan.request.ranking(k))
         directions = self._directions(plan, self._encode(plan))
         candidates, _ = self._search(plan, directions).best(k or self.build.rows["tracks"])
@@ -269,9 +269,9 @@ class Searcher:
 
     def _understand(self, request: CheckedRequest) -> Understood:
         """Parses the text; outside mode auto it is a description. An artist name is not parsed."""
-        if request.asked.similar_artist:
-            return similar_artist(request.asked.similar_artist, self.table)
-        text = request.asked.text or ""
+        if request.original.similar_artist:
+            return similar_artist(request.original.similar_artist, self.table)
+        text = request.original.text or ""
         if text and request.mode == "auto":
             return understand(text, self.table, self.lexicon)
         return Understood(kind="description", text=text, unsaid=text)
@@ -321,14 +321,14 @@ class Searcher:
         )
 
 
-def _times(encode_s: float, search_s: float, rank_s: float, looked_s: float | None) -> StageTimes:
-    """The stages in milliseconds; `rank_s` covers `looked_s`, which is None where not asked for."""
+def _times(encode_s: float, search_s: float, rank_s: float, rerank_s: float | None) -> StageTimes:
+    """The stages in milliseconds; `rank_s` covers `rerank_s`, which is None without re-ranking."""
     times: StageTimes = {
         "encode": round(1e3 * encode_s, 3),
         "search": round(1e3 * search_s, 3),
         "rank": round(1e3 * rank_s, 3),
         "total": round(1e3 * (encode_s + search_s + rank_s), 3),
     }
-    if looked_s is not None:
-        times["rerank"] = round(1e3 * looked_s, 3)
+    if rerank_s is not None:
+        times["rerank"] = round(1e3 * rerank_s, 3)
     return times

@@ -15,10 +15,9 @@ from raymtr.errors import InputError
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.anchors import NameFinder
-from raymtr.search.govern import Parsed, Parser
 from raymtr.search.lexicon import Lexicon, load_lexicon
-from raymtr.search.look_up import NamesFound
 from raymtr.search.misspelt import holding, misspelt_name, name_in_part
+from raymtr.search.name_lookup import NamesFound
 from raymtr.search.named import (
     Known,
     Named,
@@ -29,7 +28,8 @@ from raymtr.search.named import (
     whole_readings,
     without_politeness,
 )
-from raymtr.search.rest import stop_words, text_of, without_loose_ends
+from raymtr.search.parse import Parsed, Parser
+from raymtr.search.remaining_words import stop_words, text_of, without_loose_ends
 from raymtr.search.slots import Anchor, Correction, Exclude, Ignored, Include, Understood
 from raymtr.search.tokens import TokenizedQuery, tokenize
 from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of

@@ -200,7 +200,7 @@ def test_a_span_from_the_last_page_of_a_long_page_ogg(encode: Encode) -> None:
         assert np.abs(span - expected).max() < 1e-5
 
 
-def test_a_span_below_zero_is_refused(files: Files) -> None:
+def test_a_span_below_zero_is_rejected(files: Files) -> None:
     with pytest.raises(InputError):
         decode_span(files["wav"], SPEC, start_s=-1, length_s=1)
 

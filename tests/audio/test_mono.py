@@ -29,7 +29,7 @@ def test_integers_count_by_their_full_scale(dtype: type) -> None:
     assert to_mono(samples, 22_050, SPEC) == pytest.approx([0, 1, 0], abs=0.01)
 
 
-def test_what_is_refused() -> None:
+def test_what_is_rejected() -> None:
     good = np.zeros((1000, 2), np.float32)
     for samples, rate in (
         (good.T, 44_100),

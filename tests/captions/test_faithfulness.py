@@ -52,7 +52,7 @@ def leaked(caption, *names, tags=()):
         ("เพลงช้าและเศร้า", "ช้า", True),
     ],
 )
-def test_a_tag_is_covered_when_all_its_words_stand_in_the_caption(caption, tag, covered):
+def test_a_tag_is_covered_when_all_its_words_are_in_the_caption(caption, tag, covered):
     assert coverage(caption, tag) == float(covered)
 
 

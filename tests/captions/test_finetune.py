@@ -154,7 +154,7 @@ def test_pairs_without_room_for_their_caption_are_left_out_and_counted(made):
     assert that_fit(pairs, tokenizer, max_tokens=64) == (pairs, [])
 
 
-def test_too_little_room_for_any_pair_is_refused_with_the_room_there_should_be(made):
+def test_too_little_room_for_any_pair_is_rejected_with_the_room_there_should_be(made):
     pairs, tokenizer = made
     endless = [replace(pair, caption="A slow piano. " * 40) for pair in pairs]
     with pytest.raises(
@@ -178,7 +178,7 @@ def test_an_update_that_spoils_the_weights_is_seen_in_its_own_step(made, small_s
         step(batch, 0)
 
 
-def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):
+def test_what_cannot_be_is_rejected_in_words(made, small_spec, tmp_path):
     pairs, tokenizer = made
     model = build_toy(tokenizer, small_spec.toy, seed=0)
     with pytest.raises(InputError, match=r"w_proj.*q_proj"):
@@ -210,7 +210,7 @@ def test_what_cannot_be_is_refused_in_words(made, small_spec, tmp_path):
             step(batch, number)
 
 
-def test_bases_are_told_apart(made, small_spec, tmp_path):
+def test_bases_are_distinguished(made, small_spec, tmp_path):
     _, tokenizer = made
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
         build_toy(tokenizer, small_spec.toy, seed=seed).save_pretrained(tmp_path / name)
@@ -235,7 +235,7 @@ def test_bad_pairs_are_named(tmp_path, line, says):
         read_pairs(str(file))
 
 
-def test_too_few_pairs_are_refused(tmp_path):
+def test_too_few_pairs_are_rejected(tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text(json.dumps({"tags": "a, b", "caption": "c"}) + "\n")
     with pytest.raises(InputError, match="1 pairs"):

@@ -123,7 +123,7 @@ def test_weights_are_merged_in_the_precision_they_write_in(captioner, tmp_path):
     assert stored < whole - half < 1.5 * stored, "a quarter more than the weights, and a start"
 
 
-def test_an_adapter_of_another_base_is_refused(captioner, make_captioner, tmp_path):
+def test_an_adapter_of_another_base_is_rejected(captioner, make_captioner, tmp_path):
     other = make_captioner(tmp_path / "other", seed=5)
     shutil.rmtree(f"{other}/base")
     shutil.copytree(f"{captioner}/base", f"{other}/base")
@@ -183,7 +183,7 @@ def test_a_base_that_was_moved_is_found_where_the_captioner_says(captioner, tmp_
     assert open_captioner(str(tmp_path / "d")).identity == whole.identity
 
 
-def test_an_adapter_of_another_shape_is_refused(captioner, tmp_path):
+def test_an_adapter_of_another_shape_is_rejected(captioner, tmp_path):
     shutil.copytree(captioner, tmp_path / "c")
     config = json.loads((tmp_path / "c/adapter_config.json").read_text())
     (tmp_path / "c/adapter_config.json").write_text(json.dumps(config | {"r": 2}))
@@ -224,7 +224,7 @@ def test_the_most_faithful_acceptable_draft_is_kept():
     assert provenance["tags"] == ["slow", "piano"] and provenance["engine"] == "transformers"
 
 
-def test_the_realiser_stands_in_and_says_so():
+def test_the_realiser_is_the_fallback_and_says_so():
     judged = judge_drafts(drafts_with("Zork."), MusicTerms.of_tags([])).to_pylist()
     row = realised_row(best_drafts(judged)[0], {})
     provenance = json.loads(row["provenance"])

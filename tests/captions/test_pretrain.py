@@ -92,7 +92,7 @@ def test_what_people_wrote_is_told_from_the_rest(pair_file):
     assert by_people(nobody_says) == nobody_says
 
 
-def test_faithful_tags_stand_in_the_caption():
+def test_faithful_tags_are_in_the_caption():
     caption = "A slow electric guitar plays over a drum machine."
     known = {"slow", "electric guitar", "guitar", "drum machine", "piano"}
     terms = tuple(find_terms(caption, known))

@@ -37,7 +37,7 @@ def test_non_words_are_found_and_words_are_not():
     assert takes(read(text)).startswith("no words: savageily")
 
 
-def test_loops_silence_and_salad_are_refused():
+def test_loops_silence_and_salad_are_rejected():
     loop = "There is no singer in it. " * 3
     assert repetition(loop.casefold().split()) > 0.5 and takes(read(loop)) == "repeats itself"
     assert takes(read("Piano.")) == "too short"

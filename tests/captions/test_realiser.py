@@ -130,7 +130,7 @@ def wordings(part: str) -> set[str]:
     return found
 
 
-def test_what_towers_are_asked_in_is_never_what_they_were_trained_on():
+def test_how_towers_are_queried_is_never_what_they_were_trained_on():
     train, held_out = wordings("train"), wordings("held_out")
     assert len(train) > 400 and len(held_out) > 40
     assert train & held_out <= {""}

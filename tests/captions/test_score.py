@@ -64,7 +64,7 @@ def test_the_facts_say_what_was_measured(encoder):
     assert len(long) == MAX_TOKENS - 2 == encoder.facts.max_tokens - 2
 
 
-def test_an_encoder_that_is_none_is_refused(tmp_path):
+def test_an_encoder_that_is_none_is_rejected(tmp_path):
     with pytest.raises(InputError, match="holds no text encoder"):
         TokenEncoder(str(tmp_path))
 

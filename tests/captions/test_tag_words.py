@@ -30,7 +30,7 @@ def test_a_word_that_is_broken_off_stays_open():
     assert words.after([7, 7]) == [7, 8], "it may begin at any token"
 
 
-def test_two_words_that_begin_alike_are_told_apart():
+def test_two_words_that_begin_alike_are_distinguished():
     words = UnwrittenTagWords([[PIANO], [PIANIST]])
     assert words.after([7, 8]) == [4, 7, 9]
     assert words.after([4]) == [7]
@@ -185,7 +185,7 @@ def test_vllms_second_runner_is_drawn_to_the_same_tokens():
 
 
 @pytest.mark.usefixtures("on_a_cpu")
-def test_vllms_second_runner_goes_on_with_what_it_interrupted():
+def test_vllms_second_runner_continues_with_what_it_interrupted():
     from vllm import SamplingParams
 
     runner, params = SecondRunner(slots=1), SamplingParams(extra_args=extra_args([[SLOW]], 2.0))

@@ -133,7 +133,7 @@ def test_a_graph_in_many_pieces_is_one_graph():
         ("artist\tsimilar_artist\n", "has no edges"),
     ],
 )
-def test_a_graph_that_is_none_is_refused(tmp_path, text, words):
+def test_a_graph_that_is_none_is_rejected(tmp_path, text, words):
     with pytest.raises(InputError, match=words):
         read_graph(write(tmp_path, text))
 

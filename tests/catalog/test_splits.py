@@ -38,7 +38,7 @@ def test_shares_are_met_on_average_and_the_seed_redraws():
     assert set(assign_splits(table, valid=0.0, test=0.0)["split"].to_pylist()) == {"train"}
 
 
-def test_tracks_without_artist_stand_alone():
+def test_tracks_without_artist_form_no_group():
     drawn = assign_splits(tracks([None] * 500))["split"].to_pylist()
     assert 300 < drawn.count("train") < 480
     assert drawn == assign_splits(tracks([None] * 500))["split"].to_pylist()
@@ -49,7 +49,7 @@ def test_given_splits_stay_and_their_artists_follow():
     assert assign_splits(table)["split"].to_pylist() == ["test", "test", "valid", "train"]
 
 
-def test_a_leak_is_refused_by_name():
+def test_a_leak_is_rejected_by_name():
     table = tracks(["Beyoncé", "BEYONCE", "Cure"], ["train", "test", "train"])
     with pytest.raises(
         InputError, match=r"1 artists are in two splits.*Beyonc.*test.*train|train.*test"
@@ -59,6 +59,6 @@ def test_a_leak_is_refused_by_name():
         assign_splits(table)
 
 
-def test_shares_that_are_none_are_refused():
+def test_shares_that_are_none_are_rejected():
     with pytest.raises(InputError, match="together 1"):
         assign_splits(tracks(["a"]), valid=0.6, test=0.6)

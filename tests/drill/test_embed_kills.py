@@ -131,7 +131,7 @@ def test_a_run_dies_with_its_whole_cluster(
     assert_complete(workspace, tiny_model, sources)
 
 
-def test_a_worker_is_killed_and_the_run_goes_on(
+def test_a_worker_is_killed_and_the_run_continues(
     start: Callable, workspace: Workspace, tiny_model: str, sources: list[str]
 ) -> None:
     import ray
@@ -162,7 +162,7 @@ def test_two_runs_at_once_end_with_one(
     assert check_what_is_there(workspace, tiny_model, sources) == TRACKS
 
 
-def test_a_worker_that_computes_otherwise_is_refused(
+def test_a_worker_that_computes_otherwise_is_rejected(
     ray_cluster: None, workspace: Workspace, tiny_model: str, tmp_path: Path
 ) -> None:
     shutil.copytree(tiny_model, tmp_path / "model")

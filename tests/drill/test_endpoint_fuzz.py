@@ -81,7 +81,7 @@ def test_right_requests_are_answered_as_declared(openapi: Any) -> None:
     assert answered == {operation.label for operation in operations_of(openapi)} - NO_SOUND
 
 
-def test_wrong_requests_are_refused_as_declared(openapi: Any) -> None:
+def test_wrong_requests_are_rejected_as_declared(openapi: Any) -> None:
     for operation in operations_of(openapi):
         wrong = operation.as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
         with suppress(Unsatisfiable):  # without parameters there are no wrong ones

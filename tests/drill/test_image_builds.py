@@ -157,7 +157,7 @@ def claims(folder: Path) -> tuple[Path, Path]:
     return music, workspace
 
 
-def test_it_holds_what_it_says(image: Image) -> None:
+def test_it_has_what_it_states(image: Image) -> None:
     assert image.config["User"] == "1000:1000"
     assert image.config["Cmd"] == ["raymtr", "--help"]
     licences = (image.root / "opt/raymtr/bill/licences.tsv").read_text()

@@ -64,7 +64,7 @@ def found(table: TrackTable) -> dict[str, tuple[int, str]]:
     return {row["track_id"]: (row["group"], row["class"]) for row in rows}
 
 
-def test_copies_masters_and_versions_are_told_apart(make_table: Callable) -> None:
+def test_copies_masters_and_versions_are_distinguished(make_table: Callable) -> None:
     rng = np.random.default_rng(0)
     song, other, third = unit(rng.standard_normal((3, DIM)))
     rows = [

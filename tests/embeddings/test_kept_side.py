@@ -62,7 +62,7 @@ def test_other_weights_libraries_or_a_broken_record_are_checked_again(
     assert not checks(folder, "text", monkeypatch)
 
 
-def test_another_model_than_the_tables_is_refused(folder: Path) -> None:
+def test_another_model_than_the_tables_is_rejected(folder: Path) -> None:
     with pytest.raises(UnusableError, match="vectors are of model 0123"):
         other = ModelRef(fingerprint="0123", precision="fp32", dim=made_by(folder).dim)
         load_kept_side(str(folder), other, "text")

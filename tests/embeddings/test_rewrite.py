@@ -150,7 +150,7 @@ def test_who_takes_all_shards_stops_the_drivers_of_partitions(store: EmbeddingSt
     assert_each_track_once(store)
 
 
-def test_a_partition_of_another_model_or_version_is_refused(store: EmbeddingStore) -> None:
+def test_a_partition_of_another_model_or_version_is_rejected(store: EmbeddingStore) -> None:
     part = store.part(partition_names(2)[0])
     other = EmbeddingStore(store.folder, ModelRef(fingerprint="g", precision="fp32", dim=DIM))
     other.part(part.partition).take()

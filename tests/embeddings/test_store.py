@@ -179,7 +179,7 @@ def test_what_was_embedded_before_there_were_digests_gets_them_while_it_is_uncha
     assert shards.changed(retagged).to_pylist() == ["b"]
 
 
-def test_what_older_rules_refused_is_tried_again_once(shards: EmbeddingStore) -> None:
+def test_what_older_rules_rejected_is_tried_again_once(shards: EmbeddingStore) -> None:
     shards.commit(table(failed("a"), failed("b") | {"code": "timeout"}, embedded("c")))
     assert not len(shards.refused_by_older_rules())
     for name in storage.list_files(f"{shards.folder}/dead_letter"):  # as 715a6cd wrote it

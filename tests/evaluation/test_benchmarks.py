@@ -110,7 +110,7 @@ def test_no_queries_is_no_benchmark():
         Benchmark(pool=("a",), queries=(), right={})
 
 
-def test_two_queries_of_the_same_words_are_refused():
+def test_two_queries_of_the_same_words_are_rejected():
     twice = (query("q1", "rain"), query("q2", "rain"))
     with pytest.raises(InputError, match="'caption: rain' occurs more than once"):
         Benchmark(pool=("a",), queries=twice, right={"q1": {"a": 1}, "q2": {"a": 1}})

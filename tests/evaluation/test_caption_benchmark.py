@@ -70,7 +70,7 @@ def test_the_captions_of_a_workspace_are_found_by_their_provenance(tmp_path, pai
         ([{"caption": "x", "provenance": "a friend"}], "1 rows for 10 pairs"),
     ],
 )
-def test_captions_of_something_else_are_refused(tmp_path, pairs, rows, words):
+def test_captions_of_something_else_are_rejected(tmp_path, pairs, rows, words):
     with pytest.raises(InputError, match=words):
         read_captions(write(tmp_path / "captions.jsonl", rows), pairs)
 

@@ -39,7 +39,7 @@ def answers(benchmark, text):
     return set(benchmark.right[query.query_id])
 
 
-def test_every_kind_is_asked_about_the_split_alone(catalog):
+def test_every_kind_is_queried_about_the_split_alone(catalog):
     benchmark = catalog_benchmark(catalog, seed=0)
     counts = collections.Counter(query.kind for query in benchmark.queries)
     assert benchmark.pool == tuple(f"t{n:03d}" for n in range(9))
@@ -94,7 +94,7 @@ def test_equal_tags_never_make_equal_captions():
         )
 
 
-def test_tags_that_tell_nothing_are_not_asked():
+def test_tags_that_tell_nothing_give_no_query():
     rows = [track(n, f"A{n}", "test", tags=["music", "c# minor"]) for n in range(3)]
     rows += [
         track(n, f"A{n}", "test", tags=["music", "C minor ", "rare"][: n % 3 + 1])
@@ -122,7 +122,7 @@ def test_spellings_of_one_artist_are_one_artist():
     assert answers(benchmark, "Beyoncé") == {"t000", "t001"}
 
 
-def test_a_title_that_is_an_artist_is_asked_once():
+def test_a_title_that_is_an_artist_is_queried_once():
     rows = [track(n, name, "test", title=name) for n, name in enumerate(["Low", "Can", "Yes"])]
     benchmark = catalog_benchmark(table(rows), seed=0)
     artists = [q.text for q in benchmark.of_kind("artist")]
@@ -152,7 +152,7 @@ def test_nothing_to_ask_is_the_users_to_mend(catalog):
         catalog_benchmark(table([track(0, "A", "test", title="One", tags=["piano"])]), seed=0)
 
 
-def test_a_real_catalog_of_clips_is_asked_about_its_songs(large_data):
+def test_a_real_catalog_of_clips_is_queried_about_its_songs(large_data):
     songs_csv = large_data / "data" / "real_music" / "tracks.csv"
     with open(songs_csv, newline="", encoding="utf-8") as file:
         songs = [row for row in csv.DictReader(file) if int(row["clips"] or 0)]

@@ -74,7 +74,7 @@ def write(tmp_path: Path, text: str) -> str:
     return str(file)
 
 
-def test_tasks_that_cannot_be_asked(tmp_path: Path) -> None:
+def test_tasks_that_cannot_be_evaluated(tmp_path: Path) -> None:
     rows = rows_of()
     with pytest.raises(InputError, match=r"task metre needs two classes .* 6/8 \(10\)"):
         read_task("metre", rows)

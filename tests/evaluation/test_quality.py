@@ -65,7 +65,7 @@ def test_scores_become_ranked_lists_of_the_whole_pool(benchmark):
     ("ranked", "words"),
     [(["t1", "x9"], "'x9' is ranked, but not in the pool"), (["t1", "t1"], "ranks a track twice")],
 )
-def test_a_list_that_cannot_be_is_refused(benchmark, ranked, words):
+def test_a_list_that_cannot_be_is_rejected(benchmark, ranked, words):
     run = {q.query_id: ranked for q in benchmark.queries}
     with pytest.raises(ValueError, match=words):
         measure(benchmark, run, np.random.default_rng(0))

@@ -143,7 +143,7 @@ def test_every_section_is_there_with_its_figures(page):
     assert page.attributes("span", "class").count("yes") == 1 and "Nothing found." in page.text
 
 
-def test_bars_stand_where_the_figures_are(page):
+def test_bars_are_where_the_figures_are(page):
     widths = [a["width"] for tag, a in page.tags if tag == "rect" and a.get("class") == "towers"]
     assert widths[0] == "63.00%"
     whiskers = [a for tag, a in page.tags if tag == "line" and a.get("class") == "whisker"]
@@ -181,7 +181,7 @@ def test_one_system_alone_is_a_report_too(tmp_path):
     assert "search" not in {attrs.get("class") for _, attrs in page.tags}
 
 
-def test_facts_nobody_knows_are_refused(tmp_path):
+def test_facts_nobody_knows_are_rejected(tmp_path):
     with pytest.raises(InputError, match="unknown: qualty"):
         write_report(str(tmp_path / "r.html"), {"name": "x", "qualty": {}})
     with pytest.raises(InputError, match="a report has a name"):

@@ -188,7 +188,7 @@ def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
     assert table_of(workspace).unindexed_rows() == 0
 
 
-def test_a_fault_of_the_indices_is_told_apart_from_a_change_refused(
+def test_a_fault_of_the_indices_is_distinguished_from_a_change_rejected(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:
@@ -272,7 +272,7 @@ def test_a_change_that_was_killed_is_undone_by_the_next(
     )
 
 
-def test_an_unsound_outcome_is_refused_and_what_served_still_does(
+def test_an_unsound_outcome_is_rejected_and_what_served_still_does(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = live_build(workspace)

@@ -66,7 +66,7 @@ def test_a_failed_call_is_over() -> None:
     assert overdue_calls(deadline_s=0.0) == {}
 
 
-def test_a_reader_whose_files_are_gone_goes_on_with_what_serves(make_workspace: Callable) -> None:
+def test_a_reader_whose_files_are_gone_continues_with_what_serves(make_workspace: Callable) -> None:
     rows = [{"track_id": f"t{i}", "title": f"Piano {i}", "tags": ["calm"]} for i in range(3)]
     workspace = make_workspace(rows)
     first = build_words(workspace)

@@ -189,7 +189,7 @@ def test_a_filter_finds_its_rows(find: Callable[[str], str], text: str, ids: str
         ("moods has 'x'", "'x' does not fit"),
     ],
 )
-def test_what_is_no_filter_is_refused(find: Callable[[str], str], text: str, message: str) -> None:
+def test_what_is_no_filter_is_rejected(find: Callable[[str], str], text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         find(text)
 

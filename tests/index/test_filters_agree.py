@@ -284,7 +284,7 @@ def test_a_filter_lets_through_what_the_reference_does(tables: list[Any], said: 
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(text=st.text(st.sampled_from(string.printable + "é\ud800"), max_size=300))
-def test_any_text_is_a_filter_or_refused_in_words(text: str) -> None:
+def test_any_text_is_a_filter_or_rejected_in_words(text: str) -> None:
     try:
         parse_filter(text, pa.schema(TYPES.items())).sql()
     except InputError as error:
@@ -293,7 +293,7 @@ def test_any_text_is_a_filter_or_refused_in_words(text: str) -> None:
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=499))
-def test_any_row_of_words_is_a_filter_or_refused_in_words(words: list[str]) -> None:
+def test_any_row_of_words_is_a_filter_or_rejected_in_words(words: list[str]) -> None:
     try:
         parse_filter(" ".join(words), pa.schema(TYPES.items())).sql()
     except InputError as error:

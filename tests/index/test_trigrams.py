@@ -3,7 +3,7 @@ from __future__ import annotations
 from raymtr.index.trigrams import TrigramCounts, any_of, trigrams
 
 
-def test_runs_hold_spaces_and_come_once() -> None:
+def test_trigrams_include_spaces_and_are_unique() -> None:
     assert trigrams("ac dc") == {"ac ", "c d", " dc"}
     assert trigrams("aaaa") == {"aaa"} and trigrams("u2") == set()
 
@@ -15,6 +15,6 @@ def test_the_rarest_come_first_and_unseen_ones_before_all() -> None:
     assert rarity.rarest({"the"}, 0) == []
 
 
-def test_a_question_has_no_run_but_those_asked_for() -> None:
+def test_any_of_has_only_the_given_trigrams() -> None:
     asked = ["the", "sun"]
     assert {run for run in trigrams(any_of(asked)) if run.isalpha()} == set(asked)

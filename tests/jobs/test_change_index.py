@@ -269,7 +269,7 @@ def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_p
     ("content", "words"),
     [(b"", "is empty"), (b"\xff\xfe\x00", "is no text"), (b"x\ny\n", "none of the 2 tracks")],
 )
-def test_a_wrong_list_is_refused(
+def test_a_wrong_list_is_rejected(
     workspace: Workspace, tmp_path: Path, content: bytes, words: str
 ) -> None:
     (tmp_path / "ids").write_bytes(content)
@@ -279,7 +279,7 @@ def test_a_wrong_list_is_refused(
         change_index.delete_tracks(workspace, str(tmp_path / "absent"))
 
 
-def test_two_index_jobs_at_once_are_refused(
+def test_two_index_jobs_at_once_are_rejected(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = manifest(tmp_path, "track_id\nb\n")

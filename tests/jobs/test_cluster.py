@@ -23,7 +23,7 @@ print(json.dumps({"folder": ray._private.worker.global_worker.node.get_session_d
 """
 
 
-def test_a_cluster_that_is_gone_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_gone_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -33,7 +33,7 @@ def test_a_cluster_that_is_gone_is_told_in_one_sentence(monkeypatch: pytest.Monk
             cluster.join_ray(named)
 
 
-def test_it_is_told_within_a_minute() -> None:
+def test_it_is_reported_within_a_minute() -> None:
     assert cluster.ANSWERS_WITHIN_S + 10 < 60
 
 

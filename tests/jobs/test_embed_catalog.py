@@ -110,7 +110,7 @@ embed_catalog(Workspace.open(sys.argv[1]), tiny(), model=sys.argv[2])
 """
 
 
-def test_a_killed_run_goes_on_where_it_stopped(
+def test_a_killed_run_continues_where_it_stopped(
     ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
 ) -> None:
     import ray

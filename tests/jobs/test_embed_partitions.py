@@ -52,7 +52,7 @@ def assert_whole(workspace: Workspace, answer: dict, *, partitions: int) -> None
     assert all(named in name for name in shards.names("tracks")) or partitions == 1
 
 
-def test_a_store_of_one_partition_goes_on_in_several(
+def test_a_store_of_one_partition_continues_in_several(
     ray_cluster: None, workspace: Workspace, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = embed_catalog(workspace, in_partitions(1), model=tiny_model)

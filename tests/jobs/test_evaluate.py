@@ -149,7 +149,7 @@ def test_the_files_let_others_recompute_the_figures(answer):
     assert storage.read_json(answer["files"]["metrics"])["towers"] == answer["towers"]
 
 
-def test_what_was_written_can_be_asked_again(workspace, answer, tmp_path):
+def test_what_was_written_can_be_evaluated_again(workspace, answer, tmp_path):
     again = evaluate(
         workspace,
         SETTINGS,

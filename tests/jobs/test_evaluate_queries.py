@@ -50,7 +50,7 @@ def test_right_and_wrong_are_told_by_class(
     assert "'rock'" in shown
 
 
-def test_a_file_that_cannot_be_asked_is_wrong_use(workspace: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_evaluated_is_wrong_use(workspace: str, tmp_path: Path) -> None:
     command = ["evaluate", "queries", "--workspace", workspace]
     assert main(command) == 2
     assert main([*command, "--file", str(tmp_path / "none.jsonl")]) == 2

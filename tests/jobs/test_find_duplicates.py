@@ -96,7 +96,7 @@ def test_folding_needs_duplicates_to_be_known(workspace: Workspace) -> None:
         Searcher(workspace).search(like=["another"], fold_duplicates=True)
 
 
-def test_copies_of_a_sound_are_found_and_told_apart(workspace: Workspace) -> None:
+def test_copies_of_a_sound_are_found_and_distinguished(workspace: Workspace) -> None:
     answer = find_duplicates.run(argparse.Namespace(), workspace, tiny())
     rows = storage.read_tables(workspace.duplicates)
     found = dict(zip(rows["track_id"].to_pylist(), rows["class"].to_pylist(), strict=True))

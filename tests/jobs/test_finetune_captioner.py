@@ -66,7 +66,7 @@ def test_pairs_become_a_captioner_and_the_same_command_answers_at_once(
     assert again == answer
 
 
-def test_a_run_that_was_cut_goes_on_to_the_same_weights(workspace: Workspace, pairs: str) -> None:
+def test_a_run_that_was_cut_continues_to_the_same_weights(workspace: Workspace, pairs: str) -> None:
     before = open_captioner(workspace.captioner)
     (run,) = storage.list_folders(f"{workspace.captioner}/runs")
     folder = f"{workspace.captioner}/runs/{run}"
@@ -77,9 +77,7 @@ def test_a_run_that_was_cut_goes_on_to_the_same_weights(workspace: Workspace, pa
     assert open_captioner(workspace.captioner) == before
 
 
-def test_an_error_that_would_come_again_ends_the_run_at_once(
-    workspace: Workspace, pairs: str
-) -> None:
+def test_an_error_that_would_recur_ends_the_run_at_once(workspace: Workspace, pairs: str) -> None:
     """In its own words, and not after three restarts."""
     spec = replace(tiny().finetune, targets="no_such_layer")
     with pytest.raises(InputError, match=r"^finetune\.targets: \['no_such_layer'\] not in"):
@@ -118,7 +116,7 @@ def test_a_captioner_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     assert storage.read_bytes(f"{captioner}/bases/0123/config.json") == b"{}"
 
 
-def test_wrong_use_is_refused_before_anything_starts(tmp_path: Path, pairs: str) -> None:
+def test_wrong_use_is_rejected_before_anything_starts(tmp_path: Path, pairs: str) -> None:
     here = Workspace.open(str(tmp_path / "w"), create=True)
     with pytest.raises(InputError, match="no file"):
         finetune_captioner(here, tiny().finetune, pairs=str(tmp_path / "none.jsonl"))

@@ -148,7 +148,7 @@ def test_an_unknown_graph_is_said_aloud(workspace, music, tmp_path, caplog):
     assert "knows 0 of 2 artists" in job.describe(answer)
 
 
-def test_refusals_leave_the_old_catalog(workspace, music, tmp_path):
+def test_rejections_leave_the_old_catalog(workspace, music, tmp_path):
     scan(workspace, music)
     before = rows(workspace)
     (tmp_path / "empty").mkdir()

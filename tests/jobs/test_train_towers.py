@@ -177,7 +177,7 @@ def test_endless_nan_is_not_trained(workspace: Workspace, ray_cluster: None) -> 
     assert not storage.exists(f"{workspace.run('wild')}/model")
 
 
-def test_a_run_goes_on_with_another_number_of_workers(
+def test_a_run_continues_with_another_number_of_workers(
     workspace: Workspace, ray_cluster: None
 ) -> None:
     """Killed with two workers, that have three and two rows of a batch, and resumed with one."""
@@ -206,7 +206,7 @@ def test_a_run_starts_with_the_workers_there_are(workspace: Workspace, ray_clust
     assert answer["workers"] == [{"from_step": 0, "workers": 2}]
 
 
-def test_an_error_that_would_come_again_ends_the_run_at_once(
+def test_an_error_that_would_recur_ends_the_run_at_once(
     tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file goes after it was settled. One worker says so; the other waits for it in a step."""
@@ -276,7 +276,7 @@ def test_settings_that_cannot_be(workspace: Workspace, train: dict[str, Any], me
         train_towers(workspace, settings_of(**train), run="no")
 
 
-def test_a_gpu_asked_for_where_none_is(workspace: Workspace, ray_cluster: None) -> None:
+def test_a_gpu_setting_without_a_gpu(workspace: Workspace, ray_cluster: None) -> None:
     with pytest.raises(UnusableError, match="1 GPU asked for, 0 in this"):
         train_towers(workspace, settings_of(use_gpu=True), run="no")
     assert not storage.exists(workspace.run("no"))

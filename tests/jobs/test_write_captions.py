@@ -225,7 +225,7 @@ def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(tmp_path, weights)
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
+def test_what_the_cluster_lacks_is_rejected_by_name(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     wide = replace(tiny(), caption=CaptionSpec(use_gpu=True, actors=3, tensor_parallel=2))
     with pytest.raises(InputError, match=r"caption\.tensor_parallel=2 is vLLM's"):
@@ -235,7 +235,7 @@ def test_what_the_cluster_lacks_is_refused_by_name(tmp_path, captioner):
 
 
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_base_too_big_to_merge_on_any_node_is_refused(tmp_path, captioner):
+def test_a_base_too_big_to_merge_on_any_node_is_rejected(tmp_path, captioner):
     from raymtr.captions.captioner import open_captioner
     from raymtr.captions.writing.engine import prepare_weights
 

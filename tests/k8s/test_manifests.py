@@ -117,7 +117,7 @@ def test_schedules_that_kubernetes_takes_pass(schedule: str) -> None:
         "a * * * *",
     ],
 )
-def test_schedules_that_kubernetes_refuses_are_problems(schedule: str) -> None:
+def test_schedules_that_kubernetes_rejects_are_problems(schedule: str) -> None:
     assert list(upkeep_rules.cron_problems(schedule))
 
 
@@ -218,7 +218,7 @@ def test_only_a_component_is_composed(tmp_path: Path) -> None:
         render(tmp_path)
 
 
-def test_a_kustomization_that_says_more_is_refused(tmp_path: Path) -> None:
+def test_a_kustomization_that_says_more_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "kustomization.yaml").write_text("resources: []\ncommonLabels: {a: b}\n")
     with pytest.raises(KustomizeError, match="commonLabels"):
         render(tmp_path)

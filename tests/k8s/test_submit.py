@@ -116,7 +116,7 @@ def test_a_lost_cluster_is_tried_again(cluster: Cluster, api: submit.Api, lost: 
     ],
     ids=lambda status: str(status.get("message") or status.get("reason") or status),
 )
-def test_what_a_verb_refuses_is_not_tried_again(
+def test_what_a_verb_rejects_is_not_tried_again(
     cluster: Cluster, api: submit.Api, capsys: pytest.CaptureFixture[str], wrong: dict
 ) -> None:
     cluster.ends["train"] = [[wrong], [SUCCEEDED]]
@@ -190,7 +190,7 @@ def test_a_copy_waits_in_the_queue_and_the_template_does_not(
     assert cluster.created[0]["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "music"
 
 
-def test_an_api_that_hiccups_is_asked_again(cluster: Cluster, api: submit.Api) -> None:
+def test_an_api_that_hiccups_is_called_again(cluster: Cluster, api: submit.Api) -> None:
     cluster.ends["index"] = [[SUCCEEDED]]
     cluster.hiccups = 3
     assert brought(api, "index")

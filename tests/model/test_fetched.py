@@ -154,7 +154,7 @@ def test_a_published_model_becomes_ours_and_needs_no_other(
     assert model.provenance["licence"] == "CC-BY-NC-4.0"
 
 
-def test_towers_stand_on_the_copy_alone(workspace: Workspace, spec: TowersSpec) -> None:
+def test_towers_load_from_the_copy_alone(workspace: Workspace, spec: TowersSpec) -> None:
     folder = fetch_text_tower(spec.text_tower, workspace)["folder"]
     text = dataclasses.replace(spec.text_tower, source="roberta-base")  # known to nobody here
     towers = build_towers(dataclasses.replace(spec, text_tower=text), seed=0, text_folder=folder)

@@ -21,7 +21,7 @@ def test_a_whole_model_passes(make_towers: Callable[..., TwoTowers]) -> None:
     assert require_apart(Model(make_towers()), "whole") < MOST_ALIKE
 
 
-def test_a_collapsed_text_tower_is_refused(
+def test_a_collapsed_text_tower_is_rejected(
     make_towers: Callable[..., TwoTowers], tmp_path: Path
 ) -> None:
     """As in the CLAP that collapsed: one direction for all texts, and a little of each text."""

@@ -99,7 +99,7 @@ def test_openvino_passes(towers: TwoTowers, model_on: Build, precision: Precisio
     ).check_golden()
 
 
-def test_bfloat16_from_the_start_is_refused(towers: TwoTowers, model_on: Build) -> None:
+def test_bfloat16_from_the_start_is_rejected(towers: TwoTowers, model_on: Build) -> None:
     model = model_on(towers, bfloat16_from_the_start, BF16)
     with pytest.raises(UnusableError, match="pinned audio vectors"):
         model.check_golden()
@@ -114,7 +114,7 @@ def test_bfloat16_that_a_cpu_computes_in_float32_is_float32(
     assert model.check_golden() == pytest.approx(1.0, abs=1e-7)
 
 
-def test_tf32_is_refused(towers: TwoTowers) -> None:
+def test_tf32_is_rejected(towers: TwoTowers) -> None:
     """Weights alone as TF32 rounds them, which is half of what it does."""
     model = Model(copy.deepcopy(towers), golden=golden_vectors(towers))
     for module in model.towers.audio_tower.modules():
@@ -153,7 +153,7 @@ class OtherWindow(LogMel):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("wrong", [NaturalLog, OneFloorForAll, AFrameLate, OtherWindow])
-def test_a_wrong_mel_is_refused(
+def test_a_wrong_mel_is_rejected(
     towers: TwoTowers, wrong: type[LogMel], precision: Precision
 ) -> None:
     golden = golden_vectors(towers)

@@ -100,6 +100,6 @@ def test_an_empty_batch_is_empty() -> None:
     assert LogMel(ODD)(torch.zeros(0, ODD.window_samples)).shape == (0, 45, ODD.frames)
 
 
-def test_a_window_shorter_than_half_a_frame_is_refused() -> None:
+def test_a_window_shorter_than_half_a_frame_is_rejected() -> None:
     with pytest.raises(InputError, match=r"audio\.window_s"):
         LogMel(AudioSpec(window_s=0.1, n_fft=8192))

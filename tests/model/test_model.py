@@ -118,7 +118,7 @@ def test_a_bad_file_is_named(model: Model, tmp_path: Path) -> None:
         ("embed_windows", np.zeros((1, 22_050), np.int16)),
     ],
 )
-def test_what_is_no_list_of_the_right_things_is_refused(
+def test_what_is_no_list_of_the_right_things_is_rejected(
     model: Model, verb: str, given: object
 ) -> None:
     with pytest.raises(InputError, match=r"takes|are|is"):
@@ -172,7 +172,7 @@ def test_golden_vectors_leave_a_model_in_training_as_it_was(
 
 
 @pytest.mark.parametrize("name", ["tpu", "cuda:x", "", "mps"])
-def test_an_unknown_device_is_refused(name: str, make_towers: Callable[..., TwoTowers]) -> None:
+def test_an_unknown_device_is_rejected(name: str, make_towers: Callable[..., TwoTowers]) -> None:
     with pytest.raises(InputError, match="device is cpu, cuda"):
         Model(make_towers(), device=name)
 

@@ -125,7 +125,7 @@ def test_an_object_store_holds_a_model(saved: Path) -> None:
         load_model(uri + "/none")
 
 
-def test_somebody_elses_model_is_told_apart(text_folder: str) -> None:
+def test_somebody_elses_model_is_distinguished(text_folder: str) -> None:
     with pytest.raises(InputError, match="not a raymtr model"):
         load_model(text_folder)
 
@@ -183,7 +183,7 @@ def test_damage_is_one_sentence(saved: Path, damage: Callable[[Path], None]) -> 
     assert str(saved) in str(error.value)
 
 
-def test_a_newer_format_is_told_apart(saved: Path) -> None:
+def test_a_newer_format_is_distinguished(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "format": FORMAT + 1}))
     with pytest.raises(UnusableError, match=f"format {FORMAT + 1}.*newer"):

@@ -73,7 +73,7 @@ def test_damage_and_a_newer_format_are_told(saved: str) -> None:
         read_identity(saved, "fp32")
 
 
-def test_a_worker_refuses_another_model_than_it_was_sent_for(saved: str) -> None:
+def test_a_worker_rejects_another_model_than_it_was_sent_for(saved: str) -> None:
     made_by = ModelRef(fingerprint="0" * 12, precision="fp32", dim=8)
     with pytest.raises(UnusableError, match="of model 000000000000"):
         EmbedTracks(saved, made_by, device="cpu", threads=1)

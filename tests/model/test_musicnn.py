@@ -37,7 +37,7 @@ def test_the_authors_tags_and_pooled_features_come_out(name: str) -> None:
     np.testing.assert_allclose(tagger.tag(CLIPS / clip), tags.mean(axis=0), atol=1e-6)
 
 
-def test_a_sound_shorter_than_a_patch_is_tagged_and_silence_is_refused() -> None:
+def test_a_sound_shorter_than_a_patch_is_tagged_and_silence_is_rejected() -> None:
     tagger = raymtr.Tagger("musicnn-mtat")
     rate = 8_000
     half_a_second = 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate // 2) / rate)

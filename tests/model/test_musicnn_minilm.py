@@ -65,7 +65,7 @@ def test_a_song_with_vocals_is_found_before_game_music(model: Model) -> None:
     assert scores[0, 0] > scores[0, 1]
 
 
-def test_a_tower_is_refused_audio_that_it_was_not_trained_on() -> None:
+def test_a_tower_is_rejected_audio_that_it_was_not_trained_on() -> None:
     tower = AudioTowerSpec(kind="musicnn", trainable=False, dim=3_512)
     with pytest.raises(InputError, match=r"was trained with \{'sample_rate': 16000"):
         TowersSpec(audio=AudioSpec(**MUSICNN_AUDIO | {"sample_rate": 22_050}), audio_tower=tower)

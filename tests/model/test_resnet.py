@@ -77,6 +77,6 @@ def test_batch_norms_can_be_swapped() -> None:
     assert len(norms) == 3 + 5 * 3 + 4
 
 
-def test_heads_that_do_not_divide_the_channels_are_refused() -> None:
+def test_heads_that_do_not_divide_the_channels_are_rejected() -> None:
     with pytest.raises(InputError, match="heads"):
         AudioTowerSpec(layers=(1, 1, 1, 1), width=8, heads=3, dim=8)

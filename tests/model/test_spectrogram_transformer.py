@@ -86,7 +86,7 @@ def test_the_same_grid_changes_nothing() -> None:
     assert torch.equal(interpolated(constant, (3, 4), (2, 9)), torch.ones(1, 20, 4))
 
 
-def test_weights_of_other_sizes_are_refused_with_the_setting(pretrained: str) -> None:
+def test_weights_of_other_sizes_are_rejected_with_the_setting(pretrained: str) -> None:
     spec = replace(TOWER, source=pretrained, depth=3)
     with pytest.raises(InputError, match=r"num_hidden_layers 2, .* say 3; set .*\.depth=2"):
         SpectrogramTransformer(spec, AUDIO).read_weights()
@@ -99,7 +99,7 @@ def test_a_text_encoder_is_no_ast(text_folder: str) -> None:
         tower_of(text_folder)
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_settings_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(InputError, match="dim is a multiple of heads"):
         replace(TOWER, heads=5)
     with pytest.raises(InputError, match="source is for kind=ast"):

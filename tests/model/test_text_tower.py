@@ -147,12 +147,12 @@ def test_a_folder_that_is_not_there_needs_no_hub(name: str) -> None:
         load_text_tower(TextTowerSpec(source=name))
 
 
-def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_an_encoder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="holds no text encoder"):
         load_text_tower(spec_of(str(tmp_path)))
 
 
-def test_more_tokens_than_the_encoder_has_positions_are_refused(text_folder: str) -> None:
+def test_more_tokens_than_the_encoder_has_positions_are_rejected(text_folder: str) -> None:
     with pytest.raises(InputError, match="max_tokens must be 3 to 40"):
         load_text_tower(spec_of(text_folder, max_tokens=41))

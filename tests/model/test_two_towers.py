@@ -53,6 +53,6 @@ def test_blank_towers_compute_as_the_ones_they_are_filled_from(
     torch.testing.assert_close(blank.embed_audio(waves), towers.embed_audio(waves), **near)
 
 
-def test_a_window_too_small_for_the_tower_is_refused(spec: TowersSpec) -> None:
+def test_a_window_too_small_for_the_tower_is_rejected(spec: TowersSpec) -> None:
     with pytest.raises(InputError, match="20 frames is too small"):
         dataclasses.replace(spec, audio=AudioSpec(window_s=0.2))

@@ -89,7 +89,7 @@ def test_a_saved_model_is_the_same_and_names_itself(make_mulap: Make, tmp_path: 
         read_mulap(str(tmp_path))
 
 
-def test_a_text_encoder_that_does_not_fit_is_refused(make_mulap: Make) -> None:
+def test_a_text_encoder_that_does_not_fit_is_rejected(make_mulap: Make) -> None:
     with pytest.raises(InputError, match=r"has 3 layers; set mulap\.text_layers to that"):
         make_mulap(spec=dataclasses.replace(SPEC, text_layers=4))
 

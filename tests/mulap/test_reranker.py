@@ -79,7 +79,7 @@ def test_probabilities_are_those_of_the_whole_model(workspace: Workspace) -> Non
     assert found != reranker.probabilities("fast", ["t1", "t0"])
 
 
-def test_features_of_another_run_and_runs_without_a_head_are_refused(
+def test_features_of_another_run_and_runs_without_a_head_are_rejected(
     workspace: Workspace, tmp_path: Path
 ) -> None:
     with pytest.raises(

@@ -198,7 +198,7 @@ def test_tracks_that_all_have_the_same_words_are_not_trained_on(
         batches_of(alike, make_mulap(), tmp_path).check()
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_settings_that_do_not_fit_are_rejected() -> None:
     settings = mulap_small()
     spec = dataclasses.replace(settings.mulap, clip_s=2.0)
     with pytest.raises(InputError, match=r"mulap\.clip_s is at least towers\.audio\.window_s"):

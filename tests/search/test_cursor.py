@@ -22,7 +22,7 @@ def test_a_cursor_is_good_for_its_own_search_alone() -> None:
 
 
 @pytest.mark.parametrize("text", ["?", "abc", "W10", "WzFd", "é", "bnVsbA"])
-def test_what_no_search_gave_is_refused(text: str) -> None:
+def test_what_no_search_gave_is_rejected(text: str) -> None:
     with pytest.raises(InputError):
         read_cursor(text, mark="m", now_s=0.0)
 

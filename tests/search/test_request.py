@@ -79,11 +79,11 @@ def test_a_right_request_is_read(table: TrackTable) -> None:
         "per_artist": 2,
     }
     request = read(asked, table)
-    assert request.asked.text == "rainy piano"
+    assert request.original.text == "rainy piano"
     assert request.like == {"a": 1.5}
-    assert request.asked.exclude == ["vocals"]
+    assert request.original.exclude == ["vocals"]
     assert request.where is not None and request.where.sql() == "(`year` > 1990)"
-    assert (request.k, request.asked.per_artist, request.mode) == (100, 2, "auto")
+    assert (request.k, request.original.per_artist, request.mode) == (100, 2, "auto")
     assert read({"text": "x", "where": " "}, table).where is None
 
 
@@ -94,7 +94,7 @@ def test_python_offers_the_keys_of_a_request() -> None:
         assert offered[name].default == field.default
 
 
-def test_a_body_is_refused_in_the_same_words() -> None:
+def test_a_body_is_rejected_in_the_same_words() -> None:
     """And never takes a path of the server as its audio."""
     for wrong in ({"k": 0}, {"like": "a"}, {"text": 5}, {"mode": "fast"}):
         with pytest.raises(InputError) as told:

@@ -305,7 +305,7 @@ def test_three_tracks_give_three_hits(make_workspace: Callable) -> None:
         searcher.search(audio=(np.zeros(22_050, np.float32), 22_050))
 
 
-def test_a_table_of_another_model_is_refused(
+def test_a_table_of_another_model_is_rejected(
     make_workspace: Callable, commit_vectors: Callable, tiny_model: str
 ) -> None:
     workspace = make_workspace([{"track_id": "a", "uri": "/a.wav"}])

@@ -94,7 +94,7 @@ def test_a_body_without_its_header_is_told_which(client: httpx.Client) -> None:
     "asked",
     ["tracks/t00/similar?limit=3", "artists/Bo Finch/similar?per_artist=1", "map?zoom=3"],
 )
-def test_unknown_parameters_are_refused_by_name(client: httpx.Client, asked: str) -> None:
+def test_unknown_parameters_are_rejected_by_name(client: httpx.Client, asked: str) -> None:
     answer = client.get(f"/v1/{asked}")
     assert answer.status_code == 422
     assert asked.partition("?")[2].partition("=")[0] in answer.json()["detail"]

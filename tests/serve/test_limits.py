@@ -119,7 +119,7 @@ def test_a_key_has_a_rate_of_its_own(keyed: httpx.Client) -> None:
     assert keyed.get("/v1/tracks/t00", headers=ADA).status_code == 200
 
 
-def test_large_bodies_are_refused_with_and_without_a_stated_length(keyed: httpx.Client) -> None:
+def test_large_bodies_are_rejected_with_and_without_a_stated_length(keyed: httpx.Client) -> None:
     said = keyed.post("/v1/embeddings", json={"input": "a" * 5_000}, headers=ADA)
     assert problem(said) == (413, "body_too_large")
     upload = {"file": ("a.wav", bytes(1_100_000))}

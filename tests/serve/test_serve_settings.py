@@ -34,7 +34,7 @@ def test_the_defaults_keep_their_inequalities() -> None:
         {"body_max_mb": 0.0},
     ],
 )
-def test_settings_that_break_a_rule_are_refused(wrong: dict) -> None:
+def test_settings_that_break_a_rule_are_rejected(wrong: dict) -> None:
     with pytest.raises(InputError):
         read_settings({"workspace": "w", **wrong})
 
@@ -74,7 +74,7 @@ def test_the_environment_may_say_where_the_workspace_is(monkeypatch: pytest.Monk
         read_settings(told)
 
 
-def test_keys_are_read_hashed_or_refused(tmp_path: Path) -> None:
+def test_keys_are_read_hashed_or_rejected(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "keys").write_text(f"# who\nada {digest}\n")
     assert read_keys(str(tmp_path / "keys")) == {digest: Key("ada")}

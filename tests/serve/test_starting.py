@@ -29,7 +29,7 @@ def ask(answer: PlainTextResponse | JSONResponse, **headers: bytes) -> httpx.Res
     return asyncio.run(get())
 
 
-def test_a_path_that_is_not_there_yet_is_told_to_come_again() -> None:
+def test_a_path_that_is_not_there_yet_gets_a_retry_after() -> None:
     told = ask(PlainTextResponse("Path '/readyz' not found. Ping /-/routes", 404))
     assert (told.status_code, told.json()["code"], told.headers["retry-after"]) == (
         503,

@@ -63,7 +63,7 @@ def test_ctrl_c_ends_it_cleanly(workspace: Workspace, port: int, tmp_path: Path)
         httpx.get(f"http://127.0.0.1:{port}/livez")
 
 
-def test_serve_refuses_a_port_that_another_server_has(workspace: Workspace, port: int) -> None:
+def test_serve_rejects_a_port_that_another_server_has(workspace: Workspace, port: int) -> None:
     """Before anything starts; two would share it and mix their catalogs' answers."""
     with socket.socket() as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -165,7 +165,7 @@ def test_nobody_waits_for_a_recording_that_was_given_up(
     assert started[0].wait(600) < 0
 
 
-def test_a_recording_too_late_is_told_to_come_again(
+def test_a_recording_too_late_gets_a_retry_after(
     encoder: audio_encoder.AudioEncoder, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_by = live_build(workspace).made_by

@@ -278,7 +278,7 @@ def test_productions_are_heard(renderer):
     assert not np.allclose(sound("echo"), dry, atol=0.05)
 
 
-def test_leads_can_be_told_apart_whatever_they_play(renderer):
+def test_leads_can_be_distinguished_whatever_they_play(renderer):
     leads = ("violin", "music box", "trombone", "distorted guitar", "flute")
     heard = []
     for index, lead in enumerate(leads * 3):

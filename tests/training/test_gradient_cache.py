@@ -240,7 +240,7 @@ REFUSED: list[tuple[str, Callable[[Settings], Settings], str]] = [
 
 
 @pytest.mark.parametrize(("change", "said"), [case[1:] for case in REFUSED])
-def test_settings_that_do_not_fit_are_refused(
+def test_settings_that_do_not_fit_are_rejected(
     change: Callable[[Settings], Settings], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):

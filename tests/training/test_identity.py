@@ -66,7 +66,7 @@ def test_how_a_run_is_computed_may_differ(tmp_path: Path) -> None:
     assert may_resume(folder, identity_of(other, TRACKS))
 
 
-def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
+def test_a_run_of_an_older_version_continues(tmp_path: Path) -> None:
     """It kept the number of workers, and knew nothing of what came later."""
     folder = begun(tmp_path, checkpoint=True)
     storage.write_json(f"{folder}/run.json", THEN | {"train.workers": 4, "train.gone": True})

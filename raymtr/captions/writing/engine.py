@@ -4,7 +4,7 @@ Both take DRAFT rows and return DRAFT rows. The engine is chosen once, logged, a
 caption: both sample from the same distribution but write different words.
 
 Weights are passed as URIs. Every node with an engine downloads them, and one task builds the merged
-weights for all. Requests beyond the cluster's resources are refused before anything starts.
+weights for all. A request beyond the cluster's resources is an error before anything starts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Engine = Literal["vllm", "transformers"]
 
 
 def choose_engine(asked: str) -> Engine:
-    """The engine for `asked`: auto takes vLLM where it is installed.
+    """The engine of that name: auto takes vLLM where it is installed.
 
     Raises UnusableError where vLLM is requested but not installed.
     """

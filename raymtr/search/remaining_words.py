@@ -1,4 +1,4 @@
-"""The rest of a query: the words that its slots leave for the text tower, as typed."""
+"""The words of a query that its slots leave for the text tower, as typed."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Parser(Phrases):
         """All slots except names."""
         items = self.items()
         parsed = Parsed()
-        self._govern(items, parsed)
+        self._apply_negation(items, parsed)
         for item in items:
             tokens = set(range(item.start, item.end))
             if tokens & parsed.negated:
@@ -56,13 +56,13 @@ class Parser(Phrases):
         parsed.unsaid = sorted({*free, *parsed.unsaid} - parsed.negated)
         return parsed
 
-    def _govern(self, items: list[Item], parsed: Parsed) -> None:
+    def _apply_negation(self, items: list[Item], parsed: Parsed) -> None:
         """Turns the items in the scope of a negation into exclusions."""
         for index, item in enumerate(items):
             first = self.question.tokens[item.start]
             if item.role == "not":
-                governed, reach = self._scope(items, index)
-                self._exclude(item, governed, reach, parsed)
+                negated, reach = self._scope(items, index)
+                self._exclude(item, negated, reach, parsed)
             elif item.role == "not after" and index and items[index - 1].end == item.start:
                 self._exclude(item, [items[index - 1]], item.end, parsed)
             elif item.role == "less" or (first.minus and item.role in ("tag", "facet")):
@@ -75,11 +75,11 @@ class Parser(Phrases):
         ends = next(
             (p for p in range(reach, len(tokens)) if tokens[p].clause != clause), len(tokens)
         )
-        governed: list[Item] = []
+        negated: list[Item] = []
         joined = linked = False
         for item in items[index + 1 :]:
             if item.start >= ends:
-                if not (governed and self._goes_on(items, item, ends)):
+                if not (negated and self._goes_on(items, item, ends)):
                     break
                 ends = next(
                     (
@@ -91,24 +91,24 @@ class Parser(Phrases):
                 )
             key = self.question.key(item.start, item.end)
             if item.role == "stop":
-                if governed and key in self.lexicon.cues["and"]:
+                if negated and key in self.lexicon.cues["and"]:
                     linked = True
                     joined = key in ("and", "und", "et", "y", "e", "и", "和")
-                elif governed and key in self.lexicon.cues["ends_not"]:
+                elif negated and key in self.lexicon.cues["ends_not"]:
                     break
                 continue
             if item.role in ("not", "not after", "way"):
                 break
-            if joined and item.theme != governed[-1].theme:
+            if joined and item.theme != negated[-1].theme:
                 break
             # "without drums from the 80s": a year, a tempo or a key after a tag starts anew.
             new_facet = item.role in ("facet", "ignored")
-            if governed and new_facet and governed[-1].role == "tag" and not linked:
+            if negated and new_facet and negated[-1].role == "tag" and not linked:
                 break
-            governed.append(item)
+            negated.append(item)
             reach = item.end
             joined = linked = False
-        return governed, reach if governed else ends
+        return negated, reach if negated else ends
 
     def _goes_on(self, items: list[Item], item: Item, place: int) -> bool:
         """Whether a comma belongs to a list that ends in "or": "no drums, bass or vocals"."""
@@ -122,9 +122,9 @@ class Parser(Phrases):
             "ou",
         )
 
-    def _exclude(self, cue: Item, governed: list[Item], reach: int, parsed: Parsed) -> None:
+    def _exclude(self, cue: Item, negated: list[Item], reach: int, parsed: Parsed) -> None:
         tokens = self.question.tokens
-        if not governed:
+        if not negated:
             free = [
                 place
                 for place in range(cue.end, min(reach, cue.end + 4))
@@ -137,7 +137,7 @@ class Parser(Phrases):
                 parsed.excluded.append(Exclude(term=words, words=said, tags=tags))
                 parsed.negated |= set(range(cue.start, free[-1] + 1))
             return
-        for item in governed:
+        for item in negated:
             low, high = min(cue.start, item.start), max(cue.end, item.end)
             words = self.question.words(low, high)
             parsed.negated |= set(range(low, high))

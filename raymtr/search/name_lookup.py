@@ -58,7 +58,7 @@ class NamesFound:
     nearest: tuple[str, ...] = ()
 
 
-class NameLooker:
+class NameLookup:
     """Looks for names at positions of one query."""
 
     def __init__(self, question: TokenizedQuery, vocabulary: CatalogVocabulary) -> None:

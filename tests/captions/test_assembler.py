@@ -58,7 +58,7 @@ def second_pass(
     return rows, settle.read(iter(rows), pending, attempt=1, last=True)
 
 
-def test_what_is_refused_is_drawn_again_and_nothing_else(tmp_path):
+def test_what_is_rejected_is_drawn_again_and_nothing_else(tmp_path):
     def at_first(track_id: str, caption: int, draw: int) -> bool:
         return track_id in ("t0", "t1") or (track_id == "t2" and caption == 1 and draw == 1)
 
