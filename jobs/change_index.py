@@ -119,14 +119,14 @@ def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
     with index_lock(workspace):
         live_build(workspace)
         sweep(workspace)
-        asked = read_ids(source)
+        wanted = read_ids(source)
         catalog = storage.read_tables(workspace.tracks, ["track_id"])
-        known = known_ids(workspace, asked, all_builds(workspace))
-        known |= set(catalog["track_id"].to_pylist() if catalog else ()) & set(asked)
-        ids = [track_id for track_id in asked if track_id in known]
+        known = known_ids(workspace, wanted, all_builds(workspace))
+        known |= set(catalog["track_id"].to_pylist() if catalog else ()) & set(wanted)
+        ids = [track_id for track_id in wanted if track_id in known]
         if not ids:
             raise InputError(
-                f"none of the {len(asked)} tracks of {source} is known, {_some(asked)}"
+                f"none of the {len(wanted)} tracks of {source} is known, {_some(wanted)}"
             )
         for folder in (
             workspace.tracks,
@@ -139,7 +139,7 @@ def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
         build = delete_rows(workspace, ids)
         busy = forget_vectors(workspace, ids)
         forget_audio(workspace.audio_cache, ids)
-    unknown = [track_id for track_id in asked if track_id not in known]
+    unknown = [track_id for track_id in wanted if track_id not in known]
     return {
         "deleted": len(ids),
         "unknown": unknown,

@@ -87,24 +87,24 @@ def evaluate_probe(
     if catalog is None:
         raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
     rows = catalog.to_pylist()
-    asked = read_task(task, rows)
+    labelled = read_task(task, rows)
     uris = {row["track_id"]: row["uri"] for row in rows}
     start_ray()
     fit = ray.remote(num_cpus=1)(probe)
     answer: dict[str, Any] = {
         "task": task,
-        "classes": list(asked.classes),
-        "chance": 1 / len(asked.classes),
-        "train": int(asked.train.sum()),
-        "held_out": int((~asked.train).sum()),
+        "classes": list(labelled.classes),
+        "chance": 1 / len(labelled.classes),
+        "train": int(labelled.train.sum()),
+        "held_out": int((~labelled.train).sum()),
         "models": {},
     }
     for name in models:
         source = _source(workspace, name)
-        features = _features(workspace, source, asked, uris)
+        features = _features(workspace, source, labelled, uris)
         held = ray.put(features)
         waiting = {
-            (kind, count): [fit.remote(asked, held, kind, count, seed=s) for s in range(seeds)]
+            (kind, count): [fit.remote(labelled, held, kind, count, seed=s) for s in range(seeds)]
             for kind in KINDS
             for count in counts
             if count != 0
@@ -114,7 +114,7 @@ def evaluate_probe(
             values = ray.get(tasks)
             cells[kind][str(count or ALL)] = {"mean": float(np.mean(values)), "seeds": values}
         if 0 in counts:
-            cells["zero_shot"] = zero_shot(asked, source, features)
+            cells["zero_shot"] = zero_shot(labelled, source, features)
         answer["models"][name] = cells
     answer["file"] = f"{out or workspace.path('evaluation')}/probe.json"
     storage.write_json(answer["file"], answer)

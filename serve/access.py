@@ -120,7 +120,7 @@ class AccessMiddleware:
         if refusal is not None:
             answer: Response = refusal.response()
             if plays:
-                answer = subsonic.refused(refusal, asked=Request(scope).query_params)
+                answer = subsonic.problem_response(refusal, params=Request(scope).query_params)
             await answer(scope, receive, send_marked)
             return
         carries = self._carries_audio(path, headers)
@@ -206,8 +206,8 @@ def _key_in(path: str, authorization: str, query: bytes) -> str:
         return key.strip()
     if not path.startswith("/rest/"):
         return ""
-    asked = parse_qs(query.decode("latin-1"))
-    sent = (asked.get("apiKey") or asked.get("p") or [""])[0]
+    params = parse_qs(query.decode("latin-1"))
+    sent = (params.get("apiKey") or params.get("p") or [""])[0]
     if sent.startswith("enc:"):
         try:
             return bytes.fromhex(sent.removeprefix("enc:")).decode("utf-8", "replace")
@@ -223,9 +223,9 @@ async def _as_query(receive: Receive, scope: Scope, headers: dict[str, str]) -> 
         message = await receive()
         form, more = form + message.get("body", b""), message.get("more_body", False)
     kind = headers.get("content-type", "").lower()
-    asked = [scope.get("query_string", b"")]
-    asked += [form] if "json" not in kind and "multipart" not in kind else []
-    return {"method": "GET", "query_string": b"&".join(filter(None, asked))}
+    queries = [scope.get("query_string", b"")]
+    queries += [form] if "json" not in kind and "multipart" not in kind else []
+    return {"method": "GET", "query_string": b"&".join(filter(None, queries))}
 
 
 class _Bounded:

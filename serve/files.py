@@ -45,12 +45,12 @@ class FileAnswer(FileResponse):
             raise ProblemError(refusal) from error
 
 
-def _has_it(asked: Headers, etag: str, modified: str) -> bool:
+def _has_it(headers: Headers, etag: str, modified: str) -> bool:
     """Whether the conditions of a request show that the client's copy is this file."""
-    known = asked.get("if-none-match")
+    known = headers.get("if-none-match")
     if known is not None:  # then the date is ignored
         return known.strip() == "*" or etag in re.findall(r'"[^"]*"', known)
-    since = asked.get("if-modified-since")
+    since = headers.get("if-modified-since")
     try:
         return bool(since) and parsedate_to_datetime(modified) <= parsedate_to_datetime(since or "")
     except (ValueError, TypeError):  # not a date, or one without a zone: ignored

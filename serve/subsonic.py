@@ -43,19 +43,19 @@ def add_subsonic(http: FastAPI) -> None:
     """Adds the routes under /rest, each also under its old name with `.view`."""
 
     async def ping(request: Request) -> Response:
-        return envelope({}, asked=request.query_params)
+        return envelope({}, params=request.query_params)
 
     async def extensions(request: Request) -> Response:
-        return envelope({"openSubsonicExtensions": EXTENSIONS}, asked=request.query_params)
+        return envelope({"openSubsonicExtensions": EXTENSIONS}, params=request.query_params)
 
     async def key(request: Request) -> Response:
         """The owner of the key; nobody if the endpoint has no keys."""
         found = {"tokenInfo": {"username": request.scope.get("caller", "anyone")}}
-        return envelope(found, asked=request.query_params)
+        return envelope(found, params=request.query_params)
 
     async def unknown(request: Request, method: str) -> Response:
         detail = f"no method {method!r:.100} here, only {', '.join(verbs)}"
-        return refused(Problem(400, "unknown_method", detail), asked=request.query_params)
+        return problem_response(Problem(400, "unknown_method", detail), params=request.query_params)
 
     async def similar(request: Request) -> Response:
         """Tracks that sound like `id`, nearest first."""
@@ -66,12 +66,12 @@ def add_subsonic(http: FastAPI) -> None:
         return await answer(request, _path)
 
     async def answer(request: Request, matches: Matches) -> Response:
-        asked = request.query_params
+        params = request.query_params
         try:
-            found = await matches(http, asked)
+            found = await matches(http, params)
         except ProblemError as error:
-            return refused(error.problem, asked=asked)
-        return envelope({"sonicMatch": found}, asked=asked)
+            return problem_response(error.problem, params=params)
+        return envelope({"sonicMatch": found}, params=params)
 
     verbs = {
         "ping": ping,
@@ -96,10 +96,10 @@ class Match(TypedDict):
 Matches = Callable[[FastAPI, Mapping[str, str]], Awaitable[list[Match]]]
 
 
-async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[Match]:
-    track_id = _given(asked, "id")
+async def _similar(http: FastAPI, params: Mapping[str, str]) -> list[Match]:
+    track_id = _given(params, "id")
     await ask(http, backend().track(track_id))
-    question = SearchRequest(like=[track_id], k=_count(asked, 10), mode="semantic")
+    question = SearchRequest(like=[track_id], k=_count(params, 10), mode="semantic")
     hits = (await ask_search(http, backend().search(question)))["hits"]
     by_sound = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
     return [
@@ -108,11 +108,11 @@ async def _similar(http: FastAPI, asked: Mapping[str, str]) -> list[Match]:
     ]
 
 
-async def _path(http: FastAPI, asked: Mapping[str, str]) -> list[Match]:
-    start, end = _given(asked, "startSongId"), _given(asked, "endSongId")
+async def _path(http: FastAPI, params: Mapping[str, str]) -> list[Match]:
+    start, end = _given(params, "startSongId"), _given(params, "endSongId")
     for track_id in (start, end):
         await ask(http, backend().track(track_id))
-    made = await ask(http, backend().path(start, end, max(2, _count(asked, 25)), None))
+    made = await ask(http, backend().path(start, end, max(2, _count(params, 25)), None))
     return [
         {"entry": child(track), "similarity": round(max(0.0, track["similarity"]), 4)}
         for track in made["tracks"]
@@ -138,16 +138,16 @@ def child(track: TrackFields) -> Element:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def refused(refusal: Problem, *, asked: Mapping[str, str]) -> Response:
+def problem_response(problem: Problem, *, params: Mapping[str, str]) -> Response:
     """A problem as a Subsonic error."""
-    code = BY_CODE.get(refusal.code, BY_STATUS.get(refusal.status, GENERIC))
-    answer = envelope({"error": {"code": code, "message": refusal.detail}}, asked=asked)
-    if refusal.retry_after_s:
-        answer.headers["Retry-After"] = str(refusal.retry_after_s)
+    code = BY_CODE.get(problem.code, BY_STATUS.get(problem.status, GENERIC))
+    answer = envelope({"error": {"code": code, "message": problem.detail}}, params=params)
+    if problem.retry_after_s:
+        answer.headers["Retry-After"] = str(problem.retry_after_s)
     return answer
 
 
-def envelope(body: Element, *, asked: Mapping[str, str]) -> Response:
+def envelope(body: Element, *, params: Mapping[str, str]) -> Response:
     """`subsonic-response` around an answer, in the format (`f`) the player requested."""
     head: dict[str, object] = {
         "status": "failed" if "error" in body else "ok",
@@ -156,11 +156,11 @@ def envelope(body: Element, *, asked: Mapping[str, str]) -> Response:
         "serverVersion": raymtr.__version__,
         "openSubsonic": True,
     }
-    form, callback = asked.get("f", "xml").lower(), asked.get("callback", "")
+    form, callback = params.get("f", "xml").lower(), params.get("callback", "")
     wrong = form not in FORMS or (form == "jsonp" and not CALLBACK.fullmatch(callback))
     if wrong and "error" not in body:
         detail = "f is xml, json, or jsonp with the name of a callback"
-        return refused(Problem(422, "missing_parameter", detail), asked=asked)
+        return problem_response(Problem(422, "missing_parameter", detail), params=params)
     if form in ("json", "jsonp"):
         text = json.dumps({"subsonic-response": head | dict(body)}, ensure_ascii=False)
         if wrong or form == "json":
@@ -192,13 +192,13 @@ def _plain(value: object) -> str:
     return "".join(c for c in text if c >= " " and not "\ud800" <= c <= "\udfff" and c < "\ufffe")
 
 
-def _given(asked: Mapping[str, str], name: str) -> str:
-    if not asked.get(name):
+def _given(params: Mapping[str, str], name: str) -> str:
+    if not params.get(name):
         detail = f"required parameter {name} is missing"
         raise ProblemError(Problem(422, "missing_parameter", detail))
-    return asked[name]
+    return params[name]
 
 
-def _count(asked: Mapping[str, str], usual: int) -> int:
-    text = asked.get("count", "")
+def _count(params: Mapping[str, str], usual: int) -> int:
+    text = params.get("count", "")
     return min(100, max(1, int(text))) if text.isdecimal() and len(text) < 9 else usual

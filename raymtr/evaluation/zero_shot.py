@@ -34,15 +34,15 @@ def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> dict[s
     score = _by_matching if is_mulap(source) else _by_cosine
     scores = score(source, own, task.classes)  # [tracks, classes]
     right = task.labels[held_out]
-    asked = [n for n in range(len(task.classes)) if 0 < (right == n).sum() < len(right)]
-    areas = metrics.roc_aucs(scores.T[asked], [(right == n).tolist() for n in asked])
+    measured = [n for n in range(len(task.classes)) if 0 < (right == n).sum() < len(right)]
+    areas = metrics.roc_aucs(scores.T[measured], [(right == n).tolist() for n in measured])
     by = "match probability" if score is _by_matching else "cosine"
     predicted = scores.argmax(axis=1)
     return {
         "by": by,
         "balanced_accuracy": balanced_accuracy(predicted, right),
         "roc_auc": float(areas.mean()),
-        "roc_aucs": {task.classes[n]: float(a) for n, a in zip(asked, areas, strict=True)},
+        "roc_aucs": {task.classes[n]: float(a) for n, a in zip(measured, areas, strict=True)},
     }
 
 

@@ -32,7 +32,7 @@ def contains(text: str, column: str, boost: float = 1.0) -> MatchQuery:
 
 def best_matches(
     tracks: Table,
-    asked: FullTextQuery,
+    words: FullTextQuery,
     limit: int,
     where: Filter | None,
     names: Sequence[str] = (),
@@ -42,7 +42,7 @@ def best_matches(
     LanceDB returns ties in any order, and cuts its list at any of them. So more rows are read than
     wanted, as row ids, which is cheap, and ties are sorted in table order.
     """
-    query = tracks.search(asked).select(["_score"]).with_row_id(True)
+    query = tracks.search(words).select(["_score"]).with_row_id(True)
     if where is not None:
         query = query.where(where.sql(), prefilter=True)
     found = query.limit(max(limit, TIED)).to_arrow()

@@ -80,10 +80,10 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + self.positional_embedding
         query = self.q_proj(tokens[:, 0]).view(batch, self.heads, size) * size**-0.5
         keys = self.k_proj.weight.view(self.heads, size, channels)
-        asked = torch.einsum("bhs,hsc->bhc", query, keys)
+        q_keys = torch.einsum("bhs,hsc->bhc", query, keys)
         # The key bias shifts all scores of a head equally; it is kept so that every weight is used.
         shift = (query * self.k_proj.bias.view(self.heads, size)).sum(-1, keepdim=True)
-        attention = torch.softmax(asked @ tokens.transpose(1, 2) + shift, dim=-1)  # [B, h, 1 + HW]
+        attention = torch.softmax(q_keys @ tokens.transpose(1, 2) + shift, dim=-1)  # [B, h, 1 + HW]
         values = self.v_proj.weight.view(self.heads, size, channels)
         attended = torch.einsum("bhc,hsc->bhs", attention @ tokens, values)
         pooled: Tensor = self.c_proj(attended.reshape(batch, channels) + self.v_proj.bias)

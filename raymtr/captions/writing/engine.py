@@ -32,19 +32,19 @@ LOG = logging.getLogger("raymtr")
 Engine = Literal["vllm", "transformers"]
 
 
-def choose_engine(asked: str) -> Engine:
+def choose_engine(name: str) -> Engine:
     """The engine of that name: auto takes vLLM where it is installed.
 
     Raises UnusableError where vLLM is requested but not installed.
     """
     present = importlib.util.find_spec("vllm") is not None
-    if asked == "vllm" and not present:
+    if name == "vllm" and not present:
         raise UnusableError(
             "vLLM is not installed here; `pip install 'raymtr[captions]'` on Linux, "
             "or --engine transformers"
         )
-    engine: Engine = "vllm" if present and asked != "transformers" else "transformers"
-    why = "asked for" if asked != "auto" else f"vLLM is {'' if present else 'not '}installed"
+    engine: Engine = "vllm" if present and name != "transformers" else "transformers"
+    why = "asked for" if name != "auto" else f"vLLM is {'' if present else 'not '}installed"
     LOG.info("captions are written by %s (%s)", engine, why)
     return engine
 

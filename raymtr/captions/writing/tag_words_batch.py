@@ -34,17 +34,17 @@ class UnwrittenTagWordsBatch:
         """Tokens of the longest spelling: how much of a caption's end is needed."""
         return self._table.shape[3]
 
-    def begin(self, asked: Mapping[int, tuple[Sequence[Spellings], float]]) -> None:
-        """Start new captions in the slots of `asked`, with their words and bonus."""
-        self._grow([words for words, _ in asked.values()])
-        rows = np.full((len(asked), *self._table.shape[1:]), NONE, np.int32)
-        for row, (words, _) in zip(rows, asked.values(), strict=True):
+    def begin(self, captions: Mapping[int, tuple[Sequence[Spellings], float]]) -> None:
+        """Start new captions in the slots of `captions`, with their words and bonus."""
+        self._grow([words for words, _ in captions.values()])
+        rows = np.full((len(captions), *self._table.shape[1:]), NONE, np.int32)
+        for row, (words, _) in zip(rows, captions.values(), strict=True):
             for word, spellings in enumerate(words):
                 for form, tokens in enumerate(spellings):
                     row[word, form, : len(tokens)] = tokens
         device = self._table.device
-        slots = torch.tensor(list(asked), dtype=torch.long).to(device, non_blocking=True)
-        bias = torch.tensor([bias for _, bias in asked.values()])
+        slots = torch.tensor(list(captions), dtype=torch.long).to(device, non_blocking=True)
+        bias = torch.tensor([bias for _, bias in captions.values()])
         self._table[slots] = torch.from_numpy(rows).to(device, non_blocking=True)
         self._bias[slots] = bias.to(device, non_blocking=True)
         self._closed[slots] = False
