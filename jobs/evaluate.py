@@ -33,7 +33,7 @@ from raymtr.errors import InputError
 from raymtr.evaluation import trec
 from raymtr.evaluation.benchmarks import QRELS, QUERIES, Benchmark, load_benchmark, save_benchmark
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
-from raymtr.evaluation.quality import Run, chance, measure, rank_pool, trained_on
+from raymtr.evaluation.quality import Run, TrainedOn, chance, measure, rank_pool, trained_on
 from raymtr.progress import Progress
 from raymtr.specs import Settings
 from raymtr.track import SPLITS
@@ -125,41 +125,41 @@ def evaluate(
     if catalog is None:
         raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
     if benchmark is None:
-        asked = catalog_benchmark(catalog, seed=SEED, split=split)
+        queries = catalog_benchmark(catalog, seed=SEED, split=split)
     else:
-        asked = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
+        queries = load_benchmark(benchmark, track_ids=catalog["track_id"].to_pylist())
     from raymtr.search.searcher import Searcher  # loads LanceDB
 
     searcher = Searcher(workspace)
     rng = np.random.default_rng(SEED)
     runs: dict[str, Run] = {}
-    notes = list(asked.notes)
+    notes = list(queries.notes)
     if system in ("towers", "both"):
-        runs["towers"], missing = rank_by_towers(searcher, asked)
+        runs["towers"], missing = rank_by_towers(searcher, queries)
         if missing:
             notes.append(f"{missing} tracks of the pool have no vector: no tower finds them")
     if system in ("search", "both"):
-        runs["search"] = rank_by_search(searcher, asked, catalog)
-    seen = seen_in_training(searcher, asked, catalog)
+        runs["search"] = rank_by_search(searcher, queries, catalog)
+    seen = seen_in_training(searcher, queries, catalog)
     answer: dict[str, Any] = {
-        "pool": len(asked.pool),
+        "pool": len(queries.pool),
         "trained_on": seen,
         "seed": SEED,
         "split": None if benchmark else split,
         "benchmark": benchmark,
-        "chance": chance(asked, rng),
+        "chance": chance(queries, rng),
         "intervals": {},
-        "notes": [*training_notes(seen, len(asked.pool)), *notes],
+        "notes": [*training_notes(seen, len(queries.pool)), *notes],
     }
     for name, ranked in runs.items():
-        answer[name], answer["intervals"][name] = measure(asked, ranked, rng)
-    answer["files"] = write_files(out or workspace.path("evaluation"), asked, runs, answer)
+        answer[name], answer["intervals"][name] = measure(queries, ranked, rng)
+    answer["files"] = write_files(out or workspace.path("evaluation"), queries, runs, answer)
     return answer
 
 
 def seen_in_training(
     searcher: Searcher, benchmark: Benchmark, catalog: pa.Table
-) -> dict[str, Any] | None:
+) -> TrainedOn | None:
     """Which of the benchmark's tracks the live model was trained on; None if no model is used."""
     fingerprint = searcher.build.fingerprint
     if fingerprint is None:
@@ -168,7 +168,7 @@ def seen_in_training(
     return trained_on(benchmark, catalog, read_record(folder))
 
 
-def training_notes(seen: dict[str, Any] | None, pool: int) -> list[str]:
+def training_notes(seen: TrainedOn | None, pool: int) -> list[str]:
     """The same as text, if there is anything to report."""
     if seen is None:
         return []

@@ -13,7 +13,7 @@ hits gets no credit for the rest of the pool.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -100,11 +100,18 @@ def _rows(
         yield scores, benchmark.grades(query.query_id)[None]
 
 
-def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) -> dict[str, Any]:
+class TrainedOn(TypedDict):
+    """Counts of what a model was trained on; None where that is not known."""
+
+    pool: int | None  # tracks of the pool
+    queries: dict[str, int | None]  # queries of each kind with a relevant track among them
+
+
+def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) -> TrainedOn:
     """How much of the pool a model was trained on, and how many queries of each kind are affected.
 
     `tracks` is a catalog of the pool, `record` the model's (raymtr.trained_on). Counts are None
-    where the model has none. Nothing is refused, because recall of training data is also worth
+    where the model has none. It is no error, because recall of training data is also worth
     measuring. A query counts as soon as one of its relevant tracks was trained on.
     """
     if record is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -22,7 +22,16 @@ from raymtr.mulap.marker import is_mulap
 from raymtr.mulap.reranker import match_probabilities, spread
 
 
-def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> dict[str, Any] | None:
+class ZeroShot(TypedDict):
+    """How well a model tells classes by their names alone, on held-out tracks."""
+
+    by: str  # cosine or match probability
+    balanced_accuracy: float
+    roc_auc: float  # mean over the classes
+    roc_aucs: dict[str, float]  # of each class
+
+
+def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> ZeroShot | None:
     """Balanced accuracy of the best class and the mean ROC-AUC of each class, on held-out tracks.
 
     None for a backbone without words.
