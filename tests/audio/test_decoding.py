@@ -149,7 +149,7 @@ def test_the_same_samples_in_any_process(files: Files, tmp_path: Path) -> None:
     script = (
         "import sys, hashlib\n"
         "from raymtr.audio import decode\n"
-        "from raymtr.specs import AudioSpec\n"
+        "from raymtr.tower_specs import AudioSpec\n"
         "for path in sys.argv[1:]:\n"
         "    print(hashlib.md5(decode(path, AudioSpec()).samples.tobytes()).hexdigest())\n"
     )
@@ -525,7 +525,7 @@ def test_a_store_that_cannot_be_reached_is_a_bad_row() -> None:
     env |= {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
     script = (
         "from raymtr.audio import AudioError, decode\n"
-        "from raymtr.specs import AudioSpec\n"
+        "from raymtr.tower_specs import AudioSpec\n"
         "try:\n    decode('s3://nobody/x.wav', AudioSpec())\n"
         "except AudioError as error:\n    print(error.code)\n"
     )
