@@ -2,8 +2,8 @@
 
 A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, where its
 author fixed one, `split` (train or test). Else the catalog's split `test` is held out, because a
-model trained on this catalog has read the words of the rest. The labels of `midi/` are exact; those
-of `real_music/` (genre, vocal) are weak.
+model trained on this catalog has read the words of the rest; where it is empty, a share of tunes.
+The labels of `midi/` are exact; those of `real_music/` (genre, vocal) are weak.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from raymtr.catalog.sources import key_words
 from raymtr.errors import InputError
 
 Row = Mapping[str, Any]
-HELD_OUT = 0.3  # share of the tunes, where neither the file nor the catalog has a split
+HELD_OUT = 0.3  # share of the tunes, where neither the file nor the catalog holds any out
 CHORDS = "steel-string guitar"  # plays the chords of a tune whose melody has one instrument
 FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
 
@@ -136,11 +136,11 @@ def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dic
 def _catalog_split(
     ids: Iterable[str], by_id: Mapping[str, Row], tunes: Mapping[str, str]
 ) -> dict[str, str]:
-    """`test` where the catalog holds out all tracks of a tune, else `train`; {} without splits."""
+    """`test` for tunes that the catalog holds out whole, else `train`; {} where there are none."""
     seen: dict[str, set[str | None]] = {}
     for i in ids:
         seen.setdefault(tunes[i], set()).add(by_id[i].get("split"))
-    if any(None in splits for splits in seen.values()):
+    if {"test"} not in seen.values():
         return {}
     return {i: "test" if seen[tunes[i]] == {"test"} else "train" for i in ids}
 

@@ -98,9 +98,12 @@ def test_what_the_catalog_holds_out_is_held_out() -> None:
     held = {i for i, train in zip(task.track_ids, task.train.tolist(), strict=True) if not train}
     assert held == {"t0_0", "t0_1", "t1_0", "t1_1"}
     for row in rows:
-        row["split"] = "train"
+        row["split"] = "test" if row["key"] == "G" else "train"
     with pytest.raises(InputError, match="on both sides of the split"):
         read_task("key", rows)
+    for row in rows:
+        row["split"] = "train"
+    assert 0 < (~read_task("key", rows).train).sum() < len(rows), "else a share of the tunes"
 
 
 def write(tmp_path: Path, text: str) -> str:
