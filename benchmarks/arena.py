@@ -8,7 +8,7 @@ licensed recordings, and the synthetic catalog. Splits are by artist or title (a
     published    TTMR++ scaled down: a ResNet from random weights, MiniLM trained too, linear
                  heads, the clip's level kept
     ours         the same towers, with what won here (`ours` below); parameters within 5 %
-    pretrained   ours with musicnn's trunk in the ResNet's place, frozen: a row of its own
+    pretrained   ours over musicnn's trunk and MiniLM, both frozen: a row of its own
 
 Each gets the same small search over learning rates by validation R@10, with the first seed; then
 all seeds are trained with its rate. Every test query is asked of every model. A query's figure is
@@ -69,25 +69,21 @@ def ours() -> Settings:
     """The published recipe with each change that is kept; every one has its reason here.
 
     The level is removed, because a quieter copy is the same music. Rows of one artist or of the
-    same words are no negatives. MiniLM is read by its mean, as it was trained to be, and stays
-    frozen: at the rate that a ResNet from random weights needs it forgets its language.
+    same words are no negatives. MiniLM is read by its mean, as it was trained to be. Tried and not
+    kept: MiniLM frozen (validation R@10 0.59 against 0.71 of the published recipe, size `small`).
     """
     paper = published()
     towers = replace(
         paper.towers,
         audio=replace(paper.towers.audio, level="removed"),
-        text_tower=replace(paper.towers.text_tower, pooling="mean", trainable=False),
+        text_tower=replace(paper.towers.text_tower, pooling="mean"),
     )
     return replace(paper, towers=towers, train=replace(paper.train, false_negatives="masked"))
 
 
 def pretrained() -> Settings:
-    """Ours from the packaged trunk: musicnn's MSD tagger, frozen, under a two-layer head."""
-    own, trunk = ours(), laptop().towers
-    towers = replace(
-        own.towers, audio=trunk.audio, audio_tower=trunk.audio_tower, heads=trunk.heads
-    )
-    return replace(own, towers=towers)
+    """Ours from the packaged trunk: the towers of `laptop`, frozen under two-layer heads."""
+    return replace(ours(), towers=laptop().towers)
 
 
 RECIPES = {"published": published, "ours": ours, "pretrained": pretrained}

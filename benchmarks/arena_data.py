@@ -76,7 +76,7 @@ SIZES = {
         steps=40,
         batch=32,
         threads=1,
-        seeds=(0, 1),
+        seeds=(0,),
         rates=(3e-4, 1e-3),
     ),
     "toy": Size(
