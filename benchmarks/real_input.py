@@ -112,14 +112,18 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
         print(describe(evaluate(workspace, settings)))
 
 
-def midi_catalog(data: Path, audio: Path) -> pa.Table:
-    """Renders the tunes of known instrument; one track per clip, with its truth as extras."""
+def midi_catalog(data: Path, audio: Path, most: int | None = None) -> pa.Table:
+    """Renders the tunes of known instrument; one track per clip, with its truth as extras.
+
+    With `most`, that many tunes, drawn at random.
+    """
     audio.mkdir(parents=True, exist_ok=True)
     play = Player()
     with open(data / "midi_tracks.csv", newline="", encoding="utf-8") as table:
         tunes = [row for row in csv.DictReader(table) if row["set"] == "nottingham"]
+    order = np.random.default_rng(0).permutation(len(tunes))[:most]
     rows = []
-    for tune in tunes:
+    for tune in (tunes[place] for place in np.sort(order)):
         held_out = hashlib.sha256(tune["title"].encode()).digest()[0] < 64
         lead = next(n for n in tune["instruments"].split(", ") if n != "steel-string guitar")
         dances = [d for d in DANCES if d in tune["category"].split(", ")]

@@ -1,8 +1,8 @@
 """`raymtr evaluate probe --task T --model A --model B`: what frozen features hold of a task.
 
 The features of each model are those that `embed --output features` stored, else computed here. Each
-pair of model and label count is fitted over several seeds, as Ray tasks. Output:
-`evaluation/probe.json`.
+pair of model and label count is fitted over several seeds, as Ray tasks. `--finetune` trains each
+backbone too, on the same labels. Output: `evaluation/probe.json`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from jobs.cluster import start_ray
-from raymtr import audio, storage
-from raymtr.errors import InputError, UnusableError
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.evaluation.opened import cut, finetuned
 from raymtr.evaluation.probe_tasks import Task, read_task
 from raymtr.evaluation.probes import KINDS, probe
 from raymtr.evaluation.zero_shot import zero_shot
@@ -23,9 +24,10 @@ from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, FeatureSpec, open_b
 from raymtr.mulap.store import open_features
 from raymtr.workspace import Workspace
 
-OWN = ("task", "model", "labels", "seeds")
+OWN = ("task", "model", "labels", "seeds", "finetune")
 LABELS, SEEDS = "1,5,20,all", 3
 ALL = "all"
+OPENED = "finetuned"
 TRACKS_PER_TASK = 32
 
 
@@ -43,6 +45,12 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         "--labels", metavar="LIST", help=f"labelled tracks a class; 0: zero-shot ({LABELS})"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of labels ({SEEDS})")
+    parser.add_argument(
+        "--finetune",
+        action="store_true",
+        default=None,
+        help="train each backbone on the labels too",
+    )
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,6 +69,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
         arguments.model,
         labels=arguments.labels or LABELS,
         seeds=SEEDS if arguments.seeds is None else arguments.seeds,
+        finetune=bool(arguments.finetune),
         out=arguments.out,
     )
 
@@ -72,14 +81,13 @@ def evaluate_probe(
     *,
     labels: str = LABELS,
     seeds: int = SEEDS,
+    finetune: bool = False,
     out: str | None = None,
 ) -> dict[str, Any]:
     """Balanced accuracy on held-out tunes, by model, kind of probe and number of labels.
 
     Raises InputError where the task has fewer than two classes or an argument is wrong.
     """
-    import ray
-
     if seeds < 1:
         raise InputError(f"--seeds is at least 1, got {seeds}")
     counts = _counts(labels)
@@ -90,7 +98,6 @@ def evaluate_probe(
     labelled = read_task(task, rows)
     uris = {row["track_id"]: row["uri"] for row in rows}
     start_ray()
-    fit = ray.remote(num_cpus=1)(probe)
     answer: dict[str, Any] = {
         "task": task,
         "classes": list(labelled.classes),
@@ -102,23 +109,54 @@ def evaluate_probe(
     for name in models:
         source = _source(workspace, name)
         features = _features(workspace, source, labelled, uris)
-        held = ray.put(features)
-        waiting = {
-            (kind, count): [fit.remote(labelled, held, kind, count, seed=s) for s in range(seeds)]
-            for kind in KINDS
-            for count in counts
-            if count != 0
-        }
-        cells: dict[str, Any] = {kind: {} for kind in KINDS}
-        for (kind, count), tasks in waiting.items():
-            values = ray.get(tasks)
-            cells[kind][str(count or ALL)] = {"mean": float(np.mean(values)), "seeds": values}
+        cells = _frozen(labelled, features, counts, seeds)
+        if finetune and name != LOG_MEL:
+            cells[OPENED] = _opened(labelled, source, uris, counts, seeds)
         if 0 in counts:
             cells["zero_shot"] = zero_shot(labelled, source, features)
         answer["models"][name] = cells
     answer["file"] = f"{out or workspace.path('evaluation')}/probe.json"
     storage.write_json(answer["file"], answer)
     return answer
+
+
+def _cell(values: list[float]) -> dict[str, Any]:
+    return {"mean": float(np.mean(values)), "seeds": values}
+
+
+def _frozen(
+    task: Task, features: list[np.ndarray], counts: Sequence[int | None], seeds: int
+) -> dict[str, Any]:
+    """The cells of each kind of probe on features that stay, a Ray task for each figure."""
+    import ray
+
+    fit, held = ray.remote(num_cpus=1)(probe), ray.put(features)
+    waiting = {
+        (kind, count): [fit.remote(task, held, kind, count, seed=s) for s in range(seeds)]
+        for kind in KINDS
+        for count in counts
+        if count != 0
+    }
+    cells: dict[str, Any] = {kind: {} for kind in KINDS}
+    for (kind, count), tasks in waiting.items():
+        cells[kind][str(count or ALL)] = _cell(ray.get(tasks))
+    return cells
+
+
+def _opened(
+    task: Task, source: str, uris: dict[str, str], counts: Sequence[int | None], seeds: int
+) -> dict[str, Any]:
+    """The cells of the backbone trained on the labels, a Ray task for each count and seed."""
+    import ray
+
+    fit = ray.remote(num_cpus=1)(finetuned)
+    files = [uris[track_id] for track_id in task.track_ids]
+    waiting = {
+        str(count or ALL): [fit.remote(task, source, files, count, seed=s) for s in range(seeds)]
+        for count in counts
+        if count != 0
+    }
+    return {count: _cell(ray.get(tasks)) for count, tasks in waiting.items()}
 
 
 def _counts(labels: str) -> list[int | None]:
@@ -162,14 +200,7 @@ def _features(
 def _hear(source: str, spec: FeatureSpec, uris: Sequence[str]) -> list[np.ndarray]:
     """Features of these files; raises UnusableError where one cannot be decoded."""
     backbone: Backbone = open_backbone(source)
-    made = []
-    for uri in uris:
-        try:
-            windows = audio.windows(audio.decode(uri, spec.audio).samples, spec.audio)[1]
-        except audio.AudioError as error:
-            raise UnusableError(f"{uri} of the task cannot be read: {error}") from error
-        made.append(backbone.embed_windows(windows))
-    return made
+    return [backbone.embed_windows(cut(uri, spec.audio)) for uri in uris]
 
 
 def describe(answer: dict[str, Any]) -> str:
@@ -180,7 +211,7 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['chance']:.2f})"
     ]
     for name, cells in answer["models"].items():
-        for kind in KINDS:
+        for kind in [kind for kind in (*KINDS, OPENED) if kind in cells]:
             shown = [f"{count}: {cell['mean']:.2f}" for count, cell in cells[kind].items()]
             lines.append(f"{name:24} {kind:9} {', '.join(shown)}")
         if cells.get("zero_shot"):

@@ -1,8 +1,9 @@
 """What a probe asks of a backbone: a label for each track, and which tracks are one tune.
 
 A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, where its
-author fixed one, `split` (train or test). The labels of `midi/` are exact; those of `real_music/`
-(genre, vocal) are weak.
+author fixed one, `split` (train or test). Else the catalog's split `test` is held out, because a
+model trained on this catalog has read the words of the rest; where it is empty, a share of tunes.
+The labels of `midi/` are exact; those of `real_music/` (genre, vocal) are weak.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +22,16 @@ from raymtr.catalog.sources import key_words
 from raymtr.errors import InputError
 
 Row = Mapping[str, Any]
-HELD_OUT = 0.3  # share of the tunes
+HELD_OUT = 0.3  # share of the tunes, where neither the file nor the catalog holds any out
+CHORDS = "steel-string guitar"  # plays the chords of a tune whose melody has one instrument
 FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
 
 
 def _instrument(row: Row) -> str | None:
-    """The one instrument of a tune; tunes for several have no label."""
+    """The one instrument of a tune, or of its melody; tunes for several have no label."""
     names: list[str] = list(row.get("instruments") or ())
+    if len(names) == 2 and row.get("render_program") is not None:
+        names = [name for name in names if name != CHORDS]
     return names[0] if len(names) == 1 else None
 
 
@@ -76,12 +80,19 @@ def read_task(name: str, rows: Sequence[Row]) -> Task:
         label_of = TASKS.get(name) or (lambda row: _plain(row, name))
         labels = {i: label for i, row in by_id.items() if (label := label_of(row))}
     tunes = {i: _tune(by_id[i]) for i in labels}
+    if not fixed:
+        fixed = _catalog_split(labels, by_id, tunes)
     held = Counter(label for label, _ in {(labels[i], tunes[i]) for i in labels})
-    classes = sorted(label for label, count in held.items() if count >= FEWEST_TUNES)
+    asked = {label for label, count in held.items() if count >= FEWEST_TUNES}
+    if fixed:
+        asked &= {labels[i] for i in labels if fixed.get(i) == "train"}
+        asked &= {labels[i] for i in labels if fixed.get(i) != "train"}
+    classes = sorted(asked)
     if len(classes) < 2:
         seen = ", ".join(f"{label} ({count})" for label, count in held.most_common(5)) or "none"
         raise InputError(
-            f"task {name} needs two classes of {FEWEST_TUNES} tunes each; tunes by class: {seen}; "
+            f"task {name} needs two classes of {FEWEST_TUNES} tunes each, on both sides of the "
+            f"split; tunes by class: {seen}; "
             f"tasks: {', '.join(TASKS)}, a column of the catalog, or a CSV file"
         )
     ids = sorted(i for i in labels if labels[i] in classes)
@@ -122,6 +133,18 @@ def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dic
     return labels, {line["track_id"]: line["split"] for line in lines if line.get("split")}
 
 
+def _catalog_split(
+    ids: Iterable[str], by_id: Mapping[str, Row], tunes: Mapping[str, str]
+) -> dict[str, str]:
+    """`test` for tunes that the catalog holds out whole, else `train`; {} where there are none."""
+    seen: dict[str, set[str | None]] = {}
+    for i in ids:
+        seen.setdefault(tunes[i], set()).add(by_id[i].get("split"))
+    if {"test"} not in seen.values():
+        return {}
+    return {i: "test" if seen[tunes[i]] == {"test"} else "train" for i in ids}
+
+
 def _tune(row: Row) -> str:
     """What the cuts of one recording share."""
     return str(row.get("recording") or row["track_id"])
@@ -133,7 +156,7 @@ def _train_of(
     labels: Mapping[str, str],
     fixed: Mapping[str, str],
 ) -> np.ndarray:
-    """Which tracks are to train on: as the file fixed it, else a share of each class's tunes."""
+    """Which tracks are to train on: as it is fixed, else a share of each class's tunes."""
     if fixed:
         sides = {tune: {fixed.get(i) for i in ids if tunes[i] == tune} for tune in tunes.values()}
         both = sorted(tune for tune, found in sides.items() if len(found) > 1)

@@ -58,22 +58,22 @@ def open_backbone(source: str, *, seed: int = 0) -> Backbone:
     """
     if source == LOG_MEL:
         return _log_mel()
+    spec, hear, fingerprint = open_tower(source, seed=seed)
+    return Backbone(spec, fingerprint, hear)
+
+
+def open_tower(source: str, *, seed: int = 0) -> tuple[FeatureSpec, nn.Sequential, str]:
+    """The log-mel and the audio tower of `open_backbone` as a module, and their fingerprint.
+
+    The module is in evaluation mode. Raises InputError for `log-mel`, which has no tower.
+    """
+    if source == LOG_MEL:
+        raise InputError(f"{LOG_MEL} has no weights that could be trained; name a run or a model")
     if source.startswith(RANDOM):
-        return _random(source.removeprefix(RANDOM), seed)
-    audio, spec, log_mel, tower, fingerprint = _trained(source)
-    return _of(audio, spec, log_mel, tower, fingerprint)
-
-
-def _of(
-    audio: AudioSpec, spec: AudioTowerSpec, log_mel: nn.Module, tower: nn.Module, fingerprint: str
-) -> Backbone:
-    tower.eval()
-
-    def hear(waves: Tensor) -> Tensor:
-        features: Tensor = tower(log_mel(waves))
-        return features
-
-    return Backbone(FeatureSpec(audio, spec.dim), fingerprint, hear)
+        audio, spec, log_mel, tower, fingerprint = _random(source.removeprefix(RANDOM), seed)
+    else:
+        audio, spec, log_mel, tower, fingerprint = _trained(source)
+    return FeatureSpec(audio, spec.dim), nn.Sequential(log_mel, tower).eval(), fingerprint
 
 
 def _trained(source: str) -> tuple[AudioSpec, AudioTowerSpec, nn.Module, nn.Module, str]:
@@ -92,7 +92,7 @@ def _trained(source: str) -> tuple[AudioSpec, AudioTowerSpec, nn.Module, nn.Modu
     return spec.audio, spec.audio_tower, two.log_mel, two.audio_tower, loaded.fingerprint
 
 
-def _random(source: str, seed: int) -> Backbone:
+def _random(source: str, seed: int) -> tuple[AudioSpec, AudioTowerSpec, nn.Module, nn.Module, str]:
     """The tower of `source` before any training; noise gives its batch norms their statistics."""
     audio, spec, log_mel, _, fingerprint = _trained(source)
     spec = replace(spec, trainable=True, weights="random", source="")
@@ -106,7 +106,7 @@ def _random(source: str, seed: int) -> Backbone:
             module.momentum = None  # the statistics of exactly what follows
     with torch.no_grad():
         tower.train()(log_mel(noise))
-    return _of(audio, spec, copy.deepcopy(log_mel), tower, f"random-{seed}-{fingerprint}")
+    return audio, spec, copy.deepcopy(log_mel), tower, f"random-{seed}-{fingerprint}"
 
 
 def _log_mel() -> Backbone:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from raymtr.catalog.sources import midi_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.probe_tasks import Task, read_task
 from raymtr.evaluation.probes import KINDS, balanced_accuracy, choose_labelled, probe
@@ -66,6 +67,43 @@ def test_no_tune_is_on_both_sides_and_labels_are_counted_by_class() -> None:
     chosen = choose_labelled(task, 1, seed=0)
     assert sorted(task.labels[chosen].tolist()) == [0, 1] and task.train[chosen].all()
     assert read_task("key", rows).classes == ("E minor", "G major")
+
+
+def test_a_melody_over_chords_has_one_instrument() -> None:
+    """As Nottingham's tunes are listed: the assigned instrument and the guitar, in any order."""
+    rows = rows_of()
+    for row in rows:
+        row["render_program"] = 73.0
+        names = [*row["instruments"], "steel-string guitar"]
+        row["instruments"] = names if row["track_id"] < "t5" else names[::-1]
+    assert read_task("instrument", rows).classes == ("flute", "harp")
+    for row in rows:
+        row["render_program"] = None
+    with pytest.raises(InputError, match="two classes"):
+        read_task("instrument", rows)
+
+
+def test_the_tunes_of_midi_have_a_dozen_instruments(large_data: Path) -> None:
+    task = read_task("instrument", midi_tracks(f"{large_data}/data/midi").to_pylist())
+    assert len(task.classes) == 12 and len(task.track_ids) > 150
+
+
+def test_what_the_catalog_holds_out_is_held_out() -> None:
+    """A model that trained on the catalog has read the words of its other tunes."""
+    rows = rows_of()
+    for row in rows:
+        row["split"] = "test" if row["recording"] in ("t0", "t1") else "train"
+    rows[4]["split"] = "test"  # one of two cuts: the other was trained on
+    task = read_task("key", rows)
+    held = {i for i, train in zip(task.track_ids, task.train.tolist(), strict=True) if not train}
+    assert held == {"t0_0", "t0_1", "t1_0", "t1_1"}
+    for row in rows:
+        row["split"] = "test" if row["key"] == "G" else "train"
+    with pytest.raises(InputError, match="on both sides of the split"):
+        read_task("key", rows)
+    for row in rows:
+        row["split"] = "train"
+    assert 0 < (~read_task("key", rows).train).sum() < len(rows), "else a share of the tunes"
 
 
 def write(tmp_path: Path, text: str) -> str:

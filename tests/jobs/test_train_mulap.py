@@ -100,12 +100,14 @@ def test_mulap_is_trained_embedded_and_probed(workspace: Workspace, ray_cluster:
     task = Path(workspace.root) / "task.csv"
     task.write_text("\n".join(["track_id,label", *lines]))
     models = ["weak", "random:weak", "log-mel"]
-    probed = evaluate_probe(workspace, str(task), models, labels="0,all", seeds=1)
+    probed = evaluate_probe(workspace, str(task), models, labels="0,all", seeds=1, finetune=True)
     json.dumps(probed)
     assert probed["models"]["log-mel"]["logistic"]["all"]["mean"] == 1.0
     assert probed["models"]["weak"]["zero_shot"]["by"] == "match probability"
     assert probed["models"]["log-mel"]["zero_shot"] is None
-    assert "zero-shot" in describe_probe(probed)
+    assert "zero-shot" in describe_probe(probed) and "finetuned" in describe_probe(probed)
+    opened = {name for name, cells in probed["models"].items() if "finetuned" in cells}
+    assert opened == {"weak", "random:weak"}, "log-mel has no weights"
     with pytest.raises(InputError, match="--labels is a list such as"):
         evaluate_probe(workspace, str(task), ["log-mel"], labels="many")
 
