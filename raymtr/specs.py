@@ -232,7 +232,7 @@ class TrainSpec:
     layer_decay: float = 1.0  # learning rate of each layer, relative to the layer above it
     lora_audio: int = 0  # rank of LoRA on the audio tower, whose own weights stay; 0: no LoRA
     lora_text: int = 0  # the same on the text tower
-    objective: Literal["contrastive", "mulap"] = "contrastive"
+    objective: Literal["contrastive", "mulap", "musiclm"] = "contrastive"
     schedule: Literal["cosine", "linear"] = "cosine"  # of the learning rate after the warm-up
     beta2: float = 0.999  # of AdamW
     workers: int = 1
@@ -309,6 +309,95 @@ class MulapSpec:
                 raise InputError(
                     f"{name} is even and a multiple of heads, got {width} and {self.heads}"
                 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensSpec:
+    """How audio becomes tokens (MusicLM, Agostinelli et al., arXiv 2301.11325).
+
+    The parts that are trained here read 16 kHz: a codec of pairs of log-mel frames, 25 a second,
+    with a learnt decoder, and k-means over musicnn's middle layer. A hub's part is named by its
+    kind and by a source: a hub's name or a folder.
+    """
+
+    codec: Literal["mel", "encodec", "dac", "mimi"] = "mel"
+    codec_source: str = ""  # of a hub's codec
+    levels: int = 12  # of the codec
+    codes: int = 1_024  # a level; of a hub's codec its own
+    semantic: Literal["musicnn", "hubert", "wav2vec2-bert"] = "musicnn"
+    semantic_source: str = ""  # of a hub's encoder
+    semantic_layer: int = 7  # of a hub's encoder
+    semantic_codes: int = 1_024
+    semantic_hz: float = 25.0
+    joint_levels: int = 12
+    joint_codes: int = 1_024
+    fit_tracks: int = 2_000  # training tracks that the parts are fitted on
+    fit_s: float = 10.0  # of each of them
+    rounds: int = 20  # of k-means over what was sampled
+    decoder_width: int = 256  # of the codec's decoder
+    decoder_layers: int = 8
+    decoder_steps: int = 20_000
+    decoder_batch: int = 16  # clips of a second
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "levels", "semantic_layer", "joint_levels", "fit_tracks", "rounds")
+        _at_least(2, self, "codes", "semantic_codes", "joint_codes", "decoder_width")
+        _at_least(1, self, "decoder_layers", "decoder_steps", "decoder_batch", "fit_s")
+        _at_most(64, self, "levels", "joint_levels")
+        _at_most(32_767, self, "codes", "semantic_codes", "joint_codes")
+        _at_most(MOST_WIDE, self, "decoder_width", "decoder_layers")
+        _at_most(600, self, "fit_s")
+        _above(0, self, "semantic_hz")
+        _at_most(50, self, "semantic_hz")
+        _at_least(0, self, "seed")
+        _at_most(MOST_SEED, self, "seed")
+        for name, own in (("codec", "mel"), ("semantic", "musicnn")):
+            if (getattr(self, name) == own) == bool(getattr(self, f"{name}_source")):
+                raise InputError(
+                    f"{name}_source names the weights of a hub's {name}, and {name}={own} has "
+                    f"none; got {getattr(self, name)!r} with {getattr(self, f'{name}_source')!r}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MusicLMSpec:
+    """MusicLM's three decoder-only stages, and how they are sampled."""
+
+    layers: int = 24
+    heads: int = 16
+    width: int = 1_024
+    inner: int = 4_096  # width inside the feed-forward part
+    dropout: float = 0.1
+    coarse: int = 4  # levels of the codec in the coarse stage; the fine stage has the others
+    semantic_s: float = 30.0  # crop of each stage
+    coarse_s: float = 10.0
+    fine_s: float = 3.0
+    # Share of rows trained without the condition, and the weight of the condition in sampling
+    # (classifier-free guidance); 0 and 1 are the paper's.
+    unconditional: float = 0.0
+    guidance: float = 1.0
+    semantic_temperature: float = 1.0
+    coarse_temperature: float = 0.95
+    fine_temperature: float = 0.4
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "layers", "heads", "coarse", "guidance")
+        _at_least(0, self, "dropout", "unconditional")
+        _at_most(0.9, self, "dropout", "unconditional")
+        _at_most(100, self, "guidance")
+        _at_most(MOST_WIDE, self, "layers", "width", "inner")
+        for stage in ("semantic", "coarse", "fine"):
+            _at_least(1, self, f"{stage}_s")
+            _at_most(600, self, f"{stage}_s")
+            _above(0, self, f"{stage}_temperature")
+        if self.width < 1 or self.width % self.heads:
+            raise InputError(f"width is a multiple of heads, got {self.width} and {self.heads}")
+        if self.guidance != 1 and not self.unconditional:
+            raise InputError(
+                f"guidance={self.guidance:g} compares with rows trained without the condition; set "
+                "unconditional, such as 0.1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,6 +600,8 @@ class Settings:
     towers: TowersSpec = field(default_factory=TowersSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     mulap: MulapSpec = field(default_factory=MulapSpec)
+    tokens: TokensSpec = field(default_factory=TokensSpec)
+    musiclm: MusicLMSpec = field(default_factory=MusicLMSpec)
     embed: EmbedSpec = field(default_factory=EmbedSpec)
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
@@ -532,6 +623,14 @@ class Settings:
         _check_training(self.towers, train)
         if train.objective == "mulap":
             _check_mulap(self.towers, train, self.mulap)
+        if train.objective == "musiclm":
+            _refuse_contrastive_settings(train)
+            _refuse_word_settings(train)
+            if self.tokens.levels <= self.musiclm.coarse:
+                raise InputError(
+                    "tokens.levels is above musiclm.coarse, or nothing is left for the fine stage; "
+                    f"got {self.tokens.levels} and {self.musiclm.coarse}"
+                )
 
     @property
     def clip(self) -> AudioSpec:
@@ -574,10 +673,24 @@ def _check_mulap(towers: TowersSpec, train: TrainSpec, mulap: MulapSpec) -> None
             "mulap.clip_s is at least towers.audio.window_s, one chunk; got "
             f"{mulap.clip_s:g} and {towers.audio.window_s:g}"
         )
+    _refuse_contrastive_settings(train)
+
+
+def _refuse_contrastive_settings(train: TrainSpec) -> None:
     for name in CONTRASTIVE_ONLY:
         if (value := getattr(train, name)) != TrainSpec.__dataclass_fields__[name].default:
             raise InputError(
                 f"train.{name} is for train.objective=contrastive; leave it out, got {value!r}"
+            )
+
+
+def _refuse_word_settings(train: TrainSpec) -> None:
+    """Raise InputError on settings of words or of the decoded clip: MusicLM learns from tokens."""
+    for name, default in (("texts", {}), ("text_filter", False), ("gain_db", 0.0)):
+        if (value := getattr(train, name)) != default:
+            raise InputError(
+                f"train.{name} is not for train.objective=musiclm, which learns from tokens of "
+                f"audio alone; leave it out, got {value!r}"
             )
 
 
