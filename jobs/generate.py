@@ -142,8 +142,9 @@ def generate_clip(
         str(Path(out).absolute()),
         wav_bytes(samples, made.sample_rate, prompt=prompt, seed=seed, made_by=made.made_by),
     )
-    row = {"clip_id": Path(out).stem, "uri": str(Path(out).absolute()), "prompt": prompt}
-    row |= {"seed": seed, "seconds": seconds, "score": made.score(texts[0], samples)}
+    row: dict[str, object] = {"clip_id": Path(out).stem, "uri": str(Path(out).absolute())}
+    row |= {"prompt": prompt, "seed": seed, "seconds": seconds}
+    row["score"] = made.score(texts[0], samples)
     name = f"{time.time_ns():020}"
     storage.write_table(
         f"{workspace.generated}/manifest/{name}.parquet", manifest_of([{**row, **made.made_by}])

@@ -1,8 +1,8 @@
 """Residual vector quantisation: vectors become a few tokens each, and back.
 
 Each level is a codebook learnt by k-means on what the levels before left over, with moving
-averages (EMA) over minibatches; a code that is hardly used is moved to a random vector (van den
-Oord et al. 2017; Zeghidour et al. 2021). One level is plain k-means.
+averages (EMA) over minibatches; a code that is hardly used is moved to a vector that is far
+from its code (van den Oord et al. 2017; Zeghidour et al. 2021). One level is plain k-means.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from raymtr.errors import UnusableError
 
 BATCH = 8_192  # vectors at a time
-DECAY = 0.9  # of the moving averages, per minibatch
-DEAD = 0.03  # a code with less than this share of an even part is moved
+DECAY = 0.8  # of the moving averages, per minibatch
+TINIEST = 1e-12
+DEAD = 0.1  # a code with less than this share of an even part is moved
 
 
 class ResidualQuantizer(nn.Module):
@@ -85,7 +86,8 @@ def _fit_book(vectors: Tensor, codes: int, rounds: int, generator: torch.Generat
     """One codebook [codes, D] by k-means with moving averages."""
     chosen = torch.randperm(len(vectors), generator=generator)[:codes]
     book = vectors[chosen].clone()
-    counts, sums = torch.ones(codes), book.clone()
+    even = min(len(vectors), BATCH) / codes  # vectors of a code in a minibatch
+    counts, sums = torch.full((codes,), even), even * book
     for number in range(rounds):
         for places in torch.split(torch.randperm(len(vectors), generator=generator), BATCH):
             part = vectors[places]
@@ -95,11 +97,12 @@ def _fit_book(vectors: Tensor, codes: int, rounds: int, generator: torch.Generat
             counts.mul_(DECAY).add_(now, alpha=1 - DECAY)
             sums.mul_(DECAY).add_(now_sums, alpha=1 - DECAY)
             book = sums / counts.clamp_min(1e-6)[:, None]
-            dead = counts < DEAD * len(part) * (1 - DECAY) / codes
+            dead = counts < DEAD * even
             if number + 1 < rounds and dead.any():  # a code moved last would never be fitted
-                drawn = torch.randint(len(part), (int(dead.sum()),), generator=generator)
+                far = (part - book[nearest]).square().sum(dim=1) + TINIEST  # as in k-means++
+                drawn = torch.multinomial(far, int(dead.sum()), True, generator=generator)
                 book[dead] = part[drawn]
-                counts[dead], sums[dead] = 1.0, part[drawn]
+                counts[dead], sums[dead] = even, even * part[drawn]
     return book
 
 
