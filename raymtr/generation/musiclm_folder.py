@@ -88,7 +88,7 @@ def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
             raise UnusableError(f"{folder} was written by a newer raymtr; use that one")
         missing = [name for name in STAGES if not (place / f"{name}.safetensors").is_file()]
         if missing:
-            raise UnusableError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
+            raise InputError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
         tokens, spec = (
             from_dict(TokensSpec, said["tokens"]),
             from_dict(MusicLMSpec, said["musiclm"]),
