@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import itertools
 import logging
 import tempfile
 import time
@@ -38,6 +39,7 @@ from raymtr.workspace import Workspace
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr tokenize --workspace w --recipe musiclm-small"
 MOST_SENTENCES = 2_000  # whose mean centres text vectors
+REPORTED = 5_000  # tracks that the figures of the books are of
 TRACKS_PER_BLOCK = 8
 
 
@@ -77,7 +79,7 @@ def tokenize_catalog(
     missing or there is too little audio to fit.
     """
     from raymtr.generation.token_report import report_books
-    from raymtr.generation.token_store import TokenStore, find_parts, tokens_of
+    from raymtr.generation.token_store import TokenStore, all_tokens, find_parts
 
     started = time.monotonic()
     count_tracks(workspace)
@@ -102,13 +104,7 @@ def tokenize_catalog(
         what="tokenize", shards=shards, run=tokenize, embed=settings.embed, retry=tuple(retry)
     )
     worked = work_through_catalog(workspace, work)
-    rows = (
-        tokens_of(row, spec.levels)
-        for file in storage.list_files(f"{shards.folder}/tracks", suffix=".parquet")
-        for row in storage.read_table(
-            f"{shards.folder}/tracks/{file}", ["semantic", "acoustic"]
-        ).to_pylist()
-    )
+    rows = itertools.islice(all_tokens(shards.folder, spec.levels), REPORTED)
     books = report_books(rows, semantic_codes=spec.semantic_codes, codes=_codes(shards))
     storage.write_json(f"{shards.folder}/books.json", books)
     return {
@@ -197,12 +193,13 @@ def fit_and_save(
     import torch
 
     from raymtr.generation.parts import MARKER, fit_parts
+    from raymtr.generation.tokenize_tracks import HEARD
     from raymtr.model.pretrained import load_model
     from raymtr.progress import speak_to_driver
 
     speak_to_driver()
     torch.set_num_threads(settings.embed.threads)
-    heard = pa.concat_tables(tables)
+    heard = pa.concat_tables([HEARD.empty_table(), *(t.select(HEARD.names) for t in tables if t)])
     good = heard.filter(pc.is_null(heard["code"])).combine_chunks()
     if not len(good):
         reason = heard["reason"][0].as_py() if len(heard) else "there is none"

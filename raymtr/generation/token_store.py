@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +138,16 @@ def local_tokens(folder: str) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(path)).read_all()
 
 
-def tokens_of(row: dict[str, object], levels: int) -> tuple[np.ndarray, np.ndarray]:
+def tokens_of(row: Mapping[str, object], levels: int) -> tuple[np.ndarray, np.ndarray]:
     """Semantic tokens int64 [T] and acoustic ones int64 [F, levels] of a row of `tracks/`."""
     semantic = np.asarray(row["semantic"], np.int64)
     return semantic, np.asarray(row["acoustic"], np.int64).reshape(-1, levels)
+
+
+def all_tokens(folder: str, levels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `tokens_of` for each track of a store's folder, shard by shard."""
+    for file in storage.list_files(f"{folder}/tracks", suffix=".parquet"):
+        table = storage.read_table(f"{folder}/tracks/{file}", ["semantic", "acoustic"])
+        for semantic, acoustic in zip(table["semantic"], table["acoustic"], strict=True):
+            row = {"semantic": semantic.values, "acoustic": acoustic.values}
+            yield tokens_of(row, levels)
