@@ -19,7 +19,7 @@ import ray
 import ray.data
 from ray import exceptions
 
-from jobs.console import is_verbose, log_workers
+from jobs.console import is_verbose, log_workers, without_level_line
 from raymtr.errors import LostError, TooBusyError, UnusableError
 
 LOG = logging.getLogger("raymtr")
@@ -113,7 +113,7 @@ def start_local(**options: Any) -> None:
     others = set(psutil.Process().children())
     for start in range(1, STARTS + 1):
         try:
-            with announced_address():
+            with announced_address(), without_level_line():
                 ray.init(
                     address="local",  # does not join a cluster left by `ray start`
                     include_dashboard=False,
@@ -179,7 +179,8 @@ def join_ray(address: str) -> None:
                 raise LostError(f"{gone} ({error.strerror or error})") from None
             time.sleep(1)
     try:
-        ray.init(logging_level=logging.WARNING)
+        with without_level_line():
+            ray.init(logging_level=logging.WARNING)
     except ConnectionError as error:
         raise LostError(gone) from error
 

@@ -11,7 +11,10 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from raymtr.plain_text import printable
@@ -21,6 +24,7 @@ LOG = logging.getLogger("raymtr")
 LOGGED_EVERY_S = 5.0  # interval of live lines that cannot be drawn in place
 CLEARED = "\r\x1b[K"
 EVENT = ":event_summary:"  # of Ray's autoscaler: why something waits
+LEVEL_LINE = b"Set ray log level from environment variable"
 
 
 class Printable(logging.Formatter):
@@ -78,6 +82,27 @@ def set_up_console(*, verbose: bool) -> None:
 def is_verbose() -> bool:
     """Whether the user gave `--verbose`."""
     return LOG.isEnabledFor(logging.DEBUG)
+
+
+@contextmanager
+def without_level_line() -> Iterator[None]:
+    """Drops the line in which Ray's C++ part says that it obeys RAY_BACKEND_LOG_LEVEL.
+
+    It bypasses `sys.stderr` and comes before the level applies. What else is written to file
+    descriptor 2 comes when the block ends.
+    """
+    with tempfile.TemporaryFile() as written:
+        stderr = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if LEVEL_LINE not in line:
+                    os.write(2, line)
 
 
 def log_workers() -> None:

@@ -64,6 +64,7 @@ TIMBRE_BANDS, TIMBRE, RHYTHM_FRAMES, RHYTHM, MIDDLE, DENSE = (
     200,
 )
 EPSILON = 1e-3  # of TensorFlow's batch norms
+BANDS = 8  # convolved at a time; all at once, a batch of 16 takes 1.7 times as long on a CPU
 
 
 class MusicnnOutput(NamedTuple):
@@ -130,13 +131,20 @@ class _Front(nn.Module):
         if self.training:
             made: Tensor = self.norm(functional.relu(self.conv(padded)))
             return made.amax(dim=2)
-        # Equivalent, but passes over the large map once: the batch norm is monotonic per channel,
-        # rising or, with a negative weight, falling, so it can follow the maximum.
+        # Equivalent, but the maximum comes first: the batch norm is monotonic per channel, rising
+        # or, with a negative weight, falling. A few output bands at a time stay in a CPU's cache.
         norm, conv = self.norm, self.conv
         sign = torch.where(norm.weight < 0, -1.0, 1.0)
-        turned = functional.conv2d(padded, conv.weight * sign[:, None, None, None])
+        weight = conv.weight * sign[:, None, None, None]
+        height = weight.shape[2]
+        last = padded.shape[2] - height + 1
+        turned = [
+            functional.conv2d(padded[:, :, b : b + BANDS + height - 1], weight).amax(dim=2)
+            for b in range(0, last, BANDS)
+        ]
         assert conv.bias is not None
-        loudest = functional.relu(turned.amax(dim=2) * sign[:, None] + conv.bias[:, None])
+        loudest = torch.stack(turned).amax(dim=0) * sign[:, None] + conv.bias[:, None]
+        loudest = functional.relu(loudest)
         return functional.batch_norm(
             loudest, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
         )

@@ -3,15 +3,17 @@
 A frozen tower is most of a step's cost and gives the same features for the same input. Inputs are
 identified by a hash of their content, so they need no names. They are computed one at a time, so a
 row has the same bits whatever else is in its batch. A resumed run then has the weights of an
-uninterrupted one. Limitation: only what repeats is worth caching. So over frozen towers the
-training draws the windows that indexing cuts, and a limited number of sentences for each track
-(training.batches).
+uninterrupted one. On a CPU each core computes rows of its own, as cores that share the operations
+of one row mostly wait for each other. Limitation: only what repeats is worth caching. So over
+frozen towers the training draws the windows that indexing cuts, and a limited number of sentences
+for each track (training.batches).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -29,17 +31,32 @@ class FeatureCache:
         self._tower = tower
         self._known: dict[bytes, Tensor] = {}
 
-    @torch.no_grad()
     def __call__(self, inputs: Iterable[Tensor]) -> Tensor:
         """Return one float32 row for each input [n], on the inputs' device."""
-        return torch.stack([self._row(one) for one in inputs])
+        named = [(_name(one), one) for one in inputs]
+        new = {name: one for name, one in named if name not in self._known}
+        rows = dict(zip(new, self._computed(list(new.values())), strict=True))
+        found = torch.stack(
+            [rows[name] if name in rows else self._known[name] for name, _ in named]
+        )
+        self._known |= list(rows.items())[: MOST - len(self._known)]
+        return found
 
+    def _computed(self, inputs: list[Tensor]) -> list[Tensor]:
+        """The features of each input, [width] each; one thread of the process computes a row."""
+        threads = torch.get_num_threads()
+        if threads == 1 or len(inputs) < 2 or inputs[0].device.type != "cpu":
+            return [self._row(one) for one in inputs]
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            rows = list(pool.map(self._row, inputs))
+        torch.set_num_threads(threads)  # the pool's setting is also the default of new threads
+        return rows
+
+    @torch.no_grad()
     def _row(self, one: Tensor) -> Tensor:
-        name = hashlib.blake2b(one.cpu().numpy().tobytes(), digest_size=16).digest()
-        row = self._known.get(name)
-        if row is None:
-            with exact_float32(), torch.autocast(one.device.type, enabled=False):
-                row = self._tower(one[None])[0]
-            if len(self._known) < MOST:
-                self._known[name] = row
-        return row
+        with exact_float32(), torch.autocast(one.device.type, enabled=False):
+            return self._tower(one[None])[0]
+
+
+def _name(one: Tensor) -> bytes:
+    return hashlib.blake2b(one.cpu().numpy().tobytes(), digest_size=16).digest()

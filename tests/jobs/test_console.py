@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 
 import pytest
 
 from jobs import console
-from jobs.console import CLEARED, Console, log_workers
+from jobs.console import CLEARED, Console, log_workers, without_level_line
 
 
 def record(text: str, live: str | None = None) -> logging.LogRecord:
@@ -103,3 +104,10 @@ def test_verbose_is_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         console.LOG.setLevel(level)
         logging.getLogger().setLevel(logging.WARNING)
+
+
+def test_rays_line_about_its_log_level_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_level_line():
+        os.write(2, b"[logging.cc:303] Set ray log level from environment variable to 3\nkept\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "kept\nafter\n"
