@@ -34,7 +34,7 @@ class Decoder(nn.Module):
     def forward(self, x: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
         """The states of `x`, and the cache with them; `cache` is of all places before."""
         before = cache[0][0].shape[2] if cache else 0
-        bias = self._bias(before, before + x.shape[1], x.device).to(x.dtype)
+        bias = self._bias(before, before + x.shape[1], x.device)
         made: Cache = []
         x = self.dropout(x)
         for number, layer in enumerate(self.layers):
@@ -76,7 +76,7 @@ class _Layer(nn.Module):
                 torch.cat([old, new], 2) for old, new in zip(cache, (key, value), strict=True)
             )
         heard = functional.scaled_dot_product_attention(
-            query, key, value, bias, dropout_p=self.drop if self.training else 0.0
+            query, key, value, bias.to(query.dtype), dropout_p=self.drop if self.training else 0.0
         )
         x = x + self.dropout(self.writes(heard.transpose(1, 2).reshape(batch, length, width)))
         x = x + self.dropout(self.narrow(functional.gelu(self.wide(self.norms[1](x)))))
