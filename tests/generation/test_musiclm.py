@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import soundfile
 import torch
 
-from raymtr import load_model
+from jobs.__main__ import main
+from raymtr import load_model, storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.generation.codec import AUDIO
 from raymtr.generation.musiclm import MusicLM, Scene, check_story
@@ -19,7 +22,9 @@ from raymtr.generation.musiclm_folder import read_musiclm, save_musiclm
 from raymtr.generation.parts import Parts, read_parts
 from raymtr.generation.sound_file import is_generated, wav_bytes
 from raymtr.generation.stages import Stages
+from raymtr.generation.write_clips import PROMPTS, WriteClips
 from raymtr.training.musiclm import Crops, MusicLMBatches, MusicLMStep
+from raymtr.workspace import Workspace
 from tests.generation.conftest import KINDS, TRAIN, vectors_of
 
 
@@ -121,6 +126,44 @@ def test_a_saved_model_sounds_the_same(folder: Path, musiclm: MusicLM) -> None:
     data = wav_bytes(made[0], read.sample_rate, prompt="slow", seed=3, made_by=read.made_by)
     assert is_generated(data) and read.fingerprint.encode() in data
     assert data == wav_bytes(made[1], 16_000, prompt="slow", seed=3, made_by=read.made_by)
+
+
+def test_the_verb_writes_a_file_or_one_sentence(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workspace = Workspace.open(str(tmp_path / "w"), create=True)
+    shutil.copytree(folder, f"{workspace.run('lm')}/model")
+    common = ["--workspace", workspace.root]
+    asked = ["generate", "a low tone", *common, "--seconds", "2", "--seed", "7"]
+    for name in ("a", "b"):
+        assert main([*asked, "--out", str(tmp_path / f"{name}.wav")]) == 0
+    files = [(tmp_path / f"{name}.wav").read_bytes() for name in ("a", "b")]
+    assert files[0] == files[1] and is_generated(files[0])
+    assert len(soundfile.read(tmp_path / "a.wav")[0]) == 32_000
+    rows = storage.read_tables(f"{workspace.generated}/manifest")
+    assert rows is not None and rows["prompt"].to_pylist() == ["a low tone"] * 2
+    capsys.readouterr()
+    out = tmp_path / "none.wav"
+    for arguments, words in (
+        ([" "], "the text is empty"),
+        (["x", "--seconds", "0"], "1 to 600 seconds, got 0"),
+        (["x", "--seed", "-1"], "a seed is from 0"),
+        (["x", "--story", "s.jsonl"], "one of a text"),
+        (["x", "--model", str(tmp_path)], "is no MusicLM model"),
+    ):
+        assert main(["generate", *arguments, *common, "--out", str(out)]) == 2
+        assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_a_job_writes_clips_and_rows(folder: Path, tmp_path: Path) -> None:
+    write = WriteClips(str(folder), str(tmp_path), 2.0, device="cpu", threads=1)
+    asked = [{"clip_id": name, "text": "noise", "seed": n} for n, name in enumerate(("p", "q"))]
+    rows = write(pa.Table.from_pylist(asked, PROMPTS)).to_pylist()
+    assert [row["clip_id"] for row in rows] == ["p", "q"] and rows[0]["code"] is None
+    assert all(is_generated(Path(row["uri"]).read_bytes()) for row in rows)
+    with torch.no_grad():
+        write._model.stages.coarse.head.fill_(torch.nan)
+    assert write(pa.Table.from_pylist(asked, PROMPTS))["code"].to_pylist() == ["bad_model"] * 2
 
 
 def test_damaged_models_are_told_in_one_sentence(folder: Path, tmp_path: Path) -> None:
