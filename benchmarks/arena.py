@@ -44,11 +44,12 @@ from raymtr.evaluation.quality import rank_pool
 from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.recipes import laptop, ttmrpp_small
-from raymtr.specs import Settings, to_dict
+from raymtr.specs import Settings
 from raymtr.training.batches import Batches
 from raymtr.training.step import TrainStep
 from raymtr.training.tracks import audio_cache_of, fill_audio_cache, read_training_tracks
 from raymtr.training.validation import Validation
+from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
 
 RECEIPT = "trained.json"  # of a training, written last

@@ -26,8 +26,8 @@ from raymtr.catalog.splits import assign_splits
 from raymtr.errors import InputError
 from raymtr.evaluation.benchmarks import Benchmark
 from raymtr.evaluation.catalog_benchmark import catalog_benchmark
-from raymtr.specs import AudioSpec
 from raymtr.synthetic.synthesize import synthesize
+from raymtr.tower_specs import AudioSpec
 from raymtr.track import KNOWN, check_tracks
 from raymtr.workspace import Workspace
 

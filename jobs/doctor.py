@@ -192,6 +192,15 @@ def check_taggers() -> Check:
     return Check("ears", True, "musicnn's weights are in their package")
 
 
+def check_generation() -> Check:
+    """Lists the parts of MusicLM: those trained here, and a hub's with their licences."""
+    from raymtr.generation.hub_parts import HUB_CODECS, HUB_HEARD
+
+    hub = [f"{p.source} ({p.licence})" for p in (*HUB_CODECS.values(), *HUB_HEARD.values())]
+    own = "codec and tokens are trained here, over musicnn (ISC)"
+    return Check("generation", True, f"{own}; a hub's by choice: {', '.join(hub)}")
+
+
 def check_table() -> Check:
     """Checks that LanceDB writes a table and reads it back."""
     import lancedb
@@ -241,6 +250,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_audio,
     check_text_tower,
     check_taggers,
+    check_generation,
     check_ray,  # before LanceDB is loaded: starting Ray forks
     check_table,
     check_disk,

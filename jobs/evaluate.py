@@ -13,7 +13,8 @@ figures or repeat the queries.
 
 **captions** (`raymtr evaluate captions`) is jobs.evaluate_captions, **queries** (`raymtr evaluate
 queries --file F`) jobs.evaluate_queries, **probe** (`raymtr evaluate probe --task T --model A`)
-jobs.evaluate_probe, the published protocols are jobs.evaluate_protocols.
+jobs.evaluate_probe, **generation** jobs.evaluate_generation, the published protocols are
+jobs.evaluate_protocols.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import evaluate_captions, evaluate_probe, evaluate_protocols, evaluate_queries
+from jobs import (
+    evaluate_captions,
+    evaluate_generation,
+    evaluate_probe,
+    evaluate_protocols,
+    evaluate_queries,
+)
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import InputError
@@ -49,6 +56,7 @@ PARTS: dict[str, Any] = {
     "captions": evaluate_captions,
     "queries": evaluate_queries,
     "probe": evaluate_probe,
+    "generation": evaluate_generation,
     **dict.fromkeys((*evaluate_protocols.PROTOCOLS, "compare"), evaluate_protocols),
 }
 WHAT = ("tracks", *PARTS)
@@ -56,6 +64,7 @@ GROUPS: dict[str, Any] = {
     "captions": evaluate_captions,
     "queries": evaluate_queries,
     "probe": evaluate_probe,
+    "generation": evaluate_generation,
     "protocols": evaluate_protocols,
 }
 SYSTEMS = ("towers", "search", "both")
@@ -256,6 +265,8 @@ def describe(answer: dict[str, Any]) -> str:
         return evaluate_captions.describe(answer)
     if "protocol" in answer:
         return evaluate_protocols.describe(answer)
+    if "fad" in answer:
+        return evaluate_generation.describe(answer)
     if "held_out" in answer:
         return evaluate_probe.describe(answer)
     if "classes" in answer:

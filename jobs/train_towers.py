@@ -1,11 +1,12 @@
-"""`raymtr train`: catalog + captions + audio -> two towers, by Ray Train.
+"""`raymtr train`: catalog + captions + audio -> two towers, by Ray Train; or tokens -> MusicLM.
 
 First it checks everything that can be wrong: settings, tracks, GPUs, and the text tower, which is
 fetched into the workspace here. Then there are three steps: decode each track once, in parallel
 (failures go to the run's `dead_letter/`); train on up to `train.workers` workers; store the answer.
 The run's folder is Ray's (storage_path, name). Started again with the same name and settings, a run
 resumes from its last checkpoint. On the same number of workers it then reaches exactly the weights
-of an uninterrupted run. A finished run answers at once.
+of an uninterrupted run. A finished run answers at once. With `train.objective=musiclm` the base is
+a folder of tokens in the place of a text tower, and nothing is decoded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
 from raymtr import storage
+from raymtr.errors import UnusableError
 from raymtr.progress import Progress
 from raymtr.specs import Settings, TrainSpec
 from raymtr.track import DEAD_LETTER
@@ -28,7 +30,6 @@ from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
-    from raymtr.model.fetched import FetchAnswer
     from raymtr.training.loop import FittedTowers
 
 LOG = logging.getLogger("raymtr")
@@ -79,21 +80,29 @@ def train_towers(
     started = time.monotonic()
     name = run or settings.recipe
     folder = workspace.run(name)
-    candidates = read_training_tracks(workspace, settings.train)
+    of_tokens = settings.train.objective == "musiclm"
+    if of_tokens:
+        base, candidates = tokens_to_train_on(workspace, settings)
+    else:
+        candidates = read_training_tracks(workspace, settings.train)
     identity = identity_of(settings, candidates)
     finished = storage.exists(f"{folder}/model") and storage.exists(f"{folder}/answer.json")
     if may_resume(folder, identity) and finished:
         answer = storage.read_json(f"{folder}/answer.json")
         return answer
-    text_tower = choose_text_tower(workspace, settings)
-    identity["text_tower"] = text_tower["digest"]
+    if not of_tokens:
+        base = choose_text_tower(workspace, settings)
+    identity["parts" if of_tokens else "text_tower"] = base["digest"]
     start_ray()
     require_gpus(fewest_workers(settings.train) if settings.train.use_gpu else 0)
     if not may_resume(folder, identity):
-        prepare_tracks(candidates, folder, workspace, settings)
+        if of_tokens:
+            storage.write_table(f"{folder}/tracks/tracks.parquet", candidates)
+        else:
+            prepare_tracks(candidates, folder, workspace, settings)
         storage.write_json(f"{folder}/run.json", identity)
     failed = storage.read_tables(f"{folder}/dead_letter")
-    fitted = fit(folder, workspace, settings, text_tower["folder"])
+    fitted = fit(folder, workspace, settings, base["folder"])
     answer = {
         "run": name,
         "steps": settings.train.steps,
@@ -109,7 +118,31 @@ def train_towers(
     return answer
 
 
-def choose_text_tower(workspace: Workspace, settings: Settings) -> FetchAnswer:
+class Base(TypedDict):
+    """What training starts from: a text tower's folder, or one of tokens."""
+
+    folder: str
+    digest: str
+
+
+def tokens_to_train_on(workspace: Workspace, settings: Settings) -> tuple[Base, pa.Table]:
+    """The folder of tokens made with these settings, and its training and validation tracks.
+
+    Raises InputError where there are none, UnusableError where too few are of split `train`.
+    """
+    from raymtr.generation.token_store import find_tokens, token_tracks
+
+    tokens = find_tokens(workspace, settings.tokens)
+    tracks = token_tracks(workspace, tokens)
+    if (count := pc.sum(pc.equal(tracks["split"], "train")).as_py() or 0) < 2:
+        raise UnusableError(
+            f"training needs at least 2 tracks of split 'train' with tokens, {tokens.folder} has "
+            f"{count}; scan more music and run `raymtr tokenize`"
+        )
+    return {"folder": tokens.folder, "digest": tokens.made_by.fingerprint}, tracks
+
+
+def choose_text_tower(workspace: Workspace, settings: Settings) -> Base:
     """The workspace's copy of the text tower, fetched on first use; checks that towers fit it.
 
     Raises InputError if the two do not match, UnusableError if no copy can be fetched.
@@ -126,7 +159,7 @@ def choose_text_tower(workspace: Workspace, settings: Settings) -> FetchAnswer:
         blank_mulap(settings.towers, settings.mulap, folder)
     else:
         blank_towers(settings.towers, folder)
-    return facts
+    return {"folder": facts["folder"], "digest": facts["digest"]}
 
 
 def prepare_tracks(
@@ -187,7 +220,7 @@ def worker_cores(spec: TrainSpec) -> float:
     return float(min(spec.threads, int(share) or share))
 
 
-def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) -> FittedTowers:
+def fit(folder: str, workspace: Workspace, settings: Settings, base: str) -> FittedTowers:
     """Runs the train loop on Ray Train's workers; rank 0's answer.
 
     After the loss of a worker, training resumes from the last checkpoint. If the run started with
@@ -208,7 +241,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings, text_tower: str) 
         {
             "settings": to_dict(settings),
             "folder": folder,
-            "text_tower": text_tower,
+            "base": base,
             "workspace": workspace.root,
         },
         folder=folder,
@@ -239,6 +272,12 @@ def describe(answer: TrainAnswer) -> str:
             f"validation: true sentences over untrue ones, area under the ROC curve "
             f"{figures['valid_match_auc']:.3f} (chance 0.5), {figures['valid_tracks']:.0f} tracks"
         )
+    if "coarse" in figures:
+        lines += [
+            f"{name}: loss {figures[name]:.3f}, validation "
+            f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats a token)"
+            for name in ("semantic", "coarse", "fine")
+        ]
     if "valid_pool" in figures:
         lines.append(
             f"validation: text-to-audio R@10 {figures['valid_text_to_audio_r_at_10']:.3f} (chance "

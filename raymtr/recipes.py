@@ -3,7 +3,8 @@
 `ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264), `mulan` that of Huang et
 al. (ISMIR 2022, arXiv 2208.12415). `ttmrpp-small` is TTMR++ at a size that two CPU cores train in
 minutes, with a frozen MiniLM. `laptop` trains only heads, over frozen taggers. `mulap` and
-`mulap-small` train MuLaP, whose objective is another one (train.objective). `captions-135m`,
+`mulap-small` train MuLaP, whose objective is another one (train.objective). `musiclm` and
+`musiclm-small` train MusicLM on tokens. `captions-135m`,
 `captions-1b` and `captions-7b` tune captioners on real bases of that size. `tiny` is for tests.
 """
 
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raymtr.caption_specs import CaptionSpec, FinetuneSpec, ToyLlamaSpec
+from raymtr.generation_specs import MusicLMSpec, TokensSpec
 from raymtr.specs import EmbedSpec, MulapSpec, Settings, TrainSpec
 from raymtr.tower_specs import (
     MUSICNN_AUDIO,
@@ -318,6 +320,79 @@ def mulap_small() -> Settings:
     )
 
 
+def musiclm() -> Settings:
+    """MusicLM as published (arXiv 2301.11325): three stages of 430 M weights.
+
+    The paper does not state its training: batch, steps and rates are those of models of that size.
+    Its codec and semantic encoder are not released. The parts here are those that are trained on
+    the catalog; a hub's are chosen by `tokens.codec` and `tokens.semantic`.
+    """
+    return Settings(
+        recipe="musiclm",
+        train=TrainSpec(
+            objective="musiclm",
+            steps=200_000,
+            global_batch=64,
+            learning_rate=3e-4,
+            min_learning_rate=3e-5,
+            warmup_steps=2_000,
+            beta2=0.95,
+            precision="bf16",
+            use_gpu=True,
+        ),
+        embed=EmbedSpec(),
+    )
+
+
+def musiclm_small() -> Settings:
+    """MusicLM at a size that two cores train in half an hour, on clips of ten seconds.
+
+    Fewer levels and codes, because a catalog of a thousand clips does not fill the paper's; the
+    condition is weighed in sampling, which the paper does not do.
+    """
+    return Settings(
+        recipe="musiclm-small",
+        tokens=TokensSpec(
+            levels=4,
+            codes=256,
+            semantic_codes=256,
+            semantic_hz=12.5,
+            joint_levels=4,
+            joint_codes=64,
+            fit_tracks=400,
+            rounds=10,
+            decoder_width=192,
+            decoder_layers=5,
+            decoder_steps=900,
+            decoder_batch=6,
+        ),
+        musiclm=MusicLMSpec(
+            layers=4,
+            heads=4,
+            width=128,
+            inner=512,
+            coarse=2,
+            semantic_s=10.0,
+            coarse_s=5.0,
+            fine_s=2.0,
+            unconditional=0.1,
+            guidance=2.0,
+        ),
+        train=TrainSpec(
+            objective="musiclm",
+            steps=1_200,
+            global_batch=8,
+            learning_rate=2e-3,
+            min_learning_rate=1e-5,
+            warmup_steps=60,
+            beta2=0.95,
+            checkpoint_every=100,
+            validate_every=100,
+        ),
+        embed=EmbedSpec(),
+    )
+
+
 def tiny() -> Settings:
     """Seconds, not quality: the smallest towers that have every part."""
     return Settings(
@@ -360,6 +435,8 @@ RECIPES: dict[str, Callable[[], Settings]] = {
     "laptop": laptop,
     "mulap": mulap,
     "mulap-small": mulap_small,
+    "musiclm": musiclm,
+    "musiclm-small": musiclm_small,
     "captions-135m": captions_135m,
     "captions-1b": captions_1b,
     "captions-7b": captions_7b,

@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from raymtr.caption_specs import CaptionSpec, FinetuneSpec
 from raymtr.errors import InputError
+from raymtr.generation_specs import MusicLMSpec, TokensSpec
 from raymtr.tower_specs import AudioSpec, TowersSpec
 from raymtr.validation import (
     MOST_WIDE,
@@ -60,7 +61,7 @@ class TrainSpec:
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     lora_audio: Rank = 0  # rank of LoRA on the audio tower, whose own weights stay; 0: no LoRA
     lora_text: Rank = 0  # the same on the text tower
-    objective: Literal["contrastive", "mulap"] = "contrastive"
+    objective: Literal["contrastive", "mulap", "musiclm"] = "contrastive"
     schedule: Literal["cosine", "linear"] = "cosine"  # of the learning rate after the warm-up
     beta2: Share = 0.999  # of AdamW
     workers: Width = 1
@@ -169,6 +170,8 @@ class Settings:
     towers: TowersSpec = field(default_factory=TowersSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
     mulap: MulapSpec = field(default_factory=MulapSpec)
+    tokens: TokensSpec = field(default_factory=TokensSpec)
+    musiclm: MusicLMSpec = field(default_factory=MusicLMSpec)
     embed: EmbedSpec = field(default_factory=EmbedSpec)
     search: SearchSpec = field(default_factory=SearchSpec)
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
@@ -190,6 +193,14 @@ class Settings:
         _check_training(self.towers, train)
         if train.objective == "mulap":
             _check_mulap(self.towers, train, self.mulap)
+        if train.objective == "musiclm":
+            _refuse_contrastive_settings(train)
+            _refuse_word_settings(train)
+            if self.tokens.levels <= self.musiclm.coarse:
+                raise InputError(
+                    "tokens.levels is above musiclm.coarse, or nothing is left for the fine stage; "
+                    f"got {self.tokens.levels} and {self.musiclm.coarse}"
+                )
 
     @property
     def clip(self) -> AudioSpec:
@@ -232,8 +243,22 @@ def _check_mulap(towers: TowersSpec, train: TrainSpec, mulap: MulapSpec) -> None
             "mulap.clip_s is at least towers.audio.window_s, one chunk; got "
             f"{mulap.clip_s:g} and {towers.audio.window_s:g}"
         )
+    _refuse_contrastive_settings(train)
+
+
+def _refuse_contrastive_settings(train: TrainSpec) -> None:
     for name in CONTRASTIVE_ONLY:
         if (value := getattr(train, name)) != getattr(TrainSpec(), name):
             raise InputError(
                 f"train.{name} is for train.objective=contrastive; leave it out, got {value!r}"
+            )
+
+
+def _refuse_word_settings(train: TrainSpec) -> None:
+    """Raise InputError on settings of words or of the decoded clip: MusicLM learns from tokens."""
+    for name, default in (("texts", {}), ("text_filter", False), ("gain_db", 0.0)):
+        if (value := getattr(train, name)) != default:
+            raise InputError(
+                f"train.{name} is not for train.objective=musiclm, which learns from tokens of "
+                f"audio alone; leave it out, got {value!r}"
             )

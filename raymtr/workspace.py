@@ -123,6 +123,15 @@ class Workspace:
         """Folder of what one model's audio tower hears: `tracks/`, `windows/`, `dead_letter/`."""
         return self.path("features", fingerprint)
 
+    def tokens(self, fingerprint: str) -> str:
+        """Folder of one set of parts and its tokens: `tracks/`, `windows/`, `parts/`, `model/`."""
+        return self.path("tokens", fingerprint)
+
+    @property
+    def generated(self) -> str:
+        """Folder of generated clips: `clips/` and their manifest's Parquet files."""
+        return self.path("generated")
+
     def trained(self, source: str) -> str:
         """Model folder of the run that `source` names, else `model(source)`."""
         if "/" not in source and not source.startswith("."):

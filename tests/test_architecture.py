@@ -19,7 +19,7 @@ LAYERS = (
     ("jobs", "serve"),
     ("search", "training", "evaluation", "synthetic"),
     ("duplicates",),
-    ("index", "captions", "catalog", "tagging", "mulap"),
+    ("index", "captions", "catalog", "tagging", "mulap", "generation"),
     ("embeddings",),
     ("model",),
     ("audio", "audio_cache", "text"),

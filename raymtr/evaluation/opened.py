@@ -18,7 +18,7 @@ from raymtr.errors import UnusableError
 from raymtr.evaluation.probe_tasks import Task
 from raymtr.evaluation.probes import balanced_accuracy, choose_labelled
 from raymtr.mulap.backbone import open_tower
-from raymtr.specs import AudioSpec
+from raymtr.tower_specs import AudioSpec
 
 STEPS, ROWS = 60, 32  # updates, and windows of each
 TOWER_RATE, HEAD_RATE, DECAY = 1e-4, 1e-3, 1e-2

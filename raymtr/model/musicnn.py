@@ -97,16 +97,24 @@ class Musicnn(nn.Module):
 
     def forward(self, mel: Tensor) -> MusicnnOutput:
         """The pooled features and tag logits of each patch."""
+        features = torch.cat(self._layers(mel), dim=1)  # [B, 753, T]
+        max_pool, mean_pool = features.amax(dim=2), features.mean(dim=2)
+        pooled = self.pool_norm(torch.stack((max_pool, mean_pool), dim=2).flatten(1))
+        dense = self.dense_norm(functional.relu(self.dense(pooled)))
+        return MusicnnOutput(max_pool, mean_pool, pooled, dense, self.tags(dense))
+
+    def frames(self, mel: Tensor) -> Tensor:
+        """The last middle layer of each frame, [B, 64, T]; T is free."""
+        return self._layers(mel)[-1]
+
+    def _layers(self, mel: Tensor) -> list[Tensor]:
+        """All layers over time: the front [B, 561, T], and three of the middle [B, 64, T]."""
         picture = self.norm(mel[:, None])  # [B, 1, 96, T]
         layers = [torch.cat([branch(picture) for branch in self.front], dim=1)]  # [B, 561, T]
         for number, (layer, norm) in enumerate(zip(self.middle, self.middle_norms, strict=True)):
             made = norm(functional.relu(layer(layers[-1])))
             layers.append(made + layers[-1] if number else made)
-        features = torch.cat(layers, dim=1)  # [B, 753, T]
-        max_pool, mean_pool = features.amax(dim=2), features.mean(dim=2)
-        pooled = self.pool_norm(torch.stack((max_pool, mean_pool), dim=2).flatten(1))
-        dense = self.dense_norm(functional.relu(self.dense(pooled)))
-        return MusicnnOutput(max_pool, mean_pool, pooled, dense, self.tags(dense))
+        return layers
 
 
 class _Front(nn.Module):

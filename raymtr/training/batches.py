@@ -90,7 +90,34 @@ def likeness(track: Mapping[str, Any], sentence: str, number: int) -> tuple[int,
     return _hashed(f"artist {artist}".encode()), _hashed(f"words {words}".encode())
 
 
-class Batches:
+class Ahead:
+    """Batches by the step's number, each built in a thread while the step before it runs."""
+
+    def make(self, step: int) -> Any:
+        """Return this worker's rows of batch `step`."""
+        raise NotImplementedError
+
+    def ahead(
+        self, first: int, last: int, *, then: Callable[[Any], Any] = lambda batch: batch
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield steps `first` to `last` - 1 with their batches; the next is built in a thread.
+
+        `then` is applied to each batch in the same thread.
+        """
+
+        def make(step: int) -> Any:
+            return then(self.make(step))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            waiting = thread.submit(make, first)
+            for step in range(first, last):
+                batch = waiting.result()
+                if step + 1 < last:
+                    waiting = thread.submit(make, step + 1)
+                yield step, batch
+
+
+class Batches(Ahead):
     """Builds batches from a table of training tracks (training.tracks) and the audio cache."""
 
     def __init__(
@@ -176,22 +203,3 @@ class Batches:
                 f"{track['uri']} was decoded when this run began and cannot be now ({error}); "
                 "bring the file back, or train without it under another --run"
             ) from error
-
-    def ahead(
-        self, first: int, last: int, *, then: Callable[[Any], Any] = lambda batch: batch
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield steps `first` to `last` - 1 with their batches; the next is built in a thread.
-
-        `then` is applied to each batch in the same thread.
-        """
-
-        def make(step: int) -> Any:
-            return then(self.make(step))
-
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-            waiting = thread.submit(make, first)
-            for step in range(first, last):
-                batch = waiting.result()
-                if step + 1 < last:
-                    waiting = thread.submit(make, step + 1)
-                yield step, batch

@@ -53,10 +53,14 @@ CHECKPOINT = "checkpoint_"  # prefix of a checkpoint folder's name, before the n
 def identity_of(settings: Settings, tracks: pa.Table) -> dict[str, object]:
     """Dotted settings, the tracks' content and torch's version: flat, JSON, comparable."""
     train = _flat("train", to_dict(settings.train))
-    mulap = to_dict(settings.mulap) if settings.train.objective == "mulap" else {}
+    objective = settings.train.objective
+    groups = {"mulap": ("towers", "mulap"), "musiclm": ("tokens", "musiclm")}
+    spec = to_dict(settings)
+    described: dict[str, object] = {}
+    for group in groups.get(objective, ("towers",)):
+        described |= _flat(group, spec[group])
     return {
-        **_flat("towers", to_dict(settings.towers)),
-        **_flat("mulap", mulap),
+        **described,
         **{key: value for key, value in train.items() if key not in HOW_IT_RUNS},
         "tracks": content_hash(tracks),
         "torch": torch.__version__,

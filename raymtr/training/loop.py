@@ -30,14 +30,13 @@ from raymtr import storage
 from raymtr.progress import speak_to_driver
 from raymtr.specs import Settings, TrainSpec
 from raymtr.trained_on import record_of, track_names
-from raymtr.training.batches import longer_than
 from raymtr.training.identity import CHECKPOINT
 from raymtr.training.objectives import OBJECTIVES
 from raymtr.training.run_log import RunLog
 from raymtr.training.step import TrainStep
-from raymtr.training.tracks import audio_cache_of, make_room
+from raymtr.training.tracks import audio_cache_of
 from raymtr.validation import from_dict
-from raymtr.workspace import FETCHED, Workspace
+from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 STATE = "state.pt"
@@ -56,9 +55,9 @@ class FittedTowers(TypedDict):
 def train_worker(config: dict[str, Any]) -> FittedTowers | None:
     """Train from the newest checkpoint to the last step, then (rank 0) save the model.
 
-    `config` has `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the
-    `text_tower`'s folder or URI, and the root of its `workspace`. Rank 0 returns the run's result.
-    Raises InputError or UnusableError where a retry cannot help.
+    `config` has `settings` (of specs.to_dict), the run's `folder` with its `tracks/`, the `base`
+    that it starts from (training.objectives), and the root of its `workspace`. Rank 0 returns the
+    run's result. Raises InputError or UnusableError where a retry cannot help.
     """
     speak_to_driver()
     settings: Settings = from_dict(Settings, config["settings"])
@@ -67,8 +66,7 @@ def train_worker(config: dict[str, Any]) -> FittedTowers | None:
     context = ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device() if spec.use_gpu else torch.device("cpu")
-    text_folder = storage.local_copy(config["text_tower"], last=FETCHED)
-    objective = OBJECTIVES[spec.objective](settings, text_folder, device)
+    objective = OBJECTIVES[spec.objective](settings, config["base"], device)
     trainer = objective.step
     first, history = resume(trainer, folder)
     if not history or history[-1]["workers"] != workers:
@@ -77,13 +75,7 @@ def train_worker(config: dict[str, Any]) -> FittedTowers | None:
         log_world_size(history, spec)
     train, valid = _tracks(folder)
     cache = audio_cache_of(Workspace(config["workspace"]), settings)
-    tower = trainer.towers.text_tower
-    if not rank and (
-        cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0, weights=spec.texts)
-    ):
-        LOG.warning("%s", cut)
-    if context.get_local_rank() == 0:
-        make_room(cache, train)
+    objective.ready(train, cache, rank=rank, local_rank=context.get_local_rank())
     batches = objective.batches(train, cache, rank=rank, workers=workers)
     log = RunLog(folder, first=first, steps=spec.steps) if rank == 0 else None
     validation = objective.validation(valid) if rank == 0 else None

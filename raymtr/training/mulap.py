@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from raymtr import metrics
+from raymtr import metrics, storage
 from raymtr.audio import decode_span, loop_to, window_starts
 from raymtr.audio_cache import AudioCache
 from raymtr.mulap.draws import NO_LABEL, untrue_sentence
@@ -35,8 +35,10 @@ from raymtr.tower_specs import AudioSpec
 from raymtr.trained_on import Record
 from raymtr.training.contrastive_loss import workers
 from raymtr.training.mulap_batches import MulapBatch, MulapBatches, Words
+from raymtr.training.ready import ready_for_audio
 from raymtr.training.step import TrainStep
 from raymtr.training.validation import ROWS_AT_ONCE, fixed_sentence
+from raymtr.workspace import FETCHED
 
 
 class MulapStep(TrainStep):
@@ -119,11 +121,20 @@ class MulapObjective:
 
     def __init__(self, settings: Settings, text_folder: str, device: torch.device) -> None:
         self._settings = settings
+        text_folder = storage.local_copy(text_folder, last=FETCHED)
         self.model = build_mulap(
             settings.towers, settings.mulap, seed=settings.train.seed, text_folder=text_folder
         )
         self.step = MulapStep(self.model, settings.train, device)
         self._words = words_of(self.model)
+
+    def ready(self, train: pa.Table, cache: AudioCache, *, rank: int, local_rank: int) -> None:
+        """As `ready_for_audio`."""
+        ready_for_audio(
+            *(self.model.text_tower, train, cache, self._settings.train),
+            rank=rank,
+            local_rank=local_rank,
+        )
 
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int

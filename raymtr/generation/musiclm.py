@@ -1,0 +1,230 @@
+"""MusicLM ready to use: words to sound, window by window.
+
+Text becomes M_A, M_A semantic tokens for all of the clip, and then each window of the coarse stage
+is refined by the fine stage and decoded, so that sound comes before all tokens are written.
+Several prompts are sampled together; a clip's tokens depend on its own seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raymtr.audio import AudioError
+from raymtr.errors import InputError
+from raymtr.generation.parts import Parts
+from raymtr.generation.sampling import Sampler, next_window, sample, slide
+from raymtr.generation.sound_file import MadeBy
+from raymtr.generation.stages import StageName, Stages
+from raymtr.model.model import Model
+
+LONGEST_S, LONGEST_PROMPT = 600.0, 1_000  # seconds; characters
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A text from `start_s` on."""
+
+    text: str
+    start_s: float = 0.0
+
+
+class MusicLM:
+    """The stages, the parts under them and the joint model's text side."""
+
+    def __init__(
+        self, stages: Stages, parts: Parts, joint: Model, *, fingerprint: str, device: str = "cpu"
+    ) -> None:
+        self.stages, self.parts, self.joint = stages.eval().to(device), parts, joint
+        self.fingerprint, self.device = fingerprint, torch.device(device)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound, in Hz."""
+        return int(self.parts.codec.sample_rate)
+
+    @property
+    def made_by(self) -> MadeBy:
+        """The fingerprints that a generated file names."""
+        parts = self.parts
+        return {
+            "model": self.fingerprint,
+            "parts": parts.fingerprint,
+            "joint_model": parts.joint_model,
+        }
+
+    def score(self, text: str, samples: np.ndarray) -> float | None:
+        """The cosine of a text and a sound by the joint model; None where the sound is silent."""
+        try:
+            heard = self.joint.encode_audio([(samples, self.sample_rate)])
+        except AudioError:
+            return None
+        return float((self.joint.encode_text([text]) * heard).sum())
+
+    def generate(
+        self, texts: Sequence[str], seconds: float, seeds: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Mono float32 [S] for each text. Raises InputError as `check_request`."""
+        parts = list(self.stream([[Scene(text)] for text in texts], seconds, seeds))
+        return [np.concatenate([part[row] for part in parts]) for row in range(len(texts))]
+
+    def stream(
+        self, stories: Sequence[Sequence[Scene]], seconds: float, seeds: Sequence[int]
+    ) -> Iterator[list[np.ndarray]]:
+        """Sound of each story in turn, float32 [s] a story and window, until `seconds` are full.
+
+        All stories change their texts at the same times. Raises InputError as `check_request`.
+        """
+        for story in stories:
+            check_story(story, seconds)
+        starts = [scene.start_s for scene in stories[0]]
+        if any([scene.start_s for scene in story] != starts for story in stories):
+            raise InputError("stories that are sampled together change at the same times")
+        joint = [
+            torch.from_numpy(
+                self.parts.joint.of_text(
+                    self.joint.encode_text([story[n].text for story in stories])
+                )
+            )[:, None].to(self.device)
+            for n in range(len(starts))
+        ]
+        yield from self.sound(joint, starts, seconds, seeds)
+
+    def sound(
+        self,
+        joint: Sequence[Tensor],
+        starts_s: Sequence[float],
+        seconds: float,
+        seeds: Sequence[int],
+    ) -> Iterator[list[np.ndarray]]:
+        """As `stream`, from tokens M_A int64 [B, 1, levels] of each scene."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        semantic = self._semantic(joint, starts_s, seconds, generators)
+        yield from self._windows(joint, starts_s, semantic, seconds, generators)
+
+    def _semantic(
+        self,
+        joint: Sequence[Tensor],
+        starts_s: Sequence[float],
+        seconds: float,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """Semantic tokens int64 [B, T, 1] of the whole."""
+        rate = self.parts.semantic.frame_hz
+
+        def given(first: int, last: int, done: int) -> Sequence[Tensor]:
+            return [joint[_scene(starts_s, done / rate)]]
+
+        return slide(
+            self.stages.semantic,
+            given,
+            torch.empty(len(generators), 0, 1, dtype=torch.int64, device=self.device),
+            math.ceil(seconds * rate),
+            round(self.stages.crop_s("semantic") * rate),
+            self._sampler("semantic"),
+            generators,
+            changes=[round(start * rate) for start in starts_s[1:]],
+        )
+
+    def _windows(
+        self,
+        joint: Sequence[Tensor],
+        starts_s: Sequence[float],
+        semantic: Tensor,
+        seconds: float,
+        generators: Sequence[torch.Generator],
+    ) -> Iterator[list[np.ndarray]]:
+        """Coarse tokens window by window, each refined and decoded at once."""
+        rate, slow = self._rate, self.parts.semantic.frame_hz
+        total, crop = math.ceil(seconds * rate), round(self.stages.crop_s("coarse") * rate)
+        rows = len(generators)
+        coarse = self._empty(rows, self.stages.spec.coarse)
+        fine = self._empty(rows, self.stages.tokens.levels - self.stages.spec.coarse)
+        sent = 0
+        while (done := coarse.shape[1]) < total:
+            first, last = next_window(done, total, crop)
+            heard = semantic[:, int(first / rate * slow) : max(1, round(last / rate * slow))]
+            given = [joint[_scene(starts_s, done / rate)], heard]
+            window = sample(
+                *(self.stages.coarse, given, coarse[:, first:], last - first),
+                *(self._sampler("coarse"), generators),
+            )
+            coarse = torch.cat([coarse[:, :first], window], dim=1)
+            fine = self._fine(coarse, fine, generators)
+            end = last if last == total else last - self._margin
+            sound = self._decode(coarse, fine, sent, end)
+            length = round(seconds * self.sample_rate) - round(sent / rate * self.sample_rate)
+            yield [wave[:length] for wave in sound]
+            sent = end
+
+    def _fine(self, coarse: Tensor, fine: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """The fine levels of all frames of `coarse`, continuing `fine`."""
+        return slide(
+            self.stages.fine,
+            lambda first, last, done: [coarse[:, first:last]],
+            fine,
+            coarse.shape[1],
+            round(self.stages.crop_s("fine") * self._rate),
+            self._sampler("fine"),
+            generators,
+        )
+
+    def _decode(self, coarse: Tensor, fine: Tensor, first: int, last: int) -> list[np.ndarray]:
+        """Sound of the frames from `first` to `last`, decoded with a margin on both sides."""
+        before = max(0, first - self._margin)
+        codes = torch.cat([coarse, fine], dim=2)[:, before : last + self._margin].cpu().numpy()
+        hop = self.sample_rate / self._rate
+        begin, end = round((first - before) * hop), round((last - before) * hop)
+        return [self.parts.codec.decode(row)[begin:end] for row in codes]
+
+    @property
+    def _margin(self) -> int:
+        """Token frames that a decoder hears around those it gives: half a second."""
+        return math.ceil(self._rate / 2)
+
+    @cached_property
+    def _rate(self) -> float:
+        return float(self.parts.codec.frame_hz)
+
+    def _empty(self, rows: int, levels: int) -> Tensor:
+        return torch.empty(rows, 0, levels, dtype=torch.int64, device=self.device)
+
+    def _sampler(self, name: StageName) -> Sampler:
+        spec = self.stages.spec
+        return Sampler(float(getattr(spec, f"{name}_temperature")), spec.guidance)
+
+
+def _scene(starts_s: Sequence[float], at_s: float) -> int:
+    """The number of the scene at a time."""
+    return max(n for n, start in enumerate(starts_s) if start <= at_s + 1e-6)
+
+
+def check_story(story: Sequence[Scene], seconds: float) -> None:
+    """Raise InputError on an empty or endless text, a length out of range, unsorted scenes."""
+    if not 1 <= seconds <= LONGEST_S:
+        raise InputError(
+            f"a clip lasts 1 to {LONGEST_S:g} seconds, got {seconds:g}; join several for more"
+        )
+    if not story:
+        raise InputError("there is no text to make sound from; give one")
+    for scene in story:
+        if not scene.text.strip():
+            raise InputError("the text is empty; say what is to be heard, such as 'slow piano'")
+        if len(scene.text) > LONGEST_PROMPT:
+            raise InputError(
+                f"a text has at most {LONGEST_PROMPT} characters, this one {len(scene.text)}"
+            )
+    starts = [scene.start_s for scene in story]
+    if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+        raise InputError(
+            f"a story's texts start at 0 s and each after the one before, got {starts}"
+        )
+    if starts[-1] >= seconds:
+        raise InputError(f"a text starts at {starts[-1]:g} s, after the end at {seconds:g} s")

@@ -1,0 +1,114 @@
+"""A MusicLM model on disk: complete in itself.
+
+musiclm.json            format, settings, fingerprints; written last
+semantic.safetensors    and coarse, fine: the weights of each stage
+parts/, joint/          the parts, and the towers of the joint tokens
+trained_on.npy          what the stages were trained on
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from raymtr import storage
+from raymtr.errors import InputError, UnusableError
+from raymtr.generation import parts as parts_folder
+from raymtr.generation.marker import MARKER, is_musiclm
+from raymtr.generation.musiclm import MusicLM
+from raymtr.generation.parts import read_parts
+from raymtr.generation.stages import STAGES, Stages
+from raymtr.generation_specs import MusicLMSpec, TokensSpec
+from raymtr.model.identity import CONFIG
+from raymtr.model.model_folder import load_weights
+from raymtr.model.pretrained import load_model
+from raymtr.trained_on import RECORD, Record, to_bytes
+from raymtr.validation import from_dict, to_dict
+
+FORMAT = 1
+CURE = "train it by `raymtr train --recipe musiclm-small`"
+
+
+def save_musiclm(
+    stages: Stages,
+    tokens_folder: str,
+    folder: str,
+    *,
+    provenance: Mapping[str, object],
+    trained_on: Record | None = None,
+) -> None:
+    """Write the stages to `folder`, with the parts and towers of `tokens_folder`; paths or URIs."""
+    parts = storage.read_json(f"{tokens_folder}/parts/{parts_folder.MARKER}")
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        digest = hashlib.blake2b(digest_size=6)
+        for name in STAGES:
+            weights = {
+                key: tensor.detach().to("cpu", copy=True).contiguous()
+                for key, tensor in stages.of(name).state_dict().items()
+            }
+            save_file(weights, place / f"{name}.safetensors")
+            digest.update((place / f"{name}.safetensors").read_bytes())
+        if trained_on is not None:
+            (place / RECORD).write_bytes(to_bytes(trained_on))
+        said = {
+            "format": FORMAT,
+            "tokens": to_dict(stages.tokens),
+            "musiclm": to_dict(stages.spec),
+            "codec_codes": stages.codec_codes,
+            "parts": parts["fingerprint"],
+            "joint_model": parts["joint_model"],
+            "provenance": dict(provenance),
+        }
+        digest.update(json.dumps(said, sort_keys=True).encode())
+        said["fingerprint"] = digest.hexdigest()
+        (place / MARKER).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        storage.copy_folder(f"{tokens_folder}/parts", f"{folder}/parts", last=parts_folder.MARKER)
+        storage.copy_folder(f"{tokens_folder}/model", f"{folder}/joint", last=CONFIG)
+        storage.copy_folder(scratch, folder, last=MARKER)
+
+
+def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
+    """The model in `folder`, ready to generate.
+
+    Raises InputError where the folder holds no such model or its tokens are of other parts,
+    UnusableError where a stage is missing or a file is damaged.
+    """
+    if not is_musiclm(folder):
+        raise InputError(f"{folder} is no MusicLM model (it has no {MARKER}); {CURE}")
+    place = Path(storage.local_copy(folder, last=MARKER))
+    try:
+        said = json.loads((place / MARKER).read_text(encoding="utf-8"))
+        if said["format"] > FORMAT:
+            raise UnusableError(f"{folder} was written by a newer raymtr; use that one")
+        missing = [name for name in STAGES if not (place / f"{name}.safetensors").is_file()]
+        if missing:
+            raise InputError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
+        tokens, spec = (
+            from_dict(TokensSpec, said["tokens"]),
+            from_dict(MusicLMSpec, said["musiclm"]),
+        )
+        parts = read_parts(str(place / "parts"))
+        if parts.fingerprint != said["parts"]:
+            raise InputError(
+                f"model {folder} was trained on tokens of the parts {said['parts']}, and its "
+                f"folder holds {parts.fingerprint}: bring the parts back, or {CURE}"
+            )
+        stages = Stages(tokens, spec, codec_codes=int(said["codec_codes"]))
+        for name in STAGES:
+            load_weights(stages.of(name), load_file(place / f"{name}.safetensors"))
+        fingerprint = str(said["fingerprint"])
+    except (InputError, UnusableError):
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UnusableError(
+            f"model {folder} is damaged ({type(error).__name__}: {error}); {CURE}"
+        ) from error
+    joint = load_model(str(place / "joint"))
+    return MusicLM(stages, parts, joint, fingerprint=fingerprint, device=device)

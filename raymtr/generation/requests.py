@@ -1,0 +1,80 @@
+"""What is asked for: prompts and stories as files, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from raymtr.errors import InputError
+from raymtr.generation.musiclm import Scene, check_story
+from raymtr.validation import MOST_SEED
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One clip of a prompts file."""
+
+    clip_id: str
+    text: str
+    seed: int
+
+
+def read_story(path: str, seconds: float) -> list[Scene]:
+    """A JSON Lines file of `text` and `start_s`. Raises InputError where it is not a story."""
+    scenes = []
+    for number, row in _rows(path):
+        start = row.get("start_s")
+        if not isinstance(row.get("text"), str) or not isinstance(start, (int, float)):
+            raise InputError(f"{path}, line {number}: a row has text and start_s, got {row}")
+        scenes.append(Scene(row["text"], float(start)))
+    check_story(scenes, seconds)
+    return scenes
+
+
+def read_prompts(path: str, seconds: float, seed: int) -> list[Prompt]:
+    """A JSON Lines file of `text` and optionally `seed`; line n's seed is else `seed` + n.
+
+    An id follows from what is asked, so an unchanged line keeps its clip. Raises InputError.
+    """
+    prompts = []
+    for number, row in _rows(path):
+        own = row.get("seed", seed + number - 1)
+        if not isinstance(row.get("text"), str) or not isinstance(own, int) or own < 0:
+            raise InputError(f"{path}, line {number}: a row has text, and seed from 0, got {row}")
+        check_story([Scene(row["text"])], seconds)
+        check_seed(own)
+        name = json.dumps([row["text"], own, seconds])
+        clip_id = hashlib.sha256(name.encode()).hexdigest()[:16]
+        prompts.append(Prompt(clip_id, row["text"], own))
+    if len({prompt.clip_id for prompt in prompts}) < len(prompts):
+        raise InputError(f"{path} asks for one clip twice: the same text and the same seed")
+    return prompts
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError on a seed out of range."""
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"a seed is from 0 to {MOST_SEED}, got {seed}")
+
+
+def _rows(path: str) -> list[tuple[int, dict[str, Any]]]:
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"there is no file {path}")
+    rows = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number} is no JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number} is no JSON object, got {line[:80]}")
+        rows.append((number, row))
+    if not rows:
+        raise InputError(f"{path} has no line: each is a JSON object with text")
+    return rows

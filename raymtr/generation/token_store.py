@@ -1,0 +1,154 @@
+"""Stored tokens: `tokens/<fingerprint>/`, with the parts and the joint model that made them.
+
+    tracks/*.parquet    track_id, seconds, semantic, acoustic (levels one after another, frame by
+                        frame), starts_s and vectors (of the joint model's windows)
+    windows/*.parquet   track_id, start_s, end_s, joint (tokens M_A of that window alone)
+    parts/, model/      the parts (generation.parts), and the towers of the joint tokens
+
+The shards, dead letters and resuming are those of embeddings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
+from raymtr.errors import InputError
+from raymtr.generation.parts import MARKER
+from raymtr.generation_specs import TokensSpec
+from raymtr.validation import to_dict
+from raymtr.workspace import Workspace
+
+TOKENS = pa.list_(pa.int16())
+TOKENS_SCHEMA = pa.schema(
+    [
+        *EMBEDDED_SCHEMA,
+        pa.field("semantic", TOKENS),
+        pa.field("acoustic", TOKENS),
+        pa.field("joint", TOKENS),  # [W * levels]
+    ]
+)
+
+
+class TokenStore(EmbeddingStore):
+    """The shards of one set of parts."""
+
+    JOB = "tokenize"
+
+    def __init__(self, workspace: Workspace, fingerprint: str, joint_levels: int) -> None:
+        made_by = ModelRef(fingerprint=fingerprint, precision="fp32", dim=joint_levels)
+        super().__init__(workspace.tokens(fingerprint), made_by)
+
+    @property
+    def parts_folder(self) -> str:
+        """Folder of the parts that made the tokens."""
+        return f"{self.folder}/parts"
+
+    def _tracks_of(self, good: pa.Table) -> pa.Table:
+        names = ("track_id", "seconds", "semantic", "acoustic", "starts_s")
+        return good.select(names).append_column("vectors", good["windows"])
+
+    def _windows_of(self, good: pa.Table) -> pa.Table:
+        starts = good["starts_s"].combine_chunks()
+        flat = pc.list_flatten(good["joint"].combine_chunks())
+        return pa.table(
+            {
+                "track_id": good["track_id"].take(pc.list_parent_indices(starts)),
+                "start_s": pc.list_flatten(starts),
+                "end_s": pc.list_flatten(good["ends_s"].combine_chunks()),
+                "joint": pa.FixedSizeListArray.from_arrays(flat, self.made_by.dim),
+            }
+        )
+
+
+def find_parts(workspace: Workspace, spec: TokensSpec, joint_model: str) -> str | None:
+    """Fingerprint of parts made with these settings over this joint model; None without any."""
+    for name in storage.list_folders(workspace.path("tokens")):
+        file = f"{workspace.tokens(name)}/parts/{MARKER}"
+        if storage.exists(file):
+            said = storage.read_json(file)
+            if said["tokens"] == to_dict(spec) and said["joint_model"] == joint_model:
+                return str(said["fingerprint"])
+    return None
+
+
+def find_tokens(workspace: Workspace, spec: TokensSpec) -> TokenStore:
+    """The finished tokens made with these settings; the newest, over several joint models.
+
+    Raises InputError where there are none.
+    """
+    found = []
+    for name in storage.list_folders(workspace.path("tokens")):
+        file = f"{workspace.tokens(name)}/parts/{MARKER}"
+        if storage.exists(file) and storage.read_json(file)["tokens"] == to_dict(spec):
+            store = TokenStore(workspace, name, spec.joint_levels)
+            if store.complete:
+                found.append((storage.modified_s(file), name, store))
+    if not found:
+        seen = ", ".join(storage.list_folders(workspace.path("tokens"))) or "none"
+        raise InputError(
+            f"no finished tokens with these settings (tokens.*) in {workspace.root} (there are: "
+            f"{seen}); run `raymtr tokenize` with the same recipe first"
+        )
+    return max(found)[2]
+
+
+def token_tracks(workspace: Workspace, tokens: TokenStore) -> pa.Table:
+    """`track_id, split, audio_digest` of the tracks with tokens, of train and valid, by id."""
+    catalog = storage.read_tables(workspace.tracks, ["track_id", "split", "audio_digest"])
+    held = tokens.read_columns("tracks", ["track_id"])
+    if catalog is None or held is None:
+        raise InputError(f"no tracks in {workspace.tracks} have tokens; run `raymtr tokenize`")
+    wanted = pc.and_(
+        pc.is_in(catalog["track_id"], value_set=held["track_id"].combine_chunks()),
+        pc.is_in(catalog["split"], value_set=pa.array(["train", "valid"])),
+    )
+    return catalog.filter(wanted).sort_by("track_id").combine_chunks()
+
+
+def local_tokens(folder: str) -> pa.Table:
+    """All rows of `tracks/`, mapped from one file on this machine.
+
+    So memory holds what is read, not the catalog. The file is below the temporary folder.
+    """
+    tracks = f"{folder}/tracks"
+    state = storage.files_below(tracks)
+    name = hashlib.sha256(json.dumps([folder, state]).encode()).hexdigest()[:32]
+    target = os.path.join(storage.copies_folder(), f"tokens-{name}")
+
+    def make(partial: str) -> None:
+        os.makedirs(partial)
+        writer = None
+        for file in sorted(state):
+            table = storage.read_table(f"{tracks}/{file}")
+            if writer is None:
+                writer = pa.ipc.new_file(f"{partial}/tokens.arrow", table.schema)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+
+    path = os.path.join(storage.make_once(target, make), "tokens.arrow")
+    return pa.ipc.open_file(pa.memory_map(path)).read_all()
+
+
+def tokens_of(row: Mapping[str, object], levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Semantic tokens int64 [T] and acoustic ones int64 [F, levels] of a row of `tracks/`."""
+    semantic = np.asarray(row["semantic"], np.int64)
+    return semantic, np.asarray(row["acoustic"], np.int64).reshape(-1, levels)
+
+
+def all_tokens(folder: str, levels: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `tokens_of` for each track of a store's folder, shard by shard."""
+    for file in storage.list_files(f"{folder}/tracks", suffix=".parquet"):
+        table = storage.read_table(f"{folder}/tracks/{file}", ["semantic", "acoustic"])
+        for semantic, acoustic in zip(table["semantic"], table["acoustic"], strict=True):
+            row = {"semantic": semantic.values, "acoustic": acoustic.values}
+            yield tokens_of(row, levels)

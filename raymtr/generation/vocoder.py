@@ -1,0 +1,154 @@
+"""From log-mel frames to sound: a learnt inverse STFT, and Griffin-Lim to compare it with.
+
+The decoder is built as Vocos (Siuzdak, arXiv 2306.00814): ConvNeXt blocks at the rate of the
+frames, then magnitude and phase of each bin, and one inverse STFT. It is trained on quantised
+frames with a random number of levels, so that it knows what each number of levels sounds like. Its
+loss compares magnitudes of several resolutions; a discriminator, which Vocos has too, would cost
+several times the training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from raymtr.errors import UnusableError
+from raymtr.generation_specs import TokensSpec
+from raymtr.model.log_mel import mel_filters
+from raymtr.progress import Progress
+from raymtr.tower_specs import AudioSpec
+
+LOG = logging.getLogger("raymtr")
+KERNEL = 7  # frames that a block mixes
+MOST_LOG_MAGNITUDE = 6.0  # of a predicted bin; a full-scale sine has 5.5 in 1,024 samples
+RESOLUTIONS = (512, 1_024, 2_048)  # samples in a window of the loss
+QUIETEST = 1.0  # norm of a clip's magnitudes below which the convergence is not relative
+LEARNING_RATE = 1e-3
+TINIEST = 1e-5
+
+
+class Vocoder(nn.Module):
+    """Log-mel [B, n_mels, F] -> waves [B, F * hop]."""
+
+    window: Tensor
+
+    def __init__(self, audio: AudioSpec, width: int, layers: int) -> None:
+        super().__init__()
+        self.audio = audio
+        self.first = nn.Conv1d(audio.n_mels, width, KERNEL, padding=KERNEL // 2)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList([_Block(width, layers) for _ in range(layers)])
+        self.last_norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, audio.n_fft + 2)  # log magnitude and phase of each bin
+        self.register_buffer("window", torch.hann_window(audio.n_fft), persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Return the waves; a centred STFT has one frame more, so the last one is repeated."""
+        x = self.first(torch.cat([mel, mel[:, :, -1:]], dim=2)).transpose(1, 2)
+        x = self.norm(x)
+        for block in self.blocks:
+            x = block(x)
+        magnitude, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
+        magnitude = magnitude.clamp(max=MOST_LOG_MAGNITUDE).exp()
+        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+        audio = self.audio
+        return torch.istft(
+            spectrum, audio.n_fft, audio.hop, window=self.window, length=mel.shape[2] * audio.hop
+        )
+
+
+class _Block(nn.Module):
+    """A ConvNeXt block over time, [B, F, W] -> the same."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.wide = nn.Linear(width, 3 * width)
+        self.narrow = nn.Linear(3 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 1 / layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.norm(self.mix(x.transpose(1, 2)).transpose(1, 2))
+        made: Tensor = x + self.scale * self.narrow(functional.gelu(self.wide(mixed)))
+        return made
+
+
+def fit_vocoder(
+    vocoder: Vocoder,
+    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
+    spec: TokensSpec,
+) -> float:
+    """Train `vocoder` in place; `draw(rows, generator)` gives mel [B, n_mels, F] and waves [B, S].
+
+    Returns the loss of the last tenth of the steps. Raises UnusableError where it is not finite.
+    """
+    generator = torch.Generator().manual_seed(spec.seed)
+    torch.manual_seed(spec.seed)
+    optimizer = torch.optim.AdamW(vocoder.parameters(), LEARNING_RATE, betas=(0.8, 0.99))
+    steps, progress = spec.decoder_steps, Progress("decoder", spec.decoder_steps, unit="steps")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
+    losses = []
+    vocoder.train()
+    for step in range(steps):
+        mel, waves = draw(spec.decoder_batch, generator)
+        loss = spectral_loss(vocoder(mel), waves)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(vocoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if not losses[-1] < float("inf"):
+            raise UnusableError(f"the codec's decoder diverged at step {step}; lower decoder_width")
+        progress.advance(1, note=f"loss {losses[-1]:.3f}")
+    vocoder.eval()
+    last = losses[-max(1, steps // 10) :]
+    return sum(last) / len(last)
+
+
+def spectral_loss(made: Tensor, true: Tensor) -> Tensor:
+    """The distance of magnitudes over RESOLUTIONS: convergence and logarithm (Yamamoto 2020)."""
+    total = made.new_zeros(())
+    for size in RESOLUTIONS:
+        window = torch.hann_window(size, device=made.device)
+        ours, theirs = (_magnitudes(waves, size, window) for waves in (made, true))
+        far = (theirs - ours).square().sum(dim=(1, 2)).sqrt()
+        total = total + (far / theirs.square().sum(dim=(1, 2)).sqrt().clamp_min(QUIETEST)).mean()
+        total = total + functional.l1_loss(ours.log(), theirs.log())
+    return total / len(RESOLUTIONS)
+
+
+def _magnitudes(waves: Tensor, size: int, window: Tensor) -> Tensor:
+    spectrum = torch.stft(waves, size, size // 4, window=window, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square() + TINIEST**2).sqrt()
+
+
+@torch.no_grad()
+def griffin_lim(mel: Tensor, audio: AudioSpec, *, rounds: int = 32) -> Tensor:
+    """Log-mel [n_mels, F] -> a wave [F * hop], by the pseudo-inverse of the mel filters.
+
+    The peer of the learnt decoder (Griffin & Lim 1984, with momentum as in Perraudin 2013).
+    """
+    power = 10 ** (torch.cat([mel, mel[:, -1:]], dim=1) * 4 - 4)
+    inverse = torch.linalg.pinv(torch.from_numpy(mel_filters(audio)).float())
+    magnitude = (inverse @ power).clamp_min(1e-10).sqrt()
+    window = torch.hann_window(audio.n_fft)
+    length = mel.shape[1] * audio.hop
+    phase = torch.exp(2j * torch.pi * torch.rand(magnitude.shape, generator=_zero()))
+    before = torch.zeros_like(phase)
+    for _ in range(rounds):
+        wave = torch.istft(magnitude * phase, audio.n_fft, audio.hop, window=window, length=length)
+        now = torch.stft(wave, audio.n_fft, audio.hop, window=window, return_complex=True)
+        phase = now - 0.5 * before
+        phase = phase / phase.abs().clamp_min(1e-12)
+        before = now
+    return torch.istft(magnitude * phase, audio.n_fft, audio.hop, window=window, length=length)
+
+
+def _zero() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,84 @@
+"""Specs of MusicLM: how audio becomes tokens, and the stages that write them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from raymtr.errors import InputError
+from raymtr.validation import MOST_WIDE, Count, DropoutRate, Seed, Width, spec
+
+Levels = Annotated[int, Field(ge=1, le=64)]
+Codes = Annotated[int, Field(ge=2, le=32_767)]  # stored as int16
+Seconds = Annotated[float, Field(ge=1, le=600)]
+Temperature = Annotated[float, Field(gt=0)]
+
+
+@spec
+class TokensSpec:
+    """How audio becomes tokens (MusicLM, Agostinelli et al., arXiv 2301.11325).
+
+    The parts that are trained here read 16 kHz: a codec of pairs of log-mel frames, 25 a second,
+    with a learnt decoder, and k-means over musicnn's middle layer. A hub's part is named by its
+    kind and by a source: a hub's name or a folder.
+    """
+
+    codec: Literal["mel", "encodec", "dac", "mimi"] = "mel"
+    codec_source: str = ""  # of a hub's codec
+    levels: Levels = 12  # of the codec
+    codes: Codes = 1_024  # a level; of a hub's codec its own
+    semantic: Literal["musicnn", "hubert", "wav2vec2-bert"] = "musicnn"
+    semantic_source: str = ""  # of a hub's encoder
+    semantic_layer: Count = 7  # of a hub's encoder
+    semantic_codes: Codes = 1_024
+    semantic_hz: Annotated[float, Field(gt=0, le=50)] = 25.0
+    joint_levels: Levels = 12
+    joint_codes: Codes = 1_024
+    fit_tracks: Count = 2_000  # training tracks that the parts are fitted on
+    fit_s: Seconds = 10.0  # of each of them
+    rounds: Count = 20  # of k-means over what was sampled
+    decoder_width: Annotated[int, Field(ge=2, le=MOST_WIDE)] = 256  # of the codec's decoder
+    decoder_layers: Width = 8
+    decoder_steps: Count = 20_000
+    decoder_batch: Count = 16  # clips of a second
+    seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        for name, own in (("codec", "mel"), ("semantic", "musicnn")):
+            if (getattr(self, name) == own) == bool(getattr(self, f"{name}_source")):
+                raise InputError(
+                    f"{name}_source names the weights of a hub's {name}, and {name}={own} has "
+                    f"none; got {getattr(self, name)!r} with {getattr(self, f'{name}_source')!r}"
+                )
+
+
+@spec
+class MusicLMSpec:
+    """MusicLM's three decoder-only stages, and how they are sampled."""
+
+    layers: Width = 24
+    heads: Count = 16
+    width: Annotated[int, Field(le=MOST_WIDE)] = 1_024
+    inner: Width = 4_096  # width inside the feed-forward part
+    dropout: DropoutRate = 0.1
+    coarse: Count = 4  # levels of the codec in the coarse stage; the fine stage has the others
+    semantic_s: Seconds = 30.0  # crop of each stage
+    coarse_s: Seconds = 10.0
+    fine_s: Seconds = 3.0
+    # Share of rows trained without the condition, and the weight of the condition in sampling
+    # (classifier-free guidance); 0 and 1 are the paper's.
+    unconditional: DropoutRate = 0.0
+    guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
+    semantic_temperature: Temperature = 1.0
+    coarse_temperature: Temperature = 0.95
+    fine_temperature: Temperature = 0.4
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.width % self.heads:
+            raise InputError(f"width is a multiple of heads, got {self.width} and {self.heads}")
+        if self.guidance != 1 and not self.unconditional:
+            raise InputError(
+                f"guidance={self.guidance:g} compares with rows trained without the condition; set "
+                "unconditional, such as 0.1"
+            )

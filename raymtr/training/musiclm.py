@@ -1,0 +1,217 @@
+"""MusicLM's training: crops of tokens, and the sum of the losses of three stages.
+
+The stages share no weights, so one step trains the three as three runs would. M_A of a crop is that
+of its audio: no text is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from raymtr.audio_cache import AudioCache
+from raymtr.generation.joint import crop_vector
+from raymtr.generation.musiclm_folder import save_musiclm
+from raymtr.generation.parts import Parts, read_parts
+from raymtr.generation.stages import STAGES, StageName, Stages
+from raymtr.generation.token_store import local_tokens, tokens_of
+from raymtr.generation_specs import MusicLMSpec
+from raymtr.specs import Settings, TrainSpec
+from raymtr.trained_on import Record
+from raymtr.training.batches import Ahead
+from raymtr.training.contrastive_loss import shares
+from raymtr.training.mixture import Mixture
+from raymtr.training.step import TrainStep
+
+VALID_ROWS = 16  # crops of the check during training
+ROUNDING_S = 0.1  # a track's tokens end at most this much before its sound
+
+
+@dataclass(frozen=True)
+class StageBatch:
+    """Rows of one stage: what is given and what is to be written, int64 [B, T, levels] each."""
+
+    given: list[Tensor]
+    target: Tensor
+    without: Tensor  # bool [B], rows without their M_A
+
+
+@dataclass(frozen=True)
+class MusicLMBatch:
+    """One worker's rows of a global batch, for each stage."""
+
+    stages: Mapping[StageName, StageBatch]
+
+    def to(self, device: torch.device) -> MusicLMBatch:
+        """The same batch on `device`."""
+        return MusicLMBatch(
+            {
+                name: StageBatch(
+                    [part.to(device) for part in rows.given],
+                    rows.target.to(device),
+                    rows.without.to(device),
+                )
+                for name, rows in self.stages.items()
+            }
+        )
+
+
+class MusicLMStep(TrainStep):
+    """A step over MusicLMBatch: `loss` is the sum of the stages' mean losses, in nats a token."""
+
+    def read_ahead(self, batch: Any) -> Any:
+        """Return the batch unchanged: nothing is frozen."""
+        return batch
+
+    def backward(self, batch: MusicLMBatch) -> dict[str, Tensor]:
+        """Add this worker's gradients; each stage's mean over workers is the whole batch's."""
+        stages: Stages = self.towers
+        figures: dict[str, Tensor] = {}
+        for name, rows in batch.stages.items():
+            with self._autocast():
+                loss = stages.of(name)(rows.given, rows.target, rows.without).mean()
+            loss.backward()
+            figures[name] = loss.detach()
+        return {"loss": torch.stack(list(figures.values())).sum(), **figures}
+
+    def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
+        """Nothing further."""
+        return {}
+
+    @torch.no_grad()
+    def losses(self, batch: MusicLMBatch) -> dict[str, float]:
+        """The loss of each stage in evaluation mode."""
+        stages: Stages = self.towers.eval()
+        batch = batch.to(self.device)
+        return {
+            name: float(stages.of(name)(rows.given, rows.target, rows.without).mean())
+            for name, rows in batch.stages.items()
+        }
+
+
+class Crops:
+    """Cuts crops out of `rows` of a table as `tokens/<fingerprint>/tracks/`."""
+
+    def __init__(self, tokens: pa.Table, rows: np.ndarray, parts: Parts, spec: MusicLMSpec) -> None:
+        self.tokens, self.rows, self.parts, self.spec = tokens, rows, parts, spec
+        self.seconds = tokens["seconds"].to_numpy()[rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, places: np.ndarray, rngs: list[np.random.Generator]) -> MusicLMBatch:
+        """A crop of each of these rows for each stage.
+
+        The crops of a stage are as long as the shortest track of the batch allows.
+        """
+        rows = self.tokens.take(pa.array(self.rows[places])).to_pylist()
+        shortest_s = float(self.seconds[places].min()) - ROUNDING_S
+        made: dict[StageName, StageBatch] = {}
+        for name in STAGES:
+            length_s = min(float(getattr(self.spec, f"{name}_s")), shortest_s)
+            cut = [
+                self._crop(name, row, length_s, rng) for row, rng in zip(rows, rngs, strict=True)
+            ]
+            without = [rng.random() < self.spec.unconditional for rng in rngs]
+            given = [
+                torch.from_numpy(np.stack(part)) for part in zip(*(c[0] for c in cut), strict=True)
+            ]
+            target = torch.from_numpy(np.stack([c[1] for c in cut]))
+            made[name] = StageBatch(given, target, torch.tensor(without))
+        return MusicLMBatch(made)
+
+    def _crop(
+        self, name: StageName, row: dict[str, Any], length_s: float, rng: np.random.Generator
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """What is given, and the target, each int64 [T, levels]."""
+        parts, coarse = self.parts, self.spec.coarse
+        semantic, acoustic = tokens_of(row, parts.spec.levels)
+        slow, rate = parts.semantic.frame_hz, parts.codec.frame_hz
+        frames = max(1, int(length_s * rate))
+        first = int(rng.integers(max(1, len(acoustic) - frames + 1)))
+        codes = acoustic[first : first + frames]
+        if name == "fine":
+            return [codes[:, :coarse]], codes[:, coarse:]
+        begin_s = first / rate
+        vector = crop_vector(
+            np.asarray(row["starts_s"]),
+            np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1),
+            *(begin_s, begin_s + length_s),
+        )
+        joint = parts.joint.of_audio(vector[None])
+        count = max(1, int(length_s * slow))
+        at = min(int(begin_s * slow), len(semantic) - count)
+        heard = semantic[max(0, at) : max(0, at) + count][:, None]
+        if name == "semantic":
+            return [joint], heard
+        return [joint, heard], codes[:, :coarse]
+
+
+class MusicLMBatches(Ahead):
+    """Builds MusicLMBatch: step number -> this worker's rows."""
+
+    def __init__(self, crops: Crops, spec: TrainSpec, *, rank: int, workers: int) -> None:
+        self._crops, self._spec = crops, spec
+        self._mixture = Mixture([None] * len(crops), {}, seed=spec.seed)
+        first, last = (sum(shares(spec.global_batch, workers)[:n]) for n in (rank, rank + 1))
+        self._share = slice(first, last)
+
+    def make(self, step: int) -> MusicLMBatch:
+        """This worker's rows of batch `step`."""
+        size = self._spec.global_batch
+        places = self._mixture.draw(step, size)[self._share]
+        numbers = range(size)[self._share]
+        rngs = [np.random.default_rng([self._spec.seed, step, number]) for number in numbers]
+        return self._crops.batch(places, rngs)
+
+
+class MusicLMObjective:
+    """MusicLM on one worker; see training.objectives.Objective. It starts from stored tokens."""
+
+    def __init__(self, settings: Settings, tokens_folder: str, device: torch.device) -> None:
+        self._settings, self._folder = settings, tokens_folder
+        self._parts = read_parts(f"{tokens_folder}/parts")
+        torch.manual_seed(settings.train.seed)
+        self.stages = Stages(
+            settings.tokens, settings.musiclm, codec_codes=int(self._parts.codec.codes)
+        )
+        self.step = MusicLMStep(self.stages, settings.train, device)
+
+    def ready(self, train: pa.Table, cache: AudioCache, *, rank: int, local_rank: int) -> None:
+        """Do nothing: no audio is decoded here."""
+
+    def batches(
+        self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
+    ) -> MusicLMBatches:
+        """Batches of crops of the training tracks' tokens."""
+        return MusicLMBatches(self._crops(train), self._settings.train, rank=rank, workers=workers)
+
+    def validation(self, valid: pa.Table) -> Callable[[MusicLMStep], dict[str, float]]:
+        """The loss of each stage on fixed crops of the validation tracks; {} without any."""
+        if not len(valid):
+            return lambda step: {}
+        count = min(VALID_ROWS, len(valid))
+        rngs = [np.random.default_rng([0, row]) for row in range(count)]
+        batch = self._crops(valid).batch(np.arange(count), rngs)
+        for rows in batch.stages.values():
+            rows.without.fill_(False)
+        return lambda step: {f"valid_{name}": loss for name, loss in step.losses(batch).items()}
+
+    def save(self, folder: str, *, provenance: Mapping[str, object], trained_on: Record) -> None:
+        """Write the model; `raymtr generate` reads it."""
+        save_musiclm(
+            self.stages, self._folder, folder, provenance=provenance, trained_on=trained_on
+        )
+
+    def _crops(self, tracks: pa.Table) -> Crops:
+        tokens = local_tokens(self._folder)
+        wanted, held = (table["track_id"].combine_chunks() for table in (tracks, tokens))
+        rows = pc.index_in(wanted, value_set=held).to_numpy(zero_copy_only=False)
+        return Crops(tokens, rows, self._parts, self._settings.musiclm)

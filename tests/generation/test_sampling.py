@@ -1,0 +1,106 @@
+"""The network and its sampling: the cache, order in time, seeds, windows, bad numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from raymtr.errors import UnusableError
+from raymtr.generation.sampling import Sampler, next_window, slide
+from raymtr.generation.stages import Stages
+from tests.generation.conftest import MUSICLM, TOKENS
+
+
+@pytest.fixture
+def stages() -> Stages:
+    torch.manual_seed(0)
+    return Stages(TOKENS, MUSICLM, codec_codes=TOKENS.codes).eval()
+
+
+def draw(size: tuple[int, ...], below: int) -> torch.Tensor:
+    return torch.randint(below, size, generator=torch.Generator().manual_seed(1))
+
+
+def seeded(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.mark.parametrize("piece", [1, 7])
+def test_cached_steps_equal_the_full_forward(stages: Stages, piece: int) -> None:
+    x = stages.coarse.embed(draw((2, 90), 20))
+    full, _ = stages.coarse.decoder(x)
+    cache, made = None, []
+    for part in x.split(piece, dim=1):
+        states, cache = stages.coarse.decoder(part, cache)
+        made.append(states)
+    torch.testing.assert_close(torch.cat(made, dim=1), full, atol=1e-4, rtol=0)
+
+
+def test_a_token_does_not_see_what_comes_after(stages: Stages) -> None:
+    joint, semantic = draw((1, 1, 2), 2), draw((1, 6, 1), 8)
+    target, other = draw((1, 5, 1), 16), draw((1, 5, 1), 16)
+    other[:, 3:] = (other[:, 3:] + 1) % 16
+    bare = torch.tensor([False])
+    losses = [stages.coarse([joint, semantic], codes, bare)[0] for codes in (target, other)]
+    torch.testing.assert_close(losses[0][:3], losses[1][:3])
+    assert not torch.allclose(losses[0][3:], losses[1][3:])
+
+
+def test_a_row_follows_its_own_seed(stages: Stages) -> None:
+    coarse = draw((2, 9, 1), 16)
+    nothing = torch.empty(2, 0, 2, dtype=torch.int64)
+
+    def fine(rows: slice, *seeds: int) -> torch.Tensor:
+        return slide(
+            *(stages.fine, lambda first, last, done: [coarse[rows, first:last]]),
+            *(nothing[rows], 9, 4, Sampler(1.0), seeded(*seeds)),
+        )
+
+    both = fine(slice(0, 2), 5, 6)
+    assert both.shape == (2, 9, 2)
+    assert torch.equal(both, fine(slice(0, 2), 5, 6))
+    assert torch.equal(both[1:], fine(slice(1, 2), 6))
+    assert not torch.equal(both[:1], fine(slice(0, 1), 7))
+
+
+def test_windows_keep_half_and_stop_at_a_change(stages: Stages) -> None:
+    assert [next_window(done, 50, 20) for done in (0, 20, 45)] == [(0, 20), (10, 30), (35, 50)]
+    assert next_window(20, 50, 20, 25) == (10, 25)
+    joint, seen = draw((1, 1, 2), 2), []
+
+    def given(first: int, last: int, done: int) -> list[torch.Tensor]:
+        seen.append((first, last, done))
+        return [joint]
+
+    prefix = draw((1, 3, 1), 8)
+    made = slide(stages.semantic, given, prefix, 12, 6, Sampler(1.0), seeded(0), changes=[4, 8])
+    assert seen == [(0, 4, 3), (1, 7, 4), (4, 8, 7), (5, 11, 8), (8, 12, 11)]
+    assert torch.equal(made[:, :3], prefix)
+
+
+def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
+    """At a huge weight the drawn token is the one that the condition raises most."""
+    joint = draw((1, 1, 2), 2)
+    with torch.no_grad():
+        logits = [
+            stages.semantic.step(
+                stages.semantic.condition([joint], without=torch.tensor([bare])), None, 0
+            )[0]
+            for bare in (False, True)
+        ]
+    best = int((logits[0] - logits[1]).argmax())
+    made = slide(
+        *(stages.semantic, lambda first, last, done: [joint]),
+        *(torch.empty(1, 0, 1, dtype=torch.int64), 1, 6, Sampler(1.0, 1e6), seeded(0)),
+    )
+    assert int(made) == best
+
+
+def test_numbers_that_are_not_finite_end_in_one_sentence(stages: Stages) -> None:
+    with torch.no_grad():
+        stages.semantic.head.fill_(torch.nan)
+    with pytest.raises(UnusableError, match="not finite: its weights are damaged"):
+        slide(
+            *(stages.semantic, lambda first, last, done: [draw((1, 1, 2), 2)]),
+            *(torch.empty(1, 0, 1, dtype=torch.int64), 2, 6, Sampler(1.0), seeded(0)),
+        )

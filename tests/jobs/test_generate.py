@@ -1,0 +1,122 @@
+"""From a catalog to sound on Ray: tokenize, train, generate; a bad file and bad requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+from jobs.__main__ import main
+from jobs.generate import generate_prompts
+from jobs.tokenize_catalog import describe, tokenize_catalog
+from jobs.train_towers import train_towers
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.generation.requests import Prompt, read_prompts, read_story
+from raymtr.generation.sound_file import is_generated
+from raymtr.recipes import musiclm_small
+from raymtr.specs import Settings
+from raymtr.track import check_tracks
+from raymtr.workspace import Workspace
+from tests.generation.conftest import KINDS, MUSICLM, TOKENS, sound
+
+
+def settings_of(steps: int) -> Settings:
+    small = musiclm_small()
+    train = dataclasses.replace(
+        small.train, steps=steps, global_batch=4, warmup_steps=1, checkpoint_every=2
+    )
+    tokens = dataclasses.replace(TOKENS, decoder_steps=4, fit_tracks=8)
+    return dataclasses.replace(small, tokens=tokens, musiclm=MUSICLM, train=train)
+
+
+def make_catalog(root: Path) -> Workspace:
+    """Ten clips of two kinds, two of them to validate on, and a file that is no audio."""
+    rng, rows = np.random.default_rng(0), []
+    for n in range(10):
+        kind, file = KINDS[n % 2], root / f"{n}.wav"
+        soundfile.write(file, sound(kind, rng), 16_000)
+        split = "valid" if n >= 8 else "train"
+        rows.append({"track_id": f"t{n}", "uri": str(file), "tags": [kind], "split": split})
+    (root / "bad.wav").write_bytes(b"RIFF, but no more")
+    rows.append({"track_id": "bad", "uri": str(root / "bad.wav"), "split": "train"})
+    workspace = Workspace.open(str(root / "w"), create=True)
+    table = check_tracks(pa.Table.from_pylist(rows))
+    storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
+    return workspace
+
+
+@pytest.mark.ray
+def test_from_a_catalog_to_sound(
+    tmp_path: Path,
+    tiny_model: str,
+    ray_cluster: None,
+) -> None:
+    workspace, settings = make_catalog(tmp_path), settings_of(steps=4)
+    with pytest.raises(InputError, match="run `raymtr tokenize` with the same recipe first"):
+        train_towers(workspace, settings)
+    made = tokenize_catalog(workspace, settings, model=tiny_model)
+    assert (made["embedded"], made["failed"], made["new"]) == (10, 1, 11)
+    assert set(made["books"]) == {"semantic", "acoustic 1", "acoustic 2", "acoustic 3"}
+    assert "1 failed" in describe(made)
+    again = tokenize_catalog(workspace, settings, model=tiny_model)
+    assert (again["new"], again["fingerprint"]) == (0, made["fingerprint"])
+
+    answer = train_towers(workspace, settings, run="lm")
+    assert answer["metrics"]["valid_semantic"] > 0
+    other = dataclasses.replace(settings, musiclm=dataclasses.replace(MUSICLM, layers=1))
+    with pytest.raises(InputError, match=r"musiclm\.layers was 2 and is 1"):
+        train_towers(workspace, other, run="lm")
+
+    out = tmp_path / "a.wav"
+    asked = ["generate", "a low tone", "--workspace", workspace.root, "--seconds", "2"]
+    assert main([*asked, "--out", str(out)]) == 0 and is_generated(out.read_bytes())
+
+    prompts = [Prompt("p1", "a low tone", 1), Prompt("p2", "noise", 2)]
+    first = generate_prompts(workspace, settings, prompts, 2.0, model="lm")
+    assert (first["clips"], first["new"], first["failed"]) == (2, 2, 0)
+    more = [*prompts, Prompt("p3", "noise", 3)]
+    second = generate_prompts(workspace, settings, more, 2.0, model="lm")
+    assert (second["clips"], second["new"]) == (3, 1)
+    kept = storage.read_tables(f"{first['out']}/manifest")
+    assert kept is not None and sorted(kept["clip_id"].to_pylist()) == ["p1", "p2", "p3"]
+    assert kept["model"].unique().to_pylist() == [answer_model(workspace)]
+
+
+def answer_model(workspace: Workspace) -> str:
+    return str(storage.read_json(f"{workspace.run('lm')}/model/musiclm.json")["fingerprint"])
+
+
+def test_files_of_prompts_and_stories(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+
+    def write(*rows: object) -> str:
+        file.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        return str(file)
+
+    prompts = read_prompts(write({"text": "a"}, {"text": "a", "seed": 9}), 5, 3)
+    assert [prompt.seed for prompt in prompts] == [3, 9]
+    assert prompts == read_prompts(write({"text": "a"}, {"text": "a", "seed": 9}), 5, 3)
+    story = read_story(write({"text": "a", "start_s": 0}, {"text": "b", "start_s": 15}), 30)
+    assert [scene.start_s for scene in story] == [0.0, 15.0]
+    for rows, words in (
+        ([{"text": "a"}, {"text": "a", "seed": 4}], None),
+        ([{"text": ""}], "the text is empty"),
+        ([{"words": "a"}], "line 1: a row has text"),
+        ([["a"]], "no JSON object"),
+        ([], "has no line"),
+        ([{"text": "a", "seed": 5}, {"text": "a", "seed": 5}], "one clip twice"),
+    ):
+        path = write(*rows)
+        if words:
+            with pytest.raises(InputError, match=words):
+                read_prompts(path, 5, 3)
+    with pytest.raises(InputError, match="a row has text and start_s"):
+        read_story(write({"text": "a"}), 30)
+    with pytest.raises(InputError, match="there is no file"):
+        read_prompts(str(tmp_path / "none"), 5, 3)
