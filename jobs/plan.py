@@ -29,7 +29,7 @@ TAGGERS = {"resnet": 0, "musicnn-msd": 1, "musicnn": 2}  # musicnn's networks by
 EXAMPLE = "raymtr plan --tracks 100M --hours 168"
 
 
-class PlannedIndex(TypedDict):
+class IndexChoice(TypedDict):
     """The vector index that a catalog of this size gets."""
 
     kind: str
@@ -41,7 +41,7 @@ class PlanAnswer(CapacityPlan):
     """A capacity plan with its input, its index, and the constants behind it."""
 
     wanted: dict[str, float]  # of `Wanted`
-    index: PlannedIndex
+    index: IndexChoice
     measured: dict[str, Any]  # of `Measured`
 
 
