@@ -1,6 +1,6 @@
 """A catalog of N tracks as tables: load, index, tune, search; against exact numpy in the same run.
 
-    python benchmarks/index_scale.py --tracks 1000000 [--dim 128] [--keep FOLDER]
+    python benchmarks/index_scale.py --tracks 1000000 [--dim 128] [--partitions 4] [--keep FOLDER]
 
 The vectors are synthetic. Tracks lie around CENTRES directions of unequal weight. Text-like queries
 lie off that distribution, as text vectors do, by a common shift and individual noise. Titles,
@@ -8,6 +8,8 @@ artists and tags are those of ../shared/data/mtg-jamendo, repeated with a number
 numbers alone if that folder is absent. Recall is against an exact scan. Latency is one query at a
 time on one thread of ours. CPU is of the whole process, the median of ROUNDS. Results on real
 vectors may differ: the index is tuned on the data it holds, and reports what it found.
+
+The catalog is loaded in `--partitions`, by default as many as `embed` makes at this size.
 
 At the end the figures are printed next to the `raymtr plan` of a catalog of this size; the target
 is within 30 %. The other benchmarks of the index reuse the folder that --keep names.
@@ -29,12 +31,15 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from jobs.build_index import read_parts
 from raymtr import storage
 from raymtr.capacity import Wanted, plan_capacity
+from raymtr.embeddings.rewrite import partition_shards
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, find_embeddings
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
+from raymtr.partitions import partition_count
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
 from raymtr.vectors import unit
@@ -53,11 +58,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--partitions", type=int)
     parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
         fill_apart(workspace, arguments.tracks, arguments.dim)
+        divide(workspace, arguments.partitions or partition_count(arguments.tracks))
         run(workspace, World(arguments.dim, seed=QUERY_SEED), arguments.tracks)
 
 
@@ -67,7 +74,7 @@ def published(folder: str, count: int, dim: int) -> Workspace:
     if not storage.exists(workspace.live_pointer):
         fill_apart(workspace, count, dim)
         tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-        publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+        publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     return workspace
 
 
@@ -89,16 +96,23 @@ def fill(workspace: Workspace, count: int, dim: int) -> None:
     shards.release()
 
 
+def divide(workspace: Workspace, partitions: int) -> None:
+    """Distribute the shards over partitions, as `embed` does."""
+    shards = find_embeddings(workspace)
+    if partitions > 1:
+        shards.take()
+        partition_shards(shards, partitions)
+        shards.note(partitions=partitions)
+        shards.release()
+    print(f"partitions: {partitions}")
+
+
 def run(workspace: Workspace, world: World, count: int) -> None:
-    shards, rows = find_embeddings(workspace), storage.read_tables(workspace.tracks)
+    shards = find_embeddings(workspace)
     clock = Clock()
-    tracks = tracks_table(rows, None)
-    words_s, words_core_s = clock.read()
-    print(f"words and names of {count:,} tracks: {words_s:.0f} s")
-    clock = Clock()
-    build = publish(workspace, tracks, shards, search=SearchSpec())
-    rest_s, rest_core_s = clock.read()
-    print(f"load, indices, tuning and gate: {rest_s:.0f} s, {rest_core_s:.0f} CPU-s; {build.index}")
+    build = publish(workspace, read_parts(workspace, shards), shards, search=SearchSpec())
+    took_s, took_core_s = clock.read()
+    print(f"load, indices, tuning and gate: {took_s:.0f} s, {took_core_s:.0f} CPU-s; {build.index}")
     print(f"trial: {build.trial}")
     disk_mb = sum(f.stat().st_size for f in Path(workspace.db).rglob("*") if f.is_file()) / 1e6
     raw_mb = count * world.dim * 2 / 1e6
@@ -106,12 +120,13 @@ def run(workspace: Workspace, world: World, count: int) -> None:
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"peak memory {peak_gb:.2f} GB")
     measured = {
-        "load and index, s": words_s + rest_s,
-        "load and index, CPU-s": words_core_s + rest_core_s,
+        "load and index, s": took_s,
+        "load and index, CPU-s": took_core_s,
         "disk, MB": disk_mb,
         "peak memory, GB": peak_gb,
     } | compare(TrackTable(workspace.db, build), world)
-    again = publish(workspace, tracks.slice(0, 1000), shards, search=SearchSpec())
+    few = (part.slice(0, 1000) for part in read_parts(workspace, shards))
+    again = publish(workspace, few, shards, search=SearchSpec())
     began = time.perf_counter()
     roll_back(workspace)
     print(f"rollback {1e3 * (time.perf_counter() - began):.1f} ms")

@@ -117,11 +117,11 @@ print(json.dumps([time.process_time() - busy, time.monotonic() - began]))
 COORDINATOR_MEMORY = """
 import resource, sys
 from jobs.shard_rows import COLUMNS
-from raymtr.partitions import partition_count, count_rows, split_catalog
+from raymtr.partitions import partition_count, count_rows, split_table
 from raymtr.workspace import Workspace
 workspace = Workspace.open(sys.argv[1])
 count = max(2, partition_count(count_rows(workspace.tracks)))
-split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
+split_table(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 DRIVER_MEMORY = """
@@ -129,18 +129,18 @@ import resource, sys
 from jobs.shard_rows import COLUMNS
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
-from raymtr.partitions import partition_count, count_rows, split_catalog
+from raymtr.partitions import partition_count, count_rows, split_table
 from raymtr.workspace import Workspace
 workspace = Workspace.open(sys.argv[1])
 count = max(2, partition_count(count_rows(workspace.tracks)))
-part = split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)[0]
+part = split_table(workspace.tracks, workspace.catalog_parts, COLUMNS, count)[0]
 made_by = ModelRef(fingerprint="nothing", precision="fp32", dim=128)
 mine = EmbeddingStore(workspace.embeddings("nothing"), made_by).part(part.name)
 mine.take()
 catalog = storage.read_table(part.file)
 mine.adopt_digests(catalog)
 mine.forget(mine.changed(catalog))
-assert len(mine.remaining(catalog)) == part.tracks
+assert len(mine.remaining(catalog)) == part.rows
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from typing import Any, NotRequired, TypedDict, final
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from raymtr.index.changes import sweep
 from raymtr.index.publish import kept_builds, live_build, live_or_none, publish, roll_back
 from raymtr.index.track_table import Build
 from raymtr.ownership import index_lock
+from raymtr.partitions import count_rows, has_audio, partition_count, read_schema, split_table
 from raymtr.specs import Settings, to_dict
 from raymtr.tagging.columns import with_attributes
 from raymtr.workspace import Workspace
@@ -56,6 +58,8 @@ class PlannedIndex(TypedDict):
     dim: int
     index: dict[str, Any]  # of VectorIndex
 
+
+CAPTIONS = pa.schema([("track_id", pa.string()), ("caption", pa.string())])
 
 IndexAnswer = PublishedBuild | PlannedIndex | change_index.UpsertAnswer | change_index.DeleteAnswer
 
@@ -107,15 +111,14 @@ def build_index(
     """
     started = time.monotonic()
     with index_lock(workspace):  # locks before reading: a track deleted meanwhile must stay deleted
-        catalog, shards, left_out = read_inputs(workspace, fingerprint)
-        captions = storage.read_tables(workspace.captions, ["track_id", "caption"])
+        shards = vectors_to_index(workspace, fingerprint)
         if live_or_none(workspace):
             sweep(workspace)
-        rows = tracks_table(with_lengths(with_attributes(catalog, workspace), shards), captions)
-        build = publish(workspace, rows, shards, search=settings.search)
+        build = publish(workspace, read_parts(workspace, shards), shards, search=settings.search)
+        tracks = count_rows(workspace.tracks)
     return {
         **_published(build, workspace),
-        "left_out": left_out,
+        "left_out": tracks - build.rows["tracks"],
         "seconds": round(time.monotonic() - started, 3),
     }
 
@@ -124,33 +127,61 @@ def explain_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
 ) -> PlannedIndex:
     """The index that `build_index` would choose, and why."""
-    catalog, shards, _ = read_inputs(workspace, fingerprint)
-    vectors = len(catalog) - catalog["uri"].null_count
+    shards = vectors_to_index(workspace, fingerprint)
+    vectors = sum(len(part) - part["uri"].null_count for part in read_parts(workspace, shards))
     dim = shards.made_by.dim if shards else 0
     index = choose_index(vectors, dim, exact_below=settings.search.exact_below)
     return {"vectors": vectors, "dim": dim, "index": to_dict(index)}
 
 
-def read_inputs(
-    workspace: Workspace, fingerprint: str | None
-) -> tuple[pa.Table, EmbeddingStore | None, int]:
-    """The tracks to publish, the shards of their vectors, and the count of tracks without one."""
-    catalog = storage.read_tables(workspace.tracks)
-    if catalog is None or not len(catalog):
+def vectors_to_index(workspace: Workspace, fingerprint: str | None) -> EmbeddingStore | None:
+    """The shards whose vectors are to be published; None for a catalog without audio.
+
+    Raises InputError where there is no catalog, or there are no such vectors.
+    """
+    if not count_rows(workspace.tracks):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
-    without_audio = pc.is_null(catalog["uri"])
-    if fingerprint is None and pc.all(without_audio).as_py():
-        return catalog, None, 0
-    shards = find_embeddings(workspace, fingerprint)
-    embedded = shards.read_tracks()["track_id"]
-    ready = pc.or_(without_audio, pc.is_in(catalog["track_id"], value_set=embedded))
-    chosen = catalog.filter(ready)
-    if not len(chosen):
+    if fingerprint is None and not has_audio(workspace.tracks):
+        return None
+    return find_embeddings(workspace, fingerprint)
+
+
+def read_parts(workspace: Workspace, shards: EmbeddingStore | None) -> Iterator[pa.Table]:
+    """The tracks to publish (build_tables.tracks_table), one table for each partition of `shards`.
+
+    Raises InputError, at the end, if no track can be published.
+    """
+    tracks = count_rows(workspace.tracks)
+    stores = shards.parts() if shards else [None] * partition_count(tracks)
+    published = 0
+    for store, (catalog, captions) in zip(stores, _split(workspace, len(stores)), strict=True):
+        if store:
+            embedded = pc.is_in(catalog["track_id"], value_set=store.read_tracks()["track_id"])
+            catalog = catalog.filter(pc.or_(pc.is_null(catalog["uri"]), embedded))
+        partition = store.partition if store else ""
+        catalog = with_attributes(catalog, workspace, partition=partition)
+        published += len(catalog)
+        yield tracks_table(with_lengths(catalog, store), captions)
+    if shards and not published:
         raise InputError(
-            f"none of the {len(catalog)} tracks has a vector of model "
-            f"{shards.made_by.fingerprint}; see {shards.folder}/dead_letter"
+            f"none of the {tracks} tracks has a vector of model {shards.made_by.fingerprint}; see "
+            f"{shards.folder}/dead_letter"
         )
-    return chosen, shards, len(catalog) - len(chosen)
+
+
+def _split(workspace: Workspace, count: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
+    """The catalog and the captions in `count` partitions, of the same tracks each."""
+    if count == 1:
+        captions = storage.read_tables(workspace.captions, CAPTIONS.names)
+        yield storage.read_tables(workspace.tracks), captions
+        return
+    cache = workspace.index_parts
+    catalogs = split_table(
+        workspace.tracks, f"{cache}/tracks", read_schema(workspace.tracks), count
+    )
+    captions = split_table(workspace.captions, f"{cache}/captions", CAPTIONS, count)
+    for one, other in zip(catalogs, captions, strict=True):
+        yield storage.read_table(one.file), storage.read_table(other.file)
 
 
 def _published(build: Build, workspace: Workspace) -> PublishedBuild:

@@ -29,7 +29,6 @@ from jobs.partitions import (
     Work,
     Worked,
     count_tracks,
-    has_audio,
     partitions_of,
     work_through_catalog,
 )
@@ -41,6 +40,7 @@ from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.model.identity import CONFIG, Identity
 from raymtr.mulap.marker import is_mulap
+from raymtr.partitions import has_audio
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, Settings
 from raymtr.workspace import Workspace
@@ -143,7 +143,7 @@ def embed_catalog(
     """
     started = time.monotonic()
     tracks = count_tracks(workspace)
-    if not has_audio(workspace):
+    if not has_audio(workspace.tracks):
         return {**SKIPPED_ALL, "skipped": tracks}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()

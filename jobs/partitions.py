@@ -25,7 +25,7 @@ from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
 from raymtr.embeddings.store import Account, EmbeddingStore
 from raymtr.errors import InputError
-from raymtr.partitions import CatalogPart, count_rows, partition_count, read_batches, split_catalog
+from raymtr.partitions import TablePart, count_rows, partition_count, split_table
 from raymtr.progress import Progress
 from raymtr.specs import EmbedSpec
 from raymtr.workspace import Workspace
@@ -58,12 +58,6 @@ def count_tracks(workspace: Workspace) -> int:
     if not tracks:
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
     return tracks
-
-
-def has_audio(workspace: Workspace) -> bool:
-    """Whether any track of the catalog has audio."""
-    batches = read_batches(workspace.tracks, ["uri"])
-    return any(batch["uri"].null_count < len(batch) for batch in batches)
 
 
 def partitions_of(workspace: Workspace, work: Work) -> int:
@@ -115,9 +109,9 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
     shards.claim()
     if work.retry:
         work = replace(work, retry=shards.codes_to_retry(work.retry))
-    parts = split_catalog(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
+    parts = split_table(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
     answers: list[Worked] = []
-    left: list[CatalogPart] = []
+    left: list[TablePart] = []
     for part in parts:
         known = None if work.retry else _known(shards.part(part.name), part)
         answers.append(known) if known else left.append(part)
@@ -134,7 +128,7 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
     return _sum(answers)
 
 
-def _known(shards: EmbeddingStore, part: CatalogPart) -> Worked | None:
+def _known(shards: EmbeddingStore, part: TablePart) -> Worked | None:
     """The counts of a partition that has nothing new; None where its driver has to look."""
     run = shards.run
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
@@ -144,13 +138,13 @@ def _known(shards: EmbeddingStore, part: CatalogPart) -> Worked | None:
     return {**account, "new": 0, "replicas": 0}
 
 
-def _drive_all(work: Work, parts: Sequence[CatalogPart]) -> Iterator[Worked]:
+def _drive_all(work: Work, parts: Sequence[TablePart]) -> Iterator[Worked]:
     """The answers of the partitions, as their drivers end."""
     options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
     drive = ray.remote(max_retries=DRIVER_STARTS - 1, **options)(_drive)
-    progress = Progress(work.what, sum(part.tracks for part in parts), unit="tracks")
+    progress = Progress(work.what, sum(part.rows for part in parts), unit="tracks")
     waiting = deque(parts)
-    running: dict[ray.ObjectRef, CatalogPart] = {}
+    running: dict[ray.ObjectRef, TablePart] = {}
     shared = ray.put(work)
     try:
         while waiting or running:
@@ -162,14 +156,14 @@ def _drive_all(work: Work, parts: Sequence[CatalogPart]) -> Iterator[Worked]:
                 answer = ray.get(ended)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause from None
-            progress.advance(running.pop(ended).tracks)
+            progress.advance(running.pop(ended).rows)
             yield answer
     finally:
         for other in running:
             ray.cancel(other, force=True)
 
 
-def _drive(work: Work, part: CatalogPart) -> Worked:
+def _drive(work: Work, part: TablePart) -> Worked:
     """The driver of one partition: becomes its owner and works through it."""
     work.shards.check_owner()  # a coordinator that was replaced takes no partition back
     mine = work.shards.part(part.name)

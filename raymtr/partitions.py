@@ -1,9 +1,9 @@
-"""The catalog in partitions, by a hash of the track id, so that no process holds all ids.
+"""Tables of tracks in partitions, by a hash of the track id, so that no process holds all ids.
 
 A small catalog is one partition and is read where it is. A larger one is split once into one
-Parquet file a partition, in a cache below the workspace. `index.json`, written last, records the
-state of the catalog that was split, and of each file a digest. A partition whose digest is the one
-that was worked through last has nothing new.
+Parquet file a partition, in a cache below the workspace, and so are other tables with a row or more
+a track. `index.json`, written last, records the state of the table that was split, and of each file
+a digest. A partition whose digest is the one that was worked through last has nothing new.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ INDEX = "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class CatalogPart:
-    """One partition of the catalog: its name, its rows, and what identifies them."""
+class TablePart:
+    """One partition of a table: its name, its rows, and what identifies them."""
 
     name: str
     file: str
     digest: str
-    tracks: int
-    without_audio: int
+    rows: int
 
 
 def partition_names(count: int) -> list[str]:
@@ -81,32 +80,42 @@ def _files(folder: str) -> Iterator[pq.ParquetFile]:
             yield file
 
 
-def split_catalog(catalog: str, cache: str, schema: pa.Schema, count: int) -> list[CatalogPart]:
-    """The columns `schema` of the catalog's folder in `count` files below the folder `cache`.
+def has_audio(folder: str) -> bool:
+    """Whether any track of the catalog in `folder` has audio."""
+    return any(batch["uri"].null_count < len(batch) for batch in read_batches(folder, ["uri"]))
 
-    Nothing is written where the same catalog was split so before.
+
+def read_schema(folder: str) -> pa.Schema:
+    """The columns of all Parquet files of `folder` together, from their footers."""
+    schemas = [file.schema_arrow for file in _files(folder)]
+    return pa.unify_schemas(schemas, promote_options="permissive")
+
+
+def split_table(source: str, cache: str, schema: pa.Schema, count: int) -> list[TablePart]:
+    """The columns `schema` of the Parquet files in `source`, in `count` files below `cache`.
+
+    Nothing is written where the same files were split so before.
     """
     folder = f"{cache}/{count}"
-    state = json.loads(json.dumps([storage.files_below(catalog), schema.names]))
+    state = json.loads(json.dumps([storage.files_below(source), schema.names]))
     if storage.exists(f"{folder}/{INDEX}"):
         index = storage.read_json(f"{folder}/{INDEX}")
-        if index["catalog"] == state:
-            return [CatalogPart(**part) for part in index["parts"]]
+        if index["source"] == state:
+            return [TablePart(**part) for part in index["parts"]]
     with tempfile.TemporaryDirectory() as scratch:
-        batches = (with_columns(batch, schema) for batch in read_batches(catalog, schema.names))
+        batches = (with_columns(batch, schema) for batch in read_batches(source, schema.names))
         outputs = _write_parts(batches, scratch, schema, count)
         parts = [
-            CatalogPart(
+            TablePart(
                 name=name,
                 file=f"{folder}/{name}.parquet",
                 digest=output.digest.hexdigest(),
-                tracks=output.tracks,
-                without_audio=output.without_audio,
+                rows=output.rows,
             )
             for name, output in zip(partition_names(count), outputs, strict=True)
         ]
-        storage.delete(f"{folder}/{INDEX}")  # until all files are of one catalog
-        index = {"catalog": state, "parts": [asdict(part) for part in parts]}
+        storage.delete(f"{folder}/{INDEX}")  # until all files are of one state
+        index = {"source": state, "parts": [asdict(part) for part in parts]}
         storage.write_json(f"{scratch}/{INDEX}", index)
         storage.copy_folder(scratch, folder, last=INDEX)
     return parts
@@ -129,15 +138,13 @@ class _Output:
 
     writer: pq.ParquetWriter
     digest: Any  # hashlib has no public type
-    tracks: int = 0
-    without_audio: int = 0
+    rows: int = 0
 
     def write(self, rows: pa.RecordBatch) -> None:
         """Append rows."""
         self.writer.write_batch(rows)
         self.digest.update(rows.serialize())
-        self.tracks += len(rows)
-        self.without_audio += rows["uri"].null_count
+        self.rows += len(rows)
 
 
 def _write_parts(

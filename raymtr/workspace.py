@@ -171,6 +171,11 @@ class Workspace:
         return self.path("cache", "catalog")
 
     @property
+    def index_parts(self) -> str:
+        """Folder of the partitions that `index` reads; it may be deleted at any time."""
+        return self.path("cache", "index")
+
+    @property
     def audio_cache(self) -> str:
         """Folder of decoded audio that is read more than once."""
         return self.path("cache", "audio")

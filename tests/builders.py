@@ -25,4 +25,4 @@ def publish_catalog(
     if model is not None and shards is not None:
         shutil.copytree(model, shards.model_folder)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    return publish(workspace, tracks, shards, search=search or SearchSpec())
+    return publish(workspace, [tracks], shards, search=search or SearchSpec())

@@ -8,11 +8,11 @@ import pytest
 
 from raymtr import partitions, storage
 from raymtr.partitions import (
+    has_audio,
     partition_count,
     partition_names,
     partition_of,
-    read_batches,
-    split_catalog,
+    split_table,
 )
 
 SCHEMA = pa.schema([pa.field(name, pa.string()) for name in ("track_id", "uri", "audio_digest")])
@@ -44,10 +44,10 @@ def test_each_track_is_in_one_part_and_all_columns_come_along(
     monkeypatch.setattr(partitions, "ROWS_AT_ONCE", 40)
     monkeypatch.setattr(storage, "PART_ROWS", 60)
     catalog = write_catalog(tmp_path, 1_000)
-    parts = split_catalog(catalog, str(tmp_path / "cache"), SCHEMA, 4)
+    parts = split_table(catalog, str(tmp_path / "cache"), SCHEMA, 4)
     tables = [storage.read_table(part.file) for part in parts]
     assert [part.name for part in parts] == partition_names(4)
-    assert [part.tracks for part in parts] == [len(table) for table in tables]
+    assert [part.rows for part in parts] == [len(table) for table in tables]
     assert all(table.schema.equals(SCHEMA) for table in tables)
     ids = [track_id for table in tables for track_id in table["track_id"].to_pylist()]
     assert sorted(ids) == [f"t{n:05}" for n in range(1_000)]
@@ -57,20 +57,18 @@ def test_each_track_is_in_one_part_and_all_columns_come_along(
 
 def test_a_catalog_is_split_again_only_when_it_has_changed(tmp_path: Path) -> None:
     catalog, cache = write_catalog(tmp_path, 100), str(tmp_path / "cache")
-    first = split_catalog(catalog, cache, SCHEMA, 2)
+    first = split_table(catalog, cache, SCHEMA, 2)
     written = [os.stat(part.file).st_mtime_ns for part in first]
-    assert split_catalog(catalog, cache, SCHEMA, 2) == first
+    assert split_table(catalog, cache, SCHEMA, 2) == first
     assert [os.stat(part.file).st_mtime_ns for part in first] == written
     storage.replace_tables(catalog, storage.read_tables(catalog))  # other files, same tracks
-    assert split_catalog(catalog, cache, SCHEMA, 2) == first
+    assert split_table(catalog, cache, SCHEMA, 2) == first
     write_catalog(tmp_path, 101)
-    second = split_catalog(catalog, cache, SCHEMA, 2)
+    second = split_table(catalog, cache, SCHEMA, 2)
     changed = [one.digest != other.digest for one, other in zip(first, second, strict=True)]
     assert sorted(changed) == [False, True], "the partition without the new track is known"
 
 
-def test_tracks_without_audio_are_counted(tmp_path: Path) -> None:
-    catalog = write_catalog(tmp_path, 10, uri=None)
-    parts = split_catalog(catalog, str(tmp_path / "cache"), SCHEMA, 2)
-    assert sum(part.without_audio for part in parts) == 10
-    assert len(list(read_batches(catalog, ["uri"]))) == 1
+def test_a_catalog_without_audio_is_known(tmp_path: Path) -> None:
+    assert not has_audio(write_catalog(tmp_path, 10, uri=None))
+    assert has_audio(write_catalog(tmp_path, 10))

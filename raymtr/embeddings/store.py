@@ -30,6 +30,7 @@ from raymtr.embeddings.tables import (
 )
 from raymtr.errors import InputError
 from raymtr.ownership import RUN
+from raymtr.partitions import partition_names
 from raymtr.specs import Precision, from_dict, to_dict
 from raymtr.track import DEAD_LETTER
 from raymtr.workspace import Workspace
@@ -90,6 +91,11 @@ class EmbeddingStore(ShardFolder):
     def of_model(cls, workspace: Workspace, made_by: ModelRef) -> EmbeddingStore:
         """The store of one model's vectors in a workspace; its folder need not exist yet."""
         return cls(workspace.embeddings(made_by.fingerprint), made_by)
+
+    def parts(self) -> list[EmbeddingStore]:
+        """The stores of the partitions, in order; this one alone where there is one."""
+        count = self.run.get("partitions", 1)
+        return [self.part(name) for name in partition_names(count)] if count > 1 else [self]
 
     @property
     def model_folder(self) -> str:

@@ -1,13 +1,14 @@
 """Parquet -> the three LanceDB tables of one build, and their indices.
 
 A build is written completely under its own table names, and nobody reads it before it is promoted,
-so the live build is not disturbed. Windows are loaded one shard at a time, because they are the
-only table that does not fit into memory for a large catalog.
+so the live build is not disturbed. The rows are loaded one partition after the other, and the
+windows one shard at a time, because a large catalog does not fit into memory. The indices are
+created when all rows are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.db import DBConnection
 from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
+from lancedb.table import Table
 
 from raymtr import text
 from raymtr.columns import plain_table
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.index.conditions import filterable_type
 from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, SHADOW, SIMILAR_KEYS, TITLE_KEY
-from raymtr.index.track_table import VectorIndex, table_name
+from raymtr.index.track_table import KINDS, VectorIndex, table_name
 from raymtr.names import name_key, spoken_name
 from raymtr.track import with_artists
 
@@ -104,22 +106,28 @@ def with_lengths(catalog: pa.Table, shards: EmbeddingStore | None) -> pa.Table:
     return catalog.set_column(catalog.column_names.index("duration"), "duration", seconds)
 
 
-def vectors_table(tracks: pa.Table, embedded: pa.Table, fingerprint: str) -> pa.Table:
-    """One row per track of `tracks` that has a vector, in the same order, with filter columns."""
+def vectors_table(
+    tracks: pa.Table, embedded: pa.Table, fingerprint: str, *, first: int = 0
+) -> pa.Table:
+    """One row per track of `tracks` that has a vector, in the same order, with filter columns.
+
+    Their `row_index` counts up from `first`.
+    """
     place = pc.index_in(tracks["track_id"], value_set=embedded["track_id"])
     copied = [f.name for f in tracks.schema if f.name not in SHADOW and filterable_type(f.type)]
     tracks = tracks.filter(pc.is_valid(place)).select(copied)
     vectors = embedded["vector"].take(pc.drop_null(place))
     columns = {name: tracks[name] for name in tracks.column_names}
-    columns["row_index"] = pa.array(np.arange(len(tracks), dtype=np.int64))
+    columns["row_index"] = pa.array(np.arange(first, first + len(tracks), dtype=np.int64))
     columns["fingerprint"] = pa.array([fingerprint] * len(tracks), pa.string())
     return pa.table(columns | {"vector": _half(vectors)})
 
 
-def window_batches(shards: EmbeddingStore | None, wanted: pa.Array) -> Iterator[pa.RecordBatch]:
-    """The windows of the `wanted` track ids, float16, shard by shard."""
+def window_batches(shards: EmbeddingStore | None, unwanted: pa.Array) -> Iterator[pa.RecordBatch]:
+    """All windows but those of the `unwanted` track ids, float16, shard by shard."""
     for table in shards.window_tables() if shards else ():
-        table = table.filter(pc.is_in(table["track_id"], value_set=wanted))
+        if len(unwanted):
+            table = table.filter(pc.invert(pc.is_in(table["track_id"], value_set=unwanted)))
         yield from windows_table(table).to_batches()
 
 
@@ -158,22 +166,48 @@ def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
     return VectorIndex(kind=quantised, why=why, partitions=partitions)  # type: ignore[arg-type]
 
 
-def create_tables(
-    db: DBConnection,
-    build: str,
-    data: Mapping[str, pa.Table | pa.RecordBatchReader],
-    index: VectorIndex,
-) -> dict[str, int]:
-    """Load and index the tables of a build. Returns the final version of each."""
-    versions = {}
-    for kind, rows in data.items():
-        table = db.create_table(table_name(kind, build), data=rows)
-        for column, config in SCALAR_INDICES[kind].items():
-            table.create_index(column, config=config)
-        if kind == "vectors" and index.kind != "exact":
-            table.create_index("vector", config=vector_config(index))
-        versions[kind] = table.version
-    return versions
+class Loader:
+    """Loads the partitions of a build into its tables, and counts the rows that were read."""
+
+    def __init__(self, db: DBConnection, build: str) -> None:
+        self._db, self._build = db, build
+        self._tables: dict[str, Table] = {}
+        self.rows = dict.fromkeys(KINDS, 0)
+
+    def add(self, tracks: pa.Table, shards: EmbeddingStore | None) -> None:
+        """Load one partition: `tracks` (tracks_table), their vectors and windows."""
+        made_by = shards.made_by if shards else None
+        dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
+        embedded = shards.read_tracks() if shards else no_vectors(dim)
+        fingerprint = made_by.fingerprint if made_by else ""
+        vectors = vectors_table(tracks, embedded, fingerprint, first=self.rows["vectors"])
+        known = pc.is_in(embedded["track_id"], value_set=vectors["track_id"])
+        unwanted = embedded["track_id"].filter(pc.invert(known)).combine_chunks()
+        windows = self._counted("windows", window_batches(shards, unwanted))
+        for kind, table in (("tracks", tracks), ("vectors", vectors)):
+            self._load(kind, table)
+            self.rows[kind] += len(table)
+        self._load("windows", pa.RecordBatchReader.from_batches(window_schema(dim), windows))
+
+    def create_indices(self, index: VectorIndex) -> dict[str, int]:
+        """Index the tables once all rows are loaded. Returns the final version of each."""
+        for kind, table in self._tables.items():
+            for column, config in SCALAR_INDICES[kind].items():
+                table.create_index(column, config=config)
+            if kind == "vectors" and index.kind != "exact":
+                table.create_index("vector", config=vector_config(index))
+        return {kind: table.version for kind, table in self._tables.items()}
+
+    def _load(self, kind: str, rows: pa.Table | pa.RecordBatchReader) -> None:
+        if kind in self._tables:
+            self._tables[kind].add(rows)
+        else:
+            self._tables[kind] = self._db.create_table(table_name(kind, self._build), data=rows)
+
+    def _counted(self, kind: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self.rows[kind] += len(batch)
+            yield batch
 
 
 def no_vectors(dim: int) -> pa.Table:

@@ -12,7 +12,7 @@ build is kept for a grace period, whatever search.keep_versions says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -53,11 +53,19 @@ def kept_builds(workspace: Workspace) -> list[Build]:
 
 
 def publish(
-    workspace: Workspace, tracks: pa.Table, shards: EmbeddingStore | None, *, search: SearchSpec
+    workspace: Workspace,
+    tracks: Iterable[pa.Table],
+    shards: EmbeddingStore | None,
+    *,
+    search: SearchSpec,
 ) -> Build:
-    """Build tables of `tracks` (build_tables.tracks_table) and their vectors, and make them live.
+    """Build tables of tracks and their vectors, and make them live.
 
-    Raises UnusableError if the checks find a fault; then the live build stays as it is.
+    `tracks` has a table (build_tables.tracks_table) for each partition of `shards`, in order. They
+    are read one by one.
+
+    Raises UnusableError if the checks find a fault; then the live build stays as it is. So it does
+    when reading `tracks` raises InputError.
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
@@ -74,6 +82,9 @@ def publish(
             measured = calibrate(TrackTable(workspace.db, build), shards)
             build = replace(build, calibration=measured)
         faults = find_faults(workspace, build, target_recall=search.target_recall)
+    except InputError:
+        _drop_tables(db, name)
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]
     if faults:
@@ -155,41 +166,31 @@ def _in_grace(build: Build) -> bool:
 def _make(
     db: DBConnection,
     name: str,
-    tracks: pa.Table,
+    tracks: Iterable[pa.Table],
     shards: EmbeddingStore | None,
     *,
     search: SearchSpec,
 ) -> Build:
     """Load and index the tables of a new build; nobody reads them yet."""
     made_by = shards.made_by if shards else None
-    dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
-    embedded = shards.read_tracks() if shards else build_tables.no_vectors(dim)
-    vectors = build_tables.vectors_table(tracks, embedded, made_by.fingerprint if made_by else "")
-    counted = _Counted(build_tables.window_batches(shards, vectors["track_id"]))
-    windows = pa.RecordBatchReader.from_batches(build_tables.window_schema(dim), counted)
-    index = build_tables.choose_index(len(vectors), dim, exact_below=search.exact_below)
-    data = {"tracks": tracks, "vectors": vectors, "windows": windows}
-    versions = build_tables.create_tables(db, name, data, index)
+    loader = build_tables.Loader(db, name)
+    if shards:
+        for table, part in zip(tracks, shards.parts(), strict=True):
+            loader.add(table, part)
+    else:
+        for table in tracks:
+            loader.add(table, None)
+    index = build_tables.choose_index(
+        loader.rows["vectors"], made_by.dim if made_by else 1, exact_below=search.exact_below
+    )
     return Build(
         name=name,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         made_by=made_by,
-        rows={"tracks": len(tracks), "vectors": len(vectors), "windows": counted.rows},
-        versions=versions,
+        versions=loader.create_indices(index),
+        rows=loader.rows,
         index=index,
     )
-
-
-class _Counted:
-    """Passes record batches through and counts their rows."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch]) -> None:
-        self._batches, self.rows = batches, 0
-
-    def __iter__(self) -> Iterator[pa.RecordBatch]:
-        for batch in self._batches:
-            self.rows += len(batch)
-            yield batch
 
 
 def _next_name(db: DBConnection, workspace: Workspace) -> str:

@@ -16,13 +16,21 @@ INDEXED = ("bpm", "key", "mode", "loudness_lufs", "energy", "brightness", "vocal
 
 
 def with_attributes(
-    catalog: pa.Table, workspace: Workspace, *, among: Collection[str] = INDEXED
+    catalog: pa.Table,
+    workspace: Workspace,
+    *,
+    among: Collection[str] = INDEXED,
+    partition: str = "",
 ) -> pa.Table:
     """`catalog` with the INDEXED columns of `heard/`; null where a track was not analysed.
 
-    Only columns `among` these are added. An owner's column of the same name is kept instead.
+    Only columns `among` these are added. An owner's column of the same name is kept instead. If the
+    catalog is one partition of a whole, only that one is read, where `heard/` has the same ones.
     """
-    heard = storage.read_tables(f"{workspace.heard}/tracks", ["track_id", *INDEXED])
+    folder, wanted = f"{workspace.heard}/tracks", ["track_id", *INDEXED]
+    heard = storage.read_tables(folder, wanted, prefix=f"{partition}-") if partition else None
+    if heard is None:
+        heard = storage.read_tables(folder, wanted)
     if heard is None:
         return catalog
     place = pc.index_in(catalog["track_id"], value_set=heard["track_id"].combine_chunks())

@@ -52,7 +52,7 @@ def make_table(make_workspace: Callable, commit_vectors: Callable) -> Callable:
             commit_vectors(workspace, vectors)
         tracks = tracks_table(storage.read_tables(workspace.tracks), None)
         shards = find_embeddings(workspace) if vectors else None
-        build = publish(workspace, tracks, shards, search=SearchSpec(exact_below=exact_below))
+        build = publish(workspace, [tracks], shards, search=SearchSpec(exact_below=exact_below))
         return workspace, TrackTable(workspace.db, build)
 
     return make

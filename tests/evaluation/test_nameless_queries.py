@@ -24,7 +24,7 @@ def test_queries_in_other_words_are_answered_right(
     tracks = mtg_jamendo_tracks(str(large_data / "data/mtg-jamendo")).drop_columns(["uri"])
     workspace = make_workspace(tracks.to_pylist())
     rows = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, rows, None, search=SearchSpec())
+    publish(workspace, [rows], None, search=SearchSpec())
     answer = evaluate_queries(workspace, str(QUERIES))
     wrong = [(one["query"], one["failed"]) for one in answer["wrong"]]
     assert answer["classes"]["all"]["share"] >= 0.92, wrong

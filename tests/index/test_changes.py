@@ -79,7 +79,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def build(workspace: Workspace, kind: str) -> None:
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     below = 10**6 if kind == "exact" else 1
-    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec(exact_below=below))
+    publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec(exact_below=below))
 
 
 def fresh_rows() -> pa.Table:

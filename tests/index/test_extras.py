@@ -78,7 +78,7 @@ def publish_manifest(folder: Path, manifest: Path) -> tuple[str, Any]:
     workspace = Workspace.open(str(folder / "w"), create=True)
     storage.replace_tables(workspace.tracks, read_manifest(str(manifest)))
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, None, search=SearchSpec())
+    publish(workspace, [tracks], None, search=SearchSpec())
     return workspace.db, live_build(workspace)
 
 
@@ -115,7 +115,7 @@ def test_a_catalog_of_an_earlier_version_is_published_with_plain_columns(
     catalog = storage.read_tables(workspace.tracks)
     for name in ("bpm", "moods", "zoned", "half", "nothing"):
         catalog = catalog.append_column(name, EXTRAS[name][0])
-    build = publish(workspace, tracks_table(catalog, None), None, search=SearchSpec())
+    build = publish(workspace, [tracks_table(catalog, None)], None, search=SearchSpec())
     table = TrackTable(workspace.db, build)
     where = parse_filter("bpm > 100 and moods has 'x'", table.filterable)
     assert table.matching(where) == {"a"}
@@ -132,14 +132,14 @@ def test_a_build_of_an_earlier_version_is_filtered_and_changed(
     shards = find_embeddings(workspace)
     with monkeypatch.context() as patched:
         patched.setattr(build_tables, "filterable_type", lambda kind: not pa.types.is_date(kind))
-        old = publish(workspace, tracks, shards, search=SearchSpec())
+        old = publish(workspace, [tracks], shards, search=SearchSpec())
     changed = upsert_rows(workspace, tracks.slice(0, 1), shards, search=SearchSpec())
     table = TrackTable(workspace.db, changed)
     assert changed.name == old.name and set(table.vectors(["a", "b"])) == {"a", "b"}
     assert table.rows(["a"])["a"]["day"] == dt.date(2020, 1, 2)
     with pytest.raises(InputError, match="unknown column 'day'"):
         parse_filter("day > '2019-01-01'", table.filterable)
-    new = TrackTable(workspace.db, publish(workspace, tracks, shards, search=SearchSpec()))
+    new = TrackTable(workspace.db, publish(workspace, [tracks], shards, search=SearchSpec()))
     where = parse_filter("day > '2019-01-01' and n = 1", new.filterable)
     found = new.nearest(np.eye(4, dtype=np.float32)[0], limit=5, where=where)
     assert {track_id for track_id, _ in found} == {"a", "b"} == new.matching(where)

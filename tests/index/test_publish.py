@@ -46,7 +46,7 @@ def put_live(workspace: Workspace, *, keep: int = 2, shards: EmbeddingStore | No
     catalog = storage.read_tables(workspace.tracks)
     tracks = tracks_table(catalog, None)
     shards = shards or find_embeddings(workspace)
-    return publish(workspace, tracks, shards, search=SearchSpec(keep_versions=keep))
+    return publish(workspace, [tracks], shards, search=SearchSpec(keep_versions=keep))
 
 
 def tables(workspace: Workspace) -> list[str]:
@@ -168,7 +168,7 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
         "long": "1 vectors in vectors are not of length 1",
     }[damage]
     with pytest.raises(UnusableError, match=message):
-        publish(workspace, tracks, shards, search=SearchSpec())
+        publish(workspace, [tracks], shards, search=SearchSpec())
     assert live_build(workspace) == good
     assert all(name.endswith(good.name) for name in tables(workspace))
 
@@ -199,7 +199,7 @@ def test_an_index_that_finds_too_little_does_not_serve(
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
     approximate = SearchSpec(exact_below=1)
 
-    tuned = publish(workspace, tracks, find_embeddings(workspace), search=approximate)
+    tuned = publish(workspace, [tracks], find_embeddings(workspace), search=approximate)
     assert tuned.trial and min(tuned.trial.recall.values()) >= 0.99
     assert tuned.index.nprobes > tune.LEAST_NPROBES, "noise needs many partitions"
     assert live_build(workspace) == tuned
@@ -210,7 +210,7 @@ def test_an_index_that_finds_too_little_does_not_serve(
     cheapest = tune.settings_by_cost(tuned.index)[:1]
     monkeypatch.setattr(tune, "settings_by_cost", lambda index: cheapest)
     with pytest.raises(UnusableError, match=r"recall@10 on text queries is 0\.\d+ with 1 of 50"):
-        publish(workspace, tracks, find_embeddings(workspace), search=approximate)
+        publish(workspace, [tracks], find_embeddings(workspace), search=approximate)
     assert live_build(workspace) == tuned
 
 
@@ -268,7 +268,7 @@ def test_a_build_that_fails_its_readers_does_not_serve(
     name = "mo`od" if pa.types.is_string(column.type) else "mood"
     damaged = tracks.append_column(name, column)
     with pytest.raises(UnusableError, match=f"not published: .*{message}"):
-        publish(workspace, damaged, find_embeddings(workspace), search=SearchSpec())
+        publish(workspace, [damaged], find_embeddings(workspace), search=SearchSpec())
     assert live_build(workspace) == good and names(workspace) == [good.name]
 
 
@@ -289,7 +289,7 @@ def test_the_gate_asks_each_column_for_its_own_value(workspace: Workspace) -> No
     }
     for name, column in many.items():
         tracks = tracks.append_column(name, column)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     table = TrackTable(workspace.db, build)
     for text in ("live = false", "seen = '2020-01-31 05:00:00'", "moods has 9223372036854775807"):
         where = parse_filter(text, table.filterable)

@@ -98,9 +98,7 @@ def test_a_coordinator_that_was_replaced_takes_no_partition_back(
     mine, rival = find_embeddings(workspace), find_embeddings(workspace)
     mine.claim()
     rival.claim()
-    parts = partitions.split_catalog(
-        workspace.tracks, workspace.catalog_parts, partitions.COLUMNS, 2
-    )
+    parts = partitions.split_table(workspace.tracks, workspace.catalog_parts, partitions.COLUMNS, 2)
     work = partitions.Work(what="embed", shards=mine, run=nothing, embed=in_partitions(2).embed)
     with pytest.raises(UnusableError, match="another embed job has taken over"):
         partitions._drive(work, parts[0])

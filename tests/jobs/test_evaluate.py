@@ -95,7 +95,7 @@ def workspace(tmp_path_factory):
     shards.take()
     shards.commit(embedded(table, model))
     shards.release()
-    publish(here, tracks_table(table, None), shards, search=SearchSpec())
+    publish(here, [tracks_table(table, None)], shards, search=SearchSpec())
     return here
 
 
@@ -250,7 +250,7 @@ def test_a_catalog_of_words_can_measure_its_search(tmp_path):
     table = catalog()
     table = table.set_column(1, table.schema.field("uri"), pa.nulls(len(table), pa.string()))
     storage.write_table(f"{here.tracks}/part.parquet", table)
-    publish(here, tracks_table(table, None), None, search=SearchSpec())
+    publish(here, [tracks_table(table, None)], None, search=SearchSpec())
     assert evaluate(here, SETTINGS, system="search")["search"]["title"]["r_at_1"] == 1.0
     with pytest.raises(InputError, match="words alone"):
         evaluate(here, SETTINGS, system="towers")

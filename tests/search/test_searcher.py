@@ -314,6 +314,6 @@ def test_a_table_of_another_model_is_refused(
     assert shards.made_by == ModelRef(fingerprint="another", precision="fp32", dim=128)
     shutil.copytree(tiny_model, shards.model_folder)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    publish(workspace, tracks, shards, search=SearchSpec())
+    publish(workspace, [tracks], shards, search=SearchSpec())
     with pytest.raises(UnusableError, match="of model another"):
         Searcher(workspace).search("piano")

@@ -158,7 +158,7 @@ def test_a_promote_is_followed_without_a_restart(
     asked = {"text": "techno beat", "k": 3}
     before = client.post("/v1/search", json=asked).json()
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    build = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    build = publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     for _ in range(50):
         after = client.post("/v1/search", json=asked).json()
         if after["table_version"] == build.name:

@@ -37,10 +37,10 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     rows = [{"track_id": f"t{i}", "title": f"Piano {i}", "tags": ["calm"]} for i in range(3)]
     workspace = make_workspace(rows)
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    first = publish(workspace, tracks, None, search=SearchSpec())
+    first = publish(workspace, [tracks], None, search=SearchSpec())
     settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
     retriever = Retriever(settings, NoEncoder(), NoEncoder())
-    second = publish(workspace, tracks, None, search=SearchSpec())
+    second = publish(workspace, [tracks], None, search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
 
@@ -62,11 +62,11 @@ def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lo
     sounds = np.eye(5, 8, dtype=np.float32)
     commit_vectors(workspace, {f"t{i}": sounds[i : i + 1] for i in range(5)})
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    first = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    first = publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     settings = ServeSettings(workspace=workspace.root, pointer_every_s=3_600)
     retriever = Retriever(settings, NoEncoder(), NoEncoder())
     retriever._warm = True  # these vectors have no model that could encode its first search
-    second = publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    second = publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, first.name)}.lance")
 
@@ -78,7 +78,7 @@ def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lo
     assert state["table_version"] == second.name and state["unindexed_rows"] == 0
 
     behind = Retriever(settings, NoEncoder(), NoEncoder())
-    publish(workspace, tracks, find_embeddings(workspace), search=SearchSpec())
+    publish(workspace, [tracks], find_embeddings(workspace), search=SearchSpec())
     for kind in KINDS:
         storage.delete(f"{workspace.db}/{table_name(kind, second.name)}.lance")
     assert len(asyncio.run(behind.map())["points"]) == 5
