@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import start_ray
-from jobs.partitions import Work, Worked, count_tracks, has_audio, work_through_catalog
+from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
 from jobs.shard_rows import add_retry, commit_results, fit_actors, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.kept_model import identify, keep_model
@@ -31,6 +31,7 @@ from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError, UnusableError
 from raymtr.generation.token_report import BookReport
 from raymtr.model.identity import CONFIG
+from raymtr.partitions import has_audio
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import AudioSpec, EmbedSpec, Settings, TokensSpec
 from raymtr.text import tags_sentence
@@ -83,7 +84,7 @@ def tokenize_catalog(
 
     started = time.monotonic()
     count_tracks(workspace)
-    if not has_audio(workspace):
+    if not has_audio(workspace.tracks):
         raise InputError(f"no track of {workspace.tracks} has audio: there is nothing to tokenise")
     source = (
         workspace.trained(model)
