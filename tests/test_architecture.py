@@ -30,6 +30,7 @@ LAYERS = (
         "ownership",
         "specs",
         "caption_specs",
+        "generation_specs",
         "tower_specs",
         "validation",
         "recipes",
