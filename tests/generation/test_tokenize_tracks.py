@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
+from token_builders import make_catalog, settings_of
 
 from jobs.tokenize_catalog import fit_and_save, fit_sample, sentences_of
 from raymtr import load_model, storage
@@ -29,7 +30,6 @@ from raymtr.specs import Settings
 from raymtr.training.musiclm import MusicLMObjective
 from raymtr.workspace import Workspace
 from tests.generation.conftest import SECONDS, TOKENS
-from tests.jobs.test_generate import make_catalog, settings_of
 
 
 @pytest.fixture(scope="module")
