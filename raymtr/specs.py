@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import warnings
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
@@ -27,6 +29,7 @@ from raymtr.validation import (
     spec,
 )
 
+HOMES = ("raymtr.tower_specs", "raymtr.caption_specs", "raymtr.validation")  # split off from here
 TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists", "playlist")  # of a track
 CONTRASTIVE_ONLY = (  # settings of training that another objective does not read
     *("chunk", "checkpoint_activations", "layer_decay", "lora_audio", "lora_text"),
@@ -262,3 +265,12 @@ def _refuse_word_settings(train: TrainSpec) -> None:
                 f"train.{name} is not for train.objective=musiclm, which learns from tokens of "
                 f"audio alone; leave it out, got {value!r}"
             )
+
+
+def __getattr__(name: str) -> Any:
+    """What moved from here to one of HOMES, with a DeprecationWarning."""
+    for home in HOMES:
+        if not name.startswith("_") and hasattr(moved := importlib.import_module(home), name):
+            warnings.warn(f"raymtr.specs.{name} is {home}.{name}", DeprecationWarning, stacklevel=2)
+            return getattr(moved, name)
+    raise AttributeError(f"module 'raymtr.specs' has no attribute {name!r}")

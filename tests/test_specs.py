@@ -66,3 +66,13 @@ def test_specs_are_frozen():
 def test_wrong_values_are_named_with_their_path(cls, values, words):
     with pytest.raises(InputError, match=words):
         from_dict(cls, values)
+
+
+def test_moved_names_answer_with_a_warning() -> None:
+    from raymtr import caption_specs, specs, validation
+
+    for home, name in ((caption_specs, "ToyLlamaSpec"), (validation, "to_dict")):
+        with pytest.warns(DeprecationWarning, match=f"{name} is {home.__name__}.{name}"):
+            assert getattr(specs, name) is getattr(home, name)
+    with pytest.raises(AttributeError, match="no attribute 'Unknown'"):
+        specs.Unknown  # noqa: B018
