@@ -16,6 +16,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,9 @@ from raymtr.specs import EmbedSpec, Settings
 from raymtr.text import tags_sentence
 from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    import ray.data
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr tokenize --workspace w --recipe musiclm-small"
@@ -133,10 +137,9 @@ def make_parts(
     Clips travel as Ray objects; the fitting is one Ray task, on any node. A killed fit is repeated.
     """
     import ray
-    import ray.data
 
     from raymtr.generation.parts import codec_rate
-    from raymtr.generation.tokenize_tracks import HearTracks, decode_twice
+    from raymtr.generation.tokenize_tracks import HearTracks
 
     spec, embed = settings.tokens, settings.embed
     rate = codec_rate(spec)
@@ -144,32 +147,10 @@ def make_parts(
     start_ray()
     LOG.info("parts are fitted on %d tracks", len(sample))
     embed = fit_actors(embed, sample)
-    heard = (
-        ray.data.from_arrow(sample.select(SOURCES))
-        .repartition(target_num_rows_per_block=TRACKS_PER_BLOCK)
-        .map_batches(
-            decode_twice,
-            fn_kwargs={
-                "spec": audio,
-                "rate": rate,
-                "embed": embed,
-                "hung": workspace.path("tokens", "hung"),
-                "clip_s": spec.fit_s,
-            },
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=1,
-        )
-        .map_batches(
-            HearTracks,
-            fn_constructor_args=(source, joint, spec, rate),
-            fn_constructor_kwargs={"threads": embed.threads},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=1,
-        )
-    )
+    hung = workspace.path("tokens", "hung")
+    decoding = {"spec": audio, "rate": rate, "embed": embed, "hung": hung, "clip_s": spec.fit_s}
+    towers = (source, joint, spec, rate)
+    heard = _pipeline(sample, TRACKS_PER_BLOCK, decoding, HearTracks, towers)
     fit = ray.remote(num_cpus=embed.threads)(fit_and_save)
     made: str = ray.get(
         fit.remote(
@@ -263,31 +244,39 @@ def tokenize_tracks(
     tokens: TokensSpec,
 ) -> int:
     """Tokenises the tracks `left`; the number of replicas seen."""
-    import ray.data
-
     from raymtr.generation.parts import codec_rate
-    from raymtr.generation.tokenize_tracks import TokenizeTracks, decode_twice
+    from raymtr.generation.tokenize_tracks import TokenizeTracks
 
     embed = fit_actors(embed, left)
     size = min(TRACKS_PER_BLOCK, tracks_per_block(left, spec.window_s, embed))
-    pipeline = (
-        ray.data.from_arrow(left.select(SOURCES))
+    decoding = {"spec": spec, "rate": codec_rate(tokens), "embed": embed, "hung": shards.hung}
+    towers = (f"{shards.folder}/parts", shards.model_folder, joint)
+    pipeline = _pipeline(left, size, decoding, TokenizeTracks, towers)
+    return commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tokenize")
+
+
+def _pipeline(
+    tracks: pa.Table, size: int, decoding: dict[str, Any], actor: type, arguments: tuple[Any, ...]
+) -> ray.data.Dataset:
+    """Tracks, `size` a block, decoded twice and passed to replicas of `actor`."""
+    import ray.data
+
+    from raymtr.generation.tokenize_tracks import decode_twice
+
+    embed: EmbedSpec = decoding["embed"]
+    return (
+        ray.data.from_arrow(tracks.select(SOURCES))
         .repartition(target_num_rows_per_block=size)
         .map_batches(
             decode_twice,
-            fn_kwargs={
-                "spec": spec,
-                "rate": codec_rate(tokens),
-                "embed": embed,
-                "hung": shards.hung,
-            },
+            fn_kwargs=decoding,
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,
         )
         .map_batches(
-            TokenizeTracks,
-            fn_constructor_args=(f"{shards.folder}/parts", shards.model_folder, joint),
+            actor,
+            fn_constructor_args=arguments,
             fn_constructor_kwargs={"threads": embed.threads},
             batch_size=None,
             batch_format="pyarrow",
@@ -295,7 +284,6 @@ def tokenize_tracks(
             num_cpus=1,
         )
     )
-    return commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tokenize")
 
 
 def describe(answer: TokenizeAnswer) -> str:

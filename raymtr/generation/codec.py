@@ -62,22 +62,13 @@ class MelCodec(nn.Module):
 
     def __init__(self, spec: TokensSpec) -> None:
         super().__init__()
+        self.levels, self.codes = spec.levels, spec.codes
         self.quantizer = ResidualQuantizer(spec.levels, spec.codes, PAIR * AUDIO.n_mels)
         self.vocoder = Vocoder(AUDIO, spec.decoder_width, spec.decoder_layers)
         self._log_mel = LogMel(AUDIO)
 
     sample_rate = AUDIO.sample_rate
     frame_hz = AUDIO.sample_rate / PAIR_SAMPLES
-
-    @property
-    def levels(self) -> int:
-        """Tokens of a frame."""
-        return self.quantizer.levels
-
-    @property
-    def codes(self) -> int:
-        """Codes of a level."""
-        return self.quantizer.codes
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Mono float32 [S] -> tokens int64 [F, levels]; a last frame that is not full is cut."""

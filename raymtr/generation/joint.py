@@ -25,19 +25,10 @@ class JointTokens(nn.Module):
 
     def __init__(self, spec: TokensSpec, dim: int) -> None:
         super().__init__()
-        self.quantizer = ResidualQuantizer(spec.joint_levels, spec.joint_codes, dim)
+        self.levels, self.codes = spec.joint_levels, spec.joint_codes
+        self.quantizer = ResidualQuantizer(self.levels, self.codes, dim)
         self.register_buffer("audio_mean", torch.zeros(dim))
         self.register_buffer("text_mean", torch.zeros(dim))
-
-    @property
-    def levels(self) -> int:
-        """Tokens of a vector."""
-        return self.quantizer.levels
-
-    @property
-    def codes(self) -> int:
-        """Codes of a level."""
-        return self.quantizer.codes
 
     def of_audio(self, vectors: np.ndarray) -> np.ndarray:
         """Audio vectors float32 [N, D] -> tokens int64 [N, levels]."""

@@ -71,7 +71,7 @@ class MusicLM:
     def generate(
         self, texts: Sequence[str], seconds: float, seeds: Sequence[int]
     ) -> list[np.ndarray]:
-        """Mono float32 [S] for each text. Raises InputError as `check_request`."""
+        """Mono float32 [S] for each text. Raises InputError as `check_story`."""
         parts = list(self.stream([[Scene(text)] for text in texts], seconds, seeds))
         return [np.concatenate([part[row] for part in parts]) for row in range(len(texts))]
 
@@ -80,7 +80,7 @@ class MusicLM:
     ) -> Iterator[list[np.ndarray]]:
         """Sound of each story in turn, float32 [s] a story and window, until `seconds` are full.
 
-        All stories change their texts at the same times. Raises InputError as `check_request`.
+        All stories change their texts at the same times. Raises InputError as `check_story`.
         """
         for story in stories:
             check_story(story, seconds)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from raymtr import storage
 from raymtr.errors import UnusableError
-from raymtr.generation.codec import Codec, MelCodec, fit_mel_codec
+from raymtr.generation.codec import MelCodec, fit_mel_codec
 from raymtr.generation.hub_parts import HubCodec, HubHeard, hub_codec, hub_heard
 from raymtr.generation.joint import JointTokens, fit_joint
 from raymtr.generation.quantizer import fit_quantizer
@@ -168,8 +168,3 @@ def fit_parts(
     )
     joint = fit_joint(audio, text, spec)
     return Parts(spec, codec, semantic, joint, joint_model=joint_model)
-
-
-def seconds_of(codec: Codec, frames: int) -> float:
-    """The length of so many token frames."""
-    return frames / codec.frame_hz

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from raymtr.errors import UnusableError
 from raymtr.generation_specs import TokensSpec
-from raymtr.model.log_mel import mel_filters
 from raymtr.progress import Progress
 from raymtr.tower_specs import AudioSpec
 
@@ -126,29 +125,3 @@ def spectral_loss(made: Tensor, true: Tensor) -> Tensor:
 def _magnitudes(waves: Tensor, size: int, window: Tensor) -> Tensor:
     spectrum = torch.stft(waves, size, size // 4, window=window, return_complex=True)
     return (spectrum.real.square() + spectrum.imag.square() + TINIEST**2).sqrt()
-
-
-@torch.no_grad()
-def griffin_lim(mel: Tensor, audio: AudioSpec, *, rounds: int = 32) -> Tensor:
-    """Log-mel [n_mels, F] -> a wave [F * hop], by the pseudo-inverse of the mel filters.
-
-    The peer of the learnt decoder (Griffin & Lim 1984, with momentum as in Perraudin 2013).
-    """
-    power = 10 ** (torch.cat([mel, mel[:, -1:]], dim=1) * 4 - 4)
-    inverse = torch.linalg.pinv(torch.from_numpy(mel_filters(audio)).float())
-    magnitude = (inverse @ power).clamp_min(1e-10).sqrt()
-    window = torch.hann_window(audio.n_fft)
-    length = mel.shape[1] * audio.hop
-    phase = torch.exp(2j * torch.pi * torch.rand(magnitude.shape, generator=_zero()))
-    before = torch.zeros_like(phase)
-    for _ in range(rounds):
-        wave = torch.istft(magnitude * phase, audio.n_fft, audio.hop, window=window, length=length)
-        now = torch.stft(wave, audio.n_fft, audio.hop, window=window, return_complex=True)
-        phase = now - 0.5 * before
-        phase = phase / phase.abs().clamp_min(1e-12)
-        before = now
-    return torch.istft(magnitude * phase, audio.n_fft, audio.hop, window=window, length=length)
-
-
-def _zero() -> torch.Generator:
-    return torch.Generator().manual_seed(0)

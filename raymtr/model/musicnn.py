@@ -64,7 +64,7 @@ TIMBRE_BANDS, TIMBRE, RHYTHM_FRAMES, RHYTHM, MIDDLE, DENSE = (
     200,
 )
 EPSILON = 1e-3  # of TensorFlow's batch norms
-BANDS = 8  # convolved at a time; all at once, a batch of 16 takes 1.7 times as long on a CPU
+BANDS = 8  # convolved at a time; all at once, a batch of 16 takes 1.5 times as long on a CPU
 
 
 class MusicnnOutput(NamedTuple):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -90,12 +91,12 @@ def likeness(track: Mapping[str, Any], sentence: str, number: int) -> tuple[int,
     return _hashed(f"artist {artist}".encode()), _hashed(f"words {words}".encode())
 
 
-class Ahead:
+class PrefetchedBatches(ABC):
     """Batches by the step's number, each built in a thread while the step before it runs."""
 
+    @abstractmethod
     def make(self, step: int) -> Any:
         """Return this worker's rows of batch `step`."""
-        raise NotImplementedError
 
     def ahead(
         self, first: int, last: int, *, then: Callable[[Any], Any] = lambda batch: batch
@@ -117,7 +118,7 @@ class Ahead:
                 yield step, batch
 
 
-class Batches(Ahead):
+class Batches(PrefetchedBatches):
     """Builds batches from a table of training tracks (training.tracks) and the audio cache."""
 
     def __init__(

@@ -25,7 +25,7 @@ from raymtr.generation.token_store import local_tokens, tokens_of
 from raymtr.generation_specs import MusicLMSpec
 from raymtr.specs import Settings, TrainSpec
 from raymtr.trained_on import Record
-from raymtr.training.batches import Ahead
+from raymtr.training.batches import PrefetchedBatches
 from raymtr.training.contrastive_loss import shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import TrainStep
@@ -154,7 +154,7 @@ class Crops:
         return [joint, heard], codes[:, :coarse]
 
 
-class MusicLMBatches(Ahead):
+class MusicLMBatches(PrefetchedBatches):
     """Builds MusicLMBatch: step number -> this worker's rows."""
 
     def __init__(self, crops: Crops, spec: TrainSpec, *, rank: int, workers: int) -> None:

@@ -18,7 +18,7 @@ from raymtr.model.model_folder import save_towers
 from raymtr.model.two_towers import build_towers
 from raymtr.specs import Settings
 from raymtr.trained_on import Record
-from raymtr.training.batches import Ahead, Batches
+from raymtr.training.batches import Batches, PrefetchedBatches
 from raymtr.training.lora import merge_lora
 from raymtr.training.mulap import MulapObjective
 from raymtr.training.musiclm import MusicLMObjective
@@ -42,7 +42,9 @@ class Objective(Protocol):
         """Prepare this worker for the training tracks, before `batches`."""
         ...
 
-    def batches(self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int) -> Ahead:
+    def batches(
+        self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
+    ) -> PrefetchedBatches:
         """The batches of this worker, over the training tracks."""
         ...
 
