@@ -158,7 +158,7 @@ def measure_uploads(served: Endpoint, texts: Iterator[str], clients: int) -> Non
     """Sends more recordings than the endpoint accepts, for UPLOADING_S."""
     ask, data, over = served.client(), four_minutes(), threading.Event()
     before = [timed(ask, text) for text in itertools.islice(texts, 50)]
-    told: list[tuple[int, float]] = []
+    told: list[tuple[str, float]] = []
 
     def send() -> None:
         while not over.is_set():
@@ -218,15 +218,17 @@ class Endpoint:
 
         return ask
 
-    def upload(self, data: bytes) -> int:
-        """The status of an upload."""
+    def upload(self, data: bytes) -> str:
+        """The status of an upload, and the code of its problem."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {"authorization": f"Bearer {KEY}", "content-type": "audio/flac"}
         try:
             connection.request("POST", "/v1/search/audio", data, headers)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            code = "" if answer.status == 200 else json.loads(answer.read()).get("code", "")
+            return f"{answer.status} {code}".strip()
         except (BrokenPipeError, ConnectionResetError):
-            return 0  # refused during the upload, and the connection closed before the answer
+            return "closed before its answer"  # refused while it was being sent
         finally:
             connection.close()
 

@@ -29,6 +29,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_DATA_PARQUET_FOOTER_NUM_ACTORS": "1",  # processes that read Parquet footers; default 32
+    # A process that waits for the loss of spot machines; its start costs 6 core-seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
 }
 # Ray treats processes that start or answer late as dead. On a busy machine everything is late.
 PATIENT = {

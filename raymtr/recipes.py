@@ -112,8 +112,6 @@ def laptop() -> Settings:
             checkpoint_every=50,
             validate_every=50,
         ),
-        # One replica with two threads: a short catalog would get one replica and leave a core idle.
-        embed=replace(small.embed, actors=1, threads=2),
     )
 
 

@@ -4,9 +4,9 @@ The defaults set limits that Ray Serve leaves open: how many requests a replica 
 wait, how long one may take. Settings that must agree are checked here when they are set.
 
 Uploads have limits of their own. A sentence costs an encoder milliseconds. A recording of four
-minutes costs one to two and a half core-seconds, and a child process of up to audio_memory_mb. So
-an audio encoder accepts few uploads at a time and asks for a second replica when it has that many.
-Any further upload is told at once to retry later, because waiting under load would only turn all
+minutes costs several core-seconds, and a child process of up to audio_memory_mb. So an audio
+encoder accepts few uploads at a time and asks for a second replica when it has that many. Any
+further upload is told at once to retry later, because waiting under load would only turn all
 uploads into timeouts.
 """
 

@@ -34,7 +34,7 @@ from raymtr.training.step import Batch
 Lengths = Callable[[list[str]], list[int]]  # token counts of sentences
 SENTENCES_LOOKED_AT = 2_000  # sample size for the warning about cut sentences
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
-SENTENCES = 16  # of a track, where the text tower is frozen and each is read once
+SENTENCES = 8  # of a track, where the text tower is frozen and each is read once
 # Groups of similar length cost a quarter less than one group; sixteen pad less, but their products
 # are too small.
 TEXT_GROUPS = 8

@@ -30,9 +30,9 @@ def test_a_node_that_joins_embeds_too(
     script = tmp_path / "embed.py"
     script.write_text(
         "import sys\n"
-        "from jobs import embed_catalog\n"
+        "from jobs import shard_rows\n"
         "from jobs.__main__ import main\n"
-        "embed_catalog.TRACKS_PER_ACTOR = 1\n"
+        "shard_rows.TRACKS_PER_ACTOR = 1\n"
         "sys.exit(main(['embed', '--recipe', 'tiny', '--json', *sys.argv[1:]]))\n"
     )
     wide = "--set embed.actors=2 --set embed.min_actors=1 --set embed.windows_per_block=24"
