@@ -21,7 +21,7 @@ from raymtr.catalog.splits import assign_splits
 from raymtr.catalog.summary import with_digests, with_file_versions
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.columns import plain_table
-from raymtr.embeddings.store import EmbeddingStore, find_embeddings
+from raymtr.embeddings.store import EmbeddingStore, all_embeddings, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build import Build
 from raymtr.index.build_tables import tracks_table, with_lengths
@@ -241,12 +241,11 @@ def forget_vectors(workspace: Workspace, ids: Sequence[str]) -> list[str]:
     The order in which the embeddings finished is preserved, because the last one is the one to
     publish.
     """
-    names = storage.list_folders(workspace.path("embeddings"))
-    folders = [workspace.embeddings(name) for name in names]
-    folders += [workspace.heard] if storage.exists(f"{workspace.heard}/{RUN}") else []
+    stores = all_embeddings(workspace)
+    if storage.exists(f"{workspace.heard}/{RUN}"):
+        stores.append(EmbeddingStore.open(workspace.heard))
     busy = []
-    for folder in sorted(folders, key=lambda folder: storage.modified_s(f"{folder}/{RUN}")):
-        shards = EmbeddingStore.open(folder)
+    for shards in stores:
         if not shards.complete:
             busy.append(shards.made_by.fingerprint)
             continue

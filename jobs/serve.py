@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import ipaddress
 import logging
 import os
 import signal
+import sys
 import threading
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TypedDict
 
@@ -69,11 +72,13 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 def stop_serving() -> None:
     """Stops the endpoint. A local Ray started here stops too, with any process slow to end."""
-    own = "RAY_ADDRESS" not in os.environ
-    if own:  # late controllers of a busy machine do not matter now
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    serve.shutdown()
-    if own:
+    if "RAY_ADDRESS" in os.environ:
+        serve.shutdown()
+        return
+    # What is late or killed while a local cluster ends does not matter; Ray prints that to stdout.
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    with redirect_stdout(sys.stdout if is_verbose() else io.StringIO()):
+        serve.shutdown()
         ray.shutdown()
 
 

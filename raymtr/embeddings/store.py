@@ -267,14 +267,26 @@ class EmbeddingStore(ShardFolder):
         return windows_of(good, self.made_by.dim)
 
 
+def all_embeddings(workspace: Workspace) -> list[EmbeddingStore]:
+    """The stores of all models, in the order in which their run files were last written.
+
+    A folder without a run file is left out: its run is starting, or was killed while it started.
+    """
+    folders = [
+        workspace.embeddings(name) for name in storage.list_folders(workspace.path("embeddings"))
+    ]
+    begun = [folder for folder in folders if storage.exists(f"{folder}/{RUN}")]
+    begun.sort(key=lambda folder: storage.modified_s(f"{folder}/{RUN}"))
+    return [EmbeddingStore.open(folder) for folder in begun]
+
+
 def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> EmbeddingStore:
     """The store of the model `fingerprint`; without one, the store that finished last.
 
     Raises InputError if there is none, or none that finished.
     """
-    folders = storage.list_folders(workspace.path("embeddings"))
-    found = [EmbeddingStore.open(workspace.embeddings(name)) for name in folders]
-    seen = ", ".join(folders) or "none"
+    found = all_embeddings(workspace)
+    seen = ", ".join(sorted(shards.made_by.fingerprint for shards in found)) or "none"
     if fingerprint is not None:
         found = [shards for shards in found if shards.made_by.fingerprint == fingerprint]
         if not found:
@@ -285,7 +297,7 @@ def find_embeddings(workspace: Workspace, fingerprint: str | None = None) -> Emb
         raise InputError(
             f"no finished embeddings in {workspace.root} (there are: {seen}); run `raymtr embed`"
         )
-    return max(finished, key=lambda shards: storage.modified_s(f"{shards.folder}/{RUN}"))
+    return finished[-1]
 
 
 def matrix_of(column: pa.ChunkedArray) -> np.ndarray:

@@ -25,7 +25,6 @@ from raymtr import storage
 from raymtr.audio import AudioError, DecodeGuard
 from raymtr.audio_cache import AudioCache, cache_key
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.heads import words as heard_words
 from raymtr.specs import Settings, TrainSpec
 from raymtr.track import DEAD_LETTER, PLAYLISTS, PUBLISHED, artist_key
 from raymtr.training.mixture import Mixture
@@ -154,8 +153,10 @@ def without_unmusical_captions(tracks: pa.Table) -> pa.Table:
     """`tracks` without the captions that name nothing of music, as MuLan filters long texts.
 
     MuLan's filter is a fine-tuned BERT. This one is a rule: a caption stays if it has a word or a
-    pair of words of `model.heard_words`, or one of the catalog's tags.
+    pair of words of `model.heads.words`, or one of the catalog's tags.
     """
+    from raymtr.model.heads import words as heard_words  # loads torch, which decoding never needs
+
     tags = pc.unique(pc.list_flatten(tracks["tags"])).to_pylist()
     known = {_plain(word) for word in (*heard_words(), *tags) if word}
     kept = [

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
+
+from jobs.cluster import STARTS, TOO_SLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 400.0
@@ -48,8 +51,18 @@ class Nodes:
         }
 
     def add(self) -> None:
-        """One worker more."""
-        self.workers.append(self.cluster.add_node(num_cpus=self.cpus, **MEMORY))
+        """One worker more; a busy machine gets more than the half minute that Ray waits for it."""
+        others = set(psutil.Process().children())
+        for _ in range(STARTS):
+            try:
+                self.workers.append(self.cluster.add_node(num_cpus=self.cpus, **MEMORY))
+                return
+            except Exception as error:
+                if TOO_SLOW not in str(error):
+                    raise
+                for child in set(psutil.Process().children()) - others:
+                    child.kill()
+        raise TimeoutError(f"no worker was up in time in any of {STARTS} starts")
 
     def lose(self, worker: Any) -> None:
         """A worker is gone without a word, as a machine is whose power fails."""

@@ -24,7 +24,12 @@ import soundfile
 
 from jobs.embed_catalog import embed_catalog
 from raymtr import storage
-from raymtr.embeddings.store import EmbeddingStore, find_embeddings, matrix_of
+from raymtr.embeddings.store import (
+    EmbeddingStore,
+    all_embeddings,
+    find_embeddings,
+    matrix_of,
+)
 from raymtr.errors import UnusableError
 from raymtr.model.pretrained import load_model
 from raymtr.recipes import tiny
@@ -179,8 +184,7 @@ def wait_for_commit(driver: subprocess.Popen, workspace: Workspace, *, more_than
     deadline = time.monotonic() + 180
     while driver.poll() is None:
         assert time.monotonic() < deadline, "nothing was committed within three minutes"
-        names = storage.list_folders(workspace.path("embeddings"))
-        if names and len(find_embeddings(workspace, names[0]).done()) > more_than:
+        if any(len(store.done()) > more_than for store in all_embeddings(workspace)):
             return False
         time.sleep(0.02)
     return True

@@ -219,6 +219,7 @@ def test_the_last_finished_embeddings_are_found(tmp_path: Path) -> None:
         made.take()
         if name != "unfinished":
             made.release()
+    Path(workspace.embeddings("killed"), "model").mkdir(parents=True)  # before it had a run file
     assert find_embeddings(workspace).made_by.fingerprint == "new"
     assert find_embeddings(workspace, "unfinished").made_by.dim == DIM
     with pytest.raises(InputError, match="new, old, unfinished"):
