@@ -98,18 +98,13 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
 
     Raises InputError where no row has a caption.
     """
-    sentences_of = [
-        (text, place) for place, row in enumerate(rows) for text in row.get(PUBLISHED) or ()
-    ]
-    if not sentences_of:
+    pairs = [(text, place) for place, row in enumerate(rows) for text in row.get(PUBLISHED) or ()]
+    if not pairs:
         raise InputError(
             f"none of {len(rows)} tracks has a caption that came with its dataset (column "
             f"{PUBLISHED}); captions that a model wrote are no ground truth"
         )
-    texts, places = (
-        [text for text, _ in sentences_of],
-        np.array([place for _, place in sentences_of]),
-    )
+    texts, places = [text for text, _ in pairs], np.array([place for _, place in pairs])
     scores = encode(texts) @ vectors.T  # [captions, tracks]
     relevance = places[:, None] == np.arange(len(rows))
     ids = [row["track_id"] for row in rows]
