@@ -1,7 +1,7 @@
 # Everything a newcomer needs, each target true on a fresh clone.
 #
 #   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
-#   make demo MUSIC=~/Music        the same road over your own folder (MODEL=<folder or name> to choose the towers)
+#   make demo MUSIC=~/Music        the same over your own folder (MODEL=<folder or name> to choose the towers)
 #   make serve                     the search page over the demo's workspace
 #   make check                     formatter, linter, types, quick tests; no Ray
 #   make test                      formatter, linter, types, documentation, all tests but the drills

@@ -95,7 +95,7 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
         start_ray()
     # LanceDB must not be loaded in a process that forks, and starting Ray forks.
     from jobs.build_index import build_index
-    from jobs.evaluate import describe, evaluate
+    from jobs.evaluate_tracks import describe, evaluate_tracks
 
     with clock("scan"):
         scanned = scan_catalog(workspace, settings, f"{workspace.root}/manifest.parquet")
@@ -109,7 +109,7 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
     with clock("index"):
         build_index(workspace, settings)
     with clock("evaluate"):
-        print(describe(evaluate(workspace, settings)))
+        print(describe(evaluate_tracks(workspace, settings)))
 
 
 def midi_catalog(data: Path, audio: Path, most: int | None = None) -> pa.Table:
@@ -204,7 +204,7 @@ class Player:
 
 def print_precision(workspace: Workspace) -> None:
     """Queries about instrument, metre, key and all three, over the held-out tunes."""
-    from jobs.evaluate import evaluate
+    from jobs.evaluate_tracks import evaluate_tracks
 
     catalog = storage.read_tables(workspace.tracks)
     assert catalog is not None
@@ -212,7 +212,7 @@ def print_precision(workspace: Workspace) -> None:
     benchmark = exact_benchmark(rows)
     folder = workspace.path("exact")
     save_benchmark(benchmark, folder)
-    evaluate(workspace, laptop(), benchmark=folder, out=f"{folder}/answers")
+    evaluate_tracks(workspace, laptop(), benchmark=folder, out=f"{folder}/answers")
     print(f"\n{len(rows)} held-out clips; precision at {AT} (of as many as can be right)")
     print(f"{'kind':12}{'queries':>8}{'towers':>9}{'search':>9}{'chance':>9}")
     runs = {name: read_run(f"{folder}/answers/run.{name}.txt") for name in ("towers", "search")}

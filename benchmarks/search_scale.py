@@ -30,9 +30,10 @@ from raymtr.index.build import table_name
 from raymtr.index.filters import parse_filter
 from raymtr.index.track_table import TrackTable
 from raymtr.search.contract import SearchRequest
+from raymtr.search.plan import Encoded
 from raymtr.search.request import check_request
 from raymtr.search.retrievers import QueryVector, retrieve
-from raymtr.search.searcher import Encoded, Searcher
+from raymtr.search.searcher import Searcher
 from raymtr.search.understand import understand
 
 QUERIES, DIM = 100, 128

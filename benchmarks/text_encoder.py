@@ -22,8 +22,8 @@ from torch import nn
 from raymtr import storage
 from raymtr.model.int8_text import Int8TextTower
 from raymtr.model.text_tower import TextTower, load_text_tower
-from raymtr.recipes import MINILM
 from raymtr.search.searcher import Searcher
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec
 
 ASKED = {"MiniLM-L6": 3.0, "roberta-base": 4.0}

@@ -72,6 +72,8 @@ STORE_IS_AWAY = (  # in Arrow's error text, after its client has stopped retryin
     "AWS Error REQUEST_TIMEOUT",
     "AWS Error THROTTLING",
 )
+OWN_PACKAGES = ("raymtr", "jobs", "serve")
+INSTALL = "pip install 'raymtr[jobs,serve]' has all that the verbs need"
 GO_ON = "the same command goes on where it was"
 WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo creates its own workspaces
 MAKES_WORKSPACE = {"scan", "finetune", "fetch"}
@@ -115,7 +117,10 @@ def overview() -> str:
 def run_verb(verb: str, argv: Sequence[str]) -> int:
     """Parses the arguments of one verb, runs it and reports the answer; returns the exit status."""
     os.environ.setdefault("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", str(object_store_bytes()))
-    module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
+    try:
+        module = importlib.import_module(f"jobs.{VERBS[verb][0]}")
+    except ModuleNotFoundError as error:
+        return _ended(verb, error)
     arguments = parser_of(verb, module).parse_args(argv)
     set_up_console(verbose=arguments.verbose)
     # Ray prints its workers' output and its own on stdout, some of it at process exit. The import
@@ -125,12 +130,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             answer = run_module(verb, module, arguments)
     except _known_errors() as error:
-        judged = judge(error)
-        if judged is None:
-            raise  # a bug keeps its traceback
-        status, sentence = judged
-        print(printable(f"raymtr {verb}: {sentence}"), file=sys.stderr)
-        return status
+        return _ended(verb, error)
     except KeyboardInterrupt:
         return _stopped(verb)
     if arguments.json:
@@ -150,10 +150,20 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     return 0
 
 
+def _ended(verb: str, error: Exception) -> int:
+    """Reports an error in a sentence and returns the exit status; a bug keeps its traceback."""
+    judged = judge(error)
+    if judged is None:
+        raise error
+    status, sentence = judged
+    print(printable(f"raymtr {verb}: {sentence}"), file=sys.stderr)
+    return status
+
+
 def _known_errors() -> tuple[type[Exception], ...]:
     """The errors that `judge` may know. Called only after an error, so Ray costs nothing."""
     of_ray = (sys.modules["ray.exceptions"].RayError,) if "ray.exceptions" in sys.modules else ()
-    return (InputError, UnusableError, LostError, OSError, *of_ray)
+    return (InputError, UnusableError, LostError, OSError, ModuleNotFoundError, *of_ray)
 
 
 def judge(error: Exception) -> tuple[int, str] | None:
@@ -164,6 +174,8 @@ def judge(error: Exception) -> tuple[int, str] | None:
     )
     if isinstance(cause, InputError):
         return WRONG_USE, text
+    if isinstance(cause, ModuleNotFoundError) and not str(cause.name).startswith(OWN_PACKAGES):
+        return FAILED, f"a package is missing: {text}; {INSTALL}"
     if isinstance(cause, UnusableError) or (isinstance(cause, OSError) and cause.errno):
         return FAILED, text
     if isinstance(cause, OSError) and any(sign in text for sign in STORE_IS_AWAY):

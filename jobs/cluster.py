@@ -156,7 +156,7 @@ def announced_address() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of PORTS on which nobody listens."""
+    """A free port of PORTS."""
     while True:
         port = PORTS[secrets.randbelow(len(PORTS))]
         with socket.socket() as tried:
@@ -208,7 +208,7 @@ def require_gpus(count: int) -> None:
     found = int(ray.cluster_resources().get("GPU", 0))
     if found < count:
         raise UnusableError(
-            f"{count} GPU asked for, {found} in this Ray cluster; add GPU nodes, "
+            f"{count} GPU requested, {found} in this Ray cluster; add GPU nodes, "
             "or set use_gpu=false to run on CPUs"
         )
 

@@ -9,22 +9,25 @@ jobs. Each step is the verb of the same name.
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import logging
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jobs.cluster import start_ray
+from jobs.demo_packages import require_synthesiser, require_taggers
 from jobs.demo_show import (
+    DemoAnswer,
+    DemoFigures,
+    MusicAnswer,
+    MusicFailure,
+    MusicFigures,
     ask,
     dead_letters,
+    example_lines,
     facts_of,
     find_sections,
     held_out_queries,
@@ -40,10 +43,11 @@ from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import TrainAnswer, train_towers
 from jobs.write_captions import CaptionAnswer, write_captions
 from raymtr import storage
-from raymtr.errors import InputError, UnusableError
+from raymtr.errors import InputError
 from raymtr.evaluation.report import Facts, write_report
 from raymtr.recipes import DEFAULT_MODEL, quick_captions
 from raymtr.specs import Settings
+from raymtr.tower_specs import MUSICNN_DIM
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:  # loads LanceDB, which must not be in a process that forks
@@ -54,7 +58,6 @@ LOG = logging.getLogger("raymtr")
 
 SYNTHETIC_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
-SYNTHESISER = "tinysoundfont==0.3.7"
 MODEL_NOTE = (
     f"The model is {DEFAULT_MODEL}: taggers trained on 100 tags of real songs (musicnn), and "
     "music words mapped to these tags. It cannot tell apart what no tag covers; MODEL=ttmrpp, or "
@@ -73,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(
     arguments: argparse.Namespace, workspace: Workspace | None, settings: Settings
-) -> dict[str, Any]:
+) -> DemoAnswer | MusicAnswer | MusicFailure:
     """The command-line entry point."""
     if arguments.model and not arguments.music:
         raise InputError("--model goes with --music; the demo alone trains its own towers")
@@ -91,7 +94,7 @@ def run(
 
 
 @dataclass
-class Stages:
+class StageTimer:
     """The stages that ran so far and their times in seconds."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -106,18 +109,16 @@ class Stages:
         LOG.info("   %s took %.0f s", name, self.seconds[name])
 
 
-def demo_on_synthetic(
-    root: str, settings: Settings, *, captioner: str | None = None
-) -> dict[str, Any]:
+def demo_on_synthetic(root: str, settings: Settings, *, captioner: str | None = None) -> DemoAnswer:
     """Creates a catalog, trains on it and evaluates; writes `metrics.json` and `report.html`."""
-    stages = Stages()
+    stages = StageTimer()
     workspace = Workspace.open(root, create=True)
     with MemoryWatch() as memory:
         with stages.timed("start Ray"):
             start_ray()
         # They load LanceDB: after Ray's start, see `allow_lancedb`.
         from jobs.build_index import build_index
-        from jobs.evaluate import evaluate
+        from jobs.evaluate_tracks import evaluate_tracks
 
         captioned, trained = make_towers(workspace, settings, stages, captioner=captioner)
         with stages.timed("embed"):
@@ -125,24 +126,27 @@ def demo_on_synthetic(
         with stages.timed("index"):
             built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("evaluate"):
-            quality = evaluate(workspace, settings, split="test", system="both")
+            quality = evaluate_tracks(workspace, settings, split="test", system="both")
         with stages.timed("search"):
             examples = ask(workspace, held_out_queries(workspace))
             sections = find_sections(workspace)
-    kept = ("pool", "trained_on", "seed", "chance", "towers", "search")
-    figures = {key: quality[key] for key in kept}
-    answer = {
-        **figures,
+    figures: DemoFigures = {
+        "pool": quality["pool"],
+        "trained_on": quality["trained_on"],
+        "seed": quality["seed"],
+        "chance": quality["chance"],
+        "towers": quality["towers"],
+        "search": quality["search"],
         "where_in_track": sections,
         "stages": stages.seconds,
         "peak_memory_gib": round(memory.peak_gib, 3),
     }
-    storage.write_json(workspace.path("metrics.json"), answer)
+    storage.write_json(workspace.path("metrics.json"), figures)
     facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name="raymtr: a catalog made on the spot, searched by words",
         lead=(
-            "Every piece was composed and rendered for this run; the artists asked for below "
-            "were never trained on, unless a query says so."
+            "Every piece was composed and rendered for this run; the artists in the queries "
+            "below were never trained on, unless a query says so."
         ),
         quality=quality,
         examples=examples,
@@ -155,7 +159,7 @@ def demo_on_synthetic(
     )
     report = workspace.path("report.html")
     write_report(report, facts)
-    return answer | {"examples": examples, "report": report, "quality": quality}
+    return {**figures, "examples": examples, "report": report, "quality": quality}
 
 
 def _built_facts(
@@ -172,12 +176,14 @@ def _built_facts(
 
 
 def make_towers(
-    workspace: Workspace, settings: Settings, stages: Stages, *, captioner: str | None = None
+    workspace: Workspace, settings: Settings, stages: StageTimer, *, captioner: str | None = None
 ) -> tuple[CaptionAnswer, TrainAnswer]:
     """The synthetic catalog, its captions and the towers trained on it; finished work is reused."""
     from raymtr.synthetic.synthesize import synthesize
 
     require_synthesiser()
+    if settings.towers.audio_tower.kind in MUSICNN_DIM:
+        require_taggers()
     music = workspace.path("music")
     with stages.timed("synthesize"):
         synthesize(music, pieces=PIECES, seed=0, processes=os.cpu_count() or 1)
@@ -200,20 +206,6 @@ def make_towers(
             raise InputError(f"{error}; {cure}") from error
 
 
-def require_synthesiser() -> None:
-    """Installs the synthesizer if pip alone did not, without its playback dependency PyAudio.
-
-    Raises UnusableError if pip fails.
-    """
-    if importlib.util.find_spec("tinysoundfont"):
-        return
-    LOG.info("installing %s without its dependencies, which play sound only", SYNTHESISER)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", SYNTHESISER]
-    if subprocess.run(command, stdout=sys.stderr).returncode:
-        raise UnusableError(f"the demo needs a synthesiser: pip install --no-deps {SYNTHESISER}")
-    importlib.invalidate_caches()
-
-
 def caption_note(captioned: CaptionAnswer, captioner: str | None) -> str:
     """A sentence that says who wrote the captions used for training."""
     by = captioned["by"]
@@ -228,10 +220,10 @@ def caption_note(captioned: CaptionAnswer, captioner: str | None) -> str:
 
 def demo_on_music(
     root: str, settings: Settings, *, music: str, model: str | None, captioner: str | None = None
-) -> dict[str, Any]:
+) -> MusicAnswer | MusicFailure:
     """Scans, embeds, indexes and searches a user's folder with finished towers; never trains."""
-    stages = Stages()
-    note = []
+    stages = StageTimer()
+    note: list[str] = []
     with MemoryWatch() as memory:
         workspace = Workspace.open(root, create=True)
         with stages.timed("scan"):
@@ -245,19 +237,25 @@ def demo_on_music(
                 write_captions(workspace, settings, captioner=captioner)
         if model is None:
             model, note = DEFAULT_MODEL, [MODEL_NOTE]
+            require_taggers()
             LOG.info("%s", MODEL_NOTE)
         with stages.timed("embed"):
             embedded = embed_catalog(workspace, settings, model=model)
-        answer = {"music": music, "model": model, "notes": note, **embedded}
+        errors = dead_letters(embedded["fingerprint"], workspace)
+        figures: MusicFigures = {
+            "music": music,
+            "notes": note,
+            **embedded,
+            # One embedded file is success here. Failed files are listed and do not fail the run.
+            "error_rate": 0.0 if embedded["embedded"] else 1.0,
+            "failures": errors,
+        }
         if not embedded["embedded"]:
-            return answer | {
-                "error_rate": 1.0,
-                "failures": dead_letters(embedded["fingerprint"], workspace),
-            }
+            failure: MusicFailure = {**figures}
+            return failure
         with stages.timed("index"):
             built = build_index(workspace, settings, fingerprint=embedded["fingerprint"])
         with stages.timed("search"):
-            errors = dead_letters(embedded["fingerprint"], workspace)
             examples = ask(workspace, own_queries(workspace, {row["track_id"] for row in errors}))
     facts = _built_facts(workspace, settings, embedded, built) | Facts(
         name=f"raymtr: {os.path.basename(os.path.abspath(music))}, searched by words",
@@ -269,33 +267,30 @@ def demo_on_music(
     )
     report = workspace.path("report.html")
     write_report(report, facts)
-    # One embedded file is success here. Failed files are listed and do not fail the run.
-    return answer | {
-        "error_rate": 0.0,
-        "failures": errors,
+    answer: MusicAnswer = {
+        **figures,
         "examples": examples,
         "stages": stages.seconds,
         "peak_memory_gib": round(memory.peak_gib, 3),
         "report": report,
     }
+    return answer
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: DemoAnswer | MusicAnswer | MusicFailure) -> str:
     """Queries with their hits, then the figures."""
-    from jobs.evaluate import describe as describe_quality
+    from jobs.evaluate_tracks import describe as describe_quality
 
     lines = []
-    for example in answer.get("examples", ()):
-        lines.append(f"\n  {example['query']}   [{example['kind']}]")
-        for place, hit in enumerate(example["hits"], 1):
-            name = f"{hit['title'] or hit['track_id']} - {hit['artist'] or 'unknown artist'}"
-            lines.append(f"    {place}. {name}  {hit['score']:.3f}")
+    if "examples" in answer:
+        lines += [line for example in answer["examples"] for line in example_lines(example)]
     if "quality" in answer:
         lines += ["", describe_quality(answer["quality"]), where_note(answer["where_in_track"])]
-    if answer.get("failures"):
-        lines.append(f"\n{len(answer['failures'])} files could not be used:")
-        lines += [f"  {row['code']:10} {row['uri']}: {row['reason']}" for row in answer["failures"]]
-    lines += [f"\n{note}" for note in answer.get("notes", ())]
+    else:
+        if failures := answer["failures"]:
+            lines.append(f"\n{len(failures)} files could not be used:")
+            lines += [f"  {row['code']:10} {row['uri']}: {row['reason']}" for row in failures]
+        lines += [f"\n{note}" for note in answer["notes"]]
     if "stages" in answer:
         took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in answer["stages"].items())
         lines.append(f"\n{took}; peak memory {answer['peak_memory_gib']:.2f} GiB")

@@ -6,21 +6,26 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast, final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 import raymtr
+from jobs.embed_pipeline import EmbedFigures
 from raymtr import storage
 from raymtr.captions import gguf_base
 from raymtr.captions.gguf_base import SMOLLM2
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.writing.realiser import realise
+from raymtr.evaluation.quality import Figures, TrainedOn
 from raymtr.evaluation.report import Captioned, Facts, ReportExample, ReportHit
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
+
+if TYPE_CHECKING:
+    from jobs.evaluate_tracks import QualityAnswer
 
 HITS = 5  # shown per query
 SHOWN_CAPTIONS = 10  # tracks whose captions the page shows
@@ -35,6 +40,60 @@ class FailedFile(TypedDict):
     code: str
     reason: str
     stage: str
+
+
+class SectionFigures(TypedDict):
+    """Whether segments lie in the section that was searched for; shares."""
+
+    queries: int
+    right: float
+    chance: float
+
+
+class DemoFigures(TypedDict):
+    """The figures of the synthetic catalog, as in `metrics.json`."""
+
+    pool: int  # tracks
+    trained_on: TrainedOn | None
+    seed: int
+    chance: dict[str, Figures]  # by kind of query
+    towers: dict[str, Figures]
+    search: dict[str, Figures]
+    where_in_track: SectionFigures
+    stages: dict[str, float]  # seconds
+    peak_memory_gib: float
+
+
+@final
+class DemoAnswer(DemoFigures):
+    """The figures, example queries with their hits, and the report."""
+
+    examples: list[ReportExample]
+    report: str
+    quality: QualityAnswer
+
+
+class MusicFigures(EmbedFigures):
+    """What became of the files of a user's folder."""
+
+    music: str
+    notes: list[str]
+    failures: list[FailedFile]
+
+
+@final
+class MusicFailure(MusicFigures):
+    """The answer if no file could be embedded."""
+
+
+@final
+class MusicAnswer(MusicFigures):
+    """The figures, example queries with their hits, and the report."""
+
+    examples: list[ReportExample]
+    stages: dict[str, float]  # seconds
+    peak_memory_gib: float
+    report: str
 
 
 def catalog_of(workspace: Workspace) -> pa.Table:
@@ -84,7 +143,7 @@ def some_captions(workspace: Workspace) -> list[Captioned]:
     return shown
 
 
-def find_sections(workspace: Workspace) -> dict[str, float]:
+def find_sections(workspace: Workspace) -> SectionFigures:
     """Whether segments are right, on long pieces queried by the words of one of their sections.
 
     `right` is the share of queries whose segment has its middle in that section. `chance` is the
@@ -151,6 +210,15 @@ def ask(
     return examples
 
 
+def example_lines(example: ReportExample) -> list[str]:
+    """A query with its hits, as text."""
+    lines = [f"\n  {example['query']}   [{example['kind']}]"]
+    for place, hit in enumerate(example["hits"], 1):
+        name = f"{hit['title'] or hit['track_id']} - {hit['artist'] or 'unknown artist'}"
+        lines.append(f"    {place}. {name}  {hit['score']:.3f}")
+    return lines
+
+
 def dead_letters(fingerprint: str | None, workspace: Workspace) -> list[FailedFile]:
     """What scan, and embed with that model, could not use, with the reason."""
     rows: list[FailedFile] = []
@@ -174,11 +242,11 @@ def dead_letters(fingerprint: str | None, workspace: Workspace) -> list[FailedFi
     return rows
 
 
-def where_note(sections: dict[str, float]) -> str:
+def where_note(sections: SectionFigures) -> str:
     """The figure of `find_sections` as text."""
     return (
-        "Where in the track: asked for one section of a long piece, the segment of the hit lies "
-        f"in that section for {sections['right']:.0%} of {sections['queries']:.0f} queries; at "
+        "Where in the track: for the words of one section of a long piece, the segment of the hit "
+        f"lies in that section for {sections['right']:.0%} of {sections['queries']} queries; at "
         f"random {sections['chance']:.0%}."
     )
 

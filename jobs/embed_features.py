@@ -79,8 +79,7 @@ def hear_tracks(
     pipeline = (
         dataset.repartition(target_num_rows_per_block=tracks_per_block(left, spec.window_s, embed))
         .map_batches(
-            decode_tracks,
-            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung},
+            functools.partial(decode_tracks, spec=spec, embed=embed, hung=shards.hung),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,

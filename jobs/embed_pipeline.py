@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, final
 
 import pyarrow as pa
@@ -24,14 +25,18 @@ if TYPE_CHECKING:
 MOST_BLOCK_BYTES = 128 << 20  # decoded audio per actor call; a long track may exceed it
 
 
-@final
-class EmbedAnswer(Worked):
+class EmbedFigures(Worked):
     """The catalog's tracks by outcome, and what this run did."""
 
     fingerprint: str | None
     model: str | None  # its folder
     seconds: float
     also: Tagged | None  # with --also
+
+
+@final
+class EmbedAnswer(EmbedFigures):
+    """The answer of `embed`."""
 
 
 def embed_alone(
@@ -98,8 +103,7 @@ def embed_pipeline(
     return (
         dataset.repartition(target_num_rows_per_block=size)
         .map_batches(
-            decode,
-            fn_kwargs={"spec": spec, "embed": embed, "hung": shards.hung, "packed": embed.use_gpu},
+            partial(decode, spec=spec, embed=embed, hung=shards.hung, packed=embed.use_gpu),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1 if embed.use_gpu else cores,
@@ -124,9 +128,11 @@ def replicas_of(embed: EmbedSpec) -> ray.data.ActorPoolStrategy:
     """The pool of model replicas; on a GPU each has two calls in flight."""
     import ray.data
 
-    calls = {"max_concurrent_calls_per_actor": 2, "enable_true_multi_threading": True}
     return ray.data.ActorPoolStrategy(
-        min_size=fewest_actors(embed), max_size=embed.actors, **(calls if embed.use_gpu else {})
+        min_size=fewest_actors(embed),
+        max_size=embed.actors,
+        max_concurrent_calls_per_actor=2 if embed.use_gpu else None,
+        enable_true_multi_threading=embed.use_gpu or None,
     )
 
 

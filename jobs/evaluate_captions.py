@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict, final
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.score import TokenEncoder
 from raymtr.errors import InputError
 from raymtr.evaluation import blind_reading, caption_benchmark, caption_training
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.workspace import Workspace
 
 OWN = (
@@ -32,6 +32,22 @@ OWN = (
     "scores",
 )  # arguments of captions alone
 SEED = 0  # of the tags' order and of the intervals
+
+
+@final
+class CaptionsAnswer(caption_benchmark.Comparison):
+    """The systems compared, what their captioners were trained on, and the files written."""
+
+    trained_on: dict[str, int | None]  # pairs by system; None: unknown
+    seed: int
+    files: dict[str, str]
+
+
+@final
+class ReadingAnswer(TypedDict):
+    """A reader's marks of a blind page, by system."""
+
+    read: dict[str, blind_reading.Marks]
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -66,17 +82,20 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--scores", metavar="CSV", help="a reader's marks, by the key in --out")
 
 
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `captions` that were given."""
-    values = {name: getattr(arguments, name) for name in OWN}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace) -> CaptionsAnswer | ReadingAnswer:
     """The command-line entry point."""
-    asked = given(arguments)
-    files = _named_files(asked.pop("captions", ()))
-    return evaluate_captions(workspace, files=files, out=arguments.out, **asked)
+    return evaluate_captions(
+        workspace,
+        pairs=arguments.pairs,
+        held_out=bool(arguments.held_out),
+        files=_named_files(arguments.captions or ()),
+        baseline=arguments.baseline or caption_benchmark.TEMPLATE,
+        encoder=arguments.encoder or MINILM,
+        base=arguments.base,
+        blind=arguments.blind,
+        scores=arguments.scores,
+        out=arguments.out,
+    )
 
 
 def _named_files(arguments: Sequence[str]) -> dict[str, str]:
@@ -106,7 +125,7 @@ def evaluate_captions(
     blind: int | None = None,
     scores: str | None = None,
     out: str | None = None,
-) -> dict[str, Any]:
+) -> CaptionsAnswer | ReadingAnswer:
     """Figures of each system's captions (`files`: name -> where) next to a template's and the tags.
 
     `pairs` defaults to the pairs that `finetune` held out, `files` to the workspace's captions.
@@ -119,16 +138,16 @@ def evaluate_captions(
     if scores is not None:
         marks = storage.read_bytes(scores).decode()
         return {"read": blind_reading.read_scores(marks, storage.read_json(key))}
-    asked, vocabulary = caption_benchmark.asked_pairs(workspace, pairs, held_out=held_out)
+    chosen, vocabulary = caption_benchmark.asked_pairs(workspace, pairs, held_out=held_out)
     if not files and storage.list_files(workspace.captions, suffix=".parquet"):
         files = {"captions": workspace.captions}
     rng = np.random.default_rng(SEED)
     systems = {
-        name: caption_benchmark.read_captions(uri, asked) for name, uri in (files or {}).items()
+        name: caption_benchmark.read_captions(uri, chosen) for name, uri in (files or {}).items()
     }
-    systems |= caption_benchmark.made_here(asked, rng)
-    answer = caption_benchmark.compare(
-        asked,
+    systems |= caption_benchmark.made_here(chosen, rng)
+    compared = caption_benchmark.compare(
+        chosen,
         systems,
         encoder=TokenEncoder(encoder),
         vocabulary=vocabulary,
@@ -136,15 +155,19 @@ def evaluate_captions(
         rng=rng,
         base=Likelihood(base) if base else None,
     )
-    learnt = caption_training.trained_on(workspace.captioner, asked, files or {})
-    answer["trained_on"] = learnt
-    answer["notes"] += caption_training.notes(learnt, len(asked), caption_benchmark.MARK)
-    answer |= {"seed": SEED, "files": {n: f"{folder}/captions.{n}" for n in ("json", "jsonl")}}
-    lines = caption_benchmark.side_by_side(asked, systems)
+    learnt = caption_training.trained_on(workspace.captioner, chosen, files or {})
+    compared["notes"] += caption_training.notes(learnt, len(chosen), caption_benchmark.MARK)
+    answer: CaptionsAnswer = {
+        **compared,
+        "trained_on": learnt,
+        "seed": SEED,
+        "files": {name: f"{folder}/captions.{name}" for name in ("json", "jsonl")},
+    }
+    lines = caption_benchmark.side_by_side(chosen, systems)
     storage.write_bytes(answer["files"]["jsonl"], "".join(f"{n}\n" for n in lines).encode())
     if blind is not None:
-        everyone = {blind_reading.PEOPLE: [[pair.caption] for pair in asked], **systems}
-        page, owners = blind_reading.blind_page(asked, everyone, blind, rng)
+        everyone = {blind_reading.PEOPLE: [[pair.caption] for pair in chosen], **systems}
+        page, owners = blind_reading.blind_page(chosen, everyone, blind, rng)
         answer["files"]["blind"] = f"{folder}/captions-blind.html"
         storage.write_bytes(answer["files"]["blind"], page.encode())
         storage.write_json(key, owners)
@@ -152,7 +175,7 @@ def evaluate_captions(
     return answer
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: CaptionsAnswer | ReadingAnswer) -> str:
     """A line per system."""
     if "read" in answer:
         return "\n".join(
@@ -160,6 +183,6 @@ def describe(answer: dict[str, Any]) -> str:
             f"{row['faithfulness']:.2f}  both at least {blind_reading.GOOD}: {row['both_good']:.0%}"
             for name, row in answer["read"].items()
         )
-    lines = [*caption_benchmark.table_lines(answer), ""]
+    lines = [*caption_benchmark.table_lines(answer, answer["trained_on"]), ""]
     lines += [f"note: {note}" for note in answer["notes"]]
     return "\n".join([*lines, f"written to {answer['files']['json']}"])

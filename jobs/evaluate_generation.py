@@ -1,13 +1,15 @@
 """`raymtr evaluate generation`: the clips of `generate --prompts` beside held-out recordings.
 
-The judges are the towers of the model's joint tokens, and musicnn. The first is no stranger to the
-model: it was sampled from those towers' text side. Output: `evaluation/generation.json`.
+The judges are the towers of the model's joint tokens, and musicnn. The first is not independent of
+the model, which was conditioned on those towers' text vectors.
+
+Output: `evaluation/generation.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TypedDict, final
 
 import numpy as np
 import pyarrow.compute as pc
@@ -16,6 +18,7 @@ from raymtr import audio, storage
 from raymtr.errors import InputError
 from raymtr.evaluation.generation import (
     FEWEST,
+    PromptFigures,
     frechet_at_infinity,
     frechet_distance,
     prompt_figures,
@@ -27,6 +30,34 @@ SEED = 0
 MOST_REAL = 500  # held-out tracks that clips are compared with
 
 
+class FrechetFigures(TypedDict):
+    """The Frechet distance of clips to recordings, as it is and for infinitely many clips."""
+
+    fad: float
+    fad_at_infinity: float
+
+
+@final
+class GenerationAnswer(TypedDict):
+    """Figures of one model's clips, and where they were written."""
+
+    model: str  # its fingerprint
+    clips: int
+    real: int  # recordings
+    prompts: PromptFigures
+    fad: dict[str, FrechetFigures]  # by embedding
+    file: str
+
+
+class ClipRow(TypedDict):
+    """What is used of a clip's row in the manifest."""
+
+    uri: str
+    prompt: str
+    model: str
+    parts: str  # their fingerprint
+
+
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
     """Adds the arguments of `generation`."""
     parser.add_argument(
@@ -34,20 +65,14 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     )
 
 
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `generation` that were given."""
-    values = {name: getattr(arguments, name) for name in OWN}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace) -> GenerationAnswer:
     """The command-line entry point."""
     return evaluate_generation(workspace, clips=arguments.clips, out=arguments.out)
 
 
 def evaluate_generation(
     workspace: Workspace, *, clips: str | None = None, out: str | None = None
-) -> dict[str, Any]:
+) -> GenerationAnswer:
     """FAD by two embeddings, MCC and ranks of one model's clips.
 
     Raises InputError where there are too few clips, or no held-out recordings to compare with.
@@ -63,7 +88,7 @@ def evaluate_generation(
     figures = prompt_figures(
         made, towers.encode_text(prompts), np.array([number[row["prompt"]] for row in rows])
     )
-    answer: dict[str, Any] = {
+    answer: GenerationAnswer = {
         "model": rows[0]["model"],
         "clips": len(rows),
         "real": len(real),
@@ -81,7 +106,7 @@ def evaluate_generation(
     return answer
 
 
-def _clips(workspace: Workspace, fingerprint: str | None) -> list[dict[str, Any]]:
+def _clips(workspace: Workspace, fingerprint: str | None) -> list[ClipRow]:
     """Manifest rows of one model's clips that did not fail."""
     root = workspace.generated
     found = [n for n in storage.list_folders(root) if storage.exists(f"{root}/{n}/manifest")]
@@ -95,7 +120,7 @@ def _clips(workspace: Workspace, fingerprint: str | None) -> list[dict[str, Any]
         )
     table = storage.read_tables(f"{root}/{fingerprint or found[0]}/manifest")
     assert table is not None, "a manifest folder has a file"
-    rows: list[dict[str, Any]] = table.filter(pc.is_null(table["code"])).to_pylist()
+    rows: list[ClipRow] = table.filter(pc.is_null(table["code"])).to_pylist()
     if len(rows) < FEWEST:
         raise InputError(f"{len(rows)} clips are too few to measure, at least {FEWEST} are needed")
     return rows
@@ -104,8 +129,8 @@ def _clips(workspace: Workspace, fingerprint: str | None) -> list[dict[str, Any]
 def _held_out(workspace: Workspace) -> list[str]:
     """URIs of held-out recordings, the split `test`."""
     catalog = storage.read_tables(workspace.tracks, ["uri", "split"])
-    held = [] if catalog is None else catalog.to_pylist()
-    uris = [row["uri"] for row in held if row["split"] == "test" and row["uri"]]
+    rows = [] if catalog is None else catalog.to_pylist()
+    uris = [row["uri"] for row in rows if row["split"] == "test" and row["uri"]]
     if len(uris) < FEWEST:
         raise InputError(
             f"{len(uris)} tracks of split 'test' have audio; at least {FEWEST} are needed to "
@@ -114,7 +139,7 @@ def _held_out(workspace: Workspace) -> list[str]:
     return uris[:: max(1, len(uris) // MOST_REAL)][:MOST_REAL]
 
 
-def _fad(made: np.ndarray, real: np.ndarray) -> dict[str, float]:
+def _fad(made: np.ndarray, real: np.ndarray) -> FrechetFigures:
     return {
         "fad": frechet_distance(made, real),
         "fad_at_infinity": frechet_at_infinity(made, real, seed=SEED),
@@ -134,7 +159,7 @@ def _musicnn(uri: str) -> np.ndarray:
     return np.asarray(dense.mean(dim=0).numpy())
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: GenerationAnswer) -> str:
     """The figures, a line each."""
     of = answer["prompts"]
     lines = [

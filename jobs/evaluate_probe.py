@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict, final
 
 import numpy as np
 
 from jobs.cluster import start_ray
+from jobs.ray_calls import ray_task
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation.opened import cut, finetuned
 from raymtr.evaluation.probe_tasks import Task, read_task
 from raymtr.evaluation.probes import KINDS, probe
-from raymtr.evaluation.zero_shot import zero_shot
+from raymtr.evaluation.zero_shot import ZeroShot, zero_shot
 from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, FeatureSpec, open_backbone
 from raymtr.mulap.store import open_features
 from raymtr.workspace import Workspace
@@ -27,8 +28,39 @@ from raymtr.workspace import Workspace
 OWN = ("task", "model", "labels", "seeds", "finetune")
 LABELS, SEEDS = "1,5,20,all", 3
 ALL = "all"
-OPENED = "finetuned"
 TRACKS_PER_TASK = 32
+
+
+class Cell(TypedDict):
+    """Balanced accuracy over draws of labels."""
+
+    mean: float
+    seeds: list[float]  # of each draw
+
+
+Cells = dict[str, Cell]  # labels a class (`all`: every one) -> its cell
+
+
+class ModelCells(TypedDict):
+    """A model's cells by kind of probe."""
+
+    logistic: Cells
+    mlp: Cells
+    finetuned: NotRequired[Cells]  # the backbone trained on the labels too
+    zero_shot: NotRequired[ZeroShot | None]  # None for a backbone without words
+
+
+@final
+class ProbeAnswer(TypedDict):
+    """The task's sizes, each model's cells, and where they were written."""
+
+    task: str
+    classes: list[str]
+    chance: float
+    train: int  # tracks
+    held_out: int
+    models: dict[str, ModelCells]
+    file: str
 
 
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
@@ -53,13 +85,7 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     )
 
 
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `probe` that were given."""
-    values = {name: getattr(arguments, name) for name in OWN}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace) -> ProbeAnswer:
     """The command-line entry point."""
     if not arguments.task or not arguments.model:
         raise InputError("`raymtr evaluate probe` needs --task, and --model once or more")
@@ -83,7 +109,7 @@ def evaluate_probe(
     seeds: int = SEEDS,
     finetune: bool = False,
     out: str | None = None,
-) -> dict[str, Any]:
+) -> ProbeAnswer:
     """Balanced accuracy on held-out tunes, by model, kind of probe and number of labels.
 
     Raises InputError where the task has fewer than two classes or an argument is wrong.
@@ -98,61 +124,61 @@ def evaluate_probe(
     labelled = read_task(task, rows)
     uris = {row["track_id"]: row["uri"] for row in rows}
     start_ray()
-    answer: dict[str, Any] = {
+    answer: ProbeAnswer = {
         "task": task,
         "classes": list(labelled.classes),
         "chance": 1 / len(labelled.classes),
         "train": int(labelled.train.sum()),
         "held_out": int((~labelled.train).sum()),
         "models": {},
+        "file": f"{out or workspace.path('evaluation')}/probe.json",
     }
     for name in models:
         source = _source(workspace, name)
         features = _features(workspace, source, labelled, uris)
         cells = _frozen(labelled, features, counts, seeds)
         if finetune and name != LOG_MEL:
-            cells[OPENED] = _opened(labelled, source, uris, counts, seeds)
+            cells["finetuned"] = _finetuned(labelled, source, uris, counts, seeds)
         if 0 in counts:
             cells["zero_shot"] = zero_shot(labelled, source, features)
         answer["models"][name] = cells
-    answer["file"] = f"{out or workspace.path('evaluation')}/probe.json"
     storage.write_json(answer["file"], answer)
     return answer
 
 
-def _cell(values: list[float]) -> dict[str, Any]:
+def _cell(values: list[float]) -> Cell:
     return {"mean": float(np.mean(values)), "seeds": values}
 
 
 def _frozen(
     task: Task, features: list[np.ndarray], counts: Sequence[int | None], seeds: int
-) -> dict[str, Any]:
+) -> ModelCells:
     """The cells of each kind of probe on features that stay, a Ray task for each figure."""
     import ray
 
-    fit, held = ray.remote(num_cpus=1)(probe), ray.put(features)
+    fit, shared = ray_task(probe, num_cpus=1), ray.put(features)
     waiting = {
-        (kind, count): [fit.remote(task, held, kind, count, seed=s) for s in range(seeds)]
+        (kind, count): [fit(task, shared, kind, count, seed=s) for s in range(seeds)]
         for kind in KINDS
         for count in counts
         if count != 0
     }
-    cells: dict[str, Any] = {kind: {} for kind in KINDS}
+    cells: dict[str, Cells] = {kind: {} for kind in KINDS}
     for (kind, count), tasks in waiting.items():
         cells[kind][str(count or ALL)] = _cell(ray.get(tasks))
-    return cells
+    return {"logistic": cells["logistic"], "mlp": cells["mlp"]}
 
 
-def _opened(
+def _finetuned(
     task: Task, source: str, uris: dict[str, str], counts: Sequence[int | None], seeds: int
-) -> dict[str, Any]:
+) -> Cells:
     """The cells of the backbone trained on the labels, a Ray task for each count and seed."""
     import ray
 
-    fit = ray.remote(num_cpus=1)(finetuned)
+    fit = ray_task(finetuned, num_cpus=1)
     files = [uris[track_id] for track_id in task.track_ids]
     waiting = {
-        str(count or ALL): [fit.remote(task, source, files, count, seed=s) for s in range(seeds)]
+        str(count or ALL): [fit(task, source, files, count, seed=s) for s in range(seeds)]
         for count in counts
         if count != 0
     }
@@ -188,10 +214,10 @@ def _features(
     if storage.exists(f"{store.folder}/run.json"):
         found = store.features_of(list(task.track_ids))
     left = [track_id for track_id in task.track_ids if track_id not in found]
-    hear = ray.remote(num_cpus=1)(_hear)
-    held = ray.put(backbone.spec)
+    hear = ray_task(_hear, num_cpus=1)
+    shared = ray.put(backbone.spec)
     parts = [left[n : n + TRACKS_PER_TASK] for n in range(0, len(left), TRACKS_PER_TASK)]
-    tasks = [hear.remote(source, held, [uris[i] for i in part]) for part in parts]
+    tasks = [hear(source, shared, [uris[i] for i in part]) for part in parts]
     for part, made in zip(parts, ray.get(tasks), strict=True):
         found |= dict(zip(part, made, strict=True))
     return [found[track_id] for track_id in task.track_ids]
@@ -203,7 +229,7 @@ def _hear(source: str, spec: FeatureSpec, uris: Sequence[str]) -> list[np.ndarra
     return [backbone.embed_windows(cut(uri, spec.audio)) for uri in uris]
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ProbeAnswer) -> str:
     """A line per model and kind of probe."""
     sizes = f"{answer['train']} tracks to train on, {answer['held_out']} held out by tune"
     lines = [
@@ -211,11 +237,13 @@ def describe(answer: dict[str, Any]) -> str:
         f"{answer['chance']:.2f})"
     ]
     for name, cells in answer["models"].items():
-        for kind in [kind for kind in (*KINDS, OPENED) if kind in cells]:
-            shown = [f"{count}: {cell['mean']:.2f}" for count, cell in cells[kind].items()]
+        kinds = {"logistic": cells["logistic"], "mlp": cells["mlp"]}
+        if "finetuned" in cells:
+            kinds["finetuned"] = cells["finetuned"]
+        for kind, by_count in kinds.items():
+            shown = [f"{count}: {cell['mean']:.2f}" for count, cell in by_count.items()]
             lines.append(f"{name:24} {kind:9} {', '.join(shown)}")
-        if cells.get("zero_shot"):
-            zero = cells["zero_shot"]
+        if zero := cells.get("zero_shot"):
             lines.append(
                 f"{name:24} zero-shot {zero['balanced_accuracy']:.2f}, ROC-AUC "
                 f"{zero['roc_auc']:.2f} by {zero['by']}"

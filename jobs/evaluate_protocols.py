@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, final
 
 import numpy as np
 import pyarrow as pa
@@ -33,11 +33,31 @@ from raymtr.workspace import Workspace
 
 SEED = 0
 PROTOCOLS = ("caption-retrieval", "tags", "zero-shot", "artist-similarity", "triplets")
-OWN = {  # protocol -> its arguments
-    "triplets": ("triplets",),
-    "compare": ("runs", "qrels"),
-}
+ARGUMENTS_OF = {"triplets": ("triplets",), "compare": ("runs", "qrels")}
+OWN = ("triplets", "runs", "qrels")  # arguments of the protocols alone
 TRIPLET_COLUMNS = ("anchor", "nearer", "farther")
+
+
+@final
+class ProtocolAnswer(TypedDict):
+    """A protocol's figures with their intervals, the sizes of what was ranked, and the files."""
+
+    protocol: str
+    split: str
+    pools: dict[str, int]  # by direction
+    queries: dict[str, int]
+    figures: dict[str, float]
+    intervals: dict[str, list[float]]
+    notes: list[str]
+    files: dict[str, str]
+
+
+@final
+class CompareAnswer(comparison.RunComparison):
+    """Two runs compared, and where that was written."""
+
+    protocol: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -58,24 +78,22 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument("--qrels", metavar="FILE", help="compare: what is relevant")
 
 
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of the protocols that were given."""
-    values = {name: getattr(arguments, name) for names in OWN.values() for name in names}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace, workspace: Workspace) -> ProtocolAnswer | CompareAnswer:
     """The command-line entry point."""
-    for protocol, names in OWN.items():
-        if protocol != arguments.what and (others := set(names) & set(given(arguments))):
+    for protocol, names in ARGUMENTS_OF.items():
+        others = [name for name in names if getattr(arguments, name) is not None]
+        if others and protocol != arguments.what:
             raise InputError(f"--{min(others)} belongs to `raymtr evaluate {protocol}`")
     folder = arguments.out or workspace.path(f"evaluation/{arguments.what}")
+    metrics = f"{folder}/metrics.json"
     if arguments.what == "compare":
         if not arguments.runs or not arguments.qrels:
             raise InputError("`raymtr evaluate compare` needs --runs A B and --qrels Q")
         one, other = arguments.runs
-        answer = comparison.compare_runs(one, other, arguments.qrels, seed=SEED)
-        return _written(folder, {"protocol": "compare", **answer})
+        compared = comparison.compare_runs(one, other, arguments.qrels, seed=SEED)
+        both: CompareAnswer = {"protocol": "compare", **compared, "files": {"metrics": metrics}}
+        storage.write_json(metrics, both)
+        return both
     towers = _towers(workspace, arguments.split)
     outcome = measured(arguments.what, towers, arguments.triplets)
     files: dict[str, str] = {}
@@ -88,7 +106,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
         storage.write_bytes(files[f"run_{direction}"], _text(lines))
         qrels = trec.qrels_lines(outcome.right[direction])
         storage.write_bytes(files[f"qrels_{direction}"], _text(qrels))
-    answer = {
+    answer: ProtocolAnswer = {
         "protocol": arguments.what,
         "split": arguments.split,
         "pools": outcome.pools,
@@ -96,9 +114,10 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> dict[str, Any]:
         "figures": outcome.figures,
         "intervals": outcome.intervals,
         "notes": outcome.notes,
-        "files": files,
+        "files": {**files, "metrics": metrics},
     }
-    return _written(folder, answer)
+    storage.write_json(metrics, answer)
+    return answer
 
 
 def measured(name: str, towers: LoadedTowers, file: str | None) -> Outcome:
@@ -131,7 +150,7 @@ def minilm() -> Encode:
     import torch
 
     from raymtr.model.text_tower import load_text_tower
-    from raymtr.recipes import MINILM
+    from raymtr.tower_recipes import MINILM
     from raymtr.tower_specs import TextTowerSpec
 
     tower = load_text_tower(TextTowerSpec(source=MINILM, pooling="mean", trainable=False)).eval()
@@ -166,33 +185,25 @@ def _towers(workspace: Workspace, split: str) -> LoadedTowers:
     return LoadedTowers(catalog.to_pylist(), matrix, encode)
 
 
-def _written(folder: str, answer: dict[str, Any]) -> dict[str, Any]:
-    files = {**answer.get("files", {}), "metrics": f"{folder}/metrics.json"}
-    answer = answer | {"files": files}
-    storage.write_json(files["metrics"], answer)
-    return answer
-
-
 def _text(lines: Iterable[str]) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def describe(answer: dict[str, Any]) -> str:
+def describe(answer: ProtocolAnswer | CompareAnswer) -> str:
     """A line per figure, after the sizes of what was ranked."""
     lines = [answer["protocol"]]
-    for direction, size in answer.get("pools", {}).items():
-        queries = answer.get("queries")
-        asked = f"{queries[direction]} queries over " if isinstance(queries, dict) else ""
-        lines.append(f"  {direction}: {asked}a pool of {size}")
-    if answer["protocol"] == "compare":
+    if "pools" in answer:
+        for direction, size in answer["pools"].items():
+            count = answer["queries"][direction]
+            lines.append(f"  {direction}: {count} queries over a pool of {size}")
+        for name, value in answer["figures"].items():
+            interval = answer["intervals"].get(name)
+            shown = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+            lines.append(f"  {name:36} {value:.4f}{shown}")
+        lines += [f"note: {note}" for note in answer["notes"]]
+    else:
         lines.append(f"  {answer['queries']} queries; other - one, with its 95 % interval")
-    for name, value in answer["figures"].items():
-        if isinstance(value, dict):
-            told = "  ".join(f"{key} {number:.4g}" for key, number in value.items())
+        for name, values in answer["figures"].items():
+            told = "  ".join(f"{key} {number:.4g}" for key, number in values.items())
             lines.append(f"  {name:36} {told}")
-            continue
-        interval = answer.get("intervals", {}).get(name)
-        shown = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        lines.append(f"  {name:36} {value:.4f}{shown}")
-    lines += [f"note: {note}" for note in answer.get("notes", ())]
     return "\n".join([*lines, f"written to {answer['files']['metrics']}"])

@@ -8,7 +8,7 @@ raymtr.evaluation.query_battery). If it names workspaces, `--only` selects those
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 from raymtr import storage
 from raymtr.errors import InputError
@@ -58,6 +58,7 @@ class BatteryFigures(TypedDict):
     p50_ms: float | None
 
 
+@final
 class QueriesAnswer(BatteryFigures):
     """The figures, and where they were written."""
 
@@ -70,12 +71,6 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--only", metavar="NAME", help="of the file only the lines whose `workspace` is this"
     )
-
-
-def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `queries` that were given."""
-    values = {name: getattr(arguments, name) for name in OWN}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace) -> QueriesAnswer:

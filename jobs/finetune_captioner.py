@@ -101,25 +101,25 @@ def finetune_captioner(
         base = os.path.abspath(base) if os.path.isdir(base) else base.rstrip("/")
         check_vocabulary(base, load_tokenizer(base))  # before any cluster starts
     check_positions(base, spec)
-    asked = {
+    identity = {
         "settings": {k: v for k, v in to_dict(spec).items() if k not in HOW_IT_RUNS},
         "pairs": hashlib.sha256(storage.read_bytes(pairs)).hexdigest()[:16],
         "base": base_identity(base) if base else TOY,
         "prompt": prompt_hash(),
     }
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = f"{workspace.captioner}/runs/{name}"
     pairs, base = within_reach(folder, pairs, base)
     if not storage.exists(f"{folder}/answer.json"):
         start_ray()
         require_gpus(fewest_workers(spec) if spec.use_gpu else 0)
-        storage.write_json(f"{folder}/asked.json", asked)
+        storage.write_json(f"{folder}/asked.json", identity)
         fitted = fit(folder, spec, pairs=pairs, base=base)
         counts = {"pairs": len(sets.train), "held_out": len(sets.held_out)}
         seconds = round(time.monotonic() - started, 3)
         storage.write_json(f"{folder}/answer.json", {**fitted, **counts, "seconds": seconds})
     answer: FinetuneAnswer = storage.read_json(f"{folder}/answer.json")
-    publish(folder, workspace.captioner, asked | {"base_path": base, "answer": answer}, sets)
+    publish(folder, workspace.captioner, identity | {"base_path": base, "answer": answer}, sets)
     return {**answer, "captioner": workspace.captioner}
 
 
@@ -146,7 +146,7 @@ def fit(folder: str, spec: FinetuneSpec, *, pairs: str, base: str | None) -> Fit
     After the loss of a worker, all workers restart from the last state. If the run started with
     fewer workers, they also restart from there when more are available. Raises as `run_trainer`.
     """
-    from ray.train import ScalingConfig
+    from ray.train.v2.api.config import ScalingConfig
 
     from jobs.trainer import run_trainer
     from raymtr.captions.learning.loop import finetune_worker

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs.cluster import start_ray
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.generation.marker import MARKER
@@ -69,8 +70,8 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     """The command-line entry point."""
     from raymtr.generation.requests import check_seed, read_prompts, read_story
 
-    asked = [arguments.text is not None, bool(arguments.story), bool(arguments.prompts)]
-    if sum(asked) != 1:
+    ways = [arguments.text is not None, bool(arguments.story), bool(arguments.prompts)]
+    if sum(ways) != 1:
         raise InputError("`raymtr generate` takes one of a text, --story FILE, --prompts FILE")
     if bool(arguments.out) == bool(arguments.prompts):
         raise InputError(
@@ -207,8 +208,8 @@ def generate_prompts(
         for made in _committed(pipeline, folder, len(left)):
             LOG.debug("%d clips", len(made))
     kept = storage.read_tables(f"{folder}/manifest", ["clip_id", "code"])
-    asked = {prompt.clip_id for prompt in prompts}
-    codes = [] if kept is None else [r["code"] for r in kept.to_pylist() if r["clip_id"] in asked]
+    wanted = {prompt.clip_id for prompt in prompts}
+    codes = [] if kept is None else [r["code"] for r in kept.to_pylist() if r["clip_id"] in wanted]
     failed = sum(code is not None for code in codes)
     return {
         "clips": len(codes) - failed,
@@ -226,7 +227,7 @@ def _committed(pipeline: ray.data.Dataset, folder: str, total: int) -> Iterator[
     from raymtr.shards import shard_name
 
     progress = Progress("generate", total, unit="clips")
-    for rows in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for rows in arrow_batches(pipeline):
         name = shard_name(rows["clip_id"].to_pylist())
         storage.write_table(f"{folder}/manifest/{name}.parquet", rows)
         progress.advance(len(rows))

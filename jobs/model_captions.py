@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import ray
 
 from jobs.cluster import is_lost, start_ray
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.writing.assembler import CaptionAssembler
@@ -183,7 +184,7 @@ class ModelCaptions:
         judged = write_drafts(drafts, self._engine, self._weights, self._spec).map_batches(
             functools.partial(judge_drafts, vocabulary=vocabulary), batch_format="pyarrow"
         )
-        for batch in judged.iter_batches(batch_size=None, batch_format="pyarrow"):
+        for batch in arrow_batches(judged):
             if len(batch):
                 yield from batch.select(DRAFT.names).to_pylist()
 

@@ -14,12 +14,12 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import ray
 
 from jobs.cluster import start_ray
+from jobs.ray_calls import ray_task
 from jobs.shard_rows import COLUMNS, read_catalog, tracks_left
 from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
@@ -140,17 +140,16 @@ def _known(shards: EmbeddingStore, part: TablePart) -> Worked | None:
 
 def _drive_all(work: Work, parts: Sequence[TablePart]) -> Iterator[Worked]:
     """The answers of the partitions, as their drivers end."""
-    options: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-    drive = ray.remote(max_retries=DRIVER_STARTS - 1, **options)(_drive)
+    drive = ray_task(_drive, num_cpus=0, max_retries=DRIVER_STARTS - 1, strategy="SPREAD")
     progress = Progress(work.what, sum(part.rows for part in parts), unit="tracks")
     waiting = deque(parts)
-    running: dict[ray.ObjectRef, TablePart] = {}
+    running: dict[ray.ObjectRef[Worked], TablePart] = {}
     shared = ray.put(work)
     try:
         while waiting or running:
             while waiting and len(running) < work.embed.drivers:
                 part = waiting.popleft()
-                running[drive.remote(shared, part)] = part
+                running[drive(shared, part)] = part
             [ended], _ = ray.wait(list(running))
             try:
                 answer = ray.get(ended)

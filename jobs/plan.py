@@ -25,7 +25,7 @@ from raymtr.index.build_tables import choose_index
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
-TAGGERS = {"resnet": 0, "musicnn-msd": 1, "musicnn": 2}  # musicnn's networks by kind of tower
+TAGGERS = {"musicnn-msd": 1, "musicnn": 2}  # musicnn's networks by kind of tower, of others 0
 EXAMPLE = "raymtr plan --tracks 100M --hours 168"
 
 
@@ -70,7 +70,7 @@ def run(
         dim=parse_size(arguments.dim, "--dim", most=MOST_DIM),
         clips=settings.train.steps * settings.train.global_batch,
         cache_gib=settings.train.cache_gib,
-        taggers=TAGGERS[settings.towers.audio_tower.kind],
+        taggers=TAGGERS.get(settings.towers.audio_tower.kind, 0),
     )
     return plan_catalog(wanted, settings)
 

@@ -20,6 +20,7 @@ from typing import TypedDict
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
 from raymtr.catalog.continuity import SEEN, count_changes, keep_ids
@@ -237,7 +238,7 @@ def on_cluster(files: pa.Table) -> Iterator[pa.Table]:
         .repartition(target_num_rows_per_block=BATCH_FILES)
         .map_batches(read_tags, batch_size=None, batch_format="pyarrow", num_cpus=1)
     )
-    yield from pipeline.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from arrow_batches(pipeline)
 
 
 def write_catalog(workspace: Workspace, tracks: pa.Table, errors: pa.Table) -> None:

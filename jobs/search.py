@@ -123,10 +123,10 @@ def _reason(reason: Reason) -> str:
     if "matched" in reason:
         return f"{reason['by']}: {', '.join(reason['matched'])}"
     if "toward" in reason:
-        held = [f"{n} {v:g}" for n, v in reason["columns"].items() if v is not None]
-        held += reason["tags"]
-        held = held or [reason["concept"]] if "concept" in reason else held
-        return f"{reason['toward']} ({', '.join(held)})" if held else str(reason["toward"])
+        parts = [f"{n} {v:g}" for n, v in reason["columns"].items() if v is not None]
+        parts += reason["tags"]
+        parts = parts or [reason["concept"]] if "concept" in reason else parts
+        return f"{reason['toward']} ({', '.join(parts)})" if parts else str(reason["toward"])
     return f"{reason['by']} #{reason['rank']}"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import REPLICA
 from raymtr.embeddings.store import EmbeddingStore
@@ -132,7 +133,7 @@ def gather_shards(pipeline: ray.data.Dataset) -> Iterator[pa.Table]:
     """Results as they arrive, joined to shards of limited size and age."""
     waiting: list[pa.Table] = []
     limit = ShardLimit(tracks=SHARD_TRACKS, seconds=SHARD_EVERY_S)
-    for batch in pipeline.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for batch in arrow_batches(pipeline):
         waiting.append(batch)
         if limit.add(len(batch)):
             limit.close()

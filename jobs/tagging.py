@@ -6,6 +6,7 @@ What imports torch is imported in the functions, because `embed` alone does not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow as pa
@@ -80,8 +81,7 @@ def tag_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> int:
         ray.data.from_arrow(left.select(SOURCES))
         .repartition(target_num_rows_per_block=size)
         .map_batches(
-            decode_whole,
-            fn_kwargs={"embed": embed, "hung": shards.hung},
+            partial(decode_whole, embed=embed, hung=shards.hung),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from jobs.cluster import start_ray
 from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
+from jobs.ray_calls import ray_task
 from jobs.shard_rows import add_retry, commit_results, fit_actors, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.kept_model import identify, keep_model
@@ -151,9 +152,9 @@ def make_parts(
     decoding = {"spec": audio, "rate": rate, "embed": embed, "hung": hung, "clip_s": spec.fit_s}
     towers = (source, joint, spec, rate)
     heard = _pipeline(sample, TRACKS_PER_BLOCK, decoding, HearTracks, towers)
-    fit = ray.remote(num_cpus=embed.threads)(fit_and_save)
-    made: str = ray.get(
-        fit.remote(
+    fit = ray_task(fit_and_save, num_cpus=embed.threads)
+    return ray.get(
+        fit(
             *heard.to_arrow_refs(),
             source=source,
             joint=joint,
@@ -162,7 +163,6 @@ def make_parts(
             workspace=workspace,
         )
     )
-    return made
 
 
 def fit_and_save(
@@ -268,8 +268,7 @@ def _pipeline(
         ray.data.from_arrow(tracks.select(SOURCES))
         .repartition(target_num_rows_per_block=size)
         .map_batches(
-            decode_twice,
-            fn_kwargs=decoding,
+            functools.partial(decode_twice, **decoding),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=1,

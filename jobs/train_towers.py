@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.cluster import require_gpus, start_ray
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
@@ -184,7 +185,7 @@ def prepare_tracks(
     )
     progress = Progress("decode", len(candidates), unit="tracks")
     done, failed = DECODED.empty_table(), 0
-    for block in decoded.iter_batches(batch_size=None, batch_format="pyarrow"):
+    for block in arrow_batches(decoded):
         done = pa.concat_tables([done, block])
         failed += len(block) - block["code"].null_count
         progress.advance(len(block), note=f"{failed} failed" if failed else "")
@@ -227,7 +228,7 @@ def fit(folder: str, workspace: Workspace, settings: Settings, base: str) -> Fit
     fewer workers, Ray adds more as nodes join: all workers stop, and resume from the last
     checkpoint.
     """
-    from ray.train import ScalingConfig
+    from ray.train.v2.api.config import ScalingConfig
 
     from jobs.trainer import run_trainer
     from raymtr.training.loop import repair_checkpoint_list, train_worker

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
-from ray.train import (
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-    UserCallback,
-)
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
     WorkerHealthCheckTimeoutError,
 )
-from ray.train.v2.api.config import LoggingConfig
+from ray.train.v2.api.callback import UserCallback
+from ray.train.v2.api.config import (  # mypy reads `ray.train` as the old version of these
+    CheckpointConfig,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+)
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from jobs.cluster import is_lost
 from raymtr import storage
@@ -39,7 +40,7 @@ MOST_FAILURES = 3  # worker failures before the run ends
 PEER_IS_GONE = "onnection closed by peer", "onnection reset by peer", "roken pipe"  # of gloo
 
 
-class FinalErrors(UserCallback):  # type: ignore[misc]
+class FinalErrors(UserCallback):
     """Ends the run if a worker raised an error that would recur; runs in Ray's controller."""
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -82,7 +83,8 @@ def run_trainer(
         ),
     )
     try:
-        answer: T = trainer.fit().return_value
+        result = cast(Result, trainer.fit())  # `fit` is annotated with the older version
+        answer = cast(T, result.return_value)
     except TrainingFailedError as error:
         cause = getattr(error, "controller_failure", None)
         if isinstance(cause, (InputError, UnusableError)):

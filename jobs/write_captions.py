@@ -20,6 +20,7 @@ import ray
 
 from jobs.cluster import start_ray
 from jobs.model_captions import CaptionCounts, ModelCaptions
+from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.captions.writing.realised_rows import caption_tracks
 from raymtr.captions.writing.store import LETTERS, forget_unfinished
@@ -142,9 +143,7 @@ def write_realised(
     else:
         write = functools.partial(caption_tracks, **how)
         written = tracks.map_batches(write, batch_format="pyarrow")
-    parts = [
-        part.cast(SCHEMA) for part in written.iter_batches(batch_format="pyarrow") if len(part)
-    ]
+    parts = [part.cast(SCHEMA) for part in arrow_batches(written) if len(part)]
     captions = pa.concat_tables([SCHEMA.empty_table(), *parts]).sort_by(
         [("track_id", "ascending"), ("caption", "ascending")]
     )

@@ -10,7 +10,7 @@ from k8s.kustomize import Manifest, by_name
 from k8s.pods import Pod, pods, pods_of_cluster, rays
 from k8s.schemas import name_of
 from raymtr.errors import InputError
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.workspace import Workspace
 
 MOST_IDLE_S = 3_600  # longest time that existing pods wait for a missing one

@@ -127,11 +127,11 @@ class AudioCache:
         with self._ledger() as ledger:
             files = sorted(self._files())
             own = [file for file in files if _key_of(file[2]) in wanted]
-            strangers = [file for file in files if _key_of(file[2]) not in wanted]
-            held = sum(size for _, size, _ in own)
-            used = held + sum(size for _, size, _ in strangers)
-            room = self.budget - max(0, min(need, self.budget) - held)
-            for group, most in ((strangers, room), (own, self.budget)):
+            others = [file for file in files if _key_of(file[2]) not in wanted]
+            own_bytes = sum(size for _, size, _ in own)
+            used = own_bytes + sum(size for _, size, _ in others)
+            room = self.budget - max(0, min(need, self.budget) - own_bytes)
+            for group, most in ((others, room), (own, self.budget)):
                 for _, size, path in group:
                     if used > most:
                         with suppress(FileNotFoundError):

@@ -165,8 +165,10 @@ def _pairs(array: pa.Array, name: str, depth: int) -> pa.Array:
 
 def _extension(array: pa.Array, name: str, depth: int) -> pa.Array:
     if array.type.extension_name == "arrow.uuid":
-        held = array.storage.to_pylist()
-        return pa.array([None if b is None else str(uuid.UUID(bytes=b)) for b in held], pa.string())
+        values = array.storage.to_pylist()
+        return pa.array(
+            [None if b is None else str(uuid.UUID(bytes=b)) for b in values], pa.string()
+        )
     return _plain(array.storage, name, depth)
 
 

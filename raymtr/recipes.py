@@ -1,11 +1,9 @@
 """Recipes: named full settings as functions; a variant calls one and changes a few fields.
 
-`ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264), `mulan` that of Huang et
-al. (ISMIR 2022, arXiv 2208.12415). `ttmrpp-small` is TTMR++ at a size that two CPU cores train in
-minutes, with a frozen MiniLM. `laptop` trains only heads, over frozen taggers. `mulap` and
-`mulap-small` train MuLaP, whose objective is another one (train.objective). `musiclm` and
-`musiclm-small` train MusicLM on tokens. `captions-135m`,
-`captions-1b` and `captions-7b` tune captioners on real bases of that size. `tiny` is for tests.
+Those of two towers are in tower_recipes.py. `mulap` and `mulap-small` train MuLaP, `musiclm` and
+`musiclm-small` MusicLM on tokens: each has an objective of its own (train.objective).
+`captions-135m`, `captions-1b` and `captions-7b` tune captioners on real bases of that size. `tiny`
+is for tests.
 """
 
 from __future__ import annotations
@@ -16,158 +14,23 @@ from dataclasses import replace
 from raymtr.caption_specs import CaptionSpec, FinetuneSpec, ToyLlamaSpec
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 from raymtr.specs import EmbedSpec, MulapSpec, Settings, TrainSpec
+from raymtr.tower_recipes import EVERY_LAYER, MINILM, laptop, mulan, ttmrpp, ttmrpp_small
 from raymtr.tower_specs import (
     MUSICNN_AUDIO,
     MUSICNN_DIM,
-    MUSICNN_TAGS,
     AudioSpec,
     AudioTowerSpec,
     TextTowerSpec,
     TowersSpec,
 )
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-EVERY_LAYER = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 REAL_BASE = CaptionSpec(temperature=0.7, max_new_tokens=160)  # no tag bonus: it makes word salad
-
-
-def ttmrpp() -> Settings:
-    """TTMR++ as published: 32,768 steps of 768 pairs, ratios by dataset, ResNet-50 and RoBERTa.
-
-    One difference: a clip's level is removed, because the published towers embed a quieter copy as
-    a different piece.
-    """
-    return Settings(
-        recipe="ttmrpp",
-        towers=TowersSpec(audio=AudioSpec(level="removed")),
-        train=TrainSpec(
-            mixture={
-                "msd": 0.40,
-                "audioset": 0.25,
-                "music4all": 0.25,
-                "fma": 0.09,
-                "musiccaps": 0.01,
-            },
-            precision="bf16",
-            use_gpu=True,
-        ),
-        embed=EmbedSpec(use_gpu=True, precision="bf16"),
-        finetune=FinetuneSpec(precision="bf16", use_gpu=True, quantization="8bit"),
-        caption=CaptionSpec(use_gpu=True),
-    )
-
-
-def mulan() -> Settings:
-    """MuLan's second form (Huang et al., ISMIR 2022): AST and BERT, its mixture of texts.
-
-    Short texts (metadata), long texts (captions, filtered), playlist titles and tags are mixed
-    2 : 2 : 1 : 1. The AST starts from AudioSet's, as MuLan's did. Its batch of 5,120 is embedded in
-    chunks by gradient caching. Steps and learning rate are TTMR++'s, since MuLan's data is not
-    public.
-    """
-    paper = ttmrpp()
-    return replace(
-        paper,
-        recipe="mulan",
-        towers=TowersSpec(
-            audio=AudioSpec(level="removed"),
-            audio_tower=AudioTowerSpec(
-                kind="ast", heads=12, source="MIT/ast-finetuned-audioset-10-10-0.4593"
-            ),
-            text_tower=TextTowerSpec(source="google-bert/bert-base-uncased", max_tokens=512),
-        ),
-        train=replace(
-            paper.train,
-            global_batch=5_120,
-            chunk=64,
-            texts={"metadata": 2.0, "caption": 2.0, "playlist": 1.0, "tags": 1.0},
-            text_filter=True,
-            mixture={},
-        ),
-    )
-
-
-def laptop() -> Settings:
-    """Heads over frozen taggers and a frozen MiniLM: minutes on two cores.
-
-    The features of a window and of a sentence are computed once, so a step costs only its heads.
-    """
-    small = ttmrpp_small()
-    return replace(
-        small,
-        recipe="laptop",
-        towers=replace(
-            small.towers,
-            audio=AudioSpec(**MUSICNN_AUDIO, level="removed"),
-            audio_tower=AudioTowerSpec(
-                kind="musicnn-msd", trainable=False, dim=MUSICNN_DIM["musicnn-msd"]
-            ),
-            heads="two_layers",
-        ),
-        train=replace(
-            small.train,
-            steps=200,
-            warmup_steps=20,
-            global_batch=128,
-            checkpoint_every=50,
-            validate_every=50,
-        ),
-    )
-
-
-def ttmrpp_small() -> Settings:
-    """A narrow ResNet, trained from scratch with a frozen MiniLM: minutes on two cores.
-
-    Windows of half the paper's length and a coarser spectrogram (23 ms frames, 64 bands) cost an
-    eighth per clip. Other variants tried on the synthetic catalog are in docs/performance.md.
-    """
-    return Settings(
-        recipe="ttmrpp-small",
-        towers=TowersSpec(
-            audio=AudioSpec(window_s=5.0, hop=512, n_mels=64, level="removed"),
-            audio_tower=AudioTowerSpec(layers=(1, 1, 1, 1), width=16, heads=8, dim=256),
-            text_tower=TextTowerSpec(source=MINILM, max_tokens=64, pooling="mean", trainable=False),
-        ),
-        train=TrainSpec(
-            steps=160,
-            global_batch=64,
-            learning_rate=1e-3,
-            min_learning_rate=1e-6,
-            warmup_steps=16,
-            threads=2,
-            checkpoint_every=40,
-            validate_every=40,
-        ),
-        embed=EmbedSpec(actors=2),
-        finetune=FinetuneSpec(
-            rank=32,  # on every linear layer: the toy base has to learn its whole task
-            alpha=64,
-            targets=EVERY_LAYER,
-            dropout=0.0,  # dropout costs a third of a step on a CPU
-            steps=1_800,
-            batch=32,
-            learning_rate=2e-3,
-            max_tokens=160,
-            faithful=1.0,
-            sentences=0.25,
-            mixture={"lp_musiccaps_attribute_prediction": 0.2},  # this source invents by design
-            threads=2,
-        ),
-        caption=CaptionSpec(
-            temperature=0.5,
-            tag_bias=5.0,  # a small model omits half of its tags
-            presence_penalty=0.75,  # and repeats the others
-            draws=8,
-            passes=3,
-            threads=2,
-        ),
-    )
 
 
 def captions_135m() -> Settings:
     """`laptop`, with a captioner on a base of about 135 M weights, such as SmolLM2, on two cores.
 
-    For two CPU cores. A whole run was not measured yet.
+    A whole run was not measured yet.
     """
     return replace(
         laptop(),
@@ -233,17 +96,6 @@ def captions_7b() -> Settings:
             preference_steps=100,
         ),
         caption=replace(REAL_BASE, use_gpu=True),
-    )
-
-
-def musicnn_minilm() -> TowersSpec:
-    """Towers without training: frozen taggers and a frozen MiniLM, joined by the taggers' tags."""
-    return TowersSpec(
-        audio=AudioSpec(**MUSICNN_AUDIO, level="removed"),
-        audio_tower=AudioTowerSpec(kind="musicnn", trainable=False, dim=MUSICNN_DIM["musicnn"]),
-        text_tower=TextTowerSpec(source=MINILM, max_tokens=128, pooling="mean", trainable=False),
-        dim=MUSICNN_TAGS,
-        heads="tags",
     )
 
 

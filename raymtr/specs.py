@@ -100,9 +100,9 @@ class MulapSpec:
     """
 
     clip_s: Annotated[float, Field(gt=0, le=600)] = 20.0  # of a track in one draw, cut into chunks
-    # The first layers of the text tower; co-attention stands before the last two.
+    # The first layers of the text tower; co-attention comes before the last two.
     text_layers: Annotated[int, Field(ge=2, le=MOST_WIDE)] = 6
-    # Co-attention stands before the first two.
+    # Co-attention comes before the first two.
     audio_layers: Annotated[int, Field(ge=2, le=MOST_WIDE)] = 6
     audio_width: Annotated[int, Field(le=MOST_WIDE)] = 256
     cross_width: Annotated[int, Field(le=MOST_WIDE)] = 1_024  # of the co-attention

@@ -57,16 +57,15 @@ def build_app(args: dict[str, Any]) -> serve.Application:
         return build_http(settings)
 
     on_gpu = settings.deployment(gpus=settings.num_gpus)
-    text = serve.deployment(TextEncoder, name="TextEncoder").options(**on_gpu).bind(settings)
+    text = serve.deployment(name="TextEncoder", **on_gpu)(TextEncoder).bind(settings)
     on_few = settings.audio_deployment()
-    encodes_audio = serve.deployment(AudioEncoder, name="AudioEncoder").options(**on_few)
+    encodes_audio = serve.deployment(name="AudioEncoder", **on_few)(AudioEncoder)
     audio = encodes_audio.bind(settings, niceness=AUDIO_NICENESS)
-    retrieve = serve.deployment(Retriever, name="Retriever").options(**settings.deployment())
+    retrieve = serve.deployment(name="Retriever", **settings.deployment())(Retriever)
     fused = settings.layout == "fused"
     has = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
     has |= {"num_gpus": settings.num_gpus} if fused else {}  # the replica with the text encoder
 
-    @serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
     @serve.ingress(http)
     class Ingress:
         backend: Backend
@@ -85,4 +84,5 @@ def build_app(args: dict[str, Any]) -> serve.Application:
                 self.backend.check_health()
 
     inner = audio if fused else retrieve.bind(settings, text, audio)
-    return Ingress.bind(inner)  # type: ignore[attr-defined]
+    deploy = serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
+    return deploy(Ingress).bind(inner)

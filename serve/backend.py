@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import (
+    DeploymentHandle,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+)
 from typing_extensions import override
 
 from raymtr.embeddings.store import ModelRef
@@ -105,13 +109,13 @@ class AudioBackend(Protocol):
 class RemoteBackend(Backend):
     """The `Backend` behind a deployment handle. Its calls raise NoCapacityError."""
 
-    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     @override
     async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
-        call: DeploymentResponse[Searched[SearchAnswer] | Problem] = self._handle.search.remote(
-            asked
+        call: DeploymentResponse[Searched[SearchAnswer] | Problem] = one_answer(
+            self._handle.search.remote(asked)
         )
         return await result_of(call, self._queue_timeout_s)
 
@@ -119,71 +123,91 @@ class RemoteBackend(Backend):
     async def similar_artists(
         self, name: str, k: int, where: str | None
     ) -> Searched[SimilarArtists] | Problem:
-        call: DeploymentResponse[Searched[SimilarArtists] | Problem] = (
+        call: DeploymentResponse[Searched[SimilarArtists] | Problem] = one_answer(
             self._handle.similar_artists.remote(name, k, where)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def track(self, track_id: str) -> CatalogRow | Problem:
-        call: DeploymentResponse[CatalogRow | Problem] = self._handle.track.remote(track_id)
+        call: DeploymentResponse[CatalogRow | Problem] = one_answer(
+            self._handle.track.remote(track_id)
+        )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
-        call: DeploymentResponse[Playlist | Problem] = self._handle.path.remote(
-            start, end, count, where
+        call: DeploymentResponse[Playlist | Problem] = one_answer(
+            self._handle.path.remote(start, end, count, where)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:
-        call: DeploymentResponse[Embedded | Problem] = self._handle.embed.remote(model, sentences)
+        call: DeploymentResponse[Embedded | Problem] = one_answer(
+            self._handle.embed.remote(model, sentences)
+        )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def map(self) -> TrackMap | Problem:
-        call: DeploymentResponse[TrackMap | Problem] = self._handle.map.remote()
+        call: DeploymentResponse[TrackMap | Problem] = one_answer(self._handle.map.remote())
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        call: DeploymentResponse[RecordingTags | Problem] = self._handle.tag.remote(data)
+        call: DeploymentResponse[RecordingTags | Problem] = one_answer(
+            self._handle.tag.remote(data)
+        )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def state(self) -> LiveState | Problem:
-        call: DeploymentResponse[LiveState | Problem] = self._handle.state.remote()
+        call: DeploymentResponse[LiveState | Problem] = one_answer(self._handle.state.remote())
         return await result_of(call, self._queue_timeout_s)
 
 
 class RemoteTextEncoder(TextBackend):
     """The `TextBackend` behind a deployment handle."""
 
-    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     @override
     async def encode(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
-        call: DeploymentResponse[Vectors | Problem] = self._handle.encode.remote(made_by, sentences)
+        call: DeploymentResponse[Vectors | Problem] = one_answer(
+            self._handle.encode.remote(made_by, sentences)
+        )
         return await _encoded(call, self._queue_timeout_s, retry_s=1)
 
 
 class RemoteAudioEncoder(AudioBackend):
     """The `AudioBackend` behind a deployment handle."""
 
-    def __init__(self, handle: DeploymentHandle, queue_timeout_s: float) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], queue_timeout_s: float) -> None:
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     @override
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
-        call: DeploymentResponse[np.ndarray | Problem] = self._handle.encode.remote(made_by, data)
+        call: DeploymentResponse[np.ndarray | Problem] = one_answer(
+            self._handle.encode.remote(made_by, data)
+        )
         return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
 
     @override
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        call: DeploymentResponse[RecordingTags | Problem] = self._handle.tag.remote(data)
+        call: DeploymentResponse[RecordingTags | Problem] = one_answer(
+            self._handle.tag.remote(data)
+        )
         return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
+
+
+def one_answer(
+    call: DeploymentResponse[Any] | DeploymentResponseGenerator[Any],
+) -> DeploymentResponse[Any]:
+    """`call`, which Ray types as a stream too, because the handle's options decide that."""
+    assert isinstance(call, DeploymentResponse)
+    return call
 
 
 async def _encoded(
@@ -218,7 +242,8 @@ async def result_of(call: DeploymentResponse[T], queue_timeout_s: float) -> T:
 
 def backend() -> Backend:
     """The backend of the ingress replica that runs this code."""
-    found: Backend = serve.get_replica_context().servable_object.backend
+    ingress: Any = serve.get_replica_context().servable_object  # Ray types it as a function
+    found: Backend = ingress.backend
     return found
 
 

@@ -23,5 +23,7 @@ async def taken(call: DeploymentResponse[T]) -> None:
 
 def proxy_address() -> tuple[str, int]:
     """Host and port of this cluster's HTTP proxy."""
-    options = _get_global_client().http_config
+    client = _get_global_client()
+    assert client is not None  # it raises, unless told otherwise
+    options = client.http_config
     return options.host or "", options.port

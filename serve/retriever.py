@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from cachetools import LRUCache
@@ -29,8 +29,9 @@ from raymtr.index.publish import live_build
 from raymtr.names import name_key
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists
 from raymtr.search.path import path_between
+from raymtr.search.plan import Encoded
 from raymtr.search.present import HIT_COLUMNS
-from raymtr.search.searcher import Encoded, Searcher
+from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
 from serve.answer_cache import AnswerCache
 from serve.backend import AudioBackend, RemoteAudioEncoder, RemoteTextEncoder, TextBackend
@@ -62,8 +63,8 @@ class Retriever:
     def __init__(
         self,
         settings: ServeSettings,
-        text: TextBackend | DeploymentHandle,
-        audio: AudioBackend | DeploymentHandle,
+        text: TextBackend | DeploymentHandle[Any],
+        audio: AudioBackend | DeploymentHandle[Any],
     ) -> None:
         self.settings = settings
         self.workspace = Workspace.open(settings.workspace)

@@ -34,6 +34,7 @@ LAYERS = (
         "tower_specs",
         "validation",
         "recipes",
+        "tower_recipes",
         "settings",
         "shards",
         "plain_text",

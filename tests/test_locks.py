@@ -55,7 +55,7 @@ def test_what_is_locked_lies_in_the_ranges_of_pyproject(name):
 
 
 def test_what_is_named_elsewhere_is_what_is_locked():
-    demo = (ROOT / "jobs/demo.py").read_text()
+    demo = (ROOT / "jobs/demo_packages.py").read_text()
     assert f'"tinysoundfont=={pins("cpu")["tinysoundfont"]}"' in demo
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
     assert f"rev: v{pins('dev')['ruff']}" in hooks

@@ -64,7 +64,7 @@ class CachedFile:
     def seek(self, offset: int, whence: int) -> int:
         """The size of the file; supports only seeking to the end."""
         if offset or whence != io.SEEK_END:
-            raise ValueError("a file that is held has no place of its own: use `at`")
+            raise ValueError("only the end can be sought here; read with `at`")
         return self.size
 
     def at(self, offset: int, count: int) -> bytes:
@@ -80,7 +80,7 @@ class CachedFile:
             return self._tail[offset - self._last : stop - self._last]
         if stop <= self._first:
             return self._head[offset:stop]
-        if count >= _AHEAD:  # audio, which nobody reads twice
+        if count >= _AHEAD:  # audio, which is read once
             return self._read(offset, stop - offset)
         if not self._between <= offset <= stop <= self._between + len(self._piece):
             self._piece = self._read(offset, min(_AHEAD, self.size - offset))
@@ -110,10 +110,10 @@ def once(
     def kept(file: BinaryIO, extent: Extent, *args: *Ts) -> T:
         if not isinstance(file, CachedFile):
             return read(file, extent, *args)
-        asked = read, extent, args
-        if asked not in file.found:
-            file.found[asked] = read(file, extent, *args)
-        return cast(T, file.found[asked])
+        key = read, extent, args
+        if key not in file.found:
+            file.found[key] = read(file, extent, *args)
+        return cast(T, file.found[key])
 
     return kept
 

@@ -147,8 +147,8 @@ class EmbeddingStore(ShardFolder):
         """Add digests to tracks that were embedded without one and whose file is unchanged."""
         now = catalog.filter(pc.is_valid(with_digest(catalog)["audio_digest"])).select(MADE_FROM)
         for name in sorted(self.names("sources")) if len(now) else ():
-            held = storage.read_table(self.file("sources", name))
-            if (adopted := with_adopted_digests(held, now)) is not None:
+            stored = storage.read_table(self.file("sources", name))
+            if (adopted := with_adopted_digests(stored, now)) is not None:
                 self.check_owner()
                 storage.write_table(self.file("sources", name), adopted)
 
@@ -162,8 +162,8 @@ class EmbeddingStore(ShardFolder):
             sources = self.file("sources", name)
             if not storage.exists(sources):
                 continue
-            held = storage.read_table(sources)["track_id"]
-            if not pc.any(pc.is_in(held, value_set=ids)).as_py():
+            stored = storage.read_table(sources)["track_id"]
+            if not pc.any(pc.is_in(stored, value_set=ids)).as_py():
                 continue
             self.check_owner()
             for kind in ("windows", "dead_letter", "tracks", "sources"):
@@ -215,8 +215,8 @@ class EmbeddingStore(ShardFolder):
         tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         for name in sorted(self.names("tracks")):
-            held = storage.read_table(self.file("tracks", name), ["track_id"])
-            if pc.any(pc.is_in(held["track_id"], value_set=ids)).as_py():
+            stored = storage.read_table(self.file("tracks", name), ["track_id"])
+            if pc.any(pc.is_in(stored["track_id"], value_set=ids)).as_py():
                 for kind, parts in (("tracks", tracks), ("windows", windows)):
                     table = storage.read_table(self.file(kind, name))
                     parts.append(table.filter(pc.is_in(table["track_id"], value_set=ids)))

@@ -76,16 +76,16 @@ def changed_audio(before: pa.Table, catalog: pa.Table) -> pa.ChunkedArray:
     return both["track_id"].filter(pc.invert(pc.fill_null(same, True)))
 
 
-def with_adopted_digests(held: pa.Table, now: pa.Table) -> pa.Table | None:
-    """`held` (columns MADE_FROM) with the digests of `now` where it has none, for unchanged files.
+def with_adopted_digests(stored: pa.Table, now: pa.Table) -> pa.Table | None:
+    """`stored` (columns MADE_FROM) with missing digests taken from `now`, for unchanged files.
 
     None if that adds no digest.
     """
-    held = with_digest(held)
-    found = now.take(pc.index_in(held["track_id"], value_set=now["track_id"]))
-    same = pc.equal(held["file_version"], found["file_version"])
-    adopted = pc.and_kleene(pc.is_null(held["audio_digest"]), pc.fill_null(same, False))
+    stored = with_digest(stored)
+    found = now.take(pc.index_in(stored["track_id"], value_set=now["track_id"]))
+    same = pc.equal(stored["file_version"], found["file_version"])
+    adopted = pc.and_kleene(pc.is_null(stored["audio_digest"]), pc.fill_null(same, False))
     if not pc.any(adopted).as_py():
         return None
-    digests = pc.if_else(adopted, found["audio_digest"], held["audio_digest"])
-    return held.set_column(held.column_names.index("audio_digest"), "audio_digest", digests)
+    digests = pc.if_else(adopted, found["audio_digest"], stored["audio_digest"])
+    return stored.set_column(stored.column_names.index("audio_digest"), "audio_digest", digests)

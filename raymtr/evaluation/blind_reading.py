@@ -10,7 +10,7 @@ import csv
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -39,6 +39,15 @@ a.download="scores.csv";a.click()}}</script>
 """
 ITEM = '<fieldset id="{item}"><small>{tags}</small><p>{text}</p>{choices}</fieldset>'
 CHOICE = '<label>{name} <select name="{item}-{name}"><option></option>{numbers}</select></label>'
+
+
+class Marks(TypedDict):
+    """A reader's marks of one system's captions."""
+
+    read: int  # captions
+    fluency: float  # mean, 1 to 5
+    faithfulness: float
+    both_good: float  # share with both at least GOOD
 
 
 def blind_page(
@@ -77,7 +86,7 @@ def _item(item: str, tags: str, text: str) -> str:
     return ITEM.format(item=item, tags=html.escape(tags), text=html.escape(text), choices=choices)
 
 
-def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, dict[str, Any]]:
+def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, Marks]:
     """Figures of each system from a reader's CSV: means, and the share with both at least 4.
 
     Raises InputError on a line that is no score, or on an item that is not in the key.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,6 +23,7 @@ from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.score import (
     NGRAMS,
+    Estimate,
     Floats,
     TokenEncoder,
     distinct,
@@ -50,7 +51,22 @@ HELD_OUT = "held_out.jsonl"  # file in a captioner's folder
 MARK = "*"  # marks a system whose captioner was trained on some of the pairs
 PAIRS_AT_ONCE = 256  # pairs whose references' token states are in memory together
 
-Written = list[list[str]]  # a system's captions of each pair
+SystemCaptions = list[list[str]]  # a system's captions of each pair
+
+
+SystemFigures = Mapping[str, Estimate | float]  # estimates, and counts over all captions together
+
+
+class Comparison(TypedDict):
+    """Figures of each system, and pair by pair its differences to the baseline."""
+
+    pairs: int
+    bert_score: dict[str, str | int]  # of EncoderFacts
+    vocabulary: int  # musical terms
+    systems: dict[str, SystemFigures]
+    baseline: str
+    differences: dict[str, dict[str, Estimate]]
+    notes: list[str]
 
 
 def asked_pairs(
@@ -73,7 +89,7 @@ def asked_pairs(
     return hold_out(found).held_out if held_out else found, MusicTerms.of_tags(tags)
 
 
-def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Written]:
+def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, SystemCaptions]:
     """Captions without a model: the realiser's, a template's, and the tags themselves."""
     realised = [realise(pair.tags, int(rng.integers(1 << 31))) for pair in pairs]
     return {
@@ -83,7 +99,7 @@ def made_here(pairs: Sequence[Pair], rng: np.random.Generator) -> dict[str, Writ
     }
 
 
-def read_captions(uri: str, pairs: Sequence[Pair]) -> Written:
+def read_captions(uri: str, pairs: Sequence[Pair]) -> SystemCaptions:
     """The captions for each of `pairs` in the file (or folder of Parquet files) `uri`.
 
     Its rows have `caption` and a clip (`track_id`, `ytid`, `clip_id`), or `tags`; rows with neither
@@ -133,14 +149,14 @@ def _same_tags(tags: Sequence[str]) -> frozenset[str]:
 
 def compare(
     pairs: Sequence[Pair],
-    systems: Mapping[str, Written],
+    systems: Mapping[str, SystemCaptions],
     *,
     encoder: TokenEncoder,
     vocabulary: MusicTerms,
     baseline: str,
     rng: np.random.Generator,
     base: Likelihood | None = None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Figures of each system with 95 % intervals, and its paired differences to `baseline`.
 
     `base` adds its figures for the first captions. Raises InputError where no system is named
@@ -149,7 +165,7 @@ def compare(
     if baseline not in systems:
         raise InputError(f"the baseline is one of {', '.join(systems)}; got {baseline!r}")
     values = _score(pairs, systems, encoder, vocabulary, base)
-    answer: dict[str, Any] = {
+    answer: Comparison = {
         "pairs": len(pairs),
         "bert_score": asdict(encoder.facts),
         "vocabulary": len(vocabulary),
@@ -178,7 +194,7 @@ def compare(
 
 def _score(
     pairs: Sequence[Pair],
-    systems: Mapping[str, Written],
+    systems: Mapping[str, SystemCaptions],
     encoder: TokenEncoder,
     vocabulary: MusicTerms,
     base: Likelihood | None,
@@ -218,7 +234,7 @@ def _score(
     }
 
 
-def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, Written]) -> Iterable[str]:
+def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, SystemCaptions]) -> Iterable[str]:
     """One line of JSON per pair, with all captions for its tags."""
     for i, pair in enumerate(pairs):
         captions = {name: written[i] for name, written in systems.items()}
@@ -226,13 +242,16 @@ def side_by_side(pairs: Sequence[Pair], systems: Mapping[str, Written]) -> Itera
         yield json.dumps(row | {"captions": captions}, ensure_ascii=False)
 
 
-def table_lines(answer: Mapping[str, Any]) -> list[str]:
+def table_lines(
+    answer: Comparison, trained_on: Mapping[str, int | None] | None = None
+) -> list[str]:
     """The figures as a text table, with half the width of the 95 % interval under each.
 
-    Then the differences to the baseline; a star marks those whose interval excludes 0.
+    Then the differences to the baseline; a star marks those whose interval excludes 0. `trained_on`
+    counts the pairs that a system's captioner was trained on.
     """
     facts = answer["bert_score"]
-    shown = _shown(next(iter(answer["systems"].values())))
+    shown = list(_estimates(next(iter(answer["systems"].values()))))
     lines = [
         f"{answer['pairs']} pairs; bert_f1: {facts['encoder']}, layer {facts['layer']}, "
         f"{facts['max_tokens']} tokens, transformers {facts['transformers']}, no idf, not rescaled",
@@ -241,31 +260,29 @@ def table_lines(answer: Mapping[str, Any]) -> list[str]:
         " " * 18 + "".join(f"{name:>11}" for name in (*shown, *(f"distinct_{n}" for n in NGRAMS))),
     ]
     for name, figures in answer["systems"].items():
+        estimates = _estimates(figures)
+        means = "".join(f"{one['mean']:11.3f}" for one in estimates.values())
         alone = "".join(f"{figures[f'distinct_{n}']:11.3f}" for n in NGRAMS)
-        mark = f" {MARK}" if answer.get("trained_on", {}).get(name) else ""
-        lines += _two_lines(f"{name}{mark}", figures, alone)
+        mark = f" {MARK}" if (trained_on or {}).get(name) else ""
+        lines += [f"{name + mark:18}{means}{alone}", _half_widths(estimates)]
     if answer["differences"]:
         lines += ["", f"pair by pair, less {answer['baseline']}"]
-    for name, figures in answer["differences"].items():
-        stars = ["" if figures[f]["low"] <= 0 <= figures[f]["high"] else "*" for f in shown]
+    for name, differences in answer["differences"].items():
+        told = {figure: differences[figure] for figure in shown}
+        stars = ["" if one["low"] <= 0 <= one["high"] else "*" for one in told.values()]
         means = " " + "".join(
-            f"{figures[figure]['mean']:+10.3f}{star:1}"
-            for figure, star in zip(shown, stars, strict=True)
+            f"{one['mean']:+10.3f}{star:1}" for one, star in zip(told.values(), stars, strict=True)
         )
-        lines += [f"{name:18}{means}", _half_widths(figures)]
+        lines += [f"{name:18}{means}", _half_widths(told)]
     return lines
 
 
-def _two_lines(name: str, figures: Mapping[str, Any], tail: str) -> list[str]:
-    means = "".join(f"{figures[figure]['mean']:11.3f}" for figure in _shown(figures))
-    return [f"{name:18}{means}{tail}", _half_widths(figures)]
-
-
-def _half_widths(figures: Mapping[str, Any]) -> str:
-    halves = [(figures[figure]["high"] - figures[figure]["low"]) / 2 for figure in _shown(figures)]
+def _half_widths(figures: Mapping[str, Estimate]) -> str:
+    halves = [(one["high"] - one["low"]) / 2 for one in figures.values()]
     return " " * 18 + "".join(f"{f'±{half:.3f}':>11}" for half in halves)
 
 
-def _shown(figures: Mapping[str, Any]) -> list[str]:
-    """The columns that were measured."""
-    return [figure for figure in SHOWN if figure in figures]
+def _estimates(figures: SystemFigures) -> dict[str, Estimate]:
+    """The columns of the table that were measured, in order."""
+    found = {name: figures[name] for name in SHOWN if name in figures}
+    return {name: one for name, one in found.items() if not isinstance(one, (int, float))}

@@ -209,14 +209,14 @@ class _Draft:
 
     def add(self, kind: str, questions: Iterable[CandidateQuery], rng: np.random.Generator) -> None:
         """Number the queries of one kind, at most MOST_QUERIES of them drawn at random."""
-        asked = list(questions)
-        if not asked:
+        chosen = list(questions)
+        if not chosen:
             self._absent.append(kind)
-        if len(asked) > MOST_QUERIES:
-            self._left_out[f"{kind} queries beyond {MOST_QUERIES}"] = len(asked) - MOST_QUERIES
-            asked = [asked[i] for i in sorted(rng.permutation(len(asked))[:MOST_QUERIES])]
+        if len(chosen) > MOST_QUERIES:
+            self._left_out[f"{kind} queries beyond {MOST_QUERIES}"] = len(chosen) - MOST_QUERIES
+            chosen = [chosen[i] for i in sorted(rng.permutation(len(chosen))[:MOST_QUERIES])]
         count = 0
-        for question in asked:
+        for question in chosen:
             wording = self._unused(question)
             if len(question.right) == self._pool_size:
                 self._left_out[f"{kind} queries that every track answers"] += 1

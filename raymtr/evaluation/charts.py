@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeGuard
+
+from raymtr.evaluation.quality import Figures, QualityFigures, by_system
 
 SYSTEMS = {"towers": "Towers alone", "search": "Search"}
 KINDS = {
@@ -27,12 +29,12 @@ def kind_words(kind: str) -> tuple[str, str]:
     return KINDS.get(kind) or (kind.replace("_", " ").capitalize(), "")
 
 
-def quality_charts(answer: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Charts and table rows by kind of query."""
-    systems = [name for name in SYSTEMS if answer.get(name)]
-    if not systems:
+def quality_charts(answer: QualityFigures | None) -> dict[str, object] | None:
+    """Charts and table rows by kind of query; None where no system was measured."""
+    systems = by_system(answer) if answer else {}
+    if not answer or not systems:
         return None
-    kinds = list(answer[systems[0]])
+    kinds = next(iter(systems.values()))
     return {
         "pool": answer["pool"],
         "held_out": answer.get("split") in ("valid", "test"),
@@ -45,7 +47,7 @@ def quality_charts(answer: Mapping[str, Any]) -> dict[str, Any] | None:
         "rows": [
             (
                 *kind_words(kind),
-                [(name, SYSTEMS[name], answer[name][kind]) for name in systems]
+                [(name, SYSTEMS[name], figures[kind]) for name, figures in systems.items()]
                 + [("chance", "Chance", answer["chance"][kind])],
             )
             for kind in kinds
@@ -54,31 +56,36 @@ def quality_charts(answer: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _headline(answer: Mapping[str, Any], systems: Sequence[str]) -> str | None:
+def _headline(answer: QualityFigures, systems: Mapping[str, Mapping[str, Figures]]) -> str | None:
     """`63 % with the towers alone, 74 % with search; at random 5 %`, for caption queries."""
-    if any("caption" not in answer[name] for name in systems):
+    if any("caption" not in figures for figures in systems.values()):
         return None
     words = {"towers": "with the towers alone", "search": "with search"}
-    found = [f"{100 * answer[name]['caption']['r_at_10']:.0f} % {words[name]}" for name in systems]
+    found = [
+        f"{100 * figures['caption']['r_at_10']:.0f} % {words[name]}"
+        for name, figures in systems.items()
+    ]
     return f"{', '.join(found)}; at random {100 * answer['chance']['caption']['r_at_10']:.0f} %"
 
 
-def _bars(answer: Mapping[str, Any], systems: Sequence[str], figure: str) -> list[dict[str, Any]]:
+def _bars(
+    answer: QualityFigures, systems: Mapping[str, Mapping[str, Figures]], figure: str
+) -> list[dict[str, object]]:
     """A group of bars for each kind; values from 0 to 1, with intervals and the chance level."""
-    groups = []
-    for kind in answer[systems[0]]:
+    groups: list[dict[str, object]] = []
+    for kind in next(iter(systems.values())):
         label, meaning = kind_words(kind)
         bars = []
-        for name in systems:
+        for name, figures in systems.items():
             low_high = (answer.get("intervals") or {}).get(name, {}).get(kind, {}).get(figure)
-            bars.append({"name": name, "value": answer[name][kind][figure], "interval": low_high})
+            bars.append({"name": name, "value": figures[kind][figure], "interval": low_high})
         luck = answer["chance"][kind]
         mark = luck.get(f"{figure}_p95", luck[figure])
         groups.append({"label": label, "meaning": meaning, "bars": bars, "chance": mark})
     return groups
 
 
-def stage_bars(stages: Mapping[str, float]) -> dict[str, Any] | None:
+def stage_bars(stages: Mapping[str, float]) -> dict[str, object] | None:
     """The bars of the stages; each begins where the one before it ends."""
     total = sum(stages.values())
     if total <= 0:
@@ -95,7 +102,7 @@ def stage_bars(stages: Mapping[str, float]) -> dict[str, Any] | None:
 
 def training_curves(
     training: Sequence[tuple[int, float | None, float | None]],
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Loss and validation R@10 by step, as points in percent of a chart's width and height."""
     loss = [(step, value) for step, value, _ in training if _is_number(value)]
     recall = [(step, value) for step, _, value in training if _is_number(value)]
@@ -106,11 +113,13 @@ def training_curves(
     return curves
 
 
-def _is_number(value: float | None) -> bool:
+def _is_number(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _curve(title: str, series: Sequence[tuple[int, Any]], bottom: float | None) -> dict[str, Any]:
+def _curve(
+    title: str, series: Sequence[tuple[int, float]], bottom: float | None
+) -> dict[str, object]:
     stride = -(-len(series) // SHOWN_POINTS)
     kept = [*series[:-1:stride], series[-1]]
     values = [value for _, value in kept]

@@ -7,7 +7,7 @@ not name was not found. AP is over the whole run and divides by all relevant tra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,15 @@ DEPTH = 10
 FIGURES = ("r_at_1", f"r_at_{DEPTH}", "mrr", "ap", f"ndcg_at_{DEPTH}")
 
 
-def compare_runs(one: str, other: str, qrels: str, *, seed: int) -> dict[str, Any]:
+class RunComparison(TypedDict):
+    """Two runs on the same queries."""
+
+    queries: int
+    runs: list[str]  # the files
+    figures: dict[str, dict[str, float]]  # one, other, and `metrics.paired_difference`
+
+
+def compare_runs(one: str, other: str, qrels: str, *, seed: int) -> RunComparison:
     """Figures of two run files, and the difference `other` - `one` with interval and p-value.
 
     Raises InputError where a file is malformed or a run lacks a query of `qrels`.
@@ -72,5 +80,5 @@ def _dcg(gains: NDArray[np.float64]) -> float:
 
 def _lines(uri: str) -> list[str]:
     if not storage.exists(uri):
-        raise InputError(f"nothing stands at {uri}; expected a TREC file")
+        raise InputError(f"there is nothing at {uri}; expected a TREC file")
     return [line for line in storage.read_bytes(uri).decode().splitlines() if line.strip()]

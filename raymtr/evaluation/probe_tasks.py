@@ -70,7 +70,7 @@ class Task:
 def read_task(name: str, rows: Sequence[Row]) -> Task:
     """The task `name` over the catalog's rows; no tune is on both sides of its split.
 
-    Raises InputError where nothing, or one class, can be asked.
+    Raises InputError where fewer than two classes can be measured.
     """
     by_id = {row["track_id"]: row for row in rows if row.get("uri")}
     fixed: dict[str, str] = {}
@@ -82,14 +82,14 @@ def read_task(name: str, rows: Sequence[Row]) -> Task:
     tunes = {i: _tune(by_id[i]) for i in labels}
     if not fixed:
         fixed = _catalog_split(labels, by_id, tunes)
-    held = Counter(label for label, _ in {(labels[i], tunes[i]) for i in labels})
-    asked = {label for label, count in held.items() if count >= FEWEST_TUNES}
+    sizes = Counter(label for label, _ in {(labels[i], tunes[i]) for i in labels})
+    usable = {label for label, count in sizes.items() if count >= FEWEST_TUNES}
     if fixed:
-        asked &= {labels[i] for i in labels if fixed.get(i) == "train"}
-        asked &= {labels[i] for i in labels if fixed.get(i) != "train"}
-    classes = sorted(asked)
+        usable &= {labels[i] for i in labels if fixed.get(i) == "train"}
+        usable &= {labels[i] for i in labels if fixed.get(i) != "train"}
+    classes = sorted(usable)
     if len(classes) < 2:
-        seen = ", ".join(f"{label} ({count})" for label, count in held.most_common(5)) or "none"
+        seen = ", ".join(f"{label} ({count})" for label, count in sizes.most_common(5)) or "none"
         raise InputError(
             f"task {name} needs two classes of {FEWEST_TUNES} tunes each, on both sides of the "
             f"split; tunes by class: {seen}; "
@@ -166,9 +166,9 @@ def _train_of(
                 "would know them again; give all tracks of a tune one split"
             )
         return np.array([fixed.get(i) == "train" for i in ids])
-    held: set[str] = set()
+    kept_apart: set[str] = set()
     for label in sorted(set(labels[i] for i in ids)):
-        own = sorted({tunes[i] for i in ids if labels[i] == label} - held)
+        own = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
         order = np.random.default_rng(0).permutation(len(own))
-        held |= {own[n] for n in order[: max(1, round(HELD_OUT * len(own)))]}
-    return np.array([tunes[i] not in held for i in ids])
+        kept_apart |= {own[n] for n in order[: max(1, round(HELD_OUT * len(own)))]}
+    return np.array([tunes[i] not in kept_apart for i in ids])

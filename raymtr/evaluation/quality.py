@@ -13,7 +13,7 @@ hits gets no credit for the rest of the pool.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +105,27 @@ class TrainedOn(TypedDict):
 
     pool: int | None  # tracks of the pool
     queries: dict[str, int | None]  # queries of each kind with a relevant track among them
+
+
+class QualityFigures(TypedDict):
+    """Figures by kind of query of the systems that were measured, next to the chance level."""
+
+    pool: int  # tracks
+    trained_on: TrainedOn | None  # None if no model is used
+    seed: int
+    split: str | None  # of a benchmark drawn from the catalog
+    benchmark: str | None  # the folder of a given one
+    chance: dict[str, Figures]
+    intervals: dict[str, dict[str, Intervals]]  # system -> kind -> figure -> 95 %
+    notes: list[str]
+    towers: NotRequired[dict[str, Figures]]
+    search: NotRequired[dict[str, Figures]]
+
+
+def by_system(quality: QualityFigures) -> dict[str, dict[str, Figures]]:
+    """The figures of each system that was measured, by kind."""
+    found = {"towers": quality.get("towers"), "search": quality.get("search")}
+    return {name: figures for name, figures in found.items() if figures}
 
 
 def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) -> TrainedOn:

@@ -213,8 +213,8 @@ def _fits(track: Track, name: str, wanted: Any, similar: Mapping[str, set[str]])
         return str(wanted).casefold() in _text(track, HAS[name])
     if name in ("tag_any", "tag_all"):
         tags = {_tag(tag) for tag in track.get("tags") or ()}
-        held = [_tag(tag) in tags for tag in wanted]
-        return any(held) if name == "tag_any" else all(held)
+        present = [_tag(tag) in tags for tag in wanted]
+        return any(present) if name == "tag_any" else all(present)
     if name == "similar_of":
         return _text(track, "artist") in similar.get(wanted.casefold(), ())
     if name in RANGES:

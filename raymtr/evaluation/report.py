@@ -22,6 +22,7 @@ import jinja2
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation import charts
+from raymtr.evaluation.quality import QualityFigures
 
 TEMPLATE = "report.html.j2"
 SHOWN_ERRORS = 100  # rows of the errors table; further ones are only counted
@@ -59,7 +60,7 @@ class Captioned(TypedDict):
 
     tags: Sequence[str]
     captions: Sequence[str]
-    likeliest: str | None  # the one that a language model ranks first, where one was asked
+    likeliest: str | None  # the one that a language model ranks first, where one is installed
 
 
 class Facts(TypedDict, total=False):
@@ -72,7 +73,7 @@ class Facts(TypedDict, total=False):
     hours: float  # of audio
     artists: int
     built: Mapping[str, object]  # label -> value: recipe, fingerprint, sizes of the towers, ...
-    quality: Mapping[str, Any]  # the answer of `raymtr evaluate`
+    quality: QualityFigures  # the answer of `raymtr evaluate`
     examples: Sequence[ReportExample]
     stages: Mapping[str, float]  # stage -> seconds, in the order they ran
     peak_memory_gib: float
@@ -109,7 +110,7 @@ def render(facts: Facts, folder: str | None) -> str:
         made_at=facts.get("made_at"),
         tiles=_tiles(facts),
         built=facts.get("built") or {},
-        quality=charts.quality_charts(facts.get("quality") or {}),
+        quality=charts.quality_charts(facts.get("quality")),
         examples=[_example(example, folder) for example in facts.get("examples") or ()],
         stages=charts.stage_bars(facts.get("stages") or {}),
         errors=None if errors is None else errors[:SHOWN_ERRORS],
@@ -123,10 +124,8 @@ def render(facts: Facts, folder: str | None) -> str:
 
 def _tiles(facts: Facts) -> list[tuple[str, str]]:
     """The key numbers at the top: (value, label)."""
-    tiles = []
-    for key, label in (("tracks", "tracks"), ("artists", "artists")):
-        if facts.get(key) is not None:
-            tiles.append((count_words(facts[key]), label))  # type: ignore[literal-required]
+    counts = {"tracks": facts.get("tracks"), "artists": facts.get("artists")}
+    tiles = [(count_words(n), label) for label, n in counts.items() if n is not None]
     if facts.get("hours") is not None:
         tiles.append((f"{facts['hours']:,.1f}", "hours of music"))
     if facts.get("stages"):
@@ -136,7 +135,7 @@ def _tiles(facts: Facts) -> list[tuple[str, str]]:
     return tiles
 
 
-def _example(example: ReportExample, folder: str | None) -> dict[str, Any]:
+def _example(example: ReportExample, folder: str | None) -> dict[str, object]:
     kind = example.get("kind") or ""
     return {
         "query": example["query"],
@@ -159,7 +158,7 @@ def _understood(text: str, query: str | Mapping[str, Any] | None) -> list[tuple[
     return shown
 
 
-def _hit(hit: ReportHit, folder: str | None) -> dict[str, Any]:
+def _hit(hit: ReportHit, folder: str | None) -> dict[str, object]:
     segment, duration = hit.get("segment"), hit.get("duration")
     start = segment["start_s"] if segment else 0.0
     end = segment["end_s"] if segment else 0.0

@@ -98,13 +98,13 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
 
     Raises InputError where no row has a caption.
     """
-    asked = [(text, place) for place, row in enumerate(rows) for text in row.get(PUBLISHED) or ()]
-    if not asked:
+    pairs = [(text, place) for place, row in enumerate(rows) for text in row.get(PUBLISHED) or ()]
+    if not pairs:
         raise InputError(
             f"none of {len(rows)} tracks has a caption that came with its dataset (column "
             f"{PUBLISHED}); captions that a model wrote are no ground truth"
         )
-    texts, places = [text for text, _ in asked], np.array([place for _, place in asked])
+    texts, places = [text for text, _ in pairs], np.array([place for _, place in pairs])
     scores = encode(texts) @ vectors.T  # [captions, tracks]
     relevance = places[:, None] == np.arange(len(rows))
     ids = [row["track_id"] for row in rows]
@@ -228,8 +228,8 @@ def artists(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) ->
     queries = [names[key] for key, ask in zip(keys, asks, strict=True) if ask]
     sentences = encode([similar_artists_sentence([name]) for name in queries])
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    for direction, asked in (("text_to_audio", sentences), ("audio_to_audio", mean[asks])):
-        scores = (asked @ mean.T).astype(np.float64)
+    for direction, asking in (("text_to_audio", sentences), ("audio_to_audio", mean[asks])):
+        scores = (asking @ mean.T).astype(np.float64)
         scores[np.arange(len(queries)), np.flatnonzero(asks)] = -np.inf  # itself: last, and wrong
         wanted = relevance[asks]
         values = {f"ndcg_at_{NDCG_AT}": metrics.ndcgs_at(scores, wanted, k=NDCG_AT)}
@@ -265,7 +265,7 @@ def triplets(
     vectors: Vectors,
     encode: Encode,
     seed: int,
-    asked: Sequence[tuple[str, str, str]],
+    judged: Sequence[tuple[str, str, str]],
 ) -> Outcome:
     """Share of triplets (anchor, nearer, farther; track ids) in which the nearer one is nearer.
 
@@ -273,19 +273,19 @@ def triplets(
     {artist} from {album}` (TTMR++). A tie is wrong. Raises InputError on an unknown track.
     """
     place = {row["track_id"]: number for number, row in enumerate(rows)}
-    unknown = sorted({track for three in asked for track in three} - set(place))
+    unknown = sorted({track for three in judged for track in three} - set(place))
     if unknown:
         raise InputError(
             f"{len(unknown)} tracks of the triplets have no vector, among them {unknown[0]!r}"
         )
-    anchor, near, far = (vectors[[place[three[n]] for three in asked]] for n in range(3))
+    anchor, near, far = (vectors[[place[three[n]] for three in judged]] for n in range(3))
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    said = encode([anchor_sentence(rows[place[three[0]]]) for three in asked])
+    said = encode([anchor_sentence(rows[place[three[0]]]) for three in judged])
     for direction, query in (("audio_to_audio", anchor), ("text_to_audio", said)):
         right = (query * near).sum(axis=1) > (query * far).sum(axis=1)
         outcome.add(direction, {"triplet_accuracy": right.astype(np.float64)}, rng)
-        outcome.queries[direction] = len(asked)
-        outcome.pools[direction] = len({track for three in asked for track in three})
+        outcome.queries[direction] = len(judged)
+        outcome.pools[direction] = len({track for three in judged for track in three})
     return outcome
 
 

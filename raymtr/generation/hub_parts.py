@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raymtr.errors import InputError, UnusableError
 
 
-class Published(NamedTuple):
+class HubModel(NamedTuple):
     """A model on the hub that a part can take."""
 
     source: str
@@ -24,13 +24,13 @@ class Published(NamedTuple):
 
 
 HUB_CODECS = {
-    "encodec": Published("facebook/encodec_24khz", "EncodecModel", "CC-BY-NC-4.0"),
-    "dac": Published("descript/dac_24khz", "DacModel", "MIT"),
-    "mimi": Published("kyutai/mimi", "MimiModel", "CC-BY-4.0"),
+    "encodec": HubModel("facebook/encodec_24khz", "EncodecModel", "CC-BY-NC-4.0"),
+    "dac": HubModel("descript/dac_24khz", "DacModel", "MIT"),
+    "mimi": HubModel("kyutai/mimi", "MimiModel", "CC-BY-4.0"),
 }
 HUB_HEARD = {
-    "hubert": Published("facebook/hubert-base-ls960", "HubertModel", "Apache-2.0"),
-    "wav2vec2-bert": Published("facebook/w2v-bert-2.0", "Wav2Vec2BertModel", "MIT"),
+    "hubert": HubModel("facebook/hubert-base-ls960", "HubertModel", "Apache-2.0"),
+    "wav2vec2-bert": HubModel("facebook/w2v-bert-2.0", "Wav2Vec2BertModel", "MIT"),
 }
 
 
@@ -130,7 +130,7 @@ def hub_heard(kind: str, source: str, layer: int) -> HubHeard:
     return HubHeard(model, layer, features)
 
 
-def _load(published: Published, source: str) -> Any:
+def _load(published: HubModel, source: str) -> Any:
     import transformers
 
     try:

@@ -21,7 +21,7 @@ from raymtr.audio import AudioError
 from raymtr.errors import InputError
 from raymtr.generation.parts import Parts
 from raymtr.generation.sampling import Sampler, next_window, sample, slide
-from raymtr.generation.sound_file import MadeBy
+from raymtr.generation.sound_file import Provenance
 from raymtr.generation.stages import StageName, Stages
 from raymtr.model.model import Model
 
@@ -51,7 +51,7 @@ class MusicLM:
         return int(self.parts.codec.sample_rate)
 
     @property
-    def made_by(self) -> MadeBy:
+    def made_by(self) -> Provenance:
         """The fingerprints that a generated file names."""
         parts = self.parts
         return {

@@ -1,4 +1,4 @@
-"""What is asked for: prompts and stories as files, checked before anything is loaded."""
+"""Prompts and stories as files: what to generate, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_story(path: str, seconds: float) -> list[Scene]:
 def read_prompts(path: str, seconds: float, seed: int) -> list[Prompt]:
     """A JSON Lines file of `text` and optionally `seed`; line n's seed is else `seed` + n.
 
-    An id follows from what is asked, so an unchanged line keeps its clip. Raises InputError.
+    An id is a hash of the line, so an unchanged line keeps its clip. Raises InputError.
     """
     prompts = []
     for number, row in _rows(path):

@@ -33,7 +33,7 @@ MANIFEST = pa.schema(
 )
 
 
-class MadeBy(TypedDict):
+class Provenance(TypedDict):
     """Fingerprints of what made a clip."""
 
     model: str
@@ -41,7 +41,9 @@ class MadeBy(TypedDict):
     joint_model: str
 
 
-def wav_bytes(samples: np.ndarray, rate: int, *, prompt: str, seed: int, made_by: MadeBy) -> bytes:
+def wav_bytes(
+    samples: np.ndarray, rate: int, *, prompt: str, seed: int, made_by: Provenance
+) -> bytes:
     """Mono float32 [S] as a 16-bit WAV with its tags; the same input gives the same bytes."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, 1, subtype="PCM_16", format="WAV") as sound:

@@ -104,11 +104,11 @@ def find_tokens(workspace: Workspace, spec: TokensSpec) -> TokenStore:
 def token_tracks(workspace: Workspace, tokens: TokenStore) -> pa.Table:
     """`track_id, split, audio_digest` of the tracks with tokens, of train and valid, by id."""
     catalog = storage.read_tables(workspace.tracks, ["track_id", "split", "audio_digest"])
-    held = tokens.read_columns("tracks", ["track_id"])
-    if catalog is None or held is None:
+    tokenised = tokens.read_columns("tracks", ["track_id"])
+    if catalog is None or tokenised is None:
         raise InputError(f"no tracks in {workspace.tracks} have tokens; run `raymtr tokenize`")
     wanted = pc.and_(
-        pc.is_in(catalog["track_id"], value_set=held["track_id"].combine_chunks()),
+        pc.is_in(catalog["track_id"], value_set=tokenised["track_id"].combine_chunks()),
         pc.is_in(catalog["split"], value_set=pa.array(["train", "valid"])),
     )
     return catalog.filter(wanted).sort_by("track_id").combine_chunks()

@@ -38,8 +38,8 @@ class Decoder(nn.Module):
         made: Cache = []
         x = self.dropout(x)
         for number, layer in enumerate(self.layers):
-            x, held = layer(x, bias, cache[number] if cache else None)
-            made.append(held)
+            x, state = layer(x, bias, cache[number] if cache else None)
+            made.append(state)
         return self.norm(x), made
 
     def _bias(self, before: int, total: int, device: torch.device) -> Tensor:

@@ -56,5 +56,5 @@ class WriteClips:
         return manifest_of(made)
 
     def _row(self, row: dict[str, object], **facts: object) -> dict[str, object]:
-        asked = {"clip_id": row["clip_id"], "prompt": row["text"], "seed": row["seed"]}
-        return {**asked, "seconds": self._seconds, **self._model.made_by, **facts}
+        request = {"clip_id": row["clip_id"], "prompt": row["text"], "seed": row["seed"]}
+        return {**request, "seconds": self._seconds, **self._model.made_by, **facts}

@@ -1,6 +1,6 @@
 """Parquet -> the three LanceDB tables of one build, and their indices.
 
-A build is written completely under its own table names, and nobody reads it before it is promoted,
+A build is written completely under its own table names, and is not read before it is promoted,
 so the live build is not disturbed. The rows are loaded one partition after the other, and the
 windows one shard at a time, because a large catalog does not fit into memory. The indices are
 created when all rows are there.

@@ -70,8 +70,8 @@ def upsert_rows(
     if shards is not None:
         embedded, windows = shards.of_tracks(ids)
         vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
-        held = tables["vectors"].schema.names  # an older version copied fewer types there
-        vectors = vectors.select([name for name in vectors.column_names if name in held])
+        filtered = tables["vectors"].schema.names  # an older version copied fewer types there
+        vectors = vectors.select([name for name in vectors.column_names if name in filtered])
         first = _next_row_index(tables["vectors"])
         place = vectors.column_names.index("row_index")
         numbers = pa.array(np.arange(first, first + len(vectors), dtype=np.int64))

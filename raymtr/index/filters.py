@@ -161,7 +161,7 @@ class _Parser:
             return Decimal(text)
         if kind == "word" and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        self.refuse(f"a value was expected, not {text!r:.80}; text stands in quotes")
+        self.refuse(f"a value was expected, not {text!r:.80}; text must be in quotes")
 
     def take(self, wanted: str) -> tuple[str, str]:
         if self.next >= len(self.tokens):

@@ -108,9 +108,9 @@ def _filter_faults(tables: Mapping[str, Table], field: pa.Field) -> list[str]:
     """Check that filtering on a column's first value finds its track, in `tracks` and `vectors`."""
     try:
         for kind in ("tracks", "vectors"):
-            held = tables[kind].search().where(Condition(field.name, "null", (), True).sql())
+            rows = tables[kind].search().where(Condition(field.name, "null", (), True).sql())
             wanted = list(dict.fromkeys(["track_id", field.name]))
-            for row in held.select(wanted).limit(1).to_arrow().to_pylist():
+            for row in rows.select(wanted).limit(1).to_arrow().to_pylist():
                 where = _of_row(row, field)
                 if where and not len(read_rows(tables[kind], where.sql(), ["track_id"])):
                     track = row["track_id"]

@@ -173,7 +173,7 @@ def _make(
     *,
     search: SearchSpec,
 ) -> Build:
-    """Load and index the tables of a new build; nobody reads them yet."""
+    """Load and index the tables of a new build, which no search reads yet."""
     made_by = shards.made_by if shards else None
     loader = build_tables.Loader(db, name)
     if shards:

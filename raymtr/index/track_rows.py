@@ -131,8 +131,8 @@ class InMemoryRows:
 
     def _take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Row]:
         names = self._table.column_names
-        held = [name for name in dict.fromkeys(columns) if name not in ADDED or name in names]
-        chosen = self._table.select(held)
+        known = [name for name in dict.fromkeys(columns) if name not in ADDED or name in names]
+        chosen = self._table.select(known)
         return list(chosen.take(pa.array(rows, pa.int64())).to_pylist())
 
 

@@ -31,6 +31,7 @@ from raymtr.errors import UnusableError
 from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.conditions import filterable_type, sql_among, sql_column
 from raymtr.index.deadlines import tracked_call
+from raymtr.index.exact_vectors import InMemoryVectors
 from raymtr.index.filters import Filter
 from raymtr.index.full_text import Ranked, best_matches, contains, names_with
 from raymtr.index.track_rows import (
@@ -66,11 +67,11 @@ class TrackTable:
     @cached_property
     def filterable(self) -> pa.Schema:
         """The columns a filter may name, and, for error messages, those of unsupported types."""
-        held = self._vectors.schema.names  # an older version copied fewer types there
+        names = self._vectors.schema.names  # an older version copied fewer types there
         return pa.schema(
             field
             for field in self._tracks.schema
-            if field.name not in SHADOW and (field.name in held or not filterable_type(field.type))
+            if field.name not in SHADOW and (field.name in names or not filterable_type(field.type))
         )
 
     @cached_property
@@ -84,7 +85,7 @@ class TrackTable:
         if not self.build.rows["vectors"]:
             return []
         if self.build.index.kind == "exact":
-            return self._nearest_exactly(vector, limit, where)
+            return self._exact.nearest(vector, limit, where)
         return self._nearest_by_index(vector, limit, where)
 
     @tracked_call("tracks by words")
@@ -114,13 +115,13 @@ class TrackTable:
         """
         name = spoken_name(text)
         within = set().union(*map(trigrams, name.split())) or trigrams(name)
-        must = self._rarity.rarest(within, FEW_TRIGRAMS)
+        must = self._trigram_counts.rarest(within, FEW_TRIGRAMS)
         if not must:
             return [] if name.isascii() else names_with(self._tracks, name.split(), limit, where)
         terms: list[tuple[Occur, FullTextQuery]] = [
             (Occur.MUST, contains(t, "names")) for t in must
         ]
-        if across := self._rarity.rarest(trigrams(name) - within, FEW_TRIGRAMS):
+        if across := self._trigram_counts.rarest(trigrams(name) - within, FEW_TRIGRAMS):
             terms.append((Occur.SHOULD, contains(any_of(across), "names")))
         return best_matches(self._tracks, BooleanQuery(terms), limit, where, names=name.split())
 
@@ -132,7 +133,7 @@ class TrackTable:
     @tracked_call("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
-        rare = self._rarity.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
+        rare = self._trigram_counts.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
         if not rare:
             return []
         found = best_matches(self._tracks, contains(any_of(rare), "names"), limit, None)
@@ -160,8 +161,8 @@ class TrackTable:
     @tracked_call("values of a column")
     def value_counts(self, column: str) -> dict[str, int]:
         """How many tracks have each value of a column of texts, or of lists of texts."""
-        held = self._rows.column(column)
-        texts = pc.list_flatten(held) if pa.types.is_list(held.type) else held
+        values = self._rows.column(column)
+        texts = pc.list_flatten(values) if pa.types.is_list(values.type) else values
         pairs = texts.value_counts()
         return {
             text: count
@@ -205,8 +206,7 @@ class TrackTable:
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
         if self.build.index.kind == "exact":
-            places, matrix = self._places, self._matrix[1]
-            return {i: matrix[places[i]] for i in ids if i in places}
+            return self._exact.of_tracks(ids)
         if not ids:
             return {}
         found = read_rows(self._vectors, sql_among("track_id", ids), ["track_id", "vector"])
@@ -224,9 +224,9 @@ class TrackTable:
     @tracked_call("all vectors")
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
         """All ids and their unit vectors, float32 [N, D], in the order of `row_index`."""
-        rows = self._vectors.to_arrow().select(["row_index", "track_id", "vector"])
-        rows = rows.sort_by("row_index")
-        return rows["track_id"].to_pylist(), unit(matrix_of(rows["vector"]))
+        exact = self.build.index.kind == "exact"
+        found = self._exact if exact else InMemoryVectors(self._vectors)
+        return found.ids, found.matrix
 
     @tracked_call("a sample of vectors")
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
@@ -257,24 +257,16 @@ class TrackTable:
 
     @cached_property
     @tracked_call("a sample of names")
-    def _rarity(self) -> TrigramCounts:
-        held = self.build.rows["tracks"]
-        rows = np.unique(np.linspace(0, held - 1, min(held, SAMPLED)).astype(int)).tolist()
+    def _trigram_counts(self) -> TrigramCounts:
+        total = self.build.rows["tracks"]
+        rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLED)).astype(int)).tolist()
         names = self._tracks.take_offsets(rows).select(["names"]).to_arrow()["names"]
         return TrigramCounts(name for name in names.to_pylist() if name)
 
     @cached_property
-    def _matrix(self) -> tuple[list[str], np.ndarray]:
-        return self.all_vectors()
-
-    @cached_property
-    def _row_index(self) -> np.ndarray:
-        """The `row_index` of each row of the matrix: increasing, with gaps of deleted tracks."""
-        return np.sort(read_rows(self._vectors, None, ["row_index"])["row_index"].to_numpy())
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        return {track_id: row for row, track_id in enumerate(self._matrix[0])}
+    @tracked_call("all vectors")
+    def _exact(self) -> InMemoryVectors:
+        return InMemoryVectors(self._vectors)
 
     @cached_property
     def _rows(self) -> LanceRows | InMemoryRows:
@@ -292,20 +284,6 @@ class TrackTable:
                 "run `raymtr index` again, or `raymtr index --rollback`"
             ) from error
         return table
-
-    def _nearest_exactly(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
-        ids, matrix = self._matrix
-        scores = matrix @ vector
-        rows = np.arange(len(ids))
-        if where is not None:
-            found = read_rows(self._vectors, where.sql(), ["row_index"])
-            rows = np.searchsorted(self._row_index, np.sort(found["row_index"].to_numpy()))
-            scores = scores[rows]
-        best = np.arange(len(rows))
-        if limit < len(rows):
-            best = np.argpartition(-scores, limit - 1)[:limit]
-        best = best[np.lexsort((best, -scores[best]))]
-        return [(ids[rows[i]], float(scores[i])) for i in best]
 
     def _nearest_by_index(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
         index = self.build.index

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from raymtr import audio, storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.tower_specs import AudioSpec, TowersSpec
+from raymtr.tower_specs import MUSICNN_DIM, AudioSpec, TowersSpec
 from raymtr.validation import Precision, from_dict, to_dict
 
 FORMAT = 1  # version of the model folder; raised when an older raymtr could misread the new one
@@ -67,7 +67,7 @@ def rules_of(spec: TowersSpec) -> dict[str, Any]:
     rules: dict[str, Any] = {"mel": MEL_VERSION, "heads": spec.audio_tower.heads}
     if spec.audio_tower.kind == "ast":
         rules["tower"] = f"ast, stride {spec.audio_tower.stride}"
-    elif spec.audio_tower.kind != "resnet":
+    elif spec.audio_tower.kind in MUSICNN_DIM:
         rules["tower"] = MUSICNN_VERSION
     if spec.heads != "linear":
         rules["joint"] = spec.heads

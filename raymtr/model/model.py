@@ -29,7 +29,7 @@ from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_aud
 from raymtr.model.identity import fingerprint_of
 from raymtr.model.model_folder import Towers, save_towers
 from raymtr.model.two_towers import NoAudioTower
-from raymtr.tower_specs import TowersSpec
+from raymtr.tower_specs import MUSICNN_DIM, TowersSpec
 from raymtr.trained_on import Record
 from raymtr.validation import Precision
 from raymtr.vectors import unit
@@ -141,8 +141,8 @@ class Model:
         self, windows: np.ndarray, scales: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `embed_windows`, with the audio tower's features, float32 [W, width]; of musicnn."""
-        if self.spec.audio_tower.kind == "resnet":
-            raise InputError("features are those of audio_tower.kind=musicnn, this is a resnet")
+        if (kind := self.spec.audio_tower.kind) not in MUSICNN_DIM:
+            raise InputError(f"features are those of audio_tower.kind=musicnn, this is {kind}")
         made = self._features_forward(self._checked(windows, scales), scales)
         return made[:, : self.spec.dim], made[:, self.spec.dim :]
 
@@ -275,8 +275,8 @@ def open_device(name: str) -> torch.device:
         raise InputError(f"device is cpu, cuda or cuda:<number>, got {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UnusableError(
-            f"device {name!r} asked for, this machine shows {torch.cuda.device_count()} GPUs to "
-            "torch; use device='cpu', or a machine and a torch build with CUDA"
+            f"device {name!r} was requested, but torch sees {torch.cuda.device_count()} GPUs here; "
+            "use device='cpu', or a machine and a torch build with CUDA"
         )
     return device
 

@@ -17,7 +17,8 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.heads import fill_tag_heads, words
 from raymtr.model.text_tower import MINILM_PACKAGE
 from raymtr.model.two_towers import TwoTowers, build_towers
-from raymtr.recipes import DEFAULT_MODEL, musicnn_minilm
+from raymtr.recipes import DEFAULT_MODEL
+from raymtr.tower_recipes import musicnn_minilm
 from raymtr.tower_specs import TowersSpec
 
 NAME = DEFAULT_MODEL

@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.hub import cached_folder, download, looks_like_folder, require_hub
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec
 
 if TYPE_CHECKING:

@@ -85,8 +85,8 @@ def untrue(other: Mapping[str, Any], track: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _without(texts: Sequence[str] | None, known: Sequence[str] | None) -> list[str]:
-    held = {text.casefold() for text in known or ()}
-    return [text for text in texts or () if text.casefold() not in held]
+    same = {text.casefold() for text in known or ()}
+    return [text for text in texts or () if text.casefold() not in same]
 
 
 def _same(one: str | None, other: str | None) -> bool:

@@ -2,7 +2,7 @@
 
 An audio tower gives one row of features for each chunk. The audio stream reads them behind a first
 token of its own. The text stream is the first layers of a text encoder. Two co-attention layers
-stand before the last two text layers and the first two audio layers. So the chunk features depend
+come before the last two text layers and the first two audio layers. So the chunk features depend
 on the audio alone, and the text layers before them on the text alone: both can be computed once.
 The two first tokens are pooled, multiplied and classified as match or not.
 """

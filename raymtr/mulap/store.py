@@ -74,10 +74,10 @@ def find_features(workspace: Workspace, run: str, fingerprint: str, dim: int) ->
     if not storage.exists(f"{store.folder}/{RUN}"):
         seen = f" (there are features of {', '.join(others)}, other models)" if others else ""
         raise InputError(f"no features of run {run}, model {fingerprint}{seen}; {cure}")
-    held = FeatureStore.open(store.folder).made_by
-    if held != made_by:
+    stored = FeatureStore.open(store.folder).made_by
+    if stored != made_by:
         raise InputError(
-            f"{store.folder} holds features of model {held.fingerprint}, not of run {run}, model "
+            f"{store.folder} holds features of model {stored.fingerprint}, not of run {run}, model "
             f"{fingerprint}; {cure}"
         )
     return store

@@ -79,7 +79,7 @@ class CrossAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, own: Tensor, other: Tensor, other_real: Tensor) -> Tensor:
-        """States [B, n, asks] that asked `other` [B, m, answers]; `other_real` is bool [B, m]."""
+        """`own` [B, n, asks] after it attended to `other` [B, m, answers]; bool [B, m]."""
         query = self._split(self.query(own))
         key, value = (self._split(part) for part in self.key_value(other).chunk(2, dim=-1))
         heard = functional.scaled_dot_product_attention(

@@ -243,17 +243,17 @@ class NameFinder(NameLookup):
         key = name_key(self._words(free[0], free[-1] + 1))
         tracks = found.artists[0].tracks
         rows = self.table.rows(tracks, ["album"])
-        held = tuple(t for t in tracks if key and name_key(rows[t]["album"]) == key)
-        if held and key not in self.vocabulary.tags:
-            found.album, found.album_tracks = rows[held[0]]["album"], held
+        on_album = tuple(t for t in tracks if key and name_key(rows[t]["album"]) == key)
+        if on_album and key not in self.vocabulary.tags:
+            found.album, found.album_tracks = rows[on_album[0]]["album"], on_album
             self._take(free[0], free[-1] + 1)
 
     def _is_album(self, start: int, end: int) -> bool:
         words = self._words(start, end)
         part = name_in_part(words, holding(words, self.vocabulary), self.question, self.vocabulary)
         if part is None or part.album is None:
-            held = [track_id for track_id, _ in self.table.match_names(words, limit=NEAREST)]
-            albums = self.table.rows(held, ["album"]).values()
+            nearest = [track_id for track_id, _ in self.table.match_names(words, limit=NEAREST)]
+            albums = self.table.rows(nearest, ["album"]).values()
             same = [r["album"] for r in albums if name_key(r["album"]) == name_key(words)]
             if not same:
                 return False

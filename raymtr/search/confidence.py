@@ -2,7 +2,7 @@
 
 The score of a hit is its place in the fused lists times this figure, so scores of different queries
 compare, and nonsense does not score 1. Where the build has a calibration, words that no slot took
-count by how far the text's nearest track stands above those of nonsense.
+count by how much nearer the text's nearest track is than that of a nonsense text.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from raymtr.search.vocabulary import CatalogVocabulary
 STEP = 0.03  # how far beyond the anchors' mean a column must be, as a share of it
 
 
-def always(understood: Understood, asked: Filter | None, table: TrackTable) -> Filter | None:
+def always(understood: Understood, where: Filter | None, table: TrackTable) -> Filter | None:
     """The request's own filter, facets, exclusions and, where it binds, the named tracks."""
-    parts: list[Filter] = [] if asked is None else [asked]
+    parts: list[Filter] = [] if where is None else [where]
     parts += [parse_filter(slot.where, table.filterable) for slot in understood.filters]
     parts += [without(slot, table) for slot in understood.excluded if slot.tags or slot.artist]
     if binds_to_tracks(understood):

@@ -55,7 +55,7 @@ def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
 
 
 def name_in_part(
-    plain: str, held: Sequence[str], question: TokenizedQuery, vocabulary: CatalogVocabulary
+    plain: str, tracks: Sequence[str], question: TokenizedQuery, vocabulary: CatalogVocabulary
 ) -> PartName | None:
     """The name that a text refers to, among the tracks whose names contain all its words.
 
@@ -63,8 +63,8 @@ def name_in_part(
     artist side by side, or by its album.
     """
     table = vocabulary.table
-    rows = table.rows(held, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
-    ordered = [cast(AlbumRow, rows[track_id]) for track_id in held]
+    rows = table.rows(tracks, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
+    ordered = [cast(AlbumRow, rows[track_id]) for track_id in tracks]
     key = name_key(plain) or ""
     for wanted in (key, _called(question, key)):
         titles = [row for row in ordered if _is_title(row, wanted)]

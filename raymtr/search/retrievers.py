@@ -120,10 +120,10 @@ def retrieve(
     `tier` replaces the request's own filter for all tracks except those that a title names.
     """
     base, where = request.where, tier or request.where
-    asked: list[tuple[Retrieved, Future[Ranked]]] = []
+    pending: list[tuple[Retrieved, Future[Ranked]]] = []
 
     def ask(one: Retrieved, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
-        asked.append((one, threads.submit(look_up, *about, **how)))
+        pending.append((one, threads.submit(look_up, *about, **how)))
 
     sure = understood.kind in ("title", "artist", "album")
     if sure:
@@ -150,9 +150,9 @@ def retrieve(
             ask(one, table.match_words, words, limit=limit, where=where)
         if names:
             ask(_weighted("names"), _names, table, names, limit=limit, where=where)
-    if not asked and where is not None:
+    if not pending and where is not None:
         ask(_weighted("filter"), _all_of, table, where, limit)
-    retrieved = [replace(one, ranked=found.result()) for one, found in asked]
+    retrieved = [replace(one, ranked=found.result()) for one, found in pending]
     retrieved = [one for one in retrieved if one.ranked]
     narrowed = understood.filters or understood.excluded  # obeyed even beside unknown words
     if not retrieved and where is not None and (narrowed or not understood.text):
@@ -192,14 +192,14 @@ def profile_of(
 
 
 def _tag_weights(table: TrackTable, anchors: Sequence[Anchor]) -> dict[str, float]:
-    held, counted = table.build.rows["tracks"], tag_counts(table)
+    total, counted = table.build.rows["tracks"], tag_counts(table)
     weights: dict[str, float] = {}
     for anchor in anchors:
         rows = table.rows(anchor.tracks, list(counted)).values()
         for row in rows:
             for column, counts in counted.items():
                 for tag in set(row[column] or ()):
-                    rarity = math.log(1 + held / max(counts.get(tag, 1), 1))
+                    rarity = math.log(1 + total / max(counts.get(tag, 1), 1))
                     weights[tag] = weights.get(tag, 0.0) + rarity / len(rows)
     return weights
 

@@ -12,12 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from raymtr.audio import AudioError, Sound
 from raymtr.duplicates.find import read_groups
@@ -27,11 +25,12 @@ from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
-from raymtr.search.answer_parts import Mode, StageTimes
+from raymtr.search.answer_parts import Mode
 from raymtr.search.candidates import CandidateSearch
 from raymtr.search.contract import Example, Rerank, SearchAnswer, SearchRequest
 from raymtr.search.cursor import FARTHEST, make_cursor, read_cursor
 from raymtr.search.lexicon import Lexicon, load_lexicon
+from raymtr.search.plan import Encoded, Plan, stage_times
 from raymtr.search.present import hits_of, query_of
 from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest, check_request
@@ -48,32 +47,6 @@ if TYPE_CHECKING:
 
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A parsed request, and what a model has to encode before it can be answered."""
-
-    request: CheckedRequest
-    understood: Understood
-    sentences: list[str]  # for the text tower: texts to search by, both ends of each direction,
-    reads: int  # (the number of texts to search by) then texts of sounds to avoid
-    took_s: float
-
-    @property
-    def recording(self) -> Sound | None:
-        """The recording for the audio tower."""
-        return self.request.original.audio
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """The unit vectors of a plan: text [N, D], one row per sentence, and the recording's [D]."""
-
-    text: np.ndarray | Sequence[np.ndarray] = ()
-    recording: np.ndarray | None = None
-    took_s: float = 0.0
-    notes: tuple[str, ...] = ()  # messages about the encoding
 
 
 class Searcher:
@@ -224,7 +197,7 @@ class Searcher:
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
             "notes": notes,
-            "took_ms": _times(
+            "took_ms": stage_times(
                 encoded.took_s, plan.took_s + searched - started, ended - searched, rerank_s
             ),
         }
@@ -319,16 +292,3 @@ class Searcher:
             reads=plan.reads,
             recording=encoded.recording,
         )
-
-
-def _times(encode_s: float, search_s: float, rank_s: float, rerank_s: float | None) -> StageTimes:
-    """The stages in milliseconds; `rank_s` covers `rerank_s`, which is None without re-ranking."""
-    times: StageTimes = {
-        "encode": round(1e3 * encode_s, 3),
-        "search": round(1e3 * search_s, 3),
-        "rank": round(1e3 * rank_s, 3),
-        "total": round(1e3 * (encode_s + search_s + rank_s), 3),
-    }
-    if rerank_s is not None:
-        times["rerank"] = round(1e3 * rerank_s, 3)
-    return times

@@ -17,7 +17,7 @@ LEAST_KNOWN = 0.34  # share of known words of a query below which other names ar
 
 
 def suggestions(
-    understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary, found: int
+    understood: Understood, where: Filter | None, vocabulary: CatalogVocabulary, found: int
 ) -> list[Suggestion]:
     """`{"did_you_mean"}` for unknown names, `{"relax", "hits"}` if nothing is found."""
     table = vocabulary.table
@@ -28,7 +28,7 @@ def suggestions(
         shown = (" by ".join(p for p in (row["title"], row["artist"]) if p) for row in rows)
         names = list(dict.fromkeys(name for name in shown if name))
     advice: list[Suggestion] = [{"did_you_mean": name} for name in names]
-    return advice + ([] if found else _relaxed(understood, asked, vocabulary))
+    return advice + ([] if found else _relaxed(understood, where, vocabulary))
 
 
 def unused(
@@ -36,7 +36,7 @@ def unused(
 ) -> list[IgnoredPart]:
     """`{"words", "why"}` for words that no slot took and no retriever could use.
 
-    A text tower uses any words but those that no track sounds like. Without one, a word must stand
+    A text tower uses any words but those that no track sounds like. Without one, a word must be
     in a name, a tag or a caption.
     """
     if understood.kind == "artist" and understood.include:
@@ -65,17 +65,17 @@ def unused(
 def _without_tags(understood: Understood, vocabulary: CatalogVocabulary) -> list[IgnoredPart]:
     """The tags that no track of the named artist has."""
     rows = vocabulary.table.rows(understood.tracks, list(vocabulary.counts)).values()
-    held = {(column, tag) for row in rows for column in row for tag in row[column] or ()}
+    present = {(column, tag) for row in rows for column in row for tag in row[column] or ()}
     why = f"no track by {understood.artist} has such a tag"
     return [
         {"words": slot.words, "why": why}
         for slot in understood.include
-        if not any((tag.column, tag.value) in held for tag in (*slot.tags, *slot.wider))
+        if not any((tag.column, tag.value) in present for tag in (*slot.tags, *slot.wider))
     ]
 
 
 def _relaxed(
-    understood: Understood, asked: Filter | None, vocabulary: CatalogVocabulary
+    understood: Understood, where: Filter | None, vocabulary: CatalogVocabulary
 ) -> list[Suggestion]:
     """Each constraint that could be dropped, with the number of hits under the others."""
     table = vocabulary.table
@@ -90,7 +90,7 @@ def _relaxed(
     advice: list[Suggestion] = []
     for words in parts:
         kept = [part for other, part in parts.items() if other != words]
-        kept += [] if asked is None else [asked]
+        kept += [] if where is None else [where]
         hits = table.count(joined("and", *kept) if kept else None)
         if hits:
             advice.append({"relax": words, "hits": hits})

@@ -23,7 +23,7 @@ from raymtr.search.transliterate import latin
 
 TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
 NAMES = ("title", "artist", "album", "artists", "similar_artists")
-# Columns of provenance, which nobody queries in words.
+# Columns of provenance, which are not queried in words.
 INNER = ("track_id", "uri", "split", "dataset", "file_version", "audio_digest", "licence_file")
 # Columns whose values have their own grammar: see `facets` and `govern`.
 READ_APART = ("key", "musical_key", "mode", "meter", "metre", "time_signature", "language", "vocal")
@@ -82,8 +82,8 @@ class CatalogVocabulary:
         for column, counts in self.counts.items():
             for value in counts:
                 if key := phrase_key(value):
-                    held = self.tags.get(key, ())
-                    self.tags[key] = (*held, Tag(column=column, value=value))
+                    earlier = self.tags.get(key, ())
+                    self.tags[key] = (*earlier, Tag(column=column, value=value))
         self._said: dict[tuple[str, str], Meaning | None] = {}
 
     @cached_property
@@ -231,8 +231,8 @@ _COUNTED: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDict
 def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
     """The number of tracks with each tag, by tag column of the table."""
     if table not in _COUNTED:
-        held = [name for name in TAG_COLUMNS if name in table.filterable.names]
-        _COUNTED[table] = {name: table.value_counts(name) for name in held}
+        columns = [name for name in TAG_COLUMNS if name in table.filterable.names]
+        _COUNTED[table] = {name: table.value_counts(name) for name in columns}
     return _COUNTED[table]
 
 

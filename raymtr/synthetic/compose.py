@@ -73,10 +73,10 @@ def backing(changes: Changes) -> list[Note]:
         keys = sorted(key_above(pitch, LOWEST_CHORD_KEY) for pitch in changes.chord(degree))
         for step, length, mark in rhythm_of(changes.style.chords):
             start = changes.at(bar, step)
-            held = changes.at(bar, step + length - 0.3) - start
+            sounds = changes.at(bar, step + length - 0.3) - start
             picked = [[*keys, keys[0] + 12][int(mark) - 1]] if mark.isdigit() else keys
             velocity = int(100 * ACCENTS.get(mark, 0.8))
-            notes += [Note("backing", start, held, key, velocity) for key in picked]
+            notes += [Note("backing", start, sounds, key, velocity) for key in picked]
     return notes
 
 
@@ -91,6 +91,6 @@ def bass(changes: Changes) -> list[Note]:
         keys |= {"t": key_above(chord[1], root), "f": key_above(chord[2], root)}
         for step, length, mark in rhythm_of(changes.style.bass):
             start = changes.at(bar, step)
-            held = changes.at(bar, step + length - 0.2) - start
-            notes.append(Note("bass", start, held, keys[mark], 95))
+            sounds = changes.at(bar, step + length - 0.2) - start
+            notes.append(Note("bass", start, sounds, keys[mark], 95))
     return notes

@@ -25,7 +25,7 @@ from raymtr.model.exact import exact_float32
 from raymtr.model.identity import MUSICNN_VERSION
 from raymtr.model.log_mel import LogMel
 from raymtr.model.musicnn import TAGGERS, read_musicnn
-from raymtr.tower_specs import MUSICNN_AUDIO, AudioSpec, TowersSpec
+from raymtr.tower_specs import MUSICNN_AUDIO, MUSICNN_DIM, AudioSpec, TowersSpec
 
 TAGGED_AUDIO = AudioSpec(**MUSICNN_AUDIO, level="removed")
 VERSION = f"ears-2 {MUSICNN_VERSION} {ATTRIBUTES_VERSION}"  # provenance of the results
@@ -124,7 +124,7 @@ class Analyzer:
 def shares_taggers(spec: TowersSpec) -> bool:
     """Whether towers of this spec compute taggers' logits on the windows of TAGGED_AUDIO."""
     tower = spec.audio_tower
-    return spec.audio == TAGGED_AUDIO and tower.kind != "resnet" and not tower.trainable
+    return spec.audio == TAGGED_AUDIO and tower.kind in MUSICNN_DIM and not tower.trainable
 
 
 def shared_logits(spec: TowersSpec, features: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from raymtr.captions.judging.score import (
     with_intervals,
 )
 from raymtr.errors import InputError
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 
 
 @pytest.fixture(scope="module")

@@ -164,7 +164,7 @@ def test_a_filter_finds_its_rows(find: Callable[[str], str], text: str, ids: str
         ("year > 1990; drop table t", "cannot read"),
         ("(year > 1990", r"'\)' was expected"),
         ("artist = 'x", "cannot read"),
-        ("artist = x", "text stands in quotes"),
+        ("artist = x", "text must be in quotes"),
         ("year is 5", "null"),
         ("", "a column was expected"),
         ("1=1", "a column was expected"),

@@ -183,7 +183,7 @@ def conditions(draw: st.DrawFn) -> Said:
     text = f"{column} in ({shown})" if verb == "in" else f"{column} {verb} {shown}"
     if inner == "float":  # what the column holds of a number that is written
         given = [narrowed(value) for value in given]
-    if inner == "string":  # a day stands in quotes, so it is a text there
+    if inner == "string":  # a day is in quotes, so it is a text there
         given = [str(value) if isinstance(value, date) else value for value in given]
     wrong = not all(fits(kind, verb, value) for value in given)
 

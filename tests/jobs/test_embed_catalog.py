@@ -164,7 +164,7 @@ def test_a_gpu_that_is_not_there_is_an_error(
 ) -> None:
     workspace = make_workspace([{"track_id": "a", "uri": write_noise(tmp_path, "a", 1.0)}])
     settings = load_settings("tiny", assignments=["embed.use_gpu=true"])
-    with pytest.raises(UnusableError, match="1 GPU asked for, 0 in this Ray cluster"):
+    with pytest.raises(UnusableError, match="1 GPU requested, 0 in this Ray cluster"):
         embed_catalog(workspace, settings, model=tiny_model)
 
 
@@ -253,7 +253,7 @@ for fewest in ("0", "1"):
     command = [sys.executable, "-c", script, workspace.root, tiny_model]
     run = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     all_or_none, some = (line for line in run.stderr.splitlines() if "raymtr embed: " in line)
-    assert "2 GPU asked for, 1 in this" in all_or_none
+    assert "2 GPU requested, 1 in this" in all_or_none
     assert "the model does not run on a worker" in some and "cuda" in some
 
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pytest
 
 from jobs import evaluate as job
-from jobs.evaluate import describe, evaluate, pool_filter
+from jobs.evaluate import describe
+from jobs.evaluate_tracks import evaluate_tracks, pool_filter
 from raymtr import storage
 from raymtr.captions.captioner import adapter_identity
 from raymtr.captions.writing.realised_rows import caption_tracks
@@ -101,7 +102,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answer(workspace):
-    return evaluate(workspace, SETTINGS)
+    return evaluate_tracks(workspace, SETTINGS)
 
 
 def test_the_towers_find_what_their_vectors_say(answer):
@@ -150,7 +151,7 @@ def test_the_files_let_others_recompute_the_figures(answer):
 
 
 def test_what_was_written_can_be_evaluated_again(workspace, answer, tmp_path):
-    again = evaluate(
+    again = evaluate_tracks(
         workspace,
         SETTINGS,
         benchmark=workspace.path("evaluation"),
@@ -170,7 +171,7 @@ def test_what_was_written_can_be_evaluated_again(workspace, answer, tmp_path):
 def test_a_benchmark_of_ones_own_over_the_whole_catalog(workspace, tmp_path):
     (tmp_path / "queries.jsonl").write_text('{"query_id": "mine", "text": "Artist E"}\n')
     (tmp_path / "qrels.txt").write_text("mine 0 t12 2\n")
-    own = evaluate(
+    own = evaluate_tracks(
         workspace, SETTINGS, benchmark=str(tmp_path), system="search", out=str(tmp_path / "out")
     )
     assert own["pool"] == 16 and own["search"]["query"]["r_at_1"] == 1.0
@@ -203,7 +204,7 @@ def learnt(workspace):
 
 def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_path):
     learnt(name for n in (*range(6), 14) for name in track_names(f"t{n:02d}", None))
-    found = evaluate(workspace, SETTINGS, system="towers", out=str(tmp_path))
+    found = evaluate_tracks(workspace, SETTINGS, system="towers", out=str(tmp_path))
     assert found["trained_on"]["pool"] == 6
     assert found["trained_on"]["queries"]["title"] == 6
     assert storage.read_json(found["files"]["metrics"])["trained_on"] == found["trained_on"]
@@ -214,7 +215,7 @@ def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_
 
 def test_a_pool_that_a_model_never_heard_bears_no_mark(workspace, learnt, tmp_path):
     learnt(track_names("t14", "of a sound"))
-    found = evaluate(workspace, SETTINGS, system="towers", out=str(tmp_path))
+    found = evaluate_tracks(workspace, SETTINGS, system="towers", out=str(tmp_path))
     assert found["trained_on"]["pool"] == 0 and not any(found["trained_on"]["queries"].values())
     assert "none of 12 tracks of the pool was trained on by this model" in describe(found)
     assert "*" not in describe(found)
@@ -238,11 +239,11 @@ def test_wrong_use_is_said(workspace, tmp_path):
     with pytest.raises(
         InputError, match="no tracks in split 'valid'; seen: 12 in test, 4 in train"
     ):
-        evaluate(workspace, SETTINGS, split="valid")
+        evaluate_tracks(workspace, SETTINGS, split="valid")
     with pytest.raises(InputError, match="system is one of"):
-        evaluate(workspace, SETTINGS, system="ears")
+        evaluate_tracks(workspace, SETTINGS, system="ears")
     with pytest.raises(InputError, match="run `raymtr scan`"):
-        evaluate(Workspace.open(str(tmp_path), create=True), SETTINGS)
+        evaluate_tracks(Workspace.open(str(tmp_path), create=True), SETTINGS)
 
 
 def test_a_catalog_of_words_can_measure_its_search(tmp_path):
@@ -251,9 +252,9 @@ def test_a_catalog_of_words_can_measure_its_search(tmp_path):
     table = table.set_column(1, table.schema.field("uri"), pa.nulls(len(table), pa.string()))
     storage.write_table(f"{here.tracks}/part.parquet", table)
     publish(here, [tracks_table(table, None)], None, search=SearchSpec())
-    assert evaluate(here, SETTINGS, system="search")["search"]["title"]["r_at_1"] == 1.0
+    assert evaluate_tracks(here, SETTINGS, system="search")["search"]["title"]["r_at_1"] == 1.0
     with pytest.raises(InputError, match="words alone"):
-        evaluate(here, SETTINGS, system="towers")
+        evaluate_tracks(here, SETTINGS, system="towers")
 
 
 def captioned(folder):

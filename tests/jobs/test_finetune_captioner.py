@@ -162,7 +162,7 @@ def test_gpus_that_are_not_there_are_an_error(
     if ray.cluster_resources().get("GPU"):
         pytest.skip("this cluster has a GPU")
     here = Workspace.open(str(tmp_path / "w"), create=True)
-    with pytest.raises(UnusableError, match="GPU asked for"):
+    with pytest.raises(UnusableError, match="GPU requested"):
         finetune_captioner(here, replace(tiny().finetune, use_gpu=True), pairs=pairs)
 
 

@@ -187,3 +187,14 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in said, said[-3_000:]
     assert " of 400 tracks; the same command goes on" in said.splitlines()[-1]
     assert subprocess.run(command).returncode == 0
+
+
+def test_a_missing_package_is_one_sentence() -> None:
+    code = (
+        "import sys; sys.modules['starlette'] = None; from jobs.__main__ import main; "
+        "sys.exit(main(['serve', '--help']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr and "starlette" in run.stderr
+    assert "pip install 'raymtr[jobs,serve]'" in run.stderr

@@ -1,7 +1,7 @@
-"""The whole road with recordings and workspace in an object store, against a real S3 server.
+"""The whole pipeline with recordings and workspace in an object store, against a real S3 server.
 
-The road is a process of its own, as the server is: Ray's workers take their credentials from the
-environment they are born in.
+The pipeline runs in its own process, as the server does: Ray's workers take their credentials from
+the environment they start in.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ def test_a_plan_needs_no_workspace(capsys: pytest.CaptureFixture[str]) -> None:
     assert "100,000,000 tracks" in out and "ivf_rq" in out and "not measured" in out
 
 
+def test_a_tower_of_any_kind_has_a_plan() -> None:
+    assert main(["plan", "--tracks", "5k", "--hours", "9", "--recipe", "mulan"]) == 0
+
+
 def test_the_index_is_chosen_as_the_index_chooses(capsys: pytest.CaptureFixture[str]) -> None:
     kinds = {}
     below = SearchSpec().exact_below

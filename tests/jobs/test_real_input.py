@@ -1,4 +1,4 @@
-"""The whole road over real recordings and rendered folk tunes: every job, one after the other."""
+"""The whole pipeline over real recordings and rendered folk tunes: every job in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from jobs.build_index import build_index
 from jobs.embed_catalog import embed_catalog
-from jobs.evaluate import evaluate
+from jobs.evaluate_tracks import evaluate_tracks
 from jobs.scan_catalog import scan_catalog
 from jobs.train_towers import train_towers
 from jobs.write_captions import write_captions
@@ -103,6 +103,6 @@ def test_known_truth_is_found_by_filter_and_words(
 
 
 def test_the_catalog_is_its_own_benchmark(workspace: Workspace) -> None:
-    figures = evaluate(workspace, tiny(), split="train", system="search")
+    figures = evaluate_tracks(workspace, tiny(), split="train", system="search")
     assert figures["search"]["artist"]["r_at_1"] > 0.9
     assert figures["search"]["title"]["r_at_1"] > 0.8  # clips of one title are told apart by none

@@ -277,7 +277,7 @@ def test_settings_that_cannot_be(workspace: Workspace, train: dict[str, Any], me
 
 
 def test_a_gpu_setting_without_a_gpu(workspace: Workspace, ray_cluster: None) -> None:
-    with pytest.raises(UnusableError, match="1 GPU asked for, 0 in this"):
+    with pytest.raises(UnusableError, match="1 GPU requested, 0 in this"):
         train_towers(workspace, settings_of(use_gpu=True), run="no")
     assert not storage.exists(workspace.run("no"))
 

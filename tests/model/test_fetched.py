@@ -21,7 +21,7 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.model.fetched import fetch, fetch_text_tower
 from raymtr.model.text_tower import load_text_tower
 from raymtr.model.two_towers import build_towers
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec, TowersSpec
 from raymtr.workspace import FETCHED, Workspace
 

@@ -14,7 +14,7 @@ from raymtr.model.golden import golden_vectors
 from raymtr.model.model import Model
 from raymtr.model.text_tower import load_text_tower
 from raymtr.model.two_towers import TwoTowers
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec
 
 pytest.importorskip("onnx")

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.text_tower import MINILM_PACKAGE, load_text_tower, read_text_tower
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec
 
 SENTENCES = ["sad piano", "a", "a fast happy jazz song with piano with guitar with no drums", ""]

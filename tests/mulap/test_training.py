@@ -74,7 +74,7 @@ def batches_of(
     ).plan(model.towers.audio, SPEC, words_of(model))
 
 
-def step_of(model: Mulap, batches: MulapBatches, train: TrainSpec = TRAIN) -> MulapStep:
+def make_step(model: Mulap, batches: MulapBatches, train: TrainSpec = TRAIN) -> MulapStep:
     step = MulapStep(model, train, CPU)
     step.unigram = batches.unigram()
     return step
@@ -137,7 +137,7 @@ def test_training_learns_and_resumes_to_the_same_bits(
     weights = {"words_weight": 1.0, "chunks_weight": 1.0, "match_weight": 4.0}  # of few steps
     spec = dataclasses.replace(SPEC, **weights)
     batches = batches_of(tones, make_mulap(), tmp_path)
-    step = step_of(make_mulap(spec=spec), batches)
+    step = make_step(make_mulap(spec=spec), batches)
     figures = []
     for number in range(TRAIN.steps):
         if number == TRAIN.steps - 5:
@@ -148,7 +148,7 @@ def test_training_learns_and_resumes_to_the_same_bits(
         assert last[name] < last[f"{name}_baseline"], (name, last)
     valid = MatchValidation(tones, step.towers, step.towers.towers.audio)(step)
     assert 0.0 <= valid["valid_match_auc"] <= 1.0 and valid["valid_tracks"] == 16
-    resumed = step_of(make_mulap(spec=spec, seed=7), batches)
+    resumed = make_step(make_mulap(spec=spec, seed=7), batches)
     resumed.restore(kept)
     for number in range(TRAIN.steps - 5, TRAIN.steps):
         resumed(batches.make(number % 3), number)
@@ -172,7 +172,7 @@ def test_the_target_is_heard_before_the_mask_and_gets_no_gradient(
     batches = batches_of(tones, make_mulap(), tmp_path)
     batch = batches.make(0)
     assert batch.hidden.any()
-    step = step_of(make_mulap(), batches)
+    step = make_step(make_mulap(), batches)
     step(batch, 0)
     assert not given["heard"].requires_grad and given["heard"].abs().sum(1).gt(0).all()
     assert step.towers.audio_tower.conv1.weight.grad.abs().sum() > 0, "the tower learns"
@@ -186,7 +186,7 @@ def test_a_collapsed_tower_stops_the_run(tones: pa.Table, make_mulap: Make, tmp_
         model.audio_tower.attn_pool.c_proj.bias.fill_(1.0)
     train = dataclasses.replace(TRAIN, learning_rate=1e-9)
     with pytest.raises(UnusableError, match=r"all chunks became one .* at step 0.*learning_rate"):
-        step_of(model, batches, train)(batches.make(0), 0)
+        make_step(model, batches, train)(batches.make(0), 0)
 
 
 def test_tracks_that_all_have_the_same_words_are_not_trained_on(
@@ -225,7 +225,7 @@ def _first_steps(
 ) -> dict[str, Any]:
     model = build_mulap(towers, SPEC, seed=0, text_folder=text)
     batches = batches_of(tones, model, Path(folder) / "cache", rank=rank, workers=workers)
-    step = step_of(model, batches, dataclasses.replace(TRAIN, learning_rate=1e-4))
+    step = make_step(model, batches, dataclasses.replace(TRAIN, learning_rate=1e-4))
     figures = [step(batches.make(n), n) for n in range(3)]
     weights = torch.cat([p.detach().flatten() for p in step.learned])
     return {"loss": [row["loss"] for row in figures], "weights": weights}

@@ -8,8 +8,8 @@ where it is written. The rules, all on words without case, accents and typograph
   character by character; a run of characters counts only where it is contiguous.
 - *Coverage*: share of the tags all of whose words are in the caption, as spelled (a plural is
   another word: the published figures of other systems are counted this way). Without tags: 1.
-- *Invention*: share of the caption's distinct musical terms that no tag holds; of two overlapping
-  terms the longer counts, and a plural equals its singular. A term of several words is also held
+- *Invention*: share of the caption's distinct musical terms that no tag has; of two overlapping
+  terms the longer counts, and a plural equals its singular. A term of several words is also known
   where each of its words is in some tag, ignoring words such as `and` or `song`: with the tags
   `soft` and `rock`, `soft rock song` invents nothing. Without terms: 0.
 - *Leaks*: a name of the track (artist, title, album; a leading "the" is ignored) whose words are in
@@ -111,11 +111,13 @@ def judge(
     words = tuple(word for word, _ in parts)
     terms = vocabulary.find([_singular(word) for word in words])
     tagged = [_singulars(tag) for tag in tags]
-    held = (SMALL_WORDS | GENERIC).union(*tagged)
+    allowed = (SMALL_WORDS | GENERIC).union(*tagged)
     invented = [
         term
         for term in terms
-        if not (held.issuperset(term) if _spaced(term) else any(_within(term, t) for t in tagged))
+        if not (
+            allowed.issuperset(term) if _spaced(term) else any(_within(term, t) for t in tagged)
+        )
     ]
     return Faithfulness(
         coverage=_coverage(words, tags),

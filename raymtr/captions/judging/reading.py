@@ -124,14 +124,14 @@ def repetition(words: Sequence[str]) -> float:
 def said(words: Sequence[str], tags: Sequence[str]) -> float:
     """Share of `tags` that `words` express, by inflection or synonym; 1 without tags."""
     here = {form for word in words for form in _forms(word)}
-    asked = [tag for tag in map(words_of, tags) if tag]
-    if not asked:
+    wanted = [tag for tag in map(words_of, tags) if tag]
+    if not wanted:
         return 1.0
     hits = 0
-    for tag in asked:
+    for tag in wanted:
         known = [not here.isdisjoint(_forms(word)) for word in tag]
         hits += sum(known) * 2 >= len(known)
-    return hits / len(asked)
+    return hits / len(wanted)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from raymtr.captions.judging.faithfulness import MusicTerms, acceptable, judge, 
 from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.reading import read, takes
 from raymtr.model.text_tower import load_text_tower
-from raymtr.recipes import MINILM
+from raymtr.tower_recipes import MINILM
 from raymtr.tower_specs import TextTowerSpec
 
 Floats = NDArray[np.float64]
@@ -60,6 +60,14 @@ class EncoderFacts:
     layer: int  # the last one
     max_tokens: int
     transformers: str
+
+
+class Estimate(TypedDict):
+    """A mean with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
 
 
 class TokenEncoder:
@@ -165,7 +173,7 @@ def score_captions(
         for reading, gain in zip(readings, gains, strict=True)
     ]
     words = np.array([float(len(words_of(text))) for text in captions])
-    asked = np.array([float(len(words_of(text))) for text in references])
+    expected = np.array([float(len(words_of(text))) for text in references])
     return {
         "bert_f1": bert_f1(encoder.states(captions), theirs),
         "rouge_l": np.array([rouge_l(*both) for both in zip(captions, references, strict=True)]),
@@ -176,7 +184,7 @@ def score_captions(
         "taken": np.array(taken, dtype=float),
         "non_words": np.array([reading.non_words_per_100 for reading in readings]),
         "repetition": np.array([reading.repetition for reading in readings]),
-        "length": words / np.maximum(asked, 1),
+        "length": words / np.maximum(expected, 1),
         "words": words,
         **(likely or {}),
     }
@@ -195,8 +203,8 @@ def likelihoods(
     return figures
 
 
-def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Any]:
-    """For each figure `{"mean", "low", "high"}`: its mean and the 95 % bootstrap interval.
+def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Estimate]:
+    """For each figure its mean and the 95 % bootstrap interval.
 
     Where all of a few pairs have the same share, 0 or 1, the interval is still wider than a point.
     Missing values (NaN) are ignored.
@@ -206,8 +214,8 @@ def with_intervals(values: Mapping[str, Floats], rng: np.random.Generator) -> di
 
 def _with_intervals(
     values: Mapping[str, Floats], rng: np.random.Generator, *, shares: Sequence[str]
-) -> dict[str, Any]:
-    summary = {}
+) -> dict[str, Estimate]:
+    summary: dict[str, Estimate] = {}
     for name, whole in values.items():
         column = whole[~np.isnan(whole)]
         if not len(column):
@@ -220,7 +228,7 @@ def _with_intervals(
 
 def paired_differences(
     values: Mapping[str, Floats], baseline: Mapping[str, Floats], rng: np.random.Generator
-) -> dict[str, Any]:
+) -> dict[str, Estimate]:
     """`with_intervals` of pairwise differences; an interval without 0 is significant."""
     differences = {name: values[name] - baseline[name] for name in values}
     return _with_intervals(differences, rng, shares=())

@@ -63,7 +63,7 @@ class Sample(TypedDict):
 
 
 class FittedCaptioner(TypedDict):
-    """What a finished fine-tuning says of itself."""
+    """The result of a finished fine-tuning."""
 
     resumed_from_step: int  # 0: from the start
     metrics: dict[str, Any]  # of the last step

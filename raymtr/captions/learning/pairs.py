@@ -268,5 +268,5 @@ def faithful_tags(pair: Pair) -> list[str]:
     """Tags that `pair.caption` contains: its own, and vocabulary terms."""
     said = set(words_of(pair.caption))
     tags = [tag for tag in pair.tags if set(words_of(tag)) <= said]
-    held = {word for tag in tags for word in words_of(tag)}
-    return tags + [term for term in pair.terms if not set(term.split()) <= held]
+    present = {word for tag in tags for word in words_of(tag)}
+    return tags + [term for term in pair.terms if not set(term.split()) <= present]

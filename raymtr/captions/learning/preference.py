@@ -102,9 +102,14 @@ def judged_drafts(
 ) -> list[Preferred]:
     """The best and the worst of DRAFTS drafts for the tags of each pair, where they differ."""
     model = trainer.model.eval()
-    asked = [pair.tags for pair in pairs for _ in range(DRAFTS)]
+    repeated = [pair.tags for pair in pairs for _ in range(DRAFTS)]
     texts = write_texts(
-        model, tokenizer, [prompt_of(tags) for tags in asked], asked, range(len(asked)), DRAWING
+        model,
+        tokenizer,
+        [prompt_of(tags) for tags in repeated],
+        repeated,
+        range(len(repeated)),
+        DRAWING,
     )
     found = []
     for at, pair in enumerate(pairs):

@@ -8,7 +8,7 @@ object stores, once and never again. Here the stage's actor downloads the weight
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ def write_with_vllm(
     return writer(weights, spec)(drafts).map_batches(as_drafts, batch_format="numpy")
 
 
-def writer(weights: Weights, spec: CaptionSpec) -> Any:
+def writer(weights: Weights, spec: CaptionSpec) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
     """The ray.data.llm processor: its engines, requests and answers."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
