@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -11,12 +11,17 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import (
+    DeploymentHandle,
+    DeploymentResponse,
+    DeploymentResponseGenerator,
+)
 from typing_extensions import override
 
 from raymtr.embeddings.store import ModelRef
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
 from serve import ray_private
+from serve.generator import FULL, Wanted
 from serve.messages import (
     UPLOAD_AGAIN_S,
     A,
@@ -99,6 +104,14 @@ class AudioBackend(Protocol):
 
     async def tag(self, data: bytes) -> RecordingTags | Problem:
         """The tags and attributes."""
+        ...
+
+
+class GeneratorBackend(Protocol):
+    """Makes sound: `serve.generator.Generator`, in this process or remote."""
+
+    def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+        """The bytes of a WAV, or the Problem that ends them."""
         ...
 
 
@@ -186,6 +199,28 @@ class RemoteAudioEncoder(AudioBackend):
         return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
 
 
+class RemoteGenerator(GeneratorBackend):
+    """The `GeneratorBackend` behind a deployment handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    @override
+    async def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+        call: DeploymentResponseGenerator[bytes | Problem] = self._handle.options(
+            stream=True
+        ).stream.remote(wanted)
+        try:
+            async for part in call:
+                yield part
+        except NO_CAPACITY:
+            yield FULL
+        except REPLICA_LOST:
+            yield Problem(503, "replica_lost", "the generator that was asked is gone", 1)
+        finally:
+            call.cancel()  # where the client left; else nothing is left to cancel
+
+
 async def _encoded(
     call: DeploymentResponse[T], queue_timeout_s: float, *, retry_s: int
 ) -> T | Problem:
@@ -219,6 +254,12 @@ async def result_of(call: DeploymentResponse[T], queue_timeout_s: float) -> T:
 def backend() -> Backend:
     """The backend of the ingress replica that runs this code."""
     found: Backend = serve.get_replica_context().servable_object.backend
+    return found
+
+
+def generator() -> GeneratorBackend | None:
+    """The generator of the ingress replica that runs this code."""
+    found: GeneratorBackend | None = serve.get_replica_context().servable_object.generator
     return found
 
 
