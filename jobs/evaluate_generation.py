@@ -1,15 +1,16 @@
 """`raymtr evaluate generation`: the clips of `generate --prompts` beside held-out recordings.
 
 The judges are the towers of the model's joint tokens, and musicnn. The first is not independent of
-the model, which was conditioned on those towers' text vectors.
+the model, which was conditioned on those towers' text vectors. KLD is that of the packaged taggers.
+With `--memorisation MODEL` it measures instead how much of its training tracks a model repeats.
 
-Output: `evaluation/generation.json`.
+Output: `evaluation/generation.json`, or `evaluation/memorisation.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TypedDict, final
+from typing import TYPE_CHECKING, TypedDict, final
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,12 +22,21 @@ from raymtr.evaluation.generation import (
     PromptFigures,
     frechet_at_infinity,
     frechet_distance,
+    kl_divergence,
     prompt_figures,
 )
+from raymtr.generation.marker import choose_musiclm
 from raymtr.workspace import Workspace
 
-OWN = ("clips",)
+if TYPE_CHECKING:
+    from raymtr.evaluation.memorisation import PrefixFigures, Remembered
+    from raymtr.generation.musiclm import MusicLM
+    from raymtr.tagging.analysis import Analyzer
+
+OWN = ("clips", "memorisation")
 SEED = 0
+MOST_REMEMBERED = 200  # tracks of training, and as many held-out ones
+MOST_OF_A_PROMPT = 20  # held-out tracks that a prompt stands for
 MOST_REAL = 500  # held-out tracks that clips are compared with
 
 
@@ -35,6 +45,23 @@ class FrechetFigures(TypedDict):
 
     fad: float
     fad_at_infinity: float
+
+
+class LabelDivergence(TypedDict):
+    """KLD of clips from held-out tracks that have the prompt as a tag."""
+
+    classifier: str
+    clips: int
+    kld: float  # nats
+
+
+@final
+class MemorisationAnswer(TypedDict):
+    """How much of its training tracks a model repeats, by the length of what is given."""
+
+    model: str  # its fingerprint
+    memorisation: list[PrefixFigures]
+    file: str
 
 
 @final
@@ -46,6 +73,7 @@ class GenerationAnswer(TypedDict):
     real: int  # recordings
     prompts: PromptFigures
     fad: dict[str, FrechetFigures]  # by embedding
+    kld: LabelDivergence | None  # None where no prompt is a tag
     file: str
 
 
@@ -63,10 +91,21 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--clips", metavar="FINGERPRINT", help="of a model in generated/; needed if there are more"
     )
+    parser.add_argument(
+        "--memorisation",
+        metavar="MODEL",
+        help="a MusicLM run or folder: how much of its training it repeats, in place of clips",
+    )
 
 
-def run(arguments: argparse.Namespace, workspace: Workspace) -> GenerationAnswer:
+def run(
+    arguments: argparse.Namespace, workspace: Workspace
+) -> GenerationAnswer | MemorisationAnswer:
     """The command-line entry point."""
+    if arguments.memorisation:
+        if arguments.clips:
+            raise InputError("--memorisation measures a model and --clips its clips; give one")
+        return evaluate_memorisation(workspace, arguments.memorisation, out=arguments.out)
     return evaluate_generation(workspace, clips=arguments.clips, out=arguments.out)
 
 
@@ -100,10 +139,60 @@ def evaluate_generation(
                 np.stack([_musicnn(uri) for uri in real]),
             ),
         },
+        "kld": _kld(workspace, rows),
         "file": f"{out or workspace.path('evaluation')}/generation.json",
     }
     storage.write_json(answer["file"], answer)
     return answer
+
+
+def evaluate_memorisation(
+    workspace: Workspace, model: str, *, out: str | None = None
+) -> MemorisationAnswer:
+    """Exact and approximate matches of a model with its training tracks, beside held-out ones.
+
+    Raises InputError where the workspace has no tokens of the model's parts, or too few tracks.
+    """
+    from raymtr.evaluation.memorisation import memorisation
+    from raymtr.generation.musiclm_folder import read_musiclm
+
+    made = read_musiclm(choose_musiclm(workspace, model))
+    tracks = {split: _remembered(workspace, made, split) for split in ("train", "test")}
+    answer: MemorisationAnswer = {
+        "model": made.fingerprint,
+        "memorisation": memorisation(made, tracks["train"], tracks["test"], seed=SEED),
+        "file": f"{out or workspace.path('evaluation')}/memorisation.json",
+    }
+    storage.write_json(answer["file"], answer)
+    return answer
+
+
+def _remembered(workspace: Workspace, made: MusicLM, split: str) -> list[Remembered]:
+    """Tracks of a split to be continued, as long as the median track or longer."""
+    from raymtr.evaluation.memorisation import Remembered
+    from raymtr.generation.joint import crop_vector
+    from raymtr.generation.token_store import local_tokens
+
+    folder = workspace.tokens(made.parts.fingerprint)
+    catalog = storage.read_tables(workspace.tracks, ["track_id", "split"])
+    if catalog is None or not storage.list_files(f"{folder}/tracks", suffix=".parquet"):
+        raise InputError(
+            f"{workspace.root} has no tokens of the parts {made.parts.fingerprint}, which model "
+            f"{made.fingerprint} was trained on; run `raymtr tokenize`, or name another workspace"
+        )
+    wanted = catalog.filter(pc.equal(catalog["split"], split))["track_id"].combine_chunks()
+    tokens = local_tokens(folder)
+    lengths = pc.list_value_length(tokens["semantic"])
+    long = pc.greater_equal(lengths, pc.quantile(lengths, 0.5)[0])
+    rows = tokens.filter(pc.and_(long, pc.is_in(tokens["track_id"], value_set=wanted)))
+    found = []
+    for row in rows.slice(0, MOST_REMEMBERED).to_pylist():
+        vectors = np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1)
+        crop_s = made.stages.crop_s("semantic")
+        vector = crop_vector(np.asarray(row["starts_s"]), vectors, 0.0, crop_s)
+        joint = made.parts.joint.of_audio(vector[None])
+        found.append(Remembered(joint, np.asarray(row["semantic"], np.int64)))
+    return found
 
 
 def _clips(workspace: Workspace, fingerprint: str | None) -> list[ClipRow]:
@@ -146,6 +235,36 @@ def _fad(made: np.ndarray, real: np.ndarray) -> FrechetFigures:
     }
 
 
+def _kld(workspace: Workspace, rows: list[ClipRow]) -> LabelDivergence | None:
+    """KLD of clips from the held-out tracks that have the prompt as a tag; None without any."""
+    from raymtr.tagging.analysis import VERSION, Analyzer
+
+    catalog = storage.read_tables(workspace.tracks, ["uri", "split", "tags"])
+    held = [] if catalog is None else catalog.to_pylist()
+    tagged: dict[str, list[str]] = {}
+    for row in held:
+        for tag in (row["tags"] or ()) if row["split"] == "test" and row["uri"] else ():
+            tagged.setdefault(tag.casefold(), []).append(row["uri"])
+    compared = [row for row in rows if row["prompt"].casefold() in tagged]
+    if not compared:
+        return None
+    analyzer = Analyzer()
+    of_prompt = {
+        prompt: np.mean([_tags(analyzer, uri) for uri in tagged[prompt][:MOST_OF_A_PROMPT]], axis=0)
+        for prompt in {row["prompt"].casefold() for row in compared}
+    }
+    made = np.stack([_tags(analyzer, row["uri"]) for row in compared])
+    real = np.stack([of_prompt[row["prompt"].casefold()] for row in compared])
+    return {"classifier": VERSION, "clips": len(compared), "kld": kl_divergence(made, real)}
+
+
+def _tags(analyzer: Analyzer, uri: str) -> np.ndarray:
+    """The probabilities of the packaged taggers' labels, the mean over windows, float64 [L]."""
+    from raymtr.tagging.analysis import TAGGED_AUDIO
+
+    return analyzer.labels(audio.windows(audio.decode(uri, TAGGED_AUDIO).samples, TAGGED_AUDIO)[1])
+
+
 def _musicnn(uri: str) -> np.ndarray:
     """The mean over windows of musicnn's last layer, float32 [200]."""
     import torch
@@ -159,8 +278,10 @@ def _musicnn(uri: str) -> np.ndarray:
     return np.asarray(dense.mean(dim=0).numpy())
 
 
-def describe(answer: GenerationAnswer) -> str:
+def describe(answer: GenerationAnswer | MemorisationAnswer) -> str:
     """The figures, a line each."""
+    if "memorisation" in answer:
+        return _describe_memorisation(answer)
     of = answer["prompts"]
     lines = [
         f"{answer['clips']} clips of model {answer['model']}, {answer['real']} recordings",
@@ -172,5 +293,22 @@ def describe(answer: GenerationAnswer) -> str:
         lines.append(
             f"FAD by {name}: {fad['fad']:.3f} at {answer['clips']} clips, "
             f"{fad['fad_at_infinity']:.3f} extrapolated"
+        )
+    if (kld := answer["kld"]) is not None:
+        lines.append(
+            f"KLD by {kld['classifier']}: {kld['kld']:.3f} ({kld['clips']} clips whose prompt is a "
+            "held-out track's tag)"
+        )
+    return "\n".join([*lines, f"written to {answer['file']}"])
+
+
+def _describe_memorisation(answer: MemorisationAnswer) -> str:
+    lines = [f"matches of model {answer['model']} with tracks of training (with held-out ones)"]
+    for row in answer["memorisation"]:
+        training, held_out = row["training"], row["held_out"]
+        lines.append(
+            f"{row['prefix']:4} tokens given, {row['continued']} continued: exact "
+            f"{training['exact']:.3f} ({held_out['exact']:.3f}), approximate "
+            f"{training['approximate']:.3f} ({held_out['approximate']:.3f})"
         )
     return "\n".join([*lines, f"written to {answer['file']}"])

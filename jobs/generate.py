@@ -20,8 +20,8 @@ import pyarrow as pa
 from jobs.cluster import start_ray
 from jobs.ray_calls import arrow_batches
 from raymtr import storage
-from raymtr.errors import InputError
-from raymtr.generation.marker import MARKER
+from raymtr.errors import InputError, UnusableError
+from raymtr.generation.marker import MARKER, choose_musiclm
 from raymtr.progress import Progress
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
@@ -29,7 +29,7 @@ from raymtr.workspace import Workspace
 if TYPE_CHECKING:
     import ray.data
 
-    from raymtr.generation.musiclm import Scene
+    from raymtr.generation.musiclm import MusicLM, Scene
     from raymtr.generation.requests import Prompt
 
 LOG = logging.getLogger("raymtr")
@@ -93,21 +93,6 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
     )
 
 
-def choose_musiclm(workspace: Workspace, model: str | None) -> str:
-    """Folder of the requested MusicLM model, else of the newest run's.
-
-    Raises InputError where no run has finished.
-    """
-    if model:
-        return workspace.trained(model)
-    if newest := workspace.newest_model(MARKER):
-        return newest
-    raise InputError(
-        f"no MusicLM run has finished in {workspace.root}: run `raymtr tokenize` and `raymtr train`"
-        " with --recipe musiclm-small, or name a model by --model"
-    )
-
-
 def generate_clip(
     workspace: Workspace,
     story: list[Scene],
@@ -120,7 +105,7 @@ def generate_clip(
     """Makes one clip in this process and writes it to `out`, whole or not at all.
 
     Raises InputError where the request or the model is wrong, UnusableError where the model is
-    damaged or the disk is full.
+    damaged. A clip whose numbers are not finite counts as failed, with its reason in the manifest.
     """
     import json
 
@@ -131,34 +116,42 @@ def generate_clip(
     if Path(out).suffix.lower() != ".wav":
         raise InputError(f"--out is a file that ends in .wav, got {out}")
     made = read_musiclm(choose_musiclm(workspace, model))
+    texts = [scene.text for scene in story]
+    prompt = texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
+    row: dict[str, object] = {"clip_id": Path(out).stem, "prompt": prompt}
+    row |= {"seed": seed, "seconds": seconds, **made.made_by}
+    try:
+        samples = _windows(made, story, seconds, seed)
+    except UnusableError as error:  # such as numbers that are not finite
+        LOG.error("%s is not written: %s", out, error)
+        row |= {"code": "bad_model", "reason": str(error)}
+    else:
+        place, rate = str(Path(out).absolute()), made.sample_rate
+        data = wav_bytes(samples, rate, prompt=prompt, seed=seed, made_by=made.made_by)
+        storage.write_bytes(place, data)
+        row |= {"uri": place, "score": made.score(texts[0], samples)}
+    name = f"{time.time_ns():020}"
+    storage.write_table(f"{workspace.generated}/manifest/{name}.parquet", manifest_of([row]))
+    failed = int("code" in row)
+    return {
+        "clips": 1 - failed,
+        "new": 1,
+        "failed": failed,
+        "error_rate": float(failed),
+        "model": made.fingerprint,
+        "out": out,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _windows(made: MusicLM, story: list[Scene], seconds: float, seed: int) -> np.ndarray:
+    """The sound of a story, float32 [S], with its progress shown."""
     windows = []
     progress = Progress("generate", round(seconds), unit="seconds")
     for [part] in made.stream([story], seconds, [seed]):
         windows.append(part)
         progress.advance(round(len(part) / made.sample_rate))
-    samples = np.concatenate(windows)
-    texts = [scene.text for scene in story]
-    prompt = texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
-    storage.write_bytes(
-        str(Path(out).absolute()),
-        wav_bytes(samples, made.sample_rate, prompt=prompt, seed=seed, made_by=made.made_by),
-    )
-    row: dict[str, object] = {"clip_id": Path(out).stem, "uri": str(Path(out).absolute())}
-    row |= {"prompt": prompt, "seed": seed, "seconds": seconds}
-    row["score"] = made.score(texts[0], samples)
-    name = f"{time.time_ns():020}"
-    storage.write_table(
-        f"{workspace.generated}/manifest/{name}.parquet", manifest_of([{**row, **made.made_by}])
-    )
-    return {
-        "clips": 1,
-        "new": 1,
-        "failed": 0,
-        "error_rate": 0.0,
-        "model": made.fingerprint,
-        "out": out,
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    return np.concatenate(windows)
 
 
 def generate_prompts(

@@ -54,13 +54,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-keys", metavar="FILE", help="lines of `name sha256-of-the-key`")
+    parser.add_argument(
+        "--generation-model", default="", help="a MusicLM run or folder, for POST /v1/generate"
+    )
     parser.add_argument("--layout", default="fused", choices=("composed", "fused"))
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> ServeAnswer:
     """The command-line entry point: serves until interrupted."""
-    options = {"layout": arguments.layout, "api_keys": arguments.api_keys}
-    answer = serve_endpoint(workspace, host=arguments.host, port=arguments.port, **options)
+    answer = serve_endpoint(
+        workspace,
+        host=arguments.host,
+        port=arguments.port,
+        layout=arguments.layout,
+        api_keys=arguments.api_keys,
+        generation_model=arguments.generation_model,
+    )
     print(f"{answer['address']} serves {workspace.root}; Ctrl-C ends it", flush=True)
     asked_to_end = threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -89,6 +98,7 @@ def serve_endpoint(
     port: int = 8000,
     layout: str = "fused",
     api_keys: str | None = None,
+    generation_model: str = "",
 ) -> ServeAnswer:
     """Starts the endpoint and returns; Ray keeps it running."""
     local = is_loopback(host)
@@ -112,6 +122,7 @@ def serve_endpoint(
         "layout": layout,
         "api_keys": api_keys and str(Path(api_keys).absolute()),
         "open_to_anyone": api_keys is None,
+        "generation_model": generation_model,
         "num_cpus": 0.1,  # replicas of one machine share its cores
         "max_replicas": 1,
         "shutdown_wait_s": 0.2,  # no router needs time to notice

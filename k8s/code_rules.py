@@ -113,6 +113,7 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
         "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
         "train": (train.workers, train.threads, int(train.use_gpu)),
         "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
+        "generate": (embed.actors, embed.threads, int(embed.use_gpu)),
         "caption": (caption.actors, caption.threads, caption.use_gpu * caption.tensor_parallel),
     }
     if job not in asked:
@@ -134,7 +135,8 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
 
 def _reachable(name: str, arguments: argparse.Namespace, cluster: list[Pod]) -> Iterator[str]:
     """Folders that a job reads or writes are mounted in each of its pods."""
-    others = [getattr(arguments, key, None) for key in ("source", "pairs", "base", "model")]
+    keys = ("source", "pairs", "base", "model", "prompts")
+    others = [getattr(arguments, key, None) for key in keys]
     for path in (arguments.workspace, *others):
         if path is None or not path.startswith("/"):
             continue

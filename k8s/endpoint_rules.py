@@ -57,9 +57,10 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
                         f"{name}: Serve may put all replicas of {deployment['name']} on one node, "
                         "and lose them with it: max_replicas_per_node is 1"
                     )
-            if config.get("http_options", {}).get("request_timeout_s", 0) <= (
-                settings.request_timeout_s
-            ):
+            longest_s = settings.request_timeout_s
+            if settings.generation_model:
+                longest_s = max(longest_s, settings.generate_timeout_s)
+            if config.get("http_options", {}).get("request_timeout_s", 0) <= longest_s:
                 yield f"{name}: the proxy gives up before the endpoint does"
             if settings.open_to_anyone or not settings.api_keys:
                 yield f"{name}: anyone may ask; name a file with api_keys"

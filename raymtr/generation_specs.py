@@ -62,6 +62,7 @@ class MusicLMSpec:
     width: Annotated[int, Field(le=MOST_WIDE)] = 1_024
     inner: Width = 4_096  # width inside the feed-forward part
     dropout: DropoutRate = 0.1
+    hears_semantic: bool = True  # false: the paper's ablation, a coarse stage given M_A alone
     coarse: Count = 4  # levels of the codec in the coarse stage; the fine stage has the others
     semantic_s: Seconds = 30.0  # crop of each stage
     coarse_s: Seconds = 10.0

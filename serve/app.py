@@ -1,6 +1,7 @@
 """The endpoint on Ray Serve: an ingress, a retriever, and an encoder for each tower.
 
     ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
+                   -> Generator, where a model that makes sound is named
 
 The retriever calls the encoders, rather than the ingress calling each in turn. Only the retriever
 knows which model its table needs, and so one request uses one build throughout. Each deployment
@@ -19,8 +20,9 @@ from raymtr.errors import InputError, UnusableError
 from raymtr.ports import listeners, own_cluster
 from serve import ray_private
 from serve.audio_encoder import AudioEncoder
-from serve.backend import Backend, RemoteBackend
+from serve.backend import Backend, RemoteBackend, RemoteGenerator
 from serve.encoders import TextEncoder
+from serve.generator import Generator
 from serve.http import build_http
 from serve.retriever import Retriever
 from serve.settings import read_settings
@@ -62,6 +64,8 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     encodes_audio = serve.deployment(name="AudioEncoder", **on_few)(AudioEncoder)
     audio = encodes_audio.bind(settings, niceness=AUDIO_NICENESS)
     retrieve = serve.deployment(name="Retriever", **settings.deployment())(Retriever)
+    makes = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
+    sound = makes.bind(settings) if settings.generation_model else None
     fused = settings.layout == "fused"
     has = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
     has |= {"num_gpus": settings.num_gpus} if fused else {}  # the replica with the text encoder
@@ -70,9 +74,13 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     class Ingress:
         backend: Backend
 
-        def __init__(self, behind: Any) -> None:
-            """`behind` is the retriever's handle; in the fused layout, the audio encoder's."""
+        def __init__(self, behind: Any, sound: Any) -> None:
+            """`behind` is the retriever's handle; in the fused layout, the audio encoder's.
+
+            `sound` is the generator's, or None.
+            """
             refuse_shared_port()
+            self.generator = RemoteGenerator(sound) if sound else None
             if fused:
                 self.backend = Retriever(settings, TextEncoder(settings), behind)
             else:
@@ -85,4 +93,4 @@ def build_app(args: dict[str, Any]) -> serve.Application:
 
     inner = audio if fused else retrieve.bind(settings, text, audio)
     deploy = serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
-    return deploy(Ingress).bind(inner)
+    return deploy(Ingress).bind(inner, sound)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from typing_extensions import override
 from raymtr.embeddings.store import ModelRef
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
 from serve import ray_private
+from serve.generator import FULL, Wanted
 from serve.messages import (
     UPLOAD_AGAIN_S,
     A,
@@ -103,6 +104,14 @@ class AudioBackend(Protocol):
 
     async def tag(self, data: bytes) -> RecordingTags | Problem:
         """The tags and attributes."""
+        ...
+
+
+class GeneratorBackend(Protocol):
+    """Makes sound: `serve.generator.Generator`, in this process or remote."""
+
+    def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+        """The bytes of a WAV, or the Problem that ends them."""
         ...
 
 
@@ -202,6 +211,27 @@ class RemoteAudioEncoder(AudioBackend):
         return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
 
 
+class RemoteGenerator(GeneratorBackend):
+    """The `GeneratorBackend` behind a deployment handle."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    @override
+    async def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+        call = self._handle.options(stream=True).stream.remote(wanted)
+        assert isinstance(call, DeploymentResponseGenerator)
+        try:
+            async for part in call:
+                yield part
+        except NO_CAPACITY:
+            yield FULL
+        except REPLICA_LOST:
+            yield Problem(503, "replica_lost", "the generator that was asked is gone", 1)
+        finally:
+            call.cancel()  # where the client left; else nothing is left to cancel
+
+
 def one_answer(
     call: DeploymentResponse[Any] | DeploymentResponseGenerator[Any],
 ) -> DeploymentResponse[Any]:
@@ -244,6 +274,13 @@ def backend() -> Backend:
     """The backend of the ingress replica that runs this code."""
     ingress: Any = serve.get_replica_context().servable_object  # Ray types it as a function
     found: Backend = ingress.backend
+    return found
+
+
+def generator() -> GeneratorBackend | None:
+    """The generator of the ingress replica that runs this code."""
+    ingress: Any = serve.get_replica_context().servable_object  # as in `backend`
+    found: GeneratorBackend | None = ingress.generator
     return found
 
 

@@ -18,7 +18,8 @@ import raymtr
 from raymtr.errors import InputError
 from serve.access import AccessMiddleware
 from serve.agents import add_agents
-from serve.backend import ask, backend, metrics_of
+from serve.backend import ask, backend, generator, metrics_of
+from serve.generate_routes import add_generate
 from serve.messages import Problem, ProblemError
 from serve.metrics import Metrics
 from serve.openai_routes import add_embeddings
@@ -66,6 +67,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
     add_playlist(http)
     add_embeddings(http)
     add_subsonic(http)
+    add_generate(http, settings, generator)
     agents = add_agents(http)
     add_operations(http)
     add_errors(http)

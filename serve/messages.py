@@ -210,6 +210,21 @@ class SearchBody(SearchTerms):
         return SearchRequest.read({**dict(self), "audio": recording})
 
 
+class GenerateBody(_Body):
+    """The body of POST /v1/generate."""
+
+    text: StrictStr
+    seconds: float = 10.0
+    seed: StrictInt = 0
+
+
+class Generates(TypedDict):
+    """Whether the endpoint makes sound, and the longest clip in seconds."""
+
+    on: bool
+    most_seconds: float
+
+
 TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 

@@ -36,6 +36,12 @@ class Metrics:
             ["outcome"],
             registry=own,
         )
+        self._clips = Counter(
+            "raymtr_generated_clips",
+            "clips by how their answers ended: whole, broken_off",
+            ["outcome"],
+            registry=own,
+        )
         self._rows = Gauge("raymtr_index_rows", "of the live tables", ["table"], registry=own)
         self._unindexed = Gauge(
             "raymtr_index_unindexed_rows", "vectors the vector index misses", registry=own
@@ -74,6 +80,10 @@ class Metrics:
         self._cache.labels("hit" if vectors.cached else "miss").inc()
         if not vectors.cached:
             self._batches.observe(vectors.batch)
+
+    def generated(self, outcome: str) -> None:
+        """Counts one clip whose first window was sent: `whole`, or `broken_off`."""
+        self._clips.labels(outcome).inc()
 
     def indexed(self, state: LiveState) -> None:
         """Records the live build."""

@@ -26,7 +26,7 @@ REFUSALS = {
     413: "the body is too large",
     416: "the file has none of the bytes asked for",
     422: "the request is not understood; `detail` says what is accepted",
-    429: "the key's rate is spent; `Retry-After` says how long to wait",
+    429: "the key's rate is spent, or the generator's queue is full; see `Retry-After`",
     503: "too busy, or not ready; `Retry-After` says how long to wait",
     504: "no answer in time",
 }
@@ -44,6 +44,12 @@ UPLOAD: dict[str, JsonValue] = {
         "multipart/form-data": {"schema": _FORM},
         "application/octet-stream": {"schema": _FILE},
     },
+}
+SOUND: Responses = {
+    200: {
+        "content": {"audio/wav": {"schema": _FILE}},
+        "description": "a generated WAV, sent while it is made",
+    }
 }
 
 

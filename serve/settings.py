@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from raymtr.errors import InputError
 from raymtr.validation import from_dict, spec
@@ -50,6 +50,10 @@ class ServeSettings:
     audio_timeout_s: PositiveFloat = 15.0  # of decoding one upload
     audio_max_s: PositiveFloat = 1_200.0
     audio_memory_mb: PositiveInt = 2_048  # of each decoding child process
+    generation_model: str = ""  # a MusicLM run or folder for /v1/generate; without one it is off
+    generate_max_s: PositiveFloat = 30.0  # of one clip
+    generate_queued: NonNegativeInt = 3  # clips that wait for a replica's one in work
+    generate_timeout_s: PositiveFloat = 300.0  # of one clip, its wait included
     body_timeout_s: PositiveFloat = 60.0  # for a client to send the whole body
     body_max_mb: PositiveFloat = 32.0
     json_max_kb: PositiveFloat = 256.0  # of a body without audio
@@ -130,6 +134,17 @@ class ServeSettings:
             "look_back_period_s": 15.0,  # a mean over Serve's 30 s would notice a burst too late
             "upscale_delay_s": 5.0,
         }
+        return options
+
+    def generator_deployment(self) -> dict[str, Any]:
+        """Options of the generator: it bounds its queue itself, and a clip may take long."""
+        options = self.deployment(gpus=self.num_gpus) | {
+            # One more than it takes: the generator itself refuses that one.
+            "max_ongoing_requests": self.generate_queued + 2,
+            "max_queued_requests": self.generate_queued + 2,
+            "graceful_shutdown_timeout_s": self.generate_timeout_s + self.shutdown_wait_s,
+        }
+        options["autoscaling_config"] |= {"target_ongoing_requests": 1.0}
         return options
 
 

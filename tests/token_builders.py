@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import soundfile
+import torch
 
 from raymtr import storage
+from raymtr.generation.codec import fit_mel_codec
+from raymtr.generation.joint import fit_joint
+from raymtr.generation.musiclm_folder import save_musiclm
+from raymtr.generation.parts import Parts
+from raymtr.generation.quantizer import fit_quantizer
+from raymtr.generation.semantic import MusicnnHeard, SemanticTokens
+from raymtr.generation.stages import Stages
+from raymtr.model.musicnn import Musicnn
 from raymtr.recipes import musiclm_small
 from raymtr.specs import Settings
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
-from tests.generation.conftest import KINDS, MUSICLM, TOKENS, sound
+from tests.generation.conftest import KINDS, MUSICLM, TOKENS, sound, vectors_of
 
 
 def settings_of(steps: int) -> Settings:
@@ -40,3 +50,21 @@ def make_catalog(root: Path) -> Workspace:
     table = check_tracks(pa.Table.from_pylist(rows))
     storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
     return workspace
+
+
+def make_musiclm(root: Path, model: str) -> str:
+    """The folder of an untrained MusicLM over the towers in folder `model`, in some seconds."""
+    rng, spec = np.random.default_rng(0), dataclasses.replace(TOKENS, decoder_steps=2)
+    clips = [sound(kind, rng) for kind in KINDS * 2]
+    codec, _ = fit_mel_codec(clips, spec)
+    semantic = SemanticTokens(MusicnnHeard(Musicnn()), spec)
+    frames = torch.cat([semantic.frames(clip) for clip in clips])
+    semantic.quantizer = fit_quantizer(frames, 1, spec.semantic_codes, rounds=2, seed=0)
+    vectors = np.concatenate([vectors_of(kind, rng) for kind in KINDS])
+    joint = fit_joint(vectors, vectors, spec)
+    Parts(spec, codec, semantic, joint, joint_model="none").save(f"{root}/tokens/parts")
+    shutil.copytree(model, root / "tokens/model")
+    torch.manual_seed(0)
+    stages = Stages(spec, MUSICLM, codec_codes=spec.codes)
+    save_musiclm(stages, f"{root}/tokens", f"{root}/musiclm", provenance={})
+    return f"{root}/musiclm"

@@ -13,6 +13,7 @@ from typing import TypedDict
 import numpy as np
 
 FEWEST = 4  # clips of a Frechet distance
+TINIEST = 1e-6  # added to a probability
 SIZES = 8  # sample sizes of the extrapolation
 
 
@@ -47,6 +48,15 @@ def frechet_at_infinity(ours: np.ndarray, theirs: np.ndarray, *, seed: int) -> f
     if len(sizes) < 2:
         return distances[-1]
     return float(np.polyfit(1 / sizes, distances, 1)[1])
+
+
+def kl_divergence(made: np.ndarray, real: np.ndarray) -> float:
+    """The mean over rows of KL(real || made), in nats, of label probabilities [N, L].
+
+    Probabilities of several labels are made a distribution by their sum.
+    """
+    ours, theirs = (rows / rows.sum(axis=1, keepdims=True) + TINIEST for rows in (made, real))
+    return float((theirs * np.log(theirs / ours)).sum(axis=1).mean())
 
 
 def prompt_figures(clips: np.ndarray, texts: np.ndarray, prompt: np.ndarray) -> PromptFigures:

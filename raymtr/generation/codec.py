@@ -77,7 +77,8 @@ class MelCodec(nn.Module):
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens int64 [F, L] of the first L levels -> mono float32 [S]."""
-        made = self.vocoder(self.mel_of(torch.from_numpy(np.asarray(tokens, np.int64)))[None])[0]
+        mel = self.mel_of(torch.from_numpy(np.asarray(tokens, np.int64)))
+        made = self.vocoder.polished(mel[None])[0]
         return np.asarray(made.clamp(-1, 1).numpy())
 
     def frames(self, samples: np.ndarray) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.workspace import Workspace
 
 MARKER = "musiclm.json"
 
@@ -10,3 +12,18 @@ MARKER = "musiclm.json"
 def is_musiclm(folder: str) -> bool:
     """Whether `folder` (path or URI) holds a whole MusicLM model."""
     return storage.exists(f"{folder}/{MARKER}")
+
+
+def choose_musiclm(workspace: Workspace, model: str | None) -> str:
+    """Folder of the requested MusicLM model, else of the newest run's.
+
+    Raises InputError where no run has finished.
+    """
+    if model:
+        return workspace.trained(model)
+    if newest := workspace.newest_model(MARKER):
+        return newest
+    raise InputError(
+        f"no MusicLM run has finished in {workspace.root}: run `raymtr tokenize` and `raymtr train`"
+        " with --recipe musiclm-small, or name a model by --model"
+    )

@@ -8,7 +8,7 @@ Several prompts are sampled together; a clip's tokens depend on its own seed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -34,6 +34,21 @@ class Scene:
 
     text: str
     start_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What one call makes: M_A int64 [B, 1, levels] of each scene, and how the clips are drawn."""
+
+    joint: Sequence[Tensor]
+    starts_s: Sequence[float]
+    seconds: float
+    generators: Sequence[torch.Generator]
+    before_token: Callable[[], None]
+
+    def joint_at(self, at_s: float) -> Tensor:
+        """M_A of the scene at a time."""
+        return self.joint[max(n for n, s in enumerate(self.starts_s) if s <= at_s + 1e-6)]
 
 
 class MusicLM:
@@ -76,11 +91,17 @@ class MusicLM:
         return [np.concatenate([part[row] for part in parts]) for row in range(len(texts))]
 
     def stream(
-        self, stories: Sequence[Sequence[Scene]], seconds: float, seeds: Sequence[int]
+        self,
+        stories: Sequence[Sequence[Scene]],
+        seconds: float,
+        seeds: Sequence[int],
+        *,
+        before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
         """Sound of each story in turn, float32 [s] a story and window, until `seconds` are full.
 
-        All stories change their texts at the same times. Raises InputError as `check_story`.
+        All stories change their texts at the same times. What `before_token` raises ends the
+        sampling. Raises InputError as `check_story`.
         """
         for story in stories:
             check_story(story, seconds)
@@ -95,7 +116,7 @@ class MusicLM:
             )[:, None].to(self.device)
             for n in range(len(starts))
         ]
-        yield from self.sound(joint, starts, seconds, seeds)
+        yield from self.sound(joint, starts, seconds, seeds, before_token=before_token)
 
     def sound(
         self,
@@ -103,68 +124,56 @@ class MusicLM:
         starts_s: Sequence[float],
         seconds: float,
         seeds: Sequence[int],
+        *,
+        before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
         """As `stream`, from tokens M_A int64 [B, 1, levels] of each scene."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        semantic = self._semantic(joint, starts_s, seconds, generators)
-        yield from self._windows(joint, starts_s, semantic, seconds, generators)
+        asked = _Asked(joint, starts_s, seconds, generators, before_token)
+        heard = self._semantic(asked) if self.stages.spec.hears_semantic else None
+        yield from self._windows(asked, heard)
 
-    def _semantic(
-        self,
-        joint: Sequence[Tensor],
-        starts_s: Sequence[float],
-        seconds: float,
-        generators: Sequence[torch.Generator],
-    ) -> Tensor:
+    def _semantic(self, asked: _Asked) -> Tensor:
         """Semantic tokens int64 [B, T, 1] of the whole."""
         rate = self.parts.semantic.frame_hz
-
-        def given(first: int, last: int, done: int) -> Sequence[Tensor]:
-            return [joint[_scene(starts_s, done / rate)]]
-
         return slide(
             self.stages.semantic,
-            given,
-            torch.empty(len(generators), 0, 1, dtype=torch.int64, device=self.device),
-            math.ceil(seconds * rate),
+            lambda first, last, done: [asked.joint_at(done / rate)],
+            self._empty(len(asked.generators), 1),
+            math.ceil(asked.seconds * rate),
             round(self.stages.crop_s("semantic") * rate),
-            self._sampler("semantic"),
-            generators,
-            changes=[round(start * rate) for start in starts_s[1:]],
+            self._sampler("semantic", asked),
+            asked.generators,
+            changes=[round(start * rate) for start in asked.starts_s[1:]],
         )
 
-    def _windows(
-        self,
-        joint: Sequence[Tensor],
-        starts_s: Sequence[float],
-        semantic: Tensor,
-        seconds: float,
-        generators: Sequence[torch.Generator],
-    ) -> Iterator[list[np.ndarray]]:
+    def _windows(self, asked: _Asked, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
         """Coarse tokens window by window, each refined and decoded at once."""
         rate, slow = self._rate, self.parts.semantic.frame_hz
-        total, crop = math.ceil(seconds * rate), round(self.stages.crop_s("coarse") * rate)
-        rows = len(generators)
+        total, crop = math.ceil(asked.seconds * rate), round(self.stages.crop_s("coarse") * rate)
+        rows = len(asked.generators)
         coarse = self._empty(rows, self.stages.spec.coarse)
         fine = self._empty(rows, self.stages.tokens.levels - self.stages.spec.coarse)
         sent = 0
         while (done := coarse.shape[1]) < total:
             first, last = next_window(done, total, crop)
-            heard = semantic[:, int(first / rate * slow) : max(1, round(last / rate * slow))]
-            given = [joint[_scene(starts_s, done / rate)], heard]
+            given = [asked.joint_at(done / rate)]
+            if semantic is not None:
+                span = slice(int(first / rate * slow), max(1, round(last / rate * slow)))
+                given.append(semantic[:, span])
             window = sample(
                 *(self.stages.coarse, given, coarse[:, first:], last - first),
-                *(self._sampler("coarse"), generators),
+                *(self._sampler("coarse", asked), asked.generators),
             )
             coarse = torch.cat([coarse[:, :first], window], dim=1)
-            fine = self._fine(coarse, fine, generators)
+            fine = self._fine(asked, coarse, fine)
             end = last if last == total else last - self._margin
             sound = self._decode(coarse, fine, sent, end)
-            length = round(seconds * self.sample_rate) - round(sent / rate * self.sample_rate)
+            length = round(asked.seconds * self.sample_rate) - round(sent / rate * self.sample_rate)
             yield [wave[:length] for wave in sound]
             sent = end
 
-    def _fine(self, coarse: Tensor, fine: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def _fine(self, asked: _Asked, coarse: Tensor, fine: Tensor) -> Tensor:
         """The fine levels of all frames of `coarse`, continuing `fine`."""
         return slide(
             self.stages.fine,
@@ -172,8 +181,8 @@ class MusicLM:
             fine,
             coarse.shape[1],
             round(self.stages.crop_s("fine") * self._rate),
-            self._sampler("fine"),
-            generators,
+            self._sampler("fine", asked),
+            asked.generators,
         )
 
     def _decode(self, coarse: Tensor, fine: Tensor, first: int, last: int) -> list[np.ndarray]:
@@ -196,14 +205,10 @@ class MusicLM:
     def _empty(self, rows: int, levels: int) -> Tensor:
         return torch.empty(rows, 0, levels, dtype=torch.int64, device=self.device)
 
-    def _sampler(self, name: StageName) -> Sampler:
+    def _sampler(self, name: StageName, asked: _Asked) -> Sampler:
         spec = self.stages.spec
-        return Sampler(float(getattr(spec, f"{name}_temperature")), spec.guidance)
-
-
-def _scene(starts_s: Sequence[float], at_s: float) -> int:
-    """The number of the scene at a time."""
-    return max(n for n, start in enumerate(starts_s) if start <= at_s + 1e-6)
+        temperature = float(getattr(spec, f"{name}_temperature"))
+        return Sampler(temperature, spec.guidance, asked.before_token)
 
 
 def check_story(story: Sequence[Scene], seconds: float) -> None:

@@ -23,7 +23,7 @@ from raymtr.generation import parts as parts_folder
 from raymtr.generation.marker import MARKER, is_musiclm
 from raymtr.generation.musiclm import MusicLM
 from raymtr.generation.parts import read_parts
-from raymtr.generation.stages import STAGES, Stages
+from raymtr.generation.stages import Stages, stage_names
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 from raymtr.model.identity import CONFIG
 from raymtr.model.model_folder import load_weights
@@ -48,7 +48,7 @@ def save_musiclm(
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         digest = hashlib.blake2b(digest_size=6)
-        for name in STAGES:
+        for name in stage_names(stages.spec):
             weights = {
                 key: tensor.detach().to("cpu", copy=True).contiguous()
                 for key, tensor in stages.of(name).state_dict().items()
@@ -87,13 +87,14 @@ def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
         said = json.loads((place / MARKER).read_text(encoding="utf-8"))
         if said["format"] > FORMAT:
             raise UnusableError(f"{folder} was written by a newer raymtr; use that one")
-        missing = [name for name in STAGES if not (place / f"{name}.safetensors").is_file()]
-        if missing:
-            raise InputError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
         tokens, spec = (
             from_dict(TokensSpec, said["tokens"]),
             from_dict(MusicLMSpec, said["musiclm"]),
         )
+        names = stage_names(spec)
+        missing = [name for name in names if not (place / f"{name}.safetensors").is_file()]
+        if missing:
+            raise InputError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
         parts = read_parts(str(place / "parts"))
         if parts.fingerprint != said["parts"]:
             raise InputError(
@@ -101,7 +102,7 @@ def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
                 f"folder holds {parts.fingerprint}: bring the parts back, or {CURE}"
             )
         stages = Stages(tokens, spec, codec_codes=int(said["codec_codes"]))
-        for name in STAGES:
+        for name in names:
             load_weights(stages.of(name), load_file(place / f"{name}.safetensors"))
         fingerprint = str(said["fingerprint"])
     except (InputError, UnusableError):

@@ -20,10 +20,14 @@ Given = Callable[[int, int, int], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Sampler:
-    """How tokens are drawn: `guidance` above 1 weighs the condition (Ho & Salimans 2022)."""
+    """How tokens are drawn: `guidance` above 1 weighs the condition (Ho & Salimans 2022).
+
+    `before_token` is called before each; what it raises ends the sampling.
+    """
 
     temperature: float
     guidance: float = 1.0
+    before_token: Callable[[], None] = lambda: None
 
 
 def next_window(done: int, total: int, crop: int, change: int | None = None) -> tuple[int, int]:
@@ -91,6 +95,7 @@ def sample(
     )
     cache, drawn = None, []
     for place in range((frames - prefix.shape[1]) * levels):
+        sampler.before_token()
         level = place % levels
         logits, cache = stage.step(ids, cache, level)
         if guided:

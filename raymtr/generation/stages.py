@@ -24,6 +24,11 @@ StageName = Literal["semantic", "coarse", "fine"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 
+def stage_names(spec: MusicLMSpec) -> tuple[StageName, ...]:
+    """The stages of a model: without semantic tokens there is no stage for them."""
+    return STAGES if spec.hears_semantic else STAGES[1:]
+
+
 class Book(NamedTuple):
     """Tokens of one kind: of each frame `levels` tokens below `codes`."""
 
@@ -92,7 +97,7 @@ class Stage(nn.Module):
 
 
 class Stages(nn.Module):
-    """The three stages together; they share nothing."""
+    """The stages together; they share nothing."""
 
     def __init__(self, tokens: TokensSpec, spec: MusicLMSpec, *, codec_codes: int) -> None:
         """`codec_codes` are those of a level of the codec: a hub's codec has its own."""
@@ -102,8 +107,10 @@ class Stages(nn.Module):
         semantic = Book(1, tokens.semantic_codes)
         coarse = Book(spec.coarse, codec_codes)
         fine = Book(tokens.levels - spec.coarse, codec_codes)
-        self.semantic = Stage([joint], semantic, spec, has_joint=True)
-        self.coarse = Stage([joint, semantic], coarse, spec, has_joint=True)
+        heard = [semantic] if spec.hears_semantic else []
+        if spec.hears_semantic:
+            self.semantic = Stage([joint], semantic, spec, has_joint=True)
+        self.coarse = Stage([joint, *heard], coarse, spec, has_joint=True)
         self.fine = Stage([coarse], fine, spec, has_joint=False)
 
     def of(self, name: StageName) -> Stage:

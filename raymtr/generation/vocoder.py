@@ -1,7 +1,9 @@
 """From log-mel frames to sound: a learnt inverse STFT, and Griffin-Lim to compare it with.
 
 The decoder is built as Vocos (Siuzdak, arXiv 2306.00814): ConvNeXt blocks at the rate of the
-frames, then magnitude and phase of each bin, and one inverse STFT. It is trained on quantised
+frames, then magnitude and phase of each bin, and one inverse STFT. The magnitude is that of the
+mel bands spread over their bins, times what the network says, so that it need not learn the bands.
+Decoding ends with some rounds of Griffin-Lim on that spectrum. It is trained on quantised
 frames with a random number of levels, so that it knows what each number of levels sounds like. Its
 loss compares magnitudes of several resolutions; a discriminator, which Vocos has too, would cost
 several times the training.
@@ -18,6 +20,7 @@ from torch.nn import functional
 
 from raymtr.errors import UnusableError
 from raymtr.generation_specs import TokensSpec
+from raymtr.model.log_mel import mel_filters
 from raymtr.progress import Progress
 from raymtr.tower_specs import AudioSpec
 
@@ -28,12 +31,15 @@ RESOLUTIONS = (512, 1_024, 2_048)  # samples in a window of the loss
 QUIETEST = 1.0  # norm of a clip's magnitudes below which the convergence is not relative
 LEARNING_RATE = 1e-3
 TINIEST = 1e-5
+ROUNDS, MOMENTUM = 16, 0.99  # of Griffin-Lim on the decoder's own spectrum
+QUIETEST_POWER = 1e-9  # of a bin outside of all bands
 
 
 class Vocoder(nn.Module):
     """Log-mel [B, n_mels, F] -> waves [B, F * hop]."""
 
     window: Tensor
+    spread: Tensor  # [bins, n_mels], of a band's power over its bins
 
     def __init__(self, audio: AudioSpec, width: int, layers: int) -> None:
         super().__init__()
@@ -44,20 +50,55 @@ class Vocoder(nn.Module):
         self.last_norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, audio.n_fft + 2)  # log magnitude and phase of each bin
         self.register_buffer("window", torch.hann_window(audio.n_fft), persistent=False)
+        bank = torch.from_numpy(mel_filters(audio)).float()  # [n_mels, bins]
+        share = bank / bank.sum(dim=0).clamp_min(TINIEST)
+        spread = (share / bank.sum(dim=1, keepdim=True)).T.contiguous()
+        self.register_buffer("spread", spread, persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Return the waves; a centred STFT has one frame more, so the last one is repeated."""
+        """Return the waves."""
+        return self._wave(self._spectrum(mel))
+
+    def polished(self, mel: Tensor) -> Tensor:
+        """As `forward`, with phases that agree better with one another.
+
+        They are ROUNDS of fast Griffin-Lim (Perraudin et al. 2013) from the learnt ones, with the
+        learnt magnitudes. No gradient passes.
+        """
+        spectrum = self._spectrum(mel)
+        magnitude, wave, last = spectrum.abs(), self._wave(spectrum), torch.zeros_like(spectrum)
+        audio = self.audio
+        for _ in range(ROUNDS):
+            heard = torch.stft(
+                wave, audio.n_fft, audio.hop, window=self.window, return_complex=True
+            )
+            phase = heard - MOMENTUM / (1 + MOMENTUM) * last
+            wave = self._wave(magnitude * phase / phase.abs().clamp_min(TINIEST))
+            last = heard
+        return wave
+
+    def _wave(self, spectrum: Tensor) -> Tensor:
+        length = (spectrum.shape[2] - 1) * self.audio.hop
+        wave: Tensor = torch.istft(
+            spectrum, self.audio.n_fft, self.audio.hop, window=self.window, length=length
+        )
+        return wave
+
+    def _spectrum(self, mel: Tensor) -> Tensor:
+        """Complex [B, bins, F + 1]: a centred STFT has one frame more, so the last is repeated."""
         x = self.first(torch.cat([mel, mel[:, :, -1:]], dim=2)).transpose(1, 2)
         x = self.norm(x)
         for block in self.blocks:
             x = block(x)
-        magnitude, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
-        magnitude = magnitude.clamp(max=MOST_LOG_MAGNITUDE).exp()
-        spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
-        audio = self.audio
-        return torch.istft(
-            spectrum, audio.n_fft, audio.hop, window=self.window, length=mel.shape[2] * audio.hop
-        )
+        louder, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
+        magnitude = (self._rough(mel) + louder).clamp(max=MOST_LOG_MAGNITUDE).exp()
+        return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
+
+    def _rough(self, mel: Tensor) -> Tensor:
+        """The log magnitude [B, bins, F + 1] that the bands' powers alone give each bin."""
+        power = torch.pow(10.0, 4 * torch.cat([mel, mel[:, :, -1:]], dim=2) - 4)
+        rough: Tensor = 0.5 * (self.spread @ power).clamp_min(QUIETEST_POWER).log()
+        return rough
 
 
 class _Block(nn.Module):

@@ -95,9 +95,8 @@ class Analyzer:
         known = known or {}
         starts_s, cut = audio.windows(samples, TAGGED_AUDIO)
         made = {**self.logits(cut, [name for name in TAGGERS if name not in known]), **known}
-        logits = np.concatenate([made[name] for name in TAGGERS], axis=1)
-        raw = 1.0 / (1.0 + np.exp(-logits))  # [W, 100]
-        windows = np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
+        raw = _probabilities(made)
+        windows = _merged(raw)
         voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # treats the words as independent
         return Analysis(
             starts_s=starts_s,
@@ -106,6 +105,10 @@ class Analyzer:
             vocal=float(voices.mean()),
             attributes=measure(samples, TAGGED_AUDIO.sample_rate),
         )
+
+    def labels(self, cut: np.ndarray) -> np.ndarray:
+        """Mean probabilities [len(LABELS)] of windows float32 [W, samples]; nothing is measured."""
+        return np.asarray(_merged(_probabilities(self.logits(cut))).mean(axis=0))
 
     @torch.inference_mode()
     def logits(
@@ -119,6 +122,17 @@ class Analyzer:
                 for name, rows in made.items():
                     rows.append(self._networks[name](mel).logits.numpy())
         return {name: np.concatenate(rows) for name, rows in made.items()}
+
+
+def _probabilities(logits: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The taggers' own probabilities [W, 100] of their logits [W, 50] by name."""
+    both: np.ndarray = np.concatenate([logits[name] for name in TAGGERS], axis=1)
+    return np.asarray(1.0 / (1.0 + np.exp(-both)))
+
+
+def _merged(raw: np.ndarray) -> np.ndarray:
+    """Probabilities [W, len(LABELS)] of the merged labels."""
+    return np.stack([raw[:, members].max(axis=1) for members in _MEMBERS], axis=1)
 
 
 def shares_taggers(spec: TowersSpec) -> bool:

@@ -20,7 +20,7 @@ from raymtr.audio_cache import AudioCache
 from raymtr.generation.joint import crop_vector
 from raymtr.generation.musiclm_folder import save_musiclm
 from raymtr.generation.parts import Parts, read_parts
-from raymtr.generation.stages import STAGES, StageName, Stages
+from raymtr.generation.stages import StageName, Stages, stage_names
 from raymtr.generation.token_store import local_tokens, tokens_of
 from raymtr.generation_specs import MusicLMSpec
 from raymtr.specs import Settings, TrainSpec
@@ -114,7 +114,7 @@ class Crops:
         rows = self.tokens.take(pa.array(self.rows[places])).to_pylist()
         shortest_s = float(self.seconds[places].min()) - ROUNDING_S
         made: dict[StageName, StageBatch] = {}
-        for name in STAGES:
+        for name in stage_names(self.spec):
             length_s = min(float(getattr(self.spec, f"{name}_s")), shortest_s)
             cut = [
                 self._crop(name, row, length_s, rng) for row, rng in zip(rows, rngs, strict=True)
@@ -146,6 +146,8 @@ class Crops:
             *(begin_s, begin_s + length_s),
         )
         joint = parts.joint.of_audio(vector[None])
+        if not self.spec.hears_semantic:
+            return [joint], codes[:, :coarse]
         count = max(1, int(length_s * slow))
         at = min(int(begin_s * slow), len(semantic) - count)
         heard = semantic[max(0, at) : max(0, at) + count][:, None]

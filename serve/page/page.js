@@ -2,6 +2,7 @@
 
 import { $, api, make, post } from "./api.js";
 import { facets, row } from "./hits.js";
+import * as maker from "./make.js";
 import * as map from "./map.js";
 import * as player from "./player.js";
 import { slots } from "./slots.js";
@@ -46,6 +47,7 @@ async function search(more = false) {
     showMore();
     say(state.hits.length ? `${Math.round(answer.took_ms.total)} ms` : "Nothing matches. Loosen the filter, or say it in other words.");
     map.mark(state.hits.slice(0, state.shown));
+    if (!more) maker.offer(body.text, say).catch((error) => say(error.message));
   } catch (error) {
     if (run !== state.run) return;
     chips(null);
@@ -60,6 +62,7 @@ function clear() {
   $("hits").replaceChildren();
   $("facets").replaceChildren();
   $("more").hidden = true;
+  maker.withdraw();
   $("welcome").hidden = false;
   say("");
   chips(null);

@@ -3,7 +3,7 @@
 import { $, make, soundOf } from "./api.js";
 
 const audio = $("audio");
-let current = null;  // {track_id, title, artist, segment?, duration?}
+let current = null;  // {track_id, title, artist, segment?, duration?, sound?: its address}
 let failed = () => {};
 
 export const playing = () => current;
@@ -23,7 +23,7 @@ export async function toggle(track) {
   for (const line of barsOf(current)) line.querySelector(".now").style.width = 0;
   current = track;
   try {
-    const sound = await soundOf(track.track_id);
+    const sound = track.sound || (await soundOf(track.track_id));
     if (current !== track) return;
     if (audio.src.startsWith("blob:")) URL.revokeObjectURL(audio.src);
     audio.src = sound;

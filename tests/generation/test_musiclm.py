@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from jobs.__main__ import main
 from raymtr import load_model, storage
@@ -25,7 +27,7 @@ from raymtr.generation.stages import Stages
 from raymtr.generation.write_clips import PROMPTS, WriteClips
 from raymtr.training.musiclm import Crops, MusicLMBatches, MusicLMStep
 from raymtr.workspace import Workspace
-from tests.generation.conftest import KINDS, TRAIN, vectors_of
+from tests.generation.conftest import KINDS, MUSICLM, TOKENS, TRAIN, vectors_of
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +157,52 @@ def test_the_verb_writes_a_file_or_one_sentence(
     ):
         assert main(["generate", *arguments, *common, "--out", str(out)]) == 2
         assert words in capsys.readouterr().err and not out.exists()
+
+
+def test_a_model_that_cannot_make_sound_leaves_no_file(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    workspace, out = Workspace.open(str(tmp_path / "w"), create=True), tmp_path / "none.wav"
+
+    def asked(model: Path) -> int:
+        words = ["generate", "a low tone", "--workspace", workspace.root, "--seconds", "2"]
+        return main([*words, "--model", str(model), "--out", str(out)])
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / name))
+
+    broken, without, other = copy("broken"), copy("without"), copy("other")
+    weights = load_file(broken / "semantic.safetensors")
+    save_file({**weights, "head": weights["head"] * torch.nan}, broken / "semantic.safetensors")
+    assert asked(broken) == 3
+    assert "none.wav is not written: the model gives numbers that are not finite" in caplog.text
+    rows = storage.read_tables(f"{workspace.generated}/manifest")
+    assert rows is not None and rows["code"].to_pylist() == ["bad_model"]
+    (without / "coarse.safetensors").unlink()
+    assert asked(without) == 2 and "lacks its stage coarse" in capsys.readouterr().err
+    said = json.loads((other / "parts/parts.json").read_text())
+    (other / "parts/parts.json").write_text(json.dumps(said | {"fingerprint": "else"}))
+    assert asked(other) == 2 and "was trained on tokens of the parts" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_ablation_makes_sound_without_semantic_tokens(
+    crops: Crops, parts: Parts, tiny_model: str, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(MUSICLM, hears_semantic=False)
+    batch = Crops(crops.tokens, crops.rows, parts, spec).batch(
+        np.arange(2), [np.random.default_rng(n) for n in range(2)]
+    )
+    stages = Stages(TOKENS, spec, codec_codes=TOKENS.codes)
+    assert set(MusicLMStep(stages, TRAIN, torch.device("cpu")).losses(batch)) == {"coarse", "fine"}
+    parts.save(str(tmp_path / "tokens/parts"))
+    shutil.copytree(tiny_model, tmp_path / "tokens/model")
+    save_musiclm(stages, str(tmp_path / "tokens"), str(tmp_path / "model"), provenance={})
+    [sound] = read_musiclm(str(tmp_path / "model")).generate(["a low tone"], 2.0, [1])
+    assert len(sound) == 32_000
 
 
 def test_a_job_writes_clips_and_rows(folder: Path, tmp_path: Path) -> None:

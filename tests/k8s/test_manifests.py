@@ -178,7 +178,7 @@ def test_the_rules_of_the_api_server(
 def test_every_verb_of_the_road_has_a_job(rendered: dict[str, list[dict]]) -> None:
     for objects in rendered.values():
         jobs = by_name(objects, "RayJob")
-        assert set(jobs) == {"scan", "finetune", "caption", "train", "embed", "index"}
+        assert set(jobs) == {"scan", "finetune", "caption", "train", "embed", "generate", "index"}
         nightly = by_name(objects, "CronJob")["nightly"]
         pod = nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         assert set(pod["containers"][0]["command"][2:]) < set(jobs)

@@ -67,6 +67,7 @@ def test_typing_finds_and_says_how_it_understood(page: Any) -> None:
     playwright.expect(first.locator(".tag.matched")).to_have_text(["ballad"])
     playwright.expect(page.locator("#chips span").first).to_have_text("description")
     playwright.expect(page.locator("#hits li")).to_have_count(12)
+    playwright.expect(page.locator("#make")).to_be_hidden()  # there is no model that makes sound
     page.click("#more")
     playwright.expect(page.locator("#hits li")).to_have_count(24)
     type_query(page, "similar to Cy Wren")

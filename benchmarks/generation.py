@@ -1,0 +1,281 @@
+"""MusicLM on folk tunes whose instrument is known: every control beside sound from words.
+
+    python -m benchmarks.generation train   --data ../shared/data/midi --workspace w
+    python -m benchmarks.generation measure --data ../shared/data/midi --workspace w
+
+`train` renders 12 instruments, holds tunes out, and runs the verbs on Ray: scan, caption, train
+(towers), tokenize, train (musiclm-small). `measure` needs no Ray. It prints, for 120 prompts, how
+often a judge that shares nothing with the stack hears the right instrument, the mean cosine of
+prompt and clip (MCC), another's prompt beside it, and FAD, for sound from words and for every
+control; then what the codec, the stages, windows, stories, batches and the cache are held to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.figures import Figures
+from benchmarks.generation_checks import (
+    check_memorisation,
+    check_speed,
+    check_stages,
+    check_story,
+    check_windows,
+)
+from benchmarks.generation_judge import RATE, Judge
+from benchmarks.generation_sounds import Counts, distance_db, griffin_lim_of
+from benchmarks.real_input import Clock, midi_catalog
+from raymtr import audio, storage
+from raymtr.evaluation.generation import frechet_distance, prompt_figures
+from raymtr.generation.codec import MelCodec
+from raymtr.generation.marker import choose_musiclm
+from raymtr.generation.musiclm import MusicLM
+from raymtr.generation.musiclm_folder import read_musiclm
+from raymtr.generation.token_store import tokens_of
+from raymtr.recipes import laptop, musiclm_small
+from raymtr.tower_specs import AudioSpec
+from raymtr.workspace import Workspace
+
+SECONDS = 5.0
+A_KIND, SEEDS = 10, (0, 1, 2)  # prompts of each instrument; seeds of what is sampled
+JUDGED = 800  # training clips that the judge learns from
+CHANCE = 1 / 12
+Sounds = list[np.ndarray]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("train", "measure"))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--workspace", required=True, help="kept")
+    parser.add_argument("--steps", type=int, default=160, help="of the towers")
+    parser.add_argument("--tunes", type=int, help="a part of the tunes, to try it")
+    arguments = parser.parse_args()
+    workspace = Workspace.open(arguments.workspace, create=True)
+    if arguments.what == "train":
+        train(workspace, Path(arguments.data), steps=arguments.steps, tunes=arguments.tunes)
+        return
+    torch.manual_seed(0)
+    figures = Figures()
+    clips = held_out_clips(workspace)
+    folder = choose_musiclm(workspace, None)
+    measure(workspace, clips, read_musiclm(folder), figures)
+    check_memorisation(workspace, folder, figures)
+    figures.save()
+
+
+def train(workspace: Workspace, data: Path, *, steps: int, tunes: int | None) -> None:
+    """Runs the verbs, each of which goes on where it was stopped."""
+    from jobs.cluster import start_ray
+    from jobs.scan_catalog import scan_catalog
+    from jobs.tokenize_catalog import describe, tokenize_catalog
+    from jobs.train_towers import train_towers
+    from jobs.write_captions import write_captions
+
+    clock, manifest = Clock(), f"{workspace.root}/manifest.parquet"
+    if not storage.exists(manifest):
+        with clock("render"):
+            pq.write_table(midi_catalog(data, Path(workspace.root, "audio"), tunes), manifest)
+    start_ray()
+    recipe = laptop()
+    towers = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=steps))
+    with clock("scan, caption"):
+        scan_catalog(workspace, towers, manifest)
+        write_captions(workspace, towers)
+    with clock("train towers"):
+        train_towers(workspace, towers, run="towers")
+    with clock("tokenize"):
+        print(describe(tokenize_catalog(workspace, musiclm_small(), model="towers")))
+    with clock("train musiclm-small"):
+        train_towers(workspace, musiclm_small(), run="lm")
+    print("seconds:", ", ".join(f"{name} {s:.0f}" for name, s in clock.seconds.items()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips of SECONDS at RATE with their instruments; `rest` are the seconds after them."""
+
+    learnt: Sounds  # of training tunes
+    learnt_kinds: list[str]
+    real: Sounds  # held out, A_KIND of each instrument
+    rest: Sounds
+    kinds: list[str]
+
+
+def held_out_clips(workspace: Workspace) -> Clips:
+    """The clips of a workspace that `train` has filled."""
+    rows = pq.read_table(f"{workspace.root}/manifest.parquet").to_pylist()
+    rows.sort(key=lambda row: zlib.crc32(row["track_id"].encode()))
+    learnt = [row for row in rows if row["split"] == "train"][:JUDGED]
+    held, counts = [], dict.fromkeys((row["instrument"] for row in rows), 0)
+    for row in rows:
+        if row["split"] == "test" and counts[row["instrument"]] < A_KIND:
+            counts[row["instrument"]] += 1
+            held.append(row)
+    whole = [_samples(row["uri"]) for row in held]
+    length = round(SECONDS * RATE)
+    return Clips(
+        learnt=[_samples(row["uri"])[:length] for row in learnt],
+        learnt_kinds=[row["instrument"] for row in learnt],
+        real=[clip[:length] for clip in whole],
+        rest=[clip[length:] for clip in whole],
+        kinds=[row["instrument"] for row in held],
+    )
+
+
+def _samples(uri: str) -> np.ndarray:
+    return audio.decode(uri, AudioSpec(sample_rate=RATE)).samples
+
+
+class Table:
+    """One row of figures for each kind of sound, by the judge and by the joint towers."""
+
+    def __init__(self, judge: Judge, model: MusicLM, clips: Clips, figures: Figures) -> None:
+        self.judge, self.model, self.kinds, self.figures = judge, model, clips.kinds, figures
+        self.prompts = sorted(set(clips.kinds))
+        self._texts = model.joint.encode_text(self.prompts)
+        self._real = self._heard(clips.rest)
+
+    def _heard(self, sounds: Sequence[np.ndarray]) -> np.ndarray:
+        return self.model.joint.encode_audio([(sound, RATE) for sound in sounds])
+
+    def add(self, name: str, sounds: Sequence[np.ndarray]) -> dict[str, float]:
+        """Print the row of `sounds`, one for each clip in order, as often as they are repeated."""
+        kinds = self.kinds * (len(sounds) // len(self.kinds))
+        heard = self._heard(sounds)
+        asked = np.array([self.prompts.index(kind) for kind in kinds])
+        of = prompt_figures(heard, self._texts, asked)
+        row = {
+            "right": self.judge.right(sounds, kinds),
+            "mcc": of["mcc"],
+            "shuffled": of["mcc_shuffled"],
+            "fad": frechet_distance(heard, self._real),
+        }
+        for column, value in row.items():
+            self.figures.add(f"{name}: {column}", value)
+        return row
+
+
+def measure(workspace: Workspace, clips: Clips, model: MusicLM, figures: Figures) -> None:
+    """Everything that needs the trained stack."""
+    judge = Judge(clips.learnt, clips.learnt_kinds, 0)
+    table = Table(judge, model, clips, figures)
+    tokens = storage.read_tables(f"{workspace.tokens(model.parts.fingerprint)}/tracks")
+    catalog = storage.read_tables(workspace.tracks, ["track_id", "split"])
+    assert tokens is not None and catalog is not None, "train wrote both"
+    places = {row["track_id"]: n for n, row in enumerate(tokens.select(["track_id"]).to_pylist())}
+    splits = {
+        split: np.array(
+            [
+                places[row["track_id"]]
+                for row in catalog.to_pylist()
+                if row["split"] == split and row["track_id"] in places
+            ]
+        )
+        for split in ("train", "test")
+    }
+    learnt = tokens.take(splits["train"]).to_pylist()
+    through = measure_codec(table, clips, figures)
+    acoustic = [tokens_of(row, model.parts.spec.levels)[1] for row in learnt]
+    measure_words(table, clips, figures, acoustic, through)
+    check_stages(model, tokens, splits, figures)
+    check_story(model, judge, table.prompts, figures)
+    check_windows(model, figures)
+    check_speed(model, figures)
+
+
+def measure_codec(table: Table, clips: Clips, figures: Figures) -> dict[str, float]:
+    """Real clips, the codec by number of levels, and Griffin-Lim of the same tokens.
+
+    Returns the row of the whole codec.
+    """
+    codec = table.model.parts.codec
+    assert isinstance(codec, MelCodec), "the recipe's own codec"
+    table.add("real held-out", clips.real)
+    tokens = [codec.encode(clip) for clip in clips.real]
+    far_db = []
+    for levels in range(1, codec.levels + 1):
+        name = f"codec, {levels} of {codec.levels} levels"
+        made = [codec.decode(part[:, :levels]) for part in tokens]
+        whole = table.add(name, made)
+        far_db.append(np.mean([distance_db(*pair) for pair in zip(made, clips.real, strict=True)]))
+        figures.add(f"{name}: distance", float(far_db[-1]), unit="dB")
+    plain = table.add("Griffin-Lim of the tokens", [griffin_lim_of(codec, part) for part in tokens])
+    gain = whole["right"] - plain["right"]
+    figures.add("codec over Griffin-Lim", gain, asked="0.05", met=gain >= 0.05)
+    figures.add(
+        "codec right", whole["right"], asked="0.85, to reach for", met=whole["right"] >= 0.85
+    )
+    helps = float(-np.diff(far_db).max())
+    figures.add("least gain of a level", helps, unit="dB", asked="above 0", met=helps > 0)
+    return whole
+
+
+def measure_words(
+    table: Table,
+    clips: Clips,
+    figures: Figures,
+    acoustic: Sequence[np.ndarray],
+    codec_row: dict[str, float],
+) -> None:
+    """Sound from words and from audio-side tokens over SEEDS, and the controls."""
+    model, codec, rng = table.model, table.model.parts.codec, np.random.default_rng(0)
+    heard = model.joint.encode_audio([(clip, RATE) for clip in clips.real])
+    own = model.parts.joint.of_audio(heard)
+    words = model.parts.joint.of_text(model.joint.encode_text(clips.kinds))
+    other = own[other_kind(clips.kinds)]
+    side = table.add("audio-side tokens", sampled(model, own))
+    text = table.add("from text", sampled(model, words))
+    wrong = table.add("another's tokens", sampled(model, other, seeds=SEEDS[:1]))
+    counts = Counts(acoustic, int(codec.codes))
+    frames = round(SECONDS * codec.frame_hz)
+    drawn = [codec.decode(counts.unigrams(frames, rng)) for _ in clips.real]
+    unigrams = table.add("unigrams", drawn)
+    table.add("bigrams", [codec.decode(counts.bigrams(frames, rng)) for _ in clips.real])
+    noise = [rng.normal(size=len(clip)).astype(np.float32) / 8 for clip in clips.real]
+    table.add("noise", noise)
+    for name, value, least in (
+        ("right from text", text["right"], 0.5),
+        ("text over the codec", text["right"] / codec_row["right"], 0.5),
+        ("text over the audio side", text["right"] / side["right"], 0.8),
+        ("MCC over shuffled", text["mcc"] - text["shuffled"], 0.25),
+    ):
+        figures.add(name, value, asked=f"at least {least}", met=value >= least)
+    for name, part, most in (("codec's", codec_row, 2.0), ("unigrams'", unigrams, 0.4)):
+        ratio = text["fad"] / part["fad"]
+        figures.add(f"FAD of the {name}", ratio, asked=f"at most {most}", met=ratio <= most)
+    far = wrong["right"]
+    figures.add("mismatched", far, asked="at chance", met=far <= 2 * CHANCE)
+
+
+def other_kind(kinds: Sequence[str]) -> np.ndarray:
+    """For each clip the place of the next one with another instrument."""
+    twice = [*kinds, *kinds]
+    places = [
+        next(n for n in range(at, len(twice)) if twice[n] != kind) for at, kind in enumerate(kinds)
+    ]
+    return np.array(places) % len(kinds)
+
+
+def sampled(model: MusicLM, joint: np.ndarray, seeds: Sequence[int] = SEEDS) -> Sounds:
+    """Sound of M_A int64 [N, levels], a clip for each row and seed."""
+    tokens, made = torch.from_numpy(joint)[:, None], []
+    for seed in seeds:
+        for first in range(0, len(tokens), 32):
+            batch = tokens[first : first + 32]
+            own = [len(joint) * seed + first + n for n in range(len(batch))]
+            windows = list(model.sound([batch], [0.0], SECONDS, own))
+            made += [np.concatenate([part[n] for part in windows]) for n in range(len(batch))]
+    return made
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What a trained MusicLM is held to besides its table: stages, stories, windows, speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import librosa
+import numpy as np
+import pyarrow as pa
+import torch
+
+from benchmarks.figures import Figures
+from benchmarks.generation_judge import Judge
+from benchmarks.generation_sounds import Counts
+from jobs.evaluate_generation import evaluate_memorisation
+from raymtr.generation.musiclm import MusicLM, Scene
+from raymtr.generation.token_store import tokens_of
+from raymtr.training.musiclm import Crops
+from raymtr.workspace import Workspace
+
+ROWS = 64  # held-out crops of each stage
+STORIES, STORY_S = 24, 16.0
+LONG_S = 60.0
+BATCH = 32
+
+
+def check_stages(
+    model: MusicLM, tokens: pa.Table, splits: Mapping[str, np.ndarray], figures: Figures
+) -> None:
+    """Nats a token of each stage on held-out tunes, beside unigrams and bigrams of training."""
+    spec, coarse = model.parts.spec, model.stages.spec.coarse
+    rows = {
+        split: [tokens_of(row, spec.levels) for row in tokens.take(places).to_pylist()]
+        for split, places in splits.items()
+    }
+    of = {
+        "semantic": lambda row: row[0][:, None],
+        "coarse": lambda row: row[1][:, :coarse],
+        "fine": lambda row: row[1][:, coarse:],
+    }
+    crops = Crops(tokens, splits["test"], model.parts, model.stages.spec)
+    count = min(ROWS, len(crops))
+    rngs = [np.random.default_rng([0, row]) for row in range(count)]
+    batch = crops.batch(np.arange(count), rngs)
+    for name, crop in batch.stages.items():
+        codes = spec.semantic_codes if name == "semantic" else int(model.parts.codec.codes)
+        counts = Counts([of[name](row) for row in rows["train"]], codes)
+        one, two = counts.nats([of[name](row) for row in rows["test"]])
+        told = torch.zeros_like(crop.without)
+        with torch.inference_mode():
+            ours = float(model.stages.of(name)(crop.given, crop.target, told).mean())
+        figures.add(f"{name}: unigrams, nats", one)
+        figures.add(f"{name}: bigrams, nats", two)
+        figures.add(f"{name}: stage, nats", ours, asked="below both", met=ours < min(one, two))
+
+
+def check_story(model: MusicLM, judge: Judge, prompts: list[str], figures: Figures) -> None:
+    """Stories of two instruments: each half by its own text."""
+    half, right = STORY_S / 2, []
+    pairs = [(prompts[n % len(prompts)], prompts[(n + 5) % len(prompts)]) for n in range(STORIES)]
+    stories = [[Scene(one), Scene(other, half)] for one, other in pairs]
+    windows = list(model.stream(stories, STORY_S, list(range(STORIES))))
+    for n, pair in enumerate(pairs):
+        sound = np.concatenate([part[n] for part in windows])
+        middle = len(sound) // 2
+        # The sound before the change is the prefix of what follows, so its first second is left.
+        parts = [sound[:middle], sound[middle + model.sample_rate :]]
+        right.append([judge.right([part], [kind]) for part, kind in zip(parts, pair, strict=True)])
+    for name, share in zip(("first", "second"), np.mean(right, axis=0), strict=True):
+        least = 3 / len(prompts)
+        met = bool(share >= least)
+        figures.add(f"story: {name} half right", float(share), asked=f"{least:.2f}", met=met)
+
+
+def check_memorisation(workspace: Workspace, model: str, figures: Figures) -> None:
+    """Exact and approximate matches with training, beside held-out tunes."""
+    gaps = []
+    for row in evaluate_memorisation(workspace, model)["memorisation"]:
+        for kind in ("exact", "approximate"):
+            shown = f"{row['training'][kind]:.3f}, held-out {row['held_out'][kind]:.3f}"
+            figures.add(f"{kind} matches after {row['prefix']} tokens", shown)
+        gaps.append(row["training"]["exact"] - row["held_out"]["exact"])
+    most = max(gaps)
+    figures.add("exact, training over held-out", most, asked="below 0.05", met=most < 0.05)
+
+
+def check_windows(model: MusicLM, figures: Figures) -> None:
+    """A minute: the spectral flux at the joins, and how early the first sound is."""
+    started = time.perf_counter()
+    parts, at_s = [], []
+    for [part] in model.stream([[Scene("flute")]], LONG_S, [7]):
+        parts.append(part)
+        at_s.append(time.perf_counter() - started)
+    sound, hop = np.concatenate(parts), 512
+    flux = librosa.onset.onset_strength(y=sound, sr=model.sample_rate, hop_length=hop)
+    joins = np.cumsum([len(part) for part in parts])[:-1] // hop
+    at_joins = np.array([flux[max(0, join - 1) : join + 2].max() for join in joins])
+    most = float(np.quantile(flux, 0.99))
+    inside = float((at_joins <= most).mean())
+    figures.add("joins inside the 99th percentile", inside, asked="all", met=inside == 1.0)
+    first = at_s[0] / at_s[-1]
+    figures.add("first sound, share of the time", first, asked="below 0.5", met=first < 0.5)
+
+
+def check_speed(model: MusicLM, figures: Figures) -> None:
+    """Clips a second in a batch against one by one, and tokens with the cache against without."""
+    model.generate(["flute"], 5.0, [0])  # the first call is slower
+    started = time.process_time()
+    for seed in range(3):
+        model.generate(["flute"], 5.0, [seed])
+    alone = 3 / (time.process_time() - started)
+    started = time.process_time()
+    model.generate(["flute"] * BATCH, 5.0, list(range(BATCH)))
+    together = BATCH / (time.process_time() - started)
+    gain = together / alone
+    figures.add(f"{BATCH} in a batch, clips a CPU second", gain, unit="x", asked="8", met=gain >= 8)
+    cached, plain = (_steps(model, cache=cache) for cache in (True, False))
+    figures.add("cache", plain / cached, unit="x", asked="4", met=plain / cached >= 4)
+
+
+@torch.inference_mode()
+def _steps(model: MusicLM, *, cache: bool) -> float:
+    """CPU seconds of a crop of the coarse stage, token by token."""
+    stage, spec = model.stages.coarse, model.parts.spec
+    joint = torch.zeros(1, 1, spec.joint_levels, dtype=torch.int64)
+    heard = torch.zeros(
+        1, round(model.stages.crop_s("coarse") * spec.semantic_hz), 1, dtype=torch.int64
+    )
+    ids, levels = stage.condition([joint, heard]), stage.writes.levels
+    count = round(model.stages.crop_s("coarse") * model.parts.codec.frame_hz) * levels
+    started, held, last = time.process_time(), None, ids
+    for place in range(count):
+        logits, held = stage.step(last if cache else ids, held if cache else None, place % levels)
+        token = logits.argmax(dim=1)[:, None] + stage.offsets[-1]
+        token = token + place % levels * stage.writes.codes
+        ids, last = torch.cat([ids, token], dim=1), token
+    return time.process_time() - started
