@@ -21,7 +21,7 @@ from typing_extensions import override
 from raymtr.embeddings.store import ModelRef
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
 from serve import ray_private
-from serve.generator import FULL, Wanted
+from serve.generator import FULL, ClipRequest
 from serve.messages import (
     UPLOAD_AGAIN_S,
     A,
@@ -110,7 +110,7 @@ class AudioBackend(Protocol):
 class GeneratorBackend(Protocol):
     """Makes sound: `serve.generator.Generator`, in this process or remote."""
 
-    def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+    def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
         """The bytes of a WAV, or the Problem that ends them."""
         ...
 
@@ -218,7 +218,7 @@ class RemoteGenerator(GeneratorBackend):
         self._handle = handle
 
     @override
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+    async def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
         call = self._handle.options(stream=True).stream.remote(wanted)
         assert isinstance(call, DeploymentResponseGenerator)
         try:

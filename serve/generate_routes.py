@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from serve.backend import GeneratorBackend, metrics_of
-from serve.generator import Wanted
+from serve.generator import ClipRequest
 from serve.messages import GenerateBody, Generates, Problem, ProblemError
 from serve.metrics import Metrics
 from serve.openapi import SOUND, answers_with
@@ -36,7 +36,7 @@ def add_generate(
         maker = generator()
         if maker is None:
             raise ProblemError(OFF)
-        wanted = Wanted(body.text, body.seconds, body.seed)
+        wanted = ClipRequest(body.text, body.seconds, body.seed)
         wanted.check(settings.generate_max_s)
         parts = maker.stream(wanted)
         first = await anext(parts)

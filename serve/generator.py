@@ -27,7 +27,7 @@ FULL = Problem(429, "generator_full", "enough clips are asked for already", AGAI
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ClipRequest:
     """A clip that is asked for."""
 
     text: str
@@ -60,7 +60,7 @@ class Generator:
         self._turn = asyncio.Lock()
         self._asked = 0  # in work or waiting
 
-    async def stream(self, wanted: Wanted) -> AsyncGenerator[bytes | Problem, None]:
+    async def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
         """The bytes of a WAV, window by window, or the Problem that ends them."""
         if self._asked > self.settings.generate_queued:
             yield FULL
@@ -82,7 +82,7 @@ class Generator:
             self._asked -= 1
 
     async def _parts(
-        self, wanted: Wanted, left: threading.Event, until: float
+        self, wanted: ClipRequest, left: threading.Event, until: float
     ) -> AsyncIterator[bytes]:
         """The head of the file with the first window, then the others."""
 

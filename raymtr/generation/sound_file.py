@@ -50,7 +50,7 @@ def wav_bytes(
     return head + pcm_bytes(samples)
 
 
-def wav_head(count: int, rate: int, *, prompt: str, seed: int, made_by: MadeBy) -> bytes:
+def wav_head(count: int, rate: int, *, prompt: str, seed: int, made_by: Provenance) -> bytes:
     """What a WAV of `count` samples has before them: format and tags. `pcm_bytes` are the rest."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, 1, subtype="PCM_16", format="WAV") as sound:
