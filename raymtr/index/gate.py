@@ -42,7 +42,7 @@ def find_faults(workspace: Workspace, build: Build, *, target_recall: float) -> 
     for kind in ("vectors", "windows"):
         wrong = _wrong_vectors(tables[kind], build.rows[kind])
         if wrong:
-            faults.append(f"{wrong} vectors in {kind} are not of length 1")
+            faults.append(f"{wrong} vectors in {kind} are not of length 1, or hold NaN")
     faults += find_recall_faults(build, target_recall=target_recall)
     return faults or find_answer_faults(TrackTable(workspace.db, build), tables)
 

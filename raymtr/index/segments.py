@@ -106,7 +106,11 @@ def create_indices(
     for kind, table in tables.items():
         for column, index in INDICES[kind].items():
             config = _bounded(index, limits.memory_gb)
-            work[kind, column] = _segments(table, column, config, limits.rows)
+            if table.get_fragments():
+                work[kind, column] = _segments(table, column, config, limits.rows)
+            else:  # Lance builds no segment of a bitmap over no rows
+                name = _index_name(column)
+                table.create_scalar_index(column, config.type, name=name, **config.options)
     answers = iter(mapper(build_segment, [one for some in work.values() for one in some]))
     for (kind, column), some in work.items():
         built = [next(answers) for _ in some]

@@ -21,10 +21,10 @@ from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
 from raymtr.index.build import KINDS, Build, table_name
-from raymtr.index.build_tables import tracks_table
+from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.changes import upsert_rows
 from raymtr.index.filters import parse_filter
-from raymtr.index.fragments import Partition, Written, write_partition
+from raymtr.index.fragments import Partition, Written, commit_tables, write_partition
 from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.segments import FILTERED, Limits, create_indices
 from raymtr.index.track_table import TrackTable
@@ -114,9 +114,9 @@ def answers(table: TrackTable) -> Iterator[object]:
     yield table.value_counts("tags")
 
 
-def segments(workspace: Workspace, build: Build, kind: str) -> dict[str, tuple[int, int]]:
+def segments(workspace: Workspace, build: str, kind: str) -> dict[str, tuple[int, int]]:
     """The segments and the rows of each index of a table, by column."""
-    table = lancedb.connect(workspace.db).open_table(table_name(kind, build.name))
+    table = lancedb.connect(workspace.db).open_table(table_name(kind, build))
     return {
         index.columns[0]: (index.num_segments, index.num_unindexed_rows)
         for index in table.list_indices()
@@ -129,8 +129,8 @@ def test_workers_give_the_rows_and_hits_of_one_process(
     one, other = live_build(workspace), build(workspace, processes)
     assert other.rows == one.rows == {"tracks": 400, "vectors": 395, "windows": 790}
     assert rows_of(workspace, other) == rows_of(workspace, one)
-    assert segments(workspace, one, "vectors")["vector"] == (1, 0)
-    assert segments(workspace, other, "vectors")["vector"] == (WORKERS, 0)
+    assert segments(workspace, one.name, "vectors")["vector"] == (1, 0)
+    assert segments(workspace, other.name, "vectors")["vector"] == (WORKERS, 0)
     assert other.index.kind == one.index.kind == "ivf_rq" and other.index.partitions == 7
     assert other.trial and min(other.trial.recall.values()) >= SEARCH.target_recall
     assert len(other.trial.recall) == 2
@@ -190,13 +190,21 @@ def test_a_worker_killed_before_the_commit_leaves_nothing_visible(workspace: Wor
 
 
 def test_a_small_memory_gives_more_segments(workspace: Workspace) -> None:
-    made = build(workspace, in_this_process, SearchSpec(exact_below=10**6))
-    assert made.index.kind == "exact"
+    shards, name = find_embeddings(workspace), "000002"
+    sources = zip(parts_to_read(workspace, shards), shards.parts(), strict=True)
+    parts = [
+        Partition(folder=workspace.db, build=name, number=number, tracks=read, shards=store)
+        for number, (read, store) in enumerate(sources)
+    ]
+    commit_tables(workspace.db, name, in_this_process(write_partition, parts))
     limits = Limits(rows=COUNT // 2, memory_gb=2, workers=1)
-    create_indices(workspace.db, made.name, made.index, limits=limits, mapper=in_this_process)
-    found = segments(workspace, made, "tracks")
+    index = choose_index(0, DIM, exact_below=1)
+    versions = create_indices(workspace.db, name, index, limits=limits, mapper=in_this_process)
+    found = segments(workspace, name, "tracks")
     assert set(FILTERED) | {"names", "words"} <= set(found)
     assert all(unindexed == 0 and count in (2, 3) for count, unindexed in found.values())
+    table = lancedb.connect(workspace.db).open_table(table_name("tracks", name))
+    assert versions["tracks"] == table.version
 
 
 def test_partitions_of_different_columns_are_told_apart(workspace: Workspace) -> None:
