@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 
@@ -29,14 +29,14 @@ class RayTasks:
     def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
         """The answers, in the order of `items`. Raises what `work` raises."""
         start_ray()
-        task = ray.remote(
+        task: Any = ray.remote(
             num_cpus=1,
             memory=self._memory(),
             max_retries=TASK_STARTS - 1,
             scheduling_strategy="SPREAD",
         )(_on_one_core)
         waiting = deque(enumerate(items))
-        running: dict[ray.ObjectRef, int] = {}
+        running: dict[ray.ObjectRef[Answer], int] = {}
         answers: dict[int, Answer] = {}
         try:
             while waiting or running:
