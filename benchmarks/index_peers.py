@@ -24,7 +24,7 @@ import importlib.util
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ import numpy as np
 import pyarrow as pa
 from alternate import alternate
 from index_scale import ASKED, HITS, QUERIES, World, published
-from lancedb.index import HnswSq, IvfPq
+from lancedb.index import HnswSq, IvfPq, IvfRq, IvfSq
 
-from raymtr.index.build_tables import choose_index, vector_config
+from raymtr.index.build import VectorIndex
+from raymtr.index.build_tables import choose_index
 from raymtr.index.publish import live_build
+from raymtr.index.segments import ITERATIONS, RABITQ_BITS, SAMPLE_RATE
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -162,6 +164,18 @@ def ours(table: TrackTable, ids: list[str], matrix: np.ndarray) -> Contestant:
         memory_mb=index_mb,
         search=search,
         gives_up="a share of recall that its gate bounds; LanceDB's fixed 3 to 5 ms",
+    )
+
+
+def vector_config(index: VectorIndex) -> IvfRq | IvfSq:
+    """LanceDB's configuration of the index that a build of one segment has."""
+    config = IvfRq(num_bits=RABITQ_BITS) if index.kind == "ivf_rq" else IvfSq()
+    return replace(
+        config,
+        distance_type="cosine",
+        num_partitions=index.partitions,
+        sample_rate=SAMPLE_RATE,
+        max_iterations=ITERATIONS,
     )
 
 

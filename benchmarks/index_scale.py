@@ -1,6 +1,7 @@
 """A catalog of N tracks as tables: load, index, tune, search; against exact numpy in the same run.
 
     python benchmarks/index_scale.py --tracks 1000000 [--dim 128] [--partitions 4] [--keep FOLDER]
+                                     [--workers 2]
 
 The vectors are synthetic. Tracks lie around CENTRES directions of unequal weight. Text-like queries
 lie off that distribution, as text vectors do, by a common shift and individual noise. Titles,
@@ -11,6 +12,10 @@ vectors may differ: the index is tuned on the data it holds, and reports what it
 
 The catalog is loaded in `--partitions`, by default as many as `embed` makes at this size.
 
+With `--workers` the same catalog is indexed twice, by one process and by so many worker processes,
+and nothing else is measured: CPU seconds, peak memory of each process, recall. The workers are
+processes of this machine in the place of Ray tasks, and do the same units of work.
+
 At the end the figures are printed next to the `raymtr plan` of a catalog of this size; the target
 is within 30 %. The other benchmarks of the index reuse the folder that --keep names.
 """
@@ -19,26 +24,31 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 
-from jobs.build_index import read_parts
+from jobs.build_index import parts_to_read
 from raymtr import storage
 from raymtr.capacity import Wanted, plan_capacity
 from raymtr.embeddings.rewrite import partition_shards
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, find_embeddings
+from raymtr.index.build import table_name
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
+from raymtr.index.work import Answer, Item, in_this_process
 from raymtr.partitions import partition_count
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
@@ -59,13 +69,17 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--partitions", type=int)
+    parser.add_argument("--workers", type=int, help="compare one process with so many")
     parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         workspace = Workspace.open(f"{arguments.keep or scratch}/w", create=True)
         fill_apart(workspace, arguments.tracks, arguments.dim)
         divide(workspace, arguments.partitions or partition_count(arguments.tracks))
-        run(workspace, World(arguments.dim, seed=QUERY_SEED), arguments.tracks)
+        if arguments.workers:
+            compare_ways(workspace.root, arguments.dim, arguments.workers)
+        else:
+            run(workspace, World(arguments.dim, seed=QUERY_SEED), arguments.tracks)
 
 
 def published(folder: str, count: int, dim: int) -> Workspace:
@@ -110,28 +124,122 @@ def divide(workspace: Workspace, partitions: int) -> None:
 def run(workspace: Workspace, world: World, count: int) -> None:
     shards = find_embeddings(workspace)
     clock = Clock()
-    build = publish(workspace, read_parts(workspace, shards), shards, search=SearchSpec())
+    build = publish(workspace, parts_to_read(workspace, shards), shards, search=SearchSpec())
     took_s, took_core_s = clock.read()
     print(f"load, indices, tuning and gate: {took_s:.0f} s, {took_core_s:.0f} CPU-s; {build.index}")
     print(f"trial: {build.trial}")
     disk_mb = sum(f.stat().st_size for f in Path(workspace.db).rglob("*") if f.is_file()) / 1e6
     raw_mb = count * world.dim * 2 / 1e6
     print(f"disk {disk_mb:.0f} MB; raw vectors as float16 {raw_mb:.0f} MB")
-    peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"peak memory {peak_gb:.2f} GB")
+    print(f"peak memory {peak_gb():.2f} GB")
     measured = {
         "load and index, s": took_s,
         "load and index, CPU-s": took_core_s,
         "disk, MB": disk_mb,
-        "peak memory, GB": peak_gb,
+        "peak memory, GB": peak_gb(),
     } | compare(TrackTable(workspace.db, build), world)
-    few = (part.slice(0, 1000) for part in read_parts(workspace, shards))
+    few = [read().slice(0, 1000) for read in parts_to_read(workspace, shards)]
     again = publish(workspace, few, shards, search=SearchSpec())
     began = time.perf_counter()
     roll_back(workspace)
     print(f"rollback {1e3 * (time.perf_counter() - began):.1f} ms")
     assert live_build(workspace).name == build.name != again.name
     judge_plan(measured, count, world.dim, exact=build.index.kind == "exact")
+
+
+class Way(NamedTuple):
+    """What a build took: peak memory of each process, the one that commits first."""
+
+    seconds: float
+    core_s: float
+    peaks_gb: list[float]
+    segments: int
+    recall: dict[str, float]
+
+
+class Processes:
+    """A mapper whose workers are processes of one core; it keeps what each of them used."""
+
+    def __init__(self, workers: int) -> None:
+        self._pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self.used: dict[int, tuple[float, float]] = {}  # by process: CPU seconds, peak GB
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        answers = []
+        for process, core_s, peak_gb, answer in self._pool.map(
+            in_a_worker, [work] * len(items), items
+        ):
+            known_s, known_gb = self.used.get(process, (0.0, 0.0))
+            self.used[process] = max(known_s, core_s), max(known_gb, peak_gb)
+            answers.append(answer)
+        return answers
+
+
+def in_a_worker(work: Callable[[Item], Answer], item: Item) -> tuple[int, float, float, Answer]:
+    os.environ.setdefault("LANCE_CPU_THREADS", "1")
+    answer = work(item)
+    return os.getpid(), time.process_time(), peak_gb(), answer
+
+
+def peak_gb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def compare_ways(root: str, dim: int, workers: int) -> None:
+    """Prints what a build takes by one process, and by workers."""
+    ways = {}
+    for count in (1, workers):
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            way = ways[count] = pool.submit(build_apart, root, dim, count).result()
+        peaks = ", ".join(f"{peak:.2f}" for peak in way.peaks_gb)
+        recall = ", ".join(f"{kind} {share:.4f}" for kind, share in way.recall.items())
+        print(
+            f"workers {count}: {way.seconds:.0f} s, {way.core_s:.0f} CPU-s, peaks {peaks} GB, "
+            f"{way.segments} segments of vectors, recall@10 {recall}"
+        )
+    print(f"CPU-s of workers against one process: {ways[workers].core_s / ways[1].core_s:.2f}x")
+
+
+def build_apart(root: str, dim: int, workers: int) -> Way:
+    """One build and its recall."""
+    workspace = Workspace.open(root)
+    shards = find_embeddings(workspace)
+    search = replace(SearchSpec(), index_workers=workers)
+    parts = parts_to_read(workspace, shards)
+    clock = Clock()
+    with Processes(workers) as processes:
+        mapper = processes if workers > 1 else in_this_process
+        build = publish(workspace, parts, shards, search=search, mapper=mapper)
+    seconds, core_s = clock.read()
+    peaks = [peak_gb(), *(peak for _, peak in processes.used.values())]
+    core_s += sum(one_s for one_s, _ in processes.used.values())
+    table = lancedb.connect(workspace.db).open_table(table_name("vectors", build.name))
+    [segments] = [
+        index.num_segments for index in table.list_indices() if index.columns == ["vector"]
+    ]
+    recall = recall_of(TrackTable(workspace.db, build), World(dim, seed=QUERY_SEED))
+    return Way(seconds, core_s, peaks, segments, recall)
+
+
+def recall_of(table: TrackTable, world: World) -> dict[str, float]:
+    """Recall@10 by kind of query against an exact scan."""
+    names, matrix = table.all_vectors()
+    found = {}
+    for kind in ("audio", "text"):
+        queries = getattr(world, kind)(QUERIES)
+        best = np.argpartition(-(matrix @ queries.T), HITS, axis=0)[:HITS]
+        hits = [
+            {names[row] for row in rows} & {i for i, _ in table.nearest(query, limit=HITS)}
+            for rows, query in zip(best.T, queries, strict=True)
+        ]
+        found[kind] = sum(map(len, hits)) / (HITS * QUERIES)
+    return found
 
 
 def judge_plan(measured: dict[str, float], count: int, dim: int, *, exact: bool) -> None:

@@ -1,15 +1,16 @@
 """`raymtr index`: embeddings + catalog + captions -> a published LanceDB build.
 
 The whole catalog is built into new tables, checked, and made live by replacing one pointer
-(raymtr.index.publish). Searchers see the old build until then. Ray is not used: one writer loads a
-million tracks in seconds, and two writers would duplicate rows.
+(raymtr.index.publish). Searchers see the old build until then. This process writes and indexes one
+partition after the other, or hands them to Ray tasks (`search.index_workers`); it alone commits.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NotRequired, TypedDict, final
 
 import pyarrow as pa
@@ -23,9 +24,10 @@ from raymtr.index.build import Build
 from raymtr.index.build_tables import choose_index, tracks_table, with_lengths
 from raymtr.index.changes import sweep
 from raymtr.index.publish import kept_builds, live_build, live_or_none, publish, roll_back
+from raymtr.index.work import Mapper, in_this_process
 from raymtr.ownership import index_lock
 from raymtr.partitions import count_rows, has_audio, partition_count, read_schema, split_table
-from raymtr.specs import Settings
+from raymtr.specs import SearchSpec, Settings
 from raymtr.tagging.columns import with_attributes
 from raymtr.validation import to_dict
 from raymtr.workspace import Workspace
@@ -115,7 +117,10 @@ def build_index(
         shards = vectors_to_index(workspace, fingerprint)
         if live_or_none(workspace):
             sweep(workspace)
-        build = publish(workspace, read_parts(workspace, shards), shards, search=settings.search)
+        parts = parts_to_read(workspace, shards)
+        search = settings.search
+        mapper = _mapper(search, len(parts))
+        build = publish(workspace, parts, shards, search=search, mapper=mapper)
         tracks = count_rows(workspace.tracks)
     return {
         **_published(build, workspace),
@@ -124,12 +129,21 @@ def build_index(
     }
 
 
+def _mapper(search: SearchSpec, parts: int) -> Mapper:
+    if search.index_workers == 1 or parts == 1:
+        return in_this_process
+    from jobs.index_workers import RayTasks  # only here, because Ray takes seconds to load
+
+    return RayTasks(search.index_workers, memory_gb=search.index_memory_gb)
+
+
 def explain_index(
     workspace: Workspace, settings: Settings, *, fingerprint: str | None = None
 ) -> PlannedIndex:
     """The index that `build_index` would choose, and why."""
     shards = vectors_to_index(workspace, fingerprint)
-    vectors = sum(len(part) - part["uri"].null_count for part in read_parts(workspace, shards))
+    tracks = (read() for read in parts_to_read(workspace, shards))
+    vectors = sum(len(part) - part["uri"].null_count for part in tracks)
     dim = shards.made_by.dim if shards else 0
     index = choose_index(vectors, dim, exact_below=settings.search.exact_below)
     return {"vectors": vectors, "dim": dim, "index": to_dict(index)}
@@ -147,42 +161,51 @@ def vectors_to_index(workspace: Workspace, fingerprint: str | None) -> Embedding
     return find_embeddings(workspace, fingerprint)
 
 
-def read_parts(workspace: Workspace, shards: EmbeddingStore | None) -> Iterator[pa.Table]:
-    """The tracks to publish (build_tables.tracks_table), one table for each partition of `shards`.
+def parts_to_read(
+    workspace: Workspace, shards: EmbeddingStore | None
+) -> list[Callable[[], pa.Table]]:
+    """What reads the tracks to publish (`read_part`), one for each partition of `shards`.
 
-    Raises InputError, at the end, if no track can be published.
+    A catalog of several partitions is split into files first, unless it was before.
     """
     tracks = count_rows(workspace.tracks)
     stores = shards.parts() if shards else [None] * partition_count(tracks)
-    published = 0
-    for store, (catalog, captions) in zip(stores, _split(workspace, len(stores)), strict=True):
-        if store:
-            embedded = pc.is_in(catalog["track_id"], value_set=store.read_tracks()["track_id"])
-            catalog = catalog.filter(pc.or_(pc.is_null(catalog["uri"]), embedded))
-        partition = store.partition if store else ""
-        catalog = with_attributes(catalog, workspace, partition=partition)
-        published += len(catalog)
-        yield tracks_table(with_lengths(catalog, store), captions)
-    if shards and not published:
-        raise InputError(
-            f"none of the {tracks} tracks has a vector of model {shards.made_by.fingerprint}; see "
-            f"{shards.folder}/dead_letter"
-        )
-
-
-def _split(workspace: Workspace, count: int) -> Iterator[tuple[pa.Table, pa.Table | None]]:
-    """The catalog and the captions in `count` partitions, of the same tracks each."""
+    count = len(stores)
     if count == 1:
-        captions = storage.read_tables(workspace.captions, CAPTIONS.names)
-        yield storage.read_tables(workspace.tracks), captions
-        return
+        return [partial(read_part, workspace, stores[0], None)]
     cache = workspace.index_parts
-    catalogs = split_table(
-        workspace.tracks, f"{cache}/tracks", read_schema(workspace.tracks), count
-    )
+    schema = read_schema(workspace.tracks)
+    catalogs = split_table(workspace.tracks, f"{cache}/tracks", schema, count)
     captions = split_table(workspace.captions, f"{cache}/captions", CAPTIONS, count)
-    for one, other in zip(catalogs, captions, strict=True):
-        yield storage.read_table(one.file), storage.read_table(other.file)
+    return [
+        partial(read_part, workspace, store, (one.file, other.file))
+        for store, one, other in zip(stores, catalogs, captions, strict=True)
+    ]
+
+
+def read_part(
+    workspace: Workspace, store: EmbeddingStore | None, files: tuple[str, str] | None
+) -> pa.Table:
+    """The tracks of one partition that can be published (build_tables.tracks_table).
+
+    `files` are its catalog and its captions; None: the whole workspace is one partition.
+    """
+    catalog, captions = _read_catalog(workspace, files)
+    if store:
+        embedded = pc.is_in(catalog["track_id"], value_set=store.read_tracks()["track_id"])
+        catalog = catalog.filter(pc.or_(pc.is_null(catalog["uri"]), embedded))
+    partition = store.partition if store else ""
+    catalog = with_attributes(catalog, workspace, partition=partition)
+    return tracks_table(with_lengths(catalog, store), captions)
+
+
+def _read_catalog(
+    workspace: Workspace, files: tuple[str, str] | None
+) -> tuple[pa.Table, pa.Table | None]:
+    if files is not None:
+        return storage.read_table(files[0]), storage.read_table(files[1])
+    captions = storage.read_tables(workspace.captions, CAPTIONS.names)
+    return storage.read_tables(workspace.tracks), captions
 
 
 def _published(build: Build, workspace: Workspace) -> PublishedBuild:

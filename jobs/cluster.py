@@ -95,14 +95,15 @@ def _start_here() -> None:
 
 
 def allow_lancedb() -> None:
-    """Lets Ray start in a process that has loaded LanceDB, which warns in each forked child.
+    """Lets Ray start in a process that has loaded LanceDB or Lance, which warn of each fork.
 
-    Ray's children replace themselves by another program at once, so LanceDB's warning is about
+    Ray's children replace themselves by another program at once, so the warning is about
     nothing that runs. Verbs still load LanceDB (`raymtr.index`, `serve.app`) after `start_ray`:
     a fork of a process without its threads is the safer one.
     """
     if "lancedb" in sys.modules:
         warnings.filterwarnings("ignore", message="lancedb fork support is experimental")
+        warnings.filterwarnings("ignore", message="lance is not fork-safe")
 
 
 def start_local(**options: Any) -> None:

@@ -7,7 +7,7 @@ arguments alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import pyarrow as pa
 
@@ -29,13 +29,18 @@ def ray_task(
     *,
     num_cpus: float,
     max_retries: int = 3,
+    memory: int | None = None,
     strategy: Literal["DEFAULT", "SPREAD"] = "DEFAULT",
 ) -> Callable[..., ray.ObjectRef[R]]:
     """`function` as a Ray task; a call returns the reference of its result.
 
-    An argument may be a reference to a value. `strategy` is Ray's `scheduling_strategy`.
+    An argument may be a reference to a value. `memory` is in bytes, `strategy` is Ray's
+    `scheduling_strategy`.
     """
     import ray
 
-    as_task = ray.remote(num_cpus=num_cpus, max_retries=max_retries, scheduling_strategy=strategy)
+    options: dict[str, Any] = {} if memory is None else {"memory": memory}
+    as_task = ray.remote(
+        num_cpus=num_cpus, max_retries=max_retries, scheduling_strategy=strategy, **options
+    )
     return cast("Callable[..., ray.ObjectRef[R]]", as_task(function).remote)

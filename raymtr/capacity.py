@@ -249,6 +249,13 @@ def _build_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
     return m.build_base_gb + words_gb + of_a_million * tracks * dim / (m.tracks * m.dim)
 
 
+def tracks_within(memory_gb: float, dim: int, *, measured: Measured = MEASURED) -> int:
+    """How many tracks one process indexes in this memory, with a vector index."""
+    base_gb = measured.build_base_gb
+    per_track_gb = (_build_gb(measured.tracks, dim, False, measured) - base_gb) / measured.tracks
+    return max(1, int((memory_gb - base_gb) / per_track_gb))
+
+
 def _grow(measured_ms: Mapping[str, float], grown: float, fixed_ms: float) -> dict[str, float]:
     """Milliseconds of a query on a table that is `grown` times as large; `fixed_ms` is constant."""
     return {kind: fixed_ms + (ms - fixed_ms) * grown for kind, ms in measured_ms.items()}

@@ -10,7 +10,14 @@ import pytest
 from builders import publish_catalog
 
 from raymtr.audio_cache import BLOCK_S, WHOLE_S
-from raymtr.capacity import MEASURED, Wanted, parse_positive, parse_size, plan_capacity
+from raymtr.capacity import (
+    MEASURED,
+    Wanted,
+    parse_positive,
+    parse_size,
+    plan_capacity,
+    tracks_within,
+)
 from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError
 from raymtr.tower_specs import AudioSpec
@@ -198,3 +205,11 @@ def test_the_plan_knows_the_cache_it_speaks_of() -> None:
     assert (MEASURED.block_s, MEASURED.whole_s) == (BLOCK_S, WHOLE_S)
     assert MEASURED.decoded_bytes_per_s == 2 * spec.sample_rate
     assert MEASURED.window_s == spec.window_s
+
+
+@pytest.mark.parametrize("dim", [128, 512])
+def test_the_tracks_that_fit_a_memory_are_planned_with_it(dim: int) -> None:
+    tracks = tracks_within(8.0, dim)
+    plan = plan_capacity(Wanted(tracks=tracks, hours=1e5, dim=dim), exact=False)
+    assert plan["build_memory_gb"] == pytest.approx(8.0, rel=0.01)
+    assert tracks_within(0.5, dim) == 1

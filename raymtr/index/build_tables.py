@@ -1,73 +1,27 @@
-"""Parquet -> the three LanceDB tables of one build, and their indices.
+"""The rows of the three LanceDB tables of one build, and the choice of its vector index.
 
-A build is written completely under its own table names, and is not read before it is promoted,
-so the live build is not disturbed. The rows are loaded one partition after the other, and the
-windows one shard at a time, because a large catalog does not fit into memory. The indices are
-created when all rows are there.
+Pure functions of Arrow tables, but for the windows, which are read one shard at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lancedb.db import DBConnection
-from lancedb.index import FTS, Bitmap, BTree, IvfRq, IvfSq, LabelList
-from lancedb.table import Table
 
 from raymtr import text
 from raymtr.columns import plain_table
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
-from raymtr.index.build import KINDS, VectorIndex, table_name
+from raymtr.index.build import VectorIndex
 from raymtr.index.conditions import filterable_type
 from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, SHADOW, SIMILAR_KEYS, TITLE_KEY
 from raymtr.names import name_key, spoken_name
 from raymtr.track import with_artists
 
 VECTORS_PER_PARTITION = 4096
-# Trigrams. Among 9,313 titles they found a name with one letter missing in 0.99 of cases, LanceDB's
-# fuzzy match over words in 0.79. Among 186,000 names they found it in 0.97 of 400 cases, whether
-# queried with all its trigrams or with its twelve rarest.
-NAMES_INDEX = FTS(
-    base_tokenizer="ngram",
-    ngram_min_length=3,
-    ngram_max_length=3,
-    stem=False,
-    remove_stop_words=False,
-)
-SCALAR_INDICES: dict[str, dict[str, BTree | Bitmap | LabelList | FTS]] = {
-    "tracks": {
-        "track_id": BTree(),
-        "year": BTree(),
-        "duration": BTree(),
-        "artist": BTree(),
-        "artists": LabelList(),
-        "split": Bitmap(),
-        "dataset": Bitmap(),
-        "tags": LabelList(),
-        TITLE_KEY: BTree(),
-        ARTIST_KEY: BTree(),
-        ARTIST_KEYS: LabelList(),
-        SIMILAR_KEYS: LabelList(),
-        "names": NAMES_INDEX,
-        "words": FTS(stem=True),
-    },
-    "vectors": {
-        "track_id": BTree(),
-        "year": BTree(),
-        "duration": BTree(),
-        "artist": BTree(),
-        "artists": LabelList(),
-        "split": Bitmap(),
-        "dataset": Bitmap(),
-        "tags": LabelList(),
-    },
-    "windows": {"track_id": BTree()},
-}
 
 
 def tracks_table(catalog: pa.Table, captions: pa.Table | None) -> pa.Table:
@@ -165,73 +119,6 @@ def choose_index(vectors: int, dim: int, *, exact_below: int) -> VectorIndex:
         + ("8-bit scalars, for the dimension is no multiple of 8" if dim % 8 else "5-bit RaBitQ")
     )
     return VectorIndex(kind=quantised, why=why, partitions=partitions)  # type: ignore[arg-type]
-
-
-class Loader:
-    """Loads the partitions of a build into its tables, and counts the rows that were read."""
-
-    def __init__(self, db: DBConnection, build: str) -> None:
-        self._db, self._build = db, build
-        self._tables: dict[str, Table] = {}
-        self.rows = dict.fromkeys(KINDS, 0)
-
-    def add(self, tracks: pa.Table, shards: EmbeddingStore | None) -> None:
-        """Load one partition: `tracks` (tracks_table), their vectors and windows."""
-        made_by = shards.made_by if shards else None
-        dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
-        embedded = shards.read_tracks() if shards else no_vectors(dim)
-        fingerprint = made_by.fingerprint if made_by else ""
-        vectors = vectors_table(tracks, embedded, fingerprint, first=self.rows["vectors"])
-        known = pc.is_in(embedded["track_id"], value_set=vectors["track_id"])
-        unwanted = embedded["track_id"].filter(pc.invert(known)).combine_chunks()
-        windows = self._counted("windows", window_batches(shards, unwanted))
-        for kind, table in (("tracks", tracks), ("vectors", vectors)):
-            self._load(kind, table)
-            self.rows[kind] += len(table)
-        self._load("windows", pa.RecordBatchReader.from_batches(window_schema(dim), windows))
-
-    def create_indices(self, index: VectorIndex) -> dict[str, int]:
-        """Index the tables once all rows are loaded. Returns the final version of each."""
-        for kind, table in self._tables.items():
-            for column, config in SCALAR_INDICES[kind].items():
-                table.create_index(column, config=config)
-            if kind == "vectors" and index.kind != "exact":
-                table.create_index("vector", config=vector_config(index))
-        return {kind: table.version for kind, table in self._tables.items()}
-
-    def _load(self, kind: str, rows: pa.Table | pa.RecordBatchReader) -> None:
-        if kind in self._tables:
-            self._tables[kind].add(rows)
-        else:
-            self._tables[kind] = self._db.create_table(table_name(kind, self._build), data=rows)
-
-    def _counted(self, kind: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            self.rows[kind] += len(batch)
-            yield batch
-
-
-def no_vectors(dim: int) -> pa.Table:
-    """An empty table of `track_id, vector`."""
-    fields = [pa.field("track_id", pa.string()), pa.field("vector", pa.list_(pa.float32(), dim))]
-    return pa.schema(fields).empty_table()
-
-
-def vector_config(index: VectorIndex) -> IvfRq | IvfSq:
-    """LanceDB's configuration of `index`, which is not exact.
-
-    LanceDB's default k-means uses twice the vectors per centroid and five times the iterations. For
-    a million vectors it took 55 CPU-s instead of 34; recall@10 of text queries was 0.9972 instead
-    of 0.9967.
-    """
-    config = IvfRq(num_bits=5) if index.kind == "ivf_rq" else IvfSq()
-    return replace(
-        config,
-        distance_type="cosine",
-        num_partitions=index.partitions,
-        sample_rate=128,
-        max_iterations=10,
-    )
 
 
 def _half(vectors: pa.ChunkedArray) -> pa.FixedSizeListArray:

@@ -12,23 +12,27 @@ build is kept for a grace period, whatever search.keep_versions says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import lancedb
-import pyarrow as pa
 from lancedb.db import DBConnection
 
 from raymtr import storage
+from raymtr.capacity import tracks_within
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
-from raymtr.index import build_tables
 from raymtr.index.build import KINDS, Build, table_name
+from raymtr.index.build_tables import choose_index
 from raymtr.index.calibrate import calibrate
+from raymtr.index.fragments import Partition, TracksSource, commit_tables, write_partition
 from raymtr.index.gate import find_faults
+from raymtr.index.segments import Limits, create_indices
 from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import draw_probes, tune_index
+from raymtr.index.work import Mapper, in_this_process
+from raymtr.partitions import count_rows
 from raymtr.specs import SearchSpec
 from raymtr.validation import from_dict, to_dict
 from raymtr.workspace import Workspace
@@ -56,18 +60,19 @@ def kept_builds(workspace: Workspace) -> list[Build]:
 
 def publish(
     workspace: Workspace,
-    tracks: Iterable[pa.Table],
+    tracks: Sequence[TracksSource],
     shards: EmbeddingStore | None,
     *,
     search: SearchSpec,
+    mapper: Mapper = in_this_process,
 ) -> Build:
     """Build tables of tracks and their vectors, and make them live.
 
-    `tracks` has a table (build_tables.tracks_table) for each partition of `shards`, in order. They
-    are read one by one.
+    `tracks` has an element for each partition of `shards`, in order. `mapper` says where partitions
+    are written and indexed.
 
     Raises UnusableError if the checks find a fault; then the live build stays as it is. So it does
-    when reading `tracks` raises InputError.
+    on InputError, which is raised if there are vectors, but none of a track.
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
@@ -75,7 +80,7 @@ def publish(
     if before:
         drop_old(workspace, keep=search.keep_versions)  # frees disk: grace periods may be over
     try:
-        build = _make(db, name, tracks, shards, search=search)
+        build = _make(workspace, name, tracks, shards, search=search, mapper=mapper)
         build = replace(build, after=before.name if before else None)
         if build.index.kind != "exact" and shards:
             probes = draw_probes(TrackTable(workspace.db, build), shards)
@@ -166,31 +171,40 @@ def _in_grace(build: Build) -> bool:
 
 
 def _make(
-    db: DBConnection,
+    workspace: Workspace,
     name: str,
-    tracks: Iterable[pa.Table],
+    tracks: Sequence[TracksSource],
     shards: EmbeddingStore | None,
     *,
     search: SearchSpec,
+    mapper: Mapper,
 ) -> Build:
-    """Load and index the tables of a new build, which no search reads yet."""
+    """Write and index the tables of a new build, which no search reads yet."""
     made_by = shards.made_by if shards else None
-    loader = build_tables.Loader(db, name)
-    if shards:
-        for table, part in zip(tracks, shards.parts(), strict=True):
-            loader.add(table, part)
-    else:
-        for table in tracks:
-            loader.add(table, None)
-    index = build_tables.choose_index(
-        loader.rows["vectors"], made_by.dim if made_by else 1, exact_below=search.exact_below
+    dim = made_by.dim if made_by else 1
+    stores = shards.parts() if shards else [None] * len(tracks)
+    partitions = [
+        Partition(folder=workspace.db, build=name, number=number, tracks=source, shards=store)
+        for number, (source, store) in enumerate(zip(tracks, stores, strict=True))
+    ]
+    rows = commit_tables(workspace.db, name, mapper(write_partition, partitions))
+    if shards and not rows["tracks"]:
+        raise InputError(
+            f"none of the {count_rows(workspace.tracks)} tracks has a vector of model "
+            f"{shards.made_by.fingerprint}; see {shards.folder}/dead_letter"
+        )
+    index = choose_index(rows["vectors"], dim, exact_below=search.exact_below)
+    limits = Limits(
+        rows=tracks_within(search.index_memory_gb, dim),
+        memory_gb=search.index_memory_gb,
+        workers=search.index_workers,
     )
     return Build(
         name=name,
         built_at=datetime.now(UTC).isoformat(timespec="seconds"),
         made_by=made_by,
-        versions=loader.create_indices(index),
-        rows=loader.rows,
+        versions=create_indices(workspace.db, name, index, limits=limits, mapper=mapper),
+        rows=rows,
         index=index,
     )
 

@@ -15,6 +15,7 @@ This file knows nothing of models, of queries in words, or of the fusion of rank
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
@@ -161,16 +162,14 @@ class TrackTable:
     @tracked_call("values of a column")
     def value_counts(self, column: str) -> dict[str, int]:
         """How many tracks have each value of a column of texts, or of lists of texts."""
-        values = self._rows.column(column)
-        texts = pc.list_flatten(values) if pa.types.is_list(values.type) else values
-        pairs = texts.value_counts()
-        return {
-            text: count
-            for text, count in zip(
-                pairs.field("values").to_pylist(), pairs.field("counts").to_pylist(), strict=True
-            )
-            if text
-        }
+        counts: Counter[str] = Counter()
+        for batch in self.stream("tracks", [column]):
+            cells = batch[column]
+            texts = pc.list_flatten(cells) if pa.types.is_list(cells.type) else cells
+            pairs = texts.value_counts()
+            values, numbers = pairs.field("values"), pairs.field("counts")
+            counts.update(dict(zip(values.to_pylist(), numbers.to_pylist(), strict=True)))
+        return {text: count for text, count in counts.items() if text}
 
     @tracked_call("values of a column")
     def has_values(self, column: str) -> bool:

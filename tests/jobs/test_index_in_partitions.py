@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -11,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import build_index as job
+from jobs.index_workers import RayTasks
 from raymtr import storage
 from raymtr.embeddings.rewrite import partition_shards
 from raymtr.embeddings.store import EmbeddingStore, find_embeddings
@@ -53,9 +58,13 @@ def divide(workspace: Workspace, count: int) -> EmbeddingStore:
     return shards
 
 
-def published(workspace: Workspace) -> tuple[job.PublishedBuild, dict[str, list[dict]]]:
+def published(
+    workspace: Workspace, workers: int = 1
+) -> tuple[job.PublishedBuild, dict[str, list[dict]]]:
     """What `index` answers, and the rows of each table without the order of loading."""
-    answer = job.build_index(workspace, tiny())
+    settings = tiny()
+    search = replace(settings.search, index_workers=workers)
+    answer = job.build_index(workspace, replace(settings, search=search))
     db = lancedb.connect(workspace.db)
     rows = {}
     for kind in KINDS:
@@ -90,3 +99,28 @@ def test_vectors_of_no_track_of_the_catalog_are_refused(
     with pytest.raises(InputError, match="none of the 1 tracks has a vector"):
         job.build_index(workspace, tiny())
     assert not storage.exists(workspace.live_pointer)
+
+
+@pytest.mark.ray
+def test_ray_tasks_give_the_tables_of_one_process(
+    ray_cluster: None, workspace: Workspace, tmp_path: Path
+) -> None:
+    divide(workspace, 4)
+    _, rows = published(workspace)
+    answer, same_rows = published(workspace, workers=2)
+    assert same_rows == rows and answer["left_out"] == LACKING
+
+    def die_once(number: int) -> int:
+        mark = tmp_path / str(number)
+        if number == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 10 * number
+
+    def fail(number: int) -> int:
+        raise InputError(f"no part {number}")
+
+    tasks = RayTasks(2, memory_gb=2)
+    assert tasks(die_once, [3, 1, 2]) == [30, 10, 20] and (tmp_path / "1").exists()
+    with pytest.raises(InputError, match="no part 1"):
+        tasks(fail, [1])

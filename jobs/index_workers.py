@@ -1,0 +1,67 @@
+"""Ray tasks that write and index the partitions of a build."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import ray
+
+from jobs.cluster import start_ray
+from jobs.ray_calls import ray_task
+
+TASK_STARTS = 4  # of one item, before the job gives up
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class RayTasks:
+    """A mapper (raymtr.index.work) whose items are Ray tasks, at most `workers` at once.
+
+    A task has one core and up to `memory_gb` of memory. One that is lost with its process or node
+    is started again. Nothing of it was visible, because only this process commits.
+    """
+
+    def __init__(self, workers: int, *, memory_gb: float) -> None:
+        self._workers, self._memory_gb = workers, memory_gb
+
+    def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+        """The answers, in the order of `items`. Raises what `work` raises."""
+        start_ray()
+        task: Callable[..., ray.ObjectRef[Answer]] = ray_task(
+            _on_one_core,
+            num_cpus=1,
+            memory=self._memory(),
+            max_retries=TASK_STARTS - 1,
+            strategy="SPREAD",
+        )
+        waiting = deque(enumerate(items))
+        running: dict[ray.ObjectRef[Answer], int] = {}
+        answers: dict[int, Answer] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._workers:
+                    number, item = waiting.popleft()
+                    running[task(work, item)] = number
+                [ended], _ = ray.wait(list(running))
+                try:
+                    answers[running[ended]] = ray.get(ended)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+                del running[ended]
+        finally:
+            for other in running:
+                ray.cancel(other, force=True)
+        return [answers[number] for number in range(len(items))]
+
+    def _memory(self) -> int:
+        """Bytes to reserve for a task: no more than a node has, or it would wait for ever."""
+        nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+        return int(min([self._memory_gb * 1e9, max(nodes)]))
+
+
+def _on_one_core(work: Callable[[Item], Answer], item: Item) -> Answer:
+    os.environ.setdefault("LANCE_CPU_THREADS", "1")  # read at Lance's first use in a process
+    return work(item)

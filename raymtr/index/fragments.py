@@ -1,0 +1,116 @@
+"""Writes the tables of a build: partitions as Lance fragments, and one commit for each table.
+
+To write a partition is a unit of work for any process. Nobody can read a fragment before its table
+is committed. So a worker that is killed leaves only files, which go with the unfinished build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from lance import LanceDataset, LanceOperation
+from lance.fragment import FragmentMetadata, write_fragments
+
+from raymtr.embeddings.store import EmbeddingStore
+from raymtr.errors import InputError
+from raymtr.index.build import KINDS, table_name
+from raymtr.index.build_tables import vectors_table, window_batches, window_schema
+
+TracksSource: TypeAlias = pa.Table | Callable[[], pa.Table]  # tracks_table, or what reads it
+ROW_INDEX_STEP = 2**32  # between partitions; more rows than one has
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """One partition of a build: where its rows come from, and the tables they go to."""
+
+    folder: str  # of the database
+    build: str
+    number: int
+    tracks: TracksSource
+    shards: EmbeddingStore | None  # of this partition
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """The rows of one partition in one table, not committed yet."""
+
+    schema: pa.Schema
+    fragments: list[FragmentMetadata]
+    rows: int  # that were read
+
+
+def table_uri(folder: str, kind: str, build: str) -> str:
+    """The Lance dataset of a LanceDB table."""
+    return f"{folder}/{table_name(kind, build)}.lance"
+
+
+def write_partition(part: Partition) -> dict[str, Written]:
+    """Write the tracks, vectors and windows of one partition as fragments."""
+    tracks = part.tracks() if callable(part.tracks) else part.tracks
+    shards = part.shards
+    made_by = shards.made_by if shards else None
+    dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
+    embedded = shards.read_tracks() if shards else _no_vectors(dim)
+    fingerprint = made_by.fingerprint if made_by else ""
+    first = part.number * ROW_INDEX_STEP
+    vectors = vectors_table(tracks, embedded, fingerprint, first=first)
+    known = pc.is_in(embedded["track_id"], value_set=vectors["track_id"])
+    unwanted = embedded["track_id"].filter(pc.invert(known)).combine_chunks()
+    windows = window_batches(shards, unwanted)
+    return {
+        "tracks": _write(part, "tracks", tracks.schema, tracks.to_batches()),
+        "vectors": _write(part, "vectors", vectors.schema, vectors.to_batches()),
+        "windows": _write(part, "windows", window_schema(dim), windows),
+    }
+
+
+def commit_tables(folder: str, build: str, parts: Sequence[dict[str, Written]]) -> dict[str, int]:
+    """Commit the fragments of all partitions, one version of each table. Returns their rows.
+
+    Raises InputError if two partitions have different columns.
+    """
+    for kind in KINDS:
+        schema = parts[0][kind].schema
+        for number, part in enumerate(parts):
+            if part[kind].schema != schema:
+                raise InputError(
+                    f"partition {number} of {kind} has the columns "
+                    f"{_columns(part[kind].schema)}, the first one {_columns(schema)}; run the "
+                    "verbs that wrote them again, so that all partitions have the same columns"
+                )
+        fragments = [fragment for part in parts for fragment in part[kind].fragments]
+        operation = LanceOperation.Overwrite(schema, fragments)
+        LanceDataset.commit(table_uri(folder, kind, build), operation)
+    return {kind: sum(part[kind].rows for part in parts) for kind in KINDS}
+
+
+def _write(
+    part: Partition, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> Written:
+    rows = 0
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for batch in batches:
+            rows += len(batch)
+            yield batch
+
+    reader = pa.RecordBatchReader.from_batches(schema, counted())
+    uri = table_uri(part.folder, kind, part.build)
+    fragments = write_fragments(reader, uri, schema, mode="create")
+    return Written(schema=schema, fragments=fragments, rows=rows)
+
+
+def _no_vectors(dim: int) -> pa.Table:
+    """An empty table of `track_id, vector`."""
+    fields = [pa.field("track_id", pa.string()), pa.field("vector", pa.list_(pa.float32(), dim))]
+    return pa.schema(fields).empty_table()
+
+
+def _columns(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name} {field.type}" for field in schema)
