@@ -68,9 +68,11 @@ def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> 
     parser = Parser(question, vocabulary, found.taken)
     parsed = parser.parse()
     ask = _Ask(question, vocabulary, found, parsed, parser.language, [])
-    if (parsed.unsaid or found.ignored) and not found.anchors and not found.artists:
+    idle = not any(slot.tags for slot in parsed.excluded)  # negations of nothing known here
+    strange = parsed.unsaid or found.ignored or (idle and parsed.negated)
+    if strange and not found.anchors and not found.artists:
         left = parsed.unsaid + (sorted(found.taken) if found.ignored else [])
-        name = _name_of(plain, left, ask)
+        name = _name_of(plain, left + (sorted(parsed.negated) if idle else []), ask)
         if name is not None:
             return name
     if parsed.unsaid:
@@ -127,17 +129,16 @@ def _covers(text: str, named: Named) -> bool:
 def _name_of(plain: str, left: Sequence[int], ask: _Ask) -> Understood | None:
     """A query that is a partial or misspelt name, tried if words remain that no slot took."""
     vocabulary, question, parsed = ask.vocabulary, ask.question, ask.parsed
-    if parsed.negated or parsed.filters or parsed.ways:
+    if set(parsed.negated) - set(left) or parsed.filters or parsed.ways:
         return None
     tags = _tags_spelt_like(ask)
-    if tags and len(tags) == len(left):
+    if _tag_spelt_like_all(ask) or (tags and len(tags) == len(left)):
         return None  # typo correction explains all of it
     held = holding(plain, vocabulary)
     name = name_in_part(plain, held, question, vocabulary) if held else None
-    if name is None and held:  # an exact part of a name is not a misspelling of another
-        strange = any(question.tokens[p].key not in vocabulary.lexicon.everyday for p in left)
-        as_name = Understood(kind="description", text=plain, unsaid=plain, language=ask.language)
-        return as_name if strange else None
+    rare = any(question.tokens[p].key not in vocabulary.lexicon.everyday for p in left)
+    if name is None and held and rare:  # a part of a name is not a misspelling of another
+        return Understood(kind="description", text=plain, unsaid=plain, language=ask.language)
     if name is None:
         name = misspelt_name(plain, question, left, vocabulary)
     if name is None:
@@ -170,10 +171,24 @@ def _tags_spelt_like(ask: _Ask) -> dict[int, str]:
     return spelt
 
 
+def _tag_spelt_like_all(ask: _Ask) -> str | None:
+    """The tag that several words misspell together: "drum n base"."""
+    tokens = ask.question.tokens
+    if len(tokens) < 2 or ask.parsed.negated:
+        return None
+    return ask.vocabulary.speller.nearest(ask.question.key(0, len(tokens)))
+
+
 def _correct(ask: _Ask) -> None:
     """Converts unused words that misspell a tag, or else a lexicon word, to slots."""
     vocabulary, parsed = ask.vocabulary, ask.parsed
     lexicon = vocabulary.lexicon
+    if (whole := _tag_spelt_like_all(ask)) is not None:
+        words, tags = ask.question.text.strip(), vocabulary.tag(whole)
+        parsed.include[:] = [Include(term=tags[0].value, words=words, tags=tags, exact=True)]
+        parsed.unsaid.clear()
+        ask.corrected.append(Correction(words=words, taken_for=tags[0].value))
+        return
     spelt = _tags_spelt_like(ask)
     for place in list(parsed.unsaid):
         token = ask.question.tokens[place]
@@ -216,7 +231,7 @@ def _described(ask: _Ask) -> Understood:
     if anchors:  # common words beside a likeness are no name to look for
         everyday = ask.vocabulary.lexicon.everyday
         unsaid = [word for word in unsaid if name_key(word) not in everyday]
-    if artists and parsed.ways and not anchors:  # "X, but calmer"
+    if artists and parsed.ways and not anchors and not found.says_by:  # "X, but calmer"
         anchors = tuple(replace(anchor, group=0) for anchor in artists)
         artists = ()
     named = (anchors or artists)[:1]
