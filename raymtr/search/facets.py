@@ -160,12 +160,12 @@ def _durations(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator
     for match in re.finditer(rf"{two}[\s-]*{unit}", lower):
         yield found(match, seconds(match, "n"), seconds(match, "m"))
     one = rf"(?P<n>{number})[\s-]*{unit}(?:\s+(?:long|in length|duration))?"
-    short = one.replace(HOUR, rf"{HOUR}|s\b")  # "< 60s", where "60s" alone is a decade
-    for pattern in (rf"{one}\s*(?:or|oder)\s+{LESS}", rf"{UNDER}\s*{short}"):
+    brief = one.replace(HOUR, rf"{HOUR}|s\b")  # "< 60s", where "60s" alone is a decade
+    for pattern in (rf"{one}\s*(?:or|oder)\s+{LESS}", rf"{UNDER}\s*{brief}"):
         for match in re.finditer(pattern, lower):
             yield found(match, None, seconds(match, "n"))
     plus = rf"(?P<n>{number})\s*\+[\s-]*{unit}"
-    for pattern in (plus, rf"{one}\s*(?:\+|(?:or|oder)\s+{MORE})", rf"{OVER}\s*{short}"):
+    for pattern in (plus, rf"{one}\s*(?:\+|(?:or|oder)\s+{MORE})", rf"{OVER}\s*{brief}"):
         for match in re.finditer(pattern, lower):
             yield found(match, seconds(match, "n"), None)
     for match in re.finditer(rf"(?:\b{ABOUT}\s+)?(?<![\w.]){one}", lower):
