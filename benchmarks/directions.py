@@ -24,11 +24,13 @@ from figures import Figures
 from raymtr import audio, storage
 from raymtr.audio.attributes import measure
 from raymtr.embeddings.store import find_embeddings
+from raymtr.errors import InputError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.names import name_key
 from raymtr.search.searcher import Searcher
-from raymtr.specs import AudioSpec, SearchSpec
+from raymtr.specs import SearchSpec
+from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
 MEASURED = ("loudness_lufs", "energy", "brightness")
@@ -48,6 +50,8 @@ def measured(workspace: Workspace, folder: Path) -> Workspace:
     shutil.copytree(workspace.root, folder, ignore=shutil.ignore_patterns("music", "cache"))
     copy = Workspace.open(str(folder))
     catalog = storage.read_tables(copy.tracks)
+    if catalog is None:
+        raise InputError(f"no catalog in {workspace.root}; expected a finished workspace")
     rows = []
     for uri in catalog["uri"].to_pylist():
         found = measure(audio.decode(uri, AudioSpec(sample_rate=RATE)).samples, RATE)
