@@ -127,6 +127,8 @@ def _reason(reason: Reason) -> str:
         held += reason["tags"]
         held = held or [reason["concept"]] if "concept" in reason else held
         return f"{reason['toward']} ({', '.join(held)})" if held else str(reason["toward"])
+    if reason["by"] == "unknown":
+        return f"{', '.join(reason['columns'])} unknown"
     return f"{reason['by']} #{reason['rank']}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from builders import publish_catalog
 
+from jobs.search import _reason
 from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.search.lexicon import load_lexicon
@@ -181,6 +182,7 @@ def test_unknown_vocals_are_found_where_nothing_is_known(make_workspace: Callabl
     answer = opened(make_workspace, rows).search("rock without vocals")
     assert [hit["track_id"] for hit in answer["hits"]] == ["a"]
     assert answer["hits"][0]["why"][-1]["by"] == "unknown"
+    assert _reason(answer["hits"][0]["why"][-1]) == "vocal unknown"
 
 
 @pytest.mark.parametrize("text", ["rock but not metal", "no drums", "music without calm piano"])
