@@ -127,6 +127,8 @@ def _reason(reason: Reason) -> str:
         parts += reason["tags"]
         parts = parts or [reason["concept"]] if "concept" in reason else parts
         return f"{reason['toward']} ({', '.join(parts)})" if parts else str(reason["toward"])
+    if reason["by"] == "unknown":
+        return f"{', '.join(reason['columns'])} unknown"
     return f"{reason['by']} #{reason['rank']}"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from raymtr.index.track_rows import NamedRow
-from raymtr.names import name_key
+from raymtr.names import name_key, spoken_name
 from raymtr.search.misspelt import album_of, bare_title, holding, name_in_part
 from raymtr.search.name_lookup import NEAREST, NameLookup, NamesFound
 from raymtr.search.named import (
@@ -23,6 +23,7 @@ from raymtr.search.slots import Anchor, Exclude
 from raymtr.search.transliterate import latin
 
 MOST_ANCHORS = 5
+KINDS = ("thesong", "thetrack", "thetune", "thepiece", "theartist", "theband", "song", "artist")
 MIXES = ("between", "acrossbetween", "crossbetween", "somewherebetween", "halfwaybetween")
 
 
@@ -45,12 +46,12 @@ class NameFinder(NameLookup):
         place, group = 0, 0
         while place < len(self.question.tokens):
             cue = None if place in self.found.taken else self._cue(place, ("unlike", "like"))
-            if cue is None:
+            if cue is None or place in self.in_facets:
                 place += 1
                 continue
             end, kind = cue
             positive = kind == "like" and not self._negated(place)
-            start = end
+            start = self._past_kind(end)
             name = self._name_at(start) or self._misspelt_at(start, anchor=True)
             if name is None:
                 if self._unknown_at(start, place):
@@ -65,6 +66,14 @@ class NameFinder(NameLookup):
             group += 1
             place = last
         self._likeness_behind()
+
+    def _past_kind(self, start: int) -> int:
+        """The token after "the song" or "the artist" before a name, unless that is in a name."""
+        for end in (start + 2, start + 1):
+            said = self.question.key(start, end)
+            if said in KINDS and self._name_at(start) is None and self._name_at(end):
+                return end
+        return start
 
     def _more_names(self, last: int, positive: bool, group: int, mixed: bool) -> int:
         """Further names of a list after "and" or "meets": "like X and Y", "a mix of X and Y"."""
@@ -133,6 +142,7 @@ class NameFinder(NameLookup):
             if name is not None:
                 self._artist(name[1], place, name[0])
                 self._take(place, name[0])
+                found.says_by |= key == "by"
         taken = set(found.taken)
         for start, end in sorted(self.places, key=lambda span: span[0] - span[1]):
             if found.taken & set(range(start, end)) or not self._may_stand_alone(start, end):
@@ -204,10 +214,19 @@ class NameFinder(NameLookup):
                 plain = said in self.lexicon.stops and not whole
                 is_tag = said in self.vocabulary.tags
                 if named and not (plain or is_tag or self._negated(run[0])):
-                    found.title = named[0]["title"]
-                    found.title_tracks = tuple(row["track_id"] for row in named)
-                    self._take(run[0], run[-1] + 1)
+                    self._title(named, run, [place for place in free if place not in run])
                     return
+
+    def _title(self, named: list[NamedRow], run: list[int], others: list[int]) -> None:
+        """Takes a title; of several versions the one that also holds the other words."""
+        keys = {self.question.tokens[place].key: place for place in others}
+        held = [keys.keys() & set(spoken_name(row["title"] or "").split()) for row in named]
+        most = max(map(len, held))
+        rows = [row for row, words in zip(named, held, strict=True) if len(words) == most]
+        self.found.title = rows[0]["title"]
+        self.found.title_tracks = tuple(row["track_id"] for row in rows)
+        self._take(run[0], run[-1] + 1)
+        self.found.taken |= {keys[word] for words in held if len(words) == most for word in words}
 
     def _albums(self) -> None:
         """An album after its cue, or one named by the words that no other slot took."""

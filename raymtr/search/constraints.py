@@ -1,9 +1,10 @@
 """Turns slots into the filters that a search runs under, strictest first.
 
-Facets and exclusions always apply. Includes are first required in full, then in a wider sense. If
-the hits still do not fill a page, and no facet narrows the search, includes are left to the
-ranking. Directions are conditions relative to the anchors: on columns if both have values, else on
-tags.
+Facets and exclusions always apply. Where an exclusion is on a column, tracks that are known to
+meet it come before those of unknown value. Includes are first required in full, then in a wider
+sense. If the hits still do not fill a page, and no facet narrows the search, includes are left to
+the ranking. Directions are conditions relative to the anchors: on columns if both have values, else
+on tags.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def tiers(
     if not (understood.filters and all(slot.exact for slot in understood.include) and strict):
         lists += [[*sound, *either]] if sound else []
         lists += [[*some, *either], [*either], []]
+    table = vocabulary.table
+    known = [parse_filter(f.known, table.filterable) for f in understood.filters if f.known]
     found: list[Filter | None] = []
-    for parts in lists:
+    for parts in [whole for each in lists for whole in ([*each, *known], each)]:
         kept = [part for part in (base, *parts) if part is not None]
         tier = joined("and", *kept) if kept else None
         if tier not in found:

@@ -261,7 +261,7 @@ class Segment(TypedDict):
 class Reason(TypedDict):
     """Why a track is a hit: its rank and score in one list, its tags, or its values on an axis."""
 
-    by: str  # text, sound, words, names, title, artist, artist graph, tags, direction ...
+    by: str  # text, sound, words, names, title, artist, artist graph, tags, direction, unknown ...
     rank: NotRequired[int]
     score: NotRequired[float]
     matched: NotRequired[list[str]]  # tags

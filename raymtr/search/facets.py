@@ -10,44 +10,33 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from raymtr.search.facet_patterns import (
+    ABOUT,
+    AFTER,
+    AND,
+    BEFORE,
+    BETWEEN,
+    HOUR,
+    LESS,
+    MINUTE,
+    MORE,
+    OVER,
+    SECOND,
+    THING,
+    UNDER,
+    YEAR,
+)
 from raymtr.search.lexicon import Lexicon
 from raymtr.search.musical_key import read_key
 from raymtr.search.slots import Facet, Ignored
+from raymtr.search.tokens import phrase_key
 from raymtr.search.vocabulary import CatalogVocabulary
 
 TEMPO, KEY, METER = ("bpm", "tempo_bpm", "tempo"), ("key", "musical_key"), ("meter", "metre")
 ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a single tempo and a single duration
 SHORT_S, LONG_S = 120, 360
+THIS_CENTURY = 40  # the highest two-digit year of this century
 _EARLY, _MID, _LATE = (0, 3), (4, 6), (6, 9)  # year offsets within a decade
-
-_YEAR = r"(1[89]\d\d|20[0-4]\d)"
-_UNDER = (
-    r"(?:under|less than|shorter than|below|up to|at most|no longer than|not longer than"
-    r"|no more than|not more than|max(?:imum)?(?: of)?|within|slower than|lower than|not over"
-    r"|unter|weniger als|kürzer als|höchstens|maximal|moins de|menos de|meno di|máximo|менее"
-    r"|короче|до|<=?)"
-)
-_OVER = (
-    r"(?:over|more than|longer than|above|at least|min(?:imum)?(?: of)?|faster than|higher than"
-    r"|no less than|not less than|not under|über|länger als|mehr als|mindestens|plus de|más de"
-    r"|mais de|più di|oltre|более|длиннее|>=?)"
-)
-_ABOUT = r"(?:around|about|approximately|roughly|circa|ca\.?|exactly|etwa|environ|~|at|of|a|an)"
-_BETWEEN = r"(?:between|from|zwischen|von|entre|de|tra|от)"
-_AND = r"(?:\s*(?:and|to|-|–|und|bis|et|à|y|a|e|до)\s*)"
-_BEFORE = (
-    r"(?:before|prior to|until|up to|older than|earlier than|pre-?|vor|bis|avant|antes del?"
-    r"|antes do|antes de|prima del|до)"
-)
-_AFTER = (
-    r"(?:after|since|newer than|later than|post-?|nach|seit|ab|depuis|après|después del?|desde"
-    r"|depois de|dopo il|dal|после|from)"
-)
-_MINUTE = r"(?:minutes?|mins?\b|min\b|minuten|minutos?|minuti|минут\w*|мин\b|分)"
-_SECOND = r"(?:seconds?|secs?\b|sekunden?|secondes?|segundos?|secondi|секунд\w*|сек\b|秒)"
-_HOUR = r"(?:hours?|stunden?|heures?|horas?|ore\b|часа?|時間)"
-_MORE, _LESS = r"(?:more|longer|mehr|länger)", r"(?:less|shorter|weniger|kürzer)"
-_THING = r"(?:songs?|tracks?|pieces?|tunes?|jingles?|compositions?|numbers?)"
 
 
 @dataclass(frozen=True)
@@ -78,17 +67,17 @@ def _years(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fou
     def found(match: re.Match[str], low: int | None, high: int | None) -> FoundFacet:
         return _ranged(match, text, column, "year", low, high)
 
-    for match in re.finditer(rf"(?:{_BETWEEN}\s+)?\b{_YEAR}{_AND}{_YEAR}\b", lower):
+    for match in re.finditer(rf"(?:{BETWEEN}\s+)?\b{YEAR}{AND}{YEAR}\b", lower):
         yield found(match, int(match[1]), int(match[2]))
-    for match in re.finditer(rf"\b(?:not|no) (older|earlier|newer|later) than {_YEAR}\b", lower):
+    for match in re.finditer(rf"\b(?:not|no) (older|earlier|newer|later) than {YEAR}\b", lower):
         from_there = match[1] in ("older", "earlier")
         yield found(match, *((int(match[2]), None) if from_there else (None, int(match[2]))))
-    for match in re.finditer(rf"\b{_BEFORE}\s*(?:the year )?{_YEAR}\b", lower):
+    for match in re.finditer(rf"\b{BEFORE}\s*(?:the year )?{YEAR}\b", lower):
         yield found(match, None, int(match[1]) - 1)
     on = r"(?:\s*(?:on|onwards?|and later|or later|and newer|or newer))"
-    for match in re.finditer(rf"\b(?:from|starting)\s+{_YEAR}{on}\b", lower):
+    for match in re.finditer(rf"\b(?:from|starting)\s+{YEAR}{on}\b", lower):
         yield found(match, int(match[1]), None)
-    for match in re.finditer(rf"\b{_AFTER}\s*(?:the year )?{_YEAR}\b", lower):
+    for match in re.finditer(rf"\b{AFTER}\s*(?:the year )?{YEAR}\b", lower):
         word = match[0].split()[0]
         if word == "from":
             yield found(match, int(match[1]), int(match[1]))
@@ -97,11 +86,14 @@ def _years(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fou
                 match, int(match[1]) + (word not in ("since", "seit", "ab", "depuis")), None
             )
     yield from _decades(lower, text, column, vocabulary.lexicon)
+    for match in re.finditer(r"(?:\b(?:from|in)\s+)?(?<!\w)['’](\d\d)\b(?!['’]?s)", lower):
+        year = int(match[1])
+        yield found(match, *(2 * [year + (1900 if year > THIS_CENTURY else 2000)]))
     near = (
         r"(?:\b(?:from|in|of|year|the year|im jahr|aus|von|en|del?|du|do|recorded in|released in)"
         r"\s+)?"
     )
-    for match in re.finditer(rf"{near}(?<![\d:./]){_YEAR}(?![\d:./]|\s*bpm)", lower):
+    for match in re.finditer(rf"{near}(?<![\d:./]){YEAR}(?![\d:./]|\s*bpm)", lower):
         if column is not None or match[0] != match[1]:
             yield found(match, int(match[1]), int(match[1]))
 
@@ -118,7 +110,7 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
         r"(?:of\s+the\s+|the\s+)?)?"
     )
     lead = r"(?:\b(?:from|in|of|aus|den|the|der|des|de los|dos|degli)\s+(?:the\s+|den\s+)?)?"
-    edge = rf"(?P<edge>{_BEFORE}\s+(?:the\s+)?|{_AFTER}\s+(?:the\s+)?)?"
+    edge = rf"(?P<edge>{BEFORE}\s+(?:the\s+)?|{AFTER}\s+(?:the\s+)?)?"
     pattern = rf"{edge}{lead}{part}(?:{digits}|{roman}|\b(?P<said>{said})\b)"
     for match in re.finditer(pattern, lower):
         name = match["full"] or match["short"] or match["after"]
@@ -132,7 +124,7 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
             low, high = _LATE
         bounds: tuple[int | None, int | None] = first + low, first + high
         word = next(iter((match["edge"] or "").split()), "from")
-        if re.fullmatch(_BEFORE, word):
+        if re.fullmatch(BEFORE, word):
             bounds = None, first - 1
         elif word in ("since", "seit", "depuis", "desde"):
             bounds = first, None
@@ -144,41 +136,42 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
 def _decade_is_tag(lower: str, vocabulary: CatalogVocabulary) -> bool:
     names = [f"{match[0]}s" for match in re.finditer(r"\b\d\d(?=['’]?s\b)", lower)]
     names += [name for name in vocabulary.lexicon.decades if name in lower]
-    return any((meaning := vocabulary.said(name)) and meaning.tags for name in names)
+    return any((meaning := vocabulary.said(phrase_key(name))) and meaning.tags for name in names)
 
 
 def _durations(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column(("duration",))
-    unit = rf"(?P<unit>{_MINUTE}|{_SECOND}|{_HOUR})"
+    unit = rf"(?P<unit>{MINUTE}|{SECOND}|{HOUR})"
     number = _number(vocabulary.lexicon)
 
     def seconds(match: re.Match[str], group: str) -> float:
-        said = re.sub(r"\s+", "", match[group])
+        said = re.sub(r"\s+", " ", match[group])
         known = vocabulary.lexicon.numbers
         value = known[said] if said in known else float(said.replace(",", "."))
-        if re.fullmatch(_HOUR, match["unit"]):
+        if re.fullmatch(HOUR, match["unit"]):
             return 3600 * value
-        return value * (1 if re.fullmatch(_SECOND, match["unit"]) else 60)
+        return value * (1 if re.fullmatch(rf"{SECOND}|s", match["unit"]) else 60)
 
     def found(match: re.Match[str], low: float | None, high: float | None) -> FoundFacet:
         return _ranged(match, text, column, "duration", low, high)
 
     first = unit.replace("unit", "first")
-    two = rf"(?:{_BETWEEN}\s+)?(?P<n>{number})\s*{first}?{_AND}(?P<m>{number})"
+    two = rf"(?:{BETWEEN}\s+)?(?P<n>{number})\s*{first}?{AND}(?P<m>{number})"
     for match in re.finditer(rf"{two}[\s-]*{unit}", lower):
         yield found(match, seconds(match, "n"), seconds(match, "m"))
     one = rf"(?P<n>{number})[\s-]*{unit}(?:\s+(?:long|in length|duration))?"
-    for pattern in (rf"{one}\s*(?:or|oder)\s+{_LESS}", rf"{_UNDER}\s*{one}"):
+    brief = one.replace(HOUR, rf"{HOUR}|s\b")  # "< 60s", where "60s" alone is a decade
+    for pattern in (rf"{one}\s*(?:or|oder)\s+{LESS}", rf"{UNDER}\s*{brief}"):
         for match in re.finditer(pattern, lower):
             yield found(match, None, seconds(match, "n"))
     plus = rf"(?P<n>{number})\s*\+[\s-]*{unit}"
-    for pattern in (plus, rf"{one}\s*(?:\+|(?:or|oder)\s+{_MORE})", rf"{_OVER}\s*{one}"):
+    for pattern in (plus, rf"{one}\s*(?:\+|(?:or|oder)\s+{MORE})", rf"{OVER}\s*{brief}"):
         for match in re.finditer(pattern, lower):
             yield found(match, seconds(match, "n"), None)
-    for match in re.finditer(rf"(?:\b{_ABOUT}\s+)?(?<![\w.]){one}", lower):
+    for match in re.finditer(rf"(?:\b{ABOUT}\s+)?(?<![\w.]){one}", lower):
         value = seconds(match, "n")
         yield found(match, (1 - ABOUT_TIME) * value, (1 + ABOUT_TIME) * value)
-    for match in re.finditer(rf"\b(short|long)\s+(?=(?:[\w-]+\s+){{0,2}}{_THING}\b)", lower):
+    for match in re.finditer(rf"\b(short|long)\s+(?=(?:[\w-]+\s+){{0,2}}{THING}\b)", lower):
         short = match[1] == "short"
         yield found(match, None if short else LONG_S, SHORT_S if short else None)
 
@@ -191,18 +184,18 @@ def _tempos(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fo
     def found(match: re.Match[str], low: float | None, high: float | None) -> FoundFacet:
         return _ranged(match, text, column, "tempo", low, high)
 
-    for match in re.finditer(rf"(?:{_BETWEEN}\s+)?{number}(?:{unit})?{_AND}{number}{unit}", lower):
+    for match in re.finditer(rf"(?:{BETWEEN}\s+)?{number}(?:{unit})?{AND}{number}{unit}", lower):
         yield found(match, float(match[1]), float(match[2]))
     for match in re.finditer(
-        rf"\b(?:bpm|tempo)[\s:=]*(?:of\s+|{_BETWEEN}\s+)?{number}{_AND}{number}", lower
+        rf"\b(?:bpm|tempo)[\s:=]*(?:of\s+|{BETWEEN}\s+)?{number}{AND}{number}", lower
     ):
         yield found(match, float(match[1]), float(match[2]))
-    for match in re.finditer(rf"{_UNDER}\s*{number}{unit}", lower):
+    for match in re.finditer(rf"{UNDER}\s*{number}{unit}", lower):
         yield found(match, None, float(match[1]))
-    for match in re.finditer(rf"{_OVER}\s*{number}{unit}", lower):
+    for match in re.finditer(rf"{OVER}\s*{number}{unit}", lower):
         yield found(match, float(match[1]), None)
     for match in re.finditer(
-        rf"(?:\b{_ABOUT}\s+)?(?:{number}{unit}|(?:bpm|tempo)[\s:=]*(?:of\s+)?(\d{{2,3}}))", lower
+        rf"(?:\b{ABOUT}\s+)?(?:{number}{unit}|(?:bpm|tempo)[\s:=]*(?:of\s+)?(\d{{2,3}}))", lower
     ):
         value = float(match[1] or match[2])
         yield found(match, (1 - ABOUT_BPM) * value, (1 + ABOUT_BPM) * value)
@@ -217,7 +210,9 @@ def _keys(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Foun
         r"(?:\b(?:in|en)\s+(?:the\s+)?(?:key\s+(?:of\s+)?)?|\b(?:the\s+)?key\s*(?:of|=|:|is)?\s+)"
     )
     after = r"(?!\s*(?:key|mood|mode|scale|way|chords?|feel)\b)"
+    yield from _modes(lower, text, column, vocabulary)
     patterns = (
+        rf"^\s*{note}(?P<mode>m|maj|min)\s*$",
         rf"{lead}?(?<![\w'’]){note}{mode}\b{after}",
         rf"{lead}{note}(?P<mode>m)?(?=\s*(?:$|[,;.!?]|\band\b|\bbut\b|\bfor\b|\bwith\b))",
         rf"\bkey\s+(?:of\s+)?{note}(?P<mode>m)?\b",
@@ -245,6 +240,23 @@ def _keys(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Foun
                 yield FoundFacet(*_span(match), Ignored(words=words, why=why))
 
 
+def _modes(
+    lower: str, text: str, column: str | None, vocabulary: CatalogVocabulary
+) -> Iterator[FoundFacet]:
+    """ "In a minor key" without a tag for it: all keys of that mode."""
+    for match in re.finditer(r"(?:\bin\s+)?(?:\ba\s+)?\b(minor|major)(?:\s+|-)keys?\b", lower):
+        values = [
+            value
+            for value in (vocabulary.values(column) if column else ())
+            if (key := read_key(value)) and key[1] == match[1]
+        ]
+        if values and not vocabulary.tag(f"{match[1]}key"):
+            where = f"{column} in ({', '.join(map(quoted, values))})"
+            words = text[match.start() : match.end()].strip()
+            slot = Facet(column=column or "", where=where, words=words)
+            yield FoundFacet(*_span(match), slot)
+
+
 def _meters(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
     column = vocabulary.column((*METER, "time_signature"))
     for match in re.finditer(
@@ -268,7 +280,7 @@ def _others(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fo
     """Conditions such as `<column> over 5` on any numeric column."""
     for column in vocabulary.number_columns():
         name = re.escape(column.lower()).replace("_", "[ _]")
-        for sign, words in (("<", _UNDER), (">", _OVER), ("=", r"(?:=|is|of|:)")):
+        for sign, words in (("<", UNDER), (">", OVER), ("=", r"(?:=|is|of|:)")):
             for match in re.finditer(rf"\b{name}\s*(?:is\s+)?{words}\s*(-?\d+(?:\.\d+)?)", lower):
                 where = f"{column} {sign} {match[1]}"
                 said = text[match.start() : match.end()]
@@ -307,8 +319,9 @@ def _span(match: re.Match[str]) -> tuple[int, int]:
 
 
 def _number(lexicon: Lexicon) -> str:
-    said = "|".join(sorted(filter(str.isalpha, lexicon.numbers), key=len, reverse=True))
-    return rf"(?:\d+(?:[.,]\d+)?|\b(?:half\s+a|{said})\b)"
+    names = sorted(lexicon.numbers, key=len, reverse=True)
+    said = "|".join(name.replace(" ", r"\s+") for name in names)
+    return rf"(?:\d+(?:[.,]\d+)?|\b(?:{said})\b)"
 
 
 def quoted(value: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from raymtr.names import name_key
 from raymtr.search.facets import find_facets
@@ -48,6 +49,7 @@ class NamesFound:
     taken: set[int] = field(default_factory=set)
     anchors: tuple[Anchor, ...] = ()
     artists: tuple[Anchor, ...] = ()
+    says_by: bool = False  # whether a cue such as "by" precedes an artist
     excluded: list[Exclude] = field(default_factory=list)
     title: str | None = None
     title_tracks: tuple[str, ...] = ()
@@ -85,7 +87,8 @@ class NameLookup:
         """What tokens name: an artist, else a title, else both."""
         words = self._words(start, end)
         named = self.known.named(NameReading(None, words))
-        return named or self.known.first(whole_readings(words))
+        album = end <= self._segment_end(start)
+        return named or self.known.first(whole_readings(words, album=album))
 
     def _name_at(self, start: int) -> tuple[int, Named] | None:
         """The longest name that begins at a token, and its end."""
@@ -140,7 +143,8 @@ class NameLookup:
         content = [
             p for p in range(start, end) if self.question.tokens[p].key not in self.lexicon.stops
         ]
-        if not content or all(map(self._is_common, content)) or self._holds_facet(start, end):
+        facet = any(place in self.in_facets for place in range(start, end))
+        if not content or all(map(self._is_common, content)) or facet:
             return False
         words = self._words(start, end)
         self.found.ignored.append(
@@ -152,11 +156,15 @@ class NameLookup:
         self._take(cue, end)
         return True
 
-    def _holds_facet(self, start: int, end: int) -> bool:
-        """Whether the tokens hold a year, a tempo or the like: "between 90 and 99 bpm"."""
-        first, last = self.question.tokens[start].start, self.question.tokens[end - 1].end
+    @cached_property
+    def in_facets(self) -> set[int]:
+        """The tokens of a year, a tempo or the like: "between 90 and 99 bpm"."""
         facets = find_facets(self.question.text, self.vocabulary)
-        return any(facet.start < last and facet.end > first for facet in facets)
+        return {
+            place
+            for place, token in enumerate(self.question.tokens)
+            if any(facet.start < token.end and facet.end > token.start for facet in facets)
+        }
 
     def _segment_end(self, start: int) -> int:
         """The latest end of a name that begins at a token: its clause, "but" or a negation."""

@@ -46,9 +46,12 @@ _ARTISTS_THINGS = re.compile(
     rf"|(?P<before>.+?)\s+{THING})$",
     re.IGNORECASE,
 )
+_FROM = re.compile(r"(?<!,)\s+from\s+(?!(?:the\s+)?['’]?\d{2,4}s?\b)", re.IGNORECASE)
 QUOTES = "\"“”„«»'‘’`"
 BRACKETS = re.compile(
-    r"\s*(?:\([^()]*\)|\[[^\[\]]*\]|(?:-\s+)?\b(?:feat|ft)\.?\s.*$)", re.IGNORECASE
+    r"\s*(?:\([^()]*\)|\[[^\[\]]*\]|(?:-\s+)?\b(?:feat|ft)\.?\s.*$"
+    r"|\s-\s+[^-]*\b(?:re)?(?:edit|mix|version|remaster(?:ed)?|instrumental|take|live)\b.*$)",
+    re.IGNORECASE,
 )
 
 
@@ -83,13 +86,16 @@ def without_politeness(text: str) -> str:
     return _POLITE.sub("", plain).strip() or plain or text
 
 
-def whole_readings(text: str) -> Iterator[NameReading]:
-    """Readings of a whole text: title by artist at every possible split, a title, an artist."""
+def whole_readings(text: str, *, album: bool = True) -> Iterator[NameReading]:
+    """Readings of a whole text: title by artist at every possible split, a title, an artist.
+
+    `album` allows any words after "from", other than a year, to name the album.
+    """
     for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
         title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
         yield NameReading(title, artist)
-        for album in re.finditer(r"\s+from\s+", artist, re.IGNORECASE):
-            yield NameReading(title, artist[: album.start()])
+        for source in _FROM.finditer(artist) if album else ():
+            yield NameReading(title, artist[: source.start()])
     for cut in re.finditer(r"\s+[-–—]\s+|\s*[:,]\s+", text):
         first, second = text[: cut.start()].strip(QUOTES), text[cut.end() :].strip(QUOTES)
         yield NameReading(second, first)

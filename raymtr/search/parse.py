@@ -144,8 +144,7 @@ class Parser(Phrases):
             term = self.question.words(item.start, item.end)
             if item.role == "facet":
                 slot: Facet = item.slot
-                where = f"({slot.column} is null or not ({slot.where}))"
-                parsed.filters.append(Facet(column=slot.column, where=where, words=words))
+                parsed.filters.append(_without(slot.column, slot.where, words))
             elif item.role == "unsung":
                 self._fill(Item(item.start, item.end, "tag", self._voices(words)), parsed)
             elif item.role == "ignored":
@@ -174,21 +173,25 @@ class Parser(Phrases):
         )
 
     def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
-        """Where vocals are excluded, also adds a filter on a column that records vocals."""
+        """Where vocals are excluded, also demands it of a column that records vocals."""
         key = item.slot if item.role == "less" else self.question.key(item.start, item.end)
         concept = self.vocabulary.concept(key, self.language)
         if concept is None or concept.name != VOICE_WORDS[0]:
             return
-        if (where := self._vocal_is(sung=True)) is not None:
-            column = self.vocabulary.column(VOCAL) or ""
-            where = f"({column} is null or not ({where}))"
-            parsed.filters.append(Facet(column=column, where=where, words=words))
+        if (slot := self._unsung(words)) is not None:
+            parsed.filters.append(slot)
 
-    def _vocal_is(self, *, sung: bool) -> str | None:
-        """The condition for vocals or for no vocals, on a column that records them."""
+    def _unsung(self, words: str) -> Facet | None:
+        """No vocals, on a column that records them: tracks of unknown state come last."""
         column = self.vocabulary.column(VOCAL)
-        if column is None:
-            return None
+        where = self._vocal_is(column, sung=True) if column else None
+        if column is None or where is None:
+            silent = self._vocal_is(column, sung=False) if column else None
+            return Facet(column=column, where=silent, words=words) if column and silent else None
+        return _without(column, where, words)
+
+    def _vocal_is(self, column: str, *, sung: bool) -> str | None:
+        """The condition for vocals or for no vocals, on a column that records them."""
         kind = str(self.vocabulary.kind(column))
         if kind == "bool":
             return f"{column} = {'true' if sung else 'false'}"
@@ -216,12 +219,18 @@ class Parser(Phrases):
     def _instrumental(self, item: Item, parsed: Parsed) -> None:
         """Handles "instrumental": a matching column or tag, else the absence of vocal tags."""
         words: str = item.slot
-        where = self._vocal_is(sung=False)
-        if where is not None:
-            column = self.vocabulary.column(VOCAL) or ""
-            parsed.filters.append(Facet(column=column, where=where, words=words))
+        if (slot := self._unsung(words)) is not None:
+            parsed.filters.append(slot)
         elif tags := self.vocabulary.tag(self.question.key(item.start, item.end)):
             parsed.include.append(Include(term=words, words=words, tags=tags, wider=tags))
         else:
             voices = self.vocabulary.voices()
             parsed.excluded.append(Exclude(term="vocals", words=words, tags=voices))
+
+
+def _without(column: str, where: str, words: str) -> Facet:
+    """The opposite of a condition: unknown values do not violate it, but they come last."""
+    known = f"{column} is not null and not ({where})"
+    return Facet(
+        column=column, where=f"({column} is null or not ({where}))", words=words, known=known
+    )

@@ -20,6 +20,7 @@ Role = Literal[
     "tag", "facet", "way", "not", "not after", "less", "sung", "unsung", "stop", "ignored"
 ]
 LESS = {"less": "en", "free": "en", "los": "de", "frei": "de"}  # "drumless", "gesangslos"
+LEAVE = ("leave", "keep", "cut", "take")
 EITHER = ("or", "oder", "ou", "または", "或", "или")
 
 
@@ -166,11 +167,14 @@ class Phrases:
         return None
 
     def _is_not(self, key: str, start: int, end: int) -> bool:
+        tokens = self.question.tokens
+        if key in LEAVE:  # "leave the drums out"
+            return any(t.key == "out" and t.clause == tokens[start].clause for t in tokens[end:])
         language = self.lexicon.cues["not"].get(key)
         if language not in ("en", self.language) or end >= len(self.question.tokens):
             return False
-        following = self.question.tokens[end]
-        same = following.clause == self.question.tokens[end - 1].clause
+        following = tokens[end]
+        same = following.clause == tokens[end - 1].clause
         numbered = key == "no" and following.key.isdigit()  # "No. 5 for piano"
         return same and not numbered
 
@@ -236,8 +240,9 @@ def spans(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> Iterator[t
     ]
     many = len(question.tokens) > MOST_TOKENS
     for start in range(len(question.tokens)):
-        after_cue = start and lexicon.leads_to_name(question.tokens[start - 1].key)
-        if many and not after_cue and common[start]:
+        before = question.tokens[start - 1].key if start else ""
+        after_cue = lexicon.leads_to_name(before)
+        if many and not after_cue and common[start] and before not in lexicon.cues["and"]:
             continue
         for end in range(start + 1, question.longest(start) + 1):
             if after_cue or not all(common[start:end]):

@@ -38,6 +38,7 @@ def hits_of(
     words = set(spoken_name(understood.text).split())
     wanted = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
     ways = hits_along(understood, ids, vocabulary)
+    unknown = _unknown(understood, ids, table)
     hits: list[Hit] = []
     for candidate in candidates:
         row = rows[candidate.track_id]
@@ -55,12 +56,34 @@ def hits_of(
             "uri": row["uri"],
             "score": round(candidate.score, 6),
             "segment": segments.get(candidate.track_id),
-            "why": candidate.why + by_tags + ways.get(candidate.track_id, []),
+            "why": [
+                *(candidate.why + by_tags),
+                *ways.get(candidate.track_id, []),
+                *unknown.get(candidate.track_id, []),
+            ],
         }
         if folds:
             hit["duplicates"] = candidate.folded
         hits.append(hit)
     return hits
+
+
+def _unknown(
+    understood: Understood, ids: Sequence[str], table: TrackTable
+) -> dict[str, list[Reason]]:
+    """For each hit, the columns of exclusions in which it has no value, so nobody can tell."""
+    columns = list(dict.fromkeys(slot.column for slot in understood.filters if slot.known))
+    if not columns:
+        return {}
+    rows = table.rows(ids, columns)
+    return {
+        track_id: [
+            {"by": "unknown", "columns": {name: None}}
+            for name in columns
+            if rows[track_id][name] is None
+        ]
+        for track_id in ids
+    }
 
 
 def _segments(

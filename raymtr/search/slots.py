@@ -92,11 +92,15 @@ class Exclude:
 
 @dataclass(frozen=True, kw_only=True)
 class Facet:
-    """A condition on columns, in the filter language."""
+    """A condition on columns, in the filter language.
+
+    An exclusion admits tracks whose value is unknown; those that meet `known` come first.
+    """
 
     column: str
     where: str
     words: str
+    known: str | None = None
 
     def echo(self) -> FilterPart:
         """The form in an answer."""

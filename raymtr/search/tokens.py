@@ -32,7 +32,7 @@ class Token:
     end: int
     key: str
     clause: int
-    minus: bool  # "-word", a negation as in search engines
+    minus: bool  # "-word" or "!word", a negation as in search engines
     spaceless: bool
 
 
@@ -68,7 +68,8 @@ def tokenize(text: str) -> TokenizedQuery:
         last = match.end()
         if not key:
             continue
-        minus = between.endswith("-") and (match.start() == 1 or between[:-1].endswith(" "))
+        minus = between.endswith(("-", "!")) and between[:-1][-1:] in ("", " ")
+        minus = minus and (bool(tokens) or match.start() == 1)
         spaceless = bool(_SPACELESS.match(match[0]))
         tokens.append(Token(match.start(), match.end(), key, clause, minus, spaceless))
     return TokenizedQuery(text, tuple(tokens))

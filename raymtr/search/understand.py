@@ -9,15 +9,14 @@ corrected only if words remain that no slot took: first to tags, then names, the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from raymtr.errors import InputError
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.anchors import NameFinder
+from raymtr.search.corrections import Ask, correct, corrected_terms, name_of
 from raymtr.search.lexicon import Lexicon, load_lexicon
-from raymtr.search.misspelt import holding, misspelt_name, name_in_part
-from raymtr.search.name_lookup import NamesFound
 from raymtr.search.named import (
     Known,
     Named,
@@ -28,25 +27,13 @@ from raymtr.search.named import (
     whole_readings,
     without_politeness,
 )
-from raymtr.search.parse import Parsed, Parser
+from raymtr.search.parse import Parser
 from raymtr.search.remaining_words import stop_words, text_of, without_loose_ends
-from raymtr.search.slots import Anchor, Correction, Exclude, Ignored, Include, Understood
+from raymtr.search.slots import Anchor, Exclude, Ignored, Include, Understood
 from raymtr.search.tokens import TokenizedQuery, tokenize
 from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
 
 __all__ = ["Understood", "similar_artist", "understand"]
-
-
-@dataclass
-class _Ask:
-    """The state of a query while it is parsed."""
-
-    question: TokenizedQuery
-    vocabulary: CatalogVocabulary
-    found: NamesFound
-    parsed: Parsed
-    language: str
-    corrected: list[Correction]
 
 
 def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> Understood:
@@ -67,14 +54,16 @@ def understand(text: str, table: TrackTable, lexicon: Lexicon | None = None) -> 
     found = finder.find(known)
     parser = Parser(question, vocabulary, found.taken)
     parsed = parser.parse()
-    ask = _Ask(question, vocabulary, found, parsed, parser.language, [])
-    if (parsed.unsaid or found.ignored) and not found.anchors and not found.artists:
+    ask = Ask(question, vocabulary, found, parsed, parser.language, [])
+    idle = not any(slot.tags for slot in parsed.excluded)  # negations of nothing known here
+    strange = parsed.unsaid or found.ignored or (idle and parsed.negated)
+    if strange and not found.anchors and not found.artists:
         left = parsed.unsaid + (sorted(found.taken) if found.ignored else [])
-        name = _name_of(plain, left, ask)
+        name = name_of(plain, left + (sorted(parsed.negated) if idle else []), ask)
         if name is not None:
             return name
     if parsed.unsaid:
-        _correct(ask)
+        correct(ask)
     return _described(ask)
 
 
@@ -124,86 +113,11 @@ def _covers(text: str, named: Named) -> bool:
     return bool(named.artist) and tokenize(text).key(0, len(tokenize(text).tokens)) != ""
 
 
-def _name_of(plain: str, left: Sequence[int], ask: _Ask) -> Understood | None:
-    """A query that is a partial or misspelt name, tried if words remain that no slot took."""
-    vocabulary, question, parsed = ask.vocabulary, ask.question, ask.parsed
-    if parsed.negated or parsed.filters or parsed.ways:
-        return None
-    tags = _tags_spelt_like(ask)
-    if tags and len(tags) == len(left):
-        return None  # typo correction explains all of it
-    held = holding(plain, vocabulary)
-    name = name_in_part(plain, held, question, vocabulary) if held else None
-    if name is None and held:  # an exact part of a name is not a misspelling of another
-        strange = any(question.tokens[p].key not in vocabulary.lexicon.everyday for p in left)
-        as_name = Understood(kind="description", text=plain, unsaid=plain, language=ask.language)
-        return as_name if strange else None
-    if name is None:
-        name = misspelt_name(plain, question, left, vocabulary)
-    if name is None:
-        return None
-    spelt = " by ".join(part for part in (name.title, name.artist, name.album) if part)
-    corrected = (Correction(words=plain, taken_for=spelt),) if name.misspelt else ()
-    return Understood(
-        kind=name.kind,
-        text=plain,
-        title=name.title,
-        artist=name.artist,
-        album=name.album,
-        tracks=name.tracks,
-        names=(Anchor(words=plain, title=name.title, artist=name.artist, tracks=name.tracks),),
-        unsaid=plain,
-        corrected=corrected,
-        language=ask.language,
-    )
-
-
-def _tags_spelt_like(ask: _Ask) -> dict[int, str]:
-    """For each unused word, the tag that it misspells."""
-    lexicon, tokens = ask.vocabulary.lexicon, ask.question.tokens
-    spelt = {}
-    for place in ask.parsed.unsaid:
-        key = tokens[place].key
-        near = None if key in lexicon.everyday else ask.vocabulary.speller.nearest(key)
-        if near is not None:
-            spelt[place] = near
-    return spelt
-
-
-def _correct(ask: _Ask) -> None:
-    """Converts unused words that misspell a tag, or else a lexicon word, to slots."""
-    vocabulary, parsed = ask.vocabulary, ask.parsed
-    lexicon = vocabulary.lexicon
-    spelt = _tags_spelt_like(ask)
-    for place in list(parsed.unsaid):
-        token = ask.question.tokens[place]
-        near = spelt.get(place)
-        if near is None and token.key not in lexicon.everyday:
-            near = vocabulary.lexicon_speller.nearest(token.key)
-        meaning = vocabulary.said(near, ask.language) if near else None
-        if near is None or meaning is None or not meaning.tags:
-            continue
-        words = ask.question.words(place, place + 1)
-        shown = meaning.tags[0].value if near in spelt.values() else near
-        slot = Include(
-            term=shown,
-            words=words,
-            tags=meaning.tags,
-            wider=meaning.wider,
-            exact=meaning.exact,
-            few=meaning.few,
-            theme=meaning.theme,
-        )
-        parsed.include.append(slot)
-        parsed.unsaid.remove(place)
-        ask.corrected.append(Correction(words=words, taken_for=shown))
-
-
-def _described(ask: _Ask) -> Understood:
+def _described(ask: Ask) -> Understood:
     """Combines the slots."""
     found, parsed, question = ask.found, ask.parsed, ask.question
     tokens = question.tokens
-    excluded = tuple(_corrected_terms(ask)) + tuple(found.excluded)
+    excluded = tuple(corrected_terms(ask)) + tuple(found.excluded)
     gone = found.taken | parsed.negated | parsed.dropped
     kept = [place for place in range(len(tokens)) if place not in gone]
     kept = without_loose_ends(question, kept, ask.vocabulary.lexicon)
@@ -216,7 +130,7 @@ def _described(ask: _Ask) -> Understood:
     if anchors:  # common words beside a likeness are no name to look for
         everyday = ask.vocabulary.lexicon.everyday
         unsaid = [word for word in unsaid if name_key(word) not in everyday]
-    if artists and parsed.ways and not anchors:  # "X, but calmer"
+    if artists and parsed.ways and not anchors and not found.says_by:  # "X, but calmer"
         anchors = tuple(replace(anchor, group=0) for anchor in artists)
         artists = ()
     named = (anchors or artists)[:1]
@@ -258,7 +172,7 @@ def _described(ask: _Ask) -> Understood:
     return understood
 
 
-def _of_artist(understood: Understood, ask: _Ask) -> Understood:
+def _of_artist(understood: Understood, ask: Ask) -> Understood:
     """An artist with unused words: the artist's tracks whose titles contain the words."""
     words = set(spoken_name(understood.unsaid).split())
     rows = ask.vocabulary.table.rows(understood.tracks, ["title"])
@@ -269,26 +183,7 @@ def _of_artist(understood: Understood, ask: _Ask) -> Understood:
     return replace(understood, kind="title", title=rows[first[0]]["title"], tracks=first)
 
 
-def _corrected_terms(ask: _Ask) -> list[Exclude]:
-    """Exclusions; one that no tag matches may misspell one that a tag matches."""
-    vocabulary = ask.vocabulary
-    slots = []
-    for slot in ask.parsed.excluded:
-        if not slot.tags and not slot.artist:
-            key = "".join(token.key for token in tokenize(slot.term).tokens)
-            near = None
-            if key not in vocabulary.lexicon.everyday:
-                near = vocabulary.speller.nearest(key) or vocabulary.lexicon_speller.nearest(key)
-            concept = vocabulary.concept(near, ask.language) if near else None
-            tags = vocabulary.family((near, *(concept.same if concept else ()))) if near else ()
-            if tags:
-                ask.corrected.append(Correction(words=slot.term, taken_for=str(near)))
-                slot = replace(slot, term=str(near), tags=tags)
-        slots.append(slot)
-    return slots
-
-
-def _useless(ask: _Ask, excluded: Sequence[Exclude]) -> list[Ignored]:
+def _useless(ask: Ask, excluded: Sequence[Exclude]) -> list[Ignored]:
     """Exclusions that cannot be applied: no tag matches, and there is no sound to avoid."""
     silent = not ask.vocabulary.table.build.rows["vectors"]
     unmet = [

@@ -31,6 +31,9 @@ function words(hit) {
   const because = make("span", "because", reasons.map((reason) => REASONS[reason.by] || reason.by).join(", "));
   because.title = reasons.map((reason) => `${reason.by}: number ${reason.rank}`).join(", ");
   why.append(because);
+  for (const reason of hit.why.filter((reason) => reason.by === "unknown")) {
+    why.append(" ", make("span", "because", `${Object.keys(reason.columns).join(", ")} unknown`));
+  }
   node.append(why);
   return node;
 }

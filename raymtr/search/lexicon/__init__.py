@@ -92,7 +92,7 @@ class Lexicon:
     leads: set[str] = field(default_factory=set)  # last words of cues that precede names
     stops: dict[str, set[str]] = field(default_factory=dict)  # word -> languages
     voices: frozenset[str] = frozenset()
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)  # as written, in lower case
     decades: dict[str, int] = field(default_factory=dict)
     languages: dict[str, tuple[str, ...]] = field(default_factory=dict)  # word -> spellings
     everyday: frozenset[str] = frozenset()
@@ -164,8 +164,8 @@ def load_lexicon(folder: str | None = None) -> Lexicon:
         for word in said.split():
             lexicon.stops.setdefault(phrase_key(word), set()).add(language)
     lexicon.voices = frozenset(_all_keys(words["voice_tags"]))
-    lexicon.numbers = {phrase_key(name): value for name, value in words["numbers"].items()}
-    lexicon.decades = {phrase_key(name): year for name, year in words["decades"].items()}
+    lexicon.numbers = dict(words["numbers"])
+    lexicon.decades = dict(words["decades"])
     for row in csv.DictReader(io.StringIO(_text("languages.tsv")), delimiter="\t"):
         spellings = (row["name"], *(code.strip() for code in row["codes"].split(",")))
         for key in (phrase_key(row["name"]), *_keys(row["words"])):
