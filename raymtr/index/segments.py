@@ -83,7 +83,7 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segment:
+class IndexSegment:
     """One segment to build: an index of a column of a table version, over some fragments."""
 
     uri: str
@@ -98,7 +98,7 @@ def create_indices(
 ) -> dict[str, int]:
     """Index the tables of a build. Returns the final version of each."""
     tables = {kind: lance.dataset(table_uri(folder, kind, build)) for kind in KINDS}
-    work: dict[tuple[str, str], list[Segment]] = {}
+    work: dict[tuple[str, str], list[IndexSegment]] = {}
     if vectors.kind != "exact":
         config = vector_index(tables["vectors"], vectors)
         rows = min(limits.rows, _rows_of_a_worker(tables["vectors"], limits.workers))
@@ -118,7 +118,7 @@ def create_indices(
     return {kind: table.version for kind, table in tables.items()}
 
 
-def build_segment(work: Segment) -> Index:
+def build_segment(work: IndexSegment) -> Index:
     """Write one segment; nobody reads it before it is committed."""
     table = lance.dataset(work.uri, version=work.version)
     return table.create_index_uncommitted(
@@ -151,7 +151,9 @@ def vector_index(table: LanceDataset, index: VectorIndex) -> ColumnIndex:
     return ColumnIndex("IVF_RQ", options | {"num_bits": RABITQ_BITS, "rabitq_model": rotation})
 
 
-def _segments(table: LanceDataset, column: str, index: ColumnIndex, rows: int) -> list[Segment]:
+def _segments(
+    table: LanceDataset, column: str, index: ColumnIndex, rows: int
+) -> list[IndexSegment]:
     """The work of one column: its fragments in groups, in order, of at most `rows` rows."""
     groups: list[list[int]] = [[]]
     held = 0
@@ -163,7 +165,9 @@ def _segments(table: LanceDataset, column: str, index: ColumnIndex, rows: int) -
         groups[-1].append(fragment.fragment_id)
         held += here
     return [
-        Segment(uri=table.uri, version=table.version, column=column, index=index, fragments=group)
+        IndexSegment(
+            uri=table.uri, version=table.version, column=column, index=index, fragments=group
+        )
         for group in groups
     ]
 
