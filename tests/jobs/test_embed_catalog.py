@@ -220,13 +220,13 @@ def test_only_what_is_new_or_changed_is_embedded_again(
 
 def test_fewer_replicas_to_start_with_are_no_more_than_the_tracks_are_worth() -> None:
     embed = EmbedSpec(actors=8, min_actors=4)
-    few = fit_actors(embed, pa.table({"track_id": ["a"] * 1_200}))
+    few = fit_actors(embed, pa.table({"track_id": ["a"] * 600}))
     assert (few.actors, few.min_actors) == (2, 2)
 
 
 def test_replicas_are_as_many_as_the_tracks_are_worth() -> None:
     asked = EmbedSpec(actors=8)
-    sizes = (1, 499, 1_000, 1_700, 10**6)
+    sizes = (1, 249, 500, 850, 10**6)
     fitted = [fit_actors(asked, pa.table({"track_id": range(size)})).actors for size in sizes]
     assert fitted == [1, 1, 2, 3, 8]
 
