@@ -24,6 +24,7 @@ from ray import serve
 from jobs.cluster import start_ray
 from jobs.console import is_verbose
 from raymtr.errors import InputError
+from raymtr.generation.marker import require_musiclm
 from raymtr.ports import try_port
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
@@ -107,6 +108,8 @@ def serve_endpoint(
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
     workspace.require_live()
+    if generation_model:
+        require_musiclm(workspace.trained(generation_model))
     if "RAY_ADDRESS" not in os.environ:  # else the port is on a machine of the cluster
         try_port(host, port)
     for key, value in SERVE_ENVIRONMENT.items():

@@ -7,11 +7,13 @@ from raymtr.errors import InputError
 from raymtr.workspace import Workspace
 
 MARKER = "musiclm.json"
+CURE = "train it by `raymtr train --recipe musiclm-small`"
 
 
-def is_musiclm(folder: str) -> bool:
-    """Whether `folder` (path or URI) holds a whole MusicLM model."""
-    return storage.exists(f"{folder}/{MARKER}")
+def require_musiclm(folder: str) -> None:
+    """Raise InputError where `folder` (path or URI) holds no whole MusicLM model."""
+    if not storage.exists(f"{folder}/{MARKER}"):
+        raise InputError(f"{folder} is no MusicLM model (it has no {MARKER}); {CURE}")
 
 
 def choose_musiclm(workspace: Workspace, model: str | None) -> str:

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
 from raymtr.generation import parts as parts_folder
-from raymtr.generation.marker import MARKER, is_musiclm
+from raymtr.generation.marker import CURE, MARKER, require_musiclm
 from raymtr.generation.musiclm import MusicLM
 from raymtr.generation.parts import read_parts
 from raymtr.generation.stages import Stages, stage_names
@@ -32,7 +32,6 @@ from raymtr.trained_on import RECORD, Record, to_bytes
 from raymtr.validation import from_dict, to_dict
 
 FORMAT = 1
-CURE = "train it by `raymtr train --recipe musiclm-small`"
 
 
 def save_musiclm(
@@ -80,8 +79,7 @@ def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
     Raises InputError where the folder holds no such model or its tokens are of other parts,
     UnusableError where a stage is missing or a file is damaged.
     """
-    if not is_musiclm(folder):
-        raise InputError(f"{folder} is no MusicLM model (it has no {MARKER}); {CURE}")
+    require_musiclm(folder)
     place = Path(storage.local_copy(folder, last=MARKER))
     try:
         said = json.loads((place / MARKER).read_text(encoding="utf-8"))

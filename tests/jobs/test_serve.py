@@ -8,6 +8,7 @@ import pytest
 
 from jobs.serve import is_loopback, serve_endpoint
 from raymtr.errors import InputError
+from tests.builders import publish_catalog
 
 
 def test_an_open_address_wants_keys(make_workspace: Callable) -> None:
@@ -16,6 +17,13 @@ def test_an_open_address_wants_keys(make_workspace: Callable) -> None:
         serve_endpoint(workspace, host="0.0.0.0")
     with pytest.raises(InputError, match="raymtr index"):
         serve_endpoint(workspace)
+
+
+def test_a_generation_model_that_is_none_is_rejected(make_workspace: Callable) -> None:
+    workspace = make_workspace([{"track_id": "a", "title": "A"}])
+    publish_catalog(workspace)
+    with pytest.raises(InputError, match=r"lm is no MusicLM model \(it has no musiclm.json\)"):
+        serve_endpoint(workspace, generation_model="lm")
 
 
 def test_only_this_machines_addresses_are_loopback() -> None:
