@@ -37,7 +37,7 @@ UNKNOWN_S = 240.0  # assumed length of a track whose duration the catalog does n
 COLUMNS = pa.schema(
     [*(pa.field(name, pa.string()) for name in MADE_FROM), pa.field("duration", pa.float64())]
 )
-TRACKS_PER_ACTOR = 250  # minimum per replica; its start takes as long as 50 to 300
+TRACKS_PER_ACTOR = 250  # minimum per replica, because each has to load the model
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:

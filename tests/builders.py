@@ -5,12 +5,23 @@ from __future__ import annotations
 import shutil
 
 from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
+from raymtr.embeddings.rewrite import partition_shards
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.index.build import Build
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import publish
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
+
+
+def divide(workspace: Workspace, count: int) -> EmbeddingStore:
+    """Rewrite the workspace's embeddings in `count` partitions."""
+    shards = find_embeddings(workspace)
+    shards.take()
+    partition_shards(shards, count)
+    shards.note(partitions=count)
+    shards.release()
+    return shards
 
 
 def publish_catalog(

@@ -103,16 +103,7 @@ def correct(ask: Ask) -> None:
             continue
         words = ask.question.words(place, place + 1)
         shown = meaning.tags[0].value if near in spelt.values() else near
-        slot = Include(
-            term=shown,
-            words=words,
-            tags=meaning.tags,
-            wider=meaning.wider,
-            exact=meaning.exact,
-            few=meaning.few,
-            theme=meaning.theme,
-        )
-        parsed.include.append(slot)
+        parsed.include.append(meaning.include(shown, words))
         parsed.unsaid.remove(place)
         ask.corrected.append(Correction(words=words, taken_for=shown))
 

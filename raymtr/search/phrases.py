@@ -148,16 +148,7 @@ class Phrases:
         if start and self.question.tokens[start - 1].key in lexicon.cues["about"]:
             meaning = meaning if self.vocabulary.tag(key) else None  # a topic, not a mood
         if meaning is not None:
-            tagged = Include(
-                term=words,
-                words=words,
-                tags=meaning.tags,
-                wider=meaning.wider,
-                exact=meaning.exact,
-                few=meaning.few,
-                theme=meaning.theme,
-            )
-            return Item(start, end, "tag", tagged, meaning.theme)
+            return Item(start, end, "tag", meaning.include(words, words), meaning.theme)
         if end == start + 1 and (head := self._lacking(key)):
             return Item(start, end, "less", head)
         if len(key) > 2 and (values := self.vocabulary.categories.get(key)):

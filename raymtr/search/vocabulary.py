@@ -16,7 +16,7 @@ import pyarrow.types as pt
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.lexicon import Concept, Lexicon
-from raymtr.search.slots import Tag
+from raymtr.search.slots import Include, Tag
 from raymtr.search.spelling import Speller
 from raymtr.search.tokens import phrase_key, singulars
 from raymtr.search.transliterate import latin
@@ -66,6 +66,18 @@ class Meaning:
     theme: str
     exact: bool  # the catalog has an exactly matching tag
     few: bool  # few tracks have it
+
+    def include(self, term: str, words: str) -> Include:
+        """The slot that asks for these tags."""
+        return Include(
+            term=term,
+            words=words,
+            tags=self.tags,
+            wider=self.wider,
+            exact=self.exact,
+            few=self.few,
+            theme=self.theme,
+        )
 
 
 class CatalogVocabulary:

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pytest
 
 from jobs.build_index import parts_to_read
-from raymtr.embeddings.rewrite import partition_shards
 from raymtr.embeddings.store import find_embeddings
 from raymtr.errors import InputError, UnusableError
 from raymtr.index import build_tables
@@ -33,6 +32,7 @@ from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
+from tests.builders import divide
 
 pytestmark = pytest.mark.slow
 
@@ -75,11 +75,7 @@ def workspace(
     ids = [row["track_id"] for row in rows[5:]] + [FRESH]
     commit_vectors(workspace, {i: unit(rng.standard_normal((2, DIM))) for i in ids})
     build(workspace, in_this_process, SearchSpec(exact_below=1))
-    shards = find_embeddings(workspace)
-    shards.take()
-    partition_shards(shards, PARTITIONS)
-    shards.note(partitions=PARTITIONS)
-    shards.release()
+    divide(workspace, PARTITIONS)
     return workspace
 
 

@@ -17,14 +17,13 @@ import pytest
 from jobs import build_index as job
 from jobs.index_workers import RayTasks
 from raymtr import storage
-from raymtr.embeddings.rewrite import partition_shards
-from raymtr.embeddings.store import EmbeddingStore, find_embeddings
 from raymtr.errors import InputError
 from raymtr.index.build import KINDS, table_name
 from raymtr.recipes import tiny
 from raymtr.tagging.columns import INDEXED
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
+from tests.builders import divide
 
 TRACKS, LACKING = 60, 7  # tracks of the catalog, and those of them without a vector
 
@@ -47,15 +46,6 @@ def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
     heard |= {"track_id": ["t11", "t30"], "key": ["C major", None], "heard": [["piano"], []]}
     storage.write_table(f"{made.heard}/tracks/a.parquet", pa.table(heard))
     return made
-
-
-def divide(workspace: Workspace, count: int) -> EmbeddingStore:
-    shards = find_embeddings(workspace)
-    shards.take()
-    partition_shards(shards, count)
-    shards.note(partitions=count)
-    shards.release()
-    return shards
 
 
 def published(

@@ -124,6 +124,11 @@ class Writer:
     def pick(self, *choices: str) -> str:
         return self.data.draw(st.sampled_from(choices))
 
+    def _one_of(self, forms: dict[str, str]) -> tuple[str, str]:
+        """A phrase and the filter that it means."""
+        words = self.pick(*forms)
+        return words, forms[words]
+
     def chance(self) -> bool:
         return self.data.draw(st.booleans())
 
@@ -192,8 +197,7 @@ class Writer:
             f"from the {decade}s": f"year >= {decade} and year <= {decade + 9}",
             f"not from {low}": f"(year is null or not (year = {low}))",
         }
-        words = self.pick(*forms)
-        return words, forms[words]
+        return self._one_of(forms)
 
     def _tempo(self) -> tuple[str, str]:
         low, high = self.data.draw(st.integers(60, 99)), self.data.draw(st.integers(100, 190))
@@ -203,8 +207,7 @@ class Writer:
             f"faster than {low} bpm": f"bpm >= {low}",
             f"between {low} and {high} bpm": f"bpm >= {low} and bpm <= {high}",
         }
-        words = self.pick(*forms)
-        return words, forms[words]
+        return self._one_of(forms)
 
     def _duration(self) -> tuple[str, str]:
         low, high = self.data.draw(st.integers(2, 9)), self.data.draw(st.integers(10, 30))
@@ -215,8 +218,7 @@ class Writer:
                 f"duration >= {60 * low} and duration <= {60 * high}"
             ),
         }
-        words = self.pick(*forms)
-        return words, forms[words]
+        return self._one_of(forms)
 
     def _other(self) -> tuple[str, str]:
         plays = self.data.draw(st.integers(1, 40))
@@ -231,8 +233,7 @@ class Writer:
             "zest barn": "studio = 'Zest Barn'",
             "not quarry loft": "(studio is null or not (studio = 'Quarry Loft'))",
         }
-        words = self.pick(*forms)
-        return words, forms[words]
+        return self._one_of(forms)
 
     def _excluded(self) -> list[str]:
         self.slots.exclude = set(self.unwanted)
