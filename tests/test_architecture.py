@@ -114,6 +114,7 @@ def test_every_room_has_a_layer() -> None:
     assert not rooms - set(LEVEL), f"rooms without a layer: {sorted(rooms - set(LEVEL))}"
 
 
+@pytest.mark.slow
 def test_nobody_imports_upwards() -> None:
     bad = [line for name, path in modules() for line in offences(name, path.read_text())]
     assert not bad, "\n".join(bad)
@@ -134,6 +135,7 @@ def test_the_rule_catches_an_offender(module: str, source: str) -> None:
     assert offences(module, source)
 
 
+@pytest.mark.slow
 def test_ray_stays_at_the_edge() -> None:
     bad = []
     for _, path in modules():
@@ -157,6 +159,7 @@ def test_jobs_do_not_import_each_other() -> None:
     assert not bad, "\n".join(bad)
 
 
+@pytest.mark.slow
 def test_jobs_that_start_ray_load_no_lancedb_before() -> None:
     """Starting Ray forks, best without LanceDB's threads: see `jobs.cluster.allow_lancedb`."""
     files = (ROOT / "jobs").glob("*.py")

@@ -107,6 +107,7 @@ def _clip_sum(folder: str, track: str) -> float:
     return float(np.abs(clip).sum())
 
 
+@pytest.mark.slow
 def test_many_processes_may_fill_at_once(track: str, tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         sums = pool.starmap(_clip_sum, [(str(tmp_path), track)] * 4)
@@ -188,6 +189,7 @@ def _fill_all(folder: str, budget: int, uris: list[str]) -> None:
         cache.fill(f"{os.getpid()}-{n}", uri)
 
 
+@pytest.mark.slow
 def test_many_processes_keep_one_budget(short_tracks: list[str], tmp_path: Path) -> None:
     budget = 9 * SIZE + 100
     jobs = [(str(tmp_path), budget, short_tracks)] * 3

@@ -51,6 +51,7 @@ def test_unit_vectors_agree_in_any_batch_and_precision(ttmrpp_release: Path) -> 
     assert (near.encode_audio(clips) * sound).sum(axis=1).min() > 0.99
 
 
+@pytest.mark.slow
 def test_a_saved_copy_of_the_release_is_the_same_model(
     ttmrpp_release: Path, tmp_path: Path
 ) -> None:

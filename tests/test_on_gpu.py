@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("vectors", "log-mel", "embedding", "train step", "LoRA step")
 
 
+@pytest.mark.slow
 def test_every_part_has_its_rows_on_a_cpu() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "on_gpu.py"), "--toy"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

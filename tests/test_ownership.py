@@ -36,6 +36,7 @@ def test_a_second_job_is_rejected_until_the_first_is_done(workspace: Workspace) 
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_job_leaves_nothing_locked(workspace: Workspace) -> None:
     command = [sys.executable, "-c", HOLD, workspace.root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
@@ -56,6 +57,7 @@ def test_where_there_are_no_locks_a_document_stands_for_one(tmp_path: Path) -> N
     assert not storage.exists(uri)
 
 
+@pytest.mark.slow
 def test_a_folder_belongs_to_the_run_that_took_it_last(tmp_path: Path) -> None:
     first, second = (Ownership(str(tmp_path), "embed") for _ in range(2))
     assert not first.complete
@@ -69,6 +71,7 @@ def test_a_folder_belongs_to_the_run_that_took_it_last(tmp_path: Path) -> None:
     assert run == {"run": second.token, "running": False, "made_by": "y"}
 
 
+@pytest.mark.slow
 def test_a_run_file_of_an_older_version_is_taken_over(tmp_path: Path) -> None:
     storage.write_json(f"{tmp_path}/{RUN}", {"run": "old", "settings": {}})
     owner = Ownership(str(tmp_path), "caption")

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,6 +36,7 @@ def test_tree_names_every_folder_with_its_purpose() -> None:
     assert listed_folders() == inside | {f"{top}/" for top in tops}
 
 
+@pytest.mark.slow
 def test_every_file_opens_with_its_purpose() -> None:
     for top in ("raymtr", "jobs", "serve", "benchmarks"):
         for path in (ROOT / top).rglob("*.py"):

@@ -122,6 +122,7 @@ def on_a_node(object_store, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_a_node")
 def test_a_remote_folder_is_copied_once_and_anew_when_it_was_replaced(tmp_path):
     uri = f"s3://music/{tmp_path.name}"
@@ -195,6 +196,7 @@ print(storage.local_copy(sys.argv[1], last="config.json"))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_a_node")
 def test_of_processes_that_ask_at_once_one_fetches(tmp_path):
     uri = f"s3://music/{tmp_path.name}"

@@ -26,6 +26,7 @@ def notes(hz: list[float], beat_s: float, seconds: float = 12.0) -> np.ndarray:
 A_MINOR = [440.0, 523.25, 659.25, 440.0, 587.33, 698.46, 659.25, 493.88, 440.0, 329.63]
 
 
+@pytest.mark.slow
 def test_a_plucked_tune_has_its_tempo_and_key() -> None:
     measured = measure(notes(A_MINOR, 0.5), RATE)
     assert measured.key == "A minor" and measured.mode == "minor"
@@ -55,6 +56,7 @@ def test_half_a_second_has_no_tempo_and_no_key() -> None:
     assert measured.bpm_confidence == 0.0 and np.isfinite(measured.brightness)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MIDI.exists(), reason=f"no {MIDI}")
 def test_tunes_of_known_key_are_mostly_heard_in_it() -> None:
     with open(MIDI / "midi_tracks.csv", encoding="utf-8") as file:

@@ -54,6 +54,7 @@ def refused(source: object, **limits: float) -> AudioError:
 # ---- formats -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_piece(name: str, files: Files, music: np.ndarray) -> None:
     decoded = decode(files[name], SPEC)
@@ -78,6 +79,7 @@ def test_a_variable_mp3_without_its_header_is_whole(files: Files) -> None:
     assert decoded.backend == "pyav"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_name_does_not_matter(name: str, files: Files, tmp_path: Path) -> None:
     expected = decode(files[name], SPEC).samples
@@ -145,6 +147,7 @@ def test_tags_and_covers_in_front(files: Files) -> None:
             assert decode(data, SPEC).seconds == pytest.approx(SECONDS, abs=0.05), name
 
 
+@pytest.mark.slow
 def test_the_same_samples_in_any_process(files: Files, tmp_path: Path) -> None:
     script = (
         "import sys, hashlib\n"

@@ -21,6 +21,7 @@ def digest(data: bytes) -> str | None:
     return describe(io.BytesIO(data)).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["mp3", "mp3 vbr bare", "aac", "flac", "wav", "aiff", "m4a", "ogg"]
 )

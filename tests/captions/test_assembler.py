@@ -120,6 +120,7 @@ def test_a_failure_stays_one_only_if_the_next_pass_fails_too(tmp_path):
     assert sorted(set(captions)) == ["t0", "t1", "t2", "t3", "t4"]
 
 
+@pytest.mark.slow
 def test_two_runs_do_not_mix_what_they_hold(tmp_path):
     settle, _ = settle_of(tmp_path)
     _, other = settle_of(tmp_path)

@@ -171,6 +171,7 @@ def test_templates_cover_all_and_invent_nothing(large_data):
         assert (verdict.coverage, verdict.invented) == (1.0, ()), (caption, tags, verdict)
 
 
+@pytest.mark.slow
 def test_the_published_coverage_of_gpt_captions(large_data):
     """0.76 and 0.86 on 993 clips (Doh et al. 2023's outputs); here on all 1,843 at hand."""
     with open(large_data / "data" / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:

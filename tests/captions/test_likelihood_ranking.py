@@ -19,6 +19,7 @@ def base(make_captioner, tmp_path_factory) -> str:
     return f"{make_captioner(tmp_path_factory.mktemp('base'))}/base"
 
 
+@pytest.mark.slow
 def test_the_likeliest_of_a_tracks_captions_are_kept(base):
     rows = [{"track_id": f"t{i}", "tags": ["slow", "piano", f"kind{i}"]} for i in range(3)]
     rows.append({"track_id": "untagged", "tags": None})

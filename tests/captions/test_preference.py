@@ -49,6 +49,7 @@ def test_the_loss_is_the_formula():
     assert float(dpo_loss(same, same, same, same)) == pytest.approx(math.log(2))
 
 
+@pytest.mark.slow
 def test_likelihoods_are_those_of_the_training_loss(made, small_spec):
     pairs, tokenizer = made
     rows = [encode(tokenizer, p.tags, p.caption, max_tokens=64) for p in pairs[:5]]
@@ -64,6 +65,7 @@ def test_likelihoods_are_those_of_the_training_loss(made, small_spec):
     )
 
 
+@pytest.mark.slow
 def test_chosen_captions_become_likelier_than_rejected_ones(made, small_spec):
     pairs, tokenizer = made
     trainer = lora_step(tokenizer, replace(small_spec, learning_rate=5e-2))
@@ -74,6 +76,7 @@ def test_chosen_captions_become_likelier_than_rejected_ones(made, small_spec):
     assert figures[-1]["preference_loss"] < 0.6 and figures[-1]["preference_right"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_captioner_whose_drafts_are_all_alike_is_left_as_it_is(made, small_spec, caplog):
     """An untrained one writes no acceptable draft."""
     pairs, tokenizer = made

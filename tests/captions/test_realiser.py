@@ -64,6 +64,7 @@ ROLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tag", "role"), ROLES.items())
 def test_a_tag_has_its_part(tag, role):
     assert form_of(tag).role == role
@@ -186,6 +187,7 @@ def test_every_structure_holds_every_tag_and_reads_as_sentences(tags, held_out):
         assert not re.search(r"\ba [aeio]|\ban [bcdfgjkpqstvwz]", said), text
 
 
+@pytest.mark.slow
 def test_five_hundred_lists_of_people(large_data):
     """Real tag lists: coverage, invention, non-words, and as many structures as captions."""
     with open(large_data / "data" / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:

@@ -136,6 +136,7 @@ def test_every_figure_is_one_number_a_caption(encoder):
     assert list(found["words"]) == [4, 3, 0]
 
 
+@pytest.mark.slow
 def test_the_published_figures_of_gpt_captions(encoder, large_data):
     """0.664 / 0.263 and 0.653 / 0.261 on 993 clips; here 24 others, so roughly."""
     with open(large_data / "data" / "musiccaps" / "tag2caption.jsonl", encoding="utf-8") as lines:

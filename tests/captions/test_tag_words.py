@@ -56,6 +56,7 @@ def test_words_are_spelt_as_inside_a_sentence(pair_file, small_spec):
     assert tag_words(tokenizer, ["of", "and"]) == tag_words(tokenizer, []) == []
 
 
+@pytest.mark.slow
 def test_vllms_first_runner_is_drawn_to_the_same_tokens():
     pytest.importorskip("vllm", reason="vLLM is not installed here")
     from vllm import SamplingParams

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from raymtr.catalog.similar_artists import join_similar_artists, read_graph
 from raymtr.catalog.sources import key_words, midi_tracks, mtg_jamendo_tracks, real_music_tracks
 
@@ -58,6 +60,7 @@ def test_keys_in_words():
     ]
 
 
+@pytest.mark.slow
 def test_mtg_jamendo_is_words_alone(large_data):
     table = mtg_jamendo_tracks(str(large_data / "data" / "mtg-jamendo"))
     assert len(table) == 9_316

@@ -93,10 +93,12 @@ class Nodes:
 
     def finished(self, job: str) -> str:
         """The state a job ends in."""
-        state: str = until(
-            lambda: self.state(job) in ("SUCCEEDED", "FAILED", "STOPPED") and self.state(job)
-        )
-        return state
+        until(lambda: self.ended(job))
+        return self.state(job)
+
+    def ended(self, job: str) -> bool:
+        """Whether the job is over."""
+        return self.state(job) in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def install_command(programs: Path) -> None:

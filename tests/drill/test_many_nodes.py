@@ -19,7 +19,7 @@ import soundfile
 from nodes import Nodes, rendered, until
 
 from raymtr import storage
-from raymtr.embeddings.store import find_embeddings
+from raymtr.embeddings.store import all_embeddings, find_embeddings
 from raymtr.workspace import Workspace
 
 TRACKS, SOURCES = 360, 12
@@ -50,8 +50,8 @@ def entrypoint(workspace: Workspace, request: pytest.FixtureRequest) -> str:
 
 
 def committed(workspace: Workspace) -> set[str]:
-    names = storage.list_folders(workspace.path("embeddings"))
-    return set(find_embeddings(workspace, names[0]).done().to_pylist()) if names else set()
+    stores = all_embeddings(workspace)
+    return set(stores[0].done().to_pylist()) if stores else set()
 
 
 def test_a_cluster_is_lost_then_a_node(

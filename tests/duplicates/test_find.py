@@ -64,6 +64,7 @@ def found(table: TrackTable) -> dict[str, tuple[int, str]]:
     return {row["track_id"]: (row["group"], row["class"]) for row in rows}
 
 
+@pytest.mark.slow
 def test_copies_masters_and_versions_are_distinguished(make_table: Callable) -> None:
     rng = np.random.default_rng(0)
     song, other, third = unit(rng.standard_normal((3, DIM)))
@@ -104,6 +105,7 @@ def test_copies_masters_and_versions_are_distinguished(make_table: Callable) -> 
     assert read_groups(workspace) == dict.fromkeys(classes, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracks", [0, 1])
 def test_too_few_tracks_have_no_duplicates(make_table: Callable, tracks: int) -> None:
     rows = [
@@ -119,6 +121,7 @@ def test_too_few_tracks_have_no_duplicates(make_table: Callable, tracks: int) ->
     assert find_duplicates(table).schema.equals(duplicates.SCHEMA)
 
 
+@pytest.mark.slow
 def test_an_unknown_duration_is_where_the_last_window_ends(make_table: Callable) -> None:
     vector = unit(np.random.default_rng(0).standard_normal(DIM))
     rows = [
@@ -130,6 +133,7 @@ def test_an_unknown_duration_is_where_the_last_window_ends(make_table: Callable)
     assert [(row["track_id"], row["seconds"]) for row in rows] == [("a", 10.0), ("b", 10.0)]
 
 
+@pytest.mark.slow
 def test_the_same_is_found_in_a_table_with_an_index(make_table: Callable) -> None:
     rng = np.random.default_rng(1)
     vectors = unit(rng.standard_normal((2_000, DIM)))
@@ -167,6 +171,7 @@ def test_no_copy_is_missed_between_blocks(monkeypatch: pytest.MonkeyPatch) -> No
     assert {row for pair in pairs for row in pair[:2]} == set(np.flatnonzero(alike.any(axis=1)))
 
 
+@pytest.mark.slow
 def test_a_model_that_gives_all_one_vector_finds_nothing_by_vector(
     make_table: Callable, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +198,7 @@ def test_parts_of_one_piece_cut_to_one_length_are_no_copies() -> None:
     assert not cut_to_length(np.full(9, 30.0)).any()
 
 
+@pytest.mark.slow
 def test_a_name_that_everything_has_is_no_song(
     make_table: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +234,7 @@ def test_no_chain_folds_what_is_unlike(make_table: Callable) -> None:
     assert rows and min(row["cosine"] for row in rows) >= COPY
 
 
+@pytest.mark.slow
 def test_pieces_under_a_placeholder_are_all_shown(make_table: Callable) -> None:
     """Thirty pieces that a ripper called "Track 01" by "Unknown Artist"; one is there twice."""
     rng = np.random.default_rng(5)

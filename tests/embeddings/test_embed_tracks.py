@@ -45,6 +45,7 @@ def decode(
     return pa.concat_tables(decode_tracks(batch, spec=model.spec.audio, embed=embed, hung=hung))
 
 
+@pytest.mark.slow
 def test_each_track_is_embedded_as_the_model_alone_would(model: Model, batch: pa.Table) -> None:
     embedded = embed_tracks(model, decode(model, batch))
     assert embedded.schema == EMBEDDED_SCHEMA

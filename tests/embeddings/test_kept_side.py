@@ -40,6 +40,7 @@ def checks(folder: Path, side: str, monkeypatch: pytest.MonkeyPatch) -> bool:
     return bool(ran)
 
 
+@pytest.mark.slow
 def test_a_side_is_checked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [checks(folder, side, monkeypatch) for side in ("text", "text", "audio", "text")] == [
         True,
@@ -49,6 +50,7 @@ def test_a_side_is_checked_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
+@pytest.mark.slow
 def test_other_weights_libraries_or_a_broken_record_are_checked_again(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -62,6 +64,7 @@ def test_other_weights_libraries_or_a_broken_record_are_checked_again(
     assert not checks(folder, "text", monkeypatch)
 
 
+@pytest.mark.slow
 def test_another_model_than_the_tables_is_rejected(folder: Path) -> None:
     with pytest.raises(UnusableError, match="vectors are of model 0123"):
         other = ModelRef(fingerprint="0123", precision="fp32", dim=made_by(folder).dim)

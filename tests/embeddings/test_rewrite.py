@@ -97,6 +97,7 @@ def test_merged_shards_have_a_limited_size(
     assert_each_track_once(store)
 
 
+@pytest.mark.slow
 def test_shards_of_one_store_are_distributed_over_partitions(store: EmbeddingStore) -> None:
     partition_shards(store, 4)
     assert_each_track_once(store)
@@ -108,6 +109,7 @@ def test_shards_of_one_store_are_distributed_over_partitions(store: EmbeddingSto
     assert all("-of-00002-" in name for name in store.names("tracks"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["merge", "partition"])
 def test_a_change_that_is_killed_anywhere_loses_and_doubles_nothing(
     store: EmbeddingStore, monkeypatch: pytest.MonkeyPatch, change: str
@@ -126,6 +128,7 @@ def test_a_change_that_is_killed_anywhere_loses_and_doubles_nothing(
     assert kills >= 3
 
 
+@pytest.mark.slow
 def test_partitions_have_owners_of_their_own(store: EmbeddingStore) -> None:
     partition_shards(store, 2)
     first, second = (store.part(name) for name in partition_names(2))
@@ -139,6 +142,7 @@ def test_partitions_have_owners_of_their_own(store: EmbeddingStore) -> None:
     second.commit(rows(101))  # it knows nothing of it
 
 
+@pytest.mark.slow
 def test_who_takes_all_shards_stops_the_drivers_of_partitions(store: EmbeddingStore) -> None:
     partition_shards(store, 2)
     part = store.part(partition_names(2)[1])

@@ -72,6 +72,7 @@ def test_a_commit_is_read_back_whole(shards: EmbeddingStore) -> None:
     assert sorted(shards.read_dead_letters()["track_id"].to_pylist()) == ["b", "d"]
 
 
+@pytest.mark.slow
 def test_what_was_not_committed_is_removed_by_the_next_owner(shards: EmbeddingStore) -> None:
     shards.commit(table(embedded("a"), failed("b")))
     shards.commit(table(embedded("c"), failed("d")))
@@ -88,6 +89,7 @@ def test_what_was_not_committed_is_removed_by_the_next_owner(shards: EmbeddingSt
         assert len(storage.list_files(f"{shards.folder}/{kind}")) == 1
 
 
+@pytest.mark.slow
 def test_an_owner_that_was_replaced_cannot_commit(shards: EmbeddingStore) -> None:
     rival = open_shards(Path(shards.folder))
     rival.take()

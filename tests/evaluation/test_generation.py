@@ -55,6 +55,7 @@ def test_label_divergence_is_that_of_distributions() -> None:
     assert kl_divergence(skewed, real) == pytest.approx(0.5 * np.log(0.5**2 / 0.09), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_the_verb_compares_clips_with_held_out_tracks(tmp_path: Path, tiny_model: str) -> None:
     """Clips that are the held-out sounds are nearer to them than noise is."""
     workspace, rng = Workspace.open(str(tmp_path / "w"), create=True), np.random.default_rng(0)

@@ -47,6 +47,7 @@ def test_balanced_accuracy_weighs_classes_and_not_tracks() -> None:
     assert balanced_accuracy(np.array([0, 0, 1, 1]), right) == pytest.approx((2 / 3 + 1) / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_probe_finds_what_features_hold_and_no_more(kind: str) -> None:
     task = read_task("instrument", rows_of(tunes=40))

@@ -114,6 +114,7 @@ def page(tmp_path):
     return Page(tmp_path / "report.html")
 
 
+@pytest.mark.slow
 def test_whatever_a_name_contains_is_text(page):
     assert "script" not in {tag for tag, _ in page.tags}
     assert page.text.count(NASTY) >= 14
@@ -143,6 +144,7 @@ def test_every_section_is_there_with_its_figures(page):
     assert page.attributes("span", "class").count("yes") == 1 and "Nothing found." in page.text
 
 
+@pytest.mark.slow
 def test_bars_are_where_the_figures_are(page):
     widths = [a["width"] for tag, a in page.tags if tag == "rect" and a.get("class") == "towers"]
     assert widths[0] == "63.00%"

@@ -71,6 +71,7 @@ def mimi() -> object:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [encodec, dac, mimi])
 def test_a_hub_codec_encodes_and_decodes(make: Callable[[], object], tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -92,6 +93,7 @@ def test_a_hub_codec_encodes_and_decodes(make: Callable[[], object], tmp_path: P
         hub_codec(make.__name__, str(tmp_path), 99)
 
 
+@pytest.mark.slow
 def test_hub_encoders_hear(tmp_path: Path) -> None:
     from transformers import HubertConfig, HubertModel, Wav2Vec2BertConfig, Wav2Vec2BertModel
 

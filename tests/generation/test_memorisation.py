@@ -78,6 +78,7 @@ def by_heart() -> Stages:
     return stages.eval()
 
 
+@pytest.mark.slow
 def test_what_was_learnt_by_heart_matches_and_what_was_not_does_not(
     by_heart: Stages, parts: Parts, tiny_model: str
 ) -> None:
@@ -91,6 +92,7 @@ def test_what_was_learnt_by_heart_matches_and_what_was_not_does_not(
         memorisation(model, tracks_of(0), [], seed=0)
 
 
+@pytest.mark.slow
 def test_the_verb_reads_tokens_of_both_splits(
     by_heart: Stages, parts: Parts, token_table: pa.Table, tiny_model: str, tmp_path: Path
 ) -> None:

@@ -51,6 +51,7 @@ def sound_of(musiclm: MusicLM, scenes: list[torch.Tensor], *args: object) -> lis
     return [np.concatenate([part[row] for part in windows]) for row in range(len(scenes[0]))]
 
 
+@pytest.mark.slow
 def test_training_beats_unigrams(trained: tuple[Stages, list[dict]], crops: Crops) -> None:
     """A stage's loss is below the entropy of its tokens, which their frequencies alone give."""
     _, figures = trained
@@ -62,6 +63,7 @@ def test_training_beats_unigrams(trained: tuple[Stages, list[dict]], crops: Crop
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
 
 
+@pytest.mark.slow
 def test_the_condition_decides_what_is_heard(musiclm: MusicLM, parts: Parts) -> None:
     joint = joint_of(parts, *KINDS, *KINDS)
     low, high, low2, high2 = sound_of(musiclm, [joint], [0.0], 2.5, [1, 2, 3, 4])
@@ -69,6 +71,7 @@ def test_the_condition_decides_what_is_heard(musiclm: MusicLM, parts: Parts) -> 
     assert max(map(centroid_hz, (low, low2))) < 4_500 < 5_500 < min(map(centroid_hz, (high, high2)))
 
 
+@pytest.mark.slow
 def test_a_story_changes_what_follows_and_keeps_what_was(musiclm: MusicLM, parts: Parts) -> None:
     low, high = joint_of(parts, "low"), joint_of(parts, "high")
     [changed] = sound_of(musiclm, [low, high], [0.0, 3.0], 6.0, [1])
@@ -78,6 +81,7 @@ def test_a_story_changes_what_follows_and_keeps_what_was(musiclm: MusicLM, parts
     assert not np.array_equal(changed[-32_000:], same[-32_000:])
 
 
+@pytest.mark.slow
 def test_windows_join_to_what_is_asked(musiclm: MusicLM) -> None:
     story = [[Scene("slow piano")], [Scene("drums")]]
     windows = list(musiclm.stream(story, 3.3, [5, 6]))
@@ -122,6 +126,7 @@ def folder(
     return place / "model"
 
 
+@pytest.mark.slow
 def test_a_saved_model_sounds_the_same(folder: Path, musiclm: MusicLM) -> None:
     read = read_musiclm(str(folder))
     assert read.parts.fingerprint == musiclm.parts.fingerprint
@@ -132,6 +137,7 @@ def test_a_saved_model_sounds_the_same(folder: Path, musiclm: MusicLM) -> None:
     assert data == wav_bytes(made[1], 16_000, prompt="slow", seed=3, made_by=read.made_by)
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_file_or_one_sentence(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +195,7 @@ def test_a_model_that_cannot_make_sound_leaves_no_file(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_the_ablation_makes_sound_without_semantic_tokens(
     crops: Crops, parts: Parts, tiny_model: str, tmp_path: Path
 ) -> None:
@@ -205,6 +212,7 @@ def test_the_ablation_makes_sound_without_semantic_tokens(
     assert len(sound) == 32_000
 
 
+@pytest.mark.slow
 def test_a_job_writes_clips_and_rows(folder: Path, tmp_path: Path) -> None:
     write = WriteClips(str(folder), str(tmp_path), 2.0, device="cpu", threads=1)
     asked = [{"clip_id": name, "text": "noise", "seed": n} for n, name in enumerate(("p", "q"))]

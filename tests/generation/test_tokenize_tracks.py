@@ -74,6 +74,7 @@ def store(workspace: Workspace, settings: Settings, tiny_model: str) -> TokenSto
     return made
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_parts(store: TokenStore, settings: Settings) -> None:
     parts = read_parts(store.parts_folder)
     table = storage.read_tables(f"{store.folder}/tracks")

@@ -82,6 +82,7 @@ def publish_manifest(folder: Path, manifest: Path) -> tuple[str, Any]:
     return workspace.db, live_build(workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, where) in EXTRAS.items() if where])
 def test_a_plain_extra_is_filtered_on(table: TrackTable, name: str) -> None:
     where = parse_filter(str(EXTRAS[name][1]), table.filterable)
@@ -121,6 +122,7 @@ def test_a_catalog_of_an_earlier_version_is_published_with_plain_columns(
     assert table.matching(where) == {"a"}
 
 
+@pytest.mark.slow
 def test_a_build_of_an_earlier_version_is_filtered_and_changed(
     make_workspace: Callable, commit_vectors: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -194,6 +194,7 @@ def test_what_is_no_filter_is_rejected(find: Callable[[str], str], text: str, me
         find(text)
 
 
+@pytest.mark.slow
 def test_any_literal_is_only_a_literal(find: Callable[[str], str]) -> None:
     """Random text of SQL's own signs, put where a value stands, never matches or breaks out."""
     rng = np.random.default_rng(0)

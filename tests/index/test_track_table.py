@@ -52,6 +52,7 @@ def table(
     return TrackTable(workspace.db, build)
 
 
+@pytest.mark.slow
 def test_one_table_answers_all_kinds_of_lookup(table: TrackTable) -> None:
     """One test over many questions, for the table with the index takes seconds to make."""
     ids, matrix = table.all_vectors()

@@ -43,6 +43,7 @@ def workspace(make_workspace: Callable, commit_vectors: Callable) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_the_catalog_is_published_with_what_was_embedded(workspace: Workspace) -> None:
     captions = pa.table({"track_id": ["a", "gone"], "caption": ["a slow bell", "x"]})
     storage.write_table(f"{workspace.captions}/part-0.parquet", captions)
@@ -57,6 +58,7 @@ def test_the_catalog_is_published_with_what_was_embedded(workspace: Workspace) -
     assert [hit["track_id"] for hit in found["hits"]] == ["a"]
 
 
+@pytest.mark.slow
 def test_rollback_and_explain(workspace: Workspace) -> None:
     first, second = run(workspace), run(workspace)
     assert second["kept"] == [first["build"], second["build"]]
@@ -68,6 +70,7 @@ def test_rollback_and_explain(workspace: Workspace) -> None:
     assert live_build(workspace).name == first["build"]  # explaining builds nothing
 
 
+@pytest.mark.slow
 def test_the_models_of_two_embeddings_are_not_mixed(
     workspace: Workspace, commit_vectors: Callable
 ) -> None:
@@ -90,6 +93,7 @@ def test_what_is_missing_is_said(make_workspace: Callable, commit_vectors: Calla
         Searcher(workspace)
 
 
+@pytest.mark.slow
 def test_the_command_line_asks_the_searcher(workspace: Workspace) -> None:
     run(workspace)
     parser = argparse.ArgumentParser()

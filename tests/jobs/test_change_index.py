@@ -79,6 +79,7 @@ def catalog(workspace: Workspace) -> dict[str, dict]:
     return {row["track_id"]: row for row in storage.read_tables(workspace.tracks).to_pylist()}
 
 
+@pytest.mark.slow
 def test_an_upsert_adds_and_changes_tracks(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +110,7 @@ def test_an_upsert_adds_and_changes_tracks(
     assert [found(workspace, **search) for search in searches] == before
 
 
+@pytest.mark.slow
 def test_an_upsert_takes_along_what_was_heard_and_a_delete_removes_it(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_an_upsert_takes_along_what_was_heard_and_a_delete_removes_it(
     assert left["track_id"].to_pylist() == list("abcde")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -161,6 +164,7 @@ def test_an_upsert_takes_its_types_from_the_catalog(
     assert {name: track[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_a_track_credited_to_another_artist_follows_it_into_its_split(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_a_track_credited_to_another_artist_follows_it_into_its_split(
     assert here["a"]["split"] == split["Ada"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -200,6 +205,7 @@ def test_a_wrong_upsert_changes_nothing(
     assert live_build(workspace) == live and catalog(workspace) == before
 
 
+@pytest.mark.slow
 def test_a_deleted_track_is_found_nowhere(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -242,6 +248,7 @@ def test_a_deleted_track_is_found_nowhere(
         change_index.delete_tracks(workspace, str(ids))
 
 
+@pytest.mark.slow
 def test_a_track_scanned_again_is_back(
     workspace: Workspace, tmp_path: Path, commit_vectors: Callable
 ) -> None:
@@ -256,6 +263,7 @@ def test_a_track_scanned_again_is_back(
     assert found(workspace, text="tune") == list("abcde")
 
 
+@pytest.mark.slow
 def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_path: Path) -> None:
     running = find_embeddings(workspace, "other")
     running.take()
@@ -265,6 +273,7 @@ def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_p
     running.release()  # its token still holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
     [(b"", "is empty"), (b"\xff\xfe\x00", "is no text"), (b"x\ny\n", "none of the 2 tracks")],
@@ -279,6 +288,7 @@ def test_a_wrong_list_is_rejected(
         change_index.delete_tracks(workspace, str(tmp_path / "absent"))
 
 
+@pytest.mark.slow
 def test_two_index_jobs_at_once_are_rejected(
     workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,6 +300,7 @@ def test_two_index_jobs_at_once_are_rejected(
     assert index(workspace, "--delete", source) == 0
 
 
+@pytest.mark.slow
 def test_readers_during_upserts_see_old_or_new(workspace: Workspace, tmp_path: Path) -> None:
     """A thread that opens and asks all the while: titles change together, nothing is doubled."""
     stop, seen, faults = threading.Event(), set(), []
@@ -342,6 +353,7 @@ def drop_what_715a6cd_had_not(workspace: Workspace) -> None:
     put_live(workspace, replace(build, versions=versions))
 
 
+@pytest.mark.slow
 def test_a_workspace_of_an_older_raymtr_is_searched_changed_and_indexed(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -356,6 +368,7 @@ def test_a_workspace_of_an_older_raymtr_is_searched_changed_and_indexed(
     assert found(workspace, text="Tune", where="artists has 'Bruno'") == ["f"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exact_below", [200_000, 0])
 def test_each_artist_of_a_track_is_found_alone(
     exact_below: int, make_workspace: Callable, commit_vectors: Callable
@@ -398,6 +411,7 @@ def filter_of(workspace: Workspace, artist: str) -> Filter | None:
     return parse_filter(f"artists has '{artist}'", table.filterable)
 
 
+@pytest.mark.slow
 def test_the_decoded_length_reaches_the_tables(
     make_workspace: Callable, commit_vectors: Callable
 ) -> None:

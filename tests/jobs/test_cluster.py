@@ -101,6 +101,7 @@ other.wait()
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_beside_another_tells_its_processes_which_is_theirs() -> None:
     """Ray Train's cleaner asks so, and fails where a machine has two and nobody told it."""
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}

@@ -173,6 +173,7 @@ def test_without_a_catalog_the_next_step_is_named(tmp_path: Path) -> None:
         embed_catalog(Workspace.open(str(tmp_path / "w"), create=True), tiny())
 
 
+@pytest.mark.slow
 def test_where_no_model_is_named_and_no_run_has_finished_pretrained_taggers_embed(
     make_workspace: Callable,
 ) -> None:

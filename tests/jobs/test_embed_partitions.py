@@ -91,6 +91,7 @@ def test_two_drivers_share_the_partitions_and_only_changed_ones_are_opened_again
     assert sum(runs[part] != now[part] for part in runs) == 1
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_was_replaced_takes_no_partition_back(
     workspace: Workspace, tmp_path: Path, commit_vectors: Callable
 ) -> None:

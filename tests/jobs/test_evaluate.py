@@ -105,6 +105,7 @@ def answer(workspace):
     return evaluate_tracks(workspace, SETTINGS)
 
 
+@pytest.mark.slow
 def test_the_towers_find_what_their_vectors_say(answer):
     titles = answer["towers"]["title"]
     # Odd titles are asked as `T by A`, which is another sentence; even ones are the vector itself.
@@ -150,6 +151,7 @@ def test_the_files_let_others_recompute_the_figures(answer):
     assert storage.read_json(answer["files"]["metrics"])["towers"] == answer["towers"]
 
 
+@pytest.mark.slow
 def test_what_was_written_can_be_evaluated_again(workspace, answer, tmp_path):
     again = evaluate_tracks(
         workspace,
@@ -202,6 +204,7 @@ def learnt(workspace):
     storage.delete(f"{folder}/model/{RECORD}")
 
 
+@pytest.mark.slow
 def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_path):
     learnt(name for n in (*range(6), 14) for name in track_names(f"t{n:02d}", None))
     found = evaluate_tracks(workspace, SETTINGS, system="towers", out=str(tmp_path))
@@ -213,6 +216,7 @@ def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("title")] == ["12*"]
 
 
+@pytest.mark.slow
 def test_a_pool_that_a_model_never_heard_bears_no_mark(workspace, learnt, tmp_path):
     learnt(track_names("t14", "of a sound"))
     found = evaluate_tracks(workspace, SETTINGS, system="towers", out=str(tmp_path))
@@ -226,6 +230,7 @@ def test_a_model_without_a_record_is_not_said_to_be_clean(answer):
     assert "no record of what it was trained on" in describe(answer)
 
 
+@pytest.mark.slow
 def test_the_command_line_reaches_the_job(workspace, tmp_path):
     parser = argparse.ArgumentParser()
     job.add_arguments(parser)
@@ -246,6 +251,7 @@ def test_wrong_use_is_said(workspace, tmp_path):
         evaluate_tracks(Workspace.open(str(tmp_path), create=True), SETTINGS)
 
 
+@pytest.mark.slow
 def test_a_catalog_of_words_can_measure_its_search(tmp_path):
     here = Workspace.open(str(tmp_path), create=True)
     table = catalog()
@@ -281,6 +287,7 @@ def ask(here, *argv):
     return job.run(parser.parse_args(argv), here, SETTINGS)
 
 
+@pytest.mark.slow
 def test_captions_are_scored_beside_templates_and_tags(tmp_path):
     here = captioned(tmp_path)
     answer = ask(here, "captions")
@@ -294,6 +301,7 @@ def test_captions_are_scored_beside_templates_and_tags(tmp_path):
     assert "less template" in describe(answer) and "layer 6" in describe(answer)
 
 
+@pytest.mark.slow
 def test_captions_are_read_blind_and_the_scores_come_back(tmp_path):
     here = captioned(tmp_path)
     answer = ask(here, "captions", "--blind", "5")
@@ -316,6 +324,7 @@ def test_captions_are_read_blind_and_the_scores_come_back(tmp_path):
         ask(here, "captions", "--blind", "13")
 
 
+@pytest.mark.slow
 def test_systems_can_be_named(tmp_path):
     here = captioned(tmp_path)
     held_out = f"{here.captioner}/held_out.jsonl"
@@ -328,6 +337,7 @@ def test_systems_can_be_named(tmp_path):
     assert (tmp_path / "out" / "captions.json").exists()
 
 
+@pytest.mark.slow
 def test_captions_over_pairs_that_their_captioner_learnt_from_say_so(tmp_path):
     here = captioned(tmp_path)
     held_out = f"{here.captioner}/held_out.jsonl"
@@ -407,6 +417,7 @@ def test_caption_retrieval_prints_both_directions_and_the_pool(published):
     assert "mrr" in describe(compared)
 
 
+@pytest.mark.slow
 def test_what_a_protocol_lacks_is_said(workspace):
     for arguments, words in (
         (["caption-retrieval"], "none of 11 tracks has a caption that came with its dataset"),

@@ -35,6 +35,7 @@ def battery(folder: Path) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_right_and_wrong_are_told_by_class(
     workspace: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

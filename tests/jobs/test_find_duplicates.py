@@ -90,6 +90,7 @@ def ids(answer: dict) -> list[str]:
     return [hit["track_id"] for hit in answer["hits"]]
 
 
+@pytest.mark.slow
 def test_folding_needs_duplicates_to_be_known(workspace: Workspace) -> None:
     storage.delete(workspace.duplicates)
     with pytest.raises(InputError, match="run `raymtr duplicates` first"):

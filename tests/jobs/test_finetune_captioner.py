@@ -131,6 +131,7 @@ def test_wrong_use_is_rejected_before_anything_starts(tmp_path: Path, pairs: str
     assert storage.list_folders(here.root) == []
 
 
+@pytest.mark.slow
 def test_what_lies_on_this_machine_goes_with_a_run_that_lies_elsewhere(
     object_store: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pairs: str
 ) -> None:

@@ -189,6 +189,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     assert subprocess.run(command).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_missing_package_is_one_sentence() -> None:
     code = (
         "import sys; sys.modules['starlette'] = None; from jobs.__main__ import main; "

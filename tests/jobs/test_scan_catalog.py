@@ -128,6 +128,7 @@ def test_a_folder_of_parquet_is_a_manifest(workspace, tmp_path):
     assert [row["year"] for row in rows(workspace)] == [1999, 2001]
 
 
+@pytest.mark.slow
 def test_a_big_catalog_is_in_parts_and_a_smaller_one_leaves_none_behind(workspace, tmp_path):
     ids = [f"t{i:06}" for i in range(210_000)]
     pq.write_table(pa.table({"track_id": ids[::-1]}), tmp_path / "m.parquet")
@@ -180,6 +181,7 @@ def test_a_folder_of_empty_files_is_all_errors(workspace, tmp_path):
     job.describe(answer)
 
 
+@pytest.mark.slow
 def test_a_small_scan_needs_neither_ray_nor_torch(workspace, music):
     code = (
         "import sys; from jobs.scan_catalog import scan_catalog; from raymtr.recipes import tiny\n"
@@ -190,6 +192,7 @@ def test_a_small_scan_needs_neither_ray_nor_torch(workspace, music):
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_a_killed_scan_leaves_the_old_catalog_and_the_next_one_works(workspace, music, tmp_path):
     scan(workspace, music)
     before = rows(workspace)

@@ -71,6 +71,7 @@ def test_the_review_suggests_and_doubts() -> None:
     assert review_row(heard, {"a": owner | {"tags": ["Jazz"]}}) is None
 
 
+@pytest.mark.slow
 def test_a_quieter_copy_is_heard_alike() -> None:
     t = np.arange(4 * 16_000) / 16_000
     tune = (0.4 * np.sin(2 * np.pi * 330 * t) * np.exp(-4 * (t % 0.5))).astype(np.float32)

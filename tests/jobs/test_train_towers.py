@@ -254,6 +254,7 @@ def test_a_text_tower_that_is_nowhere_stops_before_anything_is_decoded(
     assert not storage.exists(workspace.run("nowhere"))
 
 
+@pytest.mark.slow
 def test_more_tokens_than_the_tower_reads_stop_before_anything_is_decoded(
     workspace: Workspace,
 ) -> None:

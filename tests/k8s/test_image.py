@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from k8s import bill
 from k8s.code_rules import packages_of
 
@@ -67,6 +69,7 @@ def test_the_recipe_installs_the_lock_and_compiles_it() -> None:
     assert unlocked == ["'setuptools>=77,<82' "]
 
 
+@pytest.mark.slow
 def test_every_package_has_a_licence_and_copyleft_is_known(tmp_path: Path) -> None:
     bill.write(tmp_path)
     document = json.loads((tmp_path / "sbom.json").read_text())

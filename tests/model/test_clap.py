@@ -70,6 +70,7 @@ def noise(seconds: float, seed: int) -> np.ndarray:
     return np.asarray(np.convolve(samples, np.ones(4 * seed + 1) / 3, mode="same"), np.float32)
 
 
+@pytest.mark.slow
 def test_vectors_are_those_of_transformers(model: Model, release: Path) -> None:
     from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 
@@ -90,6 +91,7 @@ def test_vectors_are_those_of_transformers(model: Model, release: Path) -> None:
     assert np.abs(sound[0] - sound[1]).max() > 1e-3  # the clips can be told apart
 
 
+@pytest.mark.slow
 def test_the_same_sound_gives_the_same_bytes(model: Model) -> None:
     long, short = noise(23.0, 1), noise(3.0, 2)  # three windows; one, padded
     together = model.encode_audio([(long, RATE), (short, RATE), (long, RATE)])
@@ -98,6 +100,7 @@ def test_the_same_sound_gives_the_same_bytes(model: Model) -> None:
     assert model.spec.audio.window_samples == 480_000 and model.spec.dim == 24
 
 
+@pytest.mark.slow
 def test_saved_in_our_form_it_is_the_same_model(model: Model, tmp_path: Path) -> None:
     model.save(str(tmp_path / "kept"))
     kept = raymtr.load_model(tmp_path / "kept")

@@ -162,6 +162,7 @@ def test_a_wrong_mel_is_rejected(
         Model(towers, precision=precision, golden=golden).check_golden()
 
 
+@pytest.mark.slow
 def test_a_model_saved_with_one_golden_wave_is_still_read(
     towers: TwoTowers, tmp_path: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_model_saved_with_one_golden_wave_is_still_read(
         load_model(tmp_path / "model").check_golden()
 
 
+@pytest.mark.slow
 def test_towers_that_were_never_trained_pass(make_towers: Callable[..., TwoTowers]) -> None:
     """Their vectors are nearly the same for every sound, and bfloat16's error is next to none."""
     fresh = make_towers()

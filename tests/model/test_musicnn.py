@@ -16,6 +16,7 @@ FIXTURE, CLIPS = SHARED / "fixtures/musicnn/expected.npz", SHARED / "data/real_m
 needs_fixture = pytest.mark.skipif(not FIXTURE.exists(), reason=f"no {FIXTURE}")
 
 
+@pytest.mark.slow
 @needs_fixture
 @pytest.mark.parametrize("name", musicnn.TAGGERS)
 def test_the_authors_tags_and_pooled_features_come_out(name: str) -> None:

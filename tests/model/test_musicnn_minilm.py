@@ -25,6 +25,7 @@ def chord(gain: float) -> tuple[np.ndarray, int]:
     return (gain * 0.2 * notes * np.exp(-2 * (t % 0.5))).astype(np.float32), 16_000
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_an_ordinary_folder_with_the_same_vectors(
     model: Model, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_every_word_has_a_profile_of_known_tags() -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLIPS.exists(), reason=f"no {CLIPS}")
 def test_a_song_with_vocals_is_found_before_game_music(model: Model) -> None:
     game, orchestra = CLIPS / "rm0001_0.ogg", CLIPS / "rm0112_0.ogg"

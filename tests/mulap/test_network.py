@@ -72,6 +72,7 @@ def test_a_frozen_text_tower_learns_only_what_reads_audio(
     assert all(p.requires_grad for p in make_mulap().text.parameters())
 
 
+@pytest.mark.slow
 def test_a_saved_model_is_the_same_and_names_itself(make_mulap: Make, tmp_path: Path) -> None:
     model = make_mulap()
     save_mulap(model, str(tmp_path / "m"), provenance={"source": "test"})

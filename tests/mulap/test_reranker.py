@@ -52,6 +52,7 @@ def workspace(tmp_path: Path, make_mulap: Make) -> Workspace:
     return workspace
 
 
+@pytest.mark.slow
 def test_features_are_stored_in_half_precision(workspace: Workspace) -> None:
     backbone = open_backbone(workspace.trained("one"))
     store = open_features(workspace, backbone)
@@ -67,6 +68,7 @@ def test_features_are_stored_in_half_precision(workspace: Workspace) -> None:
     assert alone.tobytes() == whole[3:4].tobytes(), "a row does not depend on its batch"
 
 
+@pytest.mark.slow
 def test_probabilities_are_those_of_the_whole_model(workspace: Workspace) -> None:
     reranker = Reranker(workspace, "one")
     found = reranker.probabilities("slow high tone", ["t1", "t2", "unknown", "t0"])
@@ -79,6 +81,7 @@ def test_probabilities_are_those_of_the_whole_model(workspace: Workspace) -> Non
     assert found != reranker.probabilities("fast", ["t1", "t0"])
 
 
+@pytest.mark.slow
 def test_features_of_another_run_and_runs_without_a_head_are_rejected(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -99,6 +102,7 @@ def test_features_of_another_run_and_runs_without_a_head_are_rejected(
         Reranker(workspace, str(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_random_backbone_and_log_mel_are_baselines(workspace: Workspace) -> None:
     source = workspace.trained("one")
     noise = np.random.default_rng(1).normal(0, 0.1, (2, 4_000)).astype(np.float32)
@@ -112,6 +116,7 @@ def test_a_random_backbone_and_log_mel_are_baselines(workspace: Workspace) -> No
     assert log_mel.embed_windows(sound).shape == (1, log_mel.spec.dim)
 
 
+@pytest.mark.slow
 def test_a_search_looks_again_and_says_what_it_did(workspace: Workspace) -> None:
     rows = [
         {"track_id": f"t{n}", "uri": f"/{n}.wav", "title": f"Tune {n}", "tags": ["slow", "tone"]}

@@ -53,6 +53,7 @@ def first_page(table: TrackTable, text: str, where: str | None = None) -> list[s
     return [candidate.track_id for candidate in fuse(retrieved)[:PAGE]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["nadie", "Hollander", "hollander nadie", "nadie blue hours"])
 @pytest.mark.parametrize("where", [None, "tags has 'calm'"])
 def test_a_word_that_only_names_have_is_on_the_first_page(

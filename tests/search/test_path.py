@@ -35,6 +35,7 @@ def table(make_workspace: Callable, commit_vectors: Callable) -> TrackTable:
     return TrackTable(workspace.db, build)
 
 
+@pytest.mark.slow
 def test_the_way_goes_by_those_between_in_their_order(table: TrackTable) -> None:
     steps = path_between(table, "c00", "c18", count=7)
     assert [track_id for track_id, _ in steps] == ["c00", "c03", "c06", "c09", "c12", "c15", "c18"]

@@ -89,6 +89,7 @@ def ids(answer: dict) -> list[str]:
     return [hit["track_id"] for hit in answer["hits"]]
 
 
+@pytest.mark.slow
 def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> None:
     answer = searcher.search("a slow piano ballad", k=3)
     assert set(answer) >= {"query", "hits", "next_cursor", "model", "table_version", "took_ms"}
@@ -105,6 +106,7 @@ def test_an_answer_is_as_promised(searcher: Searcher, workspace: Workspace) -> N
     assert "description" in said and "loaded in 1.0 s, searched in" in said
 
 
+@pytest.mark.slow
 def test_a_text_that_is_not_read_to_its_end_is_said_to_be(searcher: Searcher) -> None:
     assert searcher.search("a slow piano ballad", k=1)["notes"] == []
     answer = searcher.search("a slow piano ballad, " * 40, k=1)
@@ -114,6 +116,7 @@ def test_a_text_that_is_not_read_to_its_end_is_said_to_be(searcher: Searcher) ->
     assert searcher.search("piano " * 40, mode="keyword", k=1)["notes"] == [], "no tower reads it"
 
 
+@pytest.mark.slow
 def test_a_description_finds_its_sound(searcher: Searcher) -> None:
     for mode in ("auto", "semantic", "hybrid"):
         assert set(artists(searcher.search("slow piano ballad", mode=mode, k=8))) == {"Ada", "Bel"}
@@ -127,6 +130,7 @@ def test_keywords_alone_need_no_model(workspace: Workspace) -> None:
     assert searcher._models == {}  # never loaded
 
 
+@pytest.mark.slow
 def test_a_build_knows_what_nonsense_sounds_like(workspace: Workspace, tmp_path: Path) -> None:
     measured = Searcher(workspace).build.calibration
     assert measured is not None and -1 <= measured.nothing < 1 and measured.tags <= 1
@@ -171,6 +175,7 @@ def test_a_search_loads_and_checks_the_side_that_it_asks(
         blind.search("techno beat")
 
 
+@pytest.mark.slow
 def test_loading_is_no_part_of_a_searchs_time(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +310,7 @@ def test_three_tracks_give_three_hits(make_workspace: Callable) -> None:
         searcher.search(audio=(np.zeros(22_050, np.float32), 22_050))
 
 
+@pytest.mark.slow
 def test_a_table_of_another_model_is_rejected(
     make_workspace: Callable, commit_vectors: Callable, tiny_model: str
 ) -> None:

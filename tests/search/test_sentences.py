@@ -260,6 +260,7 @@ def related(tag: str, other: str) -> bool:
     return keys[0].removesuffix("s") in keys[1]
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_slots_printed_as_a_sentence_are_read_back(

@@ -174,6 +174,7 @@ def test_unknown_vocals_are_no_violation_but_come_last_and_say_so(
         assert unknown == ([] if value else [{"vocal": None}])
 
 
+@pytest.mark.slow
 def test_unknown_vocals_are_found_where_nothing_is_known(make_workspace: Callable) -> None:
     rows = [
         {"track_id": "a", "title": "A", "tags": ["rock"], "vocal": None},
@@ -202,6 +203,7 @@ def test_a_name_with_a_tag_keeps_both(searcher: Searcher) -> None:
     assert searcher.search("songs from kettle hymns")["query"]["album"] == "Kettle Hymns"
 
 
+@pytest.mark.slow
 def test_an_artist_without_such_a_tag_is_said_to_have_none(make_workspace: Callable) -> None:
     rows = [
         {"track_id": "a", "title": "A", "artist": "Ada Quill", "tags": ["metal"]},
@@ -265,6 +267,7 @@ def test_a_common_word_is_no_misspelt_name(make_workspace: Callable) -> None:
     assert understand("good thng", searcher.table).title == "Good Thing"
 
 
+@pytest.mark.slow
 def test_a_workspace_has_words_of_its_own(make_workspace: Callable) -> None:
     searcher = opened(make_workspace, ROWS)
     folder = searcher.workspace.path("lexicon")

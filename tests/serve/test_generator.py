@@ -98,6 +98,7 @@ def running(port: int, settings: Callable) -> Iterator[Callable]:
         one.stop()
 
 
+@pytest.mark.slow
 def test_a_clip_is_the_verbs_and_comes_in_windows(running: Callable, musiclm: str) -> None:
     endpoint, _ = running()
     parts = []
@@ -114,6 +115,7 @@ def test_a_clip_is_the_verbs_and_comes_in_windows(running: Callable, musiclm: st
     assert endpoint.client.get("/v1/generate").json() == {"on": True, "most_seconds": 30.0}
 
 
+@pytest.mark.slow
 def test_wrong_requests_are_problems(running: Callable) -> None:
     endpoint, _ = running()
     for wrong, said in (
@@ -137,6 +139,7 @@ def test_without_a_model_it_is_off(running: Callable) -> None:
     assert endpoint.client.get("/v1/generate").json()["on"] is False
 
 
+@pytest.mark.slow
 def test_a_clip_ends_when_its_client_leaves_and_the_queue_is_bounded(running: Callable) -> None:
     endpoint, generator = running(generate_queued=0, generate_max_s=60.0)
     long = ASKED | {"seconds": 60}
@@ -151,6 +154,7 @@ def test_a_clip_ends_when_its_client_leaves_and_the_queue_is_bounded(running: Ca
     assert endpoint.client.post("/v1/generate", json=ASKED).status_code == 200
 
 
+@pytest.mark.slow
 def test_what_cannot_be_made_is_told_before_any_sound(running: Callable) -> None:
     endpoint, generator = running(generate_timeout_s=1e-6)
     late = endpoint.client.post("/v1/generate", json=ASKED)

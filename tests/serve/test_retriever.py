@@ -31,6 +31,7 @@ class NoEncoder:
         raise AssertionError("words are not encoded")
 
 
+@pytest.mark.slow
 def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     make_workspace: Callable,
 ) -> None:
@@ -54,6 +55,7 @@ def test_requests_that_lose_their_tables_are_answered_by_those_that_serve(
     assert all(len(found.answer["hits"]) == 3 for found in answers)
 
 
+@pytest.mark.slow
 def test_the_map_and_the_state_are_those_of_what_serves_when_their_tables_are_lost(
     make_workspace: Callable, commit_vectors: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,6 +108,7 @@ def encoder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> audio_enco
     return audio_encoder.AudioEncoder(ServeSettings(workspace=workspace.root, audio_ongoing=4))
 
 
+@pytest.mark.slow
 def test_a_recordings_vector_is_the_same_alone_and_in_company(
     encoder: audio_encoder.AudioEncoder, workspace: Workspace
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_recordings_vector_is_the_same_alone_and_in_company(
     )
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_a_recording_that_was_given_up(
     encoder: audio_encoder.AudioEncoder, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +167,7 @@ def test_nobody_waits_for_a_recording_that_was_given_up(
     assert started[0].wait(600) < 0
 
 
+@pytest.mark.slow
 def test_a_recording_too_late_gets_a_retry_after(
     encoder: audio_encoder.AudioEncoder, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -294,6 +294,7 @@ def test_leads_can_be_distinguished_whatever_they_play(renderer):
 # The files
 
 
+@pytest.mark.slow
 def test_the_manifest_is_a_catalog(made):
     folder, rows = made
     table = check_tracks(pq.read_table(folder / "manifest.parquet"))

@@ -41,6 +41,7 @@ def taggers_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fixture", ["tiny_model", "taggers_model"])
 def test_one_pass_gives_the_rows_of_two(
     fixture: str, sources: pa.Table, request: pytest.FixtureRequest, tmp_path: Path

@@ -81,6 +81,7 @@ def taken(towers: TwoTowers, batch: Batch, **changed: Any) -> tuple[float, Tenso
     return loss, gradients(step), step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [2, 3])
 def test_gradient_caching_equals_the_whole_batch(chunk: int, made: TwoTowers, batch: Batch) -> None:
     """Seven rows do not divide into chunks, and text groups do not end where chunks do."""
@@ -90,6 +91,7 @@ def test_gradient_caching_equals_the_whole_batch(chunk: int, made: TwoTowers, ba
     assert relative(cached[1], whole[1]) < 1e-5
 
 
+@pytest.mark.slow
 def test_with_dropout_it_equals_the_same_parts_with_gradient(
     towers: TwoTowers, batch: Batch
 ) -> None:
@@ -118,6 +120,7 @@ def test_with_dropout_it_equals_the_same_parts_with_gradient(
     assert loss > 0 and bool(got.isfinite().all())
 
 
+@pytest.mark.slow
 def test_the_random_state_after_a_step_is_that_of_one_forward(
     towers: TwoTowers, batch: Batch
 ) -> None:
@@ -134,6 +137,7 @@ def test_the_random_state_after_a_step_is_that_of_one_forward(
     assert torch.equal(torch.rand(3), wanted)
 
 
+@pytest.mark.slow
 def test_recomputed_activations_change_no_gradient_and_keep_dropout(
     made: TwoTowers, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +181,7 @@ def test_without_decay_a_state_of_before_still_fits(towers: TwoTowers) -> None:
     assert len(step.optimizer.param_groups) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["audio", "text"])
 def test_lora_trains_little_and_is_merged(side: str, towers: TwoTowers, batch: Batch) -> None:
     before = copy.deepcopy(towers.state_dict())
@@ -206,6 +211,7 @@ def _with(towers: TwoTowers, weights: dict[str, Tensor]) -> TwoTowers:
     return plain
 
 
+@pytest.mark.slow
 def test_lora_resumes_to_the_same_bits(made: TwoTowers, batch: Batch) -> None:
     spec = replace(SPEC, lora_text=2, lora_audio=2)
     whole = TrainStep(copy.deepcopy(made), spec, CPU)

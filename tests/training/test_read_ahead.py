@@ -37,6 +37,7 @@ def batch_for(trainer: TrainStep, step: int) -> Batch:
     return Batch(torch.randn(4, samples, generator=generator), texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sentences_read_ahead_train_the_same_weights(precision: str) -> None:
     plain, ahead = (step_of_tiny(precision=precision) for _ in range(2))

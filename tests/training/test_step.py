@@ -83,6 +83,7 @@ def test_state_holds_what_changes_and_no_frozen_weight() -> None:
     assert {"audio.1.weight", "audio.2.running_mean", "logit_scale"} <= names
 
 
+@pytest.mark.slow
 def test_training_finds_the_pairs() -> None:
     spec = dataclasses.replace(SPEC, steps=80, learning_rate=0.05)
     trainer = TrainStep(ToyTowers(), spec, CPU)
