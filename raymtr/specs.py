@@ -54,7 +54,7 @@ class TrainSpec:
     # Text type -> weight: one type of those a track has is drawn (MuLan). {}: TTMR++'s sentences.
     texts: Mapping[str, float] = field(default_factory=dict)
     text_filter: bool = False  # leave out captions that name nothing of music (MuLan)
-    # masked: rows of one artist, or whose sentences have the same words, are no negatives
+    # masked: rows of one artist, or with sentences of the same words, are not negatives
     false_negatives: Literal["kept", "masked"] = "kept"
     # Each clip is quieter by a random 0 to this many dB.
     gain_db: Annotated[float, Field(ge=0, le=100)] = 0.0

@@ -268,12 +268,13 @@ def table_lines(
     if answer["differences"]:
         lines += ["", f"pair by pair, less {answer['baseline']}"]
     for name, differences in answer["differences"].items():
-        told = {figure: differences[figure] for figure in shown}
-        stars = ["" if one["low"] <= 0 <= one["high"] else "*" for one in told.values()]
+        selected = {figure: differences[figure] for figure in shown}
+        stars = ["" if one["low"] <= 0 <= one["high"] else "*" for one in selected.values()]
         means = " " + "".join(
-            f"{one['mean']:+10.3f}{star:1}" for one, star in zip(told.values(), stars, strict=True)
+            f"{one['mean']:+10.3f}{star:1}"
+            for one, star in zip(selected.values(), stars, strict=True)
         )
-        lines += [f"{name:18}{means}", _half_widths(told)]
+        lines += [f"{name:18}{means}", _half_widths(selected)]
     return lines
 
 

@@ -66,11 +66,11 @@ def prompt_figures(clips: np.ndarray, texts: np.ndarray, prompt: np.ndarray) -> 
     """
     scores = clips @ texts.T
     rows = np.arange(len(clips))
-    own = scores[rows, prompt]
+    matching = scores[rows, prompt]
     other = scores[rows, (prompt + 1) % len(texts)]
-    ranks = 1 + (scores > own[:, None]).sum(axis=1)
+    ranks = 1 + (scores > matching[:, None]).sum(axis=1)
     return {
-        "mcc": float(own.mean()),
+        "mcc": float(matching.mean()),
         "mcc_shuffled": float(other.mean()),
         "first": float((ranks == 1).mean()),
         "median_rank": float(np.median(ranks)),

@@ -85,21 +85,23 @@ def memorisation(
     for prefix in PREFIXES:
         if prefix + continued > shortest:
             break
-        made = [
+        continued_tokens = [
             continue_greedily(model, tracks, prefix, continued) for tracks in (training, held_out)
         ]
-        own = [
+        true_tokens = [
             np.stack([track.semantic[prefix : prefix + continued] for track in tracks])
             for tracks in (training, held_out)
         ]
-        threshold = match_threshold(np.concatenate(made), np.concatenate(own), cost, seed=seed)
+        threshold = match_threshold(
+            np.concatenate(continued_tokens), np.concatenate(true_tokens), cost, seed=seed
+        )
         figures.append(
             PrefixFigures(
                 prefix=prefix,
                 continued=continued,
                 threshold=threshold,
-                training=_matches(made[0], own[0], cost, threshold),
-                held_out=_matches(made[1], own[1], cost, threshold),
+                training=_matches(continued_tokens[0], true_tokens[0], cost, threshold),
+                held_out=_matches(continued_tokens[1], true_tokens[1], cost, threshold),
             )
         )
     return figures
@@ -109,7 +111,7 @@ def continue_greedily(
     model: MusicLM, tracks: Sequence[Remembered], prefix: int, count: int
 ) -> np.ndarray:
     """The `count` likeliest tokens after the first `prefix` of each track, int64 [N, count]."""
-    rate, stages, made = model.parts.semantic.frame_hz, model.stages, []
+    rate, stages, continuations = model.parts.semantic.frame_hz, model.stages, []
     for first in range(0, len(tracks), TOGETHER):
         batch = tracks[first : first + TOGETHER]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)
@@ -121,8 +123,8 @@ def continue_greedily(
             Sampler(GREEDY),
             [torch.Generator().manual_seed(0) for _ in batch],
         )
-        made.append(tokens[:, prefix:, 0].cpu().numpy())
-    return np.concatenate(made)
+        continuations.append(tokens[:, prefix:, 0].cpu().numpy())
+    return np.concatenate(continuations)
 
 
 def centroid_distances(centroids: Tensor) -> Tensor:

@@ -168,7 +168,7 @@ def _train_of(
         return np.array([fixed.get(i) == "train" for i in ids])
     kept_apart: set[str] = set()
     for label in sorted(set(labels[i] for i in ids)):
-        own = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
-        order = np.random.default_rng(0).permutation(len(own))
-        kept_apart |= {own[n] for n in order[: max(1, round(HELD_OUT * len(own)))]}
+        class_tunes = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
+        order = np.random.default_rng(0).permutation(len(class_tunes))
+        kept_apart |= {class_tunes[n] for n in order[: max(1, round(HELD_OUT * len(class_tunes)))]}
     return np.array([tunes[i] not in kept_apart for i in ids])

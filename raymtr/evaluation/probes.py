@@ -35,10 +35,10 @@ def choose_labelled(task: Task, count: int | None, *, seed: int) -> np.ndarray:
     """
     rng, chosen = np.random.default_rng(seed), []
     for number, name in enumerate(task.classes):
-        own = np.flatnonzero(task.train & (task.labels == number))
-        if not len(own):
+        available = np.flatnonzero(task.train & (task.labels == number))
+        if not len(available):
             raise InputError(f"task {task.name} has no track of {name!r} to train on")
-        chosen.append(rng.permutation(own)[: count or len(own)])
+        chosen.append(rng.permutation(available)[: count or len(available)])
     return np.concatenate(chosen)
 
 

@@ -171,17 +171,17 @@ def tags(
     With `synonyms`, an encoder of tags, near synonyms are merged first; without it every tag is a
     label of its own, as in zero-shot tagging. Raises InputError where no tag discriminates.
     """
-    own = [set(row["tags"] or ()) for row in rows]
+    tag_sets = [set(row["tags"] or ()) for row in rows]
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    if synonyms is not None and any(own):
-        own, merged = _merge(own, synonyms)
+    if synonyms is not None and any(tag_sets):
+        tag_sets, merged = _merge(tag_sets, synonyms)
         outcome.notes.append(f"{merged} tags were merged into a more frequent one")
-    labels, places = discriminating(own, fewest)
+    labels, places = discriminating(tag_sets, fewest)
     if not labels:
         raise InputError(
             f"no tag is on {fewest} or more of {len(rows)} tracks and not on all of them"
         )
-    relevance = np.array([[label in own[place] for place in places] for label in labels])
+    relevance = np.array([[label in tag_sets[place] for place in places] for label in labels])
     scores = (encode(labels) @ vectors[places].T).astype(np.float64)
     ids = [rows[place]["track_id"] for place in places]
     names = [f"tag-{number:04d}" for number in range(len(labels))]
@@ -280,8 +280,8 @@ def triplets(
         )
     anchor, near, far = (vectors[[place[three[n]] for three in judged]] for n in range(3))
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    said = encode([anchor_sentence(rows[place[three[0]]]) for three in judged])
-    for direction, query in (("audio_to_audio", anchor), ("text_to_audio", said)):
+    sentences = encode([anchor_sentence(rows[place[three[0]]]) for three in judged])
+    for direction, query in (("audio_to_audio", anchor), ("text_to_audio", sentences)):
         right = (query * near).sum(axis=1) > (query * far).sum(axis=1)
         outcome.add(direction, {"triplet_accuracy": right.astype(np.float64)}, rng)
         outcome.queries[direction] = len(judged)
@@ -292,5 +292,5 @@ def triplets(
 def anchor_sentence(row: Row) -> str:
     """The words of a triplet's anchor, without absent parts."""
     parts = (("with", "title"), ("by", "artist"), ("from", "album"))
-    said = [f"{word} {row[name]}" for word, name in parts if row.get(name)]
-    return " ".join(["similar music track", *said])
+    phrases = [f"{word} {row[name]}" for word, name in parts if row.get(name)]
+    return " ".join(["similar music track", *phrases])

@@ -126,9 +126,9 @@ def _events(notes: Iterable[Note]) -> list[tuple[int, bool, int, int]]:
     for note in sorted(notes, key=lambda n: n.start_s, reverse=True):
         start = round(note.start_s * SAMPLE_RATE)
         stop = max(start + 1, round((note.start_s + note.length_s) * SAMPLE_RATE))
-        again = struck.get(note.key)
+        next_start = struck.get(note.key)
         events.append((start, True, note.key, note.velocity))
-        events.append((stop if again is None else min(stop, again), False, note.key, 0))
+        events.append((stop if next_start is None else min(stop, next_start), False, note.key, 0))
         struck[note.key] = start
     return sorted(events)
 

@@ -139,11 +139,11 @@ def _joined(sounds: Sequence[np.ndarray]) -> np.ndarray:
     if len(sounds) == 1:
         return sounds[0]
     starts = _starts([len(sound) for sound in sounds])
-    whole = np.zeros((starts[-1], 2), np.float32)
+    mix = np.zeros((starts[-1], 2), np.float32)
     for start, sound in zip(starts, sounds, strict=False):
-        whole[start : start + len(sound)] += sound
-    whole *= PEAK / np.abs(whole).max()
-    return whole
+        mix[start : start + len(sound)] += sound
+    mix *= PEAK / np.abs(mix).max()
+    return mix
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:
