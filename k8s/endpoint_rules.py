@@ -63,7 +63,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
             if config.get("http_options", {}).get("request_timeout_s", 0) <= longest_s:
                 yield f"{name}: the proxy gives up before the endpoint does"
             if settings.open_to_anyone or not settings.api_keys:
-                yield f"{name}: anyone may ask; name a file with api_keys"
+                yield f"{name}: anyone can search; name a file with api_keys"
             yield from _room(name, list(bound.values()), cluster)
             yield from _mounted(name, settings, cluster)
             yield from _uploads_fit(name, settings, cluster)
@@ -112,11 +112,11 @@ def _room(name: str, deployments: list[Any], cluster: list[Pod]) -> Iterator[str
         for which, needed in asked.items():
             if needed > there[which]:
                 yield (
-                    f"{name}: the {which} replicas ask for {needed:g} {resource}, "
+                    f"{name}: the {which} replicas request {needed:g} {resource}, "
                     f"its {which} workers have {there[which]:g}"
                 )
         if key == "num_gpus" and there["most"] and not asked["most"]:
-            yield f"{name}: its workers have GPUs, and no replica asks for one"
+            yield f"{name}: its workers have GPUs, but no replica requests one"
 
 
 def one_configuration(objects: list[Manifest]) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _uploads_fit(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
         if env.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1":
             most = int(env.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", GRPC_MOST_BYTES))
             if most <= settings.body_max_mb * (1 << 20):
-                yield f"{name}: {pod.where} hands on {most} bytes, body_max_mb is more"
+                yield f"{name}: {pod.where} passes on {most} bytes, body_max_mb is more"
 
 
 def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
         mounts = {m["mountPath"] for m in pod.main.get("volumeMounts", [])}
         for path in (settings.workspace, str(Path(settings.api_keys or "/none").parent)):
             if "://" not in path and path not in mounts:
-                yield f"{name}: {path} is no mount of {pod.where}"
+                yield f"{name}: {path} is not mounted in {pod.where}"
 
 
 def metrics(objects: list[Manifest]) -> Iterator[str]:

@@ -67,7 +67,7 @@ def quantity(text: Any) -> float:
     """`500m`, `2`, `3Gi` as a number. Raises ValueError."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None or match[2] not in UNITS:
-        raise ValueError(f"{text!r} is no quantity")
+        raise ValueError(f"{text!r} is not a quantity")
     return float(match[1]) * UNITS[match[2]]
 
 

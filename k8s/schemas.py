@@ -131,7 +131,7 @@ def serve_problems(service: Manifest) -> Iterator[str]:
 
     config = yaml.safe_load(service["spec"].get("serveConfigV2", ""))
     if not isinstance(config, dict):
-        yield f"{name_of(service)}: serveConfigV2 is no mapping"
+        yield f"{name_of(service)}: serveConfigV2 is not a mapping"
         return
     for path in unknown_keys(ServeDeploySchema, config):
         yield f"{name_of(service)}: serveConfigV2: Ray Serve knows no {path}"
