@@ -57,10 +57,10 @@ def _memory(pod: Pod) -> Iterator[str]:
 def confinement(objects: list[Manifest]) -> Iterator[str]:
     """No pod runs as root, writes to its image, gains privileges, or has a secret in plain text."""
     for pod in pods(objects):
-        own = pod.spec.get("securityContext", {})
-        if own.get("runAsNonRoot") is not True or not own.get("runAsUser"):
+        context = pod.spec.get("securityContext", {})
+        if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):
             yield f"{pod.where}: runAsNonRoot and runAsUser are missing"
-        if own.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
             yield f"{pod.where}: seccompProfile is not RuntimeDefault"
         for container in pod.containers:
             yield from _container(pod, container)

@@ -91,13 +91,13 @@ def parse_command(
     if program != "raymtr" or not words or words[0] not in VERBS:
         raise InputError(f"{line!r} is not a verb of raymtr")
     verb, *rest = words
-    said = io.StringIO()
+    output = io.StringIO()
     parser = parser_of(verb, importlib.import_module(f"jobs.{VERBS[verb][0]}"))
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             arguments = parser.parse_args(rest)
     except SystemExit as error:
-        raise InputError(said.getvalue().strip().splitlines()[-1]) from error
+        raise InputError(output.getvalue().strip().splitlines()[-1]) from error
     settings = load_settings(
         arguments.recipe,
         config=arguments.config,
@@ -111,16 +111,16 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
     """The workers have the cores and GPUs that a job's settings request."""
     train, tune = settings.train, settings.finetune
     embed, caption = settings.embed, settings.caption
-    asked = {  # count, cores of each, GPUs of each
+    requested = {  # count, cores of each, GPUs of each
         "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
         "train": (train.workers, train.threads, int(train.use_gpu)),
         "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
         "generate": (embed.actors, embed.threads, int(embed.use_gpu)),
         "caption": (caption.actors, caption.threads, caption.use_gpu * caption.tensor_parallel),
     }
-    if job not in asked:
+    if job not in requested:
         return
-    count, threads, each = asked[job]
+    count, threads, each = requested[job]
     # Workers that can host one: GPU pods if GPUs are requested. One core of each worker stays free
     # for tasks, which then find one for any placement of the actors.
     room = 0

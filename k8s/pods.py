@@ -59,8 +59,8 @@ class Pod:
 
     def requests(self, resource: str) -> float:
         """The sum of all containers' requests."""
-        asked = [c.get("resources", {}) for c in self.spec["containers"]] + list(self.beside)
-        return sum(quantity(a.get("requests", {}).get(resource, 0)) for a in asked)
+        resources = [c.get("resources", {}) for c in self.spec["containers"]] + list(self.beside)
+        return sum(quantity(a.get("requests", {}).get(resource, 0)) for a in resources)
 
 
 def quantity(text: Any) -> float:

@@ -76,11 +76,11 @@ def _mounts(pod: Pod) -> Iterator[str]:
 def _services(objects: list[Manifest], keys: dict[str, set[str]]) -> Iterator[str]:
     """Routes, monitors, Redis' address and certificates name what exists."""
     services = by_name(objects, "Service")
-    made = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # created by KubeRay
+    created = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # created by KubeRay
     for name, route in by_name(objects, "HTTPRoute").items():
         for rule in route["spec"]["rules"]:
             for backend in rule.get("backendRefs", []):
-                if backend["name"] not in made | set(services):
+                if backend["name"] not in created | set(services):
                     yield f"HTTPRoute {name}: there is no Service {backend['name']}"
         for parent in route["spec"]["parentRefs"]:
             gateway = by_name(objects, "Gateway").get(parent["name"], {"spec": {"listeners": []}})

@@ -141,8 +141,8 @@ class Step:
 
     def start(self, template: dict[str, Any]) -> None:
         """Starts a new copy."""
-        made = self.api.ask("POST", "", copy_of(template, self.owner))
-        self.tell(f"{made['metadata']['name']}: started")
+        copy = self.api.ask("POST", "", copy_of(template, self.owner))
+        self.tell(f"{copy['metadata']['name']}: started")
 
     def tell(self, line: str) -> None:
         """Logs progress to the pod's log, without repeating a line."""

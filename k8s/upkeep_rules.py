@@ -121,12 +121,12 @@ def _probes(pod: Pod) -> Iterator[str]:
 
 def namespaces(objects: list[Manifest]) -> Iterator[str]:
     """All objects are in one namespace, which is among them."""
-    own = by_name(objects, "Namespace")
+    known = by_name(objects, "Namespace")
     for thing in objects:
         namespace = thing["metadata"].get("namespace")
         if thing["kind"] in WITHOUT_A_NAMESPACE:
             continue
         if namespace is None:
             yield f"{name_of(thing)}: it names no namespace, so kubectl's current one would be used"
-        elif own and namespace not in own:
-            yield f"{name_of(thing)}: namespace {namespace} is not {' or '.join(own)}"
+        elif known and namespace not in known:
+            yield f"{name_of(thing)}: namespace {namespace} is not {' or '.join(known)}"

@@ -298,7 +298,7 @@ def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
 
 
 def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]:
-    resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP a window"
+    resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP per window"
     musicnn = f"windows of {m.musicnn_window_s:g} s, {wanted.taggers} of musicnn's networks"
     notes = [
         f"measured on {m.date} on {m.machine}; GPU figures are arithmetic, not measured",

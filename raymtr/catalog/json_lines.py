@@ -32,7 +32,7 @@ def read_json_lines(uri: str) -> Rows:
         except UnicodeDecodeError as error:
             explain_bytes(uri, error)
     if not places:
-        raise InputError(f"{uri} is empty; expected one JSON object a line")
+        raise InputError(f"{uri} is empty; expected one JSON object per line")
     try:
         table = plain_table(table)
     except InputError as error:

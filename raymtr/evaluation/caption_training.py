@@ -38,7 +38,7 @@ def trained_on(
 
 
 def _writers(uri: str) -> set[str | None]:
-    """The adapters that wrote the captions of a file; None stands for an unnamed one."""
+    """The adapters that wrote the captions of a file; None for an unnamed one."""
     table = read_rows(uri).table
     if "provenance" not in table.column_names:
         return {None}
@@ -51,18 +51,18 @@ def _writers(uri: str) -> set[str | None]:
 
 
 def notes(counts: Mapping[str, int | None], pairs: int, mark: str) -> list[str]:
-    """Notes on these counts, in words."""
+    """Notes on these counts, as sentences."""
     lines = []
     for name, count in counts.items():
         if count is None:
             lines.append(
-                f"{name}: who wrote these captions, or what that one was trained on, is unknown; "
-                "so is whether these pairs were among it"
+                f"{name}: the writer of these captions, or its training data, is unknown; these "
+                "pairs may be part of it"
             )
         elif count:
             lines.append(
                 f"{mark} {name}: its captioner was trained on {count} of these {pairs} pairs, by "
-                "their clip or their words: its figures say how well it remembers; ask with "
-                "--held-out, or with pairs it never saw"
+                "their clip or their words, so its figures show how well it remembers; use "
+                "--held-out, or pairs that were not in the training data"
             )
     return lines

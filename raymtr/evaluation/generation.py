@@ -1,9 +1,9 @@
 """Figures of generated clips: Frechet distance, agreement with the prompt, rank of the prompt.
 
 FAD (Kilgour et al. 2019) depends on the embedding and on the number of clips, so both are named
-with it, and the bias of few clips is taken out by extrapolation to infinitely many (Gui et al.
-2024). It does not see a wrong prompt: MCC (Agostinelli et al. 2023), the mean cosine of prompt and
-clip, and the rank of a clip's own prompt do.
+with it, and the bias of few clips is removed by extrapolation to infinitely many (Gui et al.
+2024). It does not detect a wrong prompt. MCC (Agostinelli et al. 2023), the mean cosine of prompt
+and clip, and the rank of a clip's own prompt do.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How much of its training tracks a MusicLM repeats, beside held-out ones.
+"""How much of its training tracks a MusicLM repeats, compared with held-out ones.
 
-As in the paper (Agostinelli et al., arXiv 2301.11325, section 6): the semantic stage is given M_A
-of a track and its first semantic tokens, and continues greedily. A continuation that equals the
-track's own is an exact match. An approximate one has a like distribution of tokens: its Sinkhorn
-distance, over the distances of the tokens' centroids, is below what pairs of different tracks
-have, but for FALSE_MATCHES of them. A model that repeats its training matches there more often
+As in the paper (Agostinelli et al., arXiv 2301.11325, section 6): the semantic stage gets M_A of a
+track and its first semantic tokens, and continues greedily. A continuation that equals the track's
+own is an exact match. An approximate match has a similar distribution of tokens: its Sinkhorn
+distance, over the distances of the tokens' centroids, is below that of pairs of different tracks,
+except for a share FALSE_MATCHES of them. A model that repeats its training matches there more often
 than on held-out tracks.
 """
 
@@ -49,7 +49,7 @@ class MatchFigures(TypedDict):
 
 
 class PrefixFigures(TypedDict):
-    """Figures for one length of what is given."""
+    """Figures for one length of the prefix."""
 
     prefix: int  # tokens
     continued: int  # tokens
@@ -73,7 +73,7 @@ def memorisation(
         )
     if min(len(training), len(held_out)) < 2:
         raise InputError(
-            f"memorisation compares tracks of training with held-out ones, two of each at least; "
+            f"memorisation compares training tracks with held-out ones, two of each at least; "
             f"there are {len(training)} and {len(held_out)} with tokens"
         )
     shortest = min(len(track.semantic) for track in [*training, *held_out])

@@ -5,11 +5,11 @@ is in every name: `text_to_audio` has texts as queries and tracks as the pool, `
 other way. All follow TTMR++ (Doh et al., ICASSP 2024), but ranks count from 1 (theirs from 0) and
 ties count against the system (raymtr.metrics).
 
-    captions        each caption asks for its track; each track asks for any of its captions
-    tags            each tag, synonyms merged, asks for the tracks that have it
-    zero-shot       each label as it is, and each track asks for its labels
-    artists         each artist, by name and by sound, asks for its similar artists
-    triplets        of two tracks, which is nearer to a third; Dim-Sim's human answers
+    captions        each caption is a query for its track, each track a query for its captions
+    tags            each tag, synonyms merged, is a query for the tracks that have it
+    zero-shot       the same with unmerged labels, and each track is a query for its labels
+    artists         each artist, by name and by sound, is a query for its similar artists
+    triplets        which of two tracks is nearer to a third; Dim-Sim's human answers
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
     if not pairs:
         raise InputError(
             f"none of {len(rows)} tracks has a caption that came with its dataset (column "
-            f"{PUBLISHED}); captions that a model wrote are no ground truth"
+            f"{PUBLISHED}); captions written by a model are not ground truth"
         )
     texts, places = [text for text, _ in pairs], np.array([place for _, place in pairs])
     scores = encode(texts) @ vectors.T  # [captions, tracks]
@@ -127,8 +127,8 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
 def merged_synonyms(counts: Mapping[str, int], vectors: Mapping[str, Vectors]) -> dict[str, str]:
     """Tag -> the tag it is merged into: a more frequent one at a cosine above SYNONYMS, or itself.
 
-    `vectors` are unit vectors of the tags. A tag joins the nearest that stands for itself, so
-    chains of near synonyms do not become one tag.
+    `vectors` are unit vectors of the tags. A tag joins the nearest tag that is not merged itself,
+    so chains of near synonyms do not become one tag.
     """
     leaders: list[str] = []
     merged: dict[str, str] = {}
@@ -169,7 +169,7 @@ def tags(
     """Tag queries: ROC-AUC and AP of each tag over the tracks, averaged, and of each track.
 
     With `synonyms`, an encoder of tags, near synonyms are merged first; without it every tag is a
-    label of its own, as in zero-shot tagging. Raises InputError where no tag discriminates.
+    separate label, as in zero-shot tagging. Raises InputError if no tag discriminates.
     """
     tag_sets = [set(row["tags"] or ()) for row in rows]
     outcome, rng = Outcome({}), np.random.default_rng(seed)

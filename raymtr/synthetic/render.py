@@ -43,7 +43,7 @@ def find_soundfont() -> str:
     cure = "`make setup` installs it"
     if importlib.util.find_spec("tinysoundfont") is None:
         raise UnusableError(
-            f"the package tinysoundfont, which plays the made music, is missing; {cure}"
+            f"the package tinysoundfont, which plays the synthetic music, is missing; {cure}"
         )
     spec = importlib.util.find_spec("pretty_midi")
     path = os.path.join(os.path.dirname(spec.origin or ""), "TimGM6mb.sf2") if spec else ""
