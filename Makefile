@@ -1,15 +1,15 @@
-# Everything a newcomer needs, each target true on a fresh clone.
+# Everything a newcomer needs; each target works on a fresh clone.
 #
 #   make demo                      catalog -> captions -> towers -> vectors -> index -> answers, with figures
 #   make demo MUSIC=~/Music        the same over your own folder (MODEL=<folder or name> to choose the towers)
 #   make serve                     the search page over the demo's workspace
 #   make check                     formatter, linter, types, quick tests; no Ray
-#   make test                      formatter, linter, types, documentation, all tests but the drills
+#   make test                      formatter, linter, types, documentation, all tests except the drills
 #   make drill                     kills and long runs on a real, small cluster
 #   make docs                      the documentation site, in build/site
-#   make setup | make clean        only the environment | remove all that was made
+#   make setup | make clean        only the environment | remove everything generated
 #
-# On Linux, PyPI's torch brings CUDA (several GB); for the CPU build say
+# On Linux, PyPI's torch includes CUDA (several GB); for the CPU build run
 #   make setup TORCH_INDEX=<the CPU index that pytorch.org's "Get started" page gives>
 
 PYTHON ?= python3
@@ -19,7 +19,7 @@ TORCH  := torch==2.13.0
 INDEX  := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
 export RAY_USAGE_STATS_ENABLED = 0
-# Compiled on first import; where that is switched off, every worker compiles torch and Ray anew.
+# Compiled on first import. If that is turned off, every worker compiles torch and Ray again.
 unexport PYTHONDONTWRITEBYTECODE
 export HF_HUB_DISABLE_TELEMETRY = 1
 
@@ -37,7 +37,7 @@ $(VENV)/ready: requirements/cpu.txt pyproject.toml
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-# vLLM's CPU build exists for one platform; elsewhere its test says why it is skipped.
+# vLLM's CPU build exists for one platform; elsewhere its test is skipped with the reason.
 VLLM := $(if $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),requirements/vllm.txt)
 
 $(VENV)/ready-dev: $(VENV)/ready requirements/dev.txt $(VLLM)

@@ -8,14 +8,14 @@ licensed recordings, and the synthetic catalog. Splits are by artist or title (a
     published    TTMR++ scaled down: a ResNet from random weights, MiniLM trained too, linear
                  heads, the clip's level kept
     ours         the same towers, with what won here (`ours` below); parameters within 5 %
-    pretrained   ours over musicnn's trunk and MiniLM, both frozen: a row of its own
+    pretrained   ours over musicnn's trunk and MiniLM, both frozen: a separate row
 
 Each gets the same small search over learning rates by validation R@10, with the first seed; then
-all seeds are trained with its rate. Every test query is asked of every model. A query's figure is
+all seeds are trained with its rate. Every model answers every test query. A query's figure is
 its mean over seeds, and two recipes are compared query by query: difference, 95 % bootstrap
 interval and p-value of a randomisation test, by kind of query. Real recordings are a pool of their
-own. Level: the first seed is asked again for the same test files at other levels. Models stay in
-`towers/<recipe>-<seed>/model`. A killed run continues: what was trained or asked is not repeated.
+own. Level: the first seed answers again for the same test files at other levels. Models stay in
+`towers/<recipe>-<seed>/model`. A killed run continues; finished work is not repeated.
 
 It states nothing about the recipes on other data. `--size toy` shows in minutes that all of it
 runs, and its figures mean nothing; `small` takes about ten CPU minutes.
@@ -70,7 +70,7 @@ def ours() -> Settings:
     """The published recipe with each change that is kept; every one has its reason here.
 
     The level is removed, because a quieter copy is the same music. Rows of one artist or of the
-    same words are no negatives. MiniLM is read by its mean, as it was trained to be. Tried and not
+    same words are not negatives. MiniLM is read by its mean, as it was trained to be. Tried and not
     kept: MiniLM frozen (validation R@10 0.59 against 0.71 of the published recipe, size `small`).
     """
     paper = published()
@@ -100,7 +100,7 @@ def main() -> None:
     workspace = Workspace.open(arguments.workspace, create=True)
     catalog = make_catalog(workspace, arguments.data, size)
     test, asked = questions(catalog)
-    print(f"{len(catalog)} tracks, {len(test)} of them asked for; {described(size)}", flush=True)
+    print(f"{len(catalog)} tracks, {len(test)} of them for testing; {described(size)}", flush=True)
     answers = {name: compete(name, workspace, size, asked, test) for name in RECIPES}
     report(asked, answers)
 
@@ -108,7 +108,7 @@ def main() -> None:
 def compete(
     name: str, workspace: Workspace, size: Size, asked: dict[str, Benchmark], test: pa.Table
 ) -> list[Answers]:
-    """Tune, train and ask one recipe; the answers of each seed."""
+    """Tune, train and evaluate one recipe; the answers of each seed."""
     recipe = RECIPES[name]()
     spec = replace(
         recipe.train,
@@ -200,7 +200,7 @@ def answers_of(
     sounds: dict[str, np.ndarray],
     levels: Iterable[str],
 ) -> Answers:
-    """Each of FIGURES for every query, asked of the folder's model unless it was asked before."""
+    """Each of FIGURES for every query, by the folder's model; earlier answers are reused."""
     file = f"{folder}/answers.npz"
     if storage.exists(file):
         with np.load(io.BytesIO(storage.read_bytes(file))) as held:

@@ -1,7 +1,7 @@
 """The arena's catalog and its test queries: rendered tunes, synthetic pieces, real recordings.
 
-Splits are by artist, and by title where a tune has no artist, so nothing that is asked was trained
-on. Rendered files have exact truth; tags of real recordings are weak.
+Splits are by artist, and by title where a tune has no artist, so no query is about a training
+track. Rendered files have exact labels; tags of real recordings are weak.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from raymtr.tower_specs import AudioSpec
 from raymtr.track import KNOWN, check_tracks
 from raymtr.workspace import Workspace
 
-TEST_BYTE, VALID_BYTE = 64, 90  # of a title's hash: a quarter is asked, a tenth validates
+TEST_BYTE, VALID_BYTE = (
+    64,
+    90,
+)  # of a title's hash: a quarter is for testing, a tenth for validation
 LONGEST_S = 600.0  # of a test file
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -55,7 +58,7 @@ LEVELS: dict[str, Change] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much is made and trained."""
+    """The sizes of the catalog and of training."""
 
     pieces: int = 400
     tunes: int = 800  # of the Nottingham set, two clips each
@@ -86,16 +89,16 @@ SIZES = {
 
 
 def make_catalog(workspace: Workspace, data: str, size: Size) -> pa.Table:
-    """The sources as one catalog with splits, two captions a track; one that is there is kept.
+    """The sources as one catalog with splits, two captions per track; an existing one is reused.
 
-    Raises InputError where the workspace holds the catalog of another size.
+    Raises InputError if the workspace has a catalog of another size.
     """
-    made = {"pieces": size.pieces, "tunes": size.tunes, "clips": size.clips}
+    sizes = {"pieces": size.pieces, "tunes": size.tunes, "clips": size.clips}
     receipt = workspace.path("arena.json")
     if storage.exists(receipt):
-        if (seen := storage.read_json(receipt)) != made:
+        if (seen := storage.read_json(receipt)) != sizes:
             raise InputError(
-                f"{workspace.root} holds an arena of {seen}, this size wants {made}; "
+                f"{workspace.root} holds an arena of {seen}, this size wants {sizes}; "
                 "give another --workspace"
             )
         catalog = storage.read_tables(workspace.tracks)
@@ -114,15 +117,15 @@ def make_catalog(workspace: Workspace, data: str, size: Size) -> pa.Table:
     catalog = assign_splits(joined)
     storage.replace_tables(workspace.tracks, catalog)
     storage.replace_tables(workspace.captions, caption_tracks(catalog, per_track=2, seed=0))
-    storage.write_json(receipt, made)
+    storage.write_json(receipt, sizes)
     return catalog
 
 
 def _synthetic(workspace: Workspace, pieces: int) -> pa.Table:
-    """The made pieces with their artist graph."""
-    made = synthesize(workspace.path("music"), pieces=pieces, seed=0, processes=1)
+    """The synthetic pieces with their artist graph."""
+    synthetic = synthesize(workspace.path("music"), pieces=pieces, seed=0, processes=1)
     graph = read_graph(workspace.path("music/similar_artists.tsv"))
-    tracks, _ = join_similar_artists(read_manifest(made["manifest"]), graph)
+    tracks, _ = join_similar_artists(read_manifest(synthetic["manifest"]), graph)
     named = pa.array(["synthetic"] * len(tracks))
     return tracks.set_column(tracks.column_names.index("dataset"), "dataset", named)
 
@@ -155,5 +158,5 @@ def decoded(test: pa.Table, spec: AudioSpec) -> dict[str, np.ndarray]:
 
 
 def described(size: Size) -> str:
-    """The size in words."""
+    """The size as text."""
     return ", ".join(f"{name} {value}" for name, value in asdict(size).items())

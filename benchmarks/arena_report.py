@@ -57,8 +57,8 @@ def report(asked: dict[str, Benchmark], answers: dict[str, list[Answers]]) -> No
 
 def _line(values: dict[str, np.ndarray], here: np.ndarray, rng: np.random.Generator) -> str:
     shown = "  ".join(f"{name} {every[here].mean():.3f}" for name, every in values.items())
-    told = metrics.paired_difference(values["published"][here], values["ours"][here], rng)
-    interval = "{difference:+.3f} [{low:+.3f}, {high:+.3f}] p {p:.3f}".format(**told)
+    difference = metrics.paired_difference(values["published"][here], values["ours"][here], rng)
+    interval = "{difference:+.3f} [{low:+.3f}, {high:+.3f}] p {p:.3f}".format(**difference)
     return f"{shown}  ours - published {interval}"
 
 

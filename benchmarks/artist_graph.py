@@ -83,25 +83,25 @@ def main() -> int:
     parser.add_argument("--artists", type=int, default=10_000)
     parser.add_argument("--edges", type=int, default=10_000_000)
     parser.add_argument("--tracks", type=int, default=1_000_000)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "graph.parquet")
         maker = multiprocessing.get_context("spawn").Process(
-            target=generate, args=(path, asked.artists, asked.edges)
+            target=generate, args=(path, arguments.artists, arguments.edges)
         )
         maker.start()
         maker.join()
-        numbers = np.random.default_rng(1).integers(asked.artists, size=asked.tracks)
-        names = pa.array([f"artist no. {n} e" for n in range(asked.artists)])
-        ids = pa.array([f"t{n:07d}" for n in range(asked.tracks)])
+        numbers = np.random.default_rng(1).integers(arguments.artists, size=arguments.tracks)
+        names = pa.array([f"artist no. {n} e" for n in range(arguments.artists)])
+        ids = pa.array([f"t{n:07d}" for n in range(arguments.tracks)])
         tracks = check_tracks(pa.table({"track_id": ids, "artist": names.take(pa.array(numbers))}))
         print(
-            f"{asked.artists} artists, {asked.edges} pairs, {asked.tracks} tracks; before anything "
-            f"is read {peak_gib():.2f} GiB"
+            f"{arguments.artists} artists, {arguments.edges} pairs, {arguments.tracks} tracks; "
+            f"{peak_gib():.2f} GiB before reading"
         )
         graph = timed("read", lambda: read_graph(path))
         joined, matched = timed("join", lambda: join_similar_artists(tracks, graph))
-        sample = joined.take(np.linspace(0, asked.tracks - 1, CHECKED).astype(int))
+        sample = joined.take(np.linspace(0, arguments.tracks - 1, CHECKED).astype(int))
         right = check(path, sample, sample["similar_artists"].to_pylist())
     print(
         f"{matched.found} of {matched.artists} artists found; {CHECKED} lists counted by hand: "

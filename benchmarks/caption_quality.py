@@ -39,19 +39,19 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=500)
     arguments = parser.parse_args()
     known, rng = read_pairs(arguments.pairs), np.random.default_rng(0)
-    asked = hold_out(known).held_out[: arguments.count]
+    pairs = hold_out(known).held_out[: arguments.count]
     written = {pair.clip: pair.caption for pair in known if pair.source == GPT}
     systems = {
-        "people": [[pair.caption] for pair in asked],
-        "GPT-3.5 summary": [[written[p.clip]] if p.clip in written else [] for p in asked],
-        **made_here(asked, rng),
+        "people": [[pair.caption] for pair in pairs],
+        "GPT-3.5 summary": [[written[p.clip]] if p.clip in written else [] for p in pairs],
+        **made_here(pairs, rng),
     }
     del systems[TAGS]
     for named in arguments.captions:
         name, _, file = named.partition("=")
-        systems[name] = read_captions(file, asked)
+        systems[name] = read_captions(file, pairs)
     answer = compare(
-        asked,
+        pairs,
         systems,
         encoder=TokenEncoder(),
         vocabulary=MusicTerms.of_tags([tag for pair in known for tag in pair.tags]),
@@ -62,9 +62,11 @@ def main() -> None:
     print("\n".join([*table_lines(answer), *answer["notes"]]), flush=True)
     started = time.process_time()
     for seed in range(4):
-        for pair in asked:
+        for pair in pairs:
             realise(pair.tags, seed)
-    print(f"realiser: {4 * len(asked) / (time.process_time() - started):.0f} captions a CPU-second")
+    print(
+        f"realiser: {4 * len(pairs) / (time.process_time() - started):.0f} captions per CPU second"
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def with_bare_vllm(weights: Weights, sizes: dict[int, pa.Table]) -> dict[int, fl
     )
     seconds = {}
     for count, drafts in sizes.items():
-        asked = [
+        sampling = [
             SamplingParams(
                 temperature=SPEC.temperature,
                 top_k=SPEC.top_k,
@@ -91,7 +91,7 @@ def with_bare_vllm(weights: Weights, sizes: dict[int, pa.Table]) -> dict[int, fl
             for seed in drafts["seed"].to_pylist()
         ]
         started = time.perf_counter()
-        llm.generate(drafts["prompt"].to_pylist(), asked, use_tqdm=False)
+        llm.generate(drafts["prompt"].to_pylist(), sampling, use_tqdm=False)
         seconds[count] = time.perf_counter() - started
     return seconds
 
@@ -112,8 +112,8 @@ def main() -> None:
         merge(open_captioner(arguments.captioner), weights.model, "fp32")
     sizes = {n: plan(arguments.pairs, n) for n in (arguments.prompts // 2, 2 * arguments.prompts)}
     few, many = sizes
-    whole = plan(arguments.pairs, arguments.prompts)
-    plain = with_transformers(weights, whole)
+    planned = plan(arguments.pairs, arguments.prompts)
+    plain = with_transformers(weights, planned)
     bare = with_bare_vllm(weights, sizes)
     start_ray()
     through_ray = {count: with_ray_data(weights, drafts) for count, drafts in sizes.items()}

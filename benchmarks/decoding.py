@@ -114,12 +114,12 @@ def show(times: dict[str, list[float]]) -> None:
         print(f"  {name:34} {1e3 * low:8.2f} ms, median {1e3 * middle:8.2f} ms")
 
 
-def judge(what: str, over: list[float], under: list[float], *, asked: float) -> None:
+def judge(what: str, over: list[float], under: list[float], *, target: float) -> None:
     """One line: over / under of minima and of medians, against the target."""
     (low, middle), (under_low, under_middle) = least_and_median(over), least_and_median(under)
-    verdict = "met " if low >= asked * under_low else "MISS"
+    verdict = "met " if low >= target * under_low else "MISS"
     ratios = f"{low / under_low:.2f} (medians {middle / under_middle:.2f})"
-    print(f"{verdict} {what}: {ratios}, asked {asked:.2f}")
+    print(f"{verdict} {what}: {ratios}, target {target:.2f}")
 
 
 def best_lag(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
@@ -169,14 +169,14 @@ def main() -> None:
         spent = alternate(turns, rounds=rounds, clock=cpu_seconds)
         show(spent)
         full = spent["raymtr"]
-        for peer, asked in (("librosa", 1.6), ("ffmpeg", 3.5)):
+        for peer, target in (("librosa", 1.6), ("ffmpeg", 3.5)):
             if peer in spent:
-                judge(f"full decode against {peer}", spent[peer], full, asked=asked)
+                judge(f"full decode against {peer}", spent[peer], full, target=target)
             else:
                 print(f"     full decode against {peer}: skipped, it is not installed")
         seek, clip = spent["raymtr, 10 s window by seek"], spent["raymtr, 10 s clip from the cache"]
-        judge("full decode against a 10 s window by seek", full, seek, asked=1 / 0.45)
-        judge("10 s window by seek against the cache", seek, clip, asked=20)
+        judge("full decode against a 10 s window by seek", full, seek, target=1 / 0.45)
+        judge("10 s window by seek against the cache", seek, clip, target=20)
 
         print("\nFull decode of 30 s to mono 22.05 kHz, CPU time:")
         show(

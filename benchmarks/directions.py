@@ -41,7 +41,7 @@ DIRECTIONS = {  # words -> columns and the side on which their means should lie
     "faster": {"tempo": 1},
     "brighter": {"brightness": 1},
 }
-ASKED = 0.9  # of the anchors
+TARGET = 0.9  # of the anchors
 LEAST_TRACKS = 5  # of an artist that is an anchor
 
 
@@ -64,8 +64,8 @@ def measured(workspace: Workspace, folder: Path) -> Workspace:
 
 def anchors(searcher: Searcher, count: int, half: str) -> list[str]:
     """Artists with enough tracks: every second of `count`, drawn once."""
-    held = searcher.table.value_counts("artist")
-    names = sorted(name for name, tracks in held.items() if tracks >= LEAST_TRACKS)
+    counts = searcher.table.value_counts("artist")
+    names = sorted(name for name, tracks in counts.items() if tracks >= LEAST_TRACKS)
     drawn = np.random.default_rng(19).permutation(names)[: 2 * count]
     return [str(name) for name in drawn[half == "report" :: 2]]
 
@@ -81,13 +81,13 @@ def means(searcher: Searcher, ids: Sequence[str], columns: Mapping[str, str]) ->
 
 def judge(searcher: Searcher, artist: str, way: str, columns: Mapping[str, str]) -> bool:
     """Prints the means of one anchor, and whether each lies beyond both references."""
-    said = searcher.search(f"similar to {artist}")
+    answer = searcher.search(f"similar to {artist}")
     moved = searcher.search(f"similar to {artist}, but {way}")
-    key = said["query"]["anchors"][0]["artist"]
-    own = [row["track_id"] for row in searcher.table.named([name_key(key) or ""])]
+    key = answer["query"]["anchors"][0]["artist"]
+    own_tracks = [row["track_id"] for row in searcher.table.named([name_key(key) or ""])]
     lists = {
-        "own": own,
-        "similar": [hit["track_id"] for hit in said["hits"]],
+        "own": own_tracks,
+        "similar": [hit["track_id"] for hit in answer["hits"]],
         "moved": [hit["track_id"] for hit in moved["hits"]],
     }
     found = {name: means(searcher, ids, columns) for name, ids in lists.items()}
@@ -123,8 +123,8 @@ def main() -> None:
             chosen = anchors(searcher, arguments.anchors, arguments.half)
             right = sum(judge(searcher, artist, way, columns) for artist in chosen)
             share = right / len(chosen)
-            said = f"of {len(chosen)} anchors"
-            figures.add(way, share, unit=said, asked=f">= {ASKED}", met=share >= ASKED)
+            unit = f"of {len(chosen)} anchors"
+            figures.add(way, share, unit=unit, asked=f">= {TARGET}", met=share >= TARGET)
     figures.save()
 
 

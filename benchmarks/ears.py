@@ -61,9 +61,9 @@ def work_of(folder: str, file: str) -> dict[str, Callable[[], object]]:
     spec = model.spec.audio
     made_by = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
     one = pa.table({"track_id": ["a"], "uri": [file], "file_version": pa.nulls(1, pa.string())})
-    whole = audio.decode(file, TAGGED_AUDIO).samples
+    samples = audio.decode(file, TAGGED_AUDIO).samples
     windows = audio.windows(audio.decode(file, spec).samples, spec)[1]
-    heard = audio.windows(whole, TAGGED_AUDIO)[1]
+    heard = audio.windows(samples, TAGGED_AUDIO)[1]
     embed, both = (
         actor(folder, made_by, device="cpu", threads=1) for actor in (EmbedTracks, EmbedAndTag)
     )
@@ -76,7 +76,7 @@ def work_of(folder: str, file: str) -> dict[str, Callable[[], object]]:
         "decode": lambda: audio.decode(file, spec),
         "embed": lambda: model.embed_windows(windows),
         "tags": lambda: analyzer.logits(heard),
-        "attributes": lambda: measure(whole, TAGGED_AUDIO.sample_rate),
+        "attributes": lambda: measure(samples, TAGGED_AUDIO.sample_rate),
         "pass: embed": lambda: embed(pa.concat_tables(decode_tracks(one, spec=spec, **HOW))),
         "pass: tags": lambda: analyzer.logits(audio.windows(again(), TAGGED_AUDIO)[1]),
         "pass: attributes": lambda: measure(again(), TAGGED_AUDIO.sample_rate),

@@ -36,7 +36,7 @@ from raymtr.embeddings.store import find_embeddings, matrix_of
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
-ASKED_SLOPE, ASKED_FIXED_S, ASKED_DIFFERENCE = 1.15, 10.0, 1e-6
+TARGET_SLOPE, TARGET_FIXED_S, TARGET_DIFFERENCE = 1.15, 10.0, 1e-6
 SAMPLE_S = 0.1
 JOINED = 90  # clips joined to MP3s
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
     parser.add_argument("--width", type=int, help="of the audio tower (default: the recipe's)")
-    parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as catalogs hold them")
+    parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as in catalogs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return measure(Path(folder), arguments)
@@ -117,14 +117,16 @@ def report(
         low, high = min(seconds[name, few]), min(seconds[name, many])
         slope[name] = (high - low) / (many - few)
         fixed[name] = low - slope[name] * few
-        print(f"{name}: {1e3 * slope[name]:.1f} CPU ms a clip, {fixed[name]:.1f} CPU s fixed")
+        print(f"{name}: {1e3 * slope[name]:.1f} CPU ms per clip, {fixed[name]:.1f} CPU s fixed")
     rows = [
-        ("CPU per clip, job / loop", slope["job"] / slope["loop"], ASKED_SLOPE),
-        ("CPU s the job has fixed beyond the loop's", fixed["job"] - fixed["loop"], ASKED_FIXED_S),
-        ("largest difference of a vector's element", difference, ASKED_DIFFERENCE),
+        ("CPU per clip, job / loop", slope["job"] / slope["loop"], TARGET_SLOPE),
+        ("fixed CPU s of the job more than the loop", fixed["job"] - fixed["loop"], TARGET_FIXED_S),
+        ("largest difference of a vector's element", difference, TARGET_DIFFERENCE),
     ]
-    for what, value, asked in rows:
-        print(f"{what}: {value:.3g}, asked at most {asked:g}: {'ok' if value <= asked else 'MISS'}")
+    for what, value, target in rows:
+        print(
+            f"{what}: {value:.3g}, target at most {target:g}: {'ok' if value <= target else 'MISS'}"
+        )
     return 0
 
 
@@ -181,7 +183,7 @@ def run_python(
     )
     tree = {root.pid: psutil.Process(root.pid)}
     used: dict[int, float] = {}
-    ends = {0}  # exit statuses that are no failure
+    ends = {0}  # exit statuses that do not mean a failure
     while root.poll() is None or alive(tree, root.pid):
         for process in list(tree.values()):
             try:

@@ -62,8 +62,8 @@ from raymtr.track import check_tracks
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
-ASKED_P50_MS = {"fused": 3.0, "composed": 8.0}
-ASKED_CORE_MS, CLIENTS = 6.0, 16
+TARGET_P50_MS = {"fused": 3.0, "composed": 8.0}
+TARGET_CORE_MS, CLIENTS = 6.0, 16
 REST_S = 5.0
 UPLOADING_S = 20.0
 KEY = "key of the benchmark"
@@ -105,7 +105,7 @@ def main() -> int:
         workspace = make_workspace(Path(folder), arguments.tracks)
         searcher = Searcher(workspace)
         searcher.search("warm")
-        for proxy, layout in itertools.product(("HAProxy", "default proxy"), ASKED_P50_MS):
+        for proxy, layout in itertools.product(("HAProxy", "default proxy"), TARGET_P50_MS):
             own = Path(tempfile.mkdtemp(prefix="e"))  # not in `folder`: socket paths must be short
             with endpoint(own, workspace, proxy=proxy, layout=layout) as served:
                 measure(served, searcher, texts, arguments, (proxy, layout))
@@ -126,12 +126,12 @@ def measure(
         ask(next(texts))
     there, here, here_cpu = [], [], []
     for _ in range(arguments.rounds):
-        asked = list(itertools.islice(texts, count))
-        there += [timed(ask, text) for text in asked]
+        sent = list(itertools.islice(texts, count))
+        there += [timed(ask, text) for text in sent]
         began = time.process_time()
-        here += [timed(searcher.search, text) for text in asked]
+        here += [timed(searcher.search, text) for text in sent]
         here_cpu.append((time.process_time() - began) / count)
-    again = [timed(ask, asked[0]) for _ in range(count)]
+    repeated = [timed(ask, sent[0]) for _ in range(count)]
     rest = served.cpu_at_rest()
     many = [served.load(itertools.islice(texts, count)) for _ in range(arguments.rounds)]
     core_ms, rate = min(cpu for cpu, _ in many), max(rate for _, rate in many)
@@ -141,15 +141,21 @@ def measure(
     p50 = {name: f"{1e3 * statistics.median(s):.1f}" for name, s in (("", there), ("in", here))}
     print(f"{proxy}, {layout}: {len(there)} queries by one client, {count} a round by {CLIENTS}")
     tell(
-        f"p50 {p50['']} ms, in process {p50['in']}; above it, ms", above, ASKED_P50_MS[layout], bars
+        f"p50 {p50['']} ms, in process {p50['in']}; above it, ms",
+        above,
+        TARGET_P50_MS[layout],
+        bars,
     )
     tell(
-        f"core-ms a request above {1e3 * min(here_cpu):.1f} in process", extra, ASKED_CORE_MS, bars
+        f"core-ms per request above {1e3 * min(here_cpu):.1f} in process",
+        extra,
+        TARGET_CORE_MS,
+        bars,
     )
     print(
-        f"  {rate:.0f} requests/s at {CLIENTS} clients; at rest {1e3 * rest:.0f} core-ms a second"
+        f"  {rate:.0f} requests/s at {CLIENTS} clients; at rest {1e3 * rest:.0f} core-ms per second"
     )
-    print(f"  the same query again: p50 {1e3 * statistics.median(again):.1f} ms", flush=True)
+    print(f"  the same query again: p50 {1e3 * statistics.median(repeated):.1f} ms", flush=True)
     if arguments.uploads:
         measure_uploads(served, texts, arguments.uploads)
 
@@ -193,8 +199,8 @@ def four_minutes() -> bytes:
     return file.getvalue()
 
 
-def tell(what: str, value: float, asked: float, has_bar: bool) -> None:
-    bar = f", asked at most {asked:g}: {'ok' if value <= asked else 'MISS'}" if has_bar else ""
+def tell(what: str, value: float, target: float, has_bar: bool) -> None:
+    bar = f", target at most {target:g}: {'ok' if value <= target else 'MISS'}" if has_bar else ""
     print(f"  {what}: {value:.2f}{bar}")
 
 
@@ -234,8 +240,8 @@ class Endpoint:
 
     def load(self, texts: Iterator[str]) -> tuple[float, float]:
         """CPU seconds per request, and requests per second, with CLIENTS clients at once."""
-        asked = list(texts)
-        waiting, lock = iter(asked), threading.Lock()
+        sent = list(texts)
+        waiting, lock = iter(sent), threading.Lock()
 
         def work() -> None:
             ask = self.client()
@@ -252,7 +258,7 @@ class Endpoint:
             client.start()
         for client in clients:
             client.join()
-        return (self.cpu_s() - cpu) / len(asked), len(asked) / (time.monotonic() - began)
+        return (self.cpu_s() - cpu) / len(sent), len(sent) / (time.monotonic() - began)
 
     def cpu_at_rest(self) -> float:
         """CPU seconds per second without requests."""
@@ -389,11 +395,11 @@ def timed(run: Callable[[str], object], text: str) -> float:
 
 
 def free_ports(count: int) -> list[int]:
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
         one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
         one.close()
     return ports
 

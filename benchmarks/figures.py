@@ -1,4 +1,4 @@
-"""The figures of a benchmark: printed one a line, and kept as `build/benchmarks/<script>.json`."""
+"""The figures of a benchmark, one per line, also written to `build/benchmarks/<script>.json`."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Figures:
         asked: str = "",
         met: bool | None = None,
     ) -> None:
-        """Print a figure; `asked` is its target in words, and `met` whether it reaches that."""
+        """Print a figure; `asked` is its target as text, and `met` whether it reaches that."""
         row = {"name": name, "value": value, "unit": unit, "asked": asked, "met": met}
         self._rows.append(row)
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        target = f", asked {asked}: {'met' if met else 'MISS'}" if met is not None else ""
+        target = f", target {asked}: {'met' if met else 'MISS'}" if met is not None else ""
         print(f"{name:28} {shown}{f' {unit}' if unit else ''}{target}", flush=True)
 
     def save(self) -> Path:

@@ -49,7 +49,7 @@ def log_mel(device: torch.device, toy: bool) -> Rows:
     ms = {name: 1e3 * each / len(waves) for name, each in seconds.items()}
     yield (
         f"{len(waves)} windows of {spec.window_s:g} s on {device.type} against a CPU",
-        f"{ms['GPU']:.3f} against {ms['CPU']:.3f} ms a window; largest difference {apart:.1e}",
+        f"{ms['GPU']:.3f} against {ms['CPU']:.3f} ms per window; largest difference {apart:.1e}",
     )
 
 
@@ -75,7 +75,7 @@ def embedding(device: torch.device, toy: bool) -> Rows:
     seconds = timed(device, {"actor": lambda: actor(table), "loop": loop})
     rates = {name: count / each for name, each in seconds.items()}
     yield (
-        "windows a second in bf16, the actor's call against a loop over resident windows",
+        "windows per second in bf16, the actor's call against a loop over resident windows",
         f"{rates['actor']:.1f} against {rates['loop']:.1f}: "
         f"{rates['actor'] / rates['loop']:.2f}; {busy(device, lambda: actor(table))}",
     )
@@ -150,7 +150,7 @@ def lora(device: torch.device, toy: bool) -> Rows:
     yield (
         f"{weights / 1e9:.2f} x 10^9 weights, {spec.batch} examples of {spec.max_tokens} tokens, "
         f"{precision}",
-        f"{ids.numel() / seconds:.0f} tokens a second; "
+        f"{ids.numel() / seconds:.0f} tokens per second; "
         f"peak memory {peak(device, lambda: trainer(batch, 0))}",
     )
 

@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from index_scale import ASKED, QUERIES, World, published, track_id, uri, write_shard
+from index_scale import QUERIES, QUERY_SEED, World, published, track_id, uri, write_shard
 from watched import REPOSITORY, children_s
 
 from raymtr.embeddings.store import find_embeddings
@@ -41,7 +41,7 @@ from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
-ASKED_TIMES = 3.0  # of the idle 99th percentile
+TARGET_TIMES = 3.0  # of the idle 99th percentile
 QUIET_S, AFTER_S = 30.0, 5.0
 FEW = 10  # tracks whose freshness is measured
 SPAWN = get_context("spawn")  # LanceDB must not be loaded in a process that forks
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
-    before, held = live_build(workspace), len(find_embeddings(workspace).done())
+    before, embedded = live_build(workspace), len(find_embeddings(workspace).done())
     manifest = make_manifest(workspace, scratch, new=count // 2, changed=count - count // 2)
     stop, (ours, theirs) = SPAWN.Event(), SPAWN.Pipe()
     reader = SPAWN.Process(target=read, args=(workspace, theirs, stop), daemon=True)
@@ -92,7 +92,7 @@ def measure_upsert(workspace: Workspace, scratch: str, count: int) -> None:
     )
     report(answers, began, began + took)
     check_rows(workspace, before, added=count // 2)
-    check_recall(workspace, held)
+    check_recall(workspace, embedded)
 
 
 def report(answers: list[Answer], began: float, ended: float) -> None:
@@ -114,7 +114,7 @@ def report(answers: list[Answer], began: float, ended: float) -> None:
     times = p99["meanwhile"] / p99["quiet"]
     say("errors a reader met", len(errors), "0", not errors)
     say("hits that stood twice in an answer", twice, "0", not twice)
-    say("p99 meanwhile, of the quiet one", times, f"at most {ASKED_TIMES}", times <= ASKED_TIMES)
+    say("p99 meanwhile, of the quiet one", times, f"at most {TARGET_TIMES}", times <= TARGET_TIMES)
     for error in sorted(set(errors)):
         print(error)
 
@@ -133,7 +133,7 @@ def check_rows(workspace: Workspace, before: Build, *, added: int) -> None:
 def check_recall(workspace: Workspace, held: int) -> None:
     """Checks the changed index like a new one, and also with vectors of the new tracks."""
     table = TrackTable(workspace.db, live_build(workspace))
-    world = World(find_embeddings(workspace).made_by.dim, seed=ASKED)
+    world = World(find_embeddings(workspace).made_by.dim, seed=QUERY_SEED)
     newcomers = table.vectors([track_id(held + number) for number in range(QUERIES)])
     queries = {"text": world.text(QUERIES), "audio": world.audio(QUERIES)}
     probes = Probes(queries | {"newcomers": np.stack([*newcomers.values()])}, "made")
@@ -173,12 +173,12 @@ def make_manifest(
 ) -> str:
     """A manifest of new tracks, embedded here, and of the first tracks of the catalog."""
     shards = find_embeddings(workspace)
-    held = len(shards.done())
-    world = World(shards.made_by.dim, seed=held)
+    count = len(shards.done())
+    world = World(shards.made_by.dim, seed=count)
     shards.take()
-    write_shard(shards, world, held, new)
+    write_shard(shards, world, count, new)
     shards.release()
-    numbers = [*range(held, held + new), *range(changed)]
+    numbers = [*range(count, count + new), *range(changed)]
     ids = [track_id(number) for number in numbers]
     columns = {
         "track_id": ids,
@@ -186,7 +186,7 @@ def make_manifest(
         "title": [f"{title} {number}" for number in numbers],
         "artist": [f"Newcomer {number % 997}" for number in numbers],
     }
-    path = f"{scratch}/manifest-{held}.parquet"
+    path = f"{scratch}/manifest-{count}.parquet"
     pq.write_table(pa.table(columns), path)
     return path
 
@@ -212,25 +212,25 @@ def follow(searcher: Searcher) -> Searcher:
 
 
 def read(workspace: Workspace, tell: Any, stop: Event) -> None:
-    """Queries until told to stop, then sends every answer."""
+    """Queries until the stop signal, then sends every answer."""
     searcher, rng, answers = Searcher(workspace), np.random.default_rng(3), []
     ids, _ = searcher.table.sample(1_000, rng)
     titles = [row["title"] for row in searcher.table.rows(ids, ["title"]).values()]
     turn = -10  # warm-up, not counted
-    told = False
-    while not told:
-        told = stop.is_set()  # then sends one more query on the current build
+    stopping = False
+    while not stopping:
+        stopping = stop.is_set()  # then sends one more query on the current build
         searches = {"like": [ids[turn % len(ids)]], "mode": "semantic"}
-        asked = searches if turn % 2 else {"text": titles[turn % len(titles)], "mode": "keyword"}
+        request = searches if turn % 2 else {"text": titles[turn % len(titles)], "mode": "keyword"}
         began = time.time()
         try:
             searcher = follow(searcher)
-            hits = [hit["track_id"] for hit in searcher.search(**asked)["hits"]]
+            hits = [hit["track_id"] for hit in searcher.search(**request)["hits"]]
             twice, error = len(hits) - len(set(hits)), ""
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the reader met it
+        except Exception as fault:  # noqa: BLE001 - the reader met it, of any kind
             twice, error = 0, f"{type(fault).__name__}: {fault}"
         took_ms = 1e3 * (time.time() - began)
-        if turn >= 0 or told:
+        if turn >= 0 or stopping:
             version = searcher.build.table_version
             answers.append(Answer(began, took_ms, version, twice, error))
         elif turn == -1:
@@ -251,8 +251,8 @@ def watch(workspace: Workspace, word: str, tell: Any, stop: Event) -> None:
     tell.send(time.time() if len(hits) >= FEW else float("nan"))
 
 
-def say(what: str, value: float, asked: str, met: bool) -> None:
-    print(f"{'met ' if met else 'MISS'} {what}: {value:,.6g}, asked {asked}")
+def say(what: str, value: float, target: str, met: bool) -> None:
+    print(f"{'met ' if met else 'MISS'} {what}: {value:,.6g}, target {target}")
 
 
 if __name__ == "__main__":

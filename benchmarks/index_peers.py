@@ -33,7 +33,7 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 from alternate import alternate
-from index_scale import ASKED, HITS, QUERIES, World, published
+from index_scale import HITS, QUERIES, QUERY_SEED, World, published
 from lancedb.index import HnswSq, IvfPq, IvfRq, IvfSq
 
 from raymtr.index.build import VectorIndex
@@ -77,7 +77,7 @@ def compare(workspace: Workspace, scratch: str) -> None:
     table = TrackTable(workspace.db, live_build(workspace))
     ids, matrix = table.all_vectors()
     print(f"{len(matrix):,} vectors of {matrix.shape[1]}; LanceDB {lancedb.__version__}")
-    world = World(matrix.shape[1], seed=ASKED)
+    world = World(matrix.shape[1], seed=QUERY_SEED)
     queries = {kind: getattr(world, kind)(QUERIES) for kind in ("audio", "text")}
     right = {kind: exact_rows(matrix, asked) for kind, asked in queries.items()}
     probes = world.text(QUERIES)
@@ -107,15 +107,15 @@ def judge(
     ours_ms, numpy_ms = (1e3 * min(spent[c.name]) / asked for c in found[:2])
     most_ms = max(CPU_MS, NUMPY_SHARE * numpy_ms)
     say("recall@10, the lesser kind", min(recall), f"at least {TARGET}", min(recall) >= TARGET)
-    say("CPU ms a query", ours_ms, f"at most {most_ms:.1f}", ours_ms <= most_ms)
+    say("CPU ms per query", ours_ms, f"at most {most_ms:.1f}", ours_ms <= most_ms)
     hnsw = next(c for c in found if "HNSW_SQ" in c.name)
     if index := [c for c in found if "ivf_" in c.name]:
         times = hnsw.build_core_s / index[0].build_core_s
         say("IVF_HNSW_SQ's build, of ours", times, f"at least {CHEAPER}", times >= CHEAPER)
 
 
-def say(what: str, value: float, asked: str, met: bool) -> None:
-    print(f"{'met ' if met else 'MISS'} {what}: {value:.3g}, asked {asked}")
+def say(what: str, value: float, target: str, met: bool) -> None:
+    print(f"{'met ' if met else 'MISS'} {what}: {value:.3g}, target {target}")
 
 
 def contestants(

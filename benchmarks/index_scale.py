@@ -8,7 +8,7 @@ lie off that distribution, as text vectors do, by a common shift and individual 
 artists and tags are those of ../shared/data/mtg-jamendo, repeated with a number appended, or
 numbers alone if that folder is absent. Recall is against an exact scan. Latency is one query at a
 time on one thread of ours. CPU is of the whole process, the median of ROUNDS. Results on real
-vectors may differ: the index is tuned on the data it holds, and reports what it found.
+vectors may differ: the index is tuned on its own data, and reports the result.
 
 The catalog is loaded in `--partitions`, by default as many as `embed` makes at this size.
 
@@ -139,11 +139,11 @@ def run(workspace: Workspace, world: World, count: int) -> None:
         "peak memory, GB": peak_gb(),
     } | compare(TrackTable(workspace.db, build), world)
     few = [read().slice(0, 1000) for read in parts_to_read(workspace, shards)]
-    again = publish(workspace, few, shards, search=SearchSpec())
+    second = publish(workspace, few, shards, search=SearchSpec())
     began = time.perf_counter()
     roll_back(workspace)
     print(f"rollback {1e3 * (time.perf_counter() - began):.1f} ms")
-    assert live_build(workspace).name == build.name != again.name
+    assert live_build(workspace).name == build.name != second.name
     judge_plan(measured, count, world.dim, exact=build.index.kind == "exact")
 
 
@@ -371,11 +371,11 @@ def compare(table: TrackTable, world: World) -> dict[str, float]:
         return [track for track, _ in table.nearest(query, limit=HITS)]
 
     kinds = ("audio", "text")
-    asked = {kind: [getattr(world, kind)(QUERIES) for _ in range(ROUNDS)] for kind in kinds}
+    queries = {kind: [getattr(world, kind)(QUERIES) for _ in range(ROUNDS)] for kind in kinds}
     rounds: dict[str, list[Round]] = {kind: [] for kind in kinds}
     for number in range(ROUNDS):  # kinds in turn: a second of noise affects one of many rounds
         for kind in kinds:
-            rounds[kind].append(one_round(index, numpy_exact, asked[kind][number]))
+            rounds[kind].append(one_round(index, numpy_exact, queries[kind][number]))
     cpu_ms = {}
     for kind, done in rounds.items():
         ms, exact_ms = (np.concatenate([getattr(r, n) for r in done]) for n in ("ms", "exact_ms"))

@@ -57,7 +57,7 @@ def main() -> int:
             with at_most(TOY_PART_S if toy else PART_S):
                 for what, figures in part(device, toy):
                     print(f"| {name} | {what} | {figures} |", flush=True)
-        except Exception as error:  # noqa: BLE001 - the other parts go on, and the exit code says it
+        except Exception as error:  # noqa: BLE001 - the other parts continue, and the exit code reports it
             failed += 1
             reason = " ".join(str(error).split())[:200]
             print(f"| {name} | FAILED | {type(error).__name__}: {reason} |", flush=True)

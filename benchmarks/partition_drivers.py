@@ -9,7 +9,7 @@ process within 20 % from the smaller to the larger number of `--ids`.
 
 A driver's CPU is that of its process alone. It is the slope between a quarter of the tracks and
 all, so the start of Ray is not in it. For memory, the catalog is split and the first partition is
-opened, each in a process of its own, by the functions that coordinator and driver call.
+opened, each in a separate process, by the functions that coordinator and driver call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from raymtr import storage
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
-ASKED_CPU, ASKED_SPEED, ASKED_MEMORY = 5.0, 1.8, 1.2
+TARGET_CPU, TARGET_SPEED, TARGET_MEMORY = 5.0, 1.8, 1.2
 REPOSITORY = Path(__file__).resolve().parents[1]
 TRACK_S, DIM = 30.0, 128
 
@@ -168,13 +168,13 @@ def measure_speed(folder: Path, tracks: int, before: Path | None) -> None:
         cpu_ms[name] = 1e3 * (many[0] - few[0]) / (tracks - tracks // 4)
         print(f"{name}: {cpu_ms[name]:.3f} ms of the driver's CPU a track of {TRACK_S:.0f} s")
     if before:
-        judge("CPU a track, before / now", cpu_ms["before"] / cpu_ms["now"], ASKED_CPU)
+        judge("CPU a track, before / now", cpu_ms["before"] / cpu_ms["now"], TARGET_CPU)
     rates = {}
     for drivers in (1, 2):
         few, many = (run(REPOSITORY, folder, count, drivers) for count in (tracks // 4, tracks))
         rates[drivers] = (tracks - tracks // 4) / (many[1] - few[1])
         print(f"{drivers} drivers: {rates[drivers]:.0f} tracks/s")
-    judge("tracks/s, two drivers / one", rates[2] / rates[1], ASKED_SPEED)
+    judge("tracks/s, two drivers / one", rates[2] / rates[1], TARGET_SPEED)
 
 
 def measure_memory(folder: Path, ids: list[int]) -> None:
@@ -186,15 +186,15 @@ def measure_memory(folder: Path, ids: list[int]) -> None:
             peaks.append(float(run_python(REPOSITORY, code, workspace.root)))
             print(f"{name} at {count:,} ids: {peaks[-1]:.2f} GiB")
         judge(
-            f"memory of the {name}, larger / smaller", peaks[1] / peaks[0], ASKED_MEMORY, most=True
+            f"memory of the {name}, larger / smaller", peaks[1] / peaks[0], TARGET_MEMORY, most=True
         )
 
 
-def judge(what: str, value: float, asked: float, *, most: bool = False) -> None:
-    """One line: a ratio, and whether it meets what is asked."""
-    met = value <= asked if most else value >= asked
+def judge(what: str, value: float, target: float, *, most: bool = False) -> None:
+    """One line: a ratio, and whether it meets the target."""
+    met = value <= target if most else value >= target
     bound = "at most" if most else "at least"
-    print(f"{what}: {value:.2f}, asked {bound} {asked}: {'met' if met else 'MISS'}")
+    print(f"{what}: {value:.2f}, target {bound} {target}: {'met' if met else 'MISS'}")
 
 
 def run(tree: Path, folder: Path, tracks: int, drivers: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""The realiser's captions a second, with and without ranking by a language model.
+"""The realiser's captions per second, with and without ranking by a language model.
 
     python -m benchmarks.ranking --pairs tag2caption.jsonl [--base smollm2] [--count 24]
 
@@ -28,13 +28,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24)
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    asked = hold_out(read_pairs(arguments.pairs)).held_out[: arguments.count]
-    rows = [{"track_id": f"t{i:04d}", "tags": list(pair.tags)} for i, pair in enumerate(asked)]
+    pairs = hold_out(read_pairs(arguments.pairs)).held_out[: arguments.count]
+    rows = [{"track_id": f"t{i:04d}", "tags": list(pair.tags)} for i, pair in enumerate(pairs)]
     tracks = check_tracks(pa.Table.from_pylist(rows))
     caption_tracks(tracks, per_track=1, seed=1)  # loads the word lists
     started = time.process_time()
     plain = caption_tracks(tracks, per_track=1, seed=0)
-    print(f"realiser: {len(plain) / (time.process_time() - started):.0f} captions a CPU-second")
+    print(f"realiser: {len(plain) / (time.process_time() - started):.0f} captions per CPU second")
     ranker = Ranker(arguments.base, per_track=1, seed=0)
     started, cpu = time.perf_counter(), time.process_time()
     ranked = ranker(tracks)

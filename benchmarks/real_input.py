@@ -218,9 +218,9 @@ def print_precision(workspace: Workspace) -> None:
     runs = {name: read_run(f"{folder}/answers/run.{name}.txt") for name in ("towers", "search")}
     kinds = dict.fromkeys(query.kind for query in benchmark.queries)
     for kind in kinds:
-        asked = [query for query in benchmark.queries if query.kind == kind]
+        queries = [query for query in benchmark.queries if query.kind == kind]
         found: dict[str, list[float]] = defaultdict(list)
-        for query in asked:
+        for query in queries:
             right = benchmark.right[query.query_id]
             most = min(AT, len(right))
             for name, run in runs.items():
@@ -228,7 +228,7 @@ def print_precision(workspace: Workspace) -> None:
                 found[name].append(hits / most)
             found["chance"].append(AT * len(right) / len(rows) / most)
         figures = "".join(f"{np.mean(found[name]):9.3f}" for name in ("towers", "search", "chance"))
-        print(f"{kind:12}{len(asked):>8}{figures}")
+        print(f"{kind:12}{len(queries):>8}{figures}")
 
 
 def read_run(path: str) -> dict[str, list[str]]:
@@ -249,21 +249,21 @@ def exact_benchmark(rows: list[dict[str, Any]]) -> Benchmark:
         if row["dance"]:
             words = f"{row['dance']} on the {row['instrument']} in {row['key']}"
             right["all three", words].add(row["track_id"])
-    asked = [
+    wanted = [
         (kind, words, ids) for (kind, words), ids in right.items() if 2 <= len(ids) < len(rows) / 2
     ]
     order = ("instrument", "metre", "key", "all three")
-    asked.sort(key=lambda item: (order.index(item[0]), item[1]))
+    wanted.sort(key=lambda item: (order.index(item[0]), item[1]))
     queries = tuple(
         Query(query_id=f"q{n:03d}", kind=kind, text=words, sentence=words)
-        for n, (kind, words, _) in enumerate(asked)
+        for n, (kind, words, _) in enumerate(wanted)
     )
     return Benchmark(
         pool=tuple(sorted(row["track_id"] for row in rows)),
         queries=queries,
         right={
             query.query_id: dict.fromkeys(sorted(ids), 1)
-            for query, (_, _, ids) in zip(queries, asked, strict=True)
+            for query, (_, _, ids) in zip(queries, wanted, strict=True)
         },
     )
 

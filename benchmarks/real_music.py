@@ -53,14 +53,14 @@ def main() -> None:
 
 def read_queries(tracks: list[dict[str, str]]) -> tuple[list[str], np.ndarray]:
     """The tags used as queries, and which tracks have each, bool [queries, tracks]."""
-    said = [
+    tags_of_track = [
         {word.strip() for word in row["tags"].split(",")} | {row["genre"], row["vocal"]}
         for row in tracks
     ]
-    names = sorted(set().union(*said) - {""})
-    has = np.array([[name in words for words in said] for name in names])
-    asked = (has.sum(axis=1) >= FEWEST) & ~has.all(axis=1)
-    return [name for name, keep in zip(names, asked, strict=True) if keep], has[asked]
+    names = sorted(set().union(*tags_of_track) - {""})
+    has = np.array([[name in words for words in tags_of_track] for name in names])
+    measured = (has.sum(axis=1) >= FEWEST) & ~has.all(axis=1)
+    return [name for name, keep in zip(names, measured, strict=True) if keep], has[measured]
 
 
 def embed(model: Model, tracks: list[dict[str, str]], data: Path, gain: float) -> np.ndarray:

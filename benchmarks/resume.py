@@ -31,14 +31,14 @@ from raymtr.track import check_tracks
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
-ASKED_S, ASKED_GIB = 60.0, 4.0
-ASKED_OF = 1_000_000  # tracks
+TARGET_S, TARGET_GIB = 60.0, 4.0
+TARGET_OF = 1_000_000  # tracks
 FAILED_EVERY = 100  # tracks of a shard
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tracks", type=int, default=ASKED_OF)
+    parser.add_argument("--tracks", type=int, default=TARGET_OF)
     parser.add_argument("--shard-tracks", type=int, default=SHARD_TRACKS)
     parser.add_argument("--keep", help="a folder for workspaces and model; else a temporary one")
     arguments = parser.parse_args()
@@ -53,8 +53,8 @@ def measure(folder: str, most: int, shard_tracks: int) -> int:
     for count in (most // 10, most):
         workspace = Workspace.open(f"{folder}/{count}", create=True)
         began = time.monotonic()
-        made = make_finished(workspace, f"{folder}/model", count, shard_tracks)
-        print(f"{count:,} tracks in {made} shards made in {time.monotonic() - began:.0f} s")
+        store = make_finished(workspace, f"{folder}/model", count, shard_tracks)
+        print(f"{count:,} tracks in {store} shards made in {time.monotonic() - began:.0f} s")
         taken[count] = seconds, cpu_s, gib = resume(workspace, f"{folder}/model", count)
         print(
             f"{count:,} tracks: nothing left to do found in {seconds:.1f} s, {cpu_s:.1f} CPU-s, "
@@ -63,9 +63,9 @@ def measure(folder: str, most: int, shard_tracks: int) -> int:
     few, many = (np.array(figures) for figures in taken.values())
     _, cpu_s, gib = (many - few) * 1e6 / (most - most // 10)
     print(f"a million tracks alone: {cpu_s:.1f} CPU-s, {gib:.2f} GiB")
-    met = many[0] < ASKED_S and many[2] < ASKED_GIB
-    if most >= ASKED_OF:
-        print(f"{'met ' if met else 'MISS'} asked under {ASKED_S:.0f} s and {ASKED_GIB:.0f} GiB")
+    met = many[0] < TARGET_S and many[2] < TARGET_GIB
+    if most >= TARGET_OF:
+        print(f"{'met ' if met else 'MISS'} target under {TARGET_S:.0f} s and {TARGET_GIB:.0f} GiB")
     return 0
 
 

@@ -60,8 +60,8 @@ def one_of(suffix: str, rng: np.random.Generator) -> bytes:
     file = io.BytesIO()
     options = {"write_id3v2": "1"} if container == "aiff" else {}
     with av.open(file, "w", format=container, options=options) as output:
-        said = {"title": TITLE, "artist": "An artist", "album": "An album", "genre": "Rock"}
-        output.metadata.update(said | {"date": "1999"})
+        tags = {"title": TITLE, "artist": "An artist", "album": "An album", "genre": "Rock"}
+        output.metadata.update(tags | {"date": "1999"})
         experimental = {"strict": "experimental"} if codec == "vorbis" else None
         stream = output.add_stream(codec, rate=RATE, layout="stereo", options=experimental)
         stream.bit_rate = 128_000
@@ -90,13 +90,13 @@ def with_own(made: bytes, suffix: str, number: int) -> bytes:
 def make_folder(root: Path, count: int) -> None:
     """`count` files in albums of twelve."""
     rng = np.random.default_rng(5)
-    made = {suffix: one_of(suffix, rng) for suffix in FORMATS}
+    samples = {suffix: one_of(suffix, rng) for suffix in FORMATS}
     row = [suffix for suffix in FORMATS for _ in range(SHARES.get(suffix, 1))]
     for number in range(count):
         suffix = row[number % len(row)]
         path = root / f"album {number // 12:05}" / f"{number % 12 + 1:02} piece {number}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(with_own(made[suffix], suffix, number))
+        path.write_bytes(with_own(samples[suffix], suffix, number))
 
 
 def scan(root: Path, workspace: Path) -> dict[str, int]:
@@ -199,12 +199,12 @@ def compare(folder: Path, files: int, rounds: int) -> None:
     for name, change in changes.items():
         if change:
             change(root, min(CHANGED, files // 3))
-        first, again = [], []
+        first, second = [], []
         for _ in range(rounds + 1):
             first.append(cpu_of(lambda: first_scan(root)))
             shutil.copytree(workspace, folder / "again", dirs_exist_ok=True)
-            again.append(cpu_of(lambda: scan(root, folder / "again")))
-        ratio = min(again) / min(first)
+            second.append(cpu_of(lambda: scan(root, folder / "again")))
+        ratio = min(second) / min(first)
         counts = scan(root, workspace)
         kept = sounds(workspace).equals(before)
         said = ", ".join(f"{key} {count:,}" for key, count in counts.items() if count)

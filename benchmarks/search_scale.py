@@ -23,7 +23,7 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
-from index_scale import ASKED, HITS, World, published
+from index_scale import HITS, QUERY_SEED, World, published
 
 from raymtr import storage
 from raymtr.index.build import table_name
@@ -37,7 +37,7 @@ from raymtr.search.searcher import Searcher
 from raymtr.search.understand import understand
 
 QUERIES, DIM = 100, 128
-ASKED_FUSION = 1.5
+TARGET_FUSION = 1.5
 LIMIT = 100  # of a retriever, for a page of ten
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         rows = storage.read_tables(
             workspace.tracks, ["track_id", "title", "artist", "year", "tags"]
         )
-        vectors = World(DIM, seed=ASKED).text(QUERIES)
+        vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
         some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
         by_kind(searcher, some, vectors)
         by_filter(searcher.table, rows, vectors)
@@ -78,14 +78,14 @@ def percentiles(run: Callable[[int], Any]) -> tuple[list[Any], str]:
 
 def by_kind(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np.ndarray) -> None:
     """Every kind of query through the whole search."""
-    asked: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    requests: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "description": lambda row: {"text": " ".join(row["tags"][:3])},
         "title by artist": lambda row: {"text": f"{row['title']} by {row['artist']}"},
         "artist": lambda row: {"text": row["artist"]},
         "similar to an artist": lambda row: {"text": f"similar to {row['artist']}"},
         "example": lambda row: {"like": [row["track_id"]]},
     }
-    for kind, make in asked.items():
+    for kind, make in requests.items():
 
         def run(number: int, make: Callable[[dict[str, Any]], dict[str, Any]] = make) -> Any:
             plan = searcher.plan(SearchRequest.read(make(some[number])))
@@ -153,8 +153,8 @@ def by_retriever(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np
     examples = [liked[row["track_id"]] for row in some]
 
     def together(number: int) -> Any:
-        asked = SearchRequest(text=texts[number], like=[some[number]["track_id"]])
-        request = check_request(asked, table)
+        search = SearchRequest(text=texts[number], like=[some[number]["track_id"]])
+        request = check_request(search, table)
         directions = [QueryVector("sound", examples[number]), QueryVector("text", vectors[number])]
         understood = understand(texts[number], table)
         return retrieve(table, request, understood, directions, limit=LIMIT, threads=threads)
@@ -177,8 +177,8 @@ def by_retriever(searcher: Searcher, some: Sequence[dict[str, Any]], vectors: np
         medians[name] = float(np.median(times))
         print(f"retriever {name:10} p50 {medians[name]:.1f} ms")
     ratio = medians.pop("all four") / max(medians.values())
-    met = "met " if ratio <= ASKED_FUSION else "MISS"
-    print(f"{met} four retrievers take {ratio:.2f} times the slowest alone, asked {ASKED_FUSION}")
+    met = "met " if ratio <= TARGET_FUSION else "MISS"
+    print(f"{met} four retrievers take {ratio:.2f} times the slowest alone, target {TARGET_FUSION}")
 
 
 if __name__ == "__main__":

@@ -89,11 +89,11 @@ def figures(model: Any, tokenizer: Any, asked: list[Pair]) -> list[str]:
         model.eval(), tokenizer, [prompt_of(own) for own in tags], tags, range(len(tags)), greedy
     )
     rng = np.random.default_rng(0)
-    made = made_here(asked, rng)
+    baselines = made_here(asked, rng)
     systems = {
         "people": [[pair.caption] for pair in asked],
         "SmolLM2 LoRA": [[tidy(text)] for text in texts],
-        REALISER: made[REALISER],
+        REALISER: baselines[REALISER],
     }
     vocabulary = MusicTerms.of_tags([tag for own in tags for tag in own])
     answer = compare(

@@ -43,7 +43,7 @@ from raymtr.training.batches import Batches
 from raymtr.training.step import TrainStep
 from raymtr.workspace import Workspace
 
-WANTED = 0.95
+TARGET = 0.95
 WARM_UP = 2  # first steps of a round, not counted
 
 
@@ -65,8 +65,8 @@ def main() -> None:
     through: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.open(f"{folder}/w", create=True)
-        made = synthesize(f"{folder}/made", pieces=arguments.pieces)
-        scan_catalog(workspace, settings, made["manifest"])
+        pieces = synthesize(f"{folder}/made", pieces=arguments.pieces)
+        scan_catalog(workspace, settings, pieces["manifest"])
         write_captions(workspace, settings)
         for turn in range(arguments.rounds):
             run = f"round{turn}"
@@ -112,7 +112,7 @@ def report(
         print(
             f"{clock:12} bare min {least[0]:.3f} median {middle[0]:.3f} | Ray Train min "
             f"{least[1]:.3f} median {middle[1]:.3f} | ratio of minima {least[0] / least[1]:.3f}, "
-            f"of medians {middle[0] / middle[1]:.3f} (wanted {WANTED})"
+            f"of medians {middle[0] / middle[1]:.3f} (target {TARGET})"
         )
 
 

@@ -45,23 +45,23 @@ VERBS = {  # verb -> its job module and help; here so that --help imports no job
     "finetune": ("finetune_captioner", "teach a language model to write captions from tags"),
     "caption": ("write_captions", "tags become sentences"),
     "fetch": ("fetch", "download a model or text tower into the workspace, for offline jobs"),
-    "tokenize": ("tokenize_catalog", "turn every track into tokens, for `train --recipe musiclm`"),
+    "tokenize": ("tokenize_catalog", "convert every track to tokens, for `train --recipe musiclm`"),
     "train": ("train_towers", "train the audio and text towers on the catalog"),
-    "generate": ("generate", "make sound from words, by a trained MusicLM"),
-    "embed": ("embed_catalog", "turn every track into vectors"),
+    "generate": ("generate", "generate sound from text, with a trained MusicLM"),
+    "embed": ("embed_catalog", "compute vectors of every track"),
     "tag": ("tag_catalog", "predict tags, measure tempo, key and loudness; your own tags stay"),
     "index": ("build_index", "publish the vectors as the live tables"),
     "duplicates": ("find_duplicates", "find tracks that are the same song, and how they differ"),
     "search": ("search", "search the live tables by text, by track or by audio"),
     "serve": ("serve", "the search endpoint and its page over the live tables"),
     "evaluate": ("evaluate", "measure how well held-out tracks are found"),
-    "demo": ("demo", "all of it, on a catalog made on the spot or on your folder"),
-    "plan": ("plan", "machines, memory, disk and time that a catalog of some size needs"),
+    "demo": ("demo", "the whole pipeline, on a synthetic catalog or on your folder"),
+    "plan": ("plan", "estimate machines, memory, disk and time for a catalog"),
     "doctor": ("doctor", "check what works on this machine and what does not"),
 }
 CURES = {  # keyed by errno, whose text Lance and Arrow repeat
-    errno.ENOSPC: "free some space and run the same command again: what is finished is kept",
-    errno.EACCES: "it takes rights to read and write there",
+    errno.ENOSPC: "free some space and run the same command again: finished work is kept",
+    errno.EACCES: "this needs permission to read and write there",
     errno.EROFS: "choose a folder that can be written, such as another --workspace",
 }
 STORE_IS_AWAY = (  # in Arrow's error text, after its client has stopped retrying
@@ -74,7 +74,7 @@ STORE_IS_AWAY = (  # in Arrow's error text, after its client has stopped retryin
 )
 OWN_PACKAGES = ("raymtr", "jobs", "serve")
 INSTALL = "pip install 'raymtr[jobs,serve]' has all that the verbs need"
-GO_ON = "the same command goes on where it was"
+GO_ON = "run the same command again to continue"
 WITHOUT_WORKSPACE = {"doctor", "plan", "demo"}  # the demo creates its own workspaces
 MAKES_WORKSPACE = {"scan", "finetune", "fetch"}
 
@@ -111,7 +111,7 @@ def overview() -> str:
     lines = ["raymtr finds music by words.", "", "usage: raymtr <verb> [arguments]", ""]
     for verb, (_, purpose) in VERBS.items():
         lines.append(f"  {verb:10} {purpose}")
-    return "\n".join([*lines, "", "`raymtr <verb> --help` tells more, with an example."])
+    return "\n".join([*lines, "", "`raymtr <verb> --help` lists the arguments, with an example."])
 
 
 def run_verb(verb: str, argv: Sequence[str]) -> int:
@@ -143,7 +143,7 @@ def run_verb(verb: str, argv: Sequence[str]) -> int:
     if isinstance(rate, float) and rate > arguments.max_error_rate:
         print(
             f"raymtr {verb}: {rate:.1%} failed, more than --max-error-rate "
-            f"{arguments.max_error_rate:.1%}; the dead_letter tables say why",
+            f"{arguments.max_error_rate:.1%}; the dead_letter tables have the reasons",
             file=sys.stderr,
         )
         return TOO_MANY_ERRORS
@@ -199,7 +199,7 @@ def _is_lost(error: Exception) -> bool:
 def _stopped(verb: str) -> int:
     """Reports the progress at Ctrl-C, instead of a stack trace inside Ray."""
     at = Progress.latest
-    far = f" at {at.done} of {at.total} {at.unit}; the same command goes on" if at else ""
+    far = f" at {at.done} of {at.total} {at.unit}; {GO_ON}" if at else ""
     print(f"raymtr {verb}: stopped{far}", file=sys.stderr)
     return STOPPED
 
@@ -222,7 +222,7 @@ def run_module(
     if verb in WITHOUT_WORKSPACE:
         workspace = None
     elif arguments.workspace is None:
-        raise InputError("--workspace is missing: the folder or URI that holds all artefacts")
+        raise InputError("--workspace is missing: the folder or URI of all artefacts")
     else:
         workspace = Workspace.open(arguments.workspace, create=verb in MAKES_WORKSPACE)
     answer: Mapping[str, object] = module.run(arguments, workspace, settings)
@@ -247,7 +247,7 @@ def parser_of(verb: str, module: ModuleType) -> argparse.ArgumentParser:
     )
     common.add_argument("--json", action="store_true", help="answer as one JSON document")
     common.add_argument(
-        "-v", "--verbose", action="store_true", help="print what Ray and its workers say, too"
+        "-v", "--verbose", action="store_true", help="also print the output of Ray and its workers"
     )
     common.add_argument(
         "--max-error-rate",

@@ -73,9 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="FINGERPRINT", help="whose embeddings; else the last that finished"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--rollback", action="store_true", help="let the build before serve again")
+    what.add_argument("--rollback", action="store_true", help="make the previous build live again")
     what.add_argument(
-        "--explain", action="store_true", help="say which index is chosen and why; build nothing"
+        "--explain", action="store_true", help="print the chosen index and why; build nothing"
     )
     what.add_argument(
         "--upsert",
@@ -152,7 +152,7 @@ def explain_index(
 def vectors_to_index(workspace: Workspace, fingerprint: str | None) -> EmbeddingStore | None:
     """The shards whose vectors are to be published; None for a catalog without audio.
 
-    Raises InputError where there is no catalog, or there are no such vectors.
+    Raises InputError if there is no catalog, or no vectors of the model.
     """
     if not count_rows(workspace.tracks):
         raise InputError(f"no tracks in {workspace.tracks}; run `raymtr scan` first")
@@ -241,7 +241,7 @@ def describe(answer: IndexAnswer) -> str:
     if "build" in answer and (trial := answer["trial"]):
         recall = ", ".join(f"{kind} {share:.3f}" for kind, share in trial["recall"].items())
         lines.append(
-            f"tried with {trial['probes']}: recall@10 {recall}, {trial['p50_ms']:.1f} ms a query "
+            f"tried with {trial['probes']}: recall@10 {recall}, {trial['p50_ms']:.1f} ms per query "
             f"at {index['nprobes']} partitions probed, refine {index['refine']}"
         )
     return "\n".join(lines)

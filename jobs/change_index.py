@@ -126,7 +126,7 @@ def delete_tracks(workspace: Workspace, source: str) -> DeleteAnswer:
         ids = [track_id for track_id in wanted if track_id in known]
         if not ids:
             raise InputError(
-                f"none of the {len(wanted)} tracks of {source} is known, {_some(wanted)}"
+                f"none of the {len(wanted)} tracks of {source} is in the catalog, {_some(wanted)}"
             )
         for folder in (
             workspace.tracks,
@@ -181,7 +181,7 @@ def refuse_without_vector(rows: pa.Table, shards: EmbeddingStore | None) -> None
     if shards is None:
         if len(heard):
             raise InputError(
-                f"the live tables hold words only, and {len(heard)} of the tracks have audio; run "
+                f"the live tables have words only, but {len(heard)} of the tracks have audio; run "
                 "`raymtr embed`, then `raymtr index`"
             )
         return
@@ -216,7 +216,7 @@ def read_ids(source: str) -> list[str]:
         try:
             text = storage.read_bytes(source).decode()
         except UnicodeDecodeError as error:
-            raise InputError(f"{source} is no text: expected a track id in each line") from error
+            raise InputError(f"{source} is not text: expected a track id in each line") from error
         ids = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not ids:
         raise InputError(f"{source} is empty: expected a manifest, or a track id in each line")

@@ -127,12 +127,12 @@ def start_local(**options: Any) -> None:
         except Exception as error:
             if TOO_SLOW not in str(error):  # Ray has no class for it
                 raise
-            LOG.warning("a busy machine: Ray was not up in time, start %d of %d", start, STARTS)
+            LOG.warning("busy machine: Ray did not start in time, attempt %d of %d", start, STARTS)
             for child in set(psutil.Process().children()) - others:
                 child.kill()  # Ray leaves the processes it started
     raise TooBusyError(
-        f"Ray was not up in time in any of {STARTS} starts: run it again when the machine is less "
-        "busy, or with RAY_ADDRESS on a cluster that is up"
+        f"Ray did not start in time in {STARTS} attempts: run it again when the machine is less "
+        "busy, or with RAY_ADDRESS on a running cluster"
     )
 
 
@@ -146,9 +146,9 @@ def announced_address() -> Iterator[None]:
     """
     port = free_port()
     address = f"{ray.util.get_node_ip_address()}:{port}"
-    told = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": address}
-    before = {name: os.environ.get(name) for name in told}
-    os.environ.update(told)
+    environment = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": address}
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         yield
     finally:

@@ -60,7 +60,7 @@ SYNTHETIC_WORKSPACE, MUSIC_WORKSPACE = "demo-workspace", "music-workspace"
 RUN = "demo"
 MODEL_NOTE = (
     f"The model is {DEFAULT_MODEL}: taggers trained on 100 tags of real songs (musicnn), and "
-    "music words mapped to these tags. It cannot tell apart what no tag covers; MODEL=ttmrpp, or "
+    "music words mapped to these tags. It cannot distinguish what no tag covers; MODEL=ttmrpp, or "
     "a model folder of your own, can."
 )
 PIECES = 600
@@ -143,7 +143,7 @@ def demo_on_synthetic(root: str, settings: Settings, *, captioner: str | None = 
     }
     storage.write_json(workspace.path("metrics.json"), figures)
     facts = _built_facts(workspace, settings, embedded, built) | Facts(
-        name="raymtr: a catalog made on the spot, searched by words",
+        name="raymtr: a synthetic catalog, searched by words",
         lead=(
             "Every piece was composed and rendered for this run; the artists in the queries "
             "below were never trained on, unless a query says so."
@@ -202,7 +202,7 @@ def make_towers(
         try:
             return captioned, train_towers(workspace, settings, run=RUN)
         except InputError as error:
-            cure = f"remove {workspace.run(RUN)} to train the demonstration anew"
+            cure = f"remove {workspace.run(RUN)} to train the demonstration again"
             raise InputError(f"{error}; {cure}") from error
 
 

@@ -74,7 +74,7 @@ class DemoAnswer(DemoFigures):
 
 
 class MusicFigures(EmbedFigures):
-    """What became of the files of a user's folder."""
+    """How many files of a user's folder were used, and how many failed."""
 
     music: str
     notes: list[str]
@@ -99,7 +99,7 @@ class MusicAnswer(MusicFigures):
 def catalog_of(workspace: Workspace) -> pa.Table:
     """The catalog's tracks."""
     table = storage.read_tables(workspace.tracks)
-    assert table is not None, "scan wrote the catalog a moment ago"
+    assert table is not None, "scan has just written the catalog"
     return table
 
 
@@ -107,8 +107,8 @@ def held_out_queries(workspace: Workspace) -> list[tuple[str, str, str | None]]:
     """(kind, query, filter) over the held-out tracks of the synthetic catalog."""
     table = catalog_of(workspace)
     rows = table.filter(pc.equal(table["split"], "test")).to_pylist()
-    whole = [row for row in rows if row["mode"]]  # pieces of one section
-    first, middle, last = whole[0], whole[len(whole) // 2], whole[-1]
+    pieces = [row for row in rows if row["mode"]]  # pieces of one section
+    first, middle, last = pieces[0], pieces[len(pieces) // 2], pieces[-1]
     known = next(name for row in rows for name in row["similar_artists"] or ())
     here = "split = 'test'"
     sentences = [realise(row["tags"], 0, held_out=True) for row in (first, middle, last)]
@@ -261,7 +261,7 @@ def training_curve(workspace: Workspace, run: str) -> list[tuple[int, float | No
 def facts_of(
     workspace: Workspace, settings: Settings, *, embedded: int, fingerprint: str | None, index: str
 ) -> Facts:
-    """What was built: `embedded` tracks by that model, and the index in words."""
+    """A sentence on the build: `embedded` tracks by that model, and the index."""
     table = catalog_of(workspace)
     seconds = pc.sum(table["duration"]).as_py() or 0.0
     return Facts(

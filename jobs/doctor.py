@@ -1,4 +1,4 @@
-"""`raymtr doctor`: what of raymtr works on this machine, what does not, and the fix.
+"""`raymtr doctor`: which parts of raymtr work on this machine, which do not, and the fix.
 
 Each check performs a small real operation (encodes and decodes a tone, writes and reads a table,
 starts Ray), because a version number proves nothing. A check that only some users need, such as a
@@ -58,7 +58,7 @@ class DoctorAnswer(TypedDict):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The doctor has no arguments of its own."""
+    """The doctor has only the common arguments."""
 
 
 def run(
@@ -94,8 +94,8 @@ def run_check(check: Callable[[], Check]) -> Check:
     try:
         return check()
     except (TooBusyError, TimeoutError) as error:  # Ray's own timeouts are TimeoutErrors
-        detail = f"not up in time: {error}"
-        return Check(name, None, detail, "nothing is broken; ask again when the machine is idle")
+        detail = f"did not answer in time: {error}"
+        return Check(name, None, detail, "nothing is broken; run it again when the machine is idle")
     except LostError as error:
         return Check(name, False, str(error), "see the message")
     except Exception as error:  # noqa: BLE001
@@ -115,9 +115,9 @@ def check_load() -> Check:
 
     cores, waiting = os.cpu_count() or 1, os.getloadavg()[0]
     free = psutil.virtual_memory().available / 2**30
-    detail = f"{waiting:.1f} processes want its {cores} cores; {free:.1f} GiB of memory are free"
+    detail = f"load {waiting:.1f} on {cores} cores; {free:.1f} GiB of memory are free"
     busy = waiting > BUSY_PER_CORE * cores or free < FREE_MEMORY_GIB
-    cure = "whatever is slow now is a busy machine's, not the installation's"
+    cure = "slowness now is due to the load, not to the installation"
     return Check("load", None if busy else True, detail, cure)
 
 
@@ -197,8 +197,8 @@ def check_generation() -> Check:
     from raymtr.generation.hub_parts import HUB_CODECS, HUB_HEARD
 
     hub = [f"{p.source} ({p.licence})" for p in (*HUB_CODECS.values(), *HUB_HEARD.values())]
-    own = "codec and tokens are trained here, over musicnn (ISC)"
-    return Check("generation", True, f"{own}; a hub's by choice: {', '.join(hub)}")
+    trained = "codec and tokens are trained here, over musicnn (ISC)"
+    return Check("generation", True, f"{trained}; a hub's by choice: {', '.join(hub)}")
 
 
 def check_table() -> Check:

@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         choices=("vectors", "features"),
         default="vectors",
-        help="features: what the audio tower hears before its head, in float16 (default: vectors)",
+        help="features: the audio tower's output before its head, in float16 (default: vectors)",
     )
     parser.add_argument("--dry-run", action="store_true", help="count tracks, hours and disk only")
     add_retry(parser)
@@ -111,7 +111,7 @@ def run(
     also = [part.strip() for part in arguments.also.split(",") if part.strip()]
     if also and sorted(also) != ["attributes", "tags"]:
         raise InputError(
-            f"--also takes tags,attributes (a row of heard/ holds both), got {arguments.also!r}"
+            f"--also takes tags,attributes (a row of heard/ has both), got {arguments.also!r}"
         )
     if arguments.dry_run:
         return plan_embedding(workspace, settings, model=arguments.model, output=arguments.output)
@@ -137,7 +137,7 @@ def embed_catalog(
     """Embeds every track of the catalog that has audio and no vector of this model yet.
 
     A track whose file has changed counts as new. `retry` names dead-letter codes whose tracks are
-    retried. With `tag`, tags and attributes are made in the same pass. A catalog without audio
+    retried. With `tag`, tags and attributes are computed in the same pass. A catalog without audio
     needs no model: all its tracks are skipped. The job starts with `embed.min_actors` replicas, or
     all, and adds more as nodes join. Raises InputError if there is no catalog or no model,
     UnusableError if GPUs are requested and absent, or taggers are missing.
@@ -172,10 +172,10 @@ def embed_catalog(
 
 
 def _embed_and_tag(workspace: Workspace, work: Work, spec: AudioSpec) -> tuple[Worked, Tagged]:
-    """Does the work and tags in the same pass; then tags what had been embedded before."""
+    """Embeds and tags in the same pass; then tags the tracks that had been embedded before."""
     if (count := partitions_of(workspace, work)) > 1:
         raise InputError(
-            f"--also works on a catalog of one partition, this one has {count}: "
+            f"--also needs a catalog of one partition, this one has {count}: "
             "run `raymtr embed`, then `raymtr tag`"
         )
     catalog = read_catalog(workspace)
@@ -201,7 +201,7 @@ def choose_model(workspace: Workspace, model: str | None) -> str:
         return workspace.trained(model)
     if newest := workspace.newest_model():
         return newest
-    LOG.info("no model is named and no run has finished here: %s is used", DEFAULT_MODEL)
+    LOG.info("no model is named and no run has finished here; using %s", DEFAULT_MODEL)
     return workspace.model(DEFAULT_MODEL)
 
 

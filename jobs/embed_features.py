@@ -1,4 +1,4 @@
-"""`raymtr embed --output features`: catalog + audio + a model -> what its audio tower hears.
+"""`raymtr embed --output features`: catalog + audio + a model -> features of its audio tower.
 
 The same decoding, partitions, shards, dead letters and resuming as for vectors. Features are stored
 in float16 (mulap.store). A re-ranker and a probe read them.
@@ -30,7 +30,7 @@ LOG = logging.getLogger("raymtr")
 
 
 def named_source(workspace: Workspace, model: str | None) -> str:
-    """The model folder of the run, or of the model, that is named. Raises InputError if none is."""
+    """The model folder of the named run or model. Raises InputError if none is named."""
     if model is None:
         raise InputError("--output features needs --model, a run's name or a model folder")
     return workspace.trained(model)
@@ -39,7 +39,7 @@ def named_source(workspace: Workspace, model: str | None) -> str:
 def embed_features(
     workspace: Workspace, settings: Settings, *, model: str | None, retry: Sequence[str] = ()
 ) -> EmbedAnswer:
-    """The features of every track of the catalog that has audio and none of this model yet.
+    """Stores features of every track that has audio and no features of this model yet.
 
     Raises InputError if there is no catalog, no model is named, or it has no audio tower.
     """

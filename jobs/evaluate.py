@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 
 def describe(answer: EvaluateAnswer) -> str:
-    """The answer as text; each part has a key of its own."""
+    """The answer as text; each part has its own key."""
     if "systems" in answer or "read" in answer:
         return evaluate_captions.describe(answer)
     if "protocol" in answer:

@@ -1,8 +1,8 @@
 """`raymtr evaluate captions`: captions of several systems against human ones, for the same tags.
 
 Output in `evaluation/`: `captions.json` and, for reading side by side, `captions.jsonl`. `--blind`
-writes a page that hides who wrote what, `captions-blind.html`, and its key in a separate file.
-`--scores` reads what the reader saved.
+writes a page that hides the systems, `captions-blind.html`, and its key in a separate file.
+`--scores` reads the marks that the reader saved.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _named_files(arguments: Sequence[str]) -> dict[str, str]:
                 f"--captions is NAME=FILE, as in lora=captions.jsonl; got {argument!r}"
             )
         if name in files or name in caption_benchmark.MADE_HERE:
-            raise InputError(f"--captions: the name {name!r} is taken; each system has its own")
+            raise InputError(f"--captions: the name {name!r} is taken; each system needs its own")
         files[name] = uri
     return files
 

@@ -123,9 +123,9 @@ def evaluate_generation(
     real = _held_out(workspace)
     prompts = sorted({row["prompt"] for row in rows})
     number = {prompt: place for place, prompt in enumerate(prompts)}
-    made = towers.encode_audio([row["uri"] for row in rows])
+    vectors = towers.encode_audio([row["uri"] for row in rows])
     figures = prompt_figures(
-        made, towers.encode_text(prompts), np.array([number[row["prompt"]] for row in rows])
+        vectors, towers.encode_text(prompts), np.array([number[row["prompt"]] for row in rows])
     )
     answer: GenerationAnswer = {
         "model": rows[0]["model"],
@@ -133,7 +133,7 @@ def evaluate_generation(
         "real": len(real),
         "prompts": figures,
         "fad": {
-            f"towers {towers.fingerprint}": _fad(made, towers.encode_audio(real)),
+            f"towers {towers.fingerprint}": _fad(vectors, towers.encode_audio(real)),
             "musicnn-msd": _fad(
                 np.stack([_musicnn(row["uri"]) for row in rows]),
                 np.stack([_musicnn(uri) for uri in real]),
@@ -240,9 +240,9 @@ def _kld(workspace: Workspace, rows: list[ClipRow]) -> LabelDivergence | None:
     from raymtr.tagging.analysis import VERSION, Analyzer
 
     catalog = storage.read_tables(workspace.tracks, ["uri", "split", "tags"])
-    held = [] if catalog is None else catalog.to_pylist()
+    tracks = [] if catalog is None else catalog.to_pylist()
     tagged: dict[str, list[str]] = {}
-    for row in held:
+    for row in tracks:
         for tag in (row["tags"] or ()) if row["split"] == "test" and row["uri"] else ():
             tagged.setdefault(tag.casefold(), []).append(row["uri"])
     compared = [row for row in rows if row["prompt"].casefold() in tagged]
@@ -253,9 +253,9 @@ def _kld(workspace: Workspace, rows: list[ClipRow]) -> LabelDivergence | None:
         prompt: np.mean([_tags(analyzer, uri) for uri in tagged[prompt][:MOST_OF_A_PROMPT]], axis=0)
         for prompt in {row["prompt"].casefold() for row in compared}
     }
-    made = np.stack([_tags(analyzer, row["uri"]) for row in compared])
+    generated = np.stack([_tags(analyzer, row["uri"]) for row in compared])
     real = np.stack([of_prompt[row["prompt"].casefold()] for row in compared])
-    return {"classifier": VERSION, "clips": len(compared), "kld": kl_divergence(made, real)}
+    return {"classifier": VERSION, "clips": len(compared), "kld": kl_divergence(generated, real)}
 
 
 def _tags(analyzer: Analyzer, uri: str) -> np.ndarray:

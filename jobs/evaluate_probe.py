@@ -1,4 +1,4 @@
-"""`raymtr evaluate probe --task T --model A --model B`: what frozen features hold of a task.
+"""`raymtr evaluate probe --task T --model A --model B`: how well frozen features fit a task.
 
 The features of each model are those that `embed --output features` stored, else computed here. Each
 pair of model and label count is fitted over several seeds, as Ray tasks. `--finetune` trains each
@@ -38,7 +38,7 @@ class Cell(TypedDict):
     seeds: list[float]  # of each draw
 
 
-Cells = dict[str, Cell]  # labels a class (`all`: every one) -> its cell
+Cells = dict[str, Cell]  # labels per class (`all`: every one) -> its cell
 
 
 class ModelCells(TypedDict):
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         help=f"a run, a model folder, {LOG_MEL}, or {RANDOM}RUN (untrained); repeatable",
     )
     parser.add_argument(
-        "--labels", metavar="LIST", help=f"labelled tracks a class; 0: zero-shot ({LABELS})"
+        "--labels", metavar="LIST", help=f"labelled tracks per class; 0: zero-shot ({LABELS})"
     )
     parser.add_argument("--seeds", type=int, metavar="N", help=f"draws of labels ({SEEDS})")
     parser.add_argument(
@@ -153,7 +153,7 @@ def _cell(values: list[float]) -> Cell:
 def _frozen(
     task: Task, features: list[np.ndarray], counts: Sequence[int | None], seeds: int
 ) -> ModelCells:
-    """The cells of each kind of probe on features that stay, a Ray task for each figure."""
+    """The cells of each kind of probe on frozen features, a Ray task for each figure."""
     import ray
 
     fit, shared = ray_task(probe, num_cpus=1), ray.put(features)

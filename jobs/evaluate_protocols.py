@@ -2,7 +2,7 @@
 
     caption-retrieval   captions of the datasets to tracks, and back
     tags                tag queries, synonyms merged
-    zero-shot           every tag a label of its own, and each track asks for its labels
+    zero-shot           every tag is a label; tracks are also queries for their labels
     artist-similarity   similar artists, by name and by sound
     triplets            --triplets: track ids `anchor, nearer, farther` (Dim-Sim)
     compare             --runs A B --qrels Q: two TREC runs, paired
@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> ProtocolAnswer |
 
 
 def measured(name: str, towers: LoadedTowers, file: str | None) -> Outcome:
-    """The outcome of one of PROTOCOLS. Raises InputError where its words are not there."""
+    """The outcome of one of PROTOCOLS. Raises InputError if its texts are missing."""
     place = (towers.rows, towers.vectors, towers.encode, SEED)
     if name == "caption-retrieval":
         return protocols.captions(*place)

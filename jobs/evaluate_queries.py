@@ -101,13 +101,13 @@ def evaluate_queries(
     progress = Progress("queries", len(queries), unit="queries")
     verdicts, wrong, took = [], [], []
     for query in queries:
-        told = _ask(searcher, query)
-        failed = failures(query, told, similar)
+        outcome = _ask(searcher, query)
+        failed = failures(query, outcome, similar)
         verdicts.append((query.kind, not failed))
-        if told.answer is not None:
-            took.append(told.answer["took_ms"]["total"])
+        if outcome.answer is not None:
+            took.append(outcome.answer["took_ms"]["total"])
         if failed:
-            wrong.append(_wrong(query, told, failed))
+            wrong.append(_wrong(query, outcome, failed))
         progress.advance(1)
     figures: BatteryFigures = {
         "file": file,
@@ -136,8 +136,8 @@ def _neighbours(searcher: Searcher, artists: set[str]) -> dict[str, set[str]]:
     found = {}
     for artist in artists:
         key = name_key(artist) or ""
-        own = [row["track_id"] for row in searcher.table.named([key])]
-        rows = searcher.table.rows(own, ["artist", "similar_artists"]).values()
+        tracks = [row["track_id"] for row in searcher.table.named([key])]
+        rows = searcher.table.rows(tracks, ["artist", "similar_artists"]).values()
         names = {
             name.casefold()
             for row in rows

@@ -92,7 +92,7 @@ def evaluate_tracks(
     if system in ("towers", "both"):
         runs["towers"], missing = rank_by_towers(searcher, queries)
         if missing:
-            notes.append(f"{missing} tracks of the pool have no vector: no tower finds them")
+            notes.append(f"{missing} tracks of the pool have no vector: towers cannot find them")
     if system in ("search", "both"):
         runs["search"] = rank_by_search(searcher, queries, catalog)
     seen = seen_in_training(searcher, queries, catalog)
@@ -135,11 +135,10 @@ def training_notes(seen: TrainedOn | None, pool: int) -> list[str]:
             "there were records): whether these tracks were among it is unknown"
         ]
     if not seen["pool"]:
-        return [f"none of {pool} tracks of the pool was trained on by this model"]
+        return [f"this model was trained on none of the {pool} tracks of the pool"]
     return [
-        f"{MARK} {seen['pool']} of {pool} tracks of the pool were trained on by this model, by "
-        "their id or their sound: figures so marked say how well it remembers, not how well it "
-        "finds what it never heard"
+        f"{MARK} this model was trained on {seen['pool']} of {pool} tracks of the pool, by id or "
+        "sound: figures with this mark show how well it remembers, not how well it finds new tracks"
     ]
 
 

@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         help="a Llama-family model: a folder, a hub name, a GGUF file or `smollm2` (its package); "
-        "made on the spot where left out",
+        "without it a toy model is pretrained",
     )
 
 

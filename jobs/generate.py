@@ -1,8 +1,9 @@
-"""`raymtr generate "<text>" --seconds 10 --seed 7 --out x.wav`: words -> sound, by MusicLM.
+"""`raymtr generate "<text>" --seconds 10 --seed 7 --out x.wav`: text -> sound, by MusicLM.
 
-One clip is made in this process. `--prompts FILE` makes one for each line, as a Ray Data job: its
-clips and the manifest's rows are written to `generated/`, batch by batch, and a killed job goes on
-with the clips that are not there. Every file says that it is generated, and by which models.
+One clip is generated in this process. `--prompts FILE` generates one for each line, as a Ray Data
+job. Its clips and the manifest's rows are written to `generated/`, batch by batch, and a killed job
+continues with the missing clips. The tags of every file state that it is generated, and by which
+models.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def generate_prompts(
     *,
     model: str | None = None,
 ) -> GenerateAnswer:
-    """Makes the clips that are not there yet, by actors of `embed.actors`; a row a clip.
+    """Makes the clips that are not there yet, by actors of `embed.actors`; one row per clip.
 
     Raises InputError where the model is wrong. A clip that fails is a row with code and reason.
     """

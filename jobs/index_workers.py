@@ -57,7 +57,7 @@ class RayTasks:
         return [answers[number] for number in range(len(items))]
 
     def _memory(self) -> int:
-        """Bytes to reserve for a task: no more than a node has, or it would wait for ever."""
+        """Bytes to reserve for a task: no more than a node has, or it would wait forever."""
         nodes = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
         return int(min([self._memory_gb * 1e9, max(nodes)]))
 

@@ -53,7 +53,7 @@ MOST_TERMS = 100_000  # different tags of a catalog that the judge accepts as mu
 
 
 class CaptionCounts(TypedDict):
-    """What `captions/` holds after a run."""
+    """The content of `captions/` after a run."""
 
     tracks: int  # of the catalog
     captioned: int
@@ -80,7 +80,7 @@ class ModelCaptions:
         self._workspace, self._spec = workspace, settings.caption
         self._captioner = open_captioner(captioner)
         if self._spec.tag_bias and not self._captioner.is_toy:
-            LOG.info("caption.tag_bias is for a base trained on the spot; it is 0 for this one")
+            LOG.info("caption.tag_bias is for a toy base; it is 0 for this one")
             self._spec = replace(self._spec, tag_bias=0.0)
         self._engine = choose_engine(engine)
         self._made_by = {
@@ -98,8 +98,8 @@ class ModelCaptions:
         start_ray()
         require_room(self._engine, self._spec)
         self._weights = prepare_weights(self._captioner, self._spec, home=self._workspace.captioner)
-        own = {name: value for name, value in to_dict(self._spec).items() if name not in WIDTH}
-        inputs = {"per_track": per_track, "seed": seed, "spec": own}
+        spec = {name: value for name, value in to_dict(self._spec).items() if name not in WIDTH}
+        inputs = {"per_track": per_track, "seed": seed, "spec": spec}
         if model_tracks is not None:
             inputs["model_tracks"] = model_tracks
         written = CaptionStore(self._workspace.captions, {**self._made_by, **inputs})
@@ -131,8 +131,8 @@ class ModelCaptions:
             cause = next((line for line in reversed(lines) if "Error: " in line), lines[-1])
             kind = LostError if is_lost(error) else UnusableError
             raise kind(
-                f"the {self._engine} engine died; what was written is kept, and the same command "
-                f"goes on once the cause is gone: {cause.strip()}"
+                f"the {self._engine} engine died. Captions written so far are kept; remove the "
+                f"cause and run the same command again to continue: {cause.strip()}"
             ) from error
         written.finish()
         return self._account(tagged, total, assembler)

@@ -1,11 +1,11 @@
-"""Shared by `embed` and `tag`: works through the catalog, partition by partition.
+"""Shared by `embed` and `tag`: processes the catalog, partition by partition.
 
-A small catalog is one partition, which this process works through itself. For a larger one it is
-the coordinator: it splits the catalog once, hands partitions to drivers, which are Ray tasks, and
-keeps their counts. A driver owns its partition, reads its part of the catalog, runs the pipeline
-and commits shards. So neither process holds all ids, and a lost driver or node costs the work in
-flight of its partition: Ray starts the driver again, which takes the partition over. A partition
-whose part of the catalog was worked through before costs one small file.
+A small catalog is one partition, which this process handles itself. For a larger one it is the
+coordinator: it splits the catalog once, gives partitions to drivers, which are Ray tasks, and
+collects their counts. A driver owns its partition, reads its part of the catalog, runs the pipeline
+and commits shards. So no process has all ids in memory. If a driver or node is lost, only the work
+in flight of its partition is lost: Ray starts the driver again, which takes over the partition. For
+a partition that was completed before, only one small file is read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Worked(Account):
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is done with tracks, and where the results go; it is sent to the drivers."""
+    """The work on tracks, and the store of the results; it is sent to the drivers."""
 
     what: str  # the verb
     shards: EmbeddingStore
@@ -61,7 +61,7 @@ def count_tracks(workspace: Workspace) -> int:
 
 
 def partitions_of(workspace: Workspace, work: Work) -> int:
-    """The number of partitions that the work is done in: as set, or fitting, and never fewer."""
+    """The number of partitions: as set, or by the catalog's size, and never fewer than before."""
     fitting = partition_count(count_tracks(workspace))
     return work.embed.partitions or max(fitting, work.shards.run.get("partitions", 1))
 
@@ -129,7 +129,7 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
 
 
 def _known(shards: EmbeddingStore, part: TablePart) -> Worked | None:
-    """The counts of a partition that has nothing new; None where its driver has to look."""
+    """The counts of a partition that has nothing new; None if its driver has to check."""
     run = shards.run
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
     if not same or not shards.complete:
@@ -163,8 +163,8 @@ def _drive_all(work: Work, parts: Sequence[TablePart]) -> Iterator[Worked]:
 
 
 def _drive(work: Work, part: TablePart) -> Worked:
-    """The driver of one partition: becomes its owner and works through it."""
-    work.shards.check_owner()  # a coordinator that was replaced takes no partition back
+    """The driver of one partition: becomes its owner and processes it."""
+    work.shards.check_owner()  # a replaced coordinator must not take over a partition again
     mine = work.shards.part(part.name)
     mine.take()
     answer = work_through(replace(work, shards=mine), storage.read_table(part.file))

@@ -101,7 +101,7 @@ def describe(answer: PlanAnswer) -> str:
         f"{answer['decode_gbit_s']:,.2g} Gbit/s",
         "partitions": f"{answer['partitions']:,}, of which embed.drivers at once",
         "disk": f"{_gb(disk['all'])}: {parts}",
-        "training": f"{_gb(answer['train_audio_gb'])} of audio once decoded, of which a machine "
+        "training": f"{_gb(answer['train_audio_gb'])} of decoded audio, of which a machine "
         f"keeps {_gb(answer['train_cache_gb'])} on its disk (train.cache_gib); "
         f"{answer['train_decode_core_hours']:,.3g} core-hours of decoding for {wanted['clips']:,} "
         "clips",

@@ -66,7 +66,7 @@ class SourceContent:
 
 
 class GraphMatch(TypedDict):
-    """How many of the catalog's artists the graph knows."""
+    """How many of the catalog's artists are in the graph."""
 
     artists: int
     matched: int
@@ -122,7 +122,7 @@ def scan_catalog(
 ) -> ScanAnswer:
     """Writes the catalog of `source`, joined with the artist graph `artists`; returns its counts.
 
-    `datasets` are names of published datasets, comma-separated, that `source` holds.
+    `datasets` are names of published datasets in `source`, comma-separated.
 
     Raises InputError if the source or the graph is wrong, UnusableError if the source is empty.
     """
@@ -195,7 +195,7 @@ def read_source(source: str, spec: ScanSpec) -> SourceContent:
     seen = _counts(dict(listing.skipped)) or "nothing at all"
     closed = f" and {len(listing.unreadable)} folders without rights" if listing.unreadable else ""
     raise UnusableError(
-        f"no audio files in {source}: it holds {seen}{closed}; audio is {_listed(AUDIO_SUFFIXES)}"
+        f"no audio files in {source}: it has {seen}{closed}; audio is {_listed(AUDIO_SUFFIXES)}"
     )
 
 
@@ -281,7 +281,7 @@ def describe(answer: ScanAnswer) -> str:
         lines.append(f"extras    {extras}")
     if answer["similar_artists"]:
         similar = answer["similar_artists"]
-        lines.append(f"graph     knows {similar['matched']:,} of {similar['artists']:,} artists")
+        lines.append(f"graph     has {similar['matched']:,} of {similar['artists']:,} artists")
     changes = {name: count for name, count in answer["files"].items() if count}
     if set(changes) - {"new"}:
         lines.append(f"files     {_changes(changes)}")
@@ -294,7 +294,7 @@ def describe(answer: ScanAnswer) -> str:
             "absent    {absent:,} of {looked_for:,} files, as {example}".format(**answer["missing"])
         )
     if answer["errors"]:
-        lines.append(f"errors    {answer['errors']:,}; catalog/dead_letter says which and why")
+        lines.append(f"errors    {answer['errors']:,}; see catalog/dead_letter")
     return "\n".join(lines)
 
 

@@ -104,7 +104,7 @@ def serve_endpoint(
     """Starts the endpoint and returns; Ray keeps it running."""
     local = is_loopback(host)
     if not local and api_keys is None:
-        raise InputError(f"--host {host} is open to others: name a file of keys with --api-keys")
+        raise InputError(f"--host {host} is open to others: give a file of keys with --api-keys")
     if not 1 <= port <= 65_535:
         raise InputError(f"--port is 1 to 65535, got {port}")
     workspace.require_live()

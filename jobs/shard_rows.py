@@ -54,7 +54,7 @@ def add_retry(parser: argparse.ArgumentParser) -> None:
 def tracks_left(
     shards: EmbeddingStore, catalog: pa.Table, retry: Sequence[str]
 ) -> tuple[pa.Table, int]:
-    """Forget the results that are out of date; the tracks left, and how many of them had changed.
+    """Remove outdated results; return the tracks left, and how many of them had changed.
 
     Failures with a code of `retry` are tried again, and files that older rules refused.
     """

@@ -25,7 +25,7 @@ TRACKS_PER_BLOCK = 8  # tracks in a unit of retry; each takes seconds
 
 @final
 class Tagged(TypedDict):
-    """What a pass that tags too adds to an answer."""
+    """The part of an answer that tagging in the same pass adds."""
 
     tagged: int
     not_tagged: int

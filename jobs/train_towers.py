@@ -6,7 +6,7 @@ fetched into the workspace here. Then there are three steps: decode each track o
 The run's folder is Ray's (storage_path, name). Started again with the same name and settings, a run
 resumes from its last checkpoint. On the same number of workers it then reaches exactly the weights
 of an uninterrupted run. A finished run answers at once. With `train.objective=musiclm` the base is
-a folder of tokens in the place of a text tower, and nothing is decoded.
+a folder of tokens instead of a text tower, and nothing is decoded.
 """
 
 from __future__ import annotations
@@ -265,8 +265,7 @@ def describe(answer: TrainAnswer) -> str:
     ]
     if "valid_match_auc" in figures:
         lines += [
-            f"{name}: loss {figures[name]:.3f}, of a guess that learnt nothing "
-            f"{figures[f'{name}_baseline']:.3f}"
+            f"{name}: loss {figures[name]:.3f}, of the baseline {figures[f'{name}_baseline']:.3f}"
             for name in ("words", "chunks", "match")
         ]
         lines.append(
@@ -276,7 +275,7 @@ def describe(answer: TrainAnswer) -> str:
     if "coarse" in figures:
         lines += [
             f"{name}: loss {figures[name]:.3f}, validation "
-            f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats a token)"
+            f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats per token)"
             for name in ("semantic", "coarse", "fine")
         ]
     if "valid_pool" in figures:
@@ -287,7 +286,7 @@ def describe(answer: TrainAnswer) -> str:
         )
     if len(answer.get("workers", ())) > 1:
         counts = ", ".join(f"{w['workers']} from step {w['from_step']}" for w in answer["workers"])
-        lines.append(f"workers: {counts}; not the bits of a run whose workers stay")
+        lines.append(f"workers: {counts}; not bit-identical to a run on a fixed number")
     if answer["failed"]:
         lines.append(f"{answer['failed']} tracks could not be decoded; see the run's dead_letter/")
     return "\n".join([*lines, f"model: {answer['model']}"])

@@ -44,7 +44,7 @@ class CaptionAnswer(CaptionCounts):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments: who writes, how many captions, and the seed."""
-    parser.add_argument("--per-track", type=int, default=3, help="captions a track (default 3)")
+    parser.add_argument("--per-track", type=int, default=3, help="captions per track (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other captions")
     parser.add_argument(
         "--captioner", metavar="FOLDER", help="a fine-tuned captioner (default: the workspace's)"
@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> CaptionAnswer:
     """The command-line entry point."""
     captioner = arguments.captioner
-    own = storage.list_files(workspace.captioner)
-    if captioner is None and any(name.startswith(("adapter", "captioner")) for name in own):
+    files = storage.list_files(workspace.captioner)
+    if captioner is None and any(name.startswith(("adapter", "captioner")) for name in files):
         captioner = workspace.captioner  # if it is incomplete, that is an error
     return write_captions(
         workspace,
@@ -105,10 +105,10 @@ def write_captions(
         )
     if rank is not None and captioner is not None:
         raise InputError(
-            f"--rank ranks the realiser's captions, and {captioner} writes by itself; leave one out"
+            f"--rank is for the realiser, but captions are written by {captioner}; leave one out"
         )
     if not storage.list_files(workspace.tracks, suffix=".parquet"):
-        raise InputError(f"no catalog in {workspace.root}; `raymtr scan` makes one")
+        raise InputError(f"no catalog in {workspace.root}; run `raymtr scan` first")
     started = time.monotonic()
     if captioner is None:
         counts = write_realised(workspace, per_track=per_track, seed=seed, rank=rank)

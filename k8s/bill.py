@@ -24,17 +24,17 @@ MOST_NAME = 100  # some packages put the whole licence text in the name field
 
 def licence_of(package: metadata.Distribution) -> str:
     """The licence a package states: its SPDX expression, its classifiers, or free text."""
-    said = package.metadata
-    for expression in said.get_all("License-Expression") or []:
+    fields = package.metadata
+    for expression in fields.get_all("License-Expression") or []:
         return str(expression)
     classified = [
         line.rsplit(" :: ", 1)[-1]
-        for line in said.get_all("Classifier") or []
+        for line in fields.get_all("Classifier") or []
         if line.startswith("License ::") and not line.endswith("OSI Approved")
     ]
     if classified:
         return " AND ".join(classified)
-    for words in said.get_all("License") or []:
+    for words in fields.get_all("License") or []:
         return str(words).strip().splitlines()[0][:MOST_NAME]
     return "not stated"
 

@@ -31,7 +31,7 @@ def fit(objects: list[Manifest], nodes: dict[str, Manifest]) -> Iterator[str]:
         for resource in ("cpu", "memory", "nvidia.com/gpu"):
             asked, there = pod.requests(resource), quantity(nodes[kind].get(resource, 0))
             if asked > there:
-                yield f"{pod.where} asks for {asked:g} {resource}; a {kind} machine has {there:g}"
+                yield f"{pod.where} requests {asked:g} {resource}; a {kind} machine has {there:g}"
         volumes = [v["emptyDir"] for v in pod.spec.get("volumes", []) if "emptyDir" in v]
         disk = sum(quantity(v["sizeLimit"]) for v in volumes if v.get("medium") != "Memory")
         if disk > quantity(nodes[kind]["ephemeral-storage"]):
@@ -51,23 +51,23 @@ def _memory(pod: Pod) -> Iterator[str]:
     shm = volumes.get(mounts.get("/dev/shm", ""), {}).get("emptyDir", {})
     size = quantity(shm.get("sizeLimit", 0)) if shm.get("medium") == "Memory" else 0.0
     if not OBJECT_STORE_SHARE * limit <= size < limit:
-        yield f"{pod.where}: /dev/shm is to hold {OBJECT_STORE_SHARE:.0%} of its memory, not all"
+        yield f"{pod.where}: /dev/shm must be {OBJECT_STORE_SHARE:.0%} of its memory, not all"
 
 
 def confinement(objects: list[Manifest]) -> Iterator[str]:
     """No pod runs as root, writes to its image, gains privileges, or has a secret in plain text."""
     for pod in pods(objects):
-        own = pod.spec.get("securityContext", {})
-        if own.get("runAsNonRoot") is not True or not own.get("runAsUser"):
+        context = pod.spec.get("securityContext", {})
+        if context.get("runAsNonRoot") is not True or not context.get("runAsUser"):
             yield f"{pod.where}: runAsNonRoot and runAsUser are missing"
-        if own.get("seccompProfile", {}).get("type") != "RuntimeDefault":
+        if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
             yield f"{pod.where}: seccompProfile is not RuntimeDefault"
         for container in pod.containers:
             yield from _container(pod, container)
         yield from _token(pod)
     for thing, cluster in rays(objects):
         if cluster.get("authOptions", {}).get("mode") != "token":
-            yield f"{name_of(thing)}: anyone who reaches Ray's ports would run code: authOptions"
+            yield f"{name_of(thing)}: without authOptions all who reach Ray's ports can run code"
         scaler = cluster.get("autoscalerOptions", {}).get("securityContext", {})
         if cluster.get("enableInTreeAutoscaling") and not scaler.get("readOnlyRootFilesystem"):
             yield f"{name_of(thing)}: the autoscaler's container is not confined"
@@ -85,7 +85,7 @@ def _token(pod: Pod) -> Iterator[str]:
         what = "pod" if pod.role == "other" else pod.role
         yield f"{pod.where}: a {what} needs no token of the API"
     if scales and not mounts:
-        yield f"{pod.where}: its autoscaler cannot ask the API without a token"
+        yield f"{pod.where}: its autoscaler cannot use the API without a token"
 
 
 def _container(pod: Pod, container: Manifest) -> Iterator[str]:
@@ -101,7 +101,7 @@ def _container(pod: Pod, container: Manifest) -> Iterator[str]:
         yield f"{where}: image {container['image']} has no tag"
     for variable in container.get("env", []):
         if SECRET_NAME.search(variable["name"]) and "value" in variable:
-            yield f"{where}: {variable['name']} stands in the open"
+            yield f"{where}: {variable['name']} is in plain text"
     if pod.role != "other":
         mounts = {
             m["mountPath"] for m in container.get("volumeMounts", []) if not m.get("readOnly")
@@ -128,7 +128,7 @@ def operator_rules(objects: list[Manifest]) -> Iterator[str]:
             if not group["minReplicas"] <= group.get("replicas", 0) <= group["maxReplicas"]:
                 yield f"{name}: group {group['groupName']}: minReplicas <= replicas <= maxReplicas"
         if cluster["headGroupSpec"]["rayStartParams"].get("num-cpus") != "0":
-            yield f'{name}: the head is to do no work: rayStartParams num-cpus is "0"'
+            yield f'{name}: the head must do no work: set rayStartParams num-cpus to "0"'
         if thing["kind"] == "RayService":
             fewest = sum(group["minReplicas"] for group in groups)
             surge = spec.get("upgradeStrategy", {}).get("type") == "NewCluster"
@@ -142,8 +142,8 @@ def _deletion(name: str, strategy: Manifest) -> Iterator[str]:
     if old and rules is not None:
         yield f"{name}: deletionStrategy: onSuccess/onFailure and deletionRules exclude each other"
     if len(old) != 2 and rules is None:
-        yield f"{name}: deletionStrategy wants both onSuccess and onFailure, or deletionRules"
+        yield f"{name}: deletionStrategy needs both onSuccess and onFailure, or deletionRules"
     for rule in rules or []:
         states = [k for k in ("jobStatus", "jobDeploymentStatus") if k in rule.get("condition", {})]
         if len(states) != 1:
-            yield f"{name}: a deletion condition has jobStatus or jobDeploymentStatus, one of them"
+            yield f"{name}: a deletion condition has either jobStatus or jobDeploymentStatus"

@@ -75,7 +75,9 @@ def expand(line: str, known: Mapping[str, str], form: re.Pattern[str]) -> str:
     """`line` with its variables expanded. Raises InputError on one that the pod does not set."""
     for name in form.findall(line):
         if name not in known:
-            raise InputError(f"{name} is no variable of its pod; {', '.join(known) or 'none'} is")
+            raise InputError(
+                f"{name} is not a variable of its pod; it has: {', '.join(known) or 'none'}"
+            )
     return form.sub(lambda found: known[found[1]], line)
 
 
@@ -84,18 +86,18 @@ def parse_command(
 ) -> tuple[Settings, argparse.Namespace]:
     """Parses a `raymtr ...` line with the real parser and settings. Raises InputError."""
     if SHELL.search(line):
-        raise InputError(f"{line!r} has what a shell would read otherwise")
+        raise InputError(f"{line!r} has characters that a shell interprets")
     program, *words = shlex.split(line)
     if program != "raymtr" or not words or words[0] not in VERBS:
-        raise InputError(f"{line!r} is no verb of raymtr")
+        raise InputError(f"{line!r} is not a verb of raymtr")
     verb, *rest = words
-    said = io.StringIO()
+    output = io.StringIO()
     parser = parser_of(verb, importlib.import_module(f"jobs.{VERBS[verb][0]}"))
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
             arguments = parser.parse_args(rest)
     except SystemExit as error:
-        raise InputError(said.getvalue().strip().splitlines()[-1]) from error
+        raise InputError(output.getvalue().strip().splitlines()[-1]) from error
     settings = load_settings(
         arguments.recipe,
         config=arguments.config,
@@ -109,16 +111,16 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
     """The workers have the cores and GPUs that a job's settings request."""
     train, tune = settings.train, settings.finetune
     embed, caption = settings.embed, settings.caption
-    asked = {  # count, cores of each, GPUs of each
+    requested = {  # count, cores of each, GPUs of each
         "finetune": (tune.workers, tune.threads, int(tune.use_gpu)),
         "train": (train.workers, train.threads, int(train.use_gpu)),
         "embed": (embed.actors, embed.threads, int(embed.use_gpu)),
         "generate": (embed.actors, embed.threads, int(embed.use_gpu)),
         "caption": (caption.actors, caption.threads, caption.use_gpu * caption.tensor_parallel),
     }
-    if job not in asked:
+    if job not in requested:
         return
-    count, threads, each = asked[job]
+    count, threads, each = requested[job]
     # Workers that can host one: GPU pods if GPUs are requested. One core of each worker stays free
     # for tasks, which then find one for any placement of the actors.
     room = 0
@@ -127,7 +129,7 @@ def _room(name: str, job: str, settings: Settings, workers: list[Pod]) -> Iterat
         if bool(gpus) == bool(each):
             room += min((cores - 1) // threads, gpus // each if each else cores) * pod.most
     if room < count:
-        yield f"{name}: {count} of {threads} cores and {each} GPUs are asked for, it holds {room}"
+        yield f"{name}: {count} of {threads} cores and {each} GPUs are requested, {room} fit"
     there = sum(int(pod.limit("nvidia.com/gpu")) * pod.most for pod in workers)
     if there != count * each:
         yield f"{name}: {count * each} GPUs are used, its workers have {there}"
@@ -144,7 +146,7 @@ def _reachable(name: str, arguments: argparse.Namespace, cluster: list[Pod]) -> 
             mounts = {m["mountPath"]: m for m in pod.main["volumeMounts"]}
             holding = [m for m in mounts if path == m or path.startswith(f"{m}/")]
             if not holding:
-                yield f"{name}: {path} is no mount of {pod.where}"
+                yield f"{name}: {path} is not mounted in {pod.where}"
             elif path == arguments.workspace and mounts[holding[0]].get("readOnly"):
                 yield f"{name}: {path} is read only in {pod.where}"
 
@@ -160,7 +162,7 @@ def _engines(
         wanted += [("finetune.quantization", "bitsandbytes", pod) for pod in cluster[1:]]
     for setting, package, pod in wanted:
         if package not in packages_of(pod.main["image"]):
-            yield f"{name}: {setting} wants {package}, which {pod.main['image']} has not"
+            yield f"{name}: {setting} needs {package}, which {pod.main['image']} lacks"
 
 
 @functools.cache

@@ -63,7 +63,7 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
             if config.get("http_options", {}).get("request_timeout_s", 0) <= longest_s:
                 yield f"{name}: the proxy gives up before the endpoint does"
             if settings.open_to_anyone or not settings.api_keys:
-                yield f"{name}: anyone may ask; name a file with api_keys"
+                yield f"{name}: anyone can search; name a file with api_keys"
             yield from _room(name, list(bound.values()), cluster)
             yield from _mounted(name, settings, cluster)
             yield from _uploads_fit(name, settings, cluster)
@@ -71,10 +71,10 @@ def serve_settings(objects: list[Manifest]) -> Iterator[str]:
 
 def expanded_args(args: dict[str, Any], cluster: list[Pod]) -> dict[str, Any]:
     """The arguments as the pods read them. Raises InputError if the pods would differ."""
-    told = {expand(str(args["workspace"]), environment(p.main), IN_A_SHELL) for p in cluster}
-    if len(told) != 1:
-        raise InputError(f"pods have different workspaces: {', '.join(sorted(told))}")
-    return {**args, "workspace": told.pop()}
+    workspaces = {expand(str(args["workspace"]), environment(p.main), IN_A_SHELL) for p in cluster}
+    if len(workspaces) != 1:
+        raise InputError(f"pods have different workspaces: {', '.join(sorted(workspaces))}")
+    return {**args, "workspace": workspaces.pop()}
 
 
 @functools.cache
@@ -99,24 +99,24 @@ def _room(name: str, deployments: list[Any], cluster: list[Pod]) -> Iterator[str
     """The initial workers hold the minimum of replicas, all workers the maximum."""
     workers = [pod for pod in cluster if pod.role == "worker"]
     for key, resource in (("num_cpus", "cpu"), ("num_gpus", "nvidia.com/gpu")):
-        asked = {"fewest": 0.0, "most": 0.0}
+        requested = {"fewest": 0.0, "most": 0.0}
         for one in deployments:
             scaling = one._deployment_config.autoscaling_config
             each = (one.ray_actor_options or {}).get(key) or 0.0
-            asked["fewest"] += each * (scaling.min_replicas if scaling else 1)
-            asked["most"] += each * (scaling.max_replicas if scaling else 1)
+            requested["fewest"] += each * (scaling.min_replicas if scaling else 1)
+            requested["most"] += each * (scaling.max_replicas if scaling else 1)
         there = {
             "fewest": sum(pod.limit(resource) * pod.fewest for pod in workers),
             "most": sum(pod.limit(resource) * pod.most for pod in workers),
         }
-        for which, needed in asked.items():
+        for which, needed in requested.items():
             if needed > there[which]:
                 yield (
-                    f"{name}: the {which} replicas ask for {needed:g} {resource}, "
+                    f"{name}: the {which} replicas request {needed:g} {resource}, "
                     f"its {which} workers have {there[which]:g}"
                 )
-        if key == "num_gpus" and there["most"] and not asked["most"]:
-            yield f"{name}: its workers have GPUs, and no replica asks for one"
+        if key == "num_gpus" and there["most"] and not requested["most"]:
+            yield f"{name}: its workers have GPUs, but no replica requests one"
 
 
 def one_configuration(objects: list[Manifest]) -> Iterator[str]:
@@ -163,7 +163,7 @@ def _uploads_fit(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
         if env.get("RAY_SERVE_THROUGHPUT_OPTIMIZED") == "1":
             most = int(env.get("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", GRPC_MOST_BYTES))
             if most <= settings.body_max_mb * (1 << 20):
-                yield f"{name}: {pod.where} hands on {most} bytes, body_max_mb is more"
+                yield f"{name}: {pod.where} passes on {most} bytes, body_max_mb is more"
 
 
 def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _mounted(name: str, settings: Any, cluster: list[Pod]) -> Iterator[str]:
         mounts = {m["mountPath"] for m in pod.main.get("volumeMounts", [])}
         for path in (settings.workspace, str(Path(settings.api_keys or "/none").parent)):
             if "://" not in path and path not in mounts:
-                yield f"{name}: {path} is no mount of {pod.where}"
+                yield f"{name}: {path} is not mounted in {pod.where}"
 
 
 def metrics(objects: list[Manifest]) -> Iterator[str]:
@@ -200,7 +200,7 @@ def exported_metrics() -> frozenset[str]:
     from serve.metrics import Metrics
 
     registry = Metrics().registry
-    own = {family.name for family in registry.collect()}
+    ours = {family.name for family in registry.collect()}
     home = Path(ray.__file__).parent
     boards = (home / "dashboard/modules/metrics/dashboards").glob("*_panels.py")
     text = "".join(path.read_text(encoding="utf-8") for path in boards)
@@ -210,7 +210,7 @@ def exported_metrics() -> frozenset[str]:
         for path in (home / "serve/_private").glob("*.py")
         for name in re.findall(r'"(serve_[a-z_]+)"', path.read_text(encoding="utf-8"))
     }
-    return frozenset(own | shown | counted)
+    return frozenset(ours | shown | counted)
 
 
 def routes(objects: list[Manifest]) -> Iterator[str]:

@@ -39,7 +39,7 @@ def templates(objects: list[Manifest]) -> Iterator[str]:
 
 def _is_suspended(name: str, job: Manifest) -> Iterator[str]:
     if not job["spec"].get("suspend"):
-        yield f"{name}: it would run as soon as it is applied; templates stand suspended"
+        yield f"{name}: it would run as soon as it is applied; templates must be suspended"
     if submit.KUEUE_LABEL in job["metadata"].get("labels", {}):
         yield (
             f"{name}: Kueue takes a suspended job with {submit.KUEUE_LABEL} for one that waits, "
@@ -51,25 +51,25 @@ def _ends(name: str, spec: Manifest) -> Iterator[str]:
     if not spec.get("shutdownAfterJobFinishes"):
         for key in ("suspend", "ttlSecondsAfterFinished"):
             if spec.get(key):
-                yield f"{name}: {key} wants shutdownAfterJobFinishes"
+                yield f"{name}: {key} needs shutdownAfterJobFinishes"
     if not spec.get("activeDeadlineSeconds"):
         yield f"{name}: a job has a deadline: activeDeadlineSeconds"
     if not 0 < spec.get("preRunningDeadlineSeconds", 0) <= MOST_IDLE_S:
         yield (
-            f"{name}: KubeRay waits for every pod, and those that are there hold their machines "
-            f"for nothing: preRunningDeadlineSeconds of {MOST_IDLE_S} at most"
+            f"{name}: KubeRay waits for every pod, and pods that are ready idle meanwhile: set "
+            f"preRunningDeadlineSeconds to at most {MOST_IDLE_S}"
         )
 
 
 def _tries(name: str, job: Manifest) -> Iterator[str]:
     if job["spec"].get("backoffLimit"):
         yield (
-            f"{name}: KubeRay's backoffLimit tries a wrong setting again like a lost cluster; it "
-            f"is 0, and {submit.ATTEMPTS} counts"
+            f"{name}: KubeRay's backoffLimit would retry a wrong setting like a lost cluster; it "
+            f"must be 0, and {submit.ATTEMPTS} is used instead"
         )
     attempts = job["metadata"].get("annotations", {}).get(submit.ATTEMPTS, "")
     if not attempts.isdecimal() or int(attempts) < 2:
-        yield f"{name}: after a lost cluster a job goes on: {submit.ATTEMPTS} is 2 or more"
+        yield f"{name}: a job continues after a lost cluster: {submit.ATTEMPTS} must be 2 or more"
 
 
 def _queue(name: str, job: Manifest) -> Iterator[str]:
@@ -78,13 +78,13 @@ def _queue(name: str, job: Manifest) -> Iterator[str]:
         yield f"{name}: Kueue puts every job into a LocalQueue named default, templates too"
     cluster = job["spec"]["rayClusterSpec"]
     if queue and cluster.get("enableInTreeAutoscaling"):
-        yield f"{name}: Kueue refuses a cluster that Ray scales; a queue wants a fixed one"
+        yield f"{name}: Kueue refuses a cluster that Ray scales; a queue needs a fixed one"
     if queue and len(cluster.get("workerGroupSpecs", [])) > 7:
         yield f"{name}: Kueue takes 7 groups of workers at most"
 
 
 def machines(objects: list[Manifest]) -> Iterator[str]:
-    """Workers tolerate spot machines, as every verb resumes; a head, whose loss is fatal, not."""
+    """Workers tolerate spot machines, because every verb resumes; a head does not."""
     for thing, cluster in rays(objects):
         if thing["kind"] != "RayJob":
             continue
@@ -94,7 +94,7 @@ def machines(objects: list[Manifest]) -> Iterator[str]:
             if pod.role == "worker" and missing:
                 yield f"{pod.where}: it does not tolerate spot machines: {', '.join(missing)}"
             if pod.role == "head" and len(missing) < len(SPOT_TAINTS):
-                yield f"{pod.where}: a head tolerates no spot machine, whose loss is the cluster's"
+                yield f"{pod.where}: a head tolerates spot machines, and its loss ends the cluster"
             if pod.role == "head" and (open_to := set(SPOT_LABELS) - _avoided(pod)):
                 labels = ", ".join(sorted(open_to))
                 yield f"{pod.where}: a head may land on a spot machine: {labels}"
@@ -123,10 +123,10 @@ def offline(objects: list[Manifest]) -> Iterator[str]:
         yield "nothing fetches models into the workspace, and no job may reach a hub"
     for container in fetching:
         if environment(container).get("HF_HUB_OFFLINE"):
-            yield f"{container['name']}: it fetches from a hub, and HF_HUB_OFFLINE forbids it"
+            yield f"{container['name']}: it fetches from a hub, but HF_HUB_OFFLINE forbids it"
     for pod in pods(objects):
         if pod.role != "other" and environment(pod.main).get("HF_HUB_OFFLINE") != "1":
-            yield f"{pod.where}: it would ask a hub; HF_HUB_OFFLINE is 1"
+            yield f"{pod.where}: it would contact a hub; set HF_HUB_OFFLINE to 1"
     brought = {environment(container).get("MODEL", "") for container in fetching}
     for job in by_name(objects, "RayJob").values():
         yield from _fetched_before(job, brought)

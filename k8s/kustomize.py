@@ -33,7 +33,7 @@ def render(folder: Path, *, onto: Iterable[Manifest] = ()) -> list[Manifest]:
     wanted = _read_one(folder / "kustomization.yaml")
     unknown = sorted(set(wanted) - KNOWN_KEYS)
     if unknown:
-        raise KustomizeError(f"{folder}: {unknown[0]!r} is not read here; known: {KNOWN_KEYS}")
+        raise KustomizeError(f"{folder}: {unknown[0]!r} is not supported here; known: {KNOWN_KEYS}")
     objects = [_unshared(thing) for thing in onto]
     for name in wanted.get("resources", []):
         path = folder / name
@@ -45,7 +45,7 @@ def render(folder: Path, *, onto: Iterable[Manifest] = ()) -> list[Manifest]:
             raise KustomizeError(f"{folder}: there is no {name}")
     for name in wanted.get("components", []):
         if not is_component(folder / name):
-            raise KustomizeError(f"{folder}: {name} is no Component")
+            raise KustomizeError(f"{folder}: {name} is not a Component")
         objects = render(folder / name, onto=objects)
     for patch in wanted.get("patches", []):
         objects = _patched(objects, patch, folder)
@@ -136,9 +136,9 @@ def apply_step(thing: Any, step: Manifest) -> None:
             else:
                 where[key] = _unshared(value)
         else:
-            raise KustomizeError(f"operation {operation!r} is not read here")
+            raise KustomizeError(f"operation {operation!r} is not supported here")
     except (KeyError, IndexError, ValueError) as error:
-        raise KustomizeError(f"{operation} {step['path']}: nothing stands there") from error
+        raise KustomizeError(f"{operation} {step['path']}: there is no such value") from error
 
 
 def _parent(thing: Any, pointer: str) -> tuple[Any, str]:

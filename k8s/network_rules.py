@@ -24,16 +24,16 @@ def isolation(objects: list[Manifest]) -> Iterator[str]:
         for p in policies
     )
     if not closed:
-        yield "no NetworkPolicy closes the namespace"
+        yield "no NetworkPolicy denies traffic by default"
     for pod in pods(objects):
         if not any(p["spec"]["podSelector"] and _is_about(p, pod) for p in policies):
-            yield f"{pod.where}: no NetworkPolicy is about it, so it can reach nothing"
+            yield f"{pod.where}: no NetworkPolicy selects it, so it can reach nothing"
         elif pod.labels.get("app.kubernetes.io/component") != "redis":
             yield from _reach(pod, policies)
     for name, budget in by_name(objects, "PodDisruptionBudget").items():
         labels = budget["spec"]["selector"]["matchLabels"].items()
         if not any(labels <= pod.labels.items() for pod in pods(objects)):
-            yield f"PodDisruptionBudget {name} is about no pod"
+            yield f"PodDisruptionBudget {name} selects no pod"
 
 
 def _reach(pod: Pod, policies: list[Manifest]) -> Iterator[str]:
@@ -52,9 +52,9 @@ def _reach(pod: Pod, policies: list[Manifest]) -> Iterator[str]:
     elif _is_isolated(pod):
         open_to_all = [p for p in (HTTPS, MINIO, API, 80) if _opens(about, ANYWHERE, p)]
         if open_to_all:
-            yield f"{pod.where}: it has no business outside, and may reach all at {open_to_all}"
+            yield f"{pod.where}: it needs no outside access, but all at {open_to_all} is open"
     elif not _opens(about, ANYWHERE, HTTPS):
-        yield f"{pod.where}: it needs the world at {HTTPS}, and it is closed"
+        yield f"{pod.where}: it needs outside access at port {HTTPS}, which is closed"
 
 
 def _is_isolated(pod: Pod) -> bool:

@@ -59,15 +59,15 @@ class Pod:
 
     def requests(self, resource: str) -> float:
         """The sum of all containers' requests."""
-        asked = [c.get("resources", {}) for c in self.spec["containers"]] + list(self.beside)
-        return sum(quantity(a.get("requests", {}).get(resource, 0)) for a in asked)
+        resources = [c.get("resources", {}) for c in self.spec["containers"]] + list(self.beside)
+        return sum(quantity(a.get("requests", {}).get(resource, 0)) for a in resources)
 
 
 def quantity(text: Any) -> float:
     """`500m`, `2`, `3Gi` as a number. Raises ValueError."""
     match = _QUANTITY.fullmatch(str(text))
     if match is None or match[2] not in UNITS:
-        raise ValueError(f"{text!r} is no quantity")
+        raise ValueError(f"{text!r} is not a quantity")
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -70,17 +70,17 @@ def _mounts(pod: Pod) -> Iterator[str]:
     for container in pod.containers:
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in volumes:
-                yield f"{pod.where}: {container['name']} mounts {mount['name']}, no such volume"
+                yield f"{pod.where}: {container['name']} mounts {mount['name']}, not a volume"
 
 
 def _services(objects: list[Manifest], keys: dict[str, set[str]]) -> Iterator[str]:
     """Routes, monitors, Redis' address and certificates name what exists."""
     services = by_name(objects, "Service")
-    made = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # created by KubeRay
+    created = {f"{name}-serve-svc" for name in by_name(objects, "RayService")}  # created by KubeRay
     for name, route in by_name(objects, "HTTPRoute").items():
         for rule in route["spec"]["rules"]:
             for backend in rule.get("backendRefs", []):
-                if backend["name"] not in made | set(services):
+                if backend["name"] not in created | set(services):
                     yield f"HTTPRoute {name}: there is no Service {backend['name']}"
         for parent in route["spec"]["parentRefs"]:
             gateway = by_name(objects, "Gateway").get(parent["name"], {"spec": {"listeners": []}})
@@ -92,7 +92,7 @@ def _services(objects: list[Manifest], keys: dict[str, set[str]]) -> Iterator[st
         for listener in gateway["spec"]["listeners"]:
             for certificate in listener.get("tls", {}).get("certificateRefs", []):
                 if certificate["name"] not in keys and not issued:
-                    yield f"Gateway {name}: nobody makes the secret {certificate['name']}"
+                    yield f"Gateway {name}: nothing creates the secret {certificate['name']}"
     for name, monitor in by_name(objects, "ServiceMonitor").items():
         wanted = monitor["spec"]["selector"]["matchLabels"].items()
         chosen = [s for s in services.values() if wanted <= s["metadata"]["labels"].items()]

@@ -106,15 +106,15 @@ def _strict(schema: Any) -> Any:
         return [_strict(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: _strict(value) for key, value in schema.items() if not key.startswith("x-")}
+    strict = {key: _strict(value) for key, value in schema.items() if not key.startswith("x-")}
     if schema.get("x-kubernetes-int-or-string"):
-        made.pop("type", None)
+        strict.pop("type", None)
     open_ended = schema.get("x-kubernetes-preserve-unknown-fields")
     if "properties" in schema and isinstance(schema["properties"], dict) and not open_ended:
-        made.setdefault("additionalProperties", False)
+        strict.setdefault("additionalProperties", False)
         if schema["properties"].get("metadata") == {"type": "object"}:
-            made["properties"]["metadata"] = METADATA
-    return made
+            strict["properties"]["metadata"] = METADATA
+    return strict
 
 
 def _deepest(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
@@ -131,7 +131,7 @@ def serve_problems(service: Manifest) -> Iterator[str]:
 
     config = yaml.safe_load(service["spec"].get("serveConfigV2", ""))
     if not isinstance(config, dict):
-        yield f"{name_of(service)}: serveConfigV2 is no mapping"
+        yield f"{name_of(service)}: serveConfigV2 is not a mapping"
         return
     for path in unknown_keys(ServeDeploySchema, config):
         yield f"{name_of(service)}: serveConfigV2: Ray Serve knows no {path}"

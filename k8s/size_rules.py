@@ -20,14 +20,14 @@ SPARE = 2  # factor on the plan: machines differ, and interrupted work is repeat
 def deadlines(objects: list[Manifest]) -> Iterator[str]:
     """`embed` and `index` end within their deadlines, by the plan of the targeted catalog size.
 
-    Scanning, captions and training are in no plan.
+    Scanning, captions and training are not covered by a plan.
     """
     for thing, cluster in rays(objects):
         if (name := thing["metadata"]["name"]) not in ("embed", "index"):
             continue
         tracks = by_name(objects, "RayJob")["embed"]["metadata"].get("annotations", {}).get(TRACKS)
         if tracks is None:
-            yield f"RayJob embed: the annotation {TRACKS} says for how many tracks it is cut"
+            yield f"RayJob embed: the annotation {TRACKS} must name the size of its catalog"
             return
         seconds = thing["spec"]["activeDeadlineSeconds"]
         head, *workers = pods_of_cluster(name_of(thing), cluster)
@@ -53,7 +53,7 @@ def deadlines(objects: list[Manifest]) -> Iterator[str]:
 
 
 def caches(objects: list[Manifest]) -> Iterator[str]:
-    """Decoded audio stays on each machine's own disk, in a volume that holds its whole budget."""
+    """Decoded audio is on each machine's own disk, in a volume at least as large as its budget."""
     for thing, cluster in rays(objects):
         if thing["metadata"]["name"] != "train" or thing["kind"] != "RayJob":
             continue
@@ -69,7 +69,7 @@ def caches(objects: list[Manifest]) -> Iterator[str]:
             size_gib = quantity(volume.get("sizeLimit", 0)) / 2**30
             if size_gib < CACHE_ROOM * train.cache_gib:
                 yield (
-                    f"{pod.where}: train.cache_gib={train.cache_gib:g} wants an emptyDir of "
+                    f"{pod.where}: train.cache_gib={train.cache_gib:g} needs an emptyDir of "
                     f"{CACHE_ROOM * train.cache_gib:g} GiB at train.cache_folder="
                     f"{train.cache_folder or '(unset)'}; there are {size_gib:g} GiB"
                 )

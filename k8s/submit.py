@@ -120,15 +120,15 @@ class Step:
         if status.get("jobStatus") == "SUCCEEDED":
             self.tell(f"{last}: succeeded")
             return True
-        said = f"{last}: {status.get('reason', '')} {status.get('message', '')}".rstrip()
+        state = f"{last}: {status.get('reason', '')} {status.get('message', '')}".rstrip()
         attempts = int(template["metadata"]["annotations"][ATTEMPTS])
         if is_final(status) or len(copies) >= attempts:
-            why = "not tried again" if is_final(status) else f"{attempts} attempts"
-            self.tell(f"{said}\n{self.name}: failed, {why}")
+            why = "not retried" if is_final(status) else f"{attempts} attempts"
+            self.tell(f"{state}\n{self.name}: failed, {why}")
             return False
         pause = timedelta(seconds=min(MOST_PAUSE_S, PAUSE_S * 2 ** (len(copies) - 1)))
         if now < datetime.fromisoformat(status["endTime"]) + pause:
-            self.tell(f"{said}\n{self.name}: again in {pause}")
+            self.tell(f"{state}\n{self.name}: retry in {pause}")
         else:
             self.start(template)
         return None
@@ -141,8 +141,8 @@ class Step:
 
     def start(self, template: dict[str, Any]) -> None:
         """Starts a new copy."""
-        made = self.api.ask("POST", "", copy_of(template, self.owner))
-        self.tell(f"{made['metadata']['name']}: started")
+        copy = self.api.ask("POST", "", copy_of(template, self.owner))
+        self.tell(f"{copy['metadata']['name']}: started")
 
     def tell(self, line: str) -> None:
         """Logs progress to the pod's log, without repeating a line."""
@@ -199,7 +199,7 @@ def run(step: Step, *, look_every_s: float = LOOK_EVERY_S) -> bool:
             if time.monotonic() - heard > MOST_SILENCE_S:
                 raise
             ended = None
-            step.tell(f"{step.name}: {error}; asking again")
+            step.tell(f"{step.name}: {error}; retrying")
         if ended is not None:
             return ended
         time.sleep(look_every_s)

@@ -49,7 +49,7 @@ def budgets(objects: list[Manifest]) -> Iterator[str]:
             may_go = fewest - _share(spec.get("minAvailable", 0), fewest)
         if may_go < 1:
             yield (
-                f"PodDisruptionBudget {name}: of {fewest} pods none may ever be evicted, so no "
+                f"PodDisruptionBudget {name}: none of its {fewest} pods may ever be evicted, so no "
                 "node under them can be drained: maxUnavailable is 1 or more"
             )
 
@@ -70,7 +70,7 @@ def schedules(objects: list[Manifest]) -> Iterator[str]:
             yield f"CronJob {name}: there is no timeZone {zone}"
         if not spec.get("suspend") and spec.get("concurrencyPolicy", "Allow") == "Allow":
             yield (
-                f"CronJob {name}: a night that takes longer than a day would meet the next one: "
+                f"CronJob {name}: a run of more than a day would overlap with the next one: "
                 "concurrencyPolicy is Forbid or Replace"
             )
 
@@ -79,7 +79,7 @@ def cron_problems(schedule: str) -> Iterator[str]:
     """The errors Kubernetes would report in a schedule: five fields, or a macro."""
     if schedule.startswith("@"):
         if schedule not in MACROS:
-            yield f"it is no macro; known: {', '.join(MACROS)}"
+            yield f"it is not a macro; known: {', '.join(MACROS)}"
         return
     fields = schedule.split()
     if len(fields) != len(CRON):
@@ -116,17 +116,17 @@ def probes(objects: list[Manifest]) -> Iterator[str]:
 def _probes(pod: Pod) -> Iterator[str]:
     for kind in PROBES[pod.role]:
         if not pod.main.get(f"{kind}Probe"):
-            yield f"{pod.where}: {pod.main['name']} has no {kind}Probe: nobody sees that it hangs"
+            yield f"{pod.where}: {pod.main['name']} has no {kind}Probe, so a hang is not detected"
 
 
 def namespaces(objects: list[Manifest]) -> Iterator[str]:
     """All objects are in one namespace, which is among them."""
-    own = by_name(objects, "Namespace")
+    known = by_name(objects, "Namespace")
     for thing in objects:
         namespace = thing["metadata"].get("namespace")
         if thing["kind"] in WITHOUT_A_NAMESPACE:
             continue
         if namespace is None:
-            yield f"{name_of(thing)}: it names no namespace, and would land wherever kubectl stands"
-        elif own and namespace not in own:
-            yield f"{name_of(thing)}: namespace {namespace} is not {' or '.join(own)}"
+            yield f"{name_of(thing)}: it names no namespace, so kubectl's current one would be used"
+        elif known and namespace not in known:
+            yield f"{name_of(thing)}: namespace {namespace} is not {' or '.join(known)}"

@@ -126,12 +126,12 @@ class AudioCache:
         wanted = {quote(key, safe="") for key in keys}
         with self._ledger() as ledger:
             files = sorted(self._files())
-            own = [file for file in files if _key_of(file[2]) in wanted]
+            keep = [file for file in files if _key_of(file[2]) in wanted]
             others = [file for file in files if _key_of(file[2]) not in wanted]
-            own_bytes = sum(size for _, size, _ in own)
+            own_bytes = sum(size for _, size, _ in keep)
             used = own_bytes + sum(size for _, size, _ in others)
             room = self.budget - max(0, min(need, self.budget) - own_bytes)
-            for group, most in ((others, room), (own, self.budget)):
+            for group, most in ((others, room), (keep, self.budget)):
                 for _, size, path in group:
                     if used > most:
                         with suppress(FileNotFoundError):
@@ -175,7 +175,7 @@ class AudioCache:
             if self._has_room(file.tell()):
                 storage.write_bytes(path, file.getvalue())
         except (OSError, UnusableError) as error:
-            self._say(f"{error}: what is not in it is decoded whenever it is drawn")
+            self._say(f"{error}: audio that is not in it is decoded at each draw")
 
     def _has_room(self, size: int) -> bool:
         """Whether `size` more bytes fit; if so, count them."""
@@ -183,12 +183,16 @@ class AudioCache:
             return self.budget is None
         os.makedirs(self._root, exist_ok=True)
         if shutil.disk_usage(self._root).free - size < LEFT_FREE:
-            self._say(f"its disk has {LEFT_FREE >> 30} GiB left, which it leaves to others")
+            self._say(
+                f"its disk has {LEFT_FREE >> 30} GiB left, which are reserved for other programs"
+            )
             return False
         with self._ledger() as ledger:
             used = ledger()
             if used + size > self.budget:
-                self._say(f"it holds its {self.budget / 2**30:.3g} GiB; the rest is decoded anew")
+                self._say(
+                    f"its {self.budget / 2**30:.3g} GiB are full; other audio is decoded again"
+                )
                 return False
             ledger(used + size)
         return True

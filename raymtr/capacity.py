@@ -298,17 +298,17 @@ def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
 
 
 def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]:
-    resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP a window"
+    resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP per window"
     musicnn = f"windows of {m.musicnn_window_s:g} s, {wanted.taggers} of musicnn's networks"
     notes = [
         f"measured on {m.date} on {m.machine}; GPU figures are arithmetic, not measured",
-        f"audio taken as stereo MP3 of {wanted.minutes_per_track:g} minutes, "
+        f"audio assumed to be stereo MP3 of {wanted.minutes_per_track:g} minutes, "
         + (musicnn if wanted.taggers else resnet),
     ]
     if not exact and wanted.tracks > m.most_tracks:
         notes.append(
-            f"beyond {m.most_tracks:,} tracks time and memory are taken to grow as they do up to "
-            "there, and recall to stay, for the index is tuned to it: neither is measured"
+            f"beyond {m.most_tracks:,} tracks time and memory are assumed to grow as they do up to "
+            "there, and recall to stay, because the index is tuned to it: neither is measured"
         )
     if p95_ms > SLOW_MS:
         notes.append(

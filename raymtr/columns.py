@@ -74,9 +74,9 @@ def plain_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         plain = pa.chunked_array([_plain(chunk, name, 0) for chunk in chunks])
         plain.validate(full=True)  # a text can contain bytes that are not UTF-8
     except MISFITS as error:
-        said = str(error).splitlines()[0]
+        problem = str(error).splitlines()[0]
         raise InputError(
-            f"column {name!r} ({column.type}) cannot be kept: {said}; {CURE}"
+            f"column {name!r} ({column.type}) cannot be kept: {problem}; {CURE}"
         ) from error
     return plain
 
@@ -119,8 +119,8 @@ def _float(array: pa.Array, name: str, depth: int) -> pa.Array:
 
 
 def _decimal(array: pa.Array, name: str, depth: int) -> pa.Array:
-    whole = array.type.scale <= 0 and array.type.precision - array.type.scale <= 18
-    return array.cast(pa.int64() if whole else pa.float64())
+    is_integer = array.type.scale <= 0 and array.type.precision - array.type.scale <= 18
+    return array.cast(pa.int64() if is_integer else pa.float64())
 
 
 def _moment(array: pa.Array, name: str, depth: int) -> pa.Array:

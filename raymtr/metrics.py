@@ -39,7 +39,7 @@ def _grades(relevance: ArrayLike) -> Floats:
     if grade.ndim != 2 or not grade.size:
         raise ValueError(f"relevance is [queries, pool] and not empty, got {grade.shape}")
     if not np.all(grade >= 0):  # NaN fails too
-        raise ValueError("relevance holds grades of 0 or more")
+        raise ValueError("relevance is grades of 0 or more")
     lost = np.flatnonzero(~(grade > 0).any(axis=1))
     if lost.size:
         raise ValueError(f"{lost.size} queries have no right answer; the first is row {lost[0]}")
@@ -141,7 +141,7 @@ def bootstrap_interval(
     """
     sample = np.asarray(values, np.float64)
     if sample.ndim != 1 or not sample.size or np.isnan(sample).any():
-        raise ValueError("a bootstrap wants one number a query, none of them NaN")
+        raise ValueError("a bootstrap needs one number per query, none of them NaN")
     rows = max(1, BOOTSTRAP_VALUES // sample.size)
     means = []
     for first in range(0, draws, rows):
@@ -167,7 +167,7 @@ def paired_difference(
     """
     first, second = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if first.shape != second.shape:
-        raise ValueError(f"a paired test wants the same queries, got {first.shape}, {second.shape}")
+        raise ValueError(f"a paired test needs the same queries, got {first.shape}, {second.shape}")
     difference = second - first
     low, high = bootstrap_interval(difference, rng)
     mean, reached = abs(float(difference.mean())), 0

@@ -1,9 +1,9 @@
-"""Tables of tracks in partitions, by a hash of the track id, so that no process holds all ids.
+"""Tables of tracks in partitions, by a hash of the track id, so that no process loads all ids.
 
-A small catalog is one partition and is read where it is. A larger one is split once into one
-Parquet file a partition, in a cache below the workspace, and so are other tables with a row or more
-a track. `index.json`, written last, records the state of the table that was split, and of each file
-a digest. A partition whose digest is the one that was worked through last has nothing new.
+A small catalog is one partition and is read in place. A larger one is split once into one Parquet
+file per partition, in a cache below the workspace. Other tables with rows per track are split too.
+`index.json`, written last, records the state of the table that was split, and a digest of each
+file. A partition whose digest equals that of the last completed work has nothing new.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TablePart:
 
 
 def partition_names(count: int) -> list[str]:
-    """`00000-of-00008`, ...: the name holds the count, so names of two counts never meet."""
+    """`00000-of-00008`, ...: with the count, so that names of different counts are distinct."""
     return [f"{number:05}-of-{count:05}" for number in range(count)]
 
 

@@ -89,10 +89,10 @@ def speak_to_driver() -> None:
 
 def heard(line: str) -> logging.LogRecord | None:
     """The record that a process with `speak_to_driver` wrote as `line`; None for other lines."""
-    said = _SPOKEN.fullmatch(line.rstrip())
-    if said is None:
+    spoken = _SPOKEN.fullmatch(line.rstrip())
+    if spoken is None:
         return None
-    level = logging.getLevelNamesMapping().get(said["level"], logging.INFO)
-    record = logging.LogRecord("raymtr", level, __file__, 0, said["text"], None, None)
-    record.live = said["live"]
+    level = logging.getLevelNamesMapping().get(spoken["level"], logging.INFO)
+    record = logging.LogRecord("raymtr", level, __file__, 0, spoken["text"], None, None)
+    record.live = spoken["live"]
     return record

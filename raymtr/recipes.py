@@ -1,7 +1,7 @@
 """Recipes: named full settings as functions; a variant calls one and changes a few fields.
 
 Those of two towers are in tower_recipes.py. `mulap` and `mulap-small` train MuLaP, `musiclm` and
-`musiclm-small` MusicLM on tokens: each has an objective of its own (train.objective).
+`musiclm-small` MusicLM on tokens: each has its own objective (train.objective).
 `captions-135m`, `captions-1b` and `captions-7b` tune captioners on real bases of that size. `tiny`
 is for tests.
 """
@@ -24,7 +24,9 @@ from raymtr.tower_specs import (
     TowersSpec,
 )
 
-REAL_BASE = CaptionSpec(temperature=0.7, max_new_tokens=160)  # no tag bonus: it makes word salad
+REAL_BASE = CaptionSpec(
+    temperature=0.7, max_new_tokens=160
+)  # no tag bonus: with a pretrained base it produces word salad
 
 
 def captions_135m() -> Settings:
@@ -80,12 +82,12 @@ def captions_1b() -> Settings:
 
 def captions_7b() -> Settings:
     """`ttmrpp`, with its captioner's base of 7 billion weights in 8 bit, in less GPU memory."""
-    whole = ttmrpp()
+    base = ttmrpp()
     return replace(
-        whole,
+        base,
         recipe="captions-7b",
         finetune=replace(
-            whole.finetune,
+            base.finetune,
             batch=24,
             accumulate=4,
             checkpointing=True,
@@ -102,9 +104,9 @@ def captions_7b() -> Settings:
 def mulap() -> Settings:
     """MuLaP as published (Manco et al., ICASSP 2022): musicnn from random weights and BERT.
 
-    The paper trains 100 epochs; `steps` are 100 epochs of 64,000 tracks, and want to be set to 100
-    times the tracks over `global_batch`, a tenth of it as `warmup_steps`. As in the other recipes,
-    a clip's level is removed.
+    The paper trains 100 epochs; `steps` are 100 epochs of 64,000 tracks. For another catalog set
+    them to 100 times the tracks over `global_batch`, and `warmup_steps` to a tenth of that. As in
+    the other recipes, a clip's level is removed.
     """
     return Settings(
         recipe="mulap",

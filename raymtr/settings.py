@@ -64,7 +64,7 @@ def read_config(path: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"settings file {path} does not parse: {error}") from error
     if not isinstance(values, dict):
-        raise InputError(f"settings file {path} must hold a table of settings")
+        raise InputError(f"settings file {path} must contain a table of settings")
     return values
 
 

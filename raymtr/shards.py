@@ -29,5 +29,5 @@ class ShardLimit:
 
 
 def shard_name(ids: Iterable[str]) -> str:
-    """The name of the shard of these tracks, whatever their order: 16 hex digits."""
+    """The name of the shard of these tracks, in any order: 16 hex digits."""
     return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]

@@ -53,8 +53,8 @@ class TrainSpec:
     mixture: Mapping[str, float] = field(default_factory=dict)  # dataset -> weight; {}: equal
     # Text type -> weight: one type of those a track has is drawn (MuLan). {}: TTMR++'s sentences.
     texts: Mapping[str, float] = field(default_factory=dict)
-    text_filter: bool = False  # leave out captions that name nothing of music (MuLan)
-    # masked: rows of one artist, or whose sentences have the same words, are no negatives
+    text_filter: bool = False  # leave out captions that are not about music (MuLan)
+    # masked: rows of one artist, or with sentences of the same words, are not negatives
     false_negatives: Literal["kept", "masked"] = "kept"
     # Each clip is quieter by a random 0 to this many dB.
     gain_db: Annotated[float, Field(ge=0, le=100)] = 0.0
@@ -271,7 +271,7 @@ def _refuse_word_settings(train: TrainSpec) -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """What moved from here to one of HOMES, with a DeprecationWarning."""
+    """A name that has moved from here to one of HOMES, with a DeprecationWarning."""
     for home in HOMES:
         if not name.startswith("_") and hasattr(moved := importlib.import_module(home), name):
             warnings.warn(f"raymtr.specs.{name} is {home}.{name}", DeprecationWarning, stacklevel=2)

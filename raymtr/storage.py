@@ -262,8 +262,8 @@ def copies_folder() -> str:
 def make_once(target: str, make: Callable[[str], None]) -> str:
     """The local folder `target`, made by `make(folder)` unless it exists.
 
-    It appears complete or not at all. Where several processes of a machine want it at once, one
-    makes it and the others wait.
+    It appears complete or not at all. If several processes of a machine need it at once, one makes
+    it and the others wait.
     """
     os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
     with open(f"{target}.lock", "a") as lock:

@@ -80,7 +80,7 @@ def draw_sentence(
     random, metadata in one of its forms, playlists one title. Then a random number of the types is
     joined in random order (Doh et al. 2024). With `weights` by type the sentence is one type of
     those that the track has, drawn by weight, as MuLan mixes short texts, long texts, playlist
-    titles and labels (Huang et al. 2022); None where the track has none of weight.
+    titles and labels (Huang et al. 2022); None if the track has no type with a weight above 0.
     """
     parts = _parts(track, captions, rng)
     if weights:

@@ -1,6 +1,6 @@
 """Specs of the two towers: audio input, encoders and heads.
 
-They hold every number that must be stored with the weights. The default audio settings are TTMR++'s
+They have every number that must be stored with the weights. The default audio settings are TTMR++'s
 (Doh et al., ICASSP 2024, arXiv 2410.03264).
 """
 
@@ -34,7 +34,7 @@ class AudioSpec:
     n_fft: Annotated[int, Field(ge=16, le=MOST_WIDE)] = 1024  # samples
     hop: Annotated[int, Field(ge=1, le=1_000_000)] = 220  # samples between frames
     n_mels: Count = 128  # Slaney mel bands
-    min_tail_s: NonNegativeFloat = 0.1  # a tail shorter than this gets no window of its own
+    min_tail_s: NonNegativeFloat = 0.1  # a tail shorter than this gets no separate window
     # Of a clip: "removed" makes the result independent of gain, "kept" is for released weights.
     level: Literal["kept", "removed"] = "kept"
     # "decades": log10 down to 80 dB below the maximum; "log1p": log10(1 + 10,000 power).

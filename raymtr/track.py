@@ -197,7 +197,7 @@ def _check_names(names: list[str]) -> None:
                 "or a dot); rename it"
             )
         if name not in KNOWN and name.lower() in taken:
-            raise InputError(f"column {name!r} has the name of another but for case; rename it")
+            raise InputError(f"column {name!r} differs from another name only in case; rename it")
         if "`" in name or any(unicodedata.category(sign)[0] == "C" for sign in name):
             raise InputError(f"column {name!r} cannot be named in a filter; rename it")
         if names.count(name) > 1:
@@ -213,9 +213,9 @@ def fit_column(
 
     def cast(part: pa.ChunkedArray) -> pa.ChunkedArray:
         if numeric and pa.types.is_boolean(part.type):
-            raise pa.ArrowTypeError("a truth value is no number")
+            raise pa.ArrowTypeError("a truth value is not a number")
         if field.name == "track_id" and pa.types.is_floating(part.type):
-            raise pa.ArrowTypeError("an id is no fraction")
+            raise pa.ArrowTypeError("an id is not a fraction")
         if pa.types.is_integer(field.type) and pa.types.is_string(part.type):
             part = pc.replace_substring_regex(part, r"\.0+$", "")
         try:
@@ -268,7 +268,7 @@ def _check_ids(ids: pa.ChunkedArray, place: Callable[[int], str]) -> None:
     raise InputError(
         f"{len(twice)} track_id occur more than once, among them "
         f"{', '.join(twice[:3].to_pylist())} ({place(first)} and {place(second)}); "
-        "each track needs an id of its own"
+        "each track needs its own id"
     )
 
 

@@ -1,4 +1,4 @@
-"""Specs: frozen records of plain values that are validated when they are made.
+"""Specs: frozen records of plain values that are validated on creation.
 
 A spec is a pydantic dataclass, so `dataclasses.replace` validates too. It converts to JSON and
 back. `from_dict` is strict, because a silently ignored key gives a wrong experiment.

@@ -120,7 +120,7 @@ class Workspace:
         return self.path("embeddings", fingerprint)
 
     def features(self, fingerprint: str) -> str:
-        """Folder of what one model's audio tower hears: `tracks/`, `windows/`, `dead_letter/`."""
+        """Folder of one audio tower's features: `tracks/`, `windows/`, `dead_letter/`."""
         return self.path("features", fingerprint)
 
     def tokens(self, fingerprint: str) -> str:

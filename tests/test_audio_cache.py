@@ -180,7 +180,7 @@ def test_a_budget_is_kept_and_changes_no_clip(
                 assert clip_bytes(bounded, str(n), uri, round_, 22_050) == wanted
     assert len(held(unbounded)) == 12
     assert sorted(held(bounded)) == [f"{n}.npy" for n in range(5)], "the first stay"
-    assert caplog.text.count("the rest is decoded anew") == 1, "said, and once"
+    assert caplog.text.count("other audio is decoded again") == 1, "said, and once"
 
 
 def _fill_all(folder: str, budget: int, uris: list[str]) -> None:

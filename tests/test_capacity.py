@@ -58,7 +58,7 @@ def test_the_plan_for_a_million_is_what_was_measured() -> None:
 def test_cores_encode_as_slowly_as_was_measured() -> None:
     """24 windows a track; the time that is left once the index is built."""
     plan = plan_capacity(Wanted(tracks=10**6, hours=24), exact=False)
-    core_s = figure(r"and (\d+) ms of a core a window") / 1000
+    core_s = figure(r"and (\d+) ms of one core per window") / 1000
     assert plan["encode_cores"] == pytest.approx(
         24e6 * core_s / (plan["embed_hours"] * 3600), abs=1
     )

@@ -160,5 +160,5 @@ def test_bootstrap_interval_has_the_width_theory_gives():
     assert metrics.bootstrap_interval([1.0], np.random.default_rng(3)) == (1.0, 1.0)
     low, high = metrics.bootstrap_interval([1.0] * 3, np.random.default_rng(3), bounds=(0, 1))
     assert low == pytest.approx(0.47, abs=0.05) and high > 0.99  # Beta(3.5, 0.5): 0.470
-    with pytest.raises(ValueError, match="one number a query"):
+    with pytest.raises(ValueError, match="one number per query"):
         metrics.bootstrap_interval([], np.random.default_rng(3))

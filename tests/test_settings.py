@@ -70,7 +70,7 @@ def test_a_wrong_assignment_is_told_what_is_accepted(assignment, words):
     ("name", "content", "words"),
     [
         ("s.toml", b"train = ", "does not parse"),
-        ("s.json", b"[1]", "must hold a table"),
+        ("s.json", b"[1]", "must contain a table"),
         ("s.toml", b"[train]\nstep = 1\n", "unknown setting 'train.step'"),
         (
             "s.toml",

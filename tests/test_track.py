@@ -57,7 +57,7 @@ def test_the_first_misfit_of_many_rows_is_named():
         ({"track_id": ["a"], "score": [1.0]}, "'score' has a reserved name"),
         ({"track_id": ["a"], "_id": [1]}, "'_id' has a reserved name"),
         ({"track_id": ["a"], "audio.rate": [1]}, "a dot"),
-        ({"track_id": ["a"], "Title": ["x"]}, "'Title' has the name of another but for case"),
+        ({"track_id": ["a"], "Title": ["x"]}, "'Title' differs from another name only in case"),
         ({"track_id": ["a"], "": [1]}, "column 2 has no name"),
     ],
 )  # fmt: skip

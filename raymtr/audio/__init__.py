@@ -3,7 +3,8 @@
 `source` opens the bytes. `formats` is the table of readable formats and their decoders. `extent`
 finds the audio between tags. `probe`, `mpeg`, `ogg` and `ebml` read what a file states about its
 length. `backends` decode, `mono` mixes and resamples, `cuts` cuts clips and windows, `packing`
-halves them for a journey, `decoding` combines these steps, and `guard` bounds decoding in jobs.
+halves their size for transfers, `decoding` combines these steps, and `guard` limits decoding in
+jobs.
 `describe` is the path of a scan, without decoding: tags (`id3`, `comments` and others), an
 estimated length, and the `digest` that identifies the audio. `sound` is a recording as users give
 it. Code outside this package uses only

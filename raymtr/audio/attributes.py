@@ -127,8 +127,8 @@ def _tempo(onsets: np.ndarray, rate: int) -> tuple[float, tuple[float, ...], flo
 def _period(values: np.ndarray, at: int) -> float:
     """The lag near `at` whose multiples are strongest together.
 
-    One lag is coarse, and a rhythm may shift its peak; at four times the lag a beat is told more
-    precisely.
+    One lag is coarse, and a rhythm may shift its peak; at four times the lag the beat is estimated
+    more precisely.
     """
     lags = _peak(values, at) * np.linspace(1 - REFINED_BY, 1 + REFINED_BY, 57)
     places = np.arange(1, MULTIPLES + 1)[:, None] * lags

@@ -87,7 +87,7 @@ class SoundFileReader:
             self.damaged = True
 
     def close(self) -> None:
-        """Let go of the decoder; the file stays open."""
+        """Release the decoder; the file stays open."""
         self._sound.close()
 
 
@@ -105,7 +105,7 @@ class PyAVReader:
         streams = [s for s in self._container.streams.audio if s.codec_context]
         if not streams:
             self._container.close()
-            raise NoAudioError("it holds no audio stream that can be decoded")
+            raise NoAudioError("it has no audio stream that can be decoded")
         default = av.stream.Disposition.default
         self._stream: Any = next((s for s in streams if s.disposition & default), streams[0])
         self._stream.codec_context.thread_count = 1
@@ -153,7 +153,7 @@ class PyAVReader:
             yield self._unqueue(queue)
 
     def close(self) -> None:
-        """Let go of the decoder; the file stays open."""
+        """Release the decoder; the file stays open."""
         self._container.close()
 
     def _unqueue(self, queue: av.AudioFifo) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A digest of a file's coded audio, which identifies its sound whatever its tags and name.
+"""A digest of a file's coded audio, which identifies the sound under any tags and name.
 
 A tag editor rewrites comments, moves the bytes after them and renumbers pages, but keeps the coded
 audio. So the digest covers only that part of the file. It is cheap enough for every scan: FLAC

@@ -30,8 +30,8 @@ def _by_statement(stated: Callable[[BinaryIO, Extent], Stated | None]) -> _Secon
     """A reader of seconds from a `stated` function that reads only a header."""
 
     def seconds(file: BinaryIO, extent: Extent) -> float | None:
-        said = stated(file, extent)
-        return said.seconds if said else None
+        header = stated(file, extent)
+        return header.seconds if header else None
 
     return seconds
 

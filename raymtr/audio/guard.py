@@ -22,7 +22,7 @@ class DecodeGuard:
     Only the end of its process stops a decoder that loops in C. So if decoding takes longer than
     `max_decode_s`, the guard writes a marker and ends this process. Ray retries the task, which
     finds the marker and gives the track an error. A child process per track would do the same, but
-    would copy the samples. A decoder that hangs while it holds the GIL is not caught.
+    would copy the samples. A decoder that hangs while it holds the GIL is not detected.
     """
 
     def __init__(self, embed: EmbedSpec, markers: str) -> None:

@@ -91,18 +91,18 @@ def mix_and_resample(
                 mono = np.ascontiguousarray(block[:, min(channel, channels - 1)])
         frames += len(mono)
         if max_s is not None and frames > max_s * rate:
-            raise AudioError("too_long", f"it goes on after {max_s:.1f} s, the most that is read")
+            raise AudioError("too_long", f"it is longer than {max_s:.1f} s, the most that is read")
         for resampled in wanted.values():
             resampled.add(mono, rate)
-    made = {hz: resampled.samples() for hz, resampled in wanted.items()}
-    samples = made[spec.sample_rate]
+    by_rate = {hz: resampled.samples() for hz, resampled in wanted.items()}
+    samples = by_rate[spec.sample_rate]
     with np.errstate(invalid="ignore", over="ignore"):
         energy = float(samples @ samples)
     if not energy <= _LOUDEST**2 * len(samples):
-        raise AudioError("bad_samples", "it holds NaN, infinite or absurdly large samples")
+        raise AudioError("bad_samples", "it contains NaN, infinite or absurdly large samples")
     loudest = int(energies[:-1].argmax())
     cancelled = energies[-1] < _CANCELLED * energies[loudest]
-    return Mixed(samples, frames / rate, loudest if cancelled else None, made.get(also or 0))
+    return Mixed(samples, frames / rate, loudest if cancelled else None, by_rate.get(also or 0))
 
 
 class _Resampled:
@@ -124,7 +124,7 @@ class _Resampled:
             self._parts.append(self._stream.resample_chunk(mono[start : start + _CHUNK]))
 
     def samples(self) -> np.ndarray:
-        """All of them, with what soxr still holds."""
+        """All of them, including those still buffered by soxr."""
         if self._stream is not None:
             self._parts.append(self._stream.resample_chunk(np.empty(0, np.float32), last=True))
         return np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)

@@ -65,8 +65,8 @@ def count_frames(read: Callable[[int], bytes], length: int) -> Counted | None:
 
     A Xing, Info or VBRI header counts the frames of the whole recording. It is trusted if its count
     of bytes matches the stream. Otherwise all frames are walked. If there is no such header, or
-    there are more frames than it counts, a gap between frames counts as the audio that its bytes
-    would have held. Bytes before the first frame and after the last one are not audio: text,
+    there are more frames than it counts, a gap between frames counts as the audio that would fit
+    its bytes. Bytes before the first frame and after the last one are not audio: text,
     padding, or the rest of a cover whose tag states too small a size.
     """
     head = read(_HEAD)
@@ -150,7 +150,7 @@ def _walk(data: bytes, first: int, stated: int) -> tuple[int, float]:
             count, frame_bytes = count - (before > 0), frame_bytes - before
             gap_bytes += after - (p - before)
             p = after
-    count -= 1 if stated else 0  # the frame that holds the header is silent
+    count -= 1 if stated else 0  # the frame with the header is silent
     if count <= stated:
         return count, float(stated)
     return count, count + gap_bytes * count / max(1, frame_bytes)
@@ -207,7 +207,7 @@ def _xing(frame: bytes) -> _Header:
     """What the first frame of an MP3 states about all frames; zeros if it states nothing.
 
     Xing and Info: flags, then frames, bytes, a table and a quality, each only if flagged. After
-    them a LAME tag may hold delay and padding in 12 bits each.
+    them a LAME tag may have delay and padding in 12 bits each.
     """
     if frame[36:40] == b"VBRI" and len(frame) >= 54:
         size, frames = struct.unpack_from(">II", frame, 46)

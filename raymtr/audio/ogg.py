@@ -119,8 +119,8 @@ def _page_at(data: bytes, p: int, *, verified: bool) -> tuple[Page, int]:
     body = p + 27 + segments
     lacing = data[p + 27 : body]
     end = body + sum(lacing)
-    whole = data[p:end]
-    intact = end <= len(data) and not (verified and _checksum(whole) != whole[22:26])
+    page_bytes = data[p:end]
+    intact = end <= len(data) and not (verified and _checksum(page_bytes) != page_bytes[22:26])
     packets = segments - lacing.count(255)
     page = Page(
         serial,
@@ -130,7 +130,7 @@ def _page_at(data: bytes, p: int, *, verified: bool) -> tuple[Page, int]:
         bool(flags & 4),
         intact,
         packets,
-        whole[27 + segments :],
+        page_bytes[27 + segments :],
     )
     return page, end
 
@@ -256,7 +256,7 @@ def _clock(packet: bytes) -> tuple[int, int] | None:
 
 
 def _checksum(page: bytes) -> bytes:
-    """The checksum of a page as its header should hold it.
+    """The checksum that a page's header should have.
 
     Ogg's CRC-32 has zlib's polynomial in the other bit order, starts at zero and does not invert.
     Reversing the bits of each byte, and of the result, lets zlib's C loop compute it.

@@ -1,6 +1,6 @@
 """Samples as 16-bit integers, half the size, for the way from a decoder to a model elsewhere.
 
-Each window has a scale of its own, so its rounding error is 96 dB below its loudest sample. A
+Each window has its own scale, so its rounding error is 96 dB below its loudest sample. A
 log-mel spectrogram ends 80 dB below its maximum.
 """
 

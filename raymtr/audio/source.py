@@ -75,7 +75,7 @@ def _open(source: str | bytes, max_mb: float | None) -> BinaryIO:
     except ValueError as error:  # a NUL, or a character that no file name can have
         raise AudioError("missing", f"there is no file {source!r}") from error
     if not stat.S_ISREG(info.st_mode):
-        raise AudioError("not_audio", f"{source!r} is no regular file")
+        raise AudioError("not_audio", f"{source!r} is not a regular file")
     _check_size(info.st_size, max_mb)
     return open(path, "rb", buffering=0)  # unbuffered: libsndfile shares the file's position
 

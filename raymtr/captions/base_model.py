@@ -64,8 +64,8 @@ def check_vocabulary(base: str, tokenizer: Any) -> None:
     rows = getattr(config, "vocab_size", None)
     if rows is not None and len(tokenizer) > rows:
         raise InputError(
-            f"the tokenizer of {base!r} knows {len(tokenizer)} tokens and its weights {rows}: they "
-            "are of two models; put the tokenizer that the weights came with beside them"
+            f"the tokenizer of {base!r} has {len(tokenizer)} tokens and its weights have {rows}: "
+            "they belong to two models; use the tokenizer that came with the weights"
         )
 
 
@@ -75,20 +75,20 @@ def check_positions(base: str | None, spec: FinetuneSpec) -> None:
 
     most: int | None
     if base is None:
-        most, whose = spec.toy.max_tokens, "finetune.toy.max_tokens"
+        most, limit = spec.toy.max_tokens, "finetune.toy.max_tokens"
     else:
         config = AutoConfig.from_pretrained(here(base, weights=False))
-        most, whose = getattr(config, "max_position_embeddings", None), f"the base {base}"
+        most, limit = getattr(config, "max_position_embeddings", None), f"the base {base}"
     if most is not None and spec.max_tokens > most:
         raise InputError(
-            f"finetune.max_tokens is at most the {most} positions of {whose}, got {spec.max_tokens}"
+            f"finetune.max_tokens is at most the {most} positions of {limit}, got {spec.max_tokens}"
         )
 
 
 def load_base(base: str, spec: FinetuneSpec) -> PreTrainedModel:
     """The causal language model at `base`, in 8 or 4 bit where `spec` says so.
 
-    Raises InputError where it is no such model, UnusableError where it cannot be quantized here.
+    Raises InputError if it is not one, UnusableError if it cannot be quantized on this machine.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging as progress_bars
@@ -107,7 +107,7 @@ def load_base(base: str, spec: FinetuneSpec) -> PreTrainedModel:
             "--base is a folder or a hub name"
         ) from error
     if not hasattr(model, "lm_head") or not hasattr(model, "model"):
-        raise InputError(f"{type(model).__name__} is not of the Llama family, as --base must be")
+        raise InputError(f"{type(model).__name__} is not of the Llama family; --base requires it")
     return model
 
 
@@ -137,8 +137,8 @@ def add_lora(model: PreTrainedModel, spec: FinetuneSpec) -> PreTrainedModel:
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
     if spec.quantization != "none":
-        again = {"use_reentrant": False}  # recomputes dropped activations; DDP needs it
-        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=again)
+        options = {"use_reentrant": False}  # recomputes dropped activations; DDP needs it
+        model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs=options)
     targets = [name.strip() for name in spec.targets.split(",") if name.strip()]
     linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     absent = sorted(set(targets) - linear)

@@ -68,12 +68,12 @@ def open_captioner(uri: str) -> Captioner:
     """
     uri = uri.rstrip("/") if storage.is_remote(uri) else os.path.abspath(storage.local_path(uri))
     if not any(storage.exists(f"{uri}/{name}") for name in (CONFIG, WEIGHTS, FACTS)):
-        raise InputError(f"no captioner in {uri} (no {CONFIG}); `raymtr finetune` makes one")
+        raise InputError(f"no captioner in {uri} (no {CONFIG}); `raymtr finetune` trains one")
     for name in (CONFIG, WEIGHTS, FACTS):
         if not storage.exists(f"{uri}/{name}"):
             raise InputError(
-                f"no captioner in {uri}: an adapter, but no {name}, as where `raymtr finetune` was "
-                "stopped while it brought one there; run it again, which goes on from its run"
+                f"the captioner in {uri} is incomplete: it has no {name}. Probably `raymtr "
+                "finetune` was stopped while it copied the files; run it again to continue"
             )
     facts = storage.read_json(f"{uri}/{FACTS}")
     base = facts["base"]
@@ -82,8 +82,8 @@ def open_captioner(uri: str) -> Captioner:
     found = base_identity(base)
     if found == base != facts["base_identity"]:  # a name, but it was tuned on a folder's weights
         raise InputError(
-            f"the base of the captioner in {uri} is gone: there is no model in {base}; put it "
-            f"back, or name the folder that it was moved to as `base` in {uri}/{FACTS}"
+            f"the base of the captioner in {uri} is missing: {base} has no model; put it back, "
+            f"or write the folder that it was moved to as `base` in {uri}/{FACTS}"
         )
     if found != facts["base_identity"]:
         raise InputError(
@@ -118,8 +118,8 @@ def _checked_adapter(uri: str) -> str:
             raise ValueError(f"{len(data)} bytes of {8 + size + ends}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"no captioner in {uri}: {WEIGHTS} is incomplete or has no weights ({error}); run "
-            "`raymtr finetune` again"
+            f"the captioner in {uri} is unusable: {WEIGHTS} is incomplete or has no weights "
+            f"({error}); run `raymtr finetune` again"
         ) from error
     return _hash(data)
 
@@ -173,8 +173,8 @@ def merge(captioner: Captioner, folder: str, precision: Precision) -> None:
     Memory holds the weights once, in `precision`, and one shard of them. Raises InputError where
     the adapter does not fit the base, UnusableError where `folder` cannot be written.
     """
-    whole = load_weights(Weights(captioner.base, captioner.uri), precision)
-    model = whole.merge_and_unload()
+    adapted = load_weights(Weights(captioner.base, captioner.uri), precision)
+    model = adapted.merge_and_unload()
     with tempfile.TemporaryDirectory() as scratch:
         model.save_pretrained(scratch, max_shard_size=SHARD)
         load_tokenizer(captioner.base).save_pretrained(scratch)

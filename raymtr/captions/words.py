@@ -40,7 +40,8 @@ PHRASES = (
     *("female", "male", "duet", "rapping", "rapper", "humming", "yodeling", "falsetto", "autotune"),
     *("major key", "minor key", "4/4", "3/4", "6/8", "distorted", "syncopated", "improvised"),
 )
-# No terms when alone: what any music has or is, and heads of compounds (a drum *machine*).
+# Not musical terms by themselves: what all music has or is, and heads of compounds (a drum
+# *machine*).
 GENERIC_WORDS = """
 accompaniment album artist atmosphere audio background band box clip composition effect energy genre
 instrument instrumentation lead listener machine masterpiece material melody mood music musical

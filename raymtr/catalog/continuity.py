@@ -30,10 +30,10 @@ def keep_ids(tracks: pa.Table, before: pa.Table | None) -> pa.Table:
     for place, row in enumerate(rows):
         track_id = found.get(place) or str(row["track_id"])
         if place not in found:
-            again = 1
+            attempt = 1
             while track_id in given or track_id in taken:
-                again += 1
-                track_id = _hash(f"{row['track_id']} {again}")
+                attempt += 1
+                track_id = _hash(f"{row['track_id']} {attempt}")
             taken.add(track_id)
         ids.append(track_id)
     at = tracks.column_names.index("track_id")

@@ -17,8 +17,8 @@ NOTHING = ("", "none", "nan")
 
 def text(cell: object) -> str | None:
     """A text without white space around it; None for an absent one, however it is spelled."""
-    said = "" if cell is None else str(cell).strip()
-    return None if said.lower() in NOTHING else said
+    content = "" if cell is None else str(cell).strip()
+    return None if content.lower() in NOTHING else content
 
 
 def listed(cell: Any) -> list[str] | None:
@@ -36,7 +36,7 @@ def listed(cell: Any) -> list[str] | None:
 
 
 def split_of(file: str) -> str:
-    """The split that a file's name says, `test-00000-of-00001.parquet`; else `train`."""
+    """The split in a file's name, `test-00000-of-00001.parquet`; else `train`."""
     name = os.path.basename(file).lower()
     return next((split for word, split in SPLIT_WORDS if name.startswith(word)), "train")
 

@@ -1,14 +1,14 @@
 """The datasets that TTMR++ trains on and is evaluated on, in their published layouts.
 
 A dataset is a folder with its text tables and `audio/`. Nothing is downloaded: the audio of most
-may not be passed on. Text tables of the hub lie in a folder or file of the hub repository's name,
-as `huggingface-cli download` leaves them (Parquet, CSV or JSON lines, in `data/` or not).
+may not be redistributed. Text tables of the hub are in a folder or file of the hub repository's
+name, as `huggingface-cli download` leaves them (Parquet, CSV or JSON lines, in `data/` or not).
 
     msd, audioset, music4all, fma, musiccaps                for training (Doh et al., ICASSP 2024)
     song_describer, mtg_jamendo, magnatagatune, dim_sim     for evaluation: all are split `test`
 
-A track's file is found by its name without suffix, whatever the format. A row without a file keeps
-its words. Ids carry the dataset's name, so several can be in one catalog.
+A track's file is found by its name without suffix, in any format. A row without a file keeps its
+words. Ids carry the dataset's name, so several can be in one catalog.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Track = dict[str, Any]
 AUDIO = "audio"
 BLACKLIST = {"music", "instrument"}  # tags of AudioSet that TTMR++ drops
 
-CLIP_INFO = frozenset(  # columns of MagnaTagATune's tables that are no tags
+CLIP_INFO = frozenset(  # columns of MagnaTagATune's tables that are not tags
     (
         *("clip_id", "track_number", "title", "artist", "album", "url", "segmentStart"),
         *("segmentEnd", "original_url", "mp3_path"),
@@ -65,8 +65,8 @@ def _metadata(row: Row) -> Track:
 
 
 def _words(row: Row) -> Track:
-    said = text(row["pseudo_caption"])
-    return {"tags": listed(row["tag_list"]), PUBLISHED: [said] if said else None}
+    caption = text(row["pseudo_caption"])
+    return {"tags": listed(row["tag_list"]), PUBLISHED: [caption] if caption else None}
 
 
 def _msd(row: Row) -> tuple[str, str, Track]:
@@ -91,8 +91,8 @@ def _fma(row: Row) -> tuple[str, str, Track]:
 
 
 def _musiccaps(row: Row) -> tuple[str, str, Track]:
-    said = text(row["caption_ground_truth"])
-    track = {"tags": listed(row["aspect_list"]), PUBLISHED: [said] if said else None}
+    caption = text(row["caption_ground_truth"])
+    track = {"tags": listed(row["aspect_list"]), PUBLISHED: [caption] if caption else None}
     return str(row["ytid"]), str(row["fname"]), track
 
 
@@ -158,7 +158,7 @@ DATASETS = {
     "fma": Dataset(
         table="enrich-fma-large",
         columns=("track_id", "tag_list", "pseudo_caption"),
-        licence="FMA metadata CC-BY-4.0; each track has a Creative Commons licence of its own",
+        licence="FMA metadata CC-BY-4.0; each track has its own Creative Commons licence",
         track=_fma,
     ),
     "musiccaps": Dataset(
@@ -237,7 +237,7 @@ def dataset_tracks(name: str, folder: str) -> tuple[pa.Table, str, int]:
         raise InputError(f"{folder}: the table of {name} has no rows")
     if absent == len(tracks):
         raise InputError(
-            f"none of {absent} tracks of {name} has its file in {folder}/{AUDIO}, which holds "
+            f"none of {absent} tracks of {name} has its file in {folder}/{AUDIO}, which has "
             f"{len(files)} audio files; the first is expected as {path}"
         )
     return check_tracks(pa.Table.from_pylist(list(tracks.values()))), dataset.licence, absent
@@ -248,7 +248,7 @@ def audio_files(folder: str, name: str) -> dict[str, str]:
     root = os.path.join(folder, AUDIO)
     if not os.path.isdir(root):
         raise InputError(
-            f"{name}: there is no folder {root}; put or link the audio there; no table has it"
+            f"{name}: there is no folder {root}; put or link the audio there (the tables have none)"
         )
     found = {}
     for place, _, names in os.walk(root, followlinks=True):
@@ -273,7 +273,7 @@ def _rows(dataset: Dataset, name: str, folder: str) -> Iterator[tuple[str | None
     files = _files(folder, dataset.table)
     if not files:
         raise InputError(
-            f"{name}: {folder} holds no table {dataset.table} (a folder, or a file with one of "
+            f"{name}: {folder} has no table {dataset.table} (a folder, or a file with one of "
             f"{', '.join(SUFFIXES)})"
         )
     for file in files:

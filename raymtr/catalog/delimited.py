@@ -79,11 +79,11 @@ def _ends_quoted(uri: str, table: pa.Table) -> bool:
 
 
 def _unquoted(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-    whole = pc.match_substring_regex(cells, r'^"(?:[^"]|"")*"$')
-    if not pc.any(whole).as_py():
+    quoted = pc.match_substring_regex(cells, r'^"(?:[^"]|"")*"$')
+    if not pc.any(quoted).as_py():
         return cells
     inner = pc.replace_substring(pc.utf8_slice_codeunits(cells, 1, -1), '""', '"')
-    return pc.if_else(whole, inner, cells)
+    return pc.if_else(quoted, inner, cells)
 
 
 def _python_rows(uri: str, *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
@@ -115,7 +115,7 @@ def _explain_delimited(uri: str, *, tabs: bool, width: int, error: pa.ArrowInval
     """Raise InputError for the first row that has too few or too many cells or is not UTF-8."""
     for line, row in _python_rows(uri, tabs=tabs):
         if len(row) != width:
-            cure = "" if tabs else "; put cells that hold a comma in double quotes"
+            cure = "" if tabs else "; put cells that contain a comma in double quotes"
             raise InputError(
                 f"{uri} line {line}: {len(row)} cells, the header has {width}{cure}"
             ) from error

@@ -30,7 +30,7 @@ SPEC = AudioSpec(sample_rate=44_100, window_s=SPAN_S)
 def dim_sim_tracks(folder: str) -> pa.Table:
     """One track for each judged span, cut on first use. Raises InputError on what is missing."""
     if not storage.exists(f"{folder}/{TABLE}"):
-        raise InputError(f"dim_sim: {folder} holds no {TABLE}")
+        raise InputError(f"dim_sim: {folder} has no {TABLE}")
     rows = read_rows(f"{folder}/{TABLE}").table.to_pylist()
     wanted = [f"{p}_{part}" for p in POSITIONS for part in ("id", "start_seconds")]
     for column in (*wanted, "song1_vote"):
@@ -78,7 +78,7 @@ def _track(
 
 
 def _cut(folder: str, name: str, track: str, start_s: float) -> str:
-    """The span as a FLAC file, made where it is not there yet."""
+    """The span as a FLAC file, which is written if it does not exist yet."""
     import soundfile
 
     source, file = f"{folder}/audio/{track}.mp3", f"{folder}/clips/{name}.flac"
@@ -89,7 +89,7 @@ def _cut(folder: str, name: str, track: str, start_s: float) -> str:
     samples = decode_span(source, SPEC, start_s=start_s, length_s=SPAN_S)
     if len(samples) < SPEC.window_samples // 2:
         raise InputError(
-            f"dim_sim: {source} is too short: {SPAN_S:g} s from {start_s:g} s are wanted, it has "
+            f"dim_sim: {source} is too short: {SPAN_S:g} s from {start_s:g} s are needed, it has "
             f"{len(samples) / SPEC.sample_rate:.1f} s from there"
         )
     os.makedirs(os.path.dirname(file), exist_ok=True)

@@ -121,7 +121,7 @@ def _open(uri: str) -> tuple[BinaryIO, int, str | None]:
     path = storage.local_path(uri)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")
+        raise OSError("it is not a regular file")
     return open(path, "rb", buffering=0), status.st_size, version_of(status)
 
 

@@ -32,7 +32,7 @@ def read_json_lines(uri: str) -> Rows:
         except UnicodeDecodeError as error:
             explain_bytes(uri, error)
     if not places:
-        raise InputError(f"{uri} is empty; expected one JSON object a line")
+        raise InputError(f"{uri} is empty; expected one JSON object per line")
     try:
         table = plain_table(table)
     except InputError as error:
@@ -57,7 +57,7 @@ def _json_row(uri: str, number: int, line: str) -> dict[str, Any]:
         "".join(row).encode()  # checks the keys; values are checked as columns
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{uri} line {number} holds half a character (a lone surrogate)"
+            f"{uri} line {number} contains half a character (a lone surrogate)"
         ) from error
     except RecursionError as error:
         raise InputError(f"{uri} line {number}: lists or objects are nested too deep") from error
@@ -74,7 +74,7 @@ def _why_none(uri: str, line: str) -> str:
     """Why a line is not an object, for the message."""
     shown = line.strip()[:40]
     if shown.startswith("["):
-        return f"it begins a list, {shown!r}; write each object on a line of its own (jq -c '.[]')"
+        return f"it begins a list, {shown!r}; write one object per line (jq -c '.[]')"
     if uri.lower().endswith(".json") or shown == "{":
         return f"it reads {shown!r}; write each object on one line (jq -c .)"
     return f'it reads {shown!r}; expected an object such as {{"track_id": "a1"}}'
@@ -89,7 +89,7 @@ def _json_table(uri: str, rows: list[dict[str, Any]], lines: list[int]) -> pa.Ta
             columns[name] = pa.array(values)
         except UnicodeEncodeError as error:
             raise InputError(
-                f"{uri}: a text in column {name!r} holds half a character (a lone surrogate)"
+                f"{uri}: a text in column {name!r} contains half a character (a lone surrogate)"
             ) from error
         except (pa.ArrowException, OverflowError) as error:
             seen: dict[str, str] = {}
@@ -98,7 +98,7 @@ def _json_table(uri: str, rows: list[dict[str, Any]], lines: list[int]) -> pa.Ta
                     kind = KINDS.get(type(value), "objects")
                     seen.setdefault(kind, f"{kind} (line {line}: {value!r:.40})")
             raise InputError(
-                f"{uri}: column {name!r} holds {' and '.join(seen.values())}: {error}; "
+                f"{uri}: column {name!r} contains {' and '.join(seen.values())}: {error}; "
                 "give all its values one type"
             ) from error
     return pa.table(columns)

@@ -64,8 +64,8 @@ def partitions(folder: str, above: Keys | None = None) -> dict[str, Keys]:
     for name in storage.list_folders(folder):
         key, equals, value = (unquote(part) for part in name.partition("="))
         if key and equals and key not in keys and not name.startswith((".", "_")):
-            own = {key: None if value == _NOTHING else value}
-            found |= partitions(f"{folder}/{name}", keys | own)
+            partition_key = {key: None if value == _NOTHING else value}
+            found |= partitions(f"{folder}/{name}", keys | partition_key)
     return found
 
 

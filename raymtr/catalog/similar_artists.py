@@ -26,7 +26,7 @@ from raymtr.track import artist_key, fit_column
 
 SCORES = ("score", "cosine", "similarity", "weight")  # accepted names of the score column
 MOST = 50  # similar artists of one track
-TAKE_ROWS = 100_000  # tracks joined in one step: an Arrow list of texts holds at most 2 GiB
+TAKE_ROWS = 100_000  # tracks joined in one step: the limit of an Arrow list of texts is 2 GiB
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _keyed(graph: pa.Table) -> tuple[pa.Array, pa.Array, pa.Table]:
     Pairs: artist and similar (indices into the keys), score; as listed, then all reversed.
     """
     both = pa.chunked_array([*graph["artist"].chunks, *graph["similar_artist"].chunks])
-    # Encoded before chunks are combined: an Arrow array of texts holds at most 2 GiB.
+    # Encoded before chunks are combined: the limit of an Arrow array of texts is 2 GiB.
     names = both.dictionary_encode().unify_dictionaries().combine_chunks()
     keys = pa.array([artist_key(name) for name in names.dictionary.to_pylist()]).dictionary_encode()
     _, first = np.unique(keys.indices.to_numpy(), return_index=True)  # the first spelling

@@ -54,8 +54,13 @@ def _clips(row: dict[str, str], track: dict[str, Any]) -> Iterator[dict[str, Any
     """One track per clip of a recording, `clips/<track_id>_<i>.ogg`."""
     for clip in range(int(row["clips"])):
         name = f"{row['track_id']}_{clip}"
-        own = {"track_id": name, "uri": f"clips/{name}.ogg", "duration": CLIP_S, "clip": clip}
-        yield own | {"recording": row["track_id"]} | track
+        clip_columns = {
+            "track_id": name,
+            "uri": f"clips/{name}.ogg",
+            "duration": CLIP_S,
+            "clip": clip,
+        }
+        yield clip_columns | {"recording": row["track_id"]} | track
 
 
 def _real_music_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -76,7 +81,7 @@ def _real_music_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def _midi_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Nottingham's composers are collectors' notes ("via PR"): kept, but not as artists."""
+    """Nottingham's composers are collectors' notes ("via PR"), so they are not used as artists."""
     extras = ("set", "composer", "category", "key", "meter", "bpm", "render_program", "licence")
     instruments = _list(row["instruments"])
     yield from _clips(

@@ -24,7 +24,7 @@ def read_rows(uri: str) -> Rows:
     info = filesystem.get_file_info(path)
     suffix = "." + uri.rpartition(".")[2].lower()
     if info.is_file and suffix not in SUFFIXES:
-        raise InputError(f"{uri} is no file of rows; expected {', '.join(SUFFIXES)}")
+        raise InputError(f"{uri} is not a table; expected {', '.join(SUFFIXES)}")
     if info.is_file and info.size == 0:
         raise InputError(f"{uri} is empty; expected rows under a header")
     if info.is_file and suffix in (".csv", ".tsv"):

@@ -3,8 +3,8 @@
 Text has no types, so a column becomes numbers or booleans only if each cell survives the round trip
 to a number and back: 007, 1e5, and 1.10 beside 1.2 are codes. Cells that all have the same number
 of decimals are numbers, because writing that many decimals restores them. This case matters:
-databases and spreadsheets export so, about a tenth of such cells ends in a zero, and users filter
-with `gain > -8.5`. A cell 1.10 is then stored as 1.1, which is logged. Version and catalogue
+databases and spreadsheets export such columns, about a tenth of the cells ends in a zero, and users
+filter with `gain > -8.5`. A cell 1.10 is then stored as 1.1, which is logged. Version and catalogue
 numbers usually differ in their number of decimals; if they do not, they order and compare correctly
 as numbers.
 """
@@ -38,8 +38,8 @@ def inferred(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     if not pc.all(pc.match_substring_regex(texts, r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$")).as_py():
         return texts
     try:
-        whole = texts.cast(pa.int64())
-        return whole if whole.cast(pa.string()).equals(texts) else texts
+        integers = texts.cast(pa.int64())
+        return integers if integers.cast(pa.string()).equals(texts) else texts
     except pa.ArrowInvalid:
         numbers = texts.cast(pa.float64())
     given, kept = texts.drop_null().to_pylist(), numbers.drop_null().to_pylist()
@@ -49,5 +49,7 @@ def inferred(cells: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     decimals = {len(cell.partition(".")[2]) for cell in given}
     if len(decimals) > 1 or any(f"{n:.{min(decimals)}f}" != cell for n, cell in pairs):
         return texts
-    LOG.info("column %r is numbers of %d decimals; closing zeros are not kept", name, *decimals)
+    LOG.info(
+        "column %r is read as numbers of %d decimals; trailing zeros are not kept", name, *decimals
+    )
     return numbers

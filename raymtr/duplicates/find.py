@@ -50,9 +50,9 @@ SCHEMA = pa.schema(
     ]
 )
 BLOCK = 2_048  # rows of one block of the matrix product
-MOST_OF_ONE_NAME = 200  # tracks; a name that more tracks share ("Track 1") is no evidence
-# If this share of all tracks, and at least so many, are equally long to the second, they were cut
-# to that length, as previews are.
+MOST_OF_ONE_NAME = 200  # tracks; a name that more tracks share ("Track 1") is not evidence
+# If at least this share of all tracks, and this number, have the same length to the second, they
+# were cut to that length, as previews are.
 CUT_SHARE, FEWEST_CUT = 0.05, 10
 # Tracks sampled to see whether a model distinguishes tracks; fewer than FEW may all be one song.
 LOOKED_AT, FEW = 512, 20
@@ -144,7 +144,7 @@ def read_facts(table: TrackTable, ids: list[str]) -> pa.Table:
 
 
 def tells_apart(vectors: np.ndarray) -> bool:
-    """Whether most vectors are distinct; if not, near vectors are no evidence.
+    """Whether most vectors are distinct; if not, near vectors are not evidence.
 
     Equal vectors are counted once, because a small catalog may consist of copies.
     """
@@ -158,7 +158,7 @@ def tells_apart(vectors: np.ndarray) -> bool:
 def named_alike(names: list[Name], vectors: np.ndarray, seconds: np.ndarray) -> Iterator[Pair]:
     """Pairs of tracks with the same artist and title that are alike.
 
-    Equal durations of two 30 s previews are no evidence: they may be parts of one piece.
+    Equal durations of two 30 s previews are not evidence: they may be parts of one piece.
     """
     cut = cut_to_length(seconds)
     songs: dict[str, list[int]] = {}
@@ -167,7 +167,9 @@ def named_alike(names: list[Name], vectors: np.ndarray, seconds: np.ndarray) -> 
             songs.setdefault(name.song, []).append(row)
     for rows in songs.values():
         if len(rows) > MOST_OF_ONE_NAME:
-            LOG.warning("%d tracks are called %s: no song", len(rows), names[rows[0]].song)
+            LOG.warning(
+                "%d tracks are called %s: not treated as one song", len(rows), names[rows[0]].song
+            )
             continue
         for place, one in enumerate(rows[:-1]):
             others = rows[place + 1 :]

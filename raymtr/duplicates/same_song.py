@@ -4,14 +4,14 @@ A vector alone is not enough. Measured with towers trained in this project, whic
 synthetic pieces each: an MP3 or Ogg of the same sound had a cosine of 0.93 to 1, the same 6 dB
 quieter 1, 12 dB louder and limited 0.81 to 0.95, with a second of silence in front 0.88 to 0.99. Of
 200 pieces, 0.4 % of all pairs and 6 % of pairs by one artist had a cosine above 0.7. So two tracks
-are one song if their vectors are equal up to rounding, whatever their names, or if title and artist
+are one song if their vectors are equal up to rounding, with any names, or if title and artist
 agree; then vector and duration decide the kind of likeness.
 
 Titles are compared without additions that name a version: `Song (Live at Wembley)` and
 `Song - 2011 Remaster` are both `Song`. Only words of such an addition count, not words of the title
 itself: `Live and Let Die` is not a live version.
 
-Placeholder names that programs write ("Track 01", "Unknown Artist") are no evidence.
+Placeholder names that programs write ("Track 01", "Unknown Artist") are not evidence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Compare = Callable[[int, list[int]], list[Likeness | None]]  # (row, other rows)
 KINDS: tuple[Likeness, ...] = ("same recording", "different master", "other version")
 
 # Each class has a least cosine and a largest difference of durations in seconds.
-COPY, COPY_S = 0.9999, 0.1  # a copy, whatever its name
+COPY, COPY_S = 0.9999, 0.1  # a copy, under any name
 SAME, SAME_S = 0.90, 1.0  # re-encoded: silence at the ends may differ
 MASTER, MASTER_S = 0.70, 3.0  # remastered, or ripped from another disc
 # The least cosine for tracks of one name by one artist and of any duration. A name alone is not
@@ -89,18 +89,18 @@ def read_name(title: str | None, artist: str | None) -> Name:
     """Parse `Song (feat. B) - Live - Remastered 2011` by A -> a/song, live, remastered 2011."""
     rest, versions, masters = title or "", [], []
     while match := _ADDITION.search(rest):
-        said = spoken_name(next(filter(None, match.groups()), ""))
-        if _MASTER.search(said):
-            masters.append(said)
-        elif _VERSION.search(said):
-            versions.append(said)
-        elif not _GUEST.match(said):
+        spoken = spoken_name(next(filter(None, match.groups()), ""))
+        if _MASTER.search(spoken):
+            masters.append(spoken)
+        elif _VERSION.search(spoken):
+            versions.append(spoken)
+        elif not _GUEST.match(spoken):
             break
         rest = rest[: match.start()]
-    said = spoken_name(rest)
-    who, what = artist_of(artist), None if _NO_TITLE.fullmatch(said) else name_key(rest)
+    spoken = spoken_name(rest)
+    who, what = artist_of(artist), None if _NO_TITLE.fullmatch(spoken) else name_key(rest)
     song = f"{who}/{what}" if who and what else None
-    common = _COMMON_TITLE.fullmatch(said) is not None
+    common = _COMMON_TITLE.fullmatch(spoken) is not None
     return Name(song, " ".join(sorted(versions)), " ".join(sorted(masters)), common)
 
 
@@ -158,9 +158,9 @@ def group_rows(
         chain.sort(key=lambda row: (_preference(names[row]), ids[row]))
         while len(chain) > 1:
             first, *others = chain
-            told = list(zip(others, (compare or by_pairs)(first, others), strict=True))
-            alike = [(row, kind) for row, kind in told if kind is not None]
-            chain = [row for row, kind in told if kind is None]
+            compared = list(zip(others, (compare or by_pairs)(first, others), strict=True))
+            alike = [(row, kind) for row, kind in compared if kind is not None]
+            chain = [row for row, kind in compared if kind is None]
             if alike:
                 groups.append([(first, KEPT), *alike])
     groups.sort(key=lambda group: ids[group[0][0]])

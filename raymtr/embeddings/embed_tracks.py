@@ -1,8 +1,8 @@
 """The two steps of the embedding job: files -> windows of samples -> vectors.
 
-The steps are separate so that decoding does not hold up a GPU: `decode_tracks` runs as CPU tasks on
-any free core, `EmbedTracks` as actors that keep the model loaded. Between the steps a track is one
-row. Its samples are the bytes of its windows, float32 [W, S], written and read without a copy.
+The steps are separate so that a GPU does not wait for decoding: `decode_tracks` runs as CPU tasks
+on any free core, `EmbedTracks` as actors that keep the model loaded. Between the steps a track is
+one row. Its samples are the bytes of its windows, float32 [W, S], written and read without a copy.
 
 A bad file is a row with `code` and `reason` and without samples; the model step passes it through.
 A window's vector depends only on its own samples (raymtr.model.audio_forward). So the windows of
@@ -52,7 +52,7 @@ DECODED = pa.schema(
 def decode_tracks(
     batch: pa.Table, *, spec: AudioSpec, embed: EmbedSpec, hung: str, packed: bool = False
 ) -> Iterator[pa.Table]:
-    """SOURCES -> one DECODED row each, yielded one at a time so that memory holds one track.
+    """SOURCES -> one DECODED row each, yielded one at a time so that only one track is in memory.
 
     `hung` is the folder `EmbeddingStore.hung`; see `audio.DecodeGuard`. Samples that are `packed`
     take half the memory and bandwidth, for a model step on another machine or device.
@@ -122,8 +122,8 @@ class EmbedTracks:
 
 def with_replica(rows: pa.Table) -> pa.Table:
     """`rows` with the column REPLICA, which names the process that computed them."""
-    own = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(rows), pa.string())
-    return rows.append_column(REPLICA, own)
+    replica = pa.array([f"{os.uname().nodename} {os.getpid()}"] * len(rows), pa.string())
+    return rows.append_column(REPLICA, replica)
 
 
 def embed_tracks(model: Model, decoded: pa.Table, embed: EmbedWindows | None = None) -> pa.Table:

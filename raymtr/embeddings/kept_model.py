@@ -1,4 +1,4 @@
-"""The model that computes the vectors: its identity, and its copy kept beside them."""
+"""The model that computes the vectors: its identity, and its copy stored beside them."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def load_kept_side(folder: str, made_by: ModelRef, side: Side) -> Model:
 def _require_fingerprint(found: str, made_by: ModelRef, folder: str) -> None:
     if found != made_by.fingerprint:
         raise UnusableError(
-            f"the vectors are of model {made_by.fingerprint}, {folder} holds {found}: "
+            f"the vectors are of model {made_by.fingerprint}, {folder} has {found}: "
             "run `raymtr embed` and `raymtr index` with one model"
         )

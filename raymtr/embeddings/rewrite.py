@@ -1,8 +1,9 @@
 """Shards replaced by other shards of the same tracks: merged when a partition ends, or partitioned.
 
-The record of the run names old and new shards before the first new file is written, and says when
-the new ones are whole. If the run is killed before that, the next owner removes the new shards,
-after it the old ones. So no track is lost, and none is in two shards once `take` has returned.
+The record of the run names old and new shards before the first new file is written, and is marked
+when the new ones are complete. If the run is killed before that, the next owner removes the new
+shards; if it is killed later, the old ones. So no track is lost, and none is in two shards once
+`take` has returned.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ LOG = logging.getLogger("raymtr")
 COMMIT = "tracks"  # the kind of file that commits a shard
 KINDS = ("windows", "sources", "dead_letter", COMMIT)  # in the order of their writing
 MERGED_BYTES = 128 << 20  # on storage, of a merged shard
-FEWEST_MERGED = 8  # small shards; fewer are left as they are
+FEWEST_MERGED = 8  # small shards; fewer are not merged
 
 Shard = dict[str, pa.Table]  # by kind of file
 
 
 def replace_shards(store: ShardFolder, old: list[str], new: Mapping[str, Shard]) -> None:
-    """Replace the shards `old` by `new`, which hold the same tracks.
+    """Replace the shards `old` by `new`, which have the same tracks.
 
     Raises UnusableError if another run has become the owner.
     """
@@ -56,7 +57,7 @@ def finish_rewrite(store: ShardFolder) -> None:
 
 
 def merge_small(store: ShardFolder) -> None:
-    """Merge small shards into some of about MERGED_BYTES, so that few files are left to list."""
+    """Merge small shards into shards of about MERGED_BYTES, so that there are few files to list."""
     sizes = dict.fromkeys(store.names(COMMIT), 0)
     for kind in KINDS:
         for file, (size, _) in storage.files_below(f"{store.folder}/{kind}").items():

@@ -13,7 +13,7 @@ folder, the other stops at its next commit.
 
 The shards of a large catalog belong to partitions (raymtr.partitions). The names of a partition's
 shards begin with the partition's name, and its token is in `partitions/<name>.json`, so every
-partition has a driver and an owner of its own. A folder without a partition sees all shards.
+partition has its own driver and owner. A folder without a partition sees all shards.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ class ShardFolder:
         return self._owner.complete
 
     def claim(self) -> None:
-        """Become the owner; an owner before stops at its next commit.
+        """Become the owner; an earlier owner stops at its next commit.
 
-        Raises UnusableError if another version or model began here.
+        Raises UnusableError if another version or model wrote this folder.
         """
         before, now = self.run.get("made_by"), self._facts["made_by"]
         if before not in (None, now):
             raise UnusableError(
-                f"{self._owner.file} was begun by {before}, this run is of {now}; finish it with "
-                f"the raymtr that began it, or delete {self.folder}"
+                f"{self._owner.file} was started by {before}, this run is of {now}; finish it with "
+                f"the raymtr that started it, or delete {self.folder}"
             )
         self._owner.take(self._facts)
 
     def take(self) -> None:
-        """Become the owner of all shards, and undo or finish what an earlier owner left half done.
+        """Become the owner of all shards; undo or finish an earlier owner's unfinished rewrite.
 
-        Of a folder with partitions, their owners stop at their next commit, too.
+        In a folder with partitions, the owners of the partitions stop at their next commit, too.
         """
         self.claim()
         if not self.partition:

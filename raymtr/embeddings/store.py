@@ -153,7 +153,7 @@ class EmbeddingStore(ShardFolder):
                 storage.write_table(self.file("sources", name), adopted)
 
     def forget(self, ids: pa.ChunkedArray) -> None:
-        """Remove these tracks, embedded or failed, from the shards that hold them.
+        """Remove these tracks, embedded or failed, from their shards.
 
         `sources/` loses them last. So after a kill the next call still finds them there, and
         removes what is left of them.
@@ -210,7 +210,7 @@ class EmbeddingStore(ShardFolder):
     def of_tracks(self, ids: pa.Array) -> tuple[pa.Table, pa.Table]:
         """The rows of `tracks/` and of `windows/` for these tracks.
 
-        Of shards that hold none of them only the ids are read.
+        Of shards without any of them only the ids are read.
         """
         tracks = [tracks_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]
         windows = [windows_of(EMBEDDED_SCHEMA.empty_table(), self.made_by.dim)]

@@ -155,7 +155,7 @@ def _json_object(line: str, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{where}: not a JSON object: {error}") from error
     if not isinstance(document, dict):
-        raise InputError(f"{where}: a JSON object a line, got {line[:40]!r}")
+        raise InputError(f"{where}: one JSON object per line, got {line[:40]!r}")
     return document
 
 

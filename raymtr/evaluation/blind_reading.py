@@ -61,9 +61,7 @@ def blind_page(
     Raises InputError where there are fewer pairs.
     """
     if not 1 <= count <= len(pairs):
-        raise InputError(
-            f"--blind takes 1 to {len(pairs)} pairs, as many as there are; got {count}"
-        )
+        raise InputError(f"--blind takes 1 to {len(pairs)}, the number of pairs; got {count}")
     chosen = rng.choice(len(pairs), size=count, replace=False)
     texts = [
         (name, int(i), written[i][0])
@@ -89,7 +87,7 @@ def _item(item: str, tags: str, text: str) -> str:
 def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, Marks]:
     """Figures of each system from a reader's CSV: means, and the share with both at least 4.
 
-    Raises InputError on a line that is no score, or on an item that is not in the key.
+    Raises InputError on a line that is not a score, or on an item that is not in the key.
     """
     owner = {row["item"]: row["system"] for row in key}
     found: dict[str, list[tuple[int, int]]] = {}

@@ -75,7 +75,7 @@ def asked_pairs(
     """The pairs at `uri`, and the terms: built-in ones, all their tags and the catalog's.
 
     Without `uri` they are the pairs that the workspace's captioner was not trained on. `held_out`
-    keeps of `uri` only what `finetune` would hold out. Raises InputError where there are none.
+    keeps only the pairs of `uri` that `finetune` would hold out. Raises InputError without any.
     """
     if uri is None:
         uri = f"{workspace.captioner}/{HELD_OUT}"
@@ -120,7 +120,7 @@ def read_captions(uri: str, pairs: Sequence[Pair]) -> SystemCaptions:
             return written
     if any(clip_of(row) or _tags(row) for row in rows):
         raise InputError(
-            f"{uri} captions none of the {len(pairs)} pairs: expected their clips "
+            f"{uri} has captions of none of the {len(pairs)} pairs: expected their clips "
             f"({', '.join(CLIP_KEYS)}) or their tags; the first row is {str(rows[0])[:200]}"
         )
     if len(rows) != len(pairs):
@@ -266,14 +266,15 @@ def table_lines(
         mark = f" {MARK}" if (trained_on or {}).get(name) else ""
         lines += [f"{name + mark:18}{means}{alone}", _half_widths(estimates)]
     if answer["differences"]:
-        lines += ["", f"pair by pair, less {answer['baseline']}"]
+        lines += ["", f"paired difference to {answer['baseline']}"]
     for name, differences in answer["differences"].items():
-        told = {figure: differences[figure] for figure in shown}
-        stars = ["" if one["low"] <= 0 <= one["high"] else "*" for one in told.values()]
+        selected = {figure: differences[figure] for figure in shown}
+        stars = ["" if one["low"] <= 0 <= one["high"] else "*" for one in selected.values()]
         means = " " + "".join(
-            f"{one['mean']:+10.3f}{star:1}" for one, star in zip(told.values(), stars, strict=True)
+            f"{one['mean']:+10.3f}{star:1}"
+            for one, star in zip(selected.values(), stars, strict=True)
         )
-        lines += [f"{name:18}{means}", _half_widths(told)]
+        lines += [f"{name:18}{means}", _half_widths(selected)]
     return lines
 
 

@@ -26,43 +26,43 @@ def trained_on(
 
     None where unknown. `captioner` is the folder of the workspace's own.
     """
-    record, own = read_record(captioner), adapter_identity(captioner)
+    record, adapter = read_record(captioner), adapter_identity(captioner)
     learnt = None
     if record is not None:
         learnt = int(known(record, [pair_names(p.clip, p.tags, p.caption) for p in pairs]).sum())
     counts: dict[str, int | None] = {}
     for name, uri in files.items():
         writers = _writers(uri)
-        counts[name] = 0 if not writers else learnt if writers == {own} else None
+        counts[name] = 0 if not writers else learnt if writers == {adapter} else None
     return counts
 
 
 def _writers(uri: str) -> set[str | None]:
-    """The adapters that wrote the captions of a file; None stands for an unnamed one."""
+    """The adapters that wrote the captions of a file; None for an unnamed one."""
     table = read_rows(uri).table
     if "provenance" not in table.column_names:
         return {None}
     writers = set()
     for text in table["provenance"].to_pylist():
-        said: dict[str, Any] = json.loads(text) if str(text).startswith("{") else {}
-        if said.get("adapter") or said.get("source") not in UNTRAINED:
-            writers.add(said.get("adapter"))
+        origin: dict[str, Any] = json.loads(text) if str(text).startswith("{") else {}
+        if origin.get("adapter") or origin.get("source") not in UNTRAINED:
+            writers.add(origin.get("adapter"))
     return writers
 
 
 def notes(counts: Mapping[str, int | None], pairs: int, mark: str) -> list[str]:
-    """Notes on these counts, in words."""
-    said = []
+    """Notes on these counts, as sentences."""
+    lines = []
     for name, count in counts.items():
         if count is None:
-            said.append(
-                f"{name}: who wrote these captions, or what that one was trained on, is unknown; "
-                "so is whether these pairs were among it"
+            lines.append(
+                f"{name}: the writer of these captions, or its training data, is unknown; these "
+                "pairs may be part of it"
             )
         elif count:
-            said.append(
+            lines.append(
                 f"{mark} {name}: its captioner was trained on {count} of these {pairs} pairs, by "
-                "their clip or their words: its figures say how well it remembers; ask with "
-                "--held-out, or with pairs it never saw"
+                "their clip or their words, so its figures show how well it remembers; use "
+                "--held-out, or pairs that were not in the training data"
             )
-    return said
+    return lines

@@ -67,8 +67,8 @@ def catalog_benchmark(
     draft.add("similar_artist", similar_artist_questions(rows, catalog), rng)
     if not draft.queries:
         raise InputError(
-            f"no query can be made from {len(rows)} tracks of the catalog; "
-            "it takes two or more that differ in tags, title or artist"
+            f"no query can be built from {len(rows)} tracks of the catalog; "
+            "that needs two or more that differ in tags, title or artist"
         )
     return Benchmark(
         pool=tuple(row["track_id"] for row in rows),

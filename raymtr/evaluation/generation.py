@@ -1,9 +1,9 @@
 """Figures of generated clips: Frechet distance, agreement with the prompt, rank of the prompt.
 
 FAD (Kilgour et al. 2019) depends on the embedding and on the number of clips, so both are named
-with it, and the bias of few clips is taken out by extrapolation to infinitely many (Gui et al.
-2024). It does not see a wrong prompt: MCC (Agostinelli et al. 2023), the mean cosine of prompt and
-clip, and the rank of a clip's own prompt do.
+with it, and the bias of few clips is removed by extrapolation to infinitely many (Gui et al.
+2024). It does not detect a wrong prompt. MCC (Agostinelli et al. 2023), the mean cosine of prompt
+and clip, and the rank of a clip's own prompt do.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def prompt_figures(clips: np.ndarray, texts: np.ndarray, prompt: np.ndarray) -> 
     """
     scores = clips @ texts.T
     rows = np.arange(len(clips))
-    own = scores[rows, prompt]
+    matching = scores[rows, prompt]
     other = scores[rows, (prompt + 1) % len(texts)]
-    ranks = 1 + (scores > own[:, None]).sum(axis=1)
+    ranks = 1 + (scores > matching[:, None]).sum(axis=1)
     return {
-        "mcc": float(own.mean()),
+        "mcc": float(matching.mean()),
         "mcc_shuffled": float(other.mean()),
         "first": float((ranks == 1).mean()),
         "median_rank": float(np.median(ranks)),

@@ -1,10 +1,10 @@
-"""How much of its training tracks a MusicLM repeats, beside held-out ones.
+"""How much of its training tracks a MusicLM repeats, compared with held-out ones.
 
-As in the paper (Agostinelli et al., arXiv 2301.11325, section 6): the semantic stage is given M_A
-of a track and its first semantic tokens, and continues greedily. A continuation that equals the
-track's own is an exact match. An approximate one has a like distribution of tokens: its Sinkhorn
-distance, over the distances of the tokens' centroids, is below what pairs of different tracks
-have, but for FALSE_MATCHES of them. A model that repeats its training matches there more often
+As in the paper (Agostinelli et al., arXiv 2301.11325, section 6): the semantic stage gets M_A of a
+track and its first semantic tokens, and continues greedily. A continuation that equals the track's
+own is an exact match. An approximate match has a similar distribution of tokens: its Sinkhorn
+distance, over the distances of the tokens' centroids, is below that of pairs of different tracks,
+except for a share FALSE_MATCHES of them. A model that repeats its training matches there more often
 than on held-out tracks.
 """
 
@@ -49,7 +49,7 @@ class MatchFigures(TypedDict):
 
 
 class PrefixFigures(TypedDict):
-    """Figures for one length of what is given."""
+    """Figures for one length of the prefix."""
 
     prefix: int  # tokens
     continued: int  # tokens
@@ -73,7 +73,7 @@ def memorisation(
         )
     if min(len(training), len(held_out)) < 2:
         raise InputError(
-            f"memorisation compares tracks of training with held-out ones, two of each at least; "
+            f"memorisation compares training tracks with held-out ones, two of each at least; "
             f"there are {len(training)} and {len(held_out)} with tokens"
         )
     shortest = min(len(track.semantic) for track in [*training, *held_out])
@@ -85,21 +85,23 @@ def memorisation(
     for prefix in PREFIXES:
         if prefix + continued > shortest:
             break
-        made = [
+        continued_tokens = [
             continue_greedily(model, tracks, prefix, continued) for tracks in (training, held_out)
         ]
-        own = [
+        true_tokens = [
             np.stack([track.semantic[prefix : prefix + continued] for track in tracks])
             for tracks in (training, held_out)
         ]
-        threshold = match_threshold(np.concatenate(made), np.concatenate(own), cost, seed=seed)
+        threshold = match_threshold(
+            np.concatenate(continued_tokens), np.concatenate(true_tokens), cost, seed=seed
+        )
         figures.append(
             PrefixFigures(
                 prefix=prefix,
                 continued=continued,
                 threshold=threshold,
-                training=_matches(made[0], own[0], cost, threshold),
-                held_out=_matches(made[1], own[1], cost, threshold),
+                training=_matches(continued_tokens[0], true_tokens[0], cost, threshold),
+                held_out=_matches(continued_tokens[1], true_tokens[1], cost, threshold),
             )
         )
     return figures
@@ -109,7 +111,7 @@ def continue_greedily(
     model: MusicLM, tracks: Sequence[Remembered], prefix: int, count: int
 ) -> np.ndarray:
     """The `count` likeliest tokens after the first `prefix` of each track, int64 [N, count]."""
-    rate, stages, made = model.parts.semantic.frame_hz, model.stages, []
+    rate, stages, continuations = model.parts.semantic.frame_hz, model.stages, []
     for first in range(0, len(tracks), TOGETHER):
         batch = tracks[first : first + TOGETHER]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)
@@ -121,8 +123,8 @@ def continue_greedily(
             Sampler(GREEDY),
             [torch.Generator().manual_seed(0) for _ in batch],
         )
-        made.append(tokens[:, prefix:, 0].cpu().numpy())
-    return np.concatenate(made)
+        continuations.append(tokens[:, prefix:, 0].cpu().numpy())
+    return np.concatenate(continuations)
 
 
 def centroid_distances(centroids: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""A probe whose backbone is opened: a linear layer and the audio tower learn the labels together.
+"""A probe with a trainable backbone: a linear layer and the audio tower learn the labels together.
 
-What a tower's batch norms have counted stays, because a handful of labelled tracks has no
-statistics to give. A track's prediction is the mean of its windows' probabilities, as in `probes`.
+The statistics of a tower's batch norms stay fixed, because a few labelled tracks are too few to
+estimate them. A track's prediction is the mean of its windows' probabilities, as in `probes`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What a probe asks of a backbone: a label for each track, and which tracks are one tune.
+"""Tasks of probes: a label for each track, and which tracks are one tune.
 
-A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, where its
-author fixed one, `split` (train or test). Else the catalog's split `test` is held out, because a
-model trained on this catalog has read the words of the rest; where it is empty, a share of tunes.
+A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, if its
+author fixed one, `split` (train or test). Otherwise the catalog's split `test` is held out, because
+a model trained on this catalog has read the words of the rest. If it is empty, a share of the tunes
+is held out.
 The labels of `midi/` are exact; those of `real_music/` (genre, vocal) are weak.
 """
 
@@ -22,7 +23,7 @@ from raymtr.catalog.sources import key_words
 from raymtr.errors import InputError
 
 Row = Mapping[str, Any]
-HELD_OUT = 0.3  # share of the tunes, where neither the file nor the catalog holds any out
+HELD_OUT = 0.3  # share of the tunes, if neither the file nor the catalog holds any out
 CHORDS = "steel-string guitar"  # plays the chords of a tune whose melody has one instrument
 FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
 
@@ -110,9 +111,7 @@ def _plain(row: Row, name: str) -> str | None:
         )
     value = row[name]
     if value is not None and not isinstance(value, str):
-        raise InputError(
-            f"column {name} holds {type(value).__name__}, a task wants names of classes"
-        )
+        raise InputError(f"column {name} has {type(value).__name__}, a task needs names of classes")
     return value or None
 
 
@@ -126,7 +125,7 @@ def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dic
     unknown = [line["track_id"] for line in lines if line["track_id"] not in by_id]
     if unknown:
         raise InputError(
-            f"{len(unknown)} ids of {file} are no tracks with audio here, among them "
+            f"{len(unknown)} ids of {file} are not tracks with audio here, among them "
             f"{', '.join(unknown[:3])}"
         )
     labels = {line["track_id"]: line["label"] for line in lines if line["label"]}
@@ -136,7 +135,7 @@ def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dic
 def _catalog_split(
     ids: Iterable[str], by_id: Mapping[str, Row], tunes: Mapping[str, str]
 ) -> dict[str, str]:
-    """`test` for tunes that the catalog holds out whole, else `train`; {} where there are none."""
+    """`test` for tunes that the catalog holds out as a whole, else `train`; {} without any."""
     seen: dict[str, set[str | None]] = {}
     for i in ids:
         seen.setdefault(tunes[i], set()).add(by_id[i].get("split"))
@@ -146,7 +145,7 @@ def _catalog_split(
 
 
 def _tune(row: Row) -> str:
-    """What the cuts of one recording share."""
+    """The name that all clips of one recording share."""
     return str(row.get("recording") or row["track_id"])
 
 
@@ -156,19 +155,19 @@ def _train_of(
     labels: Mapping[str, str],
     fixed: Mapping[str, str],
 ) -> np.ndarray:
-    """Which tracks are to train on: as it is fixed, else a share of each class's tunes."""
+    """Which tracks are for training: as fixed by the task, else a share of each class's tunes."""
     if fixed:
         sides = {tune: {fixed.get(i) for i in ids if tunes[i] == tune} for tune in tunes.values()}
         both = sorted(tune for tune, found in sides.items() if len(found) > 1)
         if both:
             raise InputError(
                 f"{len(both)} tunes are on both sides of the split, among them {both[0]}: a probe "
-                "would know them again; give all tracks of a tune one split"
+                "would recognise them; give all tracks of a tune one split"
             )
         return np.array([fixed.get(i) == "train" for i in ids])
     kept_apart: set[str] = set()
     for label in sorted(set(labels[i] for i in ids)):
-        own = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
-        order = np.random.default_rng(0).permutation(len(own))
-        kept_apart |= {own[n] for n in order[: max(1, round(HELD_OUT * len(own)))]}
+        class_tunes = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
+        order = np.random.default_rng(0).permutation(len(class_tunes))
+        kept_apart |= {class_tunes[n] for n in order[: max(1, round(HELD_OUT * len(class_tunes)))]}
     return np.array([tunes[i] not in kept_apart for i in ids])

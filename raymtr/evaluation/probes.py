@@ -1,4 +1,4 @@
-"""Probes: how much of a task a frozen backbone's features hold, with few labels.
+"""Probes: how well a frozen backbone's features predict the labels of a task, with few labels.
 
 A probe is fitted on the chunks of the labelled tracks. A track's prediction is the mean of its
 chunks' probabilities. Torch fits both kinds of probe, on the whole training set at once, so a seed
@@ -29,16 +29,16 @@ def balanced_accuracy(predicted: np.ndarray, right: np.ndarray) -> float:
 
 
 def choose_labelled(task: Task, count: int | None, *, seed: int) -> np.ndarray:
-    """Places of `count` training tracks a class (None: all), drawn by `seed`; fewer if it has less.
+    """Places of `count` training tracks per class (None: all), by `seed`; fewer if it has less.
 
     Raises InputError where a class has none.
     """
     rng, chosen = np.random.default_rng(seed), []
     for number, name in enumerate(task.classes):
-        own = np.flatnonzero(task.train & (task.labels == number))
-        if not len(own):
+        available = np.flatnonzero(task.train & (task.labels == number))
+        if not len(available):
             raise InputError(f"task {task.name} has no track of {name!r} to train on")
-        chosen.append(rng.permutation(own)[: count or len(own)])
+        chosen.append(rng.permutation(available)[: count or len(available)])
     return np.concatenate(chosen)
 
 
@@ -49,7 +49,7 @@ def probe(
     chosen = choose_labelled(task, count, seed=seed)
     held_out = np.flatnonzero(~task.train)
     if not len(held_out):
-        raise InputError(f"task {task.name} holds no track out: nothing can be measured")
+        raise InputError(f"task {task.name} has no held-out track: nothing can be measured")
     x = np.concatenate([features[place] for place in chosen])
     y = np.concatenate([np.full(len(features[place]), task.labels[place]) for place in chosen])
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-6

@@ -132,7 +132,7 @@ def trained_on(benchmark: Benchmark, tracks: pa.Table, record: Record | None) ->
     """How much of the pool a model was trained on, and how many queries of each kind are affected.
 
     `tracks` is a catalog of the pool, `record` the model's (raymtr.trained_on). Counts are None
-    where the model has none. It is no error, because recall of training data is also worth
+    if the model has none. It is not an error, because recall of training data is also worth
     measuring. A query counts as soon as one of its relevant tracks was trained on.
     """
     if record is None:

@@ -5,11 +5,11 @@ is in every name: `text_to_audio` has texts as queries and tracks as the pool, `
 other way. All follow TTMR++ (Doh et al., ICASSP 2024), but ranks count from 1 (theirs from 0) and
 ties count against the system (raymtr.metrics).
 
-    captions        each caption asks for its track; each track asks for any of its captions
-    tags            each tag, synonyms merged, asks for the tracks that have it
-    zero-shot       each label as it is, and each track asks for its labels
-    artists         each artist, by name and by sound, asks for its similar artists
-    triplets        of two tracks, which is nearer to a third; Dim-Sim's human answers
+    captions        each caption is a query for its track, each track a query for its captions
+    tags            each tag, synonyms merged, is a query for the tracks that have it
+    zero-shot       the same with unmerged labels, and each track is a query for its labels
+    artists         each artist, by name and by sound, is a query for its similar artists
+    triplets        which of two tracks is nearer to a third; Dim-Sim's human answers
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
     if not pairs:
         raise InputError(
             f"none of {len(rows)} tracks has a caption that came with its dataset (column "
-            f"{PUBLISHED}); captions that a model wrote are no ground truth"
+            f"{PUBLISHED}); captions written by a model are not ground truth"
         )
     texts, places = [text for text, _ in pairs], np.array([place for _, place in pairs])
     scores = encode(texts) @ vectors.T  # [captions, tracks]
@@ -127,8 +127,8 @@ def captions(rows: Sequence[Row], vectors: Vectors, encode: Encode, seed: int) -
 def merged_synonyms(counts: Mapping[str, int], vectors: Mapping[str, Vectors]) -> dict[str, str]:
     """Tag -> the tag it is merged into: a more frequent one at a cosine above SYNONYMS, or itself.
 
-    `vectors` are unit vectors of the tags. A tag joins the nearest that stands for itself, so
-    chains of near synonyms do not become one tag.
+    `vectors` are unit vectors of the tags. A tag joins the nearest tag that is not merged itself,
+    so chains of near synonyms do not become one tag.
     """
     leaders: list[str] = []
     merged: dict[str, str] = {}
@@ -169,19 +169,19 @@ def tags(
     """Tag queries: ROC-AUC and AP of each tag over the tracks, averaged, and of each track.
 
     With `synonyms`, an encoder of tags, near synonyms are merged first; without it every tag is a
-    label of its own, as in zero-shot tagging. Raises InputError where no tag discriminates.
+    separate label, as in zero-shot tagging. Raises InputError if no tag discriminates.
     """
-    own = [set(row["tags"] or ()) for row in rows]
+    tag_sets = [set(row["tags"] or ()) for row in rows]
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    if synonyms is not None and any(own):
-        own, merged = _merge(own, synonyms)
+    if synonyms is not None and any(tag_sets):
+        tag_sets, merged = _merge(tag_sets, synonyms)
         outcome.notes.append(f"{merged} tags were merged into a more frequent one")
-    labels, places = discriminating(own, fewest)
+    labels, places = discriminating(tag_sets, fewest)
     if not labels:
         raise InputError(
             f"no tag is on {fewest} or more of {len(rows)} tracks and not on all of them"
         )
-    relevance = np.array([[label in own[place] for place in places] for label in labels])
+    relevance = np.array([[label in tag_sets[place] for place in places] for label in labels])
     scores = (encode(labels) @ vectors[places].T).astype(np.float64)
     ids = [rows[place]["track_id"] for place in places]
     names = [f"tag-{number:04d}" for number in range(len(labels))]
@@ -280,8 +280,8 @@ def triplets(
         )
     anchor, near, far = (vectors[[place[three[n]] for three in judged]] for n in range(3))
     outcome, rng = Outcome({}), np.random.default_rng(seed)
-    said = encode([anchor_sentence(rows[place[three[0]]]) for three in judged])
-    for direction, query in (("audio_to_audio", anchor), ("text_to_audio", said)):
+    sentences = encode([anchor_sentence(rows[place[three[0]]]) for three in judged])
+    for direction, query in (("audio_to_audio", anchor), ("text_to_audio", sentences)):
         right = (query * near).sum(axis=1) > (query * far).sum(axis=1)
         outcome.add(direction, {"triplet_accuracy": right.astype(np.float64)}, rng)
         outcome.queries[direction] = len(judged)
@@ -292,5 +292,5 @@ def triplets(
 def anchor_sentence(row: Row) -> str:
     """The words of a triplet's anchor, without absent parts."""
     parts = (("with", "title"), ("by", "artist"), ("from", "album"))
-    said = [f"{word} {row[name]}" for word, name in parts if row.get(name)]
-    return " ".join(["similar music track", *said])
+    phrases = [f"{word} {row[name]}" for word, name in parts if row.get(name)]
+    return " ".join(["similar music track", *phrases])

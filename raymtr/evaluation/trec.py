@@ -61,11 +61,11 @@ def parse_run(lines: Iterable[str], where: str) -> dict[str, list[str]]:
                 f"{where}:{number}: expected `query_id Q0 track_id rank score tag`, "
                 f"got {line[:60]!r}"
             ) from error
-        own = scored.setdefault(query_id, {})
-        if track_id in own:
+        scores = scored.setdefault(query_id, {})
+        if track_id in scores:
             raise InputError(f"{where}:{number}: query {query_id!r} ranks {track_id!r} twice")
-        own[track_id] = value
+        scores[track_id] = value
     return {
-        query_id: sorted(own, key=lambda track: (own[track], track), reverse=True)
-        for query_id, own in scored.items()
+        query_id: sorted(scores, key=lambda track: (scores[track], track), reverse=True)
+        for query_id, scores in scored.items()
     }

@@ -39,9 +39,9 @@ def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> ZeroSh
     held_out = np.flatnonzero(~task.train)
     if source == LOG_MEL or source.startswith(RANDOM):
         return None
-    own = [features[place] for place in held_out]
+    held_out_features = [features[place] for place in held_out]
     score = _by_matching if is_mulap(source) else _by_cosine
-    scores = score(source, own, task.classes)  # [tracks, classes]
+    scores = score(source, held_out_features, task.classes)  # [tracks, classes]
     right = task.labels[held_out]
     measured = [n for n in range(len(task.classes)) if 0 < (right == n).sum() < len(right)]
     areas = metrics.roc_aucs(scores.T[measured], [(right == n).tolist() for n in measured])

@@ -4,11 +4,11 @@
 are folded into the convolutions before them. On a CPU each convolution is one oneDNN call that also
 adds the shortcut and applies the ReLU. Where the extra `fast` is installed, all convolutions are
 OpenVINO graphs. A forward always runs the device's fixed batch size; the last batch is padded. So a
-window's vector is byte-equal whatever else is in its batch. Pooling and head stay float32.
+window's vector is byte-equal in any batch. Pooling and head stay float32.
 
 `bf16` means bfloat16 convolutions where the machine has instructions for them. On a CPU without
 them torch would emulate bfloat16 at a third of float32's speed, so float32 is used and a log line
-says so. On all machines the stem and the first shortcut, which reads the stem's output, stay
+reports it. On all machines the stem and the first shortcut, which reads the stem's output, stay
 float32. Log-mel values are far from zero, so rounding one weight shifts a whole channel and every
 later layer. These layers are a thirteenth of the work, and in bfloat16 they would cause most of the
 error. CPUs and GPUs share a fingerprint, so both use this arrangement, with TF32 off. The golden
@@ -50,7 +50,7 @@ class Convolutions(Protocol):
 class AudioForward:
     """float32 windows [W, S] -> float32 un-normalised vectors [W, dim]. Thread-safe.
 
-    Of musicnn, `features` puts the tower's features behind the vectors: [W, dim + width].
+    For musicnn, `features` appends the tower's features to the vectors: [W, dim + width].
     """
 
     def __init__(

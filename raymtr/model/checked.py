@@ -1,4 +1,4 @@
-"""Which saved models gave their golden vectors on this machine, so that searches need not check.
+"""Records of saved models that passed the golden check here, so that searches need not repeat it.
 
 `checked.json` beside the weights names the sides that passed. An entry counts only for the same
 files (size and time of change), libraries, processor and precision. A folder that cannot be
@@ -49,16 +49,16 @@ def _circumstances(folder: str, fingerprint: str, precision: Precision) -> str |
         stats = [(place / name).stat() for name in (WEIGHTS, GOLDEN, CONFIG)]
     except OSError:
         return None  # not raymtr's own folder; loading reports what is wrong with it
-    said = [
+    facts = [
         [fingerprint, precision, platform.node(), platform.machine(), _processor()],
         [_version(name) for name in LIBRARIES],
         [[stat.st_size, stat.st_mtime_ns] for stat in stats],
     ]
-    return hashlib.blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
 def _processor() -> list[str]:
-    """The processor's name and instruction sets, where the system tells them."""
+    """The processor's name and instruction sets, if the system provides them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:

@@ -58,12 +58,12 @@ class ClapTowers(nn.Module):
 
     def embed_audio(self, waves: Tensor) -> Tensor:
         """float32 waves [B, window_samples] -> [B, dim]."""
-        made = self.extractor(
+        inputs = self.extractor(
             list(waves.cpu().numpy()),
             sampling_rate=self.spec.audio.sample_rate,
             return_tensors="pt",
         )
-        features = made["input_features"].float().to(waves.device)
+        features = inputs["input_features"].float().to(waves.device)
         longer = torch.zeros(len(waves), 1, dtype=torch.bool, device=waves.device)
         states = self.audio_tower(input_features=features, is_longer=longer).pooler_output
         vectors: Tensor = self.audio_projector(states)
@@ -135,7 +135,7 @@ def read_clap_release(folder: Path) -> ClapTowers:
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UnusableError(
-            f"{folder} is a damaged CLAP release ({type(error).__name__}: {reason}); fetch it anew"
+            f"{folder} is a damaged CLAP release ({type(error).__name__}: {reason}); fetch it again"
         ) from error
     if missing := sorted(report["missing_keys"]):
         raise UnusableError(f"{folder} lacks weights of CLAP: {', '.join(missing[:3])}, ...")

@@ -1,4 +1,4 @@
-"""Exact float32 on any device, whatever precision settings the process has.
+"""Exact float32 on any device, under any precision settings of the process.
 
 By default torch lets a GPU's convolutions drop 13 of float32's 23 mantissa bits (TF32). Other code
 in the process may allow the same for matrix products, and on a CPU even bfloat16. The resulting

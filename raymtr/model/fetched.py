@@ -1,7 +1,7 @@
 """Models and text encoders in the workspace, fetched once so that no job needs a hub.
 
     models/<name>/                a text encoder's or language model's own files; for a published
-                                  model our own folder, which is complete in itself
+                                  model our own folder, which needs no other
     models/<name>/fetched.json    written last: kind, source, licence, and a digest of the files
 
 A job's pods have no network to a hub, and a worker does not see the folders of another machine. So
@@ -85,7 +85,7 @@ def fetch_text_tower(spec: TextTowerSpec, workspace: Workspace) -> FetchAnswer:
     """`fetch` the spec's source. Raises InputError also where it is not a text encoder."""
     facts = fetch(spec.source, workspace)
     if facts["kind"] != ENCODER:
-        raise InputError(f"text_tower.source={spec.source} is a {facts['kind']}, no {ENCODER}")
+        raise InputError(f"text_tower.source={spec.source} is a {facts['kind']}, not a {ENCODER}")
     return facts
 
 
@@ -142,7 +142,7 @@ def _folder_of(name: str) -> Path:
     for folder, whole in places_of(name):
         if whole or _is_whole(folder):
             return folder
-    raise AssertionError("the last place is whole")
+    raise AssertionError("the last place is complete")
 
 
 def _is_whole(folder: Path) -> bool:
@@ -174,7 +174,7 @@ def _kind_of(folder: Path) -> str:
         known = bool(config["model_type"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(
-            f"{folder} holds no model of transformers ({type(error).__name__}: {error}); names "
+            f"{folder} has no model of transformers ({type(error).__name__}: {error}); names "
             f"that can be fetched: {', '.join(KNOWN)}, and a text encoder or language model, "
             "by folder or by its hub name"
         ) from error

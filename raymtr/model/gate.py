@@ -1,8 +1,8 @@
-"""The gate of every loaded model: its text vectors must tell sentences apart.
+"""The check of every loaded model that its text vectors distinguish sentences.
 
 A text tower can be collapsed: it loads, its vectors are finite, and all of them are nearly the
 same, so every query finds the same tracks. A published music CLAP has this fault in transformers
-(cosines of 0.999 between any two texts). It is found here before anything is embedded.
+(cosines of 0.999 between any two texts). It is detected here before anything is embedded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from raymtr.errors import UnusableError
 
 
 class ReadsText(Protocol):
-    """What the gate needs of a model."""
+    """The part of a model that the check needs."""
 
     def encode_text(self, sentences: list[str]) -> np.ndarray:
         """float32 [N, D]."""
@@ -47,7 +47,7 @@ def require_apart(model: ReadsText, name: str) -> float:
         raise UnusableError(
             f"model {name} gives {len(SENTENCES)} different sentences nearly the same vector (mean "
             f"cosine {alike:.4f}, at most {MOST_ALIKE}): its text tower is collapsed and would "
-            "find the same tracks for every query; take other weights, or train it with a lower "
+            "find the same tracks for every query; use other weights, or train it with a lower "
             "train.learning_rate"
         )
     return alike

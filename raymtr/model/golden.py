@@ -6,10 +6,10 @@ varied: tonal, noisy, percussive, quiet. In float32 correct vectors agree to 1e-
 machine; with TF32 they differ by 1e-6 to 1e-2.
 
 How far bfloat16 differs from float32 depends on the weights (1e-9 to 1e-2), so no single limit
-works. Therefore the bfloat16 vectors are pinned too. They are computed in the arrangement that all
-devices share, with arithmetic that any CPU can do. Rounding is the same wherever that arrangement
-is kept. Recomputed vectors are then nearer to the pinned ones than float32's are (on trained towers
-by a factor of 20). Those of another arrangement are further away (by 8).
+works. Therefore the bfloat16 vectors are stored (pinned) too. They are computed with the same
+layers in float32 as on all devices, with arithmetic that any CPU can do. With the same layers in
+float32 rounding is the same, so recomputed vectors are nearer to the pinned ones than float32's are
+(on trained towers by a factor of 20). With other layers in float32 they are further away (by 8).
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def golden_sounds(spec: AudioSpec) -> np.ndarray:
 
 def _arpeggio(turns: np.ndarray) -> np.ndarray:
     """Sixteen plucked notes of four partials each, evenly spaced over the window."""
-    made = np.zeros_like(turns)
+    notes = np.zeros_like(turns)
     for place, hz in enumerate((261.63, 329.63, 392.0, 523.25) * 4):
         since = turns - turns[-1] * place / 16
         pluck = np.where(since < 0, 0.0, np.exp(-since.clip(min=0.0) / 1.5))
-        made += sum(pluck * np.sin(hz * k * turns) / k for k in (1, 2, 3, 4))
-    return made
+        notes += sum(pluck * np.sin(hz * k * turns) / k for k in (1, 2, 3, 4))
+    return notes
 
 
 def golden_vectors(towers: TwoTowers | ClapTowers) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def golden_vectors(towers: TwoTowers | ClapTowers) -> dict[str, Any]:
     return {
         "texts": list(GOLDEN_TEXTS),
         "text": [vector.tolist() for vector in text],
-        "audio": sounds[0].tolist(),  # a field of its own: an older raymtr reads only this one
+        "audio": sounds[0].tolist(),  # a separate field: an older raymtr reads only this one
         "sounds": sounds[1:].tolist(),
         "sounds_bf16": near,  # of all sounds; null unless a ResNet (others use autocast)
     }

@@ -1,9 +1,9 @@
-"""Heads between a tower and the joint space: learnt projections, or musicnn's tags.
+"""Heads between a tower and the joint space: learned projections, or musicnn's tags.
 
-`linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learnt: the joint
-space is the 100 tags of the two musicnn taggers. A window's vector says how much more likely each
-tag is than in music in general. A sentence's vector says which tags its nearest music words stand
-for (model.tag_profiles). The cosine of the two is a sum over tags.
+`linear` is TTMR++'s head, `two_layers` has a hidden layer. With `tags` nothing is learned: the
+joint space is the 100 tags of the two musicnn taggers. A window's vector is how much more likely
+each tag is than in music in general. A sentence's vector is the weights of the tags for its nearest
+music words (model.tag_profiles). The cosine of the two is a sum over tags.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Similarities(nn.Module):
 
 
 class TextTagHead(nn.Module):
-    """Cosines to the music words [B, words] -> the tags they stand for [B, 100]."""
+    """Cosines to the music words [B, words] -> weights of their tags [B, 100]."""
 
     profiles: Tensor
 
@@ -86,7 +86,7 @@ def profiles() -> np.ndarray:
             name, sign = tag.removeprefix("-"), -1.0 if tag.startswith("-") else 1.0
             places = [place for place, label in enumerate(known) if label == name]
             if not places:
-                raise ValueError(f"tag_profiles: {word!r} names {name!r}, which is no tag")
+                raise ValueError(f"tag_profiles: {word!r} names {name!r}, which is not a tag")
             row[places] = sign
     return unit(rows)
 

@@ -34,12 +34,12 @@ def require_hub(name: str, *, cure: str) -> None:
             why = str(getattr(error, "reason", error))
     if why:
         raise UnusableError(
-            f"{name!r} needs the hub at {constants.ENDPOINT}, no answer: {why}; {cure}"
+            f"{name!r} needs the hub at {constants.ENDPOINT}, which did not answer: {why}; {cure}"
         )
 
 
 def looks_like_folder(name: str) -> bool:
-    """Whether a name that is no folder must mean one: absolute, `./`, or too many slashes."""
+    """Whether a name that is not a folder can only mean one: absolute, `./`, too many slashes."""
     return name.startswith((os.sep, ".", "~")) or name.count("/") > 1
 
 
@@ -69,6 +69,6 @@ def download(repo: str, files: Sequence[str]) -> Path:
     try:
         return Path(snapshot_download(repo, allow_patterns=list(files)))
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise InputError(f"the hub has no model {repo!r} that is open to you") from error
+        raise InputError(f"the hub has no model {repo!r} that you can read") from error
     except OSError as error:
         raise UnusableError(f"cannot fetch {repo} from the hub: {error}") from error

@@ -1,6 +1,6 @@
 """Identity of a saved model, read without torch: its spec and its fingerprint.
 
-A job's driver passes a model to its workers and needs no more than this. Importing torch would take
+A job's driver only passes a model to its workers and needs nothing else. Importing torch would take
 a fifth of the CPU time of a job's start. The workers load the model and check that its fingerprint
 matches the driver's.
 """
@@ -56,10 +56,10 @@ def read_identity(source: str, precision: Precision) -> Identity | None:
         with safe_open(folder / WEIGHTS, framework="np") as file:
             names = [name for name in file.keys() if name.startswith(AUDIO_SIDE)]  # noqa: SIM118
             weights = ((name, file.get_tensor(name)) for name in names)
-            made = fingerprint_of(spec, precision, rules_of(spec), weights)
+            fingerprint = fingerprint_of(spec, precision, rules_of(spec), weights)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise damaged(folder, error) from error
-    return Identity(spec, precision, made)
+    return Identity(spec, precision, fingerprint)
 
 
 def rules_of(spec: TowersSpec) -> dict[str, Any]:
@@ -86,14 +86,14 @@ def fingerprint_of(
     weights. They do not cover the text side or the model's location. Other entries of `weights` are
     ignored.
     """
-    said = {
+    facts = {
         "decoding": audio.DECODING,
         "audio": _numbers(spec.audio),
         "windows": WINDOWS_AND_POOLING,
         "precision": precision,
         **rules,
     }
-    digest = hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=6)
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=6)
     for name, array in sorted(weights, key=lambda pair: pair[0]):
         if name.startswith(AUDIO_SIDE) and not name.endswith("num_batches_tracked"):
             digest.update(f"{name}{list(array.shape)}".encode())
@@ -134,5 +134,5 @@ def read_config(folder: Path) -> dict[str, Any]:
 def damaged(folder: Path, error: Exception) -> UnusableError:
     """The error for a folder that cannot be read."""
     return UnusableError(
-        f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it anew"
+        f"model {folder} is damaged ({type(error).__name__}: {error}); save or train it again"
     )

@@ -89,14 +89,14 @@ class SmoothedLinear(nn.Module):
         x = x * self.shrink
         low = x.amin(-1, keepdim=True)
         span = (x.amax(-1, keepdim=True) - low).clamp(min=1e-12)
-        whole = torch.matmul((x - low) / span, self.weight) * span + low * self.sums
-        return whole if self.bias is None else whole + self.bias
+        product = torch.matmul((x - low) / span, self.weight) * span + low * self.sums
+        return product if self.bias is None else product + self.bias
 
 
 @torch.no_grad()
 def smoothed(tower: TextTower, sentences: Sequence[str]) -> TextTower:
     """A copy of `tower` with the same function, prepared for int8 as measured on `sentences`."""
-    made = copy.deepcopy(tower).eval()
+    smooth = copy.deepcopy(tower).eval()
     largest: dict[str, Tensor] = {}  # per linear layer, the largest input by channel [in]
     readers: dict[int, list[str]] = {}  # layers by the id of the activation they read
     inputs: list[Tensor] = []  # kept alive, so that ids stay unique
@@ -109,21 +109,21 @@ def smoothed(tower: TextTower, sentences: Sequence[str]) -> TextTower:
 
     hooks = [
         module.register_forward_pre_hook(lambda _, given, name=name: watch(name, given[0]))
-        for name, module in made.named_modules()
+        for name, module in smooth.named_modules()
         if isinstance(module, nn.Linear)
     ]
     for sentence in sentences:
-        made(**made.tokenize([sentence]))
+        smooth(**smooth.tokenize([sentence]))
     for hook in hooks:
         hook.remove()
     for names in {tuple(names) for names in readers.values()}:
-        linears = [cast(nn.Linear, made.get_submodule(name)) for name in names]
+        linears = [cast(nn.Linear, smooth.get_submodule(name)) for name in names]
         weights = torch.cat([linear.weight for linear in linears]).abs().amax(0).clamp(min=1e-5)
         shrink = nn.Parameter((weights / largest[names[0]].clamp(min=1e-5)).sqrt())
         for name, linear in zip(names, linears, strict=True):
-            parent, _, own = name.rpartition(".")
-            setattr(made.get_submodule(parent), own, SmoothedLinear(linear, shrink))
-    return made
+            parent, _, child = name.rpartition(".")
+            setattr(smooth.get_submodule(parent), child, SmoothedLinear(linear, shrink))
+    return smooth
 
 
 class _Unpadded(nn.Module):

@@ -76,7 +76,7 @@ class Model:
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """One row for each sentence, float32 [N, D]; tokens beyond max_tokens are cut off.
 
-        Raises InputError on a bare string or on a list item that is no string.
+        Raises InputError on a bare string or on a list item that is not a string.
         """
         sentences = _listed(sentences, "encode_text", "sentences")
         for sentence in sentences:
@@ -131,7 +131,7 @@ class Model:
         """float32 windows [W, window_samples] -> float32 **un-normalised** [W, D].
 
         With `scales` float32 [W] the windows are int16, each to be multiplied by its scale. A row
-        is byte-equal whatever the other rows are.
+        is byte-equal with any other rows.
         """
         if not np.size(windows):
             return np.empty((0, self.spec.dim), np.float32)
@@ -143,8 +143,8 @@ class Model:
         """As `embed_windows`, with the audio tower's features, float32 [W, width]; of musicnn."""
         if (kind := self.spec.audio_tower.kind) not in MUSICNN_DIM:
             raise InputError(f"features are those of audio_tower.kind=musicnn, this is {kind}")
-        made = self._features_forward(self._checked(windows, scales), scales)
-        return made[:, : self.spec.dim], made[:, self.spec.dim :]
+        output = self._features_forward(self._checked(windows, scales), scales)
+        return output[:, : self.spec.dim], output[:, self.spec.dim :]
 
     def _checked(self, windows: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
         windows = np.asarray(windows)
@@ -256,16 +256,16 @@ def _require_cosine(side: str, found: np.ndarray, least: float) -> None:
     """Raise UnusableError unless the mean cosine of a side's golden vectors is at least `least`."""
     if not found.mean() >= least:
         raise UnusableError(
-            f"the model's pinned {side} vectors come out with a cosine of {found.mean():.6f}, "
-            f"at least {least:.7g} expected: its files are damaged, or this machine computes "
-            "otherwise; do not use its vectors"
+            f"the model's pinned {side} vectors are reproduced with a cosine of "
+            f"{found.mean():.6f}, expected at least {least:.7g}: its files are damaged, or this "
+            "machine computes other results; do not use its vectors"
         )
 
 
 def open_device(name: str) -> torch.device:
     """The device called `cpu`, `cuda` or `cuda:1`.
 
-    Raises InputError on any other name, UnusableError where this machine has no such device.
+    Raises InputError on any other name, UnusableError if this machine does not have the device.
     """
     try:
         device = torch.device(name)

@@ -53,7 +53,7 @@ def save_towers(
     """Write `towers` as a raymtr model at `folder`, a path or URI, atomically.
 
     `trained_on` is what they were trained on; None means unknown. An existing model is replaced.
-    Raises InputError where `folder` holds something else, UnusableError where the disk fails or the
+    Raises InputError where `folder` has other content, UnusableError where the disk fails or the
     towers give vectors that are not finite.
     """
     try:
@@ -92,7 +92,7 @@ def _replace(
 
 
 def _upload(source: Path, uri: str) -> None:
-    """Copy to an object store, config.json last: without it the folder is no model."""
+    """Copy to an object store, config.json last: without it the folder is not a model."""
     filesystem, path = storage.open_filesystem(uri)
     config = (source / CONFIG).read_bytes()
     (source / CONFIG).unlink()

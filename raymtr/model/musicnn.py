@@ -31,7 +31,7 @@ from raymtr.tower_specs import MUSICNN_AUDIO, AudioSpec, AudioTowerSpec
 
 PACKAGE, VERSION = "musicnn", "0.1.0"
 CURE = (
-    f"python -m pip install --no-deps {PACKAGE}=={VERSION} (--no-deps: it asks for a TensorFlow "
+    f"python -m pip install --no-deps {PACKAGE}=={VERSION} (--no-deps: it requires a TensorFlow "
     "of 2019, and only its weights are read)"
 )
 MSD = (
@@ -112,8 +112,8 @@ class Musicnn(nn.Module):
         picture = self.norm(mel[:, None])  # [B, 1, 96, T]
         layers = [torch.cat([branch(picture) for branch in self.front], dim=1)]  # [B, 561, T]
         for number, (layer, norm) in enumerate(zip(self.middle, self.middle_norms, strict=True)):
-            made = norm(functional.relu(layer(layers[-1])))
-            layers.append(made + layers[-1] if number else made)
+            output = norm(functional.relu(layer(layers[-1])))
+            layers.append(output + layers[-1] if number else output)
         return layers
 
 
@@ -129,8 +129,8 @@ class _Front(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         padded = functional.pad(picture, self.pad)
         if self.training:
-            made: Tensor = self.norm(functional.relu(self.conv(padded)))
-            return made.amax(dim=2)
+            output: Tensor = self.norm(functional.relu(self.conv(padded)))
+            return output.amax(dim=2)
         # Equivalent, but the maximum comes first: the batch norm is monotonic per channel, rising
         # or, with a negative weight, falling. A few output bands at a time stay in a CPU's cache.
         norm, conv = self.norm, self.conv
@@ -138,12 +138,12 @@ class _Front(nn.Module):
         weight = conv.weight * sign[:, None, None, None]
         height = weight.shape[2]
         last = padded.shape[2] - height + 1
-        turned = [
+        maxima = [
             functional.conv2d(padded[:, :, b : b + BANDS + height - 1], weight).amax(dim=2)
             for b in range(0, last, BANDS)
         ]
         assert conv.bias is not None
-        loudest = torch.stack(turned).amax(dim=0) * sign[:, None] + conv.bias[:, None]
+        loudest = torch.stack(maxima).amax(dim=0) * sign[:, None] + conv.bias[:, None]
         loudest = functional.relu(loudest)
         return functional.batch_norm(
             loudest, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps

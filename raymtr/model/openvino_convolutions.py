@@ -4,8 +4,8 @@ The graphs are built here node by node in one second. OpenVINO's own converter t
 takes ten. They have one fixed shape, a batch of one. There are two graphs because the tower's start
 stays float32 (see `audio_forward`).
 
-OpenVINO reports every import to its makers, from a forked process. raymtr sends no telemetry: the
-telemetry module is hidden, so OpenVINO takes it for not installed.
+OpenVINO reports every import to its makers, from a forked process. raymtr sends no telemetry: it
+hides the telemetry module, so OpenVINO behaves as if that module were not installed.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def load_model(
     encode the other side, and cannot be saved; without an audio tower it has no fingerprint.
 
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
-    damaged, its text vectors are all alike, no hub answers, or the device does not exist.
+    damaged, its text vectors are nearly equal, no hub answers, or the device does not exist.
     """
     name = os.fspath(path)
     if precision not in get_args(Precision):
@@ -154,7 +154,7 @@ def read_release(folder: Path) -> TwoTowers:
     found = [sorted(folder.glob(pattern)) for pattern in ("*.yaml", "*.pth")]
     if [len(files) for files in found] != [1, 1]:
         seen = ", ".join(sorted(file.name for file in folder.iterdir()))
-        raise UnusableError(f"a TTMR++ release is one .yaml and one .pth; {folder} holds {seen}")
+        raise UnusableError(f"a TTMR++ release is one .yaml and one .pth; {folder} has {seen}")
     (settings,), (checkpoint,) = found
     spec = read_release_spec(settings)
     text_folder = folder / spec.text_tower.source  # `text_arch` may be a folder beside the yaml
@@ -165,8 +165,8 @@ def read_release(folder: Path) -> TwoTowers:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UnusableError(
-            f"{checkpoint} is damaged or no TTMR++ checkpoint ({type(error).__name__}: {reason}); "
-            "fetch it anew"
+            f"{checkpoint} is damaged or not a TTMR++ checkpoint ({type(error).__name__}: "
+            f"{reason}); fetch it again"
         ) from error
     return towers
 

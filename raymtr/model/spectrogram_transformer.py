@@ -59,8 +59,8 @@ class SpectrogramTransformer(nn.Module):
     def read_weights(self) -> None:
         """Load the pretrained weights that `spec.source` names; without one they stay random.
 
-        Positions are interpolated to this tower's patches. Raises InputError where the folder is no
-        AST or has other sizes, UnusableError where a hub is needed and none answers.
+        Positions are interpolated to this tower's patches. Raises InputError if the folder is not
+        an AST or has other sizes, UnusableError if a hub is needed and none answers.
         """
         if not self.spec.source:
             return
@@ -71,7 +71,7 @@ class SpectrogramTransformer(nn.Module):
             theirs = ASTModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         except (OSError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{folder} holds no AST that transformers reads: {reason}") from error
+            raise InputError(f"{folder} has no AST that transformers reads: {reason}") from error
         self._require_sizes(theirs.config)
         weights = theirs.state_dict()
         weights[POSITIONS] = interpolated(weights[POSITIONS], grid(theirs.config), self._grid())
@@ -83,13 +83,13 @@ class SpectrogramTransformer(nn.Module):
     def _require_sizes(self, config: Any) -> None:
         """Raise InputError where a size of the weights differs from the spec's."""
         if config.model_type != self.encoder.config.model_type:
-            raise InputError(f"{self.spec.source} is a {config.model_type}, and no AST")
+            raise InputError(f"{self.spec.source} is a {config.model_type}, not an AST")
         for ours, theirs in (*SIZES.items(), ("stride", "frequency_stride"), ("", "patch_size")):
             wanted, seen = getattr(self.encoder.config, theirs), getattr(config, theirs)
             if wanted != seen:
                 cure = f"set towers.audio_tower.{ours}={seen}" if ours else "another size of patch"
                 raise InputError(
-                    f"the AST in {self.spec.source} has {theirs} {seen}, and the settings say "
+                    f"the AST in {self.spec.source} has {theirs} {seen}, but the settings have "
                     f"{wanted}; {cure}"
                 )
 

@@ -61,7 +61,7 @@ WORDS: dict[str, str] = {
     "new wave": "80s synth alternative rock electro",
     "soft rock": "easy_listening classic_rock soft mellow pop",
     "disco": "dance 70s funk party pop",
-    # black music and related
+    # jazz, blues, soul, funk, hip-hop, reggae and related
     "jazz": "jazz instrumental piano easy_listening blues",
     "smooth jazz": "jazz easy_listening mellow instrumental chill",
     "swing": "jazz oldies easy_listening",

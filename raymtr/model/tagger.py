@@ -54,9 +54,11 @@ class Tagger:
             raise audio.AudioError("silent", "it is silent")
         patches = self._patches(samples)
         with exact_float32():
-            made = torch.cat([self._network(part).logits for part in torch.split(patches, AT_ONCE)])
+            logits = torch.cat(
+                [self._network(part).logits for part in torch.split(patches, AT_ONCE)]
+            )
         starts = np.arange(len(patches)) * (PATCH * AUDIO.hop / AUDIO.sample_rate)
-        return starts, torch.sigmoid(made).numpy()
+        return starts, torch.sigmoid(logits).numpy()
 
     def _patches(self, samples: np.ndarray) -> Tensor:
         """Log-mel patches [W, 96, 187]: frames of the whole recording, then cut."""

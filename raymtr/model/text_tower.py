@@ -165,7 +165,7 @@ def find_text_tower(spec: TextTowerSpec, *, with_weights: bool = True) -> tuple[
                 raise
         else:
             return TextTower(spec, model, tokenizer), folder
-    raise AssertionError("the last place is whole")
+    raise AssertionError("the last place is complete")
 
 
 def places_of(name: str) -> Iterator[tuple[Path, bool]]:
@@ -214,7 +214,7 @@ def _read(folder: Path, *, with_weights: bool) -> tuple[PreTrainedModel, PreTrai
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(
-            f"{folder} holds no text encoder that transformers reads: {reason}"
+            f"{folder} has no text encoder that transformers reads: {reason}"
         ) from error
     if tokenizer.pad_token_id is None:
         raise InputError(f"{folder} has no padding token: it is not a text encoder")

@@ -29,7 +29,7 @@ def read_tf_checkpoint(index: Path, data: Path) -> dict[str, np.ndarray]:
     """
     table = index.read_bytes()
     if table[-len(MAGIC) :] != MAGIC:
-        raise ValueError(f"{index} is no index of a TensorFlow checkpoint")
+        raise ValueError(f"{index} is not an index of a TensorFlow checkpoint")
     values = data.read_bytes()
     _, at = _handle(table, len(table) - FOOTER)  # skips the meta index, which is empty
     blocks, _ = _handle(table, at)

@@ -1,6 +1,6 @@
 """The audio tower's convolutions in torch, on a CPU and on a GPU.
 
-Both use one arrangement: stem and first shortcut in float32, the rest in the requested precision
+Both use the same precisions: stem and first shortcut in float32, the rest in the requested one
 (see `audio_forward`). On a CPU each convolution is one oneDNN call with the operations after it.
 """
 
@@ -97,8 +97,8 @@ class _Convolution:
         if self._onednn:
             return self._call_onednn(x, onto, "relu" if rectify else "none")
         weight, bias = self._weight.to(self._sum), self._bias.to(self._sum)
-        made = functional.conv2d(x.to(self._sum), weight, bias, self._stride, self._padding)
-        y = made.to(x.dtype)
+        output = functional.conv2d(x.to(self._sum), weight, bias, self._stride, self._padding)
+        y = output.to(x.dtype)
         y = y if onto is None else onto.add_(y)
         return y.relu_() if rectify else y
 

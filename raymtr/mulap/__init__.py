@@ -1,1 +1,1 @@
-"""MuLaP: music and language pretraining with two streams that read one another."""
+"""MuLaP: music and language pretraining with two streams and co-attention between them."""

@@ -1,4 +1,4 @@
-"""Backbones: what any trained model hears in a window, before its head; frozen, for transfer.
+"""Backbones: the features of a window by any trained model, before its head; frozen, for transfer.
 
 Names that need no run: `log-mel` is the mean and the spread of each mel band, and `random:NAME` the
 audio tower of the model NAME with random weights. Both are what a trained backbone must beat.
@@ -28,7 +28,7 @@ SETTLED_ON = 64  # noise windows that give a random tower's batch norms their st
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What features are made of: the audio of a window, and their width."""
+    """The input and output of a backbone: the audio of a window, and the width of its features."""
 
     audio: AudioSpec
     dim: int
@@ -44,7 +44,7 @@ class Backbone:
 
     @torch.inference_mode()
     def embed_windows(self, windows: np.ndarray) -> np.ndarray:
-        """The features of each window; a row has the same bits whatever the other rows are."""
+        """The features of each window; a row has the same bits with any other rows."""
         waves = torch.from_numpy(np.ascontiguousarray(windows, np.float32))
         with exact_float32():
             rows = [self._hear(wave[None])[0] for wave in waves]
@@ -54,7 +54,7 @@ class Backbone:
 def open_backbone(source: str, *, seed: int = 0) -> Backbone:
     """The backbone of a MuLaP run's or a raymtr model's folder, or of one of the names above.
 
-    `seed` is for random weights. Raises InputError where `source` is none of these.
+    `seed` is for random weights. Raises InputError on any other `source`.
     """
     if source == LOG_MEL:
         return _log_mel()

@@ -1,4 +1,4 @@
-"""What MuLaP draws for a row of a batch: masked words, masked chunks, a sentence that is not true.
+"""Random draws for a row of a MuLaP batch: masked words, masked chunks, an untrue sentence.
 
 Pure functions of a numpy rng, so a batch can be built again on any number of workers.
 """
@@ -12,9 +12,9 @@ import numpy as np
 
 from raymtr.text import draw_sentence
 
-NO_LABEL = -100  # of a word that is not to be guessed; cross entropy ignores it
-MASK_TOKEN, OTHER_TOKEN = 0.8, 0.1  # shares of masked words; the rest stay as they are (BERT)
-TRIES = 16  # other tracks looked at for a sentence that is not true
+NO_LABEL = -100  # of a word that is not predicted; cross entropy ignores it
+MASK_TOKEN, OTHER_TOKEN = 0.8, 0.1  # shares of masked words; the rest are unchanged (BERT)
+TRIES = 16  # other tracks tried for an untrue sentence
 
 
 def mask_words(
@@ -26,7 +26,7 @@ def mask_words(
     mask_id: int,
     vocabulary: int,
 ) -> tuple[list[int], list[int]]:
-    """The ids to read and the label of each: the id itself where it is to be guessed.
+    """The input ids and the label of each: the original id if it is to be predicted.
 
     A `share` of the words is masked: 80 % become `mask_id`, 10 % any id, 10 % stay (Devlin et al.
     2019). Tokens in `special` are never masked.
@@ -45,7 +45,7 @@ def mask_words(
 
 
 def mask_chunks(count: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Which of `count` chunks are masked, bool [count]; one at least is left to be heard."""
+    """Which of `count` chunks are masked, bool [count]; at least one is not masked."""
     masked = np.asarray(rng.random(count) < share)
     if masked.all():
         masked[int(rng.integers(count))] = False
@@ -55,33 +55,33 @@ def mask_chunks(count: int, share: float, rng: np.random.Generator) -> np.ndarra
 def untrue_sentence(
     track: Mapping[str, Any], others: Sequence[Mapping[str, Any]], rng: np.random.Generator
 ) -> str | None:
-    """A sentence about one of `others` that says nothing true of `track`; None if none has one."""
+    """A sentence about one of `others` without anything true of `track`; None if none has one."""
     for other in others:
-        said = untrue(other, track)
-        sentence = draw_sentence(said, said["captions"], rng)
+        texts = untrue(other, track)
+        sentence = draw_sentence(texts, texts["captions"], rng)
         if sentence is not None:
             return sentence
     return None
 
 
 def untrue(other: Mapping[str, Any], track: Mapping[str, Any]) -> dict[str, Any]:
-    """The texts of `other` without what holds for `track` as well.
+    """The texts of `other` without those that are also true of `track`.
 
     A tag or a similar artist that both have is left out. A caption stays if it names a tag that
-    only `other` has; of a track without tags, if its words are not a caption of `track`. Names stay
-    only if the artist is another one.
+    only `other` has. If `other` has no tags, a caption stays if `track` does not have it too. Names
+    stay only if the artist is another one.
     """
     tags = _without(other.get("tags"), track.get("tags"))
     captions = _without(other.get("captions"), track.get("captions"))
     if other.get("tags"):
         captions = [c for c in captions if any(tag.casefold() in c.casefold() for tag in tags)]
-    said: dict[str, Any] = {"tags": tags, "captions": captions}
+    texts: dict[str, Any] = {"tags": tags, "captions": captions}
     names = {name: other.get(name) for name in ("title", "artist", "album")}
     if _same(other.get("artist"), track.get("artist")):
-        return said | {"similar_artists": []}
-    own = [*(track.get("similar_artists") or ()), *filter(None, [track.get("artist")])]
-    said["similar_artists"] = _without(other.get("similar_artists"), own)
-    return said | {n: None if _same(text, track.get(n)) else text for n, text in names.items()}
+        return texts | {"similar_artists": []}
+    known = [*(track.get("similar_artists") or ()), *filter(None, [track.get("artist")])]
+    texts["similar_artists"] = _without(other.get("similar_artists"), known)
+    return texts | {n: None if _same(text, track.get(n)) else text for n, text in names.items()}
 
 
 def _without(texts: Sequence[str] | None, known: Sequence[str] | None) -> list[str]:

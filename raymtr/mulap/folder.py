@@ -41,43 +41,46 @@ def save_mulap(
         model.text_tower.tokenizer.save_pretrained(place / TEXT_PART)
         if trained_on is not None:
             (place / RECORD).write_bytes(to_bytes(trained_on))
-        said = {
+        record = {
             "format": FORMAT,
             "towers": to_dict(model.towers),
             "mulap": to_dict(model.spec),
             "provenance": dict(provenance),
         }
-        said["fingerprint"] = hashlib.blake2b(
-            json.dumps(said, sort_keys=True).encode() + (place / WEIGHTS).read_bytes(),
+        record["fingerprint"] = hashlib.blake2b(
+            json.dumps(record, sort_keys=True).encode() + (place / WEIGHTS).read_bytes(),
             digest_size=6,
         ).hexdigest()
-        (place / MARKER).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        (place / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         storage.copy_folder(scratch, folder, last=MARKER)
 
 
 def read_mulap(folder: str) -> tuple[Mulap, str]:
     """The model in `folder`, in evaluation mode, and its fingerprint.
 
-    Raises InputError where the folder holds no MuLaP model, UnusableError where it is damaged.
+    Raises InputError if the folder has no MuLaP model, UnusableError if it is damaged.
     """
     if not is_mulap(folder):
         raise InputError(
-            f"{folder} is no MuLaP model (it has no {MARKER}): it has no head that matches a "
-            "sentence with audio; train one by `raymtr train --recipe mulap-small`"
+            f"{folder} is not a MuLaP model (it has no {MARKER}), so it has no head that matches "
+            "a sentence with audio; train one by `raymtr train --recipe mulap-small`"
         )
     place = Path(storage.local_copy(folder, last=MARKER))
     try:
-        said = json.loads((place / MARKER).read_text(encoding="utf-8"))
-        if said["format"] > FORMAT:
+        record = json.loads((place / MARKER).read_text(encoding="utf-8"))
+        if record["format"] > FORMAT:
             raise UnusableError(
-                f"model {folder} has format {said['format']}, this raymtr reads up to {FORMAT}; "
+                f"model {folder} has format {record['format']}, this raymtr reads up to {FORMAT}; "
                 "use the raymtr that wrote it, or a newer one"
             )
-        towers, spec = from_dict(TowersSpec, said["towers"]), from_dict(MulapSpec, said["mulap"])
+        towers, spec = (
+            from_dict(TowersSpec, record["towers"]),
+            from_dict(MulapSpec, record["mulap"]),
+        )
         model = blank_mulap(towers, spec, str(place / TEXT_PART))
         load_weights(model, load_file(place / WEIGHTS))
-        return model.eval(), str(said["fingerprint"])
+        return model.eval(), str(record["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UnusableError(
-            f"model {folder} is damaged ({type(error).__name__}: {error}); train it anew"
+            f"model {folder} is damaged ({type(error).__name__}: {error}); train it again"
         ) from error

@@ -1,6 +1,6 @@
-"""MuLaP's three losses, each beside the loss of a guess that learnt nothing.
+"""MuLaP's three losses, each with the loss of a baseline that ignores the input.
 
-Every function gives a sum over this worker's rows. The caller divides by the count of the whole
+Every function returns a sum over this worker's rows. The caller divides by the count of the whole
 batch, so that several workers have the gradient of one.
 """
 
@@ -14,13 +14,13 @@ from torch.nn import functional
 
 from raymtr.errors import UnusableError
 
-LEAST_SPREAD = 0.01  # share of the features' energy that tells chunks apart, as an amplitude
+LEAST_SPREAD = 0.01  # of `spread_of`; below it the features have collapsed
 
 
 def words_loss(logits: Tensor, labels: Tensor, unigram: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy of masked words: logits [M, V], ids [M]; and that of their frequencies.
 
-    `unigram`, float32 [V], holds the logarithms of the words' frequencies in the training text.
+    `unigram`, float32 [V], are the logarithms of the words' frequencies in the training text.
     """
     loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
     return loss, -unigram[labels].sum()
@@ -29,9 +29,9 @@ def words_loss(logits: Tensor, labels: Tensor, unigram: Tensor) -> tuple[Tensor,
 def chunks_loss(guessed: Tensor, heard: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """Squared error of masked chunks' features [M, D], averaged over D; and that of `mean` [D].
 
-    `heard` are the features before the mask, which must carry no gradient.
+    `heard` are the features before the mask; they must not have a gradient.
     """
-    assert not heard.requires_grad, "a target with gradient would move to its guess"
+    assert not heard.requires_grad, "a target with gradient would move towards the prediction"
     loss = (guessed.float() - heard).square().mean(dim=1).sum()
     return loss, (mean - heard).square().mean(dim=1).sum()
 
@@ -57,13 +57,13 @@ def spread_of(features: Tensor) -> Tensor:
 
 
 def refuse_collapse(spread: float, size: float, cure: str) -> None:
-    """Raise UnusableError where all chunks get one vector, or none at all: nothing is learnt then.
+    """Raise UnusableError if all chunks have the same vector, or a zero one (collapse).
 
     `spread` is of `spread_of`, `size` the root mean square of the features. Regression onto a tower
     in training has this solution: features that do not depend on the audio.
     """
     if not spread >= LEAST_SPREAD or not size > 1e-6:
         raise UnusableError(
-            f"the features of all chunks became one (spread {spread:.3g} of at least "
+            f"the features collapsed to one vector (spread {spread:.3g} of at least "
             f"{LEAST_SPREAD:g}, size {size:.3g}){cure}"
         )

@@ -1,7 +1,7 @@
-"""The file that marks a MuLaP model, read without torch: a job's driver asks for no more.
+"""The file that marks a MuLaP model, read without torch, which a job's driver does not load.
 
-It is not `config.json`: a MuLaP model has no joint space, so nothing that looks for a model to
-embed or to search with may take it for one.
+It is not `config.json`: a MuLaP model has no joint space, so it must not be found by code that
+looks for a model to embed or search with.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ MARKER = "mulap.json"
 
 
 def is_mulap(folder: str) -> bool:
-    """Whether `folder` (path or URI) holds a whole MuLaP model."""
+    """Whether `folder` (path or URI) has a complete MuLaP model."""
     return storage.exists(f"{folder}/{MARKER}")

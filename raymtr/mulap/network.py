@@ -1,7 +1,7 @@
-"""MuLaP as a module: two streams that read one another (arXiv 2112.04214).
+"""MuLaP as a module: two streams with co-attention between them (arXiv 2112.04214).
 
-An audio tower gives one row of features for each chunk. The audio stream reads them behind a first
-token of its own. The text stream is the first layers of a text encoder. Two co-attention layers
+An audio tower gives one row of features for each chunk. The audio stream reads them behind its own
+learned first token. The text stream is the first layers of a text encoder. Two co-attention layers
 come before the last two text layers and the first two audio layers. So the chunk features depend
 on the audio alone, and the text layers before them on the text alone: both can be computed once.
 The two first tokens are pooled, multiplied and classified as match or not.
@@ -24,11 +24,13 @@ from raymtr.specs import MulapSpec
 from raymtr.tower_specs import TowersSpec
 
 MEETINGS = 2  # co-attention layers
-FIRST_TOKEN = 0.02  # spread of the audio stream's first token at the start, as BERT's embeddings
+FIRST_TOKEN = (
+    0.02  # initial standard deviation of the audio stream's first token, as BERT's embeddings
+)
 
 
 class Met(NamedTuple):
-    """Both streams after they have read one another."""
+    """Both streams after the last layer."""
 
     text: Tensor  # [B, T, H]
     audio: Tensor  # [B, 1 + C, W], the first token first
@@ -45,7 +47,7 @@ class Mulap(nn.Module):
         self.audio_tower = audio_tower_of(towers.audio_tower, towers.audio)
         self.text = TextLayers(text_tower, spec.text_layers)
         self.text_tower = text_tower
-        text_tower.encoder = nn.Identity()  # its layers are in self.text; it goes on to tokenize
+        text_tower.encoder = nn.Identity()  # its layers are in self.text; the tower still tokenizes
         hidden, width, inner = text_tower.hidden, spec.audio_width, spec.cross_width
         self.audio_in = nn.Linear(towers.audio_tower.dim, width)
         self.audio_first = nn.Parameter(torch.randn(width) * FIRST_TOKEN)
@@ -67,7 +69,7 @@ class Mulap(nn.Module):
         self.chunk_head = nn.Sequential(
             nn.Linear(width, width), nn.GELU(), nn.Linear(width, towers.audio_tower.dim)
         )
-        self.text.requires_grad_(True)  # a frozen tower comes with no layer to train
+        self.text.requires_grad_(True)  # a frozen tower has no layer to train
         if not towers.text_tower.trainable:
             for module in self._frozen_text():
                 module.requires_grad_(False)
@@ -123,9 +125,10 @@ class Mulap(nn.Module):
 
 
 def standardised(features: Tensor) -> Tensor:
-    """Features [..., D] with mean 0 and spread 1 over D; a masked row stays zero.
+    """Features [..., D] with mean 0 and standard deviation 1 over D; a masked row stays zero.
 
-    What is regressed has this scale, or a tower in training could win by a change of its own.
+    The regression target has this fixed scale. Otherwise a tower in training could lower the loss
+    by shrinking its features.
     """
     return functional.layer_norm(features.float(), features.shape[-1:])
 

@@ -1,7 +1,8 @@
 """Re-ranking: a MuLaP run's matching head reads a sentence beside the first hits of a search.
 
-What depends on the audio alone is stored (mulap.store); what depends on the text alone is computed
-once a query. Left are the two co-attention layers and what follows, for each hit.
+The part that depends on the audio alone is stored (mulap.store), and the part that depends on the
+text alone is computed once per query. Per hit only the two co-attention layers and the layers after
+them are computed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Reranker:
         return dict(zip(found, match_probabilities(self.model, sentence, rows), strict=True))
 
     def _features(self, track_ids: Sequence[str]) -> dict[str, torch.Tensor | None]:
-        """Features [C, D] of each track, at most as many chunks as a clip of training has."""
+        """Features [C, D] of each track, at most as many chunks as a training clip has."""
         missing = [track_id for track_id in track_ids if track_id not in self._known]
         if missing:
             read = self._store.features_of(missing)

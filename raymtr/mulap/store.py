@@ -3,8 +3,8 @@
     features/<fingerprint>/tracks/*.parquet    track_id, vector (the mean), seconds
     features/<fingerprint>/windows/*.parquet   track_id, start_s, end_s, vector (float16 [D])
 
-They are what an audio tower hears before its head, so they depend on the audio alone: a re-ranker
-reads them in the place of the audio.
+They are an audio tower's output before its head, so they depend on the audio alone. A re-ranker
+reads them instead of the audio.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def find_features(workspace: Workspace, run: str, fingerprint: str, dim: int) ->
     stored = FeatureStore.open(store.folder).made_by
     if stored != made_by:
         raise InputError(
-            f"{store.folder} holds features of model {stored.fingerprint}, not of run {run}, model "
+            f"{store.folder} has features of model {stored.fingerprint}, not of run {run}, model "
             f"{fingerprint}; {cure}"
         )
     return store
@@ -94,7 +94,7 @@ class FeatureTracks:
         self._backbone = open_backbone(source)
         if self._backbone.fingerprint != made_by.fingerprint:
             raise UnusableError(
-                f"{source} holds model {self._backbone.fingerprint}, not {made_by.fingerprint}"
+                f"{source} has model {self._backbone.fingerprint}, not {made_by.fingerprint}"
             )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -104,8 +104,10 @@ class FeatureTracks:
         for row, samples in zip(rows, batch["samples"], strict=True):
             if row["code"] is None:
                 waves = np.frombuffer(samples.as_buffer(), np.float32)
-                made = self._backbone.embed_windows(waves.reshape(len(row["starts_s"]), -1).copy())
-                row |= _features_of_track(made)
+                features = self._backbone.embed_windows(
+                    waves.reshape(len(row["starts_s"]), -1).copy()
+                )
+                row |= _features_of_track(features)
                 length = self._backbone.spec.audio.window_s
                 row["ends_s"] = np.minimum(np.array(row["starts_s"]) + length, row["seconds"])
             tables.append(one_row(EMBEDDED_SCHEMA, row))
@@ -115,4 +117,7 @@ class FeatureTracks:
 def _features_of_track(features: np.ndarray) -> dict[str, object]:
     if np.isfinite(features).all() and np.abs(features).max() < np.finfo(np.float16).max:
         return {"vector": features.mean(axis=0), "windows": features}
-    return {"code": "bad_vector", "reason": "the model gave features that float16 does not hold"}
+    return {
+        "code": "bad_vector",
+        "reason": "the model gave features that are not finite in float16",
+    }

@@ -1,7 +1,7 @@
 """Parts of MuLaP's two streams: the first layers of a text encoder, co-attention, positions.
 
-In a co-attention layer each stream asks the other: queries come from one stream, keys and values
-from the other (Lu et al., ViLBERT, 2019). So the layer needs no order between words and chunks.
+In a co-attention layer each stream attends to the other: queries come from one stream, keys and
+values from the other (Lu et al., ViLBERT, 2019). So words and chunks need no common order.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TextLayers(nn.Module):
         return states
 
     def layer(self, number: int, states: Tensor, real: Tensor) -> Tensor:
-        """States [B, T, H] through one layer; `real`, bool [B, T], marks what is no padding."""
+        """States [B, T, H] through one layer; `real`, bool [B, T], is False for padding."""
         hidden = torch.zeros(real.shape, dtype=states.dtype, device=states.device)
         hidden = hidden.masked_fill(~real, torch.finfo(states.dtype).min)
         made: Tensor = self.layers[number](states, attention_mask=hidden[:, None, None, :])
@@ -82,15 +82,15 @@ class CrossAttention(nn.Module):
         """`own` [B, n, asks] after it attended to `other` [B, m, answers]; bool [B, m]."""
         query = self._split(self.query(own))
         key, value = (self._split(part) for part in self.key_value(other).chunk(2, dim=-1))
-        heard = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             *(query, key, value),
             attn_mask=other_real[:, None, None, :],
             dropout_p=self.rate if self.training else 0.0,
         )
-        heard = heard.transpose(1, 2).flatten(2)
-        own = self.norms[0](own + self.dropout(self.out(heard)))
-        made: Tensor = self.norms[1](own + self.forward_layer(own))
-        return made
+        attended = attended.transpose(1, 2).flatten(2)
+        own = self.norms[0](own + self.dropout(self.out(attended)))
+        output: Tensor = self.norms[1](own + self.forward_layer(own))
+        return output
 
     def _split(self, states: Tensor) -> Tensor:
         rows, count, inner = states.shape
@@ -98,7 +98,7 @@ class CrossAttention(nn.Module):
 
 
 class CoAttention(nn.Module):
-    """Both directions: text asks audio, audio asks text, each of the other's earlier states."""
+    """Attention in both directions, each over the other stream's states before this layer."""
 
     def __init__(self, text: int, audio: int, *, inner: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ class CoAttention(nn.Module):
     def forward(
         self, text: Tensor, text_real: Tensor, audio: Tensor, audio_real: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Text [B, T, H] and audio [B, C, W], each with its mask of what is no padding."""
+        """Text [B, T, H] and audio [B, C, W], each with its mask, False for padding."""
         return self.text(text, audio, audio_real), self.audio(audio, text, text_real)
 
 
 def positions(count: int, width: int) -> Tensor:
-    """Sines and cosines of positions, float32 [count, width] (Vaswani et al. 2017): no most."""
+    """Sines and cosines of positions, float32 [count, width] (Vaswani et al. 2017), any count."""
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     angles = torch.arange(count)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)

@@ -43,7 +43,7 @@ def find_soundfont() -> str:
     cure = "`make setup` installs it"
     if importlib.util.find_spec("tinysoundfont") is None:
         raise UnusableError(
-            f"the package tinysoundfont, which plays the made music, is missing; {cure}"
+            f"the package tinysoundfont, which plays the synthetic music, is missing; {cure}"
         )
     spec = importlib.util.find_spec("pretty_midi")
     path = os.path.join(os.path.dirname(spec.origin or ""), "TimGM6mb.sf2") if spec else ""
@@ -126,9 +126,9 @@ def _events(notes: Iterable[Note]) -> list[tuple[int, bool, int, int]]:
     for note in sorted(notes, key=lambda n: n.start_s, reverse=True):
         start = round(note.start_s * SAMPLE_RATE)
         stop = max(start + 1, round((note.start_s + note.length_s) * SAMPLE_RATE))
-        again = struck.get(note.key)
+        next_start = struck.get(note.key)
         events.append((start, True, note.key, note.velocity))
-        events.append((stop if again is None else min(stop, again), False, note.key, 0))
+        events.append((stop if next_start is None else min(stop, next_start), False, note.key, 0))
         struck[note.key] = start
     return sorted(events)
 

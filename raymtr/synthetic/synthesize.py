@@ -52,11 +52,11 @@ def synthesize(
     """
     if not FEWEST <= pieces <= MOST or processes < 1:
         raise InputError(
-            f"a made catalog has {FEWEST} to {MOST} pieces, made by one process or more; "
+            f"a synthetic catalog has {FEWEST} to {MOST} pieces, from one process or more; "
             f"got {pieces} pieces, {processes} processes"
         )
     if storage.is_remote(folder):
-        raise InputError(f"a made catalog is written to a local folder, got {folder!r}")
+        raise InputError(f"a synthetic catalog is written to a local folder, got {folder!r}")
     folder = os.path.abspath(storage.local_path(folder))
     claim = {"version": VERSION, "pieces": pieces, "seed": seed}
     summary = _claim(folder, claim)
@@ -88,7 +88,9 @@ def _claim(folder: str, claim: dict[str, int]) -> dict[str, Any] | None:
         if claim.items() <= found.items() and "finished" in found:
             return dict(found["finished"])
     elif storage.exists(audio):
-        raise InputError(f"{audio} is there already and was not made here; choose an empty folder")
+        raise InputError(
+            f"{audio} exists already and was not generated here; choose an empty folder"
+        )
     storage.write_json(marker, claim)
     storage.delete(audio)
     return None
@@ -139,11 +141,11 @@ def _joined(sounds: Sequence[np.ndarray]) -> np.ndarray:
     if len(sounds) == 1:
         return sounds[0]
     starts = _starts([len(sound) for sound in sounds])
-    whole = np.zeros((starts[-1], 2), np.float32)
+    mix = np.zeros((starts[-1], 2), np.float32)
     for start, sound in zip(starts, sounds, strict=False):
-        whole[start : start + len(sound)] += sound
-    whole *= PEAK / np.abs(whole).max()
-    return whole
+        mix[start : start + len(sound)] += sound
+    mix *= PEAK / np.abs(mix).max()
+    return mix
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:

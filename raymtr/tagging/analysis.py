@@ -5,9 +5,9 @@ probability among them. Probabilities are the taggers' own. They are not calibra
 no labelled reference music is available. A label counts as present from PRESENT_FROM up.
 
 A recording is decoded once, at the taggers' 16 kHz, and cut into the windows of the joint spaces
-over musicnn (TAGGED_AUDIO). So a pass that embeds with such a model has already computed what the
-taggers say (`shared_logits`). A window's level is removed there, so a quieter copy gets the same
-tags. The loudness is measured on the samples as they are.
+over musicnn (TAGGED_AUDIO). So a pass that embeds with such a model has already computed the
+taggers' logits (`shared_logits`). A window's level is removed there, so a quieter copy gets the
+same tags. The loudness is measured on the samples as they are.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Analyzer:
         """
         known = known or {}
         starts_s, cut = audio.windows(samples, TAGGED_AUDIO)
-        made = {**self.logits(cut, [name for name in TAGGERS if name not in known]), **known}
-        raw = _probabilities(made)
+        logits = {**self.logits(cut, [name for name in TAGGERS if name not in known]), **known}
+        raw = _probabilities(logits)
         windows = _merged(raw)
         voices = 1.0 - np.prod(1.0 - raw[:, _VOICES], axis=1)  # treats the words as independent
         return Analysis(

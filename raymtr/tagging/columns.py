@@ -38,7 +38,10 @@ def with_attributes(
         if name not in among:
             continue
         if name in catalog.column_names:
-            LOG.warning("the catalog's own column %r is kept; what was heard is not shown", name)
+            LOG.warning(
+                "the catalog has its own column %r, which is used instead of the predicted one",
+                name,
+            )
         else:
             catalog = catalog.append_column(name, heard[name].take(place))
     return catalog

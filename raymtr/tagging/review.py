@@ -26,7 +26,7 @@ def write_review(workspace: Workspace, shards: TagStore) -> str | None:
         return None
     named = ["track_id", "title", "artist", "tags"]
     owners = storage.read_tables(workspace.tracks, named)
-    assert owners is not None, "its catalog was read before"
+    assert owners is not None, "tagging has read the catalog before"
     by_id = {row["track_id"]: row for row in owners.to_pylist()}
     lines = [row for track in heard.to_pylist() if (row := review_row(track, by_id))]
     text = io.StringIO()
@@ -45,8 +45,8 @@ def review_row(track: dict[str, Any], owners: dict[str, dict[str, Any]]) -> dict
         return None
     tags = [tag.lower() for tag in owner["tags"] or ()]
     best = sorted(LABELS, key=lambda label: -track[label])[:SUGGESTED]
-    said = "; ".join(f"{label} {track[label]:.2f}" for label in best)
-    row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": said}
+    suggestions = "; ".join(f"{label} {track[label]:.2f}" for label in best)
+    row = {name: owner[name] for name in ("track_id", "title", "artist")} | {"heard": suggestions}
     if not tags:
         return row | {"why": "no tags", "owner": ""}
     unheard = [tag for tag in tags if tag in LABELS and track[tag] < PRESENT_FROM / 5]

@@ -59,7 +59,7 @@ class TagStore(EmbeddingStore):
         if (before := self.run) and not self.partition:
             version = before["made_by"]["fingerprint"]
             if version != VERSION:
-                LOG.info("what %s heard is heard anew by %s", version, VERSION)
+                LOG.info("the results of %s are computed again by %s", version, VERSION)
                 storage.delete(self.folder)
 
     def read(self) -> pa.Table | None:
@@ -107,11 +107,11 @@ class TagTracks:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Return one row for each input row, in order."""
         rows = batch.drop_columns(["samples", "scales"]).to_pylist()
-        made = [
+        results = [
             tagged_row(self._analyzer, row, samples)
             for row, samples in zip(rows, batch["samples"], strict=True)
         ]
-        return with_replica(pa.concat_tables([TAGGED_SCHEMA.empty_table(), *made]))
+        return with_replica(pa.concat_tables([TAGGED_SCHEMA.empty_table(), *results]))
 
 
 def tagged_row(

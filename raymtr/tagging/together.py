@@ -1,9 +1,9 @@
-"""One pass over the audio for both: vectors for search, and what is heard and measured.
+"""One pass over the audio for both: vectors for search, and predicted tags with attributes.
 
 A track is decoded once and resampled once for each rate. A model whose tower is the taggers
 themselves has computed their logits too, so those are not computed again. The rows of both results
-travel side by side and are committed to their two stores. A kill between the two commits leaves
-tracks in one of them; the next run makes up only what is missing.
+stay together until they are committed to their two stores. A kill between the two commits leaves
+tracks in one of them; the next run computes only what is missing.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         if not self.training or workers() == 1:
             return super().forward(x)
         values = x.float()
-        own = values.new_full((1,), values.numel() // values.shape[1])
-        sums = _sum(torch.cat([values.sum((0, 2, 3)), own]))
+        local_count = values.new_full((1,), values.numel() // values.shape[1])
+        sums = _sum(torch.cat([values.sum((0, 2, 3)), local_count]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
         centred = values - mean[:, None, None]

@@ -34,7 +34,7 @@ from raymtr.training.step import Batch
 Lengths = Callable[[list[str]], list[int]]  # token counts of sentences
 SENTENCES_LOOKED_AT = 2_000  # sample size for the warning about cut sentences
 Tokenize = Callable[[list[str]], dict[str, Tensor]]
-SENTENCES = 8  # of a track, where the text tower is frozen and each is read once
+SENTENCES = 8  # per track if the text tower is frozen, so that each is encoded once
 # Groups of similar length cost a quarter less than one group; sixteen pad less, but their products
 # are too small.
 TEXT_GROUPS = 8
@@ -82,12 +82,12 @@ def likeness(track: Mapping[str, Any], sentence: str, number: int) -> tuple[int,
     """Numbers that are equal for rows of one artist, and for sentences of the same words.
 
     Case, order, punctuation and repeats of words do not count, so "slow, piano" and "Piano, slow."
-    are one. A row without an artist, or without words, gets numbers of its own: `number` is its
+    are one. A row without an artist, or without words, gets unique numbers, from `number`, its
     track's row.
     """
-    own = f"\0{number}"
-    artist = artist_key(track.get("artist") or "") or own
-    words = " ".join(sorted(set(re.findall(r"\w+", sentence.casefold())))) or own
+    unique = f"\0{number}"
+    artist = artist_key(track.get("artist") or "") or unique
+    words = " ".join(sorted(set(re.findall(r"\w+", sentence.casefold())))) or unique
     return _hashed(f"artist {artist}".encode()), _hashed(f"words {words}".encode())
 
 
@@ -182,7 +182,7 @@ class Batches(PrefetchedBatches):
             name = int.from_bytes(hashlib.blake2b(track["track_id"].encode()).digest()[:8])
             rng = np.random.default_rng([self.spec.seed, name, number])
         sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
-        assert sentence is not None, "tracks without words are no training tracks"
+        assert sentence is not None, "training tracks have words"
         return sentence
 
     def _clip(self, track: dict[str, Any], rng: np.random.Generator, wave: np.ndarray) -> None:

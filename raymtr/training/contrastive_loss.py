@@ -77,8 +77,8 @@ def right_answers(names: Tensor, sizes: list[int] | None = None) -> Tensor:
     everyone = gather_rows(names, sizes)
     shared = (names[:, None] == everyone[None]).any(-1)
     first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
-    own = torch.arange(len(names), device=names.device)
-    shared[own, own + first] = False
+    rows = torch.arange(len(names), device=names.device)
+    shared[rows, rows + first] = False
     return shared
 
 
@@ -92,7 +92,7 @@ def contrastive_loss(
     """InfoNCE of this worker's pairs [b, D] against all pairs, in both directions, averaged.
 
     The mean over workers is the loss of the whole batch. `sizes` is as for `gather_rows`. `shared`,
-    from `right_answers`, marks pairs that are no negatives. Embeddings are un-normalised.
+    from `right_answers`, marks pairs that are not negatives. Embeddings are un-normalised.
     `logit_scale` is ln(1 / temperature), its exp clamped at 100 (Radford et al. 2021; the loss of
     Doh et al., ICASSP 2024). Always computed in float32.
     """
@@ -103,12 +103,12 @@ def contrastive_loss(
     everyone = gather_rows(torch.cat([audio, text], dim=1), sizes)  # one message for both towers
     all_audio, all_text = everyone.chunk(2, dim=1)
     first = sum(sizes[: dist.get_rank()]) if workers() > 1 else 0
-    own = torch.arange(first, first + len(audio), device=audio.device)
+    targets = torch.arange(first, first + len(audio), device=audio.device)
     to_text, to_audio = scale * audio @ all_text.T, scale * text @ all_audio.T  # [b, all rows]
     if shared is not None:
         to_text = to_text.masked_fill(shared, -torch.inf)
         to_audio = to_audio.masked_fill(shared, -torch.inf)
-    audio_to_text = functional.cross_entropy(to_text, own)
-    text_to_audio = functional.cross_entropy(to_audio, own)
+    audio_to_text = functional.cross_entropy(to_text, targets)
+    text_to_audio = functional.cross_entropy(to_audio, targets)
     weight = len(audio) * len(sizes) / sum(sizes)  # 1 where all have the same number
     return (audio_to_text + text_to_audio) / 2 * weight

@@ -3,10 +3,10 @@
 A frozen tower is most of a step's cost and gives the same features for the same input. Inputs are
 identified by a hash of their content, so they need no names. They are computed one at a time, so a
 row has the same bits whatever else is in its batch. A resumed run then has the weights of an
-uninterrupted one. On a CPU each core computes rows of its own, as cores that share the operations
-of one row mostly wait for each other. Limitation: only what repeats is worth caching. So over
+uninterrupted one. On a CPU each core computes its own rows, because cores that share the operations
+of one row mostly wait for each other. Limitation: only repeated inputs are worth caching. So with
 frozen towers the training draws the windows that indexing cuts, and a limited number of sentences
-for each track (training.batches).
+per track (training.batches).
 """
 
 from __future__ import annotations

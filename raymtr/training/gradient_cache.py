@@ -48,8 +48,8 @@ def cached_backward(
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
     """The state of the CPU's generator, and of `device`'s where it has its own."""
-    own = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), own
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), cuda
 
 
 def _restore(state: tuple[Tensor, Tensor | None], device: torch.device) -> None:

@@ -87,7 +87,7 @@ def may_resume(folder: str, identity: dict[str, object]) -> bool:
     if any(name.startswith(CHECKPOINT) for name in storage.list_folders(folder)):
         raise InputError(
             f"run {folder} is another training: {'; '.join(differing)}. "
-            "Give another --run, or the same settings and catalog to go on with this one"
+            "Give another --run, or the same settings and catalog to continue this one"
         )
     storage.delete(folder)
     return False

@@ -68,8 +68,8 @@ def _by_depth(
 def checkpoint_layers(towers: nn.Module) -> None:
     """Make each layer of both towers recompute its activations in the backward, in place.
 
-    Layers are a transformer's, and a ResNet's bottlenecks. Dropout is drawn again alike. In
-    evaluation nothing is kept anyway, so it changes nothing there.
+    Layers are those of a transformer, and a ResNet's bottlenecks. Dropout is the same in the
+    recomputation. Evaluation keeps no activations, so nothing changes there.
     """
     for name, module in list(towers.named_modules()):
         in_list = re.search(r"\.(?:layers?|block|h)\.\d+$", name)

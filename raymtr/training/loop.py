@@ -45,7 +45,7 @@ RAY_CHECKPOINT_LIST = "checkpoint_manager_snapshot.json"
 
 
 class FittedTowers(TypedDict):
-    """What a finished training says of itself."""
+    """The result of a finished training."""
 
     resumed_from_step: int  # 0: from the start
     workers: list[dict[str, int]]  # `workers` of them `from_step`
@@ -113,12 +113,13 @@ def log_world_size(history: list[dict[str, int]], spec: TrainSpec) -> None:
     if len(history) > 1:
         local = now > 1 or history[-2]["workers"] > 1
         LOG.warning(
-            "from step %d on %d workers train where %d did: the same batches, but sums in another "
-            "order%s, so not the bits of a run whose workers stay",
+            "from step %d the run has %d workers instead of %d: the batches are the same, but sums "
+            "are added in another order%s, so the weights differ in rounding from those of a run "
+            "with a constant number of workers",
             history[-1]["from_step"],
             now,
             history[-2]["workers"],
-            ", and batch norm over other parts of them" * (local and spec.batch_norm == "local"),
+            ", and batch norm is over other parts of them" * (local and spec.batch_norm == "local"),
         )
 
 
@@ -134,7 +135,7 @@ def resume(trainer: TrainStep, folder: str) -> tuple[int, list[dict[str, int]]]:
             data = io.BytesIO(storage.read_bytes(f"{folder}/{name}/{STATE}"))
             state = torch.load(data, map_location="cpu", weights_only=True)
         except TORN as error:
-            LOG.warning("checkpoint %s is not whole (%s); trying the one before", name, error)
+            LOG.warning("checkpoint %s is incomplete (%s); trying the one before", name, error)
             continue
         trainer.restore(state)
         return int(state["steps"]), state.get("workers", [])

@@ -81,18 +81,18 @@ def _turns(draws: Rows, share: float) -> Rows:
 def _weighted(
     names: NDArray[np.str_], weights: Mapping[str, float]
 ) -> tuple[list[Rows], list[float]]:
-    held = sorted(set(names.tolist()) - {""})
+    present = sorted(set(names.tolist()) - {""})
     wrong = {name: weight for name, weight in weights.items() if not weight >= 0}
     if wrong or not sum(weights.values()) > 0:
         raise InputError(
             f"train.mixture takes weights of at least 0, one of them above 0; got {dict(weights)}"
         )
     used = {name: weight for name, weight in weights.items() if weight > 0}
-    lost = [name for name in used if name not in held]
+    lost = [name for name in used if name not in present]
     if lost:
         raise InputError(
-            f"train.mixture names {', '.join(lost)}, of which the catalog has no track to train "
-            f"on; its datasets: {', '.join(held) or 'none are named'}"
+            f"train.mixture names {', '.join(lost)}, but the catalog has no training track of "
+            f"that dataset; its datasets: {', '.join(present) or 'none are named'}"
         )
     total = sum(used.values())
     return [np.flatnonzero(names == name) for name in used], [w / total for w in used.values()]

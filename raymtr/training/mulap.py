@@ -47,7 +47,7 @@ class MulapStep(TrainStep):
     unigram: Tensor
 
     def read_ahead(self, batch: Any) -> Any:
-        """Return the batch unchanged: co-attention leaves little that is frozen."""
+        """Return the batch unchanged: co-attention leaves few frozen layers to apply ahead."""
         return batch
 
     def backward(self, batch: MulapBatch) -> dict[str, Tensor]:

@@ -24,13 +24,13 @@ from raymtr.training.batches import SENTENCES_LOOKED_AT, Batches
 
 @dataclass(frozen=True)
 class MulapBatch:
-    """One worker's rows of a global batch. Chunks of all rows stand one after another."""
+    """One worker's rows of a global batch. The chunks of all rows are concatenated."""
 
     chunks: Tensor  # float32 [N, window_samples]
     counts: Tensor  # int64 [B], chunks of each row; their sum is N
     hidden: Tensor  # bool [N], the masked chunks
     input_ids: Tensor  # int64 [B, T], with masked words
-    real: Tensor  # bool [B, T], what is no padding
+    real: Tensor  # bool [B, T], False for padding
     labels: Tensor  # int64 [B, T], the masked words of matching rows; else NO_LABEL
     matched: Tensor  # float32 [B], 1 where the sentence is about the audio
 
@@ -87,9 +87,9 @@ class MulapBatches(Batches):
         rows = self.tracks.take(rng.permutation(len(self.tracks))[:count]).to_pylist()
         if not any(untrue_sentence(row, rows[:TRIES], rng) for row in rows):
             raise UnusableError(
-                f"of {len(self.tracks)} tracks none has a sentence that is untrue of another: all "
-                "have the same tags and names, so matching has nothing to tell apart; scan more "
-                "music, or tag it"
+                f"none of {len(self.tracks)} tracks has a sentence that is untrue of another one: "
+                "all have the same tags and names, so matching cannot be learned; scan more music, "
+                "or tag it"
             )
 
     def unigram(self) -> Tensor:
@@ -108,13 +108,13 @@ class MulapBatches(Batches):
 
     def _pair(self, track: dict[str, Any], rng: np.random.Generator) -> tuple[str, bool]:
         """A sentence about `track`; or one of another track that is not true of it, and False."""
-        own = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
-        assert own is not None, "tracks without words are no training tracks"
+        sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
+        assert sentence is not None, "training tracks have words"
         if rng.random() >= self._mulap.mismatched:
-            return own, True
+            return sentence, True
         others = self.tracks.take(rng.integers(len(self.tracks), size=TRIES)).to_pylist()
         untrue = untrue_sentence(track, others, rng)
-        return (own, True) if untrue is None else (untrue, False)
+        return (sentence, True) if untrue is None else (untrue, False)
 
     def _chunks(self, track: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         """The chunks of a clip, float32 [C, window_samples]; the last one ends with the clip."""
@@ -127,13 +127,13 @@ class MulapBatches(Batches):
     def _masked(
         self, sentences: list[str], matched: list[float], rngs: list[np.random.Generator]
     ) -> dict[str, Tensor]:
-        """Tokens with masked words. All rows have them, or a mask would tell a matching row."""
+        """Tokens with masked words, in all rows: otherwise a mask would reveal a matching row."""
         tokens = self.tokenize(sentences)
         ids, real = tokens["input_ids"], tokens["attention_mask"].bool()
         labels = torch.full_like(ids, NO_LABEL)
         for row, rng in enumerate(rngs):
             count = int(real[row].sum())
-            read, own = mask_words(
+            read, targets = mask_words(
                 *(ids[row, :count].tolist(), self._mulap.masked, rng),
                 special=self._words.special,
                 mask_id=self._words.mask_id,
@@ -141,5 +141,5 @@ class MulapBatches(Batches):
             )
             ids[row, :count] = torch.tensor(read)
             if matched[row]:
-                labels[row, :count] = torch.tensor(own)
+                labels[row, :count] = torch.tensor(targets)
         return {"input_ids": ids, "real": real, "labels": labels}

@@ -58,7 +58,7 @@ class Objective(Protocol):
 
 
 class Contrastive:
-    """Two towers whose vectors meet: TTMR++."""
+    """Two towers with a joint vector space: TTMR++."""
 
     def __init__(self, settings: Settings, text_folder: str, device: torch.device) -> None:
         self._settings = settings

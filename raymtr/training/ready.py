@@ -24,7 +24,7 @@ def ready_for_audio(
     rank: int,
     local_rank: int,
 ) -> None:
-    """Rank 0 warns of sentences that `tower` cuts off; one worker a machine makes cache room."""
+    """Rank 0 warns of sentences that `tower` cuts off; one worker per machine makes cache room."""
     if not rank and (
         cut := longer_than(tower.spec.max_tokens, tower.lengths, train, seed=0, weights=spec.texts)
     ):

@@ -117,9 +117,9 @@ class TrainStep:
         training_mode(self.towers, spec.batch_norm)
         torch.manual_seed(_dropout_seed(spec.seed, step))
         self.optimizer.zero_grad(set_to_none=True)
-        own = self.backward(batch.to(self.device))
-        means = average_gradients(self.learned, torch.stack(list(own.values()))).tolist()
-        figures: dict[str, float] = dict(zip(own, means, strict=True))
+        local = self.backward(batch.to(self.device))
+        means = average_gradients(self.learned, torch.stack(list(local.values()))).tolist()
+        figures: dict[str, float] = dict(zip(local, means, strict=True))
         cure = (
             f" at step {step}, learning rate {rate:.3g}; train under another --run with a lower "
             "train.learning_rate or more train.warmup_steps"
@@ -164,7 +164,7 @@ class TrainStep:
     def read_ahead(self, batch: Any) -> Any:
         """Apply the frozen towers to `batch` ahead of its step.
 
-        It runs in a thread of its own. A step on a CPU is many short pieces that wait for the
+        It runs in a separate thread. A step on a CPU is many short operations that wait for the
         slowest core, and this work fills the gaps.
         """
         if not self.features and not self.states:

@@ -77,7 +77,7 @@ def read_training_tracks(workspace: Workspace, spec: TrainSpec) -> pa.Table:
 
 
 def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> None:
-    """Check after decoding that enough is left; raises with the failures, warns of repeats."""
+    """Raise UnusableError if decoding left too few tracks; warn of repeats in a batch."""
     train = tracks.filter(pc.equal(tracks["split"], "train"))
     if len(train) < FEWEST_TRACKS:
         raise UnusableError(
@@ -92,29 +92,29 @@ def check_trainable(tracks: pa.Table, spec: TrainSpec, failures: pa.Table) -> No
         )
     datasets = train["dataset"].to_pylist()
     drawn = Mixture(datasets, spec.mixture, seed=spec.seed).draw(0, spec.global_batch)
-    if said := repeated(drawn, datasets):
-        LOG.warning("%s", said)
+    if warning := repeated(drawn, datasets):
+        LOG.warning("%s", warning)
 
 
 def repeated(drawn: np.ndarray, datasets: Sequence[str | None]) -> str | None:
     """A warning about tracks that repeat in a batch of these rows; None without repeats."""
     rows = Counter(drawn.tolist())
-    again = len(drawn) - len(rows)
-    if not again:
+    repeats = len(drawn) - len(rows)
+    if not repeats:
         return None
     small: dict[str, list[int]] = {}
     for row, count in rows.items():
-        held = small.setdefault(datasets[row] or "", [0, 0])
-        held[0] += 1
-        held[1] += count
+        counts = small.setdefault(datasets[row] or "", [0, 0])
+        counts[0] += 1
+        counts[1] += count
     parts = [
         f"{count} rows of the {tracks} tracks of {name or 'the catalog'}"
         for name, (tracks, count) in small.items()
         if count > tracks
     ]
     return (
-        f"{again} of the {len(drawn)} rows of a batch repeat a track ({', '.join(parts)}): no row "
-        "is the negative of its own track, so such a batch tells fewer apart; lower "
+        f"{repeats} of the {len(drawn)} rows of a batch repeat a track ({', '.join(parts)}). A row "
+        "is not a negative of its own track, so such a batch has fewer negatives; lower "
         "train.global_batch, or the weight in train.mixture"
     )
 
@@ -132,25 +132,25 @@ def _with_captions(tracks: pa.Table, workspace: Workspace) -> pa.Table:
     if PUBLISHED not in tracks.column_names:
         return tracks.append_column("captions", written)
     pairs = zip(tracks[PUBLISHED].to_pylist(), written.to_pylist(), strict=True)
-    both = pa.array([[*(own or ()), *(made or ())] or None for own, made in pairs], kind)
+    both = pa.array([[*(own or ()), *(generated or ())] or None for own, generated in pairs], kind)
     return tracks.drop_columns(PUBLISHED).append_column("captions", both)
 
 
 def _has_words(tracks: pa.Table, weights: Mapping[str, float]) -> pa.ChunkedArray:
     """Whether `text.draw_sentence` can form a sentence for each track under these weights."""
-    said = pa.chunked_array([pa.array(np.zeros(len(tracks), bool))])
+    has_text = pa.chunked_array([pa.array(np.zeros(len(tracks), bool))])
     kinds = [kind for kind in WORDS if not weights or weights.get(kind, 0) > 0]
     for name in (name for kind in kinds for name in WORDS[kind]):
         if name not in tracks.column_names:
             continue
         column = tracks[name]
         size = pc.list_value_length if pa.types.is_list(column.type) else pc.utf8_length
-        said = pc.or_(said, pc.fill_null(pc.greater(size(column), 0), False))
-    return said
+        has_text = pc.or_(has_text, pc.fill_null(pc.greater(size(column), 0), False))
+    return has_text
 
 
 def without_unmusical_captions(tracks: pa.Table) -> pa.Table:
-    """`tracks` without the captions that name nothing of music, as MuLan filters long texts.
+    """`tracks` without the captions that are not about music, as MuLan filters long texts.
 
     MuLan's filter is a fine-tuned BERT. This one is a rule: a caption stays if it has a word or a
     pair of words of `model.heads.words`, or one of the catalog's tags.
@@ -165,8 +165,8 @@ def without_unmusical_captions(tracks: pa.Table) -> pa.Table:
     ]
     column = pa.array([texts or None for texts in kept], pa.list_(pa.string()))
     left = sum(map(len, kept))
-    held = pc.sum(pc.list_value_length(tracks["captions"])).as_py() or 0
-    LOG.info("text filter: %d of %d captions name something of music", left, held)
+    total = pc.sum(pc.list_value_length(tracks["captions"])).as_py() or 0
+    LOG.info("text filter: %d of %d captions are about music", left, total)
     return tracks.set_column(tracks.column_names.index("captions"), "captions", column)
 
 

@@ -92,7 +92,7 @@ def test_a_track_whose_drafts_are_lost_is_no_success(tmp_path):
     settle, _ = settle_of(tmp_path)
     planned = plan_drafts(TRACKS, per_track=PER_TRACK, seed=0, draws=range(DRAWS))
     rows = [row for row in judged(planned, lambda *_: True) if row["track_id"] != "t4"]
-    with pytest.raises(UnusableError, match="1 tracks did not come back"):
+    with pytest.raises(UnusableError, match="no drafts for 1 tracks"):
         settle.read(iter(rows), len(TRACKS), attempt=0, last=False)
 
 

@@ -191,7 +191,7 @@ def test_what_cannot_be_is_rejected_in_words(made, small_spec, tmp_path):
     check_vocabulary(base, load_tokenizer(base))
     other = load_tokenizer(base)
     other.add_tokens(["<one>", "<more>"])
-    with pytest.raises(InputError, match=r"knows \d+ tokens and its weights \d+: .*two models"):
+    with pytest.raises(InputError, match=r"has \d+ tokens and its weights have \d+: .*two models"):
         check_vocabulary(base, other)
     other.eos_token = None
     other.save_pretrained(str(tmp_path / "endless"))

@@ -140,7 +140,11 @@ def test_an_adapter_of_another_base_is_rejected(captioner, make_captioner, tmp_p
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("captioner.json", None, "no captioner.json, as where `raymtr finetune` was stopped"),
+        (
+            "captioner.json",
+            None,
+            "it has no captioner.json. Probably `raymtr finetune` was stopped",
+        ),
         ("adapter_config.json", None, "no adapter_config.json"),
         ("adapter_model.safetensors", None, "no adapter_model.safetensors"),
         ("adapter_model.safetensors", b"", "incomplete or has no weights"),
@@ -162,7 +166,9 @@ def test_what_is_less_than_a_captioner_says_so(captioner, tmp_path, name, data, 
 def test_a_base_that_was_deleted_is_said_to_be_gone(captioner, tmp_path):
     shutil.copytree(captioner, tmp_path / "c")
     shutil.rmtree(tmp_path / "c/base")
-    with pytest.raises(InputError, match=r"base of the captioner in \S+ is gone: .* put it back"):
+    with pytest.raises(
+        InputError, match=r"base of the captioner in \S+ is missing: .* put it back"
+    ):
         open_captioner(str(tmp_path / "c"))
 
 
@@ -172,7 +178,7 @@ def test_a_base_that_was_moved_is_found_where_the_captioner_says(captioner, tmp_
     facts = storage.read_json(f"{tmp_path}/c/captioner.json")
     facts["base"] = str(tmp_path / "c/elsewhere")
     storage.write_json(f"{tmp_path}/c/captioner.json", facts)
-    with pytest.raises(InputError, match=r"is gone: there is no model in \S+/elsewhere"):
+    with pytest.raises(InputError, match=r"is missing: \S+/elsewhere has no model"):
         open_captioner(str(tmp_path / "c"))
     shutil.move(tmp_path / "c/base", tmp_path / "c/elsewhere")
     moved = open_captioner(str(tmp_path / "c"))

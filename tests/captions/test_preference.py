@@ -91,5 +91,5 @@ def test_pairs_that_say_their_tags_are_kept(made):
     pairs, _ = made
     loose = [replace(pair, caption="Something else, by someone else.") for pair in pairs[:30]]
     assert accepted([*loose, *pairs]) == pairs
-    with pytest.raises(InputError, match="judged=true keeps 0 of 30 pairs"):
+    with pytest.raises(InputError, match="judged=true accepts 0 of 30 pairs"):
         accepted(loose)

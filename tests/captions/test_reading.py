@@ -74,7 +74,7 @@ def test_a_base_that_is_no_file_or_no_llama_is_said(tmp_path, monkeypatch):
     other.add_tensor("token_embd.weight", np.zeros((4, 32), np.float32))
     other.write_header_to_file(), other.write_kv_data_to_file(), other.write_tensors_to_file()
     other.close()
-    with pytest.raises(InputError, match="architecture 'qwen2'; --base reads 'llama' alone"):
+    with pytest.raises(InputError, match="architecture 'qwen2'; --base reads only 'llama'"):
         plain_base(str(tmp_path / "other.gguf"), str(tmp_path / "home"))
     assert not list((tmp_path / "home").glob("*.partial"))
     monkeypatch.setattr("raymtr.captions.gguf_base.find_spec", lambda name: None)

@@ -65,7 +65,7 @@ def test_the_facts_say_what_was_measured(encoder):
 
 
 def test_an_encoder_that_is_none_is_rejected(tmp_path):
-    with pytest.raises(InputError, match="holds no text encoder"):
+    with pytest.raises(InputError, match="has no text encoder"):
         TokenEncoder(str(tmp_path))
 
 

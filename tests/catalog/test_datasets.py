@@ -188,7 +188,7 @@ def test_without_audio_or_table_the_message_says_what_is_expected(
     with pytest.raises(InputError, match=rf"{name}: there is no folder .*audio"):
         dataset_tracks(name, str(tmp_path))
     (tmp_path / "audio").mkdir()
-    with pytest.raises(InputError, match=f"holds no table {DATASETS[name].table}"):
+    with pytest.raises(InputError, match=f"has no table {DATASETS[name].table}"):
         dataset_tracks(name, str(tmp_path))
     SAMPLES[name](tmp_path)
     for file in sorted((tmp_path / "audio").rglob("*.*")):
@@ -209,11 +209,11 @@ def test_a_table_of_another_version_is_named_with_its_columns(tmp_path: Path) ->
 
 
 def test_what_dim_sim_lacks_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no clean-dim-sim\.csv"):
+    with pytest.raises(InputError, match=r"has no clean-dim-sim\.csv"):
         dataset_tracks("dim_sim", str(tmp_path))
     dim_sim(tmp_path)
     sound(tmp_path / "audio/B.mp3", seconds=1)
-    with pytest.raises(InputError, match="is too short: 3 s from 1 s are wanted"):
+    with pytest.raises(InputError, match="is too short: 3 s from 1 s are needed"):
         dataset_tracks("dim_sim", str(tmp_path))
     (tmp_path / "audio/B.mp3").unlink()
     with pytest.raises(InputError, match=r"audio/B\.mp3 is missing"):

@@ -179,7 +179,7 @@ def test_a_wrong_csv_says_where_and_what(tmp_path, text, words):
     [
         ([{"track_id": "a"}, "{oops"], "m.jsonl line 2 is no JSON"),
         ([{"track_id": "a"}, "[1]"], r"line 2 is no JSON object: it begins a list, .*jq"),
-        ([{"x": 1}, {"x": "y"}], r"'x' holds numbers \(line 1: 1\) and text \(line 2: 'y'\)"),
+        ([{"x": 1}, {"x": "y"}], r"'x' contains numbers \(line 1: 1\) and text \(line 2: 'y'\)"),
         ([{"track_id": "a"}, "", {"track_id": "b", "year": "abc"}], "'year', line 3: 'abc'"),
         ([{"track_id": "a", "x": 2**70}], "column 'x'"),
         ([{"track_id": "a"}, {"track_id": "a"}], r"a \(line 1 and line 2\)"),
@@ -202,7 +202,7 @@ def test_a_column_that_changes_far_below_is_named_by_line(tmp_path, monkeypatch)
 def test_files_that_are_no_tables(tmp_path):
     with pytest.raises(InputError, match="cannot be read as Parquet"):
         read_manifest(put(tmp_path, "m.parquet", "no parquet"))
-    with pytest.raises(InputError, match=r"no file of rows; expected .parquet"):
+    with pytest.raises(InputError, match=r"not a table; expected .parquet"):
         read_manifest(put(tmp_path, "m.xlsx", "x"))
     with pytest.raises(InputError, match="no rows at"):
         read_manifest(str(tmp_path / "absent.csv"))
@@ -259,7 +259,10 @@ def test_cells_of_equal_decimals_are_numbers_and_it_is_said(tmp_path, caplog):
     with caplog.at_level("INFO"):
         table = csv(tmp_path, "track_id,gain,plays\na,-7.50,1\nb,,2\nc,0.25,3\n")
     assert column(table, "gain") == [-7.5, None, 0.25]
-    assert "column 'gain' is numbers of 2 decimals" in caplog.text and "plays" not in caplog.text
+    assert (
+        "column 'gain' is read as numbers of 2 decimals" in caplog.text
+        and "plays" not in caplog.text
+    )
     for cells in (["1.10", "1.2"], ["1.10", "2"], ["0.10000000000000000001", "1.00"]):
         assert column(csv(tmp_path, "track_id,x\na,{}\nb,{}\n".format(*cells)), "x") == cells
 
@@ -387,8 +390,8 @@ def test_unknown_numbers_are_null_in_every_format(tmp_path):
         ("m.csv", "track_id,a\x1bb\na,1\n", "cannot be named in a filter"),
         ("m.json", '{\n "track_id": "a"\n}\n', r"line 1 is no JSON object.*jq -c \."),
         ("m.json", '[{"track_id":"a"}]\n', r"it begins a list.*jq -c '\.\[\]'"),
-        ("m.jsonl", '{"track_id":"a","\\ud83d":1}\n', "line 1 holds half a character"),
-        ("m.jsonl", '{"track_id":"a","title":"\\ud83d"}\n', "'title' holds half a character"),
+        ("m.jsonl", '{"track_id":"a","\\ud83d":1}\n', "line 1 contains half a character"),
+        ("m.jsonl", '{"track_id":"a","title":"\\ud83d"}\n', "'title' contains half a character"),
         ("m.jsonl", '{"track_id":"a","x":' + "[" * 3000 + "]" * 3000 + "}", "nested too deep"),
         ("m.jsonl", '{"track_id":"a","x":' + "[" * 50 + "]" * 50 + "}", "'x'.*more than 16 deep"),
     ],

@@ -42,4 +42,4 @@ def test_a_start_that_comes_too_late_is_made_again(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["42", "1"], "the cluster works, and the first is gone"
-    assert "Ray was not up in time, start 1 of" in done.stderr
+    assert "Ray did not start in time, attempt 1 of" in done.stderr

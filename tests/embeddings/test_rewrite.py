@@ -158,5 +158,5 @@ def test_a_partition_of_another_model_or_version_is_rejected(store: EmbeddingSto
     part = store.part(partition_names(2)[0])
     other = EmbeddingStore(store.folder, ModelRef(fingerprint="g", precision="fp32", dim=DIM))
     other.part(part.partition).take()
-    with pytest.raises(UnusableError, match=r"00000-of-00002.json was begun by .*'g'"):
+    with pytest.raises(UnusableError, match=r"00000-of-00002.json was started by .*'g'"):
         part.take()

@@ -55,7 +55,7 @@ def test_the_smallest_benchmark_takes_text_as_sentence_and_the_catalog_as_pool(f
     ("file", "text", "words"),
     [
         ("queries.jsonl", "rain\n", r"queries.jsonl:1: not a JSON object"),
-        ("queries.jsonl", "[1]\n", r"queries.jsonl:1: a JSON object a line"),
+        ("queries.jsonl", "[1]\n", r"queries.jsonl:1: one JSON object per line"),
         ("queries.jsonl", '{"text": "x"}\n', r"queries.jsonl:1: 'query_id' is missing"),
         (
             "queries.jsonl",

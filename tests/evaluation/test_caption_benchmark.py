@@ -65,7 +65,7 @@ def test_the_captions_of_a_workspace_are_found_by_their_provenance(tmp_path, pai
     ("rows", "words"),
     [
         ([{"text": "x"}], "no column caption; columns seen: text"),
-        ([{"ytid": "else", "caption": "x"}], "captions none of the 10 pairs"),
+        ([{"ytid": "else", "caption": "x"}], "has captions of none of the 10 pairs"),
         ([{"caption": "x"}], "1 rows for 10 pairs"),
         ([{"caption": "x", "provenance": "a friend"}], "1 rows for 10 pairs"),
     ],

@@ -119,10 +119,10 @@ def test_tasks_that_cannot_be_evaluated(tmp_path: Path) -> None:
         read_task("metre", rows)
     with pytest.raises(InputError, match="no task and no column 'mood'; tasks: instrument, key"):
         read_task("mood", rows)
-    with pytest.raises(InputError, match="column year holds int"):
+    with pytest.raises(InputError, match="column year has int"):
         read_task("year", rows)
     with pytest.raises(
-        InputError, match=r"1 ids of .* are no tracks with audio here, among them q"
+        InputError, match=r"1 ids of .* are not tracks with audio here, among them q"
     ):
         read_task(write(tmp_path, "track_id,label\nq,a\nt0_0,b\n"), rows)
     with pytest.raises(InputError, match="has no rows with the columns"):

@@ -244,7 +244,7 @@ def test_a_deleted_track_is_found_nowhere(
     assert [storage.exists(file) for file in cached] == [False, True]
     build_index.build_index(workspace, tiny())
     assert found(workspace, text="bell") == list("acde"), "a full index does not bring it back"
-    with pytest.raises(InputError, match=r"none of the 2 tracks of .*ids.txt is known"):
+    with pytest.raises(InputError, match=r"none of the 2 tracks of .*ids.txt is in the catalog"):
         change_index.delete_tracks(workspace, str(ids))
 
 
@@ -276,7 +276,7 @@ def test_an_unfinished_embed_is_left_alone_and_named(workspace: Workspace, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "is empty"), (b"\xff\xfe\x00", "is no text"), (b"x\ny\n", "none of the 2 tracks")],
+    [(b"", "is empty"), (b"\xff\xfe\x00", "is not text"), (b"x\ny\n", "none of the 2 tracks")],
 )
 def test_a_wrong_list_is_rejected(
     workspace: Workspace, tmp_path: Path, content: bytes, words: str

@@ -11,7 +11,7 @@ from raymtr.errors import LostError, TooBusyError
 
 def test_a_slow_machine_is_no_broken_installation() -> None:
     def check_ray() -> Check:
-        raise TooBusyError("Ray was not up in time in any of 10 starts")
+        raise TooBusyError("Ray did not start in time in 10 attempts")
 
     def check_late() -> Check:
         from ray.exceptions import GetTimeoutError
@@ -21,7 +21,7 @@ def test_a_slow_machine_is_no_broken_installation() -> None:
     for check in (check_ray, check_late):
         found = run_check(check)
         assert found.ok is None and "make setup" not in found.cure
-        assert "not up in time" in found.detail and "idle" in found.cure
+        assert "did not answer in time" in found.detail and "idle" in found.cure
 
 
 def test_a_missing_package_is_one() -> None:
@@ -48,4 +48,4 @@ def test_load_is_said(load: float, mark: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(doctor, "FREE_MEMORY_GIB", 0.0)
     said = describe({"checks": [check_load().__dict__]})
-    assert said.startswith(mark) and f"{load:.1f} processes want its 2 cores" in said
+    assert said.startswith(mark) and f"load {load:.1f} on 2 cores" in said

@@ -111,7 +111,7 @@ def test_the_towers_find_what_their_vectors_say(answer):
     # Odd titles are asked as `T by A`, which is another sentence; even ones are the vector itself.
     assert titles["queries"] == HELD_OUT and titles["r_at_1"] >= 0.5
     assert titles["median_rank"] <= 2
-    assert answer["notes"][-1] == "1 tracks of the pool have no vector: no tower finds them"
+    assert answer["notes"][-1] == "1 tracks of the pool have no vector: towers cannot find them"
 
 
 def test_search_knows_names_that_no_tower_knows(answer):
@@ -212,7 +212,7 @@ def test_figures_over_what_a_model_was_trained_on_say_so(workspace, learnt, tmp_
     assert found["trained_on"]["queries"]["title"] == 6
     assert storage.read_json(found["files"]["metrics"])["trained_on"] == found["trained_on"]
     shown = describe(found)
-    assert "6 of 12 tracks of the pool were trained on by this model" in shown
+    assert "this model was trained on 6 of 12 tracks of the pool" in shown
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("title")] == ["12*"]
 
 
@@ -221,7 +221,7 @@ def test_a_pool_that_a_model_never_heard_bears_no_mark(workspace, learnt, tmp_pa
     learnt(track_names("t14", "of a sound"))
     found = evaluate_tracks(workspace, SETTINGS, system="towers", out=str(tmp_path))
     assert found["trained_on"]["pool"] == 0 and not any(found["trained_on"]["queries"].values())
-    assert "none of 12 tracks of the pool was trained on by this model" in describe(found)
+    assert "this model was trained on none of the 12 tracks of the pool" in describe(found)
     assert "*" not in describe(found)
 
 
@@ -298,7 +298,7 @@ def test_captions_are_scored_beside_templates_and_tags(tmp_path):
     first = json.loads(storage.read_bytes(answer["files"]["jsonl"]).splitlines()[0])
     assert first["tags"] == ["sound0 piano", "calm"] and len(first["captions"]["captions"]) == 2
     assert answer["systems"]["captions"]["non_words"]["mean"] == 0.0
-    assert "less template" in describe(answer) and "layer 6" in describe(answer)
+    assert "paired difference to template" in describe(answer) and "layer 6" in describe(answer)
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_captions_are_read_blind_and_the_scores_come_back(tmp_path):
     scores.write_text("item,fluency,faithfulness\nt999,5,5\n")
     with pytest.raises(InputError, match="line 2 of the scores"):
         ask(here, "captions", "--scores", str(scores))
-    with pytest.raises(InputError, match="--blind takes 1 to 12 pairs"):
+    with pytest.raises(InputError, match="--blind takes 1 to 12, the number of pairs"):
         ask(here, "captions", "--blind", "13")
 
 
@@ -359,7 +359,7 @@ def test_captions_over_pairs_that_their_captioner_learnt_from_say_so(tmp_path):
     shown = describe(answer)
     assert "own: its captioner was trained on 5 of these 12 pairs" in shown
     assert "own *" in shown and "other *" not in shown
-    assert "other: who wrote these captions" in shown
+    assert "other: the writer of these captions" in shown
     by_template = ask(here, "captions")
     assert by_template["trained_on"] == {"captions": 0} and not by_template["notes"]
 

@@ -108,7 +108,7 @@ def test_only_a_loss_is_worth_trying_again(
     assert main(argv) == status
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert ("the same command goes on where it was" in said) == (status == 75)
+    assert ("run the same command again to continue" in said) == (status == 75)
 
 
 @pytest.mark.ray
@@ -151,7 +151,7 @@ def test_ctrl_c_is_status_130_and_says_how_far_it_came(
     monkeypatch.setattr(scan_catalog, "run", stopped)
     assert main(["scan", "x", "--workspace", str(tmp_path)]) == 130
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "raymtr scan: stopped at 12 of 60 files; the same command goes on"
+    assert said == "raymtr scan: stopped at 12 of 60 files; run the same command again to continue"
 
 
 @pytest.mark.drill
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     assert job.wait(120) == 130, log.read_text()[-2_000:]
     said = log.read_text()
     assert "Traceback" not in said, said[-3_000:]
-    assert " of 400 tracks; the same command goes on" in said.splitlines()[-1]
+    assert " of 400 tracks; run the same command again to continue" in said.splitlines()[-1]
     assert subprocess.run(command).returncode == 0
 
 

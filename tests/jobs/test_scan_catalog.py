@@ -146,7 +146,7 @@ def test_an_unknown_graph_is_said_aloud(workspace, music, tmp_path, caplog):
     answer = scan(workspace, music, artists=str(tmp_path / "g.tsv"))
     assert answer["similar_artists"] == {"artists": 2, "matched": 0}
     assert "none of the catalog's 2 artists" in caplog.text
-    assert "knows 0 of 2 artists" in job.describe(answer)
+    assert "has 0 of 2 artists" in job.describe(answer)
 
 
 def test_rejections_leave_the_old_catalog(workspace, music, tmp_path):
@@ -157,9 +157,9 @@ def test_rejections_leave_the_old_catalog(workspace, music, tmp_path):
     (tmp_path / "odd" / "x.jpg").touch()
     (tmp_path / "x.docx").touch()
     (tmp_path / "leak.csv").write_text("track_id,artist,split\na,X,train\nb,x,test\n")
-    with pytest.raises(UnusableError, match=r"no audio files in .*empty: it holds nothing at all"):
+    with pytest.raises(UnusableError, match=r"no audio files in .*empty: it has nothing at all"):
         scan(workspace, tmp_path / "empty")
-    with pytest.raises(UnusableError, match=r"it holds 1 .jpg; audio is .aac"):
+    with pytest.raises(UnusableError, match=r"it has 1 .jpg; audio is .aac"):
         scan(workspace, tmp_path / "odd")
     with pytest.raises(InputError, match="there is nothing at"):
         scan(workspace, tmp_path / "absent")

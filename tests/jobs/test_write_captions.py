@@ -96,7 +96,7 @@ def test_a_captioner_that_is_not_whole_is_not_replaced_by_templates(tmp_path):
     storage.write_bytes(f"{workspace.captioner}/adapter_model.safetensors", b"killed on its way")
     parser = argparse.ArgumentParser()
     job.add_arguments(parser)
-    with pytest.raises(InputError, match=r"no captioner in .*: an adapter, but no"):
+    with pytest.raises(InputError, match=r"the captioner in .* is incomplete: it has no"):
         job.run(parser.parse_args([]), workspace, tiny())
     assert not storage.list_files(workspace.captions)
 
@@ -228,9 +228,9 @@ def test_an_engine_over_two_gpus_is_one_actor_that_holds_them(tmp_path, weights)
 def test_what_the_cluster_lacks_is_rejected_by_name(tmp_path, captioner):
     workspace = catalog(tmp_path / "w", ROWS, files=1)
     wide = replace(tiny(), caption=CaptionSpec(use_gpu=True, actors=3, tensor_parallel=2))
-    with pytest.raises(InputError, match=r"caption\.tensor_parallel=2 is vLLM's"):
+    with pytest.raises(InputError, match=r"caption\.tensor_parallel=2 needs vLLM"):
         write_captions(workspace, wide, captioner=captioner, engine="transformers")
-    with pytest.raises(UnusableError, match=r"caption\.tensor_parallel=2 asks for 6 GPUs"):
+    with pytest.raises(UnusableError, match=r"caption\.tensor_parallel=2 needs 6 GPUs"):
         require_room("vllm", wide.caption)
 
 

@@ -214,7 +214,7 @@ def test_only_a_component_is_composed(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/kustomization.yaml").write_text("resources: []\n")
     (tmp_path / "kustomization.yaml").write_text("resources: []\ncomponents: [plain]\n")
-    with pytest.raises(KustomizeError, match="plain is no Component"):
+    with pytest.raises(KustomizeError, match="plain is not a Component"):
         render(tmp_path)
 
 

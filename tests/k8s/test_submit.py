@@ -123,7 +123,7 @@ def test_what_a_verb_rejects_is_not_tried_again(
     assert not brought(api, "train")
     assert len(cluster.created) == 1
     said = capsys.readouterr().err
-    assert "not tried again" in said and wrong.get("message", "") in said
+    assert "not retried" in said and wrong.get("message", "") in said
 
 
 def test_rays_words_for_a_failed_entrypoint_are_known() -> None:

@@ -114,7 +114,7 @@ def test_a_name_of_nothing_is_wrong_input(workspace: Workspace, name: str) -> No
 def test_a_broken_encoder_leaves_nothing(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(InputError, match="holds no text encoder"):
+    with pytest.raises(InputError, match="has no text encoder"):
         fetch(str(tmp_path / "bad"), workspace)
     with pytest.raises(InputError, match="names that can be fetched: ttmrpp"):
         fetch(str(tmp_path), workspace)

@@ -76,5 +76,5 @@ def test_a_damaged_checkpoint_is_said_to_be_damaged(
     with pytest.raises(UnusableError, match="is damaged"):
         musicnn.read_musicnn("musicnn-msd")
     (folder / ".index").write_bytes(b"no table")
-    with pytest.raises(UnusableError, match="no index of a TensorFlow checkpoint"):
+    with pytest.raises(UnusableError, match="not an index of a TensorFlow checkpoint"):
         musicnn.read_musicnn("musicnn-msd")

@@ -88,14 +88,14 @@ def test_the_same_grid_changes_nothing() -> None:
 
 def test_weights_of_other_sizes_are_rejected_with_the_setting(pretrained: str) -> None:
     spec = replace(TOWER, source=pretrained, depth=3)
-    with pytest.raises(InputError, match=r"num_hidden_layers 2, .* say 3; set .*\.depth=2"):
+    with pytest.raises(InputError, match=r"num_hidden_layers 2, .* have 3; set .*\.depth=2"):
         SpectrogramTransformer(spec, AUDIO).read_weights()
     with pytest.raises(InputError, match="there is no folder"):
         tower_of("/nowhere/ast")
 
 
 def test_a_text_encoder_is_no_ast(text_folder: str) -> None:
-    with pytest.raises(InputError, match=r"holds no AST|is a bert, and no AST"):
+    with pytest.raises(InputError, match=r"has no AST|is a bert, not an AST"):
         tower_of(text_folder)
 
 

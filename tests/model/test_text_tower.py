@@ -149,7 +149,7 @@ def test_a_folder_that_is_not_there_needs_no_hub(name: str) -> None:
 
 def test_a_folder_without_an_encoder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="holds no text encoder"):
+    with pytest.raises(InputError, match="has no text encoder"):
         load_text_tower(spec_of(str(tmp_path)))
 
 

@@ -49,6 +49,6 @@ def test_spread_tells_one_vector_from_many() -> None:
     assert float(spread_of(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))) == 1.0
     small = torch.tensor([[1e-8, -1e-8], [-1e-8, 1e-8]])
     for spread, size in ((0.001, 1.0), (float("nan"), 1.0), (float(spread_of(small)), 1e-8)):
-        with pytest.raises(UnusableError, match=r"became one .* at step 3"):
+        with pytest.raises(UnusableError, match=r"collapsed .* at step 3"):
             refuse_collapse(spread, size, " at step 3")
     refuse_collapse(0.2, 1.0, "")

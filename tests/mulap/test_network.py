@@ -86,7 +86,7 @@ def test_a_saved_model_is_the_same_and_names_itself(make_mulap: Make, tmp_path: 
     (tmp_path / "m" / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(UnusableError, match="is damaged"):
         read_mulap(str(tmp_path / "m"))
-    with pytest.raises(InputError, match=r"is no MuLaP model .* no head that matches"):
+    with pytest.raises(InputError, match=r"is not a MuLaP model .* no head that matches"):
         read_mulap(str(tmp_path))
 
 

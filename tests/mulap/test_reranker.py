@@ -94,9 +94,9 @@ def test_features_of_another_run_and_runs_without_a_head_are_rejected(
         for run in ("one", "two")
     )
     storage.copy_folder(theirs, ours, last="run.json")
-    with pytest.raises(InputError, match=r"holds features of model \w+, not of run two"):
+    with pytest.raises(InputError, match=r"has features of model \w+, not of run two"):
         Reranker(workspace, "two")
-    with pytest.raises(InputError, match=r"is no MuLaP model .* no head that matches"):
+    with pytest.raises(InputError, match=r"is not a MuLaP model .* no head that matches"):
         Reranker(workspace, "towers")
     with pytest.raises(InputError, match="a run's name is one folder name"):
         Reranker(workspace, str(tmp_path))
@@ -143,5 +143,5 @@ def test_a_search_looks_again_and_says_what_it_did(workspace: Workspace) -> None
         searcher.search("slow", rerank={"depth": 0, "run": "one"})
     with pytest.raises(InputError, match="no features of run two"):
         searcher.search("slow", mode="keyword", rerank={"depth": 2})  # the newest run
-    with pytest.raises(InputError, match="no MuLaP model"):
+    with pytest.raises(InputError, match="not a MuLaP model"):
         searcher.search("slow", mode="keyword", rerank={"depth": 2, "run": "none"})

@@ -67,7 +67,7 @@ class Faithfulness:
 class MusicTerms:
     """Musical terms to find in a text: those known here and a catalog's tags.
 
-    Function words and words such as `song` are no terms. A lookup costs one dictionary access per
+    Function words and words such as `song` are not terms. A lookup costs one dictionary access per
     word.
     """
 

@@ -54,8 +54,8 @@ class Likelihood:
 
         `nats` are the captions' own, where already computed.
         """
-        own = self.free(captions) if nats is None else nats
-        return self.free([shuffled(text) for text in captions]) - own
+        written = self.free(captions) if nats is None else nats
+        return self.free([shuffled(text) for text in captions]) - written
 
     @torch.inference_mode()
     def _nats(self, before: Sequence[str], texts: Sequence[str]) -> Floats:

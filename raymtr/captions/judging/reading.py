@@ -116,9 +116,9 @@ def repetition(words: Sequence[str]) -> float:
     runs = list(zip(words, words[1:], words[2:], strict=False))
     if not runs:
         return 0.0
-    again = len(runs) - len(set(runs))
+    repeats = len(runs) - len(set(runs))
     twice = sum(a == b for a, b in pairwise(words))
-    return (again + twice) / len(runs)
+    return (repeats + twice) / len(runs)
 
 
 def said(words: Sequence[str], tags: Sequence[str]) -> float:

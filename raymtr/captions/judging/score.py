@@ -74,7 +74,7 @@ class TokenEncoder:
     """Texts -> unit states of their tokens, by any `transformers` encoder (folder or name)."""
 
     def __init__(self, name: str = MINILM) -> None:
-        """Raises UnusableError or InputError where `name` cannot be loaded or is no encoder."""
+        """Raises UnusableError or InputError if `name` cannot be loaded or is not an encoder."""
         import transformers
 
         spec = TextTowerSpec(source=name, max_tokens=MAX_TOKENS, trainable=False)
@@ -195,11 +195,11 @@ def likelihoods(
 ) -> dict[str, Floats]:
     """The figures of `base` for the first LIKELY captions, [N]; NaN for the others."""
     figures = {name: np.full(len(captions), np.nan) for name in BY_BASE}
-    few, own = captions[:LIKELY], tags[:LIKELY]
+    few, few_tags = captions[:LIKELY], tags[:LIKELY]
     nats = base.free(few)
     figures["order_gain"][: len(few)] = base.order_gain(few, nats)
     figures["nats"][: len(few)] = nats
-    figures["nats_given_tags"][: len(few)] = base.given_tags(few, own)
+    figures["nats_given_tags"][: len(few)] = base.given_tags(few, few_tags)
     return figures
 
 

@@ -93,8 +93,8 @@ def pretrain(sets: PairSets, folder: str, spec: FinetuneSpec, device: torch.devi
             tokenizer = train_tokenizer(sets.train, spec.toy)
             _publish(tokenizer, f"{folder}/tokenizer", last="tokenizer.json")
         _wait()
-        made = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
-        tokenizer = load_tokenizer(made)
+        tokenizer_folder = storage.local_copy(f"{folder}/tokenizer", last="tokenizer.json")
+        tokenizer = load_tokenizer(tokenizer_folder)
         model = build_toy(tokenizer, spec.toy, seed=spec.seed)
         trainer = FinetuneStep(
             model, spec, device=device, steps=spec.toy.steps, rate=spec.toy.learning_rate
@@ -237,8 +237,8 @@ class Phase:
         if _rank():
             return
         sink = io.BytesIO()
-        said = {"rows": self.rows, "samples": self.samples, "stopped": self._stopped}
-        torch.save({"steps": done, "said": json.dumps(said), "best": self._best, **state}, sink)
+        log = {"rows": self.rows, "samples": self.samples, "stopped": self._stopped}
+        torch.save({"steps": done, "said": json.dumps(log), "best": self._best, **state}, sink)
         storage.write_bytes(f"{self._folder}/{self.name}.pt", sink.getvalue())
         self._tell()
 
@@ -259,9 +259,9 @@ class Phase:
             io.BytesIO(storage.read_bytes(file)), map_location="cpu", weights_only=True
         )
         self._step.restore(state)
-        said = json.loads(state["said"])
-        self.rows, self.samples = said["rows"], said["samples"]
-        self._best, self._stopped = state.get("best", {}), said.get("stopped", False)
+        log = json.loads(state["said"])
+        self.rows, self.samples = log["rows"], log["samples"]
+        self._best, self._stopped = state.get("best", {}), log.get("stopped", False)
         return int(state["steps"])
 
 

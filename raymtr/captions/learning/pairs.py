@@ -2,7 +2,7 @@
 
 A pair is a line of JSON with `tags` and `caption`. `source` (who wrote it), `split` and a clip
 (`ytid`, `clip_id` or `track_id`) are used where present. Pairs are held out by clip: all captions
-of a clip, whoever wrote them, and those of clips with the same words. The clips with the smallest
+of a clip, by all writers, and those of clips with the same words. The clips with the smallest
 hashes are held out, so the choice is the same on every machine and independent of line order. Where
 sources say `human`, only such pairs are held out. Where splits are marked, only clips not marked
 `train` are.
@@ -69,7 +69,7 @@ class PairSets:
 def read_pairs(uri: str) -> list[Pair]:
     """All pairs of the JSON Lines file `uri`; pairs with empty tags or caption are left out.
 
-    Raises InputError, naming the line, on what is no such pair, and where there are too few.
+    Raises InputError on a line that is not such a pair, with its number, and on too few pairs.
     """
     if not storage.exists(uri):
         raise InputError(f"no file {uri}; --pairs is a JSON Lines file of `tags` and `caption`")
@@ -78,21 +78,21 @@ def read_pairs(uri: str) -> list[Pair]:
         if line.strip():
             rows.append(_row(line, f"{uri}, line {number}"))
     pairs = [_pair(row) for row in rows]
-    whole = [pair for pair in pairs if pair.tags and pair.caption]
-    if len(whole) < len(pairs):
-        LOG.info("%d pairs without tags or caption are left out", len(pairs) - len(whole))
-    if len(whole) < FEWEST_PAIRS:
+    usable = [pair for pair in pairs if pair.tags and pair.caption]
+    if len(usable) < len(pairs):
+        LOG.info("%d pairs without tags or caption are left out", len(pairs) - len(usable))
+    if len(usable) < FEWEST_PAIRS:
         raise InputError(
-            f"{uri} has {len(whole)} pairs with tags and a caption; {FEWEST_PAIRS} at least"
+            f"{uri} has {len(usable)} pairs with tags and a caption; {FEWEST_PAIRS} at least"
         )
-    return with_terms(whole)
+    return with_terms(usable)
 
 
 def _row(line: bytes, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise InputError(f"{where}: no JSON ({error}); expected one object a line") from error
+        raise InputError(f"{where}: not JSON ({error}); expected one object per line") from error
     if not isinstance(row, dict) or not {"tags", "caption"} <= set(row):
         raise InputError(
             f"{where}: expected an object with `tags` and `caption`, got {line[:80]!r}"
@@ -210,24 +210,24 @@ def that_fit(
     captions = [f" {pair.caption}" for pair in pairs]
     answers = 1 + lengths(captions, add_special_tokens=False, split_special_tokens=True)
     least = answers + lengths([prompt_of([max(pair.tags, key=len)]) for pair in pairs])
-    whole = answers + lengths([prompt_of(pair.tags[:MOST_TAGS]) for pair in pairs])
+    full = answers + lengths([prompt_of(pair.tags[:MOST_TAGS]) for pair in pairs])
     fit = least <= max_tokens
     if fit.sum() < min(FEWEST_PAIRS, len(pairs)):
         raise InputError(
-            f"finetune.max_tokens={max_tokens} holds the prompt with a tag and the caption of "
-            f"{fit.sum()} of {len(pairs)} pairs: {FEWEST_PAIRS} at least are needed; "
-            f"{int(np.median(least))} would hold half of them, {least.max()} all"
+            f"finetune.max_tokens={max_tokens} fits the prompt with a tag and the caption of "
+            f"{fit.sum()} of {len(pairs)} pairs; at least {FEWEST_PAIRS} are needed; "
+            f"{int(np.median(least))} would fit half of them, {least.max()} all"
         )
     notes = []
     if not fit.all():
         notes.append(
             f"{(~fit).sum()} of {len(pairs)} pairs are left out: their caption does not fit "
-            f"finetune.max_tokens={max_tokens} beside a tag; {least.max()} would hold all"
+            f"finetune.max_tokens={max_tokens} with a tag; {least.max()} would fit all"
         )
-    if (cut := fit & (whole > max_tokens)).any():
+    if (cut := fit & (full > max_tokens)).any():
         notes.append(
             f"{cut.sum()} of {len(pairs)} pairs lose tags, so that their captions fit "
-            f"finetune.max_tokens={max_tokens}; {whole.max()} would hold all"
+            f"finetune.max_tokens={max_tokens}; {full.max()} would fit all tags"
         )
     return [pair for pair, fits in zip(pairs, fit, strict=True) if fits], notes
 
@@ -266,7 +266,7 @@ class Draw:
 
 def faithful_tags(pair: Pair) -> list[str]:
     """Tags that `pair.caption` contains: its own, and vocabulary terms."""
-    said = set(words_of(pair.caption))
-    tags = [tag for tag in pair.tags if set(words_of(tag)) <= said]
+    caption_words = set(words_of(pair.caption))
+    tags = [tag for tag in pair.tags if set(words_of(tag)) <= caption_words]
     present = {word for tag in tags for word in words_of(tag)}
     return tags + [term for term in pair.terms if not set(term.split()) <= present]

@@ -4,8 +4,8 @@ For tags of the training pairs the captioner writes several drafts. Of each set 
 worst by the judge are a pair of a chosen and a rejected caption, where the best is acceptable and
 the worst is clearly worse. Direct preference optimisation (Rafailov et al., arXiv 2305.18290) then
 raises the likelihood of the chosen ones relative to the rejected ones. The reference is the
-captioner before this stage. The stage is short and has no states of its own: a killed run repeats
-it from LoRA's last state.
+captioner before this stage. The stage is short and saves no checkpoints: a killed run repeats it
+from LoRA's last checkpoint.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.errors import InputError
 
 LOG = logging.getLogger("raymtr")
-BETA = 0.1  # how strongly the reference holds
+BETA = 0.1  # strength of the constraint to the reference
 DRAFTS = 4  # for the tags of one training pair
 MARGIN = 0.2  # in coverage minus invention, between the chosen and the rejected draft
 SLOWER = 0.1  # of LoRA's learning rate
@@ -60,8 +60,8 @@ def accepted(pairs: Sequence[Pair]) -> list[Pair]:
     ]
     if len(kept) < FEWEST_PAIRS:
         raise InputError(
-            f"finetune.judged=true keeps {len(kept)} of {len(pairs)} pairs, and {FEWEST_PAIRS} are "
-            "needed: their captions say too few of their tags; set finetune.judged=false"
+            f"finetune.judged=true accepts {len(kept)} of {len(pairs)} pairs, and {FEWEST_PAIRS} "
+            "are needed: most captions miss too many of their tags; set finetune.judged=false"
         )
     return kept
 
@@ -183,9 +183,9 @@ class _Learner:
 
     def step(self, places: Sequence[int]) -> dict[str, float]:
         """One update; the loss, and the share of pairs ranked right, before it."""
-        own = self._likelihoods(places)
+        policy = self._likelihoods(places)
         reference = self._reference[list(places)].T
-        loss = dpo_loss(own[0], own[1], reference[0], reference[1])
+        loss = dpo_loss(policy[0], policy[1], reference[0], reference[1])
         loss.backward()  # type: ignore[no-untyped-call]
         learned = list(self._step.learned.values())
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -195,5 +195,5 @@ class _Learner:
         nn.utils.clip_grad_norm_(learned, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        right = (own[0] - reference[0] > own[1] - reference[1]).float().mean()
+        right = (policy[0] - reference[0] > policy[1] - reference[1]).float().mean()
         return {"preference_loss": float(loss), "preference_right": float(right)}

@@ -112,10 +112,10 @@ class FinetuneStep:
         tokens = _total((batch.labels[:, 1:] != IGNORED).sum())
         summed = torch.zeros((), device=self.device)
         for part in parts_of(batch, self.spec.accumulate):
-            own = self._sum(part)
+            loss_sum = self._sum(part)
             # Averaging over workers makes it the mean per token.
-            (own * (_world() / tokens)).backward()  # type: ignore[no-untyped-call]
-            summed += own.detach()
+            (loss_sum * (_world() / tokens)).backward()  # type: ignore[no-untyped-call]
+            summed += loss_sum.detach()
         mean = float(_total(summed) / tokens)
         require_finite(mean, "the loss", self._cure(step))
         rate = learning_rate(step, self.steps, self.rate, self.spec.warmup)
@@ -220,8 +220,8 @@ def parts_of(batch: TokenBatch, count: int) -> list[TokenBatch]:
     parts = []
     for rows in torch.arange(len(batch.input_ids)).tensor_split(count):
         longest = int(batch.attention_mask[rows].sum(1).max())
-        whole = (batch.input_ids, batch.attention_mask, batch.labels)
-        parts.append(TokenBatch(*(values[rows, :longest] for values in whole)))
+        tensors = (batch.input_ids, batch.attention_mask, batch.labels)
+        parts.append(TokenBatch(*(values[rows, :longest] for values in tensors)))
     return parts
 
 
@@ -276,5 +276,5 @@ def _like(value: Tensor, parameter: Tensor) -> Tensor:
         return value.to(parameter.device)
     from torch.distributed.tensor import distribute_tensor
 
-    whole = value.to(parameter.device)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]
+    local = value.to(parameter.device)
+    return distribute_tensor(local, parameter.device_mesh, parameter.placements)  # type: ignore[attr-defined]

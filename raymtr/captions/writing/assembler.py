@@ -50,7 +50,7 @@ class CaptionAssembler:
         """Take the drafts of one pass over `tracks` tracks; return how many wait for the next pass.
 
         With `last` there is no next pass, and the realiser replaces rejected captions. Raises
-        UnusableError where drafts did not come back.
+        UnusableError if the engine did not return all drafts.
         """
         waiting: dict[str, list[Draft]] = {}
         settled = pending = 0
@@ -67,7 +67,7 @@ class CaptionAssembler:
             if not last and any(draft["verdict"] != OK for draft in best):
                 self._pending.append(pending_row(best))
                 pending += 1
-                self._progress.advance(0, note=f"{pending} to be drawn again")
+                self._progress.advance(0, note=f"{pending} pending for the next pass")
             else:
                 self._track(best)
                 self._progress.advance(1, note=f"{self.failed} failed" if self.failed else "")
@@ -75,8 +75,8 @@ class CaptionAssembler:
         self._commit(attempt)
         if settled < tracks:
             raise UnusableError(
-                f"the drafts of {tracks - settled} tracks did not come back; the same command "
-                "goes on"
+                f"the engine returned no drafts for {tracks - settled} tracks; run the same "
+                "command again to continue"
             )
         return pending
 

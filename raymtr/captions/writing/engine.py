@@ -56,13 +56,15 @@ def require_room(engine: Engine, spec: CaptionSpec) -> None:
     """
     wide = spec.tensor_parallel
     if engine == "transformers" and wide > 1:
-        raise InputError(f"caption.tensor_parallel={wide} is vLLM's; set it to 1, or --engine vllm")
+        raise InputError(
+            f"caption.tensor_parallel={wide} needs vLLM; set it to 1, or --engine vllm"
+        )
     if not spec.use_gpu:
         return
     found = [int(node.get("GPU", 0)) for node in _nodes()]
     if sum(count // wide for count in found) < spec.actors:
         raise UnusableError(
-            f"caption.actors={spec.actors} times caption.tensor_parallel={wide} asks for "
+            f"caption.actors={spec.actors} times caption.tensor_parallel={wide} needs "
             f"{spec.actors * wide} GPUs, {wide} on one node each; this Ray cluster has "
             f"{sum(found)} ({max(found, default=0)} on one node at most); set them lower, add GPU "
             "nodes, or set caption.use_gpu=false to run on CPUs"

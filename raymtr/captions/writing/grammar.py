@@ -1,7 +1,8 @@
 """The realiser's wordings, and the filling of their slots.
 
-`grammar.toml` has them in short. A wording with choices, `[this is/here is] {what}`, stands for all
-its combinations, and a verb `~carry` for `<carries|carry>`, which agrees with the slot before it.
+`grammar.toml` has them in short form. A wording with choices, `[this is/here is] {what}`, expands
+to all its combinations, and a verb `~carry` to `<carries|carry>`, which agrees with the slot before
+it.
 """
 
 from __future__ import annotations

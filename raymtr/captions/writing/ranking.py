@@ -34,7 +34,7 @@ class Ranker:
         )
 
     def order(self, tags: Sequence[str], candidates: Sequence[Candidate]) -> list[Candidate]:
-        """`candidates` of the same tags, the likeliest (fewest nats a token) first."""
+        """`candidates` of the same tags, the likeliest (fewest nats per token) first."""
         texts = [caption.text for _, caption in candidates]
         nats = self._likelihood.given_tags(texts, [tags] * len(texts))
         places = sorted(range(len(texts)), key=lambda i: (float(nats[i]), i))

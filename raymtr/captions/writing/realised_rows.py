@@ -31,20 +31,20 @@ def caption_tracks(
 
     Returns rows of `track_id, caption, provenance`. A track without tags has none, and a tag that
     contains its artist, title or album is not used. With `order`, a ranking of captions of the same
-    tags, the first of so many `candidates` are kept. A track's captions depend on its own row and
-    the seed alone, never on the rows around it.
+    tags, the best of `candidates` captions are kept. A track's captions depend only on its own row
+    and the seed, never on other rows.
     """
     rows: list[dict[str, str]] = []
     for track in tracks.select(TRACK).to_pylist():
         tags = without_names(clean_tags(track["tags"] or ()), names_of(track))
         found = _different(tags, candidates or per_track, _number(f"{seed}\0{track['track_id']}"))
-        for own, caption in (order(tags, found) if order and found else found)[:per_track]:
-            told = provenance(tags, caption, own) | ({"ranked": len(found)} if order else {})
+        for number, caption in (order(tags, found) if order and found else found)[:per_track]:
+            record = provenance(tags, caption, number) | ({"ranked": len(found)} if order else {})
             rows.append(
                 {
                     "track_id": track["track_id"],
                     "caption": caption.text,
-                    "provenance": json.dumps(told, ensure_ascii=False),
+                    "provenance": json.dumps(record, ensure_ascii=False),
                 }
             )
     return pa.Table.from_pylist(rows, SCHEMA)

@@ -4,7 +4,7 @@ Each tag has a role (`captions.writing.tag_roles`) and becomes part of a phrase
 (`captions.writing.slots`). `grammar.toml` has the wordings that phrases are put into: an opening
 that names the music, a sentence on sounds, one on mood and use. The choices of a caption are its
 structure; its name lists them, and there are many thousands. A caption depends on its tags and its
-seed alone, contains every tag, and says nothing else. It needs no model; a model may rank the
+seed alone, contains every tag, and adds nothing. It needs no model; a model may rank the
 captions of several seeds (`captions.writing.ranking`). Limitation: no world knowledge, so the
 better noun of two unknown words cannot be determined.
 """
@@ -24,7 +24,7 @@ from raymtr.captions.writing.slots import Choices, fill_slots
 from raymtr.captions.writing.templates import clean_tags
 
 MOST_PREDICATES = 3  # in one sentence
-LONG = 60  # letters of a list that should not stand beside other additions
+LONG = 60  # letters of a list that should not be next to other additions
 MOST_HEARD = 120  # letters of voices and instruments in the first sentence
 
 
@@ -44,8 +44,8 @@ def realise(tags: Sequence[str] | None, seed: int, *, held_out: bool = False) ->
     cleaned = clean_tags(tags or ())
     if not cleaned:
         return None
-    own = hashlib.blake2b("\0".join(cleaned).encode(), digest_size=8, salt=b"realise").digest()
-    rng = np.random.default_rng([seed, int.from_bytes(own, "big")])
+    digest = hashlib.blake2b("\0".join(cleaned).encode(), digest_size=8, salt=b"realise").digest()
+    rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     choices = Choices(rng.random(96).tolist())
     slots = fill_slots(cleaned, choices)
     text = _Caption(slots, grammar()["held_out" if held_out else "train"], choices).write()
@@ -126,9 +126,9 @@ class _Caption:
         """`sentence` with what is heard; a comma separates it from other additions."""
         if heard is None:
             return sentence
-        said = self._wording(heard)
-        simple = said.startswith((",", ":", " with ", " that ", " where "))
-        return f"{sentence}{'' if simple or not self._slots['how'].text else ','}{said}"
+        addition = self._wording(heard)
+        simple = addition.startswith((",", ":", " with ", " that ", " where "))
+        return f"{sentence}{'' if simple or not self._slots['how'].text else ','}{addition}"
 
     def _how(self, heard: bool) -> str:
         """Tempo, key, atmosphere and use after the noun, at most two of them."""
@@ -168,11 +168,11 @@ class _Caption:
 
     def _lacking(self) -> str:
         """What the music lacks, after a sentence on what it has."""
-        said = ""
+        phrase = ""
         for name in ("absence", "lack"):
             if name in self._slots:
-                said += self._wording(name)
-        return said
+                phrase += self._wording(name)
+        return phrase
 
     def _front(self) -> str:
         """Some moods before a subject: `calm and gentle, it ...`."""
@@ -194,12 +194,12 @@ class _Caption:
             size = max(size, min(MOST_PREDICATES, len(names)))
             front = self._front() if len(names) > 1 and names[0] == "moods" else ""
             subject = filled(self._choices.pick("s", self._wordings["subject"]), self._slots)
-            said = [self._predicate(name) for name in names[:size] if name in self._slots]
-            sentences.append(f"{front}{subject} {_joined(said)}")
+            predicates = [self._predicate(name) for name in names[:size] if name in self._slots]
+            sentences.append(f"{front}{subject} {_joined(predicates)}")
         return sentences
 
     def _predicate(self, name: str) -> str:
-        """What is said of the music by one slot."""
+        """The predicate for one slot."""
         wordings = self._wordings["predicates"][name]
         if name != "moods":
             return self._said(name, wordings)
@@ -208,10 +208,10 @@ class _Caption:
         self._slots["moody"] = Part(f"{article(plain)} {plain}")
         if any(" " in mood for mood in plain.split(", ")):
             wordings = [wording for wording in wordings if "{moods}" in wording]
-        said = self._said(name, wordings)
+        predicate = self._said(name, wordings)
         for used in ("moods", "moody"):
             self._slots.pop(used, None)
-        return said
+        return predicate
 
 
 def _joined(said: Sequence[str]) -> str:

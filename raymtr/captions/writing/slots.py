@@ -51,7 +51,7 @@ def listed(words: Sequence[str]) -> str:
 def fill_slots(tags: Sequence[str], choices: Choices) -> dict[str, Part]:
     """The slots of a caption of `tags`; `choices` decides what is free.
 
-    Always `what`, `it`, `this` and `the`; `plain` where `what` is a bare noun such as `a track`.
+    Always `what`, `it`, `this` and `the`; also `plain` if `what` is a bare noun such as `a track`.
     """
     forms = [form for tag in tags for form in _forms(tag)]
     return _Slots(choices.order(forms), choices).filled()
@@ -129,7 +129,7 @@ class _Slots:
             self._slots["voice"] = self._several(voice)
 
     def _several(self, forms: Sequence[Form]) -> Part:
-        """A list; one article can stand for all of it: `a piano, steady bass, and drums`."""
+        """A list; it may have one article for all items: `a piano, steady bass, and drums`."""
         words = [form.text for form in forms]
         if len(forms) > 1 and self._choices.chance(0.5):
             first = sorted(forms, key=lambda form: form.text == form.bare)
@@ -228,7 +228,7 @@ class _Slots:
 
 
 def is_adjective(form: Form) -> bool:
-    """Whether a tempo can stand before a noun unchanged: `uptempo`, `slow`."""
+    """Whether a tempo can precede a noun unchanged: `uptempo`, `slow`."""
     return re.fullmatch(r"\w*-?\w+", form.bare) is not None and not form.bare[0].isdigit()
 
 

@@ -42,10 +42,10 @@ class CaptionStore:
     @staticmethod
     def _made_by(folder: str) -> dict[str, Any] | None:
         file = f"{folder}/{RUN}"
-        made: dict[str, Any] | None = None
+        settings: dict[str, Any] | None = None
         if storage.exists(file):
-            made = storage.read_json(file)["settings"]
-        return made
+            settings = storage.read_json(file)["settings"]
+        return settings
 
     def take(self) -> None:
         """Become the owner. Tracks that failed or were pending are tried again."""

@@ -1,10 +1,10 @@
 """The role of a tag in a sentence, and its form there.
 
 A tag is anything a person may have typed: `sad`, `A minor`, `rock---alternative`, `no drums`, `the
-low quality recording`. Its role (`Role`) is determined by the whole tag where `lexicon.toml` has
-it, else by a pattern (a tempo in bpm, a decade), else by its head: the last noun, or the one before
+low quality recording`. Its role (`Role`) is determined by the whole tag if `lexicon.toml` has it,
+else by a pattern (a tempo in bpm, a decade), else by its head: the last noun, or the one before
 `of` or `with`. Otherwise the part of speech decides (`lemminflect`'s lexicon, then the ending). An
-unknown word is `other`, whose sentences take any word.
+unknown word is `other`, the role with sentences that fit any word.
 
 The words of a tag keep their form and order. An article, a noun (`female performer`) or capitals
 may be added; a leading `in` or `for` and the apostrophe of a decade are dropped. Singulars are used
@@ -191,18 +191,18 @@ def _by_head(low: str) -> Role | None:
         return "recording"
     if role is not None:
         return role  # type: ignore[return-value]
-    whole = known.whole.get(one) or known.whole.get(head) or known.whole.get(part)
-    if whole == "genre" or (head in ("hop", "'n'", "roll", "worship", "age") and len(words) < 4):
+    category = known.whole.get(one) or known.whole.get(head) or known.whole.get(part)
+    if category == "genre" or (head in ("hop", "'n'", "roll", "worship", "age") and len(words) < 4):
         return "genre"
     if head in ("sounding", "paced"):
         return "tempo" if head == "paced" else "mood"
-    if whole == "tempo" and any(word.endswith("ing") for word in words):
+    if category == "tempo" and any(word.endswith("ing") for word in words):
         return "sound"
-    if whole in ("tempo", "state", "mood", "kind_adjective") and head == words[-1]:
+    if category in ("tempo", "state", "mood", "kind_adjective") and head == words[-1]:
         alias = {"kind_adjective": "piece" if head == "instrumental" else "mood"}
-        return alias.get(whole, whole)  # type: ignore[return-value]
-    if whole in ("feeling", "use"):
-        return whole  # type: ignore[return-value]
+        return alias.get(category, category)  # type: ignore[return-value]
+    if category in ("feeling", "use"):
+        return category  # type: ignore[return-value]
     if words[-1].endswith("ing") and (
         words[0] in known.agents or singular(words[-2]) in known.agents
     ):

@@ -63,10 +63,10 @@ def write_texts(
             list(prompts[chosen]), return_tensors="pt", padding=True, padding_side="left"
         ).to(model.device)
         batch.pop("token_type_ids", None)
-        asked = batch["input_ids"].shape[1]
+        prompt_length = batch["input_ids"].shape[1]
         batch = {**batch, **shared_prefill(model, batch, prompts[chosen])}
         words = [tag_words(tokenizer, row) for row in tags[chosen]] if spec.tag_bias else None
-        sampling = SeededSampling(seeds[chosen], spec, asked=asked, words=words)
+        sampling = SeededSampling(seeds[chosen], spec, asked=prompt_length, words=words)
         written = model.generate(
             **batch,
             do_sample=False,
@@ -75,7 +75,7 @@ def write_texts(
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )
-        texts += tokenizer.batch_decode(written[:, asked:], skip_special_tokens=True)
+        texts += tokenizer.batch_decode(written[:, prompt_length:], skip_special_tokens=True)
     return texts
 
 
@@ -112,7 +112,7 @@ class SeededSampling:
     """A logits processor after which the largest score is a sample with the row's own seed.
 
     `words` are each row's words that `spec.tag_bias` favours (see `captions.writing.tag_words`),
-    `asked` is the length of the prompts. The penalty equals vLLM's `presence_penalty`.
+    `asked` is the length of the prompts in tokens. The penalty equals vLLM's `presence_penalty`.
     """
 
     def __init__(

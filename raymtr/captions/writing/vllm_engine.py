@@ -97,8 +97,8 @@ def writer(weights: Weights, spec: CaptionSpec) -> Callable[[ray.data.Dataset], 
     # Setting `fn` validated the stage again, which then counted its bundles as one GPU.
     holds = {"num_cpus": 1, "num_gpus": spec.tensor_parallel if spec.use_gpu else 0}
     # By default Ray restarts an engine without limit, even one that always dies.
-    again = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
-    stage.map_batches_kwargs.update(holds | again)
+    restarts = {"max_restarts": MOST_RESTARTS, "max_task_retries": MOST_RESTARTS}
+    stage.map_batches_kwargs.update(holds | restarts)
     return processor
 
 

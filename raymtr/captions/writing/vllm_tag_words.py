@@ -29,8 +29,8 @@ class TagWordsV1(AdapterLogitsProcessor):  # type: ignore[misc]  # vLLM may be a
 
     def new_req_logits_processor(self, params: Any) -> Favour | None:
         """The processor of one request; None where it has no words."""
-        own = params.extra_args or {}
-        return Favour(json.loads(own[WORDS]), own[BIAS]) if WORDS in own else None
+        extra = params.extra_args or {}
+        return Favour(json.loads(extra[WORDS]), extra[BIAS]) if WORDS in extra else None
 
 
 class Favour:
@@ -58,9 +58,9 @@ class TagWordsV2(LogitsProcessor):  # type: ignore[misc]  # vLLM may be absent
 
     def add_request(self, req_idx: int, sampling_params: Any) -> bool:
         """Add a request in a slot; return whether it has words."""
-        own = sampling_params.extra_args or {}
-        words = json.loads(own[WORDS]) if WORDS in own else []
-        self._new[req_idx] = (words, own.get(BIAS, 0.0))
+        extra = sampling_params.extra_args or {}
+        words = json.loads(extra[WORDS]) if WORDS in extra else []
+        self._new[req_idx] = (words, extra.get(BIAS, 0.0))
         self._favoured[req_idx] = bool(words)
         return bool(words)
 
