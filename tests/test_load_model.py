@@ -113,7 +113,7 @@ class Payload:
 def test_a_pickle_is_never_run(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(release)
     torch.save({"state_dict": Payload()}, release / CHECKPOINT)
-    with pytest.raises(UnusableError, match="damaged or no TTMR"):
+    with pytest.raises(UnusableError, match="damaged or not a TTMR"):
         raymtr.load_model(release)
     assert not (release / "pwned").exists()
 
@@ -121,7 +121,7 @@ def test_a_pickle_is_never_run(release: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_half_a_release_is_one_sentence(release: Path) -> None:
     file = release / CHECKPOINT
     file.write_bytes(file.read_bytes()[:100_000])
-    with pytest.raises(UnusableError, match="damaged or no TTMR"):
+    with pytest.raises(UnusableError, match="damaged or not a TTMR"):
         raymtr.load_model(release)
     (release / YAML).write_text("sr: 22050\n")
     with pytest.raises(UnusableError, match=r"not a TTMR.* settings file"):
