@@ -39,8 +39,8 @@ def test_a_node_that_joins_embeds_too(
     job = cluster.submit(
         f"python {script} --workspace {workspace.root} --model {tiny_model} {wide}"
     )
-    shards = Path(workspace.root)
-    until(lambda: list(shards.glob("embeddings/*/tracks/*.parquet")) or cluster.ended(job))
+    root = Path(workspace.root)
+    until(lambda: list(root.glob("embeddings/*/tracks/*.parquet")) or cluster.ended(job))
     assert not cluster.ended(job), cluster.client.get_job_logs(job)[-2000:]
     cluster.add()
     assert cluster.finished(job) == "SUCCEEDED", cluster.client.get_job_logs(job)[-2000:]

@@ -69,7 +69,8 @@ class Tables:
         searcher = Searcher(self.workspace)
         version = searcher.build.table_version
         if version not in self.exact:
-            searcher.model = self.models[searcher.build.fingerprint or ""]  # not read anew
+            model = self.models[searcher.build.fingerprint or ""]
+            searcher._models = {"text": model, "audio": model}  # saves loading it again
             self.exact[version] = [question.exact(searcher) for question in QUESTIONS]
 
     def publish_other(self) -> None:
