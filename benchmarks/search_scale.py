@@ -23,7 +23,7 @@ from typing import Any
 import lancedb
 import numpy as np
 import pyarrow as pa
-from index_scale import ASKED, HITS, World, published
+from index_scale import HITS, QUERY_SEED, World, published
 
 from raymtr import storage
 from raymtr.index.build import table_name
@@ -52,7 +52,7 @@ def main() -> None:
         rows = storage.read_tables(
             workspace.tracks, ["track_id", "title", "artist", "year", "tags"]
         )
-        vectors = World(DIM, seed=ASKED).text(QUERIES)
+        vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
         some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
         by_kind(searcher, some, vectors)
         by_filter(searcher.table, rows, vectors)

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from figures import Figures
-from index_scale import ASKED, HITS, World, published
+from index_scale import HITS, QUERY_SEED, World, published
 
 from raymtr import storage
 from raymtr.embeddings.store import find_embeddings
@@ -69,7 +69,7 @@ def build_of(workspace: Workspace, search: SearchSpec) -> Build:
 
 def looks(workspace: Workspace) -> dict[str, Callable[[TrackTable, int], Any]]:
     """The look-ups that are compared, by name, each of a table and the number of a query."""
-    vectors = World(DIM, seed=ASKED).text(QUERIES)
+    vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
     rows = storage.read_tables(workspace.tracks, ["track_id", "title", "artist", "year", "tags"])
     some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
     texts = [" ".join(row["tags"][:3]) for row in some]
@@ -106,7 +106,7 @@ def compare(
         figures.add(f"{name}: CPU, of that alone", ratio, asked=f"at most {CPU}", met=ratio <= CPU)
         if name == "vectors":
             ids, matrix = one.all_vectors()
-            vectors = World(DIM, seed=ASKED).text(QUERIES)
+            vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
             right = [
                 [(ids[place], 0.0) for place in np.argpartition(-(matrix @ vector), HITS)[:HITS]]
                 for vector in vectors
