@@ -83,7 +83,8 @@ class ServeSettings:
             "audio_timeout_s < request_timeout_s - queue_timeout_s": self.audio_timeout_s
             < self.encoding_s,
             "layout=composed where shards > 1": self.shards == 1 or self.layout == "composed",
-            "shard_timeout_s < request_timeout_s": self.shard_timeout_s < self.request_timeout_s,
+            "shard_timeout_s < request_timeout_s where shards > 1": self.shards == 1
+            or self.shard_timeout_s < self.request_timeout_s,
             "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
