@@ -27,7 +27,7 @@ from raymtr.index.build import Build
 from raymtr.index.build_tables import tracks_table, with_lengths
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import TrackTable
+from raymtr.index.sharded_table import open_table
 from raymtr.ownership import RUN, index_lock
 from raymtr.specs import Settings
 from raymtr.tagging.columns import with_attributes
@@ -94,7 +94,7 @@ def upsert_tracks(workspace: Workspace, settings: Settings, source: str) -> Upse
         refuse_without_vector(rows, shards)
         before = known_ids(workspace, ids.to_pylist(), [live])
         captions = captions_of(workspace, ids)
-        have = TrackTable(workspace.db, live).filterable.names
+        have = open_table(workspace.db, live).filterable.names
         heard = with_attributes(rows, workspace, among=have)
         table = tracks_table(with_lengths(heard, shards), captions)
         build = upsert_rows(workspace, table, shards, search=settings.search)

@@ -13,7 +13,7 @@ from typing import TypedDict
 from raymtr.duplicates.find import count_classes, find_duplicates, write_duplicates
 from raymtr.duplicates.same_song import THRESHOLDS
 from raymtr.index.publish import live_build
-from raymtr.index.track_table import TrackTable
+from raymtr.index.sharded_table import open_table
 from raymtr.specs import Settings
 from raymtr.workspace import Workspace
 
@@ -69,7 +69,7 @@ def report_duplicates(workspace: Workspace) -> DuplicatesAnswer:
     """
     started = time.monotonic()
     build = live_build(workspace)
-    rows = find_duplicates(TrackTable(workspace.db, build))
+    rows = find_duplicates(open_table(workspace.db, build))
     write_duplicates(workspace, rows)
     shown = rows.filter(rows["group"].to_numpy() < SHOWN).to_pylist()
     return {

@@ -312,7 +312,7 @@ def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]
         )
     if p95_ms > SLOW_MS:
         notes.append(
-            "one table of this size answers slowly, and raymtr does not spread a table over "
-            "machines: split the catalog into workspaces"
+            "one table of this size answers slowly: `raymtr index --set search.shards=4` divides "
+            "it, and an endpoint with shards=4 serves each part by machines of its own"
         )
     return notes

@@ -53,8 +53,13 @@ def partition_count(tracks: int) -> int:
 
 def partition_of(ids: pa.ChunkedArray, count: int) -> np.ndarray:
     """The partition of each track id, int64 [N]; the same on every machine and in every version."""
-    hashes = (zlib.crc32(track_id.encode()) for track_id in ids.to_pylist())
-    return np.fromiter(hashes, np.int64, len(ids)) % count
+    numbers = (partition_of_track(track_id, count) for track_id in ids.to_pylist())
+    return np.fromiter(numbers, np.int64, len(ids))
+
+
+def partition_of_track(track_id: str, count: int) -> int:
+    """The partition of one track id, of `count`."""
+    return zlib.crc32(track_id.encode()) % count
 
 
 def count_rows(folder: str) -> int:

@@ -152,6 +152,7 @@ class SearchSpec:
     exact_below: NonNegativeInt = 200_000  # vectors; up to this many, an exact search is faster
     target_recall: Share = 0.99  # at 10, on text and on audio queries; no index below it is used
     keep_versions: Count = 2  # published builds kept for rollback, including the live one
+    shards: Count = 1  # of the tables, by a hash of the track id; each may be served on its own
     index_workers: Count = 1  # Ray tasks that write and index at once; 1: this process, without Ray
     # Of one process that builds an index. A larger table is indexed in more segments.
     index_memory_gb: Annotated[float, Field(ge=2)] = 8.0

@@ -1,6 +1,7 @@
 """The endpoint on Ray Serve: an ingress, a retriever, and an encoder for each tower.
 
     ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
+                            -> RetrieverShard0 ... where the build is served in table shards
                    -> Generator, where a model that makes sound is named
 
 The retriever calls the encoders, rather than the ingress calling each in turn. Only the retriever
@@ -26,6 +27,7 @@ from serve.generator import Generator
 from serve.http import build_http
 from serve.retriever import Retriever
 from serve.settings import read_settings
+from serve.shards import RetrieverShard
 
 AUDIO_NICENESS = 4  # text queries take precedence on shared cores
 
@@ -91,6 +93,11 @@ def build_app(args: dict[str, Any]) -> serve.Application:
             if isinstance(self.backend, Retriever):
                 self.backend.check_health()
 
-    inner = audio if fused else retrieve.bind(settings, text, audio)
+    own = settings.shard_deployment()
+    shards = [
+        serve.deployment(name=f"RetrieverShard{n}", **own)(RetrieverShard).bind(settings, n)
+        for n in range(settings.shards if settings.shards > 1 else 0)
+    ]
+    inner = audio if fused else retrieve.bind(settings, text, audio, *shards)
     deploy = serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
     return deploy(Ingress).bind(inner, sound)

@@ -36,6 +36,11 @@ class Metrics:
             ["outcome"],
             registry=own,
         )
+        self._partial = Counter(
+            "raymtr_partial_answers",
+            "searches that a table shard did not answer in time",
+            registry=own,
+        )
         self._clips = Counter(
             "raymtr_generated_clips",
             "clips by how their answers ended: whole, broken_off",
@@ -65,6 +70,7 @@ class Metrics:
         if searched.remembered:
             self._cache.labels("answer").inc()
             return
+        self._partial.inc(searched.answer["partial"])
         took_ms = searched.answer["took_ms"]
         for stage, took in (
             ("encode", took_ms["encode"]),

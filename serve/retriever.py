@@ -23,18 +23,17 @@ from raymtr.audio import Sound
 from raymtr.embeddings.store import ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build import Build
-from raymtr.index.deadlines import LostTableError, overdue_calls
+from raymtr.index.deadlines import overdue_calls
 from raymtr.index.filters import parse_filter
-from raymtr.index.publish import live_build
 from raymtr.names import name_key
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtist, SimilarArtists
 from raymtr.search.path import path_between
 from raymtr.search.plan import Encoded
 from raymtr.search.present import HIT_COLUMNS
 from raymtr.search.searcher import Searcher
-from raymtr.workspace import Workspace
 from serve.answer_cache import AnswerCache
 from serve.backend import AudioBackend, RemoteAudioEncoder, RemoteTextEncoder, TextBackend
+from serve.live_searcher import LiveSearcher
 from serve.messages import (
     CatalogRow,
     Embedded,
@@ -65,54 +64,39 @@ class Retriever:
         settings: ServeSettings,
         text: TextBackend | DeploymentHandle[Any],
         audio: AudioBackend | DeploymentHandle[Any],
+        *shards: DeploymentHandle[Any],
     ) -> None:
+        """`shards` read the tables, in order; without them this process does."""
         self.settings = settings
-        self.workspace = Workspace.open(settings.workspace)
-        self.searcher = _open(self.workspace)
+        self._answers = AnswerCache()
+        self._live = LiveSearcher(settings, shards, opened=self._answers.clear)
         wait_s = settings.queue_timeout_s
         if isinstance(text, DeploymentHandle):
             text = RemoteTextEncoder(text, wait_s)
         if isinstance(audio, DeploymentHandle):
             audio = RemoteAudioEncoder(audio, wait_s)
         self._text, self._audio = text, audio
-        self._looked = time.monotonic()
-        self._following = asyncio.Lock()
         self._vectors = LRUCache[Hashable, Vectors](VECTORS_KEPT)
-        self._answers = AnswerCache()
         self._map: tuple[str, TrackMap] | None = None
         self._warm = False
 
-    async def live(self) -> Searcher:
-        """The searcher of the live build; the pointer is read periodically."""
-        if time.monotonic() - self._looked >= self.settings.pointer_every_s:
-            self._looked = time.monotonic()
-            await self._follow()
-        return self.searcher
+    @property
+    def searcher(self) -> Searcher:
+        """The searcher that answers now."""
+        return self._live.searcher
 
-    async def _follow(self) -> None:
-        """Opens the build that the pointer names, if it is not the open one."""
-        async with self._following:  # of many requests that miss a file, one opens the next
-            live = await asyncio.to_thread(live_build, self.workspace)
-            if live != self.searcher.build:
-                self.searcher = await asyncio.to_thread(_open, self.workspace)
-                self._answers.clear()
-
-    async def _read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
-        """The result of `look_up` on the live build; on the next one if its files are gone."""
+    async def _read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T | Problem:
+        """The result of `look_up` on the live build, or the Problem that an error means."""
         try:
-            return await look_up(await self.live())
-        except LostTableError:
-            await self._follow()
-            return await look_up(self.searcher)
-
-    async def search(self, request: SearchRequest) -> Searched[SearchAnswer] | Problem:
-        """The answer of `Searcher.find` to `request`; audio is the bytes of a file."""
-        try:
-            found = await self._read(partial(self._cached, request))
+            return await self._live.read(look_up)
         except InputError as error:
             return Problem(422, "invalid_request", str(error))
         except UnusableError as error:
             return Problem(503, "index_unavailable", str(error), 5)
+
+    async def search(self, request: SearchRequest) -> Searched[SearchAnswer] | Problem:
+        """The answer of `Searcher.find` to `request`; audio is the bytes of a file."""
+        found = await self._read(partial(self._cached, request))
         if isinstance(found, Searched):
             _note(found)
         return found
@@ -124,7 +108,7 @@ class Retriever:
         if cached is not None:
             return cached
         found = await self._search(searcher, request)
-        if isinstance(found, Searched):
+        if isinstance(found, Searched) and not found.answer["partial"]:
             self._answers.put(request, searcher.build, found)
         return found
 
@@ -174,7 +158,7 @@ class Retriever:
 
     async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:
         """Vectors of sentences by the live model, named `raymtr` or by its fingerprint."""
-        made_by = (await self.live()).build.made_by
+        made_by = (await self._live.current()).build.made_by
         if made_by is None or model not in ("raymtr", made_by.fingerprint):
             served = f"raymtr, {made_by.fingerprint}" if made_by else "none"
             return Problem(404, "unknown_model", f"no model {model!r} here; served: {served}")
@@ -186,6 +170,8 @@ class Retriever:
     async def track(self, track_id: str) -> CatalogRow | Problem:
         """The catalog's row of a track."""
         rows = await self._read(lambda live: asyncio.to_thread(live.table.rows, [track_id]))
+        if isinstance(rows, Problem):
+            return rows
         if track_id not in rows:
             return Problem(404, "unknown_track", f"no track {track_id!r} in this catalog")
         return {name: plain(value) for name, value in rows[track_id].items()}
@@ -210,10 +196,7 @@ class Retriever:
                 tracks=tracks, model=build.fingerprint, table_version=build.table_version
             )
 
-        try:
-            return await self._read(lambda live: asyncio.to_thread(walk, live))
-        except InputError as error:
-            return Problem(422, "invalid_request", str(error))
+        return await self._read(lambda live: asyncio.to_thread(walk, live))
 
     async def similar_artists(
         self, name: str, k: int, where: str | None
@@ -226,6 +209,8 @@ class Retriever:
         key = name_key(name)
         keys = [key] if key else []
         known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
+        if isinstance(known, Problem):
+            return known
         if not any(name_key(row["artist"]) == key for row in known):
             return Problem(404, "unknown_artist", f"no artist {name!r} in this catalog")
         request = SearchRequest(similar_artist=name, per_artist=1, k=k, where=where)
@@ -244,6 +229,7 @@ class Retriever:
                 next_cursor=answer["next_cursor"],
                 model=answer["model"],
                 table_version=answer["table_version"],
+                partial=answer["partial"],
                 notes=answer["notes"],
                 took_ms=answer["took_ms"],
                 artists=artists,
@@ -266,7 +252,10 @@ class Retriever:
         async def count(searcher: Searcher) -> tuple[Build, int]:
             return searcher.build, await asyncio.to_thread(searcher.table.unindexed_rows)
 
-        build, unindexed = await self._read(count)
+        counted = await self._read(count)
+        if isinstance(counted, Problem):
+            return counted
+        build, unindexed = counted
         return LiveState(
             table_version=build.table_version,
             model=build.fingerprint,
@@ -286,25 +275,19 @@ class Retriever:
         if stuck:
             raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
 
-    async def map(self) -> TrackMap:
+    async def map(self) -> TrackMap | Problem:
         """The map of the live build's tracks."""
 
         async def draw(searcher: Searcher) -> TrackMap:
             version = searcher.build.table_version
-            if self._map is None or self._map[0] != version:
-                self._map = version, await asyncio.to_thread(draw_map, searcher.table)
-            return self._map[1]
+            if self._map is not None and self._map[0] == version:
+                return self._map[1]
+            drawn = await asyncio.to_thread(draw_map, searcher.table)
+            if not searcher.table.missing:
+                self._map = version, drawn
+            return drawn
 
         return await self._read(draw)
-
-
-def _open(workspace: Workspace) -> Searcher:
-    """The live build, with rows and vectors preloaded so that no query waits for them."""
-    searcher = Searcher(workspace)
-    if searcher.build.made_by is not None:
-        searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
-    searcher.search("warm piano", mode="keyword", k=1)
-    return searcher
 
 
 def _note(searched: Searched[SearchAnswer]) -> None:
@@ -312,6 +295,6 @@ def _note(searched: Searched[SearchAnswer]) -> None:
     answer, vectors = searched.answer, searched.vectors
     said: dict[str, object] = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
     said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
-    said |= {"remembered": searched.remembered}
+    said |= {"remembered": searched.remembered, "partial": answer["partial"]}
     said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
     log.info("searched", extra=said | {"table_version": answer["table_version"]})

@@ -34,6 +34,8 @@ class ServeSettings:
     api_keys: str | None = None  # file of `name sha256-hex` lines
     open_to_anyone: bool = False  # no keys; only behind a loopback address
     layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
+    shards: PositiveInt = 1  # of the build, each a deployment; 1: the retriever reads all tables
+    shard_timeout_s: PositiveFloat = 2.0  # of one look-up; then the answer is partial
     device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; Ray assigns the GPU
     text_int8: bool = False  # quantized queries on a CPU: a third of the time, not exact
     num_cpus: NonNegativeFloat = 1.0  # of each replica that computes
@@ -80,6 +82,9 @@ class ServeSettings:
             "queue_timeout_s <= request_timeout_s": self.queue_timeout_s <= self.request_timeout_s,
             "audio_timeout_s < request_timeout_s - queue_timeout_s": self.audio_timeout_s
             < self.encoding_s,
+            "layout=composed where shards > 1": self.shards == 1 or self.layout == "composed",
+            "shard_timeout_s < request_timeout_s where shards > 1": self.shards == 1
+            or self.shard_timeout_s < self.request_timeout_s,
             "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
@@ -135,6 +140,13 @@ class ServeSettings:
             "upscale_delay_s": 5.0,
         }
         return options
+
+    def shard_deployment(self) -> dict[str, Any]:
+        """Options of a table shard: a search asks it many times, and the retrievers bound that."""
+        return self.deployment() | {
+            "max_ongoing_requests": 8 * self.max_ongoing_requests,
+            "max_queued_requests": -1,
+        }
 
     def generator_deployment(self) -> dict[str, Any]:
         """Options of the generator: it bounds its queue itself, and a clip may take long."""

@@ -21,37 +21,37 @@ LanceDB rewrites a file only when a tenth of its rows is deleted.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-import lancedb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from lancedb.table import Table
 
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
-from raymtr.errors import InputError, UnusableError
-from raymtr.index.build import KINDS, Build, table_name
-from raymtr.index.build_tables import vectors_table, windows_table
+from raymtr.errors import UnusableError
+from raymtr.index.build import Build
 from raymtr.index.conditions import sql_among
-from raymtr.index.gate import count_not_unit, find_recall_faults, find_row_faults
+from raymtr.index.gate import find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
-from raymtr.index.track_rows import ADDED, read_rows
+from raymtr.index.table_change import (
+    Change,
+    chunks,
+    count_among,
+    open_tables,
+    optimize,
+    upsert_change,
+)
+from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import TrackTable
 from raymtr.index.tune import PROBES, draw_probes, tune_index
+from raymtr.partitions import partition_of
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 READER_GRACE = timedelta(hours=1)  # how long a searcher may read versions that were replaced
-NEVER = timedelta(days=36_500)
-MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second pass
-IDS_AT_ONCE = 5_000  # per condition
 SMALL = 1_000  # tracks of a change that is published before its indices; 10,000 slow searches down
-
-Tables = dict[str, Table]
 
 
 def upsert_rows(
@@ -64,45 +64,35 @@ def upsert_rows(
     previous state still serves.
     """
     live = live_build(workspace)
-    tables = _open(workspace, live)
-    ids = tracks["track_id"].combine_chunks()
-    rows = {"tracks": fit_rows(tracks, tables["tracks"].schema)}
-    if shards is not None:
-        embedded, windows = shards.of_tracks(ids)
-        vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
-        filtered = tables["vectors"].schema.names  # an older version copied fewer types there
-        vectors = vectors.select([name for name in vectors.column_names if name in filtered])
-        first = _next_row_index(tables["vectors"])
-        place = vectors.column_names.index("row_index")
-        numbers = pa.array(np.arange(first, first + len(vectors), dtype=np.int64))
-        rows["vectors"] = vectors.set_column(place, "row_index", numbers)
-        wanted = pc.is_in(windows["track_id"], value_set=rows["vectors"]["track_id"])
-        rows["windows"] = windows_table(windows.filter(wanted))
-        if wrong := sum(count_not_unit(rows[kind]["vector"]) for kind in ("vectors", "windows")):
-            raise UnusableError(f"{wrong} of the new vectors are not of length 1: embed them again")
-
-    def change() -> None:
-        for kind, table in tables.items():
-            _delete(table, ids.to_pylist())
-            if kind in rows and len(rows[kind]):
-                table.add(fit_rows(rows[kind], table.schema))
-
-    counts = {
-        kind: table.count_rows() - _count(table, ids.to_pylist()) + len(rows.get(kind, ()))
-        for kind, table in tables.items()
-    }
+    parts = live.parts()
+    numbers = partition_of(tracks["track_id"], len(parts))
+    changes = [
+        upsert_change(workspace, part, tracks.filter(pa.array(numbers == number)), shards)
+        for number, part in enumerate(parts)
+        if (numbers == number).any()
+    ]
 
     def tune(changed: Build) -> tuple[Build, list[str]]:
-        if changed.index.kind == "exact" or shards is None or not len(rows["vectors"]):
-            return changed, []
-        probes = draw_probes(TrackTable(workspace.db, changed), shards)
-        new = matrix_of(rows["vectors"]["vector"][:PROBES]).astype(np.float32)
-        probes = replace(probes, vectors={**probes.vectors, "new": new})
-        changed = replace(changed, trial=None)  # the old trial measured the old partitions
-        changed = tune_index(workspace.db, changed, probes, target=search.target_recall)
-        return changed, find_recall_faults(changed, target_recall=search.target_recall)
+        tuned, faults = {part.name: part for part in changed.parts()}, []
+        for one in changes:
+            part, vectors = tuned[one.part.name], one.rows.get("vectors", ())
+            if shards is not None and len(vectors) and part.index.kind != "exact":
+                part = tuned[part.name] = _tune(workspace, part, vectors, shards, search)
+                faults += find_recall_faults(part, target_recall=search.target_recall)
+        return changed.with_parts(list(tuned.values())), faults
 
-    return _apply(workspace, live, tables, change, counts, touched=len(ids), tune=tune)
+    return _apply(workspace, live, changes, touched=len(tracks), tune=tune)
+
+
+def _tune(
+    workspace: Workspace, part: Build, rows: pa.Table, shards: EmbeddingStore, search: SearchSpec
+) -> Build:
+    """`part`, tuned and measured again with new vectors in `rows`."""
+    probes = draw_probes(TrackTable(workspace.db, part), shards)
+    new = matrix_of(rows["vector"][:PROBES]).astype(np.float32)
+    probes = replace(probes, vectors={**probes.vectors, "new": new})
+    part = replace(part, trial=None)  # the old trial measured the old partitions
+    return tune_index(workspace.db, part, probes, target=search.target_recall)
 
 
 def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
@@ -112,18 +102,16 @@ def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
     """
     live = live_build(workspace)
     for build in all_builds(workspace):
-        tables = _open(workspace, build)
-        gone = {kind: _count(table, ids) for kind, table in tables.items()}
-        if not any(gone.values()):
-            continue
-
-        def change(tables: Tables = tables) -> None:
-            for table in tables.values():
-                _delete(table, ids)
-
-        counts = {kind: table.count_rows() - gone[kind] for kind, table in tables.items()}
-        changed = _apply(workspace, build, tables, change, counts, touched=len(ids))
-        live = changed if build.name == live.name else live
+        changes = []
+        for part in build.parts():
+            tables = open_tables(workspace, part)
+            gone = {kind: count_among(table, ids) for kind, table in tables.items()}
+            if any(gone.values()):
+                counts = {kind: table.count_rows() - gone[kind] for kind, table in tables.items()}
+                changes.append(Change(part=part, tables=tables, counts=counts, ids=ids))
+        if changes:
+            changed = _apply(workspace, build, changes, touched=len(ids))
+            live = changed if build.name == live.name else live
     return live
 
 
@@ -136,21 +124,25 @@ def sweep(workspace: Workspace) -> int:
         if now - datetime.fromisoformat(build.changed_at) < READER_GRACE:
             continue
         try:
-            tables = _open(workspace, build)
+            removed += sum(_sweep_part(workspace, part, now) for part in build.parts())
         except UnusableError as error:  # only a warning: the cure, a full index, sweeps first
             LOG.warning("%s", error)
+    return removed
+
+
+def _sweep_part(workspace: Workspace, part: Build, now: datetime) -> int:
+    removed = 0
+    for kind, table in open_tables(workspace, part).items():
+        # Clean-up is certain to keep only the newest version. So that must be the recorded one,
+        # and no pending work may create another.
+        recorded = table.version == part.versions[kind]
+        if not recorded or optimize(table) != part.versions[kind]:
             continue
-        for kind, table in tables.items():
-            # Clean-up is certain to keep only the newest version. So that must be the recorded one,
-            # and no pending work may create another.
-            recorded = table.version == build.versions[kind]
-            if not recorded or _optimize(table) != build.versions[kind]:
-                continue
-            versions = {version["version"]: version for version in table.list_versions()}
-            if len(versions) > 1:
-                made = versions[build.versions[kind]]["timestamp"].astimezone(UTC)
-                table.optimize(cleanup_older_than=now - made + timedelta(milliseconds=1))
-                removed += len(versions) - len(table.list_versions())
+        versions = {version["version"]: version for version in table.list_versions()}
+        if len(versions) > 1:
+            made = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
+            table.optimize(cleanup_older_than=now - made + timedelta(milliseconds=1))
+            removed += len(versions) - len(table.list_versions())
     return removed
 
 
@@ -163,65 +155,41 @@ def all_builds(workspace: Workspace) -> list[Build]:
 def known_ids(workspace: Workspace, ids: list[str], builds: Iterable[Build]) -> set[str]:
     """The ids among `ids` that are in any of `builds`."""
     found: set[str] = set()
-    for build in builds:
-        table = _open(workspace, build)["tracks"]
-        for some in _chunks(ids):
+    for part in (part for build in builds for part in build.parts()):
+        table = open_tables(workspace, part)["tracks"]
+        for some in chunks(ids):
             found |= set(
                 read_rows(table, sql_among("track_id", some), ["track_id"])["track_id"].to_pylist()
             )
     return found
 
 
-def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`rows` with the columns of `schema`; missing ones are null.
-
-    Raises InputError for a column that the tables lack, or a value that does not fit their type.
-    """
-    new = [name for name in rows.column_names if name not in schema.names and name not in ADDED]
-    if new and any(rows[name].null_count < len(rows) for name in new):
-        raise InputError(
-            f"column {new[0]!r} is not in the live tables, which have {', '.join(schema.names)}; "
-            "`raymtr index` builds tables that have it"
-        )
-    columns = []
-    for field in schema:
-        if field.name not in rows.column_names:
-            columns.append(pa.nulls(len(rows), field.type))
-            continue
-        try:
-            columns.append(rows[field.name].cast(field.type))
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"column {field.name!r} is {field.type} in the live tables: {error}"
-            ) from error
-    return pa.table(columns, schema=schema)
-
-
 def _apply(
     workspace: Workspace,
     build: Build,
-    tables: Tables,
-    change: Callable[[], None],
-    counts: dict[str, int],
+    changes: Sequence[Change],
     *,
     touched: int,
     tune: Callable[[Build], tuple[Build, list[str]]] | None = None,
 ) -> Build:
-    """Run `change`, update the indices, check the result and publish it in the build's record.
+    """Make `changes`, update the indices, check the result and publish it in the build's record.
 
     `touched` is the number of changed tracks; `tune` returns the tuned build and its faults.
     """
     served = build
+    approximate = any(one.part.index.kind != "exact" for one in changes)
     try:
-        change()
-        faults = find_row_faults(tables, counts)
-        if not faults and build.index.kind != "exact" and touched <= SMALL:
-            served = _serve(workspace, _next_revision(build, tables, counts))
+        for one in changes:
+            one.make()
+        faults = _row_faults(changes)
+        if not faults and approximate and touched <= SMALL:
+            served = _serve(workspace, _next_revision(build, changes))
         if not faults:
-            for table in tables.values():
-                _optimize(table)
-            changed = _next_revision(served, tables, counts)
-            faults = find_row_faults(tables, counts)
+            for one in changes:
+                for table in one.tables.values():
+                    optimize(table)
+            changed = _next_revision(served, changes)
+            faults = _row_faults(changes)
         if tune and not faults:
             changed, faults = tune(changed)
     except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
@@ -236,12 +204,15 @@ def _apply(
     return _serve(workspace, changed)
 
 
-def _next_revision(build: Build, tables: Tables, counts: dict[str, int]) -> Build:
-    """`build` with the current versions of its tables and one revision more."""
+def _row_faults(changes: Iterable[Change]) -> list[str]:
+    return [fault for one in changes for fault in find_row_faults(one.tables, one.counts)]
+
+
+def _next_revision(build: Build, changes: Iterable[Change]) -> Build:
+    """`build` with the current versions of its changed tables and one revision more."""
+    changed = {one.part.name: one.changed() for one in changes}
     return replace(
-        build,
-        rows=counts,
-        versions={kind: table.version for kind, table in tables.items()},
+        build.with_parts([changed.get(part.name, part) for part in build.parts()]),
         revision=build.revision + 1,
         changed_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -253,51 +224,3 @@ def _serve(workspace: Workspace, build: Build) -> Build:
     if build.name == live_build(workspace).name:
         put_live(workspace, build)
     return build
-
-
-def _open(workspace: Workspace, build: Build) -> Tables:
-    """The tables of a build for writing, restored to the versions that its record names."""
-    db = lancedb.connect(workspace.db)
-    tables = {}
-    for kind in KINDS:
-        name = table_name(kind, build.name)
-        try:
-            table = db.open_table(name)
-            if table.version != build.versions[kind]:
-                table.checkout(build.versions[kind])
-                table.restore()
-        except (ValueError, RuntimeError, OSError) as error:
-            raise UnusableError(
-                f"table {name} of a kept build cannot be opened ({error}); run `raymtr index`"
-            ) from error
-        tables[kind] = table
-    return tables
-
-
-def _optimize(table: Table) -> int:
-    """Merge files and update indices until nothing is left to do. Returns the final version."""
-    for _ in range(MOST_PASSES):
-        before = table.version
-        table.optimize(cleanup_older_than=NEVER)
-        if table.version == before:
-            break
-    return int(table.version)
-
-
-def _next_row_index(vectors: Table) -> int:
-    numbers = read_rows(vectors, None, ["row_index"])["row_index"]
-    return int(pc.max(numbers).as_py() or 0) + 1
-
-
-def _delete(table: Table, ids: list[str]) -> None:
-    for some in _chunks(ids):
-        table.delete(sql_among("track_id", some))
-
-
-def _count(table: Table, ids: list[str]) -> int:
-    return sum(table.count_rows(sql_among("track_id", some)) for some in _chunks(ids))
-
-
-def _chunks(ids: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), IDS_AT_ONCE):
-        yield ids[start : start + IDS_AT_ONCE]

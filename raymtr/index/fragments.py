@@ -19,6 +19,7 @@ from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.index.build import KINDS, table_name
 from raymtr.index.build_tables import vectors_table, window_batches, window_schema
+from raymtr.partitions import partition_of
 
 TracksSource: TypeAlias = pa.Table | Callable[[], pa.Table]  # tracks_table, or what reads it
 ROW_INDEX_STEP = 2**32  # between partitions; more rows than one has
@@ -67,6 +68,12 @@ def write_partition(part: Partition) -> dict[str, Written]:
         "vectors": _write(part, "vectors", vectors.schema, vectors.to_batches()),
         "windows": _write(part, "windows", window_schema(dim), windows),
     }
+
+
+def rows_of_shard(source: TracksSource, number: int, count: int) -> pa.Table:
+    """The rows of `source` that are in one table shard of `count`."""
+    tracks = source() if callable(source) else source
+    return tracks.filter(pa.array(partition_of(tracks["track_id"], count) == number))
 
 
 def commit_tables(folder: str, build: str, parts: Sequence[dict[str, Written]]) -> dict[str, int]:

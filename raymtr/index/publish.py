@@ -20,19 +20,16 @@ import lancedb
 from lancedb.db import DBConnection
 
 from raymtr import storage
-from raymtr.capacity import tracks_within
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
-from raymtr.index.build import KINDS, Build, table_name
-from raymtr.index.build_tables import choose_index
+from raymtr.index.build import Build, build_of
 from raymtr.index.calibrate import calibrate
-from raymtr.index.fragments import Partition, TracksSource, commit_tables, write_partition
+from raymtr.index.fragments import TracksSource
 from raymtr.index.gate import find_faults
-from raymtr.index.segments import Limits, create_indices
-from raymtr.index.track_table import TrackTable
+from raymtr.index.make_build import make_build
+from raymtr.index.sharded_table import open_table
 from raymtr.index.tune import draw_probes, tune_index
 from raymtr.index.work import Mapper, in_this_process
-from raymtr.partitions import count_rows
 from raymtr.specs import SearchSpec
 from raymtr.validation import from_dict, to_dict
 from raymtr.workspace import Workspace
@@ -80,15 +77,17 @@ def publish(
     if before:
         drop_old(workspace, keep=search.keep_versions)  # frees disk: grace periods may be over
     try:
-        build = _make(workspace, name, tracks, shards, search=search, mapper=mapper)
+        build = make_build(workspace, name, tracks, shards, search=search, mapper=mapper)
         build = replace(build, after=before.name if before else None)
-        if build.index.kind != "exact" and shards:
-            probes = draw_probes(TrackTable(workspace.db, build), shards)
-            build = tune_index(workspace.db, build, probes, target=search.target_recall)
         if shards:
-            measured = calibrate(TrackTable(workspace.db, build), shards)
+            build = _tuned(workspace, build, shards, target=search.target_recall)
+            measured = calibrate(open_table(workspace.db, build), shards)
             build = replace(build, calibration=measured)
-        faults = find_faults(workspace, build, target_recall=search.target_recall)
+        faults = [
+            f"{part.name}: {fault}" if build.shards else fault
+            for part in build.parts()
+            for fault in find_faults(workspace, part, target_recall=search.target_recall)
+        ]
     except InputError:
         _drop_tables(db, name)
         raise
@@ -152,7 +151,7 @@ def drop_old(workspace: Workspace, *, keep: int) -> None:
             serves = _before(serves, builds)
     for name in builds.keys() - kept:
         storage.delete(_record(workspace, builds[name]))
-    for name in {table.rpartition("_")[2] for table in _table_names(db)} - kept:
+    for name in set(map(build_of, _table_names(db))) - kept:
         _drop_tables(db, name)
 
 
@@ -170,47 +169,23 @@ def _in_grace(build: Build) -> bool:
     return datetime.now(UTC) - datetime.fromisoformat(build.retired_at) < GRACE
 
 
-def _make(
-    workspace: Workspace,
-    name: str,
-    tracks: Sequence[TracksSource],
-    shards: EmbeddingStore | None,
-    *,
-    search: SearchSpec,
-    mapper: Mapper,
-) -> Build:
-    """Write and index the tables of a new build, which no search reads yet."""
-    made_by = shards.made_by if shards else None
-    dim = made_by.dim if made_by else 1
-    stores = shards.parts() if shards else [None] * len(tracks)
-    partitions = [
-        Partition(folder=workspace.db, build=name, number=number, tracks=source, shards=store)
-        for number, (source, store) in enumerate(zip(tracks, stores, strict=True))
-    ]
-    rows = commit_tables(workspace.db, name, mapper(write_partition, partitions))
-    if shards and not rows["tracks"]:
-        raise InputError(
-            f"none of the {count_rows(workspace.tracks)} tracks has a vector of model "
-            f"{shards.made_by.fingerprint}; see {shards.folder}/dead_letter"
-        )
-    index = choose_index(rows["vectors"], dim, exact_below=search.exact_below)
-    limits = Limits(
-        rows=tracks_within(search.index_memory_gb, dim),
-        memory_gb=search.index_memory_gb,
-        workers=search.index_workers,
-    )
-    return Build(
-        name=name,
-        built_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        made_by=made_by,
-        versions=create_indices(workspace.db, name, index, limits=limits, mapper=mapper),
-        rows=rows,
-        index=index,
+def _tuned(workspace: Workspace, build: Build, shards: EmbeddingStore, *, target: float) -> Build:
+    """`build` with its vector indices tuned, all with the same probes."""
+    if all(part.index.kind == "exact" for part in build.parts()):
+        return build
+    probes = draw_probes(open_table(workspace.db, build), shards)
+    return build.with_parts(
+        [
+            part
+            if part.index.kind == "exact"
+            else tune_index(workspace.db, part, probes, target=target)
+            for part in build.parts()
+        ]
     )
 
 
 def _next_name(db: DBConnection, workspace: Workspace) -> str:
-    used = {name.rpartition("_")[2] for name in _table_names(db)}
+    used = set(map(build_of, _table_names(db)))
     used |= {build.name for build in kept_builds(workspace)}
     return f"{max(map(int, used), default=0) + 1:06d}"
 
@@ -226,10 +201,9 @@ def _table_names(db: DBConnection) -> list[str]:
 
 
 def _drop_tables(db: DBConnection, build: str) -> None:
-    present = set(_table_names(db))
-    for kind in KINDS:
-        if table_name(kind, build) in present:
-            db.drop_table(table_name(kind, build))
+    for name in _table_names(db):
+        if build_of(name) == build:
+            db.drop_table(name)
 
 
 def _record(workspace: Workspace, build: Build) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
 
@@ -65,6 +65,15 @@ class TrackTable:
         # Counts can be cached because a table version never changes.
         self._count = functools.lru_cache(COUNTED)(self._vectors.count_rows)
 
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The numbers of the table shards that are left out; () for a table in one piece."""
+        return ()
+
+    def present(self, lost: Collection[int] = ()) -> TrackTable:
+        """The table without the shards that do not answer now; see `sharded_table`."""
+        return self
+
     @cached_property
     def filterable(self) -> pa.Schema:
         """The columns a filter may name, and, for error messages, those of unsupported types."""
@@ -104,7 +113,6 @@ class TrackTable:
         ]
         return best_matches(self._tracks, BooleanQuery(terms), limit, where) if terms else []
 
-    @tracked_call("tracks by names")
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
         """Tracks whose title, artist and album contain all words of `text`, by BM25 likewise.
 
@@ -116,30 +124,55 @@ class TrackTable:
         """
         name = spoken_name(text)
         within = set().union(*map(trigrams, name.split())) or trigrams(name)
-        must = self._trigram_counts.rarest(within, FEW_TRIGRAMS)
+        counts = self.trigram_counts
+        return self.match_trigrams(
+            name.split(),
+            must=counts.rarest(within, FEW_TRIGRAMS),
+            also=counts.rarest(trigrams(name) - within, FEW_TRIGRAMS),
+            limit=limit,
+            where=where,
+        )
+
+    @tracked_call("tracks by names")
+    def match_trigrams(
+        self,
+        words: Sequence[str],
+        *,
+        must: Sequence[str],
+        also: Sequence[str],
+        limit: int,
+        where: Filter | None,
+    ) -> Ranked:
+        """Tracks whose names contain all `words`, looked up by trigrams of them; see match_names.
+
+        Trigrams in `also` only raise the score. Without `must`, ASCII words have no match.
+        """
         if not must:
-            return [] if name.isascii() else names_with(self._tracks, name.split(), limit, where)
+            ascii_only = all(word.isascii() for word in words)
+            return [] if ascii_only else names_with(self._tracks, words, limit, where)
         terms: list[tuple[Occur, FullTextQuery]] = [
             (Occur.MUST, contains(t, "names")) for t in must
         ]
-        if across := self._trigram_counts.rarest(trigrams(name) - within, FEW_TRIGRAMS):
-            terms.append((Occur.SHOULD, contains(any_of(across), "names")))
-        return best_matches(self._tracks, BooleanQuery(terms), limit, where, names=name.split())
+        if also:
+            terms.append((Occur.SHOULD, contains(any_of(also), "names")))
+        return best_matches(self._tracks, BooleanQuery(terms), limit, where, names=words)
 
     @tracked_call("tracks of a name")
     def named(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these `names.name_key`s."""
         return self._rows.by_name(keys)
 
-    @tracked_call("names spelt alike")
     def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
-        rare = self._trigram_counts.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
-        if not rare:
-            return []
-        found = best_matches(self._tracks, contains(any_of(rare), "names"), limit, None)
-        rows = self._rows.by_id([track_id for track_id, _ in found], NAMED_COLUMNS)
-        return cast(list[NamedRow], rows)
+        rare = self.trigram_counts.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
+        found = self.share_trigrams(rare, limit=limit) if rare else []
+        rows = self.rows([track_id for track_id, _ in found], NAMED_COLUMNS)
+        return [cast(NamedRow, rows[track_id]) for track_id, _ in found]
+
+    @tracked_call("names spelt alike")
+    def share_trigrams(self, some: Sequence[str], *, limit: int) -> Ranked:
+        """The tracks whose names share the most of these trigrams."""
+        return best_matches(self._tracks, contains(any_of(some), "names"), limit, None)
 
     @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
@@ -256,7 +289,8 @@ class TrackTable:
 
     @cached_property
     @tracked_call("a sample of names")
-    def _trigram_counts(self) -> TrigramCounts:
+    def trigram_counts(self) -> TrigramCounts:
+        """The trigrams of the names of a sample."""
         total = self.build.rows["tracks"]
         rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLED)).astype(int)).tolist()
         names = self._tracks.take_offsets(rows).select(["names"]).to_arrow()["names"]

@@ -27,6 +27,14 @@ class TrigramCounts:
     def __init__(self, names: Iterable[str]) -> None:
         self._counts = Counter(run for name in names for run in trigrams(name))
 
+    @classmethod
+    def together(cls, several: Iterable[TrigramCounts]) -> TrigramCounts:
+        """The counts over the names of all of `several`."""
+        joined = cls(())
+        for one in several:
+            joined._counts.update(one._counts)
+        return joined
+
     def rarest(self, some: set[str], most: int) -> list[str]:
         """At most `most` of these trigrams, the rarest first."""
         return sorted(some, key=lambda run: (self._counts[run], run))[:most]

@@ -287,6 +287,7 @@ class Answer(TypedDict):
     next_cursor: str | None
     model: str | None  # fingerprint
     table_version: str
+    partial: bool  # whether a table shard did not answer, so that its tracks are left out
     notes: list[str]
     took_ms: StageTimes
 

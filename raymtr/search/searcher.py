@@ -9,13 +9,14 @@ tracks; this file calls them in order and builds the answer.
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from raymtr.audio import AudioError, Sound
 from raymtr.duplicates.find import read_groups
@@ -24,6 +25,7 @@ from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
+from raymtr.index.sharded_table import ShardLostError, open_table
 from raymtr.index.track_table import TrackTable
 from raymtr.search.answer_parts import Mode
 from raymtr.search.candidates import CandidateSearch
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
     from raymtr.mulap.reranker import Reranker
 
+T = TypeVar("T")
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
 WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 
@@ -52,11 +55,12 @@ WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
 class Searcher:
     """Search over the live build of a workspace (its folder or URI)."""
 
-    def __init__(self, workspace: str | Workspace) -> None:
+    def __init__(self, workspace: str | Workspace, table: TrackTable | None = None) -> None:
+        """With `table`, a search reads the tables of that build, which may be elsewhere."""
         root = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
         self.workspace = root
-        self.build = live_build(root)
-        self.table = TrackTable(root.db, self.build)
+        self.table = table or open_table(root.db, live_build(root))
+        self.build = self.table.build
         self._models: dict[Side, Model] = {}  # loaded and checked, by the side that a search needed
         self._rerankers: dict[str, Reranker] = {}
         self._loading = Lock()
@@ -139,13 +143,38 @@ class Searcher:
 
     def find(self, request: SearchRequest) -> SearchAnswer:
         """The answer to a request. Raises InputError if the tables have no such track or column."""
+
+        def answer(here: Searcher) -> SearchAnswer:
+            plan = here.plan(request)
+            return here.answer(plan, here._encode(plan))
+
         try:
-            plan = self.plan(request)
-            return self.answer(plan, self._encode(plan))
+            return self._of_present(answer)
         except LostTableError:
             if live_build(self.workspace).table_version == self.build.table_version:
                 raise
             return self._successor.find(request)
+
+    def present(self, lost: Collection[int] = ()) -> Searcher:
+        """This searcher without the table shards that are `lost`, or do not answer now.
+
+        Raises UnusableError if none answers.
+        """
+        table = self.table.present(lost)
+        if table is self.table:
+            return self
+        here = copy.copy(self)
+        here.table = table
+        return here
+
+    def _of_present(self, look_up: Callable[[Searcher], T]) -> T:
+        """What `look_up` returns on the table shards that answer it throughout."""
+        lost: set[int] = set()
+        while True:  # each time with fewer shards
+            try:
+                return look_up(self.present(lost))
+            except ShardLostError as error:
+                lost |= error.shards
 
     def plan(self, request: SearchRequest) -> Plan:
         """The first half of a search: checks the request and parses its text.
@@ -180,7 +209,7 @@ class Searcher:
         options = request.original.rerank
         depth = options.depth if options else 0
         candidates, searched = self._search(plan, directions).best(max(first + k + 1, depth))
-        notes, rerank_s = list(encoded.notes), None
+        notes, rerank_s = [*self._missing_note(), *encoded.notes], None
         if options:
             candidates, late, rerank_s = self._rerank(plan, options, candidates)
             notes += late
@@ -196,11 +225,17 @@ class Searcher:
             "next_cursor": make_cursor(last, mark=mark, now_s=now_s) if more else None,
             "model": self.build.fingerprint,
             "table_version": self.build.table_version,
+            "partial": bool(self.table.missing),
             "notes": notes,
             "took_ms": stage_times(
                 encoded.took_s, plan.took_s + searched - started, ended - searched, rerank_s
             ),
         }
+
+    def _missing_note(self) -> list[str]:
+        count, missing = len(self.build.shards), self.table.missing
+        lost = f"{len(missing)} of {count} table shards did not answer; their tracks are left out"
+        return [lost] if missing else []
 
     def _rerank(
         self, plan: Plan, options: Rerank, candidates: list[Candidate]

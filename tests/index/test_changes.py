@@ -172,7 +172,7 @@ def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "_optimize", die)
+        patched.setattr(changes, "optimize", die)
         with pytest.raises(KeyboardInterrupt):
             upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     live = live_build(workspace)
@@ -196,7 +196,7 @@ def test_a_fault_of_the_indices_is_distinguished_from_a_change_rejected(
 
     said = {"exact": "was not changed", "ivf_rq": "serves the change, but its indices were not"}
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "_optimize", fail)
+        patched.setattr(changes, "optimize", fail)
         message = rf"{said[live_build(workspace).index.kind]}.*No space left"
         with pytest.raises(UnusableError, match=message):
             delete_rows(workspace, ["t0001"])

@@ -1,0 +1,322 @@
+"""A build in table shards, read as one table: look-ups go to all shards and are merged here.
+
+A track is in the shard that a hash of its id says (`raymtr.partitions`), so rows by id are read
+from their shards alone. Cosines are exact in every shard, so the merged list is that of one table
+up to ties. BM25 counts words within a shard: scores differ from those of one table as far as the
+shards' words do, which is little, because the hash draws tracks at random.
+
+A shard may be in another process (`serve.shards`) and fail to answer. Then the look-up fails with
+ShardLostError, `present` leaves that shard out for RETRY_S seconds, and the search begins again
+without it. So no answer mixes look-ups with and without a shard. What is known of the build as a
+whole (tags, columns, trigrams) is read once and kept, also for the time when a shard is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
+from operator import attrgetter
+from typing import Any, Protocol, TypeVar, cast
+
+import numpy as np
+import pyarrow as pa
+from typing_extensions import override
+
+from raymtr.errors import UnusableError
+from raymtr.index.build import Build
+from raymtr.index.filters import Filter
+from raymtr.index.full_text import Ranked
+from raymtr.index.track_rows import NamedRow, Row
+from raymtr.index.track_table import TrackTable
+from raymtr.index.trigrams import TrigramCounts
+from raymtr.partitions import partition_of_track
+
+T = TypeVar("T")
+RETRY_S = 1.0  # how long a lost shard is left out before it is asked again
+THREADS = 8  # per shard of this process; enough for the retrievers of two searches
+
+
+class ShardLostError(UnusableError):
+    """A table shard does not answer, or has not the build that is asked for."""
+
+    def __init__(self, message: str, shards: Iterable[int] = ()) -> None:
+        super().__init__(message)
+        self.shards = frozenset(shards)  # the numbers of all that were lost
+
+
+class Shard(Protocol):
+    """One table shard, in this process or another."""
+
+    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+        """What `look_up` returns on the shard's table; the future may raise ShardLostError.
+
+        `patient`: for a fact of the whole table, which takes longer than a search's look-ups.
+        """
+        ...
+
+
+class LocalShard(Shard):
+    """A table shard in this process."""
+
+    def __init__(self, table: TrackTable, threads: Executor) -> None:
+        self._table, self._threads = table, threads
+
+    @override
+    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+        return self._threads.submit(look_up, self._table)
+
+
+def open_table(uri: str, build: Build) -> TrackTable:
+    """The tables of `build` in the LanceDB database at `uri`, with all its shards in this process.
+
+    Raises UnusableError if one of its tables is missing.
+    """
+    if not build.shards:
+        return TrackTable(uri, build)
+    threads = ThreadPoolExecutor(THREADS * len(build.shards), thread_name_prefix="shard")
+    shards = [LocalShard(TrackTable(uri, part), threads) for part in build.shards]
+    return ShardedTable(build, dict(enumerate(shards)))
+
+
+@dataclass
+class _Known:
+    """What the views of one sharded table share."""
+
+    values: dict[str, Any] = field(default_factory=dict)  # of the build as a whole, by name
+    lost_at: dict[int, float] = field(default_factory=dict)  # `time.monotonic`, by shard
+    views: dict[frozenset[int], ShardedTable] = field(default_factory=dict)  # by missing shards
+
+
+class ShardedTable(TrackTable):
+    """The table of `build` over `shards`, by number; those that are not among them are missing."""
+
+    def __init__(
+        self, build: Build, shards: Mapping[int, Shard], known: _Known | None = None
+    ) -> None:
+        self.build = build
+        self._shards = shards
+        self._known = known or _Known()
+
+    @property
+    @override
+    def missing(self) -> tuple[int, ...]:
+        return tuple(n for n in range(len(self.build.shards)) if n not in self._shards)
+
+    @override
+    def present(self, lost: Collection[int] = ()) -> TrackTable:
+        """This table without the shards that are `lost`, or were in the last RETRY_S seconds.
+
+        Raises UnusableError if none is left.
+        """
+        now = time.monotonic()
+        gone = {n for n, at in self._known.lost_at.items() if now - at < RETRY_S}.union(lost)
+        if not gone.intersection(self._shards):
+            return self
+        shards = {n: shard for n, shard in self._shards.items() if n not in gone}
+        if not shards:
+            count = len(self.build.shards)
+            raise UnusableError(f"none of the {count} shards of build {self.build.name} answers")
+        view = ShardedTable(self.build, shards, self._known)
+        return self._known.views.setdefault(frozenset(view.missing), view)
+
+    @cached_property
+    @override
+    def filterable(self) -> pa.Schema:
+        return self._of_build("filterable", attrgetter("filterable"), _first)
+
+    @cached_property
+    @override
+    def columns(self) -> list[str]:
+        return self._of_build("columns", attrgetter("columns"), _first)
+
+    @cached_property
+    @override
+    def tags(self) -> frozenset[str]:
+        return self._of_build("tags", attrgetter("tags"), _union)
+
+    @cached_property
+    @override
+    def trigram_counts(self) -> TrigramCounts:
+        counts: Callable[[TrackTable], TrigramCounts] = attrgetter("trigram_counts")
+        return self._of_build("trigrams", counts, TrigramCounts.together)
+
+    @override
+    def value_counts(self, column: str) -> dict[str, int]:
+        counts = partial(TrackTable.value_counts, column=column)
+        return self._of_build(f"values of {column}", counts, _total)
+
+    @override
+    def has_values(self, column: str) -> bool:
+        has = partial(TrackTable.has_values, column=column)
+        return self._of_build(f"whether {column}", has, any)
+
+    @override
+    def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
+        return self._best(
+            limit, partial(TrackTable.nearest, vector=vector, limit=limit, where=where)
+        )
+
+    @override
+    def match_words(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
+        return self._best(
+            limit, partial(TrackTable.match_words, text=text, limit=limit, where=where)
+        )
+
+    @override
+    def match_weighted(
+        self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
+    ) -> Ranked:
+        return self._best(
+            limit, partial(TrackTable.match_weighted, weights=weights, limit=limit, where=where)
+        )
+
+    @override
+    def match_trigrams(
+        self,
+        words: Sequence[str],
+        *,
+        must: Sequence[str],
+        also: Sequence[str],
+        limit: int,
+        where: Filter | None,
+    ) -> Ranked:
+        look_up = partial(
+            TrackTable.match_trigrams, words=words, must=must, also=also, limit=limit, where=where
+        )
+        return self._best(limit, look_up)
+
+    @override
+    def share_trigrams(self, some: Sequence[str], *, limit: int) -> Ranked:
+        return self._best(limit, partial(TrackTable.share_trigrams, some=some, limit=limit))
+
+    @override
+    def named(self, keys: Iterable[str]) -> list[NamedRow]:
+        return [*chain(*self._each(partial(TrackTable.named, keys=list(keys))))]
+
+    @override
+    def similar_to(self, artist_key: str) -> dict[str, int]:
+        return _merged(self._each(partial(TrackTable.similar_to, artist_key=artist_key)))
+
+    @override
+    def matching(self, where: Filter | None) -> set[str]:
+        return set(_union(self._each(partial(TrackTable.matching, where=where))))
+
+    @override
+    def count(self, where: Filter | None) -> int:
+        return sum(self._each(partial(TrackTable.count, where=where)))
+
+    @override
+    def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
+        return _merged(self._owners(ids, partial(TrackTable.rows, columns=columns)))
+
+    @override
+    def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        return _merged(self._owners(ids, TrackTable.vectors))
+
+    @override
+    def windows(self, ids: Sequence[str]) -> pa.Table:
+        found = self._owners(ids, TrackTable.windows)
+        return pa.concat_tables(found or self._each(partial(TrackTable.windows, ids=[])))
+
+    @override
+    def all_vectors(self) -> tuple[list[str], np.ndarray]:
+        found = self._each(TrackTable.all_vectors)
+        return [*chain(*(ids for ids, _ in found))], np.concatenate([rows for _, rows in found])
+
+    @override
+    def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+        sizes = {number: self.build.shards[number].rows["vectors"] for number in self._shards}
+        drawn = rng.permutation(np.repeat(list(sizes), list(sizes.values())))[:count]
+        found = self._ask(
+            {
+                number: partial(TrackTable.sample, count=int(share), rng=own)
+                for number, own in zip(sizes, rng.spawn(len(sizes)), strict=True)
+                if (share := (drawn == number).sum())
+            }
+        )
+        return [*chain(*(ids for ids, _ in found))], np.concatenate([rows for _, rows in found])
+
+    @override
+    def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
+        return chain(*self._each(TrackTable.stream_vectors))  # of shards in this process
+
+    @override
+    def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return chain(*self._each(partial(TrackTable.stream, kind=kind, columns=columns)))
+
+    @override
+    def unindexed_rows(self) -> int:
+        return sum(self._each(TrackTable.unindexed_rows))
+
+    def _best(self, limit: int, look_up: Callable[[TrackTable], Ranked]) -> Ranked:
+        """The best of the shards' lists; ties in the order of the shards."""
+        return sorted(chain(*self._each(look_up)), key=lambda hit: -hit[1])[:limit]
+
+    def _each(self, look_up: Callable[[TrackTable], T]) -> list[T]:
+        return self._ask(dict.fromkeys(self._shards, look_up))
+
+    def _owners(self, ids: Sequence[str], look_up: Callable[..., T]) -> list[T]:
+        """`look_up` on the shards of these tracks, each with its own `ids`."""
+        count = len(self.build.shards)
+        owned: dict[int, list[str]] = {}
+        for track_id in ids:
+            owned.setdefault(partition_of_track(track_id, count), []).append(track_id)
+        for number, some in owned.items():
+            if number not in self._shards:
+                raise UnusableError(
+                    f"track {some[0]!r} is in shard {number} of {count}, which does not answer now"
+                )
+        return self._ask({number: partial(look_up, ids=some) for number, some in owned.items()})
+
+    def _ask(
+        self, look_ups: Mapping[int, Callable[[TrackTable], T]], *, patient: bool = False
+    ) -> list[T]:
+        """What each shard answers. Raises ShardLostError once all have answered or are lost."""
+        asked = {n: self._shards[n].ask(one, patient=patient) for n, one in look_ups.items()}
+        answers: list[T] = []
+        lost: dict[int, ShardLostError] = {}
+        for number, answer in asked.items():
+            try:
+                answers.append(answer.result())
+            except ShardLostError as error:
+                lost[number] = error
+        if lost:
+            self._known.lost_at |= dict.fromkeys(lost, time.monotonic())
+            said = "; ".join(f"shard {number}: {error}" for number, error in lost.items())
+            raise ShardLostError(said, lost)
+        return answers
+
+    def _of_build(
+        self, name: str, look_up: Callable[[TrackTable], T], merge: Callable[[list[T]], T]
+    ) -> T:
+        """A fact of the whole build; of the shards that answer while it is not known yet."""
+        if name not in self._known.values:
+            found = merge(self._ask(dict.fromkeys(self._shards, look_up), patient=True))
+            if self.missing:
+                return found
+            self._known.values[name] = found
+        return cast(T, self._known.values[name])
+
+
+def _first(found: list[T]) -> T:
+    return found[0]  # all shards have the same columns
+
+
+def _union(found: Iterable[Iterable[str]]) -> frozenset[str]:
+    return frozenset(chain(*found))
+
+
+def _merged(found: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    return {key: value for each in found for key, value in each.items()}
+
+
+def _total(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for each in found:
+        counts.update(each)
+    return dict(counts)

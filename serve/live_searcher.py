@@ -1,0 +1,115 @@
+"""The searcher of the live build, which follows the pointer, over table shards if there are any."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from ray.serve.handle import DeploymentHandle
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.build import Build
+from raymtr.index.deadlines import LostTableError
+from raymtr.index.publish import live_build
+from raymtr.index.sharded_table import ShardLostError, open_table
+from raymtr.search.searcher import Searcher
+from raymtr.workspace import Workspace
+from serve.settings import ServeSettings
+from serve.shards import remote_table
+
+T = TypeVar("T")
+
+log = logging.getLogger("ray.serve")
+
+
+class LiveSearcher:
+    """Opens each build that becomes live, and reads from it."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        shards: Sequence[DeploymentHandle[Any]],
+        *,
+        opened: Callable[[], None],
+    ) -> None:
+        """`shards` read the tables, in order; without them this process does.
+
+        `opened` is called when another build has been opened. With shards, this is to be made on
+        the event loop.
+        """
+        self._settings, self._shards, self._opened = settings, shards, opened
+        self._workspace = Workspace.open(settings.workspace)
+        self.searcher = self._open(live_build(self._workspace))
+        if not shards:  # they would answer on this event loop, which is busy here
+            _warm(self.searcher)
+        self._looked = time.monotonic()
+        self._following = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+
+    async def current(self) -> Searcher:
+        """The searcher of the live build; the pointer is read periodically.
+
+        A new build is opened in the background; until then the one before answers.
+        """
+        due = time.monotonic() - self._looked >= self._settings.pointer_every_s
+        if due and not self._following.locked():
+            self._looked = time.monotonic()
+            self._opening = asyncio.create_task(self._follow_or_stay())
+        return self.searcher
+
+    async def read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
+        """The result of `look_up` on the live build; on the next one if its files are gone.
+
+        Raises UnusableError if no table shard answers.
+        """
+        try:
+            return await _of_present(await self.current(), look_up)
+        except LostTableError:
+            await self._follow()
+            return await _of_present(self.searcher, look_up)
+
+    async def _follow_or_stay(self) -> None:
+        try:
+            await self._follow()
+        except (InputError, UnusableError) as error:
+            log.error("the live build cannot be followed", extra={"reason": str(error)})
+
+    async def _follow(self) -> None:
+        """Opens the build that the pointer names, if it is not the open one."""
+        async with self._following:  # of many requests that miss a file, one opens the next
+            live = await asyncio.to_thread(live_build, self._workspace)
+            if live == self.searcher.build:
+                return
+            if self._shards:
+                searcher = self._open(live)
+            else:
+                searcher = await asyncio.to_thread(self._open, live)
+            await asyncio.to_thread(_warm, searcher)
+            self.searcher = searcher
+            self._opened()
+
+    def _open(self, build: Build) -> Searcher:
+        if self._shards:
+            return Searcher(self._workspace, remote_table(self._shards, build, self._settings))
+        return Searcher(self._workspace, open_table(self._workspace.db, build))
+
+
+async def _of_present(searcher: Searcher, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
+    """What `look_up` returns on the table shards that answer it throughout."""
+    lost: set[int] = set()
+    while True:  # each time with fewer shards
+        try:
+            return await look_up(searcher.present(lost))
+        except ShardLostError as error:
+            lost |= error.shards
+
+
+def _warm(searcher: Searcher) -> None:
+    """Loads vectors and rows of a build, so that no query waits for them."""
+    if searcher.build.made_by is not None:
+        searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
+    searcher.search("warm piano", mode="keyword", k=1)

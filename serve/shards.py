@@ -1,0 +1,177 @@
+"""The deployments that serve a build in table shards, and the retriever's way to ask them.
+
+    Retriever -> RetrieverShard0, RetrieverShard1, ...
+
+A shard reads the tables of its share of the tracks and knows no queries: the retriever plans, fans
+each look-up out, merges, and ranks once (`raymtr.index.sharded_table`). Every question names the
+version of the build that it is about, so an answer never mixes two. A shard follows the live
+pointer by itself, and keeps the build before open for searches in progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from cachetools import LRUCache
+from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from typing_extensions import override
+
+from raymtr.errors import InputError, UnusableError
+from raymtr.index.build import Build
+from raymtr.index.deadlines import overdue_calls
+from raymtr.index.publish import kept_builds, live_build
+from raymtr.index.sharded_table import Shard, ShardedTable, ShardLostError
+from raymtr.index.track_table import TrackTable
+from raymtr.workspace import Workspace
+from serve.backend import NO_CAPACITY, REPLICA_LOST, one_answer, result_of
+from serve.settings import ServeSettings
+
+T = TypeVar("T")
+BUILDS_OPEN = 2  # the live one, and the one before for searches in progress
+
+log = logging.getLogger("ray.serve")
+
+
+@dataclass(frozen=True)
+class NotRead:
+    """Why a shard could not read its tables."""
+
+    reason: str
+
+
+class RetrieverShard:
+    """Reads one table shard of the live build."""
+
+    def __init__(self, settings: ServeSettings, number: int) -> None:
+        """Opens the live build. Raises UnusableError if it has other shards."""
+        self.settings, self.number = settings, number
+        self.workspace = Workspace.open(settings.workspace)
+        self._tables = LRUCache[str, TrackTable](BUILDS_OPEN)  # by version
+        self._opening: dict[str, asyncio.Task[TrackTable]] = {}
+        self._looked = time.monotonic()
+        self._following: asyncio.Task[None] | None = None
+        build = live_build(self.workspace)
+        self._tables[build.table_version] = self._open(build)
+
+    async def read(self, version: str, look_up: Callable[[TrackTable], T]) -> T | NotRead:
+        """What `look_up` returns on this shard of that version of the tables."""
+        if time.monotonic() - self._looked >= self.settings.pointer_every_s:
+            self._looked = time.monotonic()
+            self._following = asyncio.create_task(self._follow())
+        try:
+            table = await self._table_of(version)
+            return await asyncio.to_thread(look_up, table)
+        except (InputError, UnusableError) as error:
+            return NotRead(str(error))
+
+    def check_health(self) -> None:
+        """Called by Ray Serve periodically; see `Retriever.check_health`."""
+        stuck = overdue_calls(self.settings.request_timeout_s)
+        if stuck:
+            raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
+
+    async def _follow(self) -> None:
+        """Opens the live build, while the one before still answers."""
+        try:
+            live = await asyncio.to_thread(live_build, self.workspace)
+            await self._table_of(live.table_version)
+        except (InputError, UnusableError) as error:
+            log.error("the live build cannot be followed", extra={"reason": str(error)})
+
+    async def _table_of(self, version: str) -> TrackTable:
+        """This shard of a version; who asks first opens it, and goes on if its caller leaves."""
+        if version in self._tables:
+            return self._tables[version]
+        if version not in self._opening:
+            self._opening[version] = asyncio.create_task(self._add(version))
+        return await asyncio.shield(self._opening[version])
+
+    async def _add(self, version: str) -> TrackTable:
+        try:
+            table = await asyncio.to_thread(self._find, version)
+            self._tables[version] = table
+            return table
+        finally:
+            del self._opening[version]
+
+    def _find(self, version: str) -> TrackTable:
+        builds = [live_build(self.workspace), *kept_builds(self.workspace)]
+        build = next((build for build in builds if build.table_version == version), None)
+        if build is None:
+            raise UnusableError(f"build {version} is not kept any more")
+        return self._open(build)
+
+    def _open(self, build: Build) -> TrackTable:
+        """This shard of `build`, with vectors and rows loaded, so that no search waits for them."""
+        check_shards(build, self.settings)
+        part = build.shards[self.number]
+        table = TrackTable(self.workspace.db, part)
+        if part.made_by is not None:
+            table.nearest(np.ones(part.made_by.dim, np.float32), limit=1)
+        table.match_words("warm piano", limit=1)
+        table.rows(["warm"])
+        return table
+
+
+class RemoteShard(Shard):
+    """The shard behind a deployment handle, asked about one version of the tables."""
+
+    def __init__(
+        self, handle: DeploymentHandle[Any], build: Build, settings: ServeSettings
+    ) -> None:
+        """To be made on the event loop that the calls shall run on; asked from other threads."""
+        self._handle, self._version, self._settings = handle, build.table_version, settings
+        self._loop = asyncio.get_running_loop()
+
+    @override
+    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+        settings = self._settings
+        within_s = settings.request_timeout_s if patient else settings.shard_timeout_s
+        return asyncio.run_coroutine_threadsafe(self._read(look_up, within_s), self._loop)
+
+    async def _read(self, look_up: Callable[[TrackTable], T], within_s: float) -> T:
+        call: DeploymentResponse[T | NotRead] = one_answer(
+            self._handle.read.remote(self._version, look_up)
+        )
+        try:
+            found = await asyncio.wait_for(result_of(call, within_s), within_s)
+        except TimeoutError as error:
+            call.cancel()
+            raise ShardLostError(f"no answer within {within_s:g} s") from error
+        except (*NO_CAPACITY, *REPLICA_LOST) as error:
+            call.cancel()
+            raise ShardLostError("no replica can answer now") from error
+        if isinstance(found, NotRead):
+            raise ShardLostError(found.reason)
+        return found
+
+
+def remote_table(
+    handles: Sequence[DeploymentHandle[Any]], build: Build, settings: ServeSettings
+) -> ShardedTable:
+    """The table of `build` over the shards behind `handles`; to be made on the event loop.
+
+    Raises UnusableError if the build has another number of shards.
+    """
+    check_shards(build, settings)
+    return ShardedTable(
+        build, {n: RemoteShard(handle, build, settings) for n, handle in enumerate(handles)}
+    )
+
+
+def check_shards(build: Build, settings: ServeSettings) -> None:
+    """Raises UnusableError if a build has not the shards that the endpoint was started for."""
+    count = len(build.shards) or 1
+    if count != settings.shards:
+        raise UnusableError(
+            f"build {build.name} has {count} table shards and the endpoint was started with "
+            f"shards={settings.shards}; start it with shards={count}, or build with `raymtr index "
+            f"--set search.shards={settings.shards}`"
+        )
