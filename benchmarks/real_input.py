@@ -20,7 +20,7 @@ import hashlib
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from raymtr.catalog.sources import key_words, real_music_tracks
 from raymtr.evaluation.benchmarks import Benchmark, Query, save_benchmark
 from raymtr.recipes import laptop
 from raymtr.synthetic.render import SAMPLE_RATE, find_soundfont
+from raymtr.track import TUNE
 from raymtr.workspace import Workspace
 
 CLIP_S = 10.0
@@ -112,41 +113,53 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
         print(describe(evaluate_tracks(workspace, settings)))
 
 
-def midi_catalog(data: Path, audio: Path, most: int | None = None) -> pa.Table:
+def midi_catalog(
+    data: Path, audio: Path, most: int | None = None, *, twice: bool = False
+) -> pa.Table:
     """Renders the tunes of known instrument; one track per clip, with its truth as extras.
 
-    With `most`, that many tunes, drawn at random.
+    With `most`, that many tunes, drawn at random. With `twice` each is also played on another
+    instrument, and `tune` names the clips of one time of one tune.
     """
     audio.mkdir(parents=True, exist_ok=True)
-    play = Player()
+    play, rows = Player(), []
     with open(data / "midi_tracks.csv", newline="", encoding="utf-8") as table:
         tunes = [row for row in csv.DictReader(table) if row["set"] == "nottingham"]
     order = np.random.default_rng(0).permutation(len(tunes))[:most]
-    rows = []
+    programs = {lead_of(tune): int(float(tune["render_program"])) for tune in tunes}
     for tune in (tunes[place] for place in np.sort(order)):
-        held_out = hashlib.sha256(tune["title"].encode()).digest()[0] < 64
-        lead = next(n for n in tune["instruments"].split(", ") if n != "steel-string guitar")
-        dances = [d for d in DANCES if d in tune["category"].split(", ")]
-        starts = TEST_STARTS_S if held_out else TRAIN_STARTS_S
-        file = data / "src" / tune["file"]
-        for clip, samples in enumerate(play(file, int(float(tune["render_program"])), starts)):
-            track_id = f"{tune['track_id']}_{clip}"
-            soundfile.write(audio / f"{track_id}.flac", samples, SAMPLE_RATE)
-            rows.append(
-                {
-                    "track_id": track_id,
-                    "uri": str(audio / f"{track_id}.flac"),
-                    "title": tune["title"],
-                    "tags": [*dances, lead, key_words(tune["key"]), tune["meter"]],
-                    "dataset": "midi",
-                    "split": "test" if held_out else "train",
-                    "instrument": lead,
-                    "key": key_words(tune["key"]),
-                    "metre": tune["meter"],
-                    "dance": dances[0] if dances else None,
-                }
-            )
+        digest = hashlib.sha256(tune["title"].encode()).digest()
+        split, starts = ("test", TEST_STARTS_S) if digest[0] < 64 else ("train", TRAIN_STARTS_S)
+        lead, file = lead_of(tune), data / "src" / tune["file"]
+        others = sorted(set(programs) - {lead})
+        for played in (lead, others[digest[1] % len(others)]) if twice else (lead,):
+            for clip, samples in enumerate(play(file, programs[played], starts)):
+                same_time = f"{tune['track_id']}_{clip}"
+                track_id = same_time if played == lead else f"{same_time}_again"
+                uri = str(audio / f"{track_id}.flac")
+                soundfile.write(uri, samples, SAMPLE_RATE)
+                facts = {"track_id": track_id, "uri": uri, "split": split}
+                rows.append(facts | truth_of(tune, played) | ({TUNE: same_time} if twice else {}))
     return pa.Table.from_pylist(rows)
+
+
+def lead_of(tune: Mapping[str, str]) -> str:
+    """The instrument that plays the melody of a row of the tunes' table."""
+    return next(n for n in tune["instruments"].split(", ") if n != "steel-string guitar")
+
+
+def truth_of(tune: Mapping[str, str], lead: str) -> dict[str, Any]:
+    """What is known of a tune that `lead` plays."""
+    dances = [d for d in DANCES if d in tune["category"].split(", ")]
+    return {
+        "title": tune["title"],
+        "tags": [*dances, lead, key_words(tune["key"]), tune["meter"]],
+        "dataset": "midi",
+        "instrument": lead,
+        "key": key_words(tune["key"]),
+        "metre": tune["meter"],
+        "dance": dances[0] if dances else None,
+    }
 
 
 class Player:

@@ -42,11 +42,19 @@ GROUPS: dict[str, ModuleType] = {
     "protocols": evaluate_protocols,
 }
 
+KEYS: dict[str, ModuleType] = {  # a key that only this part's answers have
+    **dict.fromkeys(("systems", "read"), evaluate_captions),
+    "protocol": evaluate_protocols,
+    **dict.fromkeys(("fad", "memorisation", "page", "wins"), evaluate_generation),
+    "held_out": evaluate_probe,
+    "classes": evaluate_queries,
+}
+
 EvaluateAnswer = (
     evaluate_tracks.QualityAnswer
     | evaluate_captions.CaptionsAnswer
     | evaluate_captions.ReadingAnswer
-    | evaluate_generation.GenerationAnswer
+    | evaluate_generation.Answer
     | evaluate_probe.ProbeAnswer
     | evaluate_protocols.ProtocolAnswer
     | evaluate_protocols.CompareAnswer
@@ -71,17 +79,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--system", choices=evaluate_tracks.SYSTEMS, default="both", help="default: both"
     )
     parser.add_argument("--out", metavar="FOLDER", help="default: evaluation/ in the workspace")
+    parser.add_argument(
+        "--blind", type=int, metavar="N", help="a page to judge N pairs blind: captions, generation"
+    )
+    parser.add_argument("--scores", metavar="CSV", help="a reader's marks, by the key in --out")
     for name, part in GROUPS.items():
         part.add_arguments(parser.add_argument_group(name))
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> EvaluateAnswer:
     """The command-line entry point."""
+    wanted = PARTS.get(arguments.what)
     for name, part in GROUPS.items():
-        given = [option for option in part.OWN if getattr(arguments, option) is not None]
-        if given and part is not PARTS.get(arguments.what):
-            option = given[0].replace("_", "-")
-            raise InputError(f"--{option} belongs to `raymtr evaluate {name}`")
+        for option in part.OWN:
+            given = getattr(arguments, option) is not None
+            if given and (wanted is None or option not in wanted.OWN):
+                raise InputError(
+                    f"--{option.replace('_', '-')} belongs to `raymtr evaluate {name}`"
+                )
     if arguments.what in PARTS:
         answer: EvaluateAnswer = PARTS[arguments.what].run(arguments, workspace)
         return answer
@@ -96,18 +111,10 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
 
 
 def describe(answer: EvaluateAnswer) -> str:
-    """The answer as text; each part has its own key."""
-    if "systems" in answer or "read" in answer:
-        return evaluate_captions.describe(answer)
-    if "protocol" in answer:
-        return evaluate_protocols.describe(answer)
-    if "fad" in answer:
-        return evaluate_generation.describe(answer)
-    if "held_out" in answer:
-        return evaluate_probe.describe(answer)
-    if "classes" in answer:
-        return evaluate_queries.describe(answer)
-    return evaluate_tracks.describe(answer)
+    """The answer as text."""
+    part = next((part for key, part in KEYS.items() if key in answer), evaluate_tracks)
+    text: str = part.describe(answer)
+    return text
 
 
 if __name__ == "__main__":

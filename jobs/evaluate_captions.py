@@ -78,8 +78,6 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         metavar="NAME",
         help="a language model that reads: order gain and perplexity (`smollm2`, a folder, a name)",
     )
-    parser.add_argument("--blind", type=int, metavar="N", help="a page to read N pairs blind")
-    parser.add_argument("--scores", metavar="CSV", help="a reader's marks, by the key in --out")
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace) -> CaptionsAnswer | ReadingAnswer:

@@ -3,6 +3,7 @@
 The judges are the towers of the model's joint tokens, and musicnn. The first is not independent of
 the model, which was conditioned on those towers' text vectors. KLD is that of the packaged taggers.
 With `--memorisation MODEL` it measures instead how much of its training tracks a model repeats.
+With `--against FINGERPRINT` a reader compares two models' clips blind: jobs.evaluate_wins.
 
 Output: `evaluation/generation.json`, or `evaluation/memorisation.json`.
 """
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, TypedDict, final
 import numpy as np
 import pyarrow.compute as pc
 
+from jobs import evaluate_wins
 from raymtr import audio, storage
 from raymtr.errors import InputError
+from raymtr.evaluation.clips import ClipRow, clips_of
 from raymtr.evaluation.generation import (
     FEWEST,
     PromptFigures,
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from raymtr.generation.musiclm import MusicLM
     from raymtr.tagging.analysis import Analyzer
 
-OWN = ("clips", "memorisation")
+OWN = ("clips", "against", "memorisation", "blind", "scores")
 SEED = 0
 MOST_REMEMBERED = 200  # tracks of training, and as many held-out ones
 MOST_OF_A_PROMPT = 20  # held-out tracks that a prompt stands for
@@ -77,15 +80,6 @@ class GenerationAnswer(TypedDict):
     file: str
 
 
-class ClipRow(TypedDict):
-    """What is used of a clip's row in the manifest."""
-
-    uri: str
-    prompt: str
-    model: str
-    parts: str  # their fingerprint
-
-
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
     """Adds the arguments of `generation`."""
     parser.add_argument(
@@ -96,12 +90,31 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         metavar="MODEL",
         help="a MusicLM run or folder: how much of its training it repeats, in place of clips",
     )
+    parser.add_argument(
+        "--against",
+        metavar="FINGERPRINT",
+        help="of a second model in generated/: blind pairs with --clips, by --blind or --scores",
+    )
 
 
-def run(
-    arguments: argparse.Namespace, workspace: Workspace
-) -> GenerationAnswer | MemorisationAnswer:
+Answer = (
+    GenerationAnswer | MemorisationAnswer | evaluate_wins.WinsPageAnswer | evaluate_wins.WinsAnswer
+)
+
+
+def run(arguments: argparse.Namespace, workspace: Workspace) -> Answer:
     """The command-line entry point."""
+    ways = [bool(arguments.memorisation), arguments.blind is not None, bool(arguments.scores)]
+    if sum(ways) > 1 or (arguments.against and not any(ways[1:])):
+        raise InputError(
+            "`raymtr evaluate generation` takes one of --memorisation MODEL, --blind N and "
+            "--scores CSV; the last two compare --clips with --against"
+        )
+    models = {"clips": arguments.clips, "against": arguments.against, "out": arguments.out}
+    if arguments.blind is not None:
+        return evaluate_wins.write_page(workspace, **models, count=arguments.blind)
+    if arguments.scores:
+        return evaluate_wins.read_choices(workspace, **models, scores=arguments.scores)
     if arguments.memorisation:
         if arguments.clips:
             raise InputError("--memorisation measures a model and --clips its clips; give one")
@@ -118,7 +131,9 @@ def evaluate_generation(
     """
     from raymtr.model.pretrained import load_model
 
-    rows = _clips(workspace, clips)
+    rows = clips_of(workspace, clips)
+    if len(rows) < FEWEST:
+        raise InputError(f"{len(rows)} clips are too few to measure, at least {FEWEST} are needed")
     towers = load_model(f"{workspace.tokens(rows[0]['parts'])}/model")
     real = _held_out(workspace)
     prompts = sorted({row["prompt"] for row in rows})
@@ -195,26 +210,6 @@ def _remembered(workspace: Workspace, made: MusicLM, split: str) -> list[Remembe
     return found
 
 
-def _clips(workspace: Workspace, fingerprint: str | None) -> list[ClipRow]:
-    """Manifest rows of one model's clips that did not fail."""
-    root = workspace.generated
-    found = [n for n in storage.list_folders(root) if storage.exists(f"{root}/{n}/manifest")]
-    seen = ", ".join(found) or "none"
-    if fingerprint is None and len(found) > 1:
-        raise InputError(f"{root} has clips of several models; choose by --clips: {seen}")
-    if not found or (fingerprint is not None and fingerprint not in found):
-        raise InputError(
-            f"no clips of {fingerprint or 'any model'} in {root} (there are: {seen}); run `raymtr "
-            "generate --prompts FILE`"
-        )
-    table = storage.read_tables(f"{root}/{fingerprint or found[0]}/manifest")
-    assert table is not None, "a manifest folder has a file"
-    rows: list[ClipRow] = table.filter(pc.is_null(table["code"])).to_pylist()
-    if len(rows) < FEWEST:
-        raise InputError(f"{len(rows)} clips are too few to measure, at least {FEWEST} are needed")
-    return rows
-
-
 def _held_out(workspace: Workspace) -> list[str]:
     """URIs of held-out recordings, the split `test`."""
     catalog = storage.read_tables(workspace.tracks, ["uri", "split"])
@@ -278,8 +273,10 @@ def _musicnn(uri: str) -> np.ndarray:
     return np.asarray(dense.mean(dim=0).numpy())
 
 
-def describe(answer: GenerationAnswer | MemorisationAnswer) -> str:
+def describe(answer: Answer) -> str:
     """The figures, a line each."""
+    if "page" in answer or "wins" in answer:
+        return evaluate_wins.describe(answer)
     if "memorisation" in answer:
         return _describe_memorisation(answer)
     of = answer["prompts"]

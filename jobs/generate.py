@@ -2,7 +2,8 @@
 
 One clip is generated in this process. `--prompts FILE` generates one for each line, as a Ray Data
 job. Its clips and the manifest's rows are written to `generated/`, batch by batch, and a killed job
-continues with the missing clips. The tags of every file state that it is generated, and by which
+continues with the missing clips. With `--melody FILE` the clips follow the melody of that
+recording. The tags of every file state that it is generated, and by which
 models.
 """
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import ray.data
 
     from raymtr.generation.musiclm import MusicLM, Scene
-    from raymtr.generation.requests import Prompt
+    from raymtr.generation.requests import Melody, Prompt
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = 'raymtr generate "slow sad piano" --workspace w --seconds 10 --seed 7 --out x.wav'
@@ -64,12 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prompts", metavar="JSONL", help="text, and seed, a line: a clip of each, by Ray"
     )
+    parser.add_argument(
+        "--melody", metavar="FILE", help="a recording of 4 s or more whose melody is followed"
+    )
     parser.add_argument("--model", help="a run or a model folder; else the newest MusicLM run")
 
 
 def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings) -> GenerateAnswer:
     """The command-line entry point."""
-    from raymtr.generation.requests import check_seed, read_prompts, read_story
+    from raymtr.generation.requests import check_seed, read_melody, read_prompts, read_story
 
     ways = [arguments.text is not None, bool(arguments.story), bool(arguments.prompts)]
     if sum(ways) != 1:
@@ -80,9 +84,12 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
         )
     check_seed(arguments.seed)
     seconds: float = arguments.seconds
+    melody = read_melody(arguments.melody) if arguments.melody else None
     if arguments.prompts:
-        prompts = read_prompts(arguments.prompts, seconds, arguments.seed)
-        return generate_prompts(workspace, settings, prompts, seconds, model=arguments.model)
+        prompts = read_prompts(arguments.prompts, seconds, arguments.seed, melody)
+        return generate_prompts(
+            workspace, settings, prompts, seconds, model=arguments.model, melody=melody
+        )
     from raymtr.generation.musiclm import Scene, check_story
 
     story = [Scene(arguments.text or "")]
@@ -90,7 +97,13 @@ def run(arguments: argparse.Namespace, workspace: Workspace, settings: Settings)
         story = read_story(arguments.story, seconds)
     check_story(story, seconds)
     return generate_clip(
-        workspace, story, seconds, seed=arguments.seed, out=arguments.out, model=arguments.model
+        workspace,
+        story,
+        seconds,
+        seed=arguments.seed,
+        out=arguments.out,
+        model=arguments.model,
+        melody=melody,
     )
 
 
@@ -102,6 +115,7 @@ def generate_clip(
     seed: int,
     out: str,
     model: str | None = None,
+    melody: Melody | None = None,
 ) -> GenerateAnswer:
     """Makes one clip in this process and writes it to `out`, whole or not at all.
 
@@ -119,16 +133,19 @@ def generate_clip(
     made = read_musiclm(choose_musiclm(workspace, model))
     texts = [scene.text for scene in story]
     prompt = texts[0] if len(texts) == 1 else json.dumps(texts, ensure_ascii=False)
+    made_by = made.made_by
+    if melody is not None:
+        made_by["melody"] = melody.name
     row: dict[str, object] = {"clip_id": Path(out).stem, "prompt": prompt}
-    row |= {"seed": seed, "seconds": seconds, **made.made_by}
+    row |= {"seed": seed, "seconds": seconds, **made_by}
     try:
-        samples = _windows(made, story, seconds, seed)
+        samples = _windows(made, story, seconds, seed, melody)
     except UnusableError as error:  # such as numbers that are not finite
         LOG.error("%s is not written: %s", out, error)
         row |= {"code": "bad_model", "reason": str(error)}
     else:
         place, rate = str(Path(out).absolute()), made.sample_rate
-        data = wav_bytes(samples, rate, prompt=prompt, seed=seed, made_by=made.made_by)
+        data = wav_bytes(samples, rate, prompt=prompt, seed=seed, made_by=made_by)
         storage.write_bytes(place, data)
         row |= {"uri": place, "score": made.score(texts[0], samples)}
     name = f"{time.time_ns():020}"
@@ -145,11 +162,14 @@ def generate_clip(
     }
 
 
-def _windows(made: MusicLM, story: list[Scene], seconds: float, seed: int) -> np.ndarray:
+def _windows(
+    made: MusicLM, story: list[Scene], seconds: float, seed: int, melody: Melody | None
+) -> np.ndarray:
     """The sound of a story, float32 [S], with its progress shown."""
     windows = []
     progress = Progress("generate", round(seconds), unit="seconds")
-    for [part] in made.stream([story], seconds, [seed]):
+    melodies = [melody.samples] if melody else []
+    for [part] in made.stream([story], seconds, [seed], melodies=melodies):
         windows.append(part)
         progress.advance(round(len(part) / made.sample_rate))
     return np.concatenate(windows)
@@ -162,6 +182,7 @@ def generate_prompts(
     seconds: float,
     *,
     model: str | None = None,
+    melody: Melody | None = None,
 ) -> GenerateAnswer:
     """Makes the clips that are not there yet, by actors of `embed.actors`; one row per clip.
 
@@ -187,7 +208,7 @@ def generate_prompts(
             .repartition(target_num_rows_per_block=TOGETHER)
             .map_batches(
                 WriteClips,
-                fn_constructor_args=(source, folder, seconds),
+                fn_constructor_args=(source, folder, seconds, melody),
                 fn_constructor_kwargs={
                     "device": "cuda" if embed.use_gpu else "cpu",
                     "threads": embed.threads,

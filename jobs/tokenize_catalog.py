@@ -1,7 +1,8 @@
 """`raymtr tokenize`: catalog + audio + two towers -> `tokens/<fingerprint>/`, for MusicLM.
 
 First the parts are fitted, once: a codec, semantic tokens and joint tokens (raymtr.generation), on
-up to `tokens.fit_tracks` tracks of the split `train`. Then every track becomes tokens. Decoding,
+up to `tokens.fit_tracks` tracks of the split `train`; where `tokens.melody.steps` asks for it a
+melody part too, on as many that share a `tune`. Then every track becomes tokens. Decoding,
 resuming, dead letters, shards and partitions are those of `embed`. Run again, it takes new and
 changed tracks, with the same parts.
 """
@@ -10,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import functools
-import hashlib
 import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,13 +31,13 @@ from raymtr.embeddings.kept_model import identify, keep_model
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError, UnusableError
+from raymtr.generation.fit_sample import fit_sample, sentences_of, tunes_of
 from raymtr.generation.token_report import BookReport
 from raymtr.generation_specs import TokensSpec
 from raymtr.model.identity import CONFIG
 from raymtr.partitions import has_audio
 from raymtr.recipes import DEFAULT_MODEL
 from raymtr.specs import EmbedSpec, Settings
-from raymtr.text import tags_sentence
 from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("raymtr")
 EXAMPLE = "raymtr tokenize --workspace w --recipe musiclm-small"
-MOST_SENTENCES = 2_000  # whose mean centres text vectors
 REPORTED = 5_000  # tracks that the figures of the books are of
 TRACKS_PER_BLOCK = 8
 
@@ -160,6 +159,7 @@ def make_parts(
             joint=joint,
             settings=settings,
             sentences=sentences_of(sample),
+            tunes=tunes_of(sample),
             workspace=workspace,
         )
     )
@@ -172,12 +172,16 @@ def fit_and_save(
     settings: Settings,
     sentences: Sequence[str],
     workspace: Workspace,
+    tunes: Mapping[str, str] | None = None,
 ) -> str:
-    """The Ray task: HEARD tables and sentences -> parts in `tokens/<fingerprint>/parts`."""
+    """The Ray task: HEARD tables and sentences -> parts in `tokens/<fingerprint>/parts`.
+
+    `tunes` are those of the tracks that a melody part learns from, by their ids.
+    """
     import torch
 
     from raymtr.generation.parts import MARKER, fit_parts
-    from raymtr.generation.tokenize_tracks import HEARD
+    from raymtr.generation.tokenize_tracks import HEARD, tune_clips
     from raymtr.model.pretrained import load_model
     from raymtr.progress import speak_to_driver
 
@@ -203,35 +207,12 @@ def fit_and_save(
         text,
         settings.tokens,
         joint_model=joint.fingerprint,
+        tunes=tune_clips(good, tunes or {}, settings.tokens),
     )
     with tempfile.TemporaryDirectory() as scratch:
         name = parts.save(scratch)
         storage.copy_folder(scratch, f"{workspace.tokens(name)}/parts", last=MARKER)
     return name
-
-
-def fit_sample(workspace: Workspace, spec: TokensSpec) -> pa.Table:
-    """The tracks that parts are fitted on: of the split `train`, drawn by a hash of their ids.
-
-    Raises InputError where there is none.
-    """
-    catalog = storage.read_tables(workspace.tracks, [*SOURCES, "split", "tags", "duration"])
-    assert catalog is not None, "counted before"
-    wanted = pc.and_(pc.equal(catalog["split"], "train"), pc.is_valid(catalog["uri"]))
-    tracks = catalog.filter(wanted)
-    if not len(tracks):
-        raise InputError(
-            f"no track of split 'train' in {workspace.tracks} has audio; scan more music"
-        )
-    names = [hashlib.sha256(name.encode()).digest() for name in tracks["track_id"].to_pylist()]
-    order = sorted(range(len(names)), key=names.__getitem__)[: spec.fit_tracks]
-    return tracks.take(sorted(order)).combine_chunks()
-
-
-def sentences_of(sample: pa.Table) -> list[str]:
-    """A sentence of the tags of each track that has some, whose mean centres text vectors."""
-    tags = sample["tags"].to_pylist()[:MOST_SENTENCES]
-    return [tags_sentence(row) for row in tags if row]
 
 
 def tokenize_tracks(

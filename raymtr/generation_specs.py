@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveFloat
 
 from raymtr.errors import InputError
 from raymtr.validation import MOST_WIDE, Count, DropoutRate, Seed, Width, spec
@@ -13,6 +14,30 @@ Levels = Annotated[int, Field(ge=1, le=64)]
 Codes = Annotated[int, Field(ge=2, le=32_767)]  # stored as int16
 Seconds = Annotated[float, Field(ge=1, le=600)]
 Temperature = Annotated[float, Field(gt=0)]
+
+
+@spec
+class MelodySpec:
+    """The encoder of melodies and its tokens (MusicLM, section 3.4).
+
+    It is fitted only where it is asked for, by `steps`: on tracks that share a `tune`.
+    """
+
+    steps: NonNegativeInt = 0  # of its training; 0: no melody part
+    batch: Annotated[int, Field(ge=2)] = 64  # tunes in a step
+    learning_rate: PositiveFloat = 3e-4
+    layers: Width = 12
+    heads: Count = 8
+    width: Annotated[int, Field(ge=1, le=MOST_WIDE)] = 512
+    inner: Width = 2_048  # width inside the feed-forward part
+    dim: Width = 192  # of a window's vector
+    levels: Levels = 24
+    codes: Codes = 512  # a level
+    rounds: Count = 20  # of k-means
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise InputError(f"width is a multiple of heads, got {self.width} and {self.heads}")
 
 
 @spec
@@ -35,6 +60,7 @@ class TokensSpec:
     semantic_hz: Annotated[float, Field(gt=0, le=50)] = 25.0
     joint_levels: Levels = 12
     joint_codes: Codes = 1_024
+    melody: MelodySpec = field(default_factory=MelodySpec)
     fit_tracks: Count = 2_000  # training tracks that the parts are fitted on
     fit_s: Seconds = 10.0  # of each of them
     rounds: Count = 20  # of k-means over what was sampled

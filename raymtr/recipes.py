@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from raymtr.caption_specs import CaptionSpec, FinetuneSpec, ToyLlamaSpec
-from raymtr.generation_specs import MusicLMSpec, TokensSpec
+from raymtr.generation_specs import MelodySpec, MusicLMSpec, TokensSpec
 from raymtr.specs import EmbedSpec, MulapSpec, Settings, TrainSpec
 from raymtr.tower_recipes import EVERY_LAYER, MINILM, laptop, mulan, ttmrpp, ttmrpp_small
 from raymtr.tower_specs import (
@@ -217,6 +217,18 @@ def musiclm_small() -> Settings:
             decoder_layers=5,
             decoder_steps=900,
             decoder_batch=6,
+            melody=MelodySpec(
+                batch=32,
+                learning_rate=1e-3,
+                layers=4,
+                heads=4,
+                width=128,
+                inner=256,
+                dim=64,
+                levels=4,
+                codes=64,
+                rounds=10,
+            ),
         ),
         musiclm=MusicLMSpec(
             layers=4,

@@ -61,6 +61,8 @@ SCHEMA = pa.schema(
 KNOWN = tuple(SCHEMA.names)
 # Optional columns, lists of text: captions that came with a dataset, titles of playlists.
 PUBLISHED, PLAYLISTS = "published_captions", "playlists"
+# Optional column: tracks with the same one play one melody, at the same times from their start.
+TUNE = "tune"
 SPLITS = ("train", "valid", "test")
 RESERVED = frozenset({"vector", "score", "fingerprint", "words", "names", "row_index"})
 

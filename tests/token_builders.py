@@ -11,14 +11,20 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from raymtr import storage
+from jobs.tokenize_catalog import fit_and_save
+from raymtr import load_model, storage
+from raymtr.embeddings.store import ModelRef
+from raymtr.embeddings.tables import SOURCES
 from raymtr.generation.codec import fit_mel_codec
+from raymtr.generation.fit_sample import fit_sample, sentences_of, tunes_of
 from raymtr.generation.joint import fit_joint
 from raymtr.generation.musiclm_folder import save_musiclm
-from raymtr.generation.parts import Parts
+from raymtr.generation.parts import Parts, codec_rate
 from raymtr.generation.quantizer import fit_quantizer
 from raymtr.generation.semantic import MusicnnHeard, SemanticTokens
 from raymtr.generation.stages import Stages
+from raymtr.generation.token_store import TokenStore
+from raymtr.generation.tokenize_tracks import HearTracks, TokenizeTracks, decode_twice
 from raymtr.model.musicnn import Musicnn
 from raymtr.recipes import musiclm_small
 from raymtr.specs import Settings
@@ -32,7 +38,7 @@ def settings_of(steps: int) -> Settings:
     train = dataclasses.replace(
         small.train, steps=steps, global_batch=4, warmup_steps=1, checkpoint_every=2
     )
-    tokens = dataclasses.replace(TOKENS, decoder_steps=4, fit_tracks=8)
+    tokens = dataclasses.replace(TOKENS, decoder_steps=4, fit_tracks=8, fit_s=2.0)
     return dataclasses.replace(small, tokens=tokens, musiclm=MUSICLM, train=train)
 
 
@@ -50,6 +56,36 @@ def make_catalog(root: Path) -> Workspace:
     table = check_tracks(pa.Table.from_pylist(rows))
     storage.write_table(f"{workspace.tracks}/part-0.parquet", table)
     return workspace
+
+
+def tokenised(workspace: Workspace, settings: Settings, source: str) -> TokenStore:
+    """Tokens of the whole catalog over the towers in `source`, as the job makes them on Ray."""
+    model, spec = load_model(source), settings.tokens
+    joint = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
+    rate, sample = codec_rate(spec), fit_sample(workspace, spec)
+    how = {"spec": model.spec.audio, "rate": rate, "embed": settings.embed}
+    hear = HearTracks(source, joint, spec, rate, threads=1)
+    hung = workspace.path("h")
+    decoded = decode_twice(sample.select(SOURCES), **how, hung=hung, clip_s=spec.fit_s)
+    name = fit_and_save(
+        hear(pa.concat_tables(decoded)),
+        source=source,
+        joint=joint,
+        settings=settings,
+        sentences=sentences_of(sample),
+        tunes=tunes_of(sample),
+        workspace=workspace,
+    )
+    made = TokenStore(workspace, name, spec.joint_levels)
+    made.take()
+    tokenize = TokenizeTracks(made.parts_folder, source, joint, threads=1)
+    catalog = storage.read_tables(workspace.tracks)
+    assert catalog is not None
+    rows = decode_twice(catalog.select(SOURCES), **how, hung=made.hung)
+    made.commit(tokenize(pa.concat_tables(rows)))
+    storage.copy_folder(source, made.model_folder, last="config.json")
+    made.release()
+    return made
 
 
 def make_musiclm(root: Path, model: str) -> str:

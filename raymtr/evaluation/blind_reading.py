@@ -1,14 +1,11 @@
 """Blind reading of captions: a page of shuffled outputs, a separate key, and scores by system.
 
-A reader rates each text for fluency and faithfulness, 1 to 5, without knowing who wrote it. The
-page needs no server: it stores the ratings, and saves them as CSV of `item,fluency,faithfulness`.
+A reader rates each text for fluency and faithfulness, 1 to 5, without knowing who wrote it.
 """
 
 from __future__ import annotations
 
-import csv
 import html
-import io
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
@@ -16,29 +13,16 @@ import numpy as np
 
 from raymtr.captions.learning.pairs import Pair
 from raymtr.errors import InputError
+from raymtr.evaluation.blind_page import blind_item, read_marks
+from raymtr.evaluation.blind_page import blind_page as page_of
 
-COLUMNS = ("item", "fluency", "faithfulness")
+MARKS = dict.fromkeys(("fluency", "faithfulness"), tuple("12345"))
 PEOPLE = "people"
 GOOD = 4  # of 5: both ratings of a publishable caption are at least this
-
-PAGE = """<!doctype html><meta charset="utf-8"><title>Captions, read blind</title>
-<style>body{{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto}}small{{color:#666}}
-p{{margin:.3em 0}}fieldset{{margin:1em 0}}select{{margin-right:1em}}</style>
-<h1>Captions, read blind</h1><p>Fluency: would a careful writer have written it? Faithfulness: does
-it say its tags and nothing else? 1 is the worst, 5 the best.</p>
-<form id="f">{items}<button>Save scores.csv</button></form><script>
-const KEY=location.pathname,f=document.getElementById("f"),
-old=JSON.parse(localStorage[KEY]||"{{}}");
-for(const s of f.querySelectorAll("select")){{s.value=old[s.name]||"";
-s.onchange=()=>{{old[s.name]=s.value;localStorage[KEY]=JSON.stringify(old)}}}}
-f.onsubmit=e=>{{e.preventDefault();let t="item,fluency,faithfulness\\n";
-for(const d of f.querySelectorAll("fieldset")){{const v=[...d.querySelectorAll("select")]
-.map(s=>s.value);if(v[0]&&v[1])t+=[d.id,...v].join(",")+"\\n"}}
-const a=document.createElement("a");a.href=URL.createObjectURL(new Blob([t]));
-a.download="scores.csv";a.click()}}</script>
-"""
-ITEM = '<fieldset id="{item}"><small>{tags}</small><p>{text}</p>{choices}</fieldset>'
-CHOICE = '<label>{name} <select name="{item}-{name}"><option></option>{numbers}</select></label>'
+QUESTION = (
+    "Fluency: would a careful writer have written it? Faithfulness: does it say its tags and "
+    "nothing else? 1 is the worst, 5 the best."
+)
 
 
 class Marks(TypedDict):
@@ -73,15 +57,10 @@ def blind_page(
     items, key = [], []
     for number, at in enumerate(order, 1):
         name, i, text = texts[at]
-        items.append(_item(f"t{number}", ", ".join(pairs[i].tags), text))
+        body = f"<p>{html.escape(text)}</p>"
+        items.append(blind_item(f"t{number}", ", ".join(pairs[i].tags), body, MARKS))
         key.append({"item": f"t{number}", "system": name, "clip": pairs[i].clip, "text": text})
-    return PAGE.format(items="\n".join(items)), key
-
-
-def _item(item: str, tags: str, text: str) -> str:
-    numbers = "".join(f"<option>{n}</option>" for n in range(1, 6))
-    choices = "".join(CHOICE.format(item=item, name=name, numbers=numbers) for name in COLUMNS[1:])
-    return ITEM.format(item=item, tags=html.escape(tags), text=html.escape(text), choices=choices)
+    return page_of("Captions, read blind", QUESTION, items, list(MARKS)), key
 
 
 def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, Marks]:
@@ -91,15 +70,8 @@ def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, Marks]
     """
     owner = {row["item"]: row["system"] for row in key}
     found: dict[str, list[tuple[int, int]]] = {}
-    reader = csv.DictReader(io.StringIO(text))
-    for number, row in enumerate(reader, start=2):
-        marks = [str(row.get(name)) for name in COLUMNS[1:]]
-        if row.get("item") not in owner or not all(mark in "12345" for mark in marks):
-            raise InputError(
-                f"line {number} of the scores: expected {','.join(COLUMNS)} with an item of the "
-                f"key and marks of 1 to 5; got {dict(row)}"
-            )
-        found.setdefault(owner[row["item"]], []).append((int(marks[0]), int(marks[1])))
+    for item, (fluent, faithful) in read_marks(text, owner, MARKS):
+        found.setdefault(owner[item], []).append((int(fluent), int(faithful)))
     return {
         name: {
             "read": len(marks),

@@ -116,8 +116,13 @@ def continue_greedily(
         batch = tracks[first : first + TOGETHER]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)
         given = torch.from_numpy(np.stack([track.semantic[:prefix] for track in batch]))
+
+        def condition(first: int, last: int, done: int, joint: Tensor = joint) -> list[Tensor]:
+            played = stages.no_melody(len(joint), (last - first) / rate)
+            return [joint, *(tokens.to(model.device) for tokens in played)]
+
         tokens = slide(
-            *(stages.semantic, lambda first, last, done, joint=joint: [joint]),
+            *(stages.semantic, condition),
             *(given[..., None].to(model.device), prefix + count),
             round(stages.crop_s("semantic") * rate),
             Sampler(GREEDY),

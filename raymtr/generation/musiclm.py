@@ -1,7 +1,8 @@
 """MusicLM ready to use: words to sound, window by window.
 
 Text becomes M_A, M_A semantic tokens for all of the clip, and then each window of the coarse stage
-is refined by the fine stage and decoded, so that sound comes before all tokens are written.
+is refined by the fine stage and decoded, so that sound comes before all tokens are written. A
+melody, where one is given, stands beside M_A; one that is shorter than the clip begins again.
 Several prompts are sampled together; a clip's tokens depend on its own seed.
 """
 
@@ -19,13 +20,14 @@ from torch import Tensor
 
 from raymtr.audio import AudioError
 from raymtr.errors import InputError
+from raymtr.generation.melody import crop_starts
 from raymtr.generation.parts import Parts
 from raymtr.generation.sampling import Sampler, next_window, sample, slide
 from raymtr.generation.sound_file import Provenance
 from raymtr.generation.stages import StageName, Stages
 from raymtr.model.model import Model
 
-LONGEST_S, LONGEST_PROMPT = 600.0, 1_000  # seconds; characters
+LONGEST_S, LONGEST_PROMPT = 600.0, 1_000  # seconds, of a clip and of a melody; characters
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,13 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What one call makes: M_A int64 [B, 1, levels] of each scene, and how the clips are drawn."""
+    """What one call makes: M_A int64 [B, 1, levels] of each scene, and how the clips are drawn.
+
+    `melodies` float32 [S] at 16 kHz are one a clip, or none.
+    """
 
     joint: Sequence[Tensor]
+    melodies: Sequence[np.ndarray]
     starts_s: Sequence[float]
     seconds: float
     generators: Sequence[torch.Generator]
@@ -84,10 +90,16 @@ class MusicLM:
         return float((self.joint.encode_text([text]) * heard).sum())
 
     def generate(
-        self, texts: Sequence[str], seconds: float, seeds: Sequence[int]
+        self,
+        texts: Sequence[str],
+        seconds: float,
+        seeds: Sequence[int],
+        *,
+        melodies: Sequence[np.ndarray] = (),
     ) -> list[np.ndarray]:
-        """Mono float32 [S] for each text. Raises InputError as `check_story`."""
-        parts = list(self.stream([[Scene(text)] for text in texts], seconds, seeds))
+        """Mono float32 [S] for each text. Raises InputError as `stream`."""
+        stories = [[Scene(text)] for text in texts]
+        parts = list(self.stream(stories, seconds, seeds, melodies=melodies))
         return [np.concatenate([part[row] for part in parts]) for row in range(len(texts))]
 
     def stream(
@@ -96,12 +108,14 @@ class MusicLM:
         seconds: float,
         seeds: Sequence[int],
         *,
+        melodies: Sequence[np.ndarray] = (),
         before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
         """Sound of each story in turn, float32 [s] a story and window, until `seconds` are full.
 
-        All stories change their texts at the same times. What `before_token` raises ends the
-        sampling. Raises InputError as `check_story`.
+        All stories change their texts at the same times. `melodies` are one a story, mono float32
+        [S] at 16 kHz, or none. What `before_token` raises ends the sampling. Raises InputError as
+        `check_story`, and where the model has no melody part for a melody.
         """
         for story in stories:
             check_story(story, seconds)
@@ -116,7 +130,9 @@ class MusicLM:
             )[:, None].to(self.device)
             for n in range(len(starts))
         ]
-        yield from self.sound(joint, starts, seconds, seeds, before_token=before_token)
+        yield from self.sound(
+            joint, starts, seconds, seeds, melodies=melodies, before_token=before_token
+        )
 
     def sound(
         self,
@@ -125,11 +141,19 @@ class MusicLM:
         seconds: float,
         seeds: Sequence[int],
         *,
+        melodies: Sequence[np.ndarray] = (),
         before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
         """As `stream`, from tokens M_A int64 [B, 1, levels] of each scene."""
+        if melodies and self.parts.melody is None:
+            raise InputError(
+                f"model {self.fingerprint} has no melody part: run `raymtr tokenize` and `raymtr "
+                "train` with tokens.melody.steps above 0, or leave the melody out"
+            )
+        if len(melodies) not in (0, len(seeds)):
+            raise InputError(f"{len(melodies)} melodies for {len(seeds)} clips; give each its own")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        asked = _Asked(joint, starts_s, seconds, generators, before_token)
+        asked = _Asked(joint, melodies, starts_s, seconds, generators, before_token)
         heard = self._semantic(asked) if self.stages.spec.hears_semantic else None
         yield from self._windows(asked, heard)
 
@@ -138,7 +162,7 @@ class MusicLM:
         rate = self.parts.semantic.frame_hz
         return slide(
             self.stages.semantic,
-            lambda first, last, done: [asked.joint_at(done / rate)],
+            lambda *frames: self._condition(asked, rate, *frames),
             self._empty(len(asked.generators), 1),
             math.ceil(asked.seconds * rate),
             round(self.stages.crop_s("semantic") * rate),
@@ -146,6 +170,21 @@ class MusicLM:
             asked.generators,
             changes=[round(start * rate) for start in asked.starts_s[1:]],
         )
+
+    def _condition(
+        self, asked: _Asked, rate: float, first: int, last: int, done: int
+    ) -> list[Tensor]:
+        """M_A, and the melody where the model has that part, of a window's frames at a rate.
+
+        They are `first` to `last`, of which those from `done` are to be written.
+        """
+        length_s = (last - first) / rate
+        played = self.stages.no_melody(len(asked.generators), length_s)
+        if self.parts.melody is not None and asked.melodies:
+            starts = [first / rate + start for start in crop_starts(length_s)]
+            tokens = [self.parts.melody.encode(melody, starts) for melody in asked.melodies]
+            played = [torch.from_numpy(np.stack(tokens))]
+        return [asked.joint_at(done / rate), *(tokens.to(self.device) for tokens in played)]
 
     def _windows(self, asked: _Asked, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
         """Coarse tokens window by window, each refined and decoded at once."""
@@ -157,7 +196,7 @@ class MusicLM:
         sent = 0
         while (done := coarse.shape[1]) < total:
             first, last = next_window(done, total, crop)
-            given = [asked.joint_at(done / rate)]
+            given = self._condition(asked, rate, first, last, done)
             if semantic is not None:
                 span = slice(int(first / rate * slow), max(1, round(last / rate * slow)))
                 given.append(semantic[:, span])

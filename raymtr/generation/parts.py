@@ -1,4 +1,4 @@
-"""The parts that make tokens, as one folder: codec, semantic encoder, joint tokens.
+"""The parts that make tokens, as one folder: codec, semantic encoder, joint tokens, melody tokens.
 
     parts.json          format, settings, the joint model's fingerprint, this folder's fingerprint
     parts.safetensors   weights of the parts that were trained here, musicnn's included
@@ -26,6 +26,7 @@ from raymtr.errors import UnusableError
 from raymtr.generation.codec import MelCodec, fit_mel_codec
 from raymtr.generation.hub_parts import HubCodec, HubHeard, hub_codec, hub_heard
 from raymtr.generation.joint import JointTokens, fit_joint
+from raymtr.generation.melody import MelodyTokens, TuneClip, fit_melody
 from raymtr.generation.quantizer import fit_quantizer
 from raymtr.generation.semantic import MusicnnHeard, SemanticTokens, musicnn_heard
 from raymtr.generation_specs import TokensSpec
@@ -41,6 +42,7 @@ class Parts(nn.Module):
     codec: MelCodec | HubCodec
     semantic: SemanticTokens
     joint: JointTokens
+    melody: MelodyTokens | None  # None: these settings ask for none
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Parts(nn.Module):
         codec: MelCodec | HubCodec,
         semantic: SemanticTokens,
         joint: JointTokens,
+        melody: MelodyTokens | None = None,
         *,
         joint_model: str,
         fingerprint: str = "",
@@ -55,7 +58,7 @@ class Parts(nn.Module):
         """`joint_model` is the fingerprint of the towers; `fingerprint` that of these parts."""
         super().__init__()
         self.spec, self.joint_model, self.fingerprint = spec, joint_model, fingerprint
-        self.codec, self.semantic, self.joint = codec, semantic, joint
+        self.codec, self.semantic, self.joint, self.melody = codec, semantic, joint, melody
         self.eval().requires_grad_(False)
 
     def save(self, folder: str) -> str:
@@ -113,6 +116,7 @@ def read_parts(folder: str) -> Parts:
             codec,
             SemanticTokens(heard, spec),
             JointTokens(spec, said["joint_dim"]),
+            MelodyTokens(spec.melody) if spec.melody.steps else None,
             joint_model=said["joint_model"],
             fingerprint=said["fingerprint"],
         )
@@ -150,11 +154,13 @@ def fit_parts(
     spec: TokensSpec,
     *,
     joint_model: str,
+    tunes: Sequence[TuneClip] = (),
 ) -> Parts:
     """Parts fitted to training tracks.
 
     `clips` are mono at the codec's rate, float32 [S] each; `frames` [N, width] what the semantic
-    encoder heard in them; `audio` [M, D] vectors of their windows, `text` [T, D] of sentences.
+    encoder heard in them; `audio` [M, D] vectors of their windows, `text` [T, D] of sentences;
+    `tunes` are those of the clips that a melody part, where one is asked for, learns from.
     Raises UnusableError where there is too little to fit.
     """
     codec: MelCodec | HubCodec
@@ -167,4 +173,5 @@ def fit_parts(
         frames, 1, spec.semantic_codes, rounds=spec.rounds, seed=spec.seed
     )
     joint = fit_joint(audio, text, spec)
-    return Parts(spec, codec, semantic, joint, joint_model=joint_model)
+    melody = fit_melody(tunes, spec.melody, spec.seed) if spec.melody.steps else None
+    return Parts(spec, codec, semantic, joint, melody, joint_model=joint_model)

@@ -67,7 +67,7 @@ def fit_quantizer(
     if len(vectors) < codes:
         raise UnusableError(
             f"{codes} codes cannot be fitted to {len(vectors)} vectors; tokenise more audio, or "
-            "lower the number of codes (tokens.codes, semantic_codes, joint_codes)"
+            "lower the number of codes (tokens.codes, semantic_codes, joint_codes, melody.codes)"
         )
     if not torch.isfinite(vectors).all():
         raise UnusableError("the vectors to quantise are not all finite: the model is damaged")

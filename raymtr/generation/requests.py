@@ -1,4 +1,4 @@
-"""Prompts and stories as files: what to generate, checked before anything is loaded."""
+"""Prompts, stories and melodies as files: what to generate, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from raymtr import audio
 from raymtr.errors import InputError
-from raymtr.generation.musiclm import Scene, check_story
+from raymtr.generation.melody import AUDIO, WINDOW_S
+from raymtr.generation.musiclm import LONGEST_S, Scene, check_story
 from raymtr.validation import MOST_SEED
 
 
@@ -20,6 +24,30 @@ class Prompt:
     clip_id: str
     text: str
     seed: int
+
+
+class Melody(NamedTuple):
+    """A recording whose melody is followed."""
+
+    name: str  # its file, and the hash of its audio
+    samples: np.ndarray  # mono float32 [S] at 16 kHz
+
+
+def read_melody(path: str) -> Melody:
+    """A recording of 4 s to LONGEST_S.
+
+    Raises InputError where it is no audio, silent, shorter or longer.
+    """
+    try:
+        decoded = audio.decode(path, AUDIO, max_s=LONGEST_S)
+    except audio.AudioError as error:
+        raise InputError(f"no melody can be heard in {path}: {error.reason}") from error
+    if decoded.seconds < WINDOW_S:
+        raise InputError(
+            f"no melody can be heard in {path}: it has {decoded.seconds:.1f} s, at least "
+            f"{WINDOW_S:g} are needed"
+        )
+    return Melody(f"{Path(path).name} {str(decoded.digest)[:12]}", decoded.samples)
 
 
 def read_story(path: str, seconds: float) -> list[Scene]:
@@ -34,10 +62,13 @@ def read_story(path: str, seconds: float) -> list[Scene]:
     return scenes
 
 
-def read_prompts(path: str, seconds: float, seed: int) -> list[Prompt]:
+def read_prompts(
+    path: str, seconds: float, seed: int, melody: Melody | None = None
+) -> list[Prompt]:
     """A JSON Lines file of `text` and optionally `seed`; line n's seed is else `seed` + n.
 
-    An id is a hash of the line, so an unchanged line keeps its clip. Raises InputError.
+    An id is a hash of the line and the melody, so an unchanged line keeps its clip. Raises
+    InputError.
     """
     prompts = []
     for number, row in _rows(path):
@@ -46,7 +77,7 @@ def read_prompts(path: str, seconds: float, seed: int) -> list[Prompt]:
             raise InputError(f"{path}, line {number}: a row has text, and seed from 0, got {row}")
         check_story([Scene(row["text"])], seconds)
         check_seed(own)
-        name = json.dumps([row["text"], own, seconds])
+        name = json.dumps([row["text"], own, seconds, *([melody.name] if melody else [])])
         clip_id = hashlib.sha256(name.encode()).hexdigest()[:16]
         prompts.append(Prompt(clip_id, row["text"], own))
     if len({prompt.clip_id for prompt in prompts}) < len(prompts):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ MANIFEST = pa.schema(
         pa.field("clip_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("prompt", pa.string()),  # a story's texts are a JSON list
+        pa.field("melody", pa.string()),  # the recording that was followed; null without one
         pa.field("seed", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("model", pa.string()),  # fingerprints
@@ -35,11 +36,12 @@ MANIFEST = pa.schema(
 
 
 class Provenance(TypedDict):
-    """Fingerprints of what made a clip."""
+    """What made a clip: fingerprints, and the recording whose melody it follows."""
 
     model: str
     parts: str
     joint_model: str
+    melody: NotRequired[str]
 
 
 def wav_bytes(

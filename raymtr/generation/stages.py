@@ -1,9 +1,10 @@
 """The three stages of MusicLM: what each is given, and what it writes.
 
-    semantic   M_A                                 -> semantic tokens
-    coarse     M_A, semantic tokens                -> the first levels of the codec
+    semantic   M_A, melody                         -> semantic tokens
+    coarse     M_A, melody, semantic tokens        -> the first levels of the codec
     fine       the first levels of the codec       -> its other levels
 
+The melody is given only where the parts have melody tokens; a row without one has melody.NONE.
 A stage is one decoder over one sequence: what is given, a start sign, what is written. Tokens of
 several levels are written frame by frame, level after level. Each level has its own codes.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raymtr.generation.melody import no_melody
 from raymtr.generation.transformer import Cache, Decoder
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 
@@ -67,10 +69,14 @@ class Stage(nn.Module):
         return torch.cat([*parts, start], dim=1)
 
     def ids(self, kind: int, tokens: Tensor) -> Tensor:
-        """Tokens int64 [B, T, levels] of a kind as ids [B, T * levels] of the embedding."""
+        """Tokens int64 [B, T, levels] of a kind as ids [B, T * levels] of the embedding.
+
+        A token below 0 becomes the sign for nothing.
+        """
         book = self.books[kind]
         levels = torch.arange(book.levels, device=tokens.device) * book.codes
-        return (tokens + levels + self.offsets[kind]).flatten(1)
+        own = tokens + levels + self.offsets[kind]
+        return torch.where(tokens < 0, self.nothing, own).flatten(1)
 
     def forward(self, given: Sequence[Tensor], target: Tensor, without: Tensor) -> Tensor:
         """The cross-entropy of each token of `target`, int64 [B, F, levels] -> [B, F * levels].
@@ -108,15 +114,21 @@ class Stages(nn.Module):
         coarse = Book(spec.coarse, codec_codes)
         fine = Book(tokens.levels - spec.coarse, codec_codes)
         heard = [semantic] if spec.hears_semantic else []
+        played = [Book(tokens.melody.levels, tokens.melody.codes)] if tokens.melody.steps else []
         if spec.hears_semantic:
-            self.semantic = Stage([joint], semantic, spec, has_joint=True)
-        self.coarse = Stage([joint, *heard], coarse, spec, has_joint=True)
+            self.semantic = Stage([joint, *played], semantic, spec, has_joint=True)
+        self.coarse = Stage([joint, *played, *heard], coarse, spec, has_joint=True)
         self.fine = Stage([coarse], fine, spec, has_joint=False)
 
     def of(self, name: StageName) -> Stage:
         """The stage of this name."""
         stage: Stage = getattr(self, name)
         return stage
+
+    def no_melody(self, rows: int, length_s: float) -> list[Tensor]:
+        """What stands in the place of the melody of a crop; [] for stages that are given none."""
+        melody = self.tokens.melody
+        return [no_melody(rows, length_s, melody.levels)] if melody.steps else []
 
     def crop_s(self, name: StageName) -> float:
         """The length of a stage's crop in training, in seconds."""

@@ -1,7 +1,8 @@
 """Stored tokens: `tokens/<fingerprint>/`, with the parts and the joint model that made them.
 
     tracks/*.parquet    track_id, seconds, semantic, acoustic (levels one after another, frame by
-                        frame), starts_s and vectors (of the joint model's windows)
+                        frame), melody (null without that part), starts_s and vectors (of the joint
+                        model's windows)
     windows/*.parquet   track_id, start_s, end_s, joint (tokens M_A of that window alone)
     parts/, model/      the parts (generation.parts), and the towers of the joint tokens
 
@@ -24,7 +25,7 @@ from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.errors import InputError
 from raymtr.generation.parts import MARKER
 from raymtr.generation_specs import TokensSpec
-from raymtr.validation import to_dict
+from raymtr.validation import from_dict
 from raymtr.workspace import Workspace
 
 TOKENS = pa.list_(pa.int16())
@@ -34,6 +35,7 @@ TOKENS_SCHEMA = pa.schema(
         pa.field("semantic", TOKENS),
         pa.field("acoustic", TOKENS),
         pa.field("joint", TOKENS),  # [W * levels]
+        pa.field("melody", TOKENS),  # [windows * levels]; null without that part
     ]
 )
 
@@ -53,7 +55,7 @@ class TokenStore(EmbeddingStore):
         return f"{self.folder}/parts"
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
-        names = ("track_id", "seconds", "semantic", "acoustic", "starts_s")
+        names = ("track_id", "seconds", "semantic", "acoustic", "melody", "starts_s")
         return good.select(names).append_column("vectors", good["windows"])
 
     def _windows_of(self, good: pa.Table) -> pa.Table:
@@ -75,7 +77,8 @@ def find_parts(workspace: Workspace, spec: TokensSpec, joint_model: str) -> str 
         file = f"{workspace.tokens(name)}/parts/{MARKER}"
         if storage.exists(file):
             said = storage.read_json(file)
-            if said["tokens"] == to_dict(spec) and said["joint_model"] == joint_model:
+            same = from_dict(TokensSpec, said["tokens"]) == spec
+            if same and said["joint_model"] == joint_model:
                 return str(said["fingerprint"])
     return None
 
@@ -88,7 +91,9 @@ def find_tokens(workspace: Workspace, spec: TokensSpec) -> TokenStore:
     found = []
     for name in storage.list_folders(workspace.path("tokens")):
         file = f"{workspace.tokens(name)}/parts/{MARKER}"
-        if storage.exists(file) and storage.read_json(file)["tokens"] == to_dict(spec):
+        if not storage.exists(file):
+            continue
+        if from_dict(TokensSpec, storage.read_json(file)["tokens"]) == spec:
             store = TokenStore(workspace, name, spec.joint_levels)
             if store.complete:
                 found.append((storage.modified_s(file), name, store))

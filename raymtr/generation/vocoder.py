@@ -11,20 +11,17 @@ several times the training.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.errors import UnusableError
+from raymtr.generation.fitting import fit_network
 from raymtr.generation_specs import TokensSpec
 from raymtr.model.log_mel import mel_filters
-from raymtr.progress import Progress
 from raymtr.tower_specs import AudioSpec
 
-LOG = logging.getLogger("raymtr")
 KERNEL = 7  # frames that a block mixes
 MOST_LOG_MAGNITUDE = 6.0  # of a predicted bin; a full-scale sine has 5.5 in 1,024 samples
 RESOLUTIONS = (512, 1_024, 2_048)  # samples in a window of the loss
@@ -127,28 +124,21 @@ def fit_vocoder(
 
     Returns the loss of the last tenth of the steps. Raises UnusableError where it is not finite.
     """
-    generator = torch.Generator().manual_seed(spec.seed)
-    torch.manual_seed(spec.seed)
-    optimizer = torch.optim.AdamW(vocoder.parameters(), LEARNING_RATE, betas=(0.8, 0.99))
-    steps, progress = spec.decoder_steps, Progress("decoder", spec.decoder_steps, unit="steps")
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps + 1)
-    losses = []
-    vocoder.train()
-    for step in range(steps):
+
+    def loss_of(generator: torch.Generator) -> Tensor:
         mel, waves = draw(spec.decoder_batch, generator)
-        loss = spectral_loss(vocoder(mel), waves)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(vocoder.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        if not losses[-1] < float("inf"):
-            raise UnusableError(f"the codec's decoder diverged at step {step}; lower decoder_width")
-        progress.advance(1, note=f"loss {losses[-1]:.3f}")
-    vocoder.eval()
-    last = losses[-max(1, steps // 10) :]
-    return sum(last) / len(last)
+        return spectral_loss(vocoder(mel), waves)
+
+    return fit_network(
+        vocoder,
+        loss_of,
+        what="decoder",
+        steps=spec.decoder_steps,
+        learning_rate=LEARNING_RATE,
+        betas=(0.8, 0.99),
+        seed=spec.seed,
+        cure="lower tokens.decoder_width",
+    )
 
 
 def spectral_loss(made: Tensor, true: Tensor) -> Tensor:

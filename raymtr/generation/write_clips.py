@@ -8,6 +8,7 @@ import torch
 from raymtr import storage
 from raymtr.errors import UnusableError
 from raymtr.generation.musiclm_folder import read_musiclm
+from raymtr.generation.requests import Melody
 from raymtr.generation.sound_file import manifest_of, wav_bytes
 
 PROMPTS = pa.schema(
@@ -23,19 +24,30 @@ class WriteClips:
     """Rows of PROMPTS -> rows of MANIFEST; the model is loaded once."""
 
     def __init__(
-        self, model: str, folder: str, seconds: float, *, device: str, threads: int
+        self,
+        model: str,
+        folder: str,
+        seconds: float,
+        melody: Melody | None = None,
+        *,
+        device: str,
+        threads: int,
     ) -> None:
         """Clips of `seconds` go to `folder`/clips. Raises as `read_musiclm`."""
         torch.set_num_threads(threads)
         self._model = read_musiclm(model, device=device)
-        self._folder, self._seconds = folder, seconds
+        self._folder, self._seconds, self._melody = folder, seconds, melody
+        self._made_by = self._model.made_by
+        if melody is not None:
+            self._made_by["melody"] = melody.name
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order; the prompts of a batch are sampled together."""
         rows = batch.to_pylist()
         texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
         try:
-            sounds = self._model.generate(texts, self._seconds, seeds)
+            melodies = [self._melody.samples] * len(rows) if self._melody else []
+            sounds = self._model.generate(texts, self._seconds, seeds, melodies=melodies)
         except UnusableError as error:  # such as numbers that are not finite
             return manifest_of(
                 [self._row(row, code="bad_model", reason=str(error)) for row in rows]
@@ -48,7 +60,7 @@ class WriteClips:
                 self._model.sample_rate,
                 prompt=row["text"],
                 seed=row["seed"],
-                made_by=self._model.made_by,
+                made_by=self._made_by,
             )
             storage.write_bytes(uri, data)
             score = self._model.score(row["text"], samples)
@@ -57,4 +69,4 @@ class WriteClips:
 
     def _row(self, row: dict[str, object], **facts: object) -> dict[str, object]:
         request = {"clip_id": row["clip_id"], "prompt": row["text"], "seed": row["seed"]}
-        return {**request, "seconds": self._seconds, **self._model.made_by, **facts}
+        return {**request, "seconds": self._seconds, **self._made_by, **facts}

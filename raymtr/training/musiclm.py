@@ -1,7 +1,7 @@
 """MusicLM's training: crops of tokens, and the sum of the losses of three stages.
 
 The stages share no weights, so one step trains the three as three runs would. M_A of a crop is that
-of its audio: no text is read.
+of its audio, and so is its melody where the tokens have one: no text is read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from raymtr.audio_cache import AudioCache
 from raymtr.generation.joint import crop_vector
+from raymtr.generation.melody import STORED_S, crop_tokens, no_melody
 from raymtr.generation.musiclm_folder import save_musiclm
 from raymtr.generation.parts import Parts, read_parts
 from raymtr.generation.stages import StageName, Stages, stage_names
@@ -32,6 +33,7 @@ from raymtr.training.step import TrainStep
 
 VALID_ROWS = 16  # crops of the check during training
 ROUNDING_S = 0.1  # a track's tokens end at most this much before its sound
+WITHOUT_MELODY = 0.3  # share of rows without their melody, so that it may be left out in sampling
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class Crops:
         slow, rate = parts.semantic.frame_hz, parts.codec.frame_hz
         frames = max(1, int(length_s * rate))
         first = int(rng.integers(max(1, len(acoustic) - frames + 1)))
+        if parts.melody is not None and name != "fine":  # where a stored window of it begins
+            first = round(first / rate // STORED_S * STORED_S * rate)
         codes = acoustic[first : first + frames]
         if name == "fine":
             return [codes[:, :coarse]], codes[:, coarse:]
@@ -145,15 +149,27 @@ class Crops:
             np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1),
             *(begin_s, begin_s + length_s),
         )
-        joint = parts.joint.of_audio(vector[None])
+        given = [parts.joint.of_audio(vector[None]), *self._melody(row, begin_s, length_s, rng)]
         if not self.spec.hears_semantic:
-            return [joint], codes[:, :coarse]
+            return given, codes[:, :coarse]
         count = max(1, int(length_s * slow))
         at = min(int(begin_s * slow), len(semantic) - count)
         heard = semantic[max(0, at) : max(0, at) + count][:, None]
         if name == "semantic":
-            return [joint], heard
-        return [joint, heard], codes[:, :coarse]
+            return given, heard
+        return [*given, heard], codes[:, :coarse]
+
+    def _melody(
+        self, row: dict[str, Any], begin_s: float, length_s: float, rng: np.random.Generator
+    ) -> list[np.ndarray]:
+        """The crop's melody tokens, for some rows none; [] without a melody part."""
+        spec = self.parts.spec.melody
+        if not spec.steps:
+            return []
+        if rng.random() < WITHOUT_MELODY:
+            return [no_melody(1, length_s, spec.levels)[0].numpy()]
+        stored = np.asarray(row["melody"], np.int64).reshape(-1, spec.levels)
+        return [crop_tokens(stored, begin_s, length_s)]
 
 
 class MusicLMBatches(PrefetchedBatches):

@@ -67,6 +67,12 @@ def vectors_of(kind: str, rng: np.random.Generator) -> np.ndarray:
     return unit(np.eye(DIM)[KINDS.index(kind)] + rng.normal(0, 0.01, (3, DIM)))
 
 
+def centroid_hz(samples: np.ndarray) -> float:
+    """The mean frequency of a sound, weighed by power."""
+    power = np.abs(np.fft.rfft(samples)) ** 2
+    return float((np.fft.rfftfreq(len(samples), 1 / AUDIO.sample_rate) * power).sum() / power.sum())
+
+
 @pytest.fixture(scope="session")
 def sounds() -> list[tuple[str, np.ndarray]]:
     rng = np.random.default_rng(0)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from jobs.evaluate_generation import describe, evaluate_memorisation
+from jobs.evaluate import describe
+from jobs.evaluate_generation import evaluate_memorisation
 from raymtr import load_model, storage
 from raymtr.errors import InputError
 from raymtr.evaluation.memorisation import (

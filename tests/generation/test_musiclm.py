@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from jobs.__main__ import main
 from raymtr import load_model, storage
 from raymtr.errors import InputError, UnusableError
-from raymtr.generation.codec import AUDIO
 from raymtr.generation.musiclm import MusicLM, Scene, check_story
 from raymtr.generation.musiclm_folder import read_musiclm, save_musiclm
 from raymtr.generation.parts import Parts, read_parts
@@ -27,17 +26,12 @@ from raymtr.generation.stages import Stages
 from raymtr.generation.write_clips import PROMPTS, WriteClips
 from raymtr.training.musiclm import Crops, MusicLMBatches, MusicLMStep
 from raymtr.workspace import Workspace
-from tests.generation.conftest import KINDS, MUSICLM, TOKENS, TRAIN, vectors_of
+from tests.generation.conftest import KINDS, MUSICLM, TOKENS, TRAIN, centroid_hz, vectors_of
 
 
 @pytest.fixture(scope="module")
 def musiclm(trained: tuple[Stages, list[dict]], parts: Parts, tiny_model: str) -> MusicLM:
     return MusicLM(trained[0], parts, load_model(tiny_model), fingerprint="f")
-
-
-def centroid_hz(samples: np.ndarray) -> float:
-    power = np.abs(np.fft.rfft(samples)) ** 2
-    return float((np.fft.rfftfreq(len(samples), 1 / AUDIO.sample_rate) * power).sum() / power.sum())
 
 
 def joint_of(parts: Parts, *kinds: str) -> torch.Tensor:

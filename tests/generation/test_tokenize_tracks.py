@@ -10,13 +10,10 @@ import pyarrow as pa
 import pytest
 import soundfile
 import torch
-from token_builders import make_catalog, settings_of
+from token_builders import make_catalog, settings_of, tokenised
 
-from jobs.tokenize_catalog import fit_and_save, fit_sample, sentences_of
 from raymtr import load_model, storage
-from raymtr.embeddings.store import ModelRef
-from raymtr.embeddings.tables import SOURCES
-from raymtr.generation.parts import codec_rate, read_parts
+from raymtr.generation.parts import read_parts
 from raymtr.generation.token_store import (
     TokenStore,
     find_parts,
@@ -25,7 +22,6 @@ from raymtr.generation.token_store import (
     token_tracks,
     tokens_of,
 )
-from raymtr.generation.tokenize_tracks import HearTracks, TokenizeTracks, decode_twice
 from raymtr.specs import Settings
 from raymtr.training.musiclm import MusicLMObjective
 from raymtr.workspace import Workspace
@@ -45,33 +41,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def store(workspace: Workspace, settings: Settings, tiny_model: str) -> TokenStore:
     """Tokens of the whole catalog, as the job makes them."""
-    model = load_model(tiny_model)
-    joint = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
-    rate, sample = codec_rate(settings.tokens), fit_sample(workspace, settings.tokens)
-    how = {"spec": model.spec.audio, "rate": rate, "embed": settings.embed}
-    hear = HearTracks(tiny_model, joint, settings.tokens, rate, threads=1)
-    decoded = decode_twice(sample.select(SOURCES), **how, hung=workspace.path("h"), clip_s=2.0)
-    heard = hear(pa.concat_tables(decoded))
-    name = fit_and_save(
-        heard,
-        source=tiny_model,
-        joint=joint,
-        settings=settings,
-        sentences=sentences_of(sample),
-        workspace=workspace,
-    )
-    assert name == find_parts(workspace, settings.tokens, joint.fingerprint)
+    return tokenised(workspace, settings, tiny_model)
+
+
+def test_parts_are_found_by_their_settings_and_towers(
+    workspace: Workspace, store: TokenStore, settings: Settings, tiny_model: str
+) -> None:
+    joint = load_model(tiny_model).fingerprint
+    assert find_parts(workspace, settings.tokens, joint) == store.made_by.fingerprint
     assert find_parts(workspace, settings.tokens, "other") is None
-    made = TokenStore(workspace, name, TOKENS.joint_levels)
-    made.take()
-    tokenize = TokenizeTracks(made.parts_folder, tiny_model, joint, threads=1)
-    catalog = storage.read_tables(workspace.tracks)
-    assert catalog is not None
-    rows = decode_twice(catalog.select(SOURCES), **how, hung=made.hung)
-    made.commit(tokenize(pa.concat_tables(rows)))
-    storage.copy_folder(tiny_model, made.model_folder, last="config.json")
-    made.release()
-    return made
 
 
 @pytest.mark.slow

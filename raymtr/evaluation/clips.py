@@ -1,0 +1,41 @@
+"""The clips that `generate --prompts` made, by the fingerprint of the model that made them."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import pyarrow.compute as pc
+
+from raymtr import storage
+from raymtr.errors import InputError
+from raymtr.workspace import Workspace
+
+
+class ClipRow(TypedDict):
+    """What is used of a clip's row in the manifest."""
+
+    uri: str
+    prompt: str
+    model: str
+    parts: str  # their fingerprint
+
+
+def clips_of(workspace: Workspace, fingerprint: str | None) -> list[ClipRow]:
+    """Manifest rows of one model's clips that did not fail; without a fingerprint the only model's.
+
+    Raises InputError where there are none, or clips of several models to choose from.
+    """
+    root = workspace.generated
+    found = [n for n in storage.list_folders(root) if storage.exists(f"{root}/{n}/manifest")]
+    seen = ", ".join(found) or "none"
+    if fingerprint is None and len(found) > 1:
+        raise InputError(f"{root} has clips of several models; choose by --clips: {seen}")
+    if not found or (fingerprint is not None and fingerprint not in found):
+        raise InputError(
+            f"no clips of {fingerprint or 'any model'} in {root} (there are: {seen}); run `raymtr "
+            "generate --prompts FILE`"
+        )
+    table = storage.read_tables(f"{root}/{fingerprint or found[0]}/manifest")
+    assert table is not None, "a manifest folder has a file"
+    rows: list[ClipRow] = table.filter(pc.is_null(table["code"])).to_pylist()
+    return rows
