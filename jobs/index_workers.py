@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import ray
 
 from jobs.cluster import start_ray
-from jobs.ray_calls import ray_task
+from jobs.ray_calls import ray_task, run_tasks
 
 TASK_STARTS = 4  # of one item, before the job gives up
 Item = TypeVar("Item")
@@ -37,24 +36,8 @@ class RayTasks:
             max_retries=TASK_STARTS - 1,
             strategy="SPREAD",
         )
-        waiting = deque(enumerate(items))
-        running: dict[ray.ObjectRef[Answer], int] = {}
-        answers: dict[int, Answer] = {}
-        try:
-            while waiting or running:
-                while waiting and len(running) < self._workers:
-                    number, item = waiting.popleft()
-                    running[task(work, item)] = number
-                [ended], _ = ray.wait(list(running))
-                try:
-                    answers[running[ended]] = ray.get(ended)
-                except ray.exceptions.RayTaskError as error:
-                    raise error.cause from None
-                del running[ended]
-        finally:
-            for other in running:
-                ray.cancel(other, force=True)
-        return [answers[number] for number in range(len(items))]
+        answers = dict(run_tasks(lambda item: task(work, item), items, at_once=self._workers))
+        return [answers[index] for index in range(len(items))]
 
     def _memory(self) -> int:
         """Bytes to reserve for a task: no more than a node has, or it would wait forever."""

@@ -11,7 +11,7 @@ a partition that was completed before, only one small file is read.
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 import ray
 
 from jobs.cluster import start_ray
-from jobs.ray_calls import ray_task
+from jobs.ray_calls import ray_task, run_tasks
 from jobs.shard_rows import COLUMNS, read_catalog, tracks_left
 from raymtr import audio, storage
 from raymtr.embeddings.rewrite import merge_small, partition_shards
@@ -142,24 +142,11 @@ def _drive_all(work: Work, parts: Sequence[TablePart]) -> Iterator[Worked]:
     """The answers of the partitions, as their drivers end."""
     drive = ray_task(_drive, num_cpus=0, max_retries=DRIVER_STARTS - 1, strategy="SPREAD")
     progress = Progress(work.what, sum(part.rows for part in parts), unit="tracks")
-    waiting = deque(parts)
-    running: dict[ray.ObjectRef[Worked], TablePart] = {}
     shared = ray.put(work)
-    try:
-        while waiting or running:
-            while waiting and len(running) < work.embed.drivers:
-                part = waiting.popleft()
-                running[drive(shared, part)] = part
-            [ended], _ = ray.wait(list(running))
-            try:
-                answer = ray.get(ended)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause from None
-            progress.advance(running.pop(ended).rows)
-            yield answer
-    finally:
-        for other in running:
-            ray.cancel(other, force=True)
+    ended = run_tasks(lambda part: drive(shared, part), parts, at_once=work.embed.drivers)
+    for index, answer in ended:
+        progress.advance(parts[index].rows)
+        yield answer
 
 
 def _drive(work: Work, part: TablePart) -> Worked:

@@ -6,7 +6,8 @@ arguments alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import ray.data
 
 R = TypeVar("R")
+Item = TypeVar("Item")
 
 
 def arrow_batches(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
@@ -44,3 +46,32 @@ def ray_task(
         num_cpus=num_cpus, max_retries=max_retries, scheduling_strategy=strategy, **options
     )
     return cast("Callable[..., ray.ObjectRef[R]]", as_task(function).remote)
+
+
+def run_tasks(
+    start: Callable[[Item], ray.ObjectRef[R]], items: Sequence[Item], *, at_once: int
+) -> Iterator[tuple[int, R]]:
+    """Runs a task per item, `at_once` in parallel; yields (index of the item, result) as they end.
+
+    Raises what a task raises. The tasks that still run are then interrupted. They are not killed:
+    if `force=True` meets a task that just ended, Ray 2.60 aborts the calling process.
+    """
+    import ray
+
+    waiting = deque(enumerate(items))
+    running: dict[ray.ObjectRef[R], int] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                index, item = waiting.popleft()
+                running[start(item)] = index
+            [ended], _ = ray.wait(list(running))
+            index = running.pop(ended)
+            try:
+                result = ray.get(ended)
+            except ray.exceptions.RayTaskError as error:
+                raise error.cause from None
+            yield index, result
+    finally:
+        for other in running:
+            ray.cancel(other)

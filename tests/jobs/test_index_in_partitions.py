@@ -114,3 +114,4 @@ def test_ray_tasks_give_the_tables_of_one_process(
     assert tasks(die_once, [3, 1, 2]) == [30, 10, 20] and (tmp_path / "1").exists()
     with pytest.raises(InputError, match="no part 1"):
         tasks(fail, [1])
+    assert tasks(lambda number: number, [5, 6]) == [5, 6]  # the driver survives a failed task
