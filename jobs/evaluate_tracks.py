@@ -172,8 +172,8 @@ def rank_by_search(searcher: Searcher, benchmark: Benchmark, catalog: pa.Table) 
     pool = set(benchmark.pool)
     progress = Progress("search", len(benchmark.queries), unit="queries")
     run: dict[str, Sequence[str]] = {}
-    for query in benchmark.queries:
-        ranked = searcher.rank(query.text, where=where)
+    rankings = searcher.rank_texts([query.text for query in benchmark.queries], where=where)
+    for query, ranked in zip(benchmark.queries, rankings, strict=True):
         run[query.query_id] = [track_id for track_id, _ in ranked if track_id in pool]
         progress.advance(1)
     return run

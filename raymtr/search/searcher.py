@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
@@ -270,9 +271,23 @@ class Searcher:
         For evaluation: `k` has no limit here. Without `k` every matching track is returned.
         """
         plan = self.plan(SearchRequest.read({"text": text, **terms}))
+        return self._ranked(plan, self._encode(plan), k)
+
+    def rank_texts(
+        self, texts: Sequence[str], *, where: str | None = None
+    ) -> Iterator[list[tuple[str, float]]]:
+        """The list of `rank` for each text. The texts are encoded together, in batches."""
+        plans = [self.plan(SearchRequest.read({"text": text, "where": where})) for text in texts]
+        sentences = [sentence for plan in plans for sentence in plan.sentences]
+        vectors = iter(self.model("text").encode_text(sentences) if sentences else ())
+        for plan in plans:
+            text = list(islice(vectors, len(plan.sentences)))
+            yield self._ranked(plan, Encoded(text=text), None)
+
+    def _ranked(self, plan: Plan, encoded: Encoded, k: int | None) -> list[tuple[str, float]]:
         plan = replace(plan, request=plan.request.ranking(k))
-        directions = self._directions(plan, self._encode(plan))
-        candidates, _ = self._search(plan, directions).best(k or self.build.rows["tracks"])
+        search = self._search(plan, self._directions(plan, encoded))
+        candidates, _ = search.best(k or self.build.rows["tracks"])
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: CheckedRequest) -> Understood:

@@ -298,6 +298,15 @@ def test_a_rank_leaves_nothing_out(searcher: Searcher) -> None:
     assert len(searcher.rank("slow piano ballad", k=3)) == 3
 
 
+def test_texts_ranked_together_rank_as_one_by_one(searcher: Searcher) -> None:
+    texts = ["slow piano ballad", "choir", "piano, no drums", "Ada Quintet", "no such words"]
+    together = list(searcher.rank_texts(texts, where="year > 1900"))
+    for text, ranked in zip(texts, together, strict=True):
+        alone = searcher.rank(text, where="year > 1900")
+        assert [i for i, _ in ranked] == [i for i, _ in alone], text
+        assert [score for _, score in ranked] == pytest.approx([score for _, score in alone])
+
+
 def test_three_tracks_give_three_hits(make_workspace: Callable) -> None:
     workspace = make_workspace([{"track_id": t, "tags": ["calm"]} for t in "abc"])
     publish_catalog(workspace)
