@@ -136,7 +136,7 @@ def test_a_language_model_is_no_text_tower(
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     assert fetch(str(folder), workspace)["kind"] == "language model"
-    with pytest.raises(InputError, match="is a language model, no text encoder"):
+    with pytest.raises(InputError, match="is a language model, not a text encoder"):
         fetch_text_tower(TextTowerSpec(source=str(folder)), workspace)
 
 
