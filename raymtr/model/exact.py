@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -41,6 +41,18 @@ def exact_float32() -> Iterator[None]:
             if _inside == 0:
                 for undo in _undo:
                     undo()
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Turns autocast off in this thread, for float32 results; a no-op where it is off already.
+
+    A thread that leaves its outermost autocast context also clears the cast weights of all other
+    threads. A training step that runs meanwhile then casts a shared weight twice and rounds its
+    gradient in another place. So a thread without autocast must not enter a context.
+    """
+    if torch.is_autocast_enabled(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
 
 
 def _set() -> Undo:

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raymtr.errors import InputError
+from raymtr.model.exact import without_autocast
 from raymtr.tower_specs import AudioSpec
 
 # Part of the fingerprint: if a number below changes, raise model.identity.MEL_VERSION.
@@ -69,7 +70,7 @@ class LogMel(nn.Module):
         frames = waves.shape[1] // self.spec.hop  # the last one is dropped, as in the paper's code
         mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
         at_once = 1 if waves.device.type == "cpu" else max(1, len(waves))
-        with torch.autocast(waves.device.type, enabled=False):
+        with without_autocast(waves.device.type):
             for start in range(0, len(waves), at_once):
                 self._write(waves[start : start + at_once], mel[start : start + at_once])
         return mel.transpose(1, 2)

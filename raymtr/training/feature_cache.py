@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from raymtr.model.exact import exact_float32
+from raymtr.model.exact import exact_float32, without_autocast
 
 MOST = 100_000  # rows kept, 0.7 GB of musicnn's; the features of further ones are computed anew
 
@@ -54,7 +54,7 @@ class FeatureCache:
 
     @torch.no_grad()
     def _row(self, one: Tensor) -> Tensor:
-        with exact_float32(), torch.autocast(one.device.type, enabled=False):
+        with exact_float32(), without_autocast(one.device.type):
             return self._tower(one[None])[0]
 
 
