@@ -21,7 +21,7 @@ def sureness(understood: Understood, retrieved: Iterable[Retrieved], build: Buil
     known = understood.known_share
     cosines = [one.ranked[0][1] for one in retrieved if one.by == "text" and one.ranked]
     if build.calibration is not None and cosines:
-        known += (1 - known) * build.calibration.heard(max(cosines))
+        known += (1 - known) * build.calibration.confidence(max(cosines))
     return max(known, LEAST_SURE)
 
 
@@ -37,4 +37,4 @@ def is_unheard(understood: Understood, candidates: Iterable[Candidate], build: B
     if any(reason["by"] != "text" for reason in reasons):
         return False
     best = max((reason["score"] for reason in reasons), default=1.0)
-    return build.calibration.heard(best) == 0.0
+    return build.calibration.confidence(best) == 0.0

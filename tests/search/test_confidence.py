@@ -26,9 +26,9 @@ def build(calibration: Calibration | None) -> Build:
 
 
 def test_a_cosine_counts_between_nonsense_and_tags() -> None:
-    heard = [MEASURED.heard(cosine) for cosine in (-1.0, 0.2, 0.4, 0.6, 1.0)]
+    heard = [MEASURED.confidence(cosine) for cosine in (-1.0, 0.2, 0.4, 0.6, 1.0)]
     assert heard == pytest.approx([0, 0, 0.5, 1, 1])
-    assert Calibration(nothing=0.5, tags=0.4).heard(0.9) == 0, "they are not apart"
+    assert Calibration(nothing=0.5, tags=0.4).confidence(0.9) == 0, "they are not apart"
 
 
 def test_words_that_no_slot_took_count_by_what_they_sound_like() -> None:
