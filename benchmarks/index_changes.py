@@ -36,7 +36,7 @@ from raymtr.embeddings.store import find_embeddings
 from raymtr.index.build import Build, table_name
 from raymtr.index.publish import live_build
 from raymtr.index.track_table import TrackTable
-from raymtr.index.tune import Probes, exact_hits, try_index
+from raymtr.index.tune import TrialQueries, exact_hits, try_index
 from raymtr.search.searcher import Searcher
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
@@ -136,7 +136,7 @@ def check_recall(workspace: Workspace, held: int) -> None:
     world = World(find_embeddings(workspace).made_by.dim, seed=QUERY_SEED)
     newcomers = table.vectors([track_id(held + number) for number in range(QUERIES)])
     queries = {"text": world.text(QUERIES), "audio": world.audio(QUERIES)}
-    probes = Probes(queries | {"newcomers": np.stack([*newcomers.values()])}, "made")
+    probes = TrialQueries(queries | {"newcomers": np.stack([*newcomers.values()])}, "made")
     right = {kind: exact_hits(table, vectors) for kind, vectors in probes.vectors.items()}
     target = SearchSpec().target_recall
     for kind, recall in try_index(table, probes, right).recall.items():

@@ -48,7 +48,7 @@ from raymtr.index.build import table_name
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
-from raymtr.index.work import Answer, Item, in_this_process
+from raymtr.index.work import Item, Result, in_this_process
 from raymtr.partitions import partition_count
 from raymtr.specs import SearchSpec
 from raymtr.track import SCHEMA, check_tracks
@@ -170,7 +170,7 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown()
 
-    def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         answers = []
         for process, core_s, peak_gb, answer in self._pool.map(
             in_a_worker, [work] * len(items), items
@@ -181,7 +181,7 @@ class Processes:
         return answers
 
 
-def in_a_worker(work: Callable[[Item], Answer], item: Item) -> tuple[int, float, float, Answer]:
+def in_a_worker(work: Callable[[Item], Result], item: Item) -> tuple[int, float, float, Result]:
     os.environ.setdefault("LANCE_CPU_THREADS", "1")
     answer = work(item)
     return os.getpid(), time.process_time(), peak_gb(), answer

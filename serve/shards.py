@@ -131,9 +131,11 @@ class RemoteShard(Shard):
         self._loop = asyncio.get_running_loop()
 
     @override
-    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+    def submit(
+        self, look_up: Callable[[TrackTable], T], *, long_running: bool = False
+    ) -> Future[T]:
         settings = self._settings
-        within_s = settings.request_timeout_s if patient else settings.shard_timeout_s
+        within_s = settings.request_timeout_s if long_running else settings.shard_timeout_s
         return asyncio.run_coroutine_threadsafe(self._read(look_up, within_s), self._loop)
 
     async def _read(self, look_up: Callable[[TrackTable], T], within_s: float) -> T:

@@ -1,4 +1,7 @@
-"""The record of one build: its tables, the model of its vectors, its vector index."""
+"""The record of one build: its tables, the model of its vectors, its vector index.
+
+Field names are the keys of the JSON records in `db/`, so they do not change.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ def table_name(kind: str, build: str) -> str:
 
 
 def shard_name(build: str, number: int) -> str:
-    """The name of one table shard of a build, in the place of the build's in `table_name`."""
+    """The name of one table shard of a build; `table_name` takes it in place of the build's."""
     return f"{build}-{number}"
 
 
@@ -32,10 +35,10 @@ class VectorIndex:
     """How nearest vectors are found; chosen with the build and stored in its record."""
 
     kind: Literal["exact", "ivf_rq", "ivf_sq"]
-    why: str
-    partitions: int = 0
-    nprobes: int = 0
-    refine: int = 0
+    why: str  # the reason for the kind, for people
+    partitions: int = 0  # IVF partitions; 0 for an exact index
+    nprobes: int = 0  # partitions that a query reads
+    refine: int = 0  # refine factor: candidates per hit that are compared with full vectors
 
 
 @spec
@@ -51,11 +54,11 @@ class Trial:
 class Calibration:
     """Cosines of texts to their nearest tracks in this table, by this model."""
 
-    nothing: float  # 95 % of nonsense texts stay below
-    tags: float  # the median of the table's own tags
+    nothing: float  # the 95th percentile over nonsense texts
+    tags: float  # the median over the table's own tags
 
-    def heard(self, cosine: float) -> float:
-        """0 for what nonsense reaches, 1 for what a tag does; 0 where the two are not apart."""
+    def confidence(self, cosine: float) -> float:
+        """`cosine` scaled to 0 (as nonsense) .. 1 (as a tag); 0 if tags are not above nonsense."""
         if self.tags <= self.nothing:
             return 0.0
         return min(1.0, max(0.0, (cosine - self.nothing) / (self.tags - self.nothing)))
@@ -69,8 +72,8 @@ class Build:
     built_at: str  # UTC, ISO 8601
     made_by: ModelRef | None  # the model of its vectors; None: a catalog without vectors
     rows: dict[str, int]  # of each table
-    versions: dict[str, int]  # of each table; {} where its shards have the tables
-    index: VectorIndex  # with shards: of the largest
+    versions: dict[str, int]  # of each table; {} if the tables belong to its shards
+    index: VectorIndex  # with shards: that of the largest shard
     trial: Trial | None = None  # None: an exact index needs no trial
     calibration: Calibration | None = None  # None: an older build, or no model to measure with
     revision: int = 0  # how often tracks were added, changed or deleted since it was built
@@ -90,11 +93,11 @@ class Build:
         return self.made_by.fingerprint if self.made_by else None
 
     def parts(self) -> tuple[Build, ...]:
-        """What has tables: the table shards, in order; this build itself where it has none."""
+        """The table shards, in order; for a build without shards, the build itself."""
         return self.shards or (self,)
 
     def with_parts(self, parts: Sequence[Build]) -> Build:
-        """This build after a change of its `parts`, with what its record says of them together."""
+        """This build with other `parts`, and its totals computed from them."""
         if not self.shards:
             return parts[0]
         largest = max(parts, key=lambda part: part.rows["vectors"])
@@ -103,12 +106,12 @@ class Build:
             shards=tuple(parts),
             rows={kind: sum(part.rows[kind] for part in parts) for kind in KINDS},
             index=largest.index,
-            trial=_worst([part.trial for part in parts if part.trial]),
+            trial=_worst_of([part.trial for part in parts if part.trial]),
         )
 
 
-def _worst(trials: Sequence[Trial]) -> Trial | None:
-    """The lowest recall of each kind and the longest time, because a search asks all shards."""
+def _worst_of(trials: Sequence[Trial]) -> Trial | None:
+    """The lowest recall of each kind and the longest time, because a search reads all shards."""
     if not trials:
         return None
     kinds = trials[0].recall

@@ -1,8 +1,8 @@
 """Calibrates the cosines of text queries against one table.
 
 Every text has a nearest track, and the cosine to it depends on the model and on the table. So the
-cosines that nonsense reaches, and those that the table's own tags reach, are measured once and kept
-with the build. A search compares with them, to tell a description from a text without meaning.
+cosines of nonsense texts and of the table's own tags are measured once and stored with the build.
+A search compares its text's cosine with them, to tell a description from a text without meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raymtr.index.build import Calibration
 from raymtr.index.track_table import TrackTable
 
 TEXTS = 64  # of each kind
-NOTHING = 0.95  # quantile of nonsense that a description has to exceed
+NONSENSE_QUANTILE = 0.95  # of the cosines of nonsense texts; a description has to exceed it
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SEED = 0
 
@@ -26,8 +26,9 @@ SEED = 0
 def calibrate(table: TrackTable, shards: EmbeddingStore) -> Calibration | None:
     """The cosines of nonsense and of tags to their nearest tracks.
 
-    None where no model is stored with the vectors (imported ones) or the table has no tags. Raises
-    UnusableError where the model is another, or does not give its golden vectors of texts.
+    None if no model is stored with the vectors (imported vectors) or the table has no tags. Raises
+    UnusableError if the stored model has another fingerprint, or does not reproduce its golden
+    vectors of texts.
     """
     tags = common_tags(table)
     if not tags or not storage.exists(f"{shards.model_folder}/config.json"):
@@ -35,7 +36,7 @@ def calibrate(table: TrackTable, shards: EmbeddingStore) -> Calibration | None:
     model = load_kept_side(shards.model_folder, shards.made_by, "text")
     cosines = [_nearest(table, model.encode_text(texts)) for texts in (nonsense(), tags)]
     return Calibration(
-        nothing=round(float(np.quantile(cosines[0], NOTHING)), 6),
+        nothing=round(float(np.quantile(cosines[0], NONSENSE_QUANTILE)), 6),
         tags=round(float(np.median(cosines[1])), 6),
     )
 

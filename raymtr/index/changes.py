@@ -6,13 +6,13 @@ writes a record that names the new versions. LanceDB moves partitions in the pro
 with new vectors is tuned and measured again. A job killed midway leaves versions that no record
 names; the next change first restores the recorded versions.
 
-Updating the indices of a large build takes a minute. Rows that no index covers are found too, by
-scanning. So a small change is published twice: as soon as its rows are written, and again with
-its indices.
+Updating the indices of a large build takes a minute. Until then LanceDB finds unindexed rows by a
+scan. So a small change is published twice: as soon as its rows are written, and again with its
+indices.
 
 A delete applies to every kept build, so that a rollback cannot restore the rows. An upsert applies
 to the live build only. Versions that no record names are removed an hour after they were replaced,
-by the next change (`sweep`); a searcher opened before the change can read that long.
+by the next change (`sweep`). So a searcher opened before the change can read for an hour.
 
 Limitation: the bytes of a deleted row stay in data files, unreferenced, until its build is dropped.
 LanceDB rewrites a file only when a tenth of its rows is deleted.
@@ -44,14 +44,14 @@ from raymtr.index.table_change import (
 )
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import TrackTable
-from raymtr.index.tune import PROBES, draw_probes, tune_index
+from raymtr.index.tune import TRIAL_QUERIES, draw_trial_queries, tune_index
 from raymtr.partitions import partition_of
 from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 READER_GRACE = timedelta(hours=1)  # how long a searcher may read versions that were replaced
-SMALL = 1_000  # tracks of a change that is published before its indices; 10,000 slow searches down
+SMALL_CHANGE = 1_000  # most tracks to publish unindexed; 10,000 of them slow searches down
 
 
 def upsert_rows(
@@ -59,9 +59,9 @@ def upsert_rows(
 ) -> Build:
     """Insert or replace `tracks` (build_tables.tracks_table) and their vectors in the live build.
 
-    All rows of each track are replaced. `shards` are of the live build's model. Raises InputError
-    if the tables lack a column of `tracks`, UnusableError if the result fails the checks; then the
-    previous state still serves.
+    All rows of each track are replaced. `shards` are embeddings of the live build's model. Raises
+    InputError if the tables lack a column of `tracks`. Raises UnusableError if the result fails the
+    checks; the previous state then stays live.
     """
     live = live_build(workspace)
     parts = live.parts()
@@ -81,36 +81,38 @@ def upsert_rows(
                 faults += find_recall_faults(part, target_recall=search.target_recall)
         return changed.with_parts(list(tuned.values())), faults
 
-    return _apply(workspace, live, changes, touched=len(tracks), tune=tune)
+    return _apply(workspace, live, changes, changed_tracks=len(tracks), tune=tune)
 
 
 def _tune(
     workspace: Workspace, part: Build, rows: pa.Table, shards: EmbeddingStore, search: SearchSpec
 ) -> Build:
     """`part`, tuned and measured again with new vectors in `rows`."""
-    probes = draw_probes(TrackTable(workspace.db, part), shards)
-    new = matrix_of(rows["vector"][:PROBES]).astype(np.float32)
-    probes = replace(probes, vectors={**probes.vectors, "new": new})
+    queries = draw_trial_queries(TrackTable(workspace.db, part), shards)
+    new = matrix_of(rows["vector"][:TRIAL_QUERIES]).astype(np.float32)
+    queries = replace(queries, vectors={**queries.vectors, "new": new})
     part = replace(part, trial=None)  # the old trial measured the old partitions
-    return tune_index(workspace.db, part, probes, target=search.target_recall)
+    return tune_index(workspace.db, part, queries, target=search.target_recall)
 
 
 def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
     """Delete tracks from every kept build, from the live one last. Returns the live build.
 
-    Raises UnusableError if a result fails the checks; then the previous state still serves.
+    Raises UnusableError if a result fails the checks; that build then stays as it was.
     """
     live = live_build(workspace)
     for build in all_builds(workspace):
         changes = []
         for part in build.parts():
             tables = open_tables(workspace, part)
-            gone = {kind: count_among(table, ids) for kind, table in tables.items()}
-            if any(gone.values()):
-                counts = {kind: table.count_rows() - gone[kind] for kind, table in tables.items()}
+            deleted = {kind: count_among(table, ids) for kind, table in tables.items()}
+            if any(deleted.values()):
+                counts = {
+                    kind: table.count_rows() - deleted[kind] for kind, table in tables.items()
+                }
                 changes.append(Change(part=part, tables=tables, counts=counts, ids=ids))
         if changes:
-            changed = _apply(workspace, build, changes, touched=len(ids))
+            changed = _apply(workspace, build, changes, changed_tracks=len(ids))
             live = changed if build.name == live.name else live
     return live
 
@@ -125,7 +127,7 @@ def sweep(workspace: Workspace) -> int:
             continue
         try:
             removed += sum(_sweep_part(workspace, part, now) for part in build.parts())
-        except UnusableError as error:  # only a warning: the cure, a full index, sweeps first
+        except UnusableError as error:  # only a warning, because the cure, `index`, sweeps first
             LOG.warning("%s", error)
     return removed
 
@@ -133,21 +135,21 @@ def sweep(workspace: Workspace) -> int:
 def _sweep_part(workspace: Workspace, part: Build, now: datetime) -> int:
     removed = 0
     for kind, table in open_tables(workspace, part).items():
-        # Clean-up is certain to keep only the newest version. So that must be the recorded one,
-        # and no pending work may create another.
+        # LanceDB's clean-up keeps only the newest version for certain. So the newest version must
+        # be the recorded one, and pending optimisation must not create another.
         recorded = table.version == part.versions[kind]
         if not recorded or optimize(table) != part.versions[kind]:
             continue
         versions = {version["version"]: version for version in table.list_versions()}
         if len(versions) > 1:
-            made = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
-            table.optimize(cleanup_older_than=now - made + timedelta(milliseconds=1))
+            created = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
+            table.optimize(cleanup_older_than=now - created + timedelta(milliseconds=1))
             removed += len(versions) - len(table.list_versions())
     return removed
 
 
 def all_builds(workspace: Workspace) -> list[Build]:
-    """All kept builds. The live one is last, with the record that the pointer holds."""
+    """All kept builds. The live one is last, with the record that the live pointer contains."""
     live = live_build(workspace)
     return [build for build in kept_builds(workspace) if build.name != live.name] + [live]
 
@@ -169,39 +171,39 @@ def _apply(
     build: Build,
     changes: Sequence[Change],
     *,
-    touched: int,
+    changed_tracks: int,
     tune: Callable[[Build], tuple[Build, list[str]]] | None = None,
 ) -> Build:
     """Make `changes`, update the indices, check the result and publish it in the build's record.
 
     `touched` is the number of changed tracks; `tune` returns the tuned build and its faults.
     """
-    served = build
+    current = build
     approximate = any(one.part.index.kind != "exact" for one in changes)
     try:
         for one in changes:
-            one.make()
+            one.write()
         faults = _row_faults(changes)
-        if not faults and approximate and touched <= SMALL:
-            served = _serve(workspace, _next_revision(build, changes))
+        if not faults and approximate and changed_tracks <= SMALL_CHANGE:
+            current = _publish_change(workspace, _next_revision(build, changes))
         if not faults:
             for one in changes:
                 for table in one.tables.values():
                     optimize(table)
-            changed = _next_revision(served, changes)
+            changed = _next_revision(current, changes)
             faults = _row_faults(changes)
         if tune and not faults:
             changed, faults = tune(changed)
     except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]
     if faults:
-        what = "was not changed and still serves"
-        if served is not build:
-            what = "serves the change, but its indices were not brought up to it"
+        state = "was not changed and stays as it was"
+        if current is not build:
+            state = "has the change, but its indices were not updated"
         raise UnusableError(
-            f"build {build.name} {what}: {'; '.join(faults)}; `raymtr index` builds tables anew"
+            f"build {build.name} {state}: {'; '.join(faults)}; `raymtr index` builds new tables"
         )
-    return _serve(workspace, changed)
+    return _publish_change(workspace, changed)
 
 
 def _row_faults(changes: Iterable[Change]) -> list[str]:
@@ -209,7 +211,7 @@ def _row_faults(changes: Iterable[Change]) -> list[str]:
 
 
 def _next_revision(build: Build, changes: Iterable[Change]) -> Build:
-    """`build` with the current versions of its changed tables and one revision more."""
+    """`build` with the current versions of its changed tables and the next revision number."""
     changed = {one.part.name: one.changed() for one in changes}
     return replace(
         build.with_parts([changed.get(part.name, part) for part in build.parts()]),
@@ -218,7 +220,7 @@ def _next_revision(build: Build, changes: Iterable[Change]) -> Build:
     )
 
 
-def _serve(workspace: Workspace, build: Build) -> Build:
+def _publish_change(workspace: Workspace, build: Build) -> Build:
     """Write `build` to its record, and to the live pointer if it is the live build."""
     write_record(workspace, build)
     if build.name == live_build(workspace).name:

@@ -3,11 +3,11 @@
 A literal is converted to its column's type before it goes to LanceDB, which rejects `year > 1990.5`
 on an integer column and rounds some other values. `year > 1990.5` becomes `year > 1990`,
 `year = 1990.5` matches no track, and `duration < 1e400` matches every track with a duration.
-A negation is part of the condition and never wraps it, because LanceDB's work doubles with every
-nested NOT: 40 of them take minutes, which nothing can interrupt.
+A negation is part of the condition and never wraps it. LanceDB's planning time doubles with every
+nested NOT: 40 of them take minutes, and the call cannot be interrupted.
 
 `lancedb.expr` is not used: it cannot express "the list has this value", and its `to_sql` (0.40)
-leaves the quote of a text like `\\'` open.
+does not close the quote of a text like `\\'`.
 """
 
 from __future__ import annotations
@@ -26,44 +26,45 @@ import pyarrow.types as pt
 from raymtr.errors import InputError
 
 Literal = str | int | float | bool | date
-Written = str | bool | Decimal  # a literal as written in a filter
+ParsedValue = str | bool | Decimal  # a literal of a filter, not yet in its column's type
 
-KNOWS = "filters know text, numbers, truth values, dates, times, and lists of these"
-SIGNS = ("=", "==", "!=", "<>", "<", "<=", ">", ">=")
-_OPPOSITE = {"!=": "in", "<>": "in", ">": "<=", ">=": "<"}
+SUPPORTED_TYPES = "filters support text, numbers, booleans, dates, times, and lists of these"
+COMPARISON_SIGNS = ("=", "==", "!=", "<>", "<", "<=", ">", ">=")
+_NEGATION_OF = {"!=": "in", "<>": "in", ">": "<=", ">=": "<"}
 _AS_IN = {"=": "in", "==": "in"}
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One column compared with literals; `verb` is null, in, <, <=, has or contains.
+    """One column compared with literals; `operator` is null, in, <, <=, has or contains.
 
-    As in SQL, an absent value satisfies neither a condition nor its negation, except with `null`.
-    `in` without values is never satisfied.
+    As in SQL, a null satisfies neither a condition nor its negation, except with `null`. `in`
+    without values is never satisfied.
     """
 
     column: str
-    verb: str
+    operator: str
     values: tuple[Literal, ...] = ()
     negated: bool = False
 
     def sql(self) -> str:
         """The condition in the table's SQL."""
-        column, no = sql_column(self.column), "NOT " if self.negated else ""
-        if self.verb == "null":
-            return f"({column} IS {no}NULL)"
-        if self.verb == "in":
+        column, negation = sql_column(self.column), "NOT " if self.negated else ""
+        if self.operator == "null":
+            return f"({column} IS {negation}NULL)"
+        if self.operator == "in":
             if not self.values:
                 return f"({column} IS NOT NULL)" if self.negated else "false"
-            among = f"{column} {no}IN ({', '.join(map(sql_literal, self.values))})"
-            # The planner turns two negated lists without a common value into "true", even for null.
+            among = f"{column} {negation}IN ({', '.join(map(sql_literal, self.values))})"
+            # LanceDB's planner rewrites two negated lists without a common value as "true", even
+            # for null.
             return f"({column} IS NOT NULL AND {among})" if self.negated else f"({among})"
         value = sql_literal(self.values[0])
-        if self.verb == "has":
-            return f"({no}array_has({column}, {value}))"
-        if self.verb == "contains":
-            return f"({no}contains({column}, {value}))"
-        sign = {"<": ">=", "<=": ">"}[self.verb] if self.negated else self.verb
+        if self.operator == "has":
+            return f"({negation}array_has({column}, {value}))"
+        if self.operator == "contains":
+            return f"({negation}contains({column}, {value}))"
+        sign = {"<": ">=", "<=": ">"}[self.operator] if self.negated else self.operator
         return f"({column} {sign} {value})"
 
 
@@ -76,51 +77,62 @@ def filterable_type(kind: pa.DataType) -> bool:
 
 
 def condition_on(
-    column: str, kind: pa.DataType, verb: str, written: tuple[Written, ...], *, negated: bool
+    column: str,
+    kind: pa.DataType,
+    operator: str,
+    written: tuple[ParsedValue, ...],
+    *,
+    negated: bool,
 ) -> Condition:
-    """The condition for a verb as written (a sign, in, has, contains), fitted to the column's type.
+    """The condition for an operator (a sign, in, has, contains), in the column's type.
 
-    Raises InputError if the verb or a value does not fit the type.
+    `written` are the literals of the filter's text.
+
+    Raises InputError if the operator or a value does not fit the type.
     """
     if not filterable_type(kind):
-        raise InputError(f"column {column!r} is {_named(kind)}; {KNOWS}")
+        raise InputError(f"column {column!r} is {_type_name(kind)}; {SUPPORTED_TYPES}")
     is_list = pt.is_list(kind)
     inner = kind.value_type if is_list else kind
-    if is_list != (verb == "has"):
+    if is_list != (operator == "has"):
         cure = f"{column} has {_example(inner)}" if is_list else f"{column} = {_example(inner)}"
-        raise InputError(f"column {column!r} is {_named(kind)}: write {cure}")
-    if verb == "contains" and not _is_text(inner):
-        raise InputError(f"column {column!r} is {_named(kind)}; only text contains a text")
-    negated ^= verb in _OPPOSITE
-    verb = _AS_IN.get(verb, _OPPOSITE.get(verb, verb))
-    if verb in ("<", "<=") and pt.is_boolean(inner):
+        raise InputError(f"column {column!r} is {_type_name(kind)}: write {cure}")
+    if operator == "contains" and not _is_text(inner):
+        raise InputError(f"column {column!r} is {_type_name(kind)}; `contains` needs a text column")
+    negated ^= operator in _NEGATION_OF
+    operator = _AS_IN.get(operator, _NEGATION_OF.get(operator, operator))
+    if operator in ("<", "<=") and pt.is_boolean(inner):
         raise InputError(f"column {column!r} is true or false: write {column} = true")
-    values = [_fitted(column, inner, value) for value in written]
+    values = [_converted(column, inner, value) for value in written]
     never = Condition(column, "in", (), negated)
-    if verb in ("<", "<="):
-        return _bounded(never, verb, values[0], inner)
-    kept = tuple(value for value in (_exact(value, inner) for value in values) if value is not None)
-    return Condition(column, verb, kept, negated) if kept else never
+    if operator in ("<", "<="):
+        return _range_condition(never, operator, values[0], inner)
+    kept = tuple(
+        value for value in (_in_column_type(value, inner) for value in values) if value is not None
+    )
+    return Condition(column, operator, kept, negated) if kept else never
 
 
-def _bounded(never: Condition, verb: str, value: Literal | Decimal, kind: pa.DataType) -> Condition:
-    """`column verb value`, for a number of any size and precision."""
+def _range_condition(
+    never: Condition, operator: str, value: Literal | Decimal, kind: pa.DataType
+) -> Condition:
+    """`column operator value`, for a number of any size and precision."""
     if not isinstance(value, Decimal):
-        return replace(never, verb=verb, values=(value,))
+        return replace(never, operator=operator, values=(value,))
     always = replace(never, negated=not never.negated)
     if pt.is_integer(kind):
         low, high = _range(kind)
         if not low <= value <= high:
             return never if value < low else always
-        limit = math.floor(value) if verb == "<=" else math.ceil(value) - 1
-        return replace(never, verb="<=", values=(limit,)) if limit >= low else never
+        limit = math.floor(value) if operator == "<=" else math.ceil(value) - 1
+        return replace(never, operator="<=", values=(limit,)) if limit >= low else never
     number = _rounded(value, kind)
     if math.isinf(number):
         return always if number > 0 else never
-    return replace(never, verb=verb, values=(number,))
+    return replace(never, operator=operator, values=(number,))
 
 
-def _exact(value: Literal | Decimal, kind: pa.DataType) -> Literal | None:
+def _in_column_type(value: Literal | Decimal, kind: pa.DataType) -> Literal | None:
     """The value in the column's type; None if the column cannot hold it."""
     if not isinstance(value, Decimal):
         return value
@@ -131,8 +143,8 @@ def _exact(value: Literal | Decimal, kind: pa.DataType) -> Literal | None:
     return None if math.isinf(number) else number
 
 
-def _fitted(column: str, kind: pa.DataType, value: Written) -> Literal | Decimal:
-    """A written value converted to the column's kind; a number stays exact, as written."""
+def _converted(column: str, kind: pa.DataType, value: ParsedValue) -> Literal | Decimal:
+    """A parsed value in the column's type; a number stays an exact decimal."""
     fits = _is_text(kind) and isinstance(value, str)
     fits |= pt.is_boolean(kind) and isinstance(value, bool)
     fits |= isinstance(value, Decimal) and (pt.is_integer(kind) or pt.is_floating(kind))
@@ -146,14 +158,14 @@ def _fitted(column: str, kind: pa.DataType, value: Written) -> Literal | Decimal
             return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
     except (ValueError, OverflowError):
         pass
-    _refuse(column, kind, value)
+    _raise_mismatch(column, kind, value)
 
 
-def _refuse(column: str, kind: pa.DataType, value: Written) -> NoReturn:
-    said = f"{value}" if isinstance(value, Decimal) else repr(value)
+def _raise_mismatch(column: str, kind: pa.DataType, value: ParsedValue) -> NoReturn:
+    shown = f"{value}" if isinstance(value, Decimal) else repr(value)
     raise InputError(
-        f"column {column!r} is {_named(kind)}; {said[:80]} does not fit: expected a value such "
-        f"as {_example(kind)}"
+        f"column {column!r} is {_type_name(kind)}; {shown[:80]} does not fit: expected a value "
+        f"such as {_example(kind)}"
     )
 
 
@@ -177,7 +189,7 @@ def _is_time(kind: pa.DataType) -> bool:
     return bool(pt.is_timestamp(kind) and kind.unit == "us" and kind.tz in (None, "UTC"))
 
 
-def _named(kind: pa.DataType) -> str:
+def _type_name(kind: pa.DataType) -> str:
     return str(kind).replace("element: ", "").replace("item: ", "")
 
 
@@ -192,7 +204,7 @@ def _example(kind: pa.DataType) -> str:
 
 
 def sql_column(name: str) -> str:
-    """A column's name in the table's SQL; keeps case and spaces."""
+    """A column's name, quoted for the table's SQL; case and spaces are kept."""
     return "`" + name.replace("`", "") + "`"
 
 
@@ -204,11 +216,11 @@ def sql_literal(value: Literal) -> str:
         return f"timestamp '{value.isoformat(sep=' ')}'"
     if isinstance(value, date):
         return f"date '{value.isoformat()}'"
-    if isinstance(value, int) and value == -(2**63):  # SQL reads it as minus a number too large
+    if isinstance(value, int) and value == -(2**63):  # SQL parses -(2**63), whose operand overflows
         return f"({value + 1} - 1)"
     return str(value).lower()
 
 
 def sql_among(column: str, values: Iterable[Literal]) -> str:
-    """SQL for "the column has one of these values", of which there may be none."""
+    """SQL for "the column has one of these values"; `values` may be empty."""
     return Condition(column, "in", tuple(values)).sql()

@@ -23,7 +23,7 @@ class InMemoryVectors:
         rows = table.to_arrow().select(["row_index", "track_id", "vector"]).sort_by("row_index")
         self.ids: list[str] = rows["track_id"].to_pylist()
         self.matrix = unit(matrix_of(rows["vector"]))
-        self._row_index = rows["row_index"].to_numpy()  # increasing, with gaps of deleted tracks
+        self._row_index = rows["row_index"].to_numpy()  # increasing; deleted tracks leave gaps
 
     def nearest(self, vector: np.ndarray, limit: int, where: Filter | None) -> Ranked:
         """The tracks nearest to a unit vector [D] by cosine, best first; ties in table order."""
@@ -41,9 +41,9 @@ class InMemoryVectors:
 
     def of_tracks(self, ids: Iterable[str]) -> dict[str, np.ndarray]:
         """The vectors [D] of these tracks, by id; a track without one is absent."""
-        places = self._places
-        return {i: self.matrix[places[i]] for i in ids if i in places}
+        rows = self._row_of
+        return {i: self.matrix[rows[i]] for i in ids if i in rows}
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def _row_of(self) -> dict[str, int]:
         return {track_id: row for row, track_id in enumerate(self.ids)}

@@ -1,7 +1,7 @@
 """Writes the tables of a build: partitions as Lance fragments, and one commit for each table.
 
-To write a partition is a unit of work for any process. Nobody can read a fragment before its table
-is committed. So a worker that is killed leaves only files, which go with the unfinished build.
+Writing a partition is a unit of work for any process. A fragment is invisible until its table is
+committed. So a killed worker leaves only files, which are deleted with the unfinished build.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from raymtr.index.build import KINDS, table_name
 from raymtr.index.build_tables import vectors_table, window_batches, window_schema
 from raymtr.partitions import partition_of
 
-TracksSource: TypeAlias = pa.Table | Callable[[], pa.Table]  # tracks_table, or what reads it
-ROW_INDEX_STEP = 2**32  # between partitions; more rows than one has
+TracksSource: TypeAlias = pa.Table | Callable[[], pa.Table]  # tracks_table, or a function for it
+ROW_INDEX_STEP = 2**32  # rows between the first indices of two partitions; none has as many
 
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """One partition of a build: where its rows come from, and the tables they go to."""
+    """One partition of a build: the source of its rows, and the tables to write them to."""
 
-    folder: str  # of the database
+    folder: str  # the database
     build: str
     number: int
     tracks: TracksSource
-    shards: EmbeddingStore | None  # of this partition
+    shards: EmbeddingStore | None  # the embeddings of this partition
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """The rows of one partition in one table, not committed yet."""
+class WrittenRows:
+    """The fragments of one partition in one table, not committed yet."""
 
     schema: pa.Schema
     fragments: list[FragmentMetadata]
-    rows: int  # that were read
+    rows: int
 
 
 def table_uri(folder: str, kind: str, build: str) -> str:
@@ -50,19 +50,19 @@ def table_uri(folder: str, kind: str, build: str) -> str:
     return f"{folder}/{table_name(kind, build)}.lance"
 
 
-def write_partition(part: Partition) -> dict[str, Written]:
+def write_partition(part: Partition) -> dict[str, WrittenRows]:
     """Write the tracks, vectors and windows of one partition as fragments."""
     tracks = part.tracks() if callable(part.tracks) else part.tracks
     shards = part.shards
     made_by = shards.made_by if shards else None
-    dim = made_by.dim if made_by else 1  # the column needs a size, though it will be empty
+    dim = made_by.dim if made_by else 1  # a vector column needs a size, even without rows
     embedded = shards.read_tracks() if shards else _no_vectors(dim)
     fingerprint = made_by.fingerprint if made_by else ""
     first = part.number * ROW_INDEX_STEP
     vectors = vectors_table(tracks, embedded, fingerprint, first=first)
     known = pc.is_in(embedded["track_id"], value_set=vectors["track_id"])
-    unwanted = embedded["track_id"].filter(pc.invert(known)).combine_chunks()
-    windows = window_batches(shards, unwanted)
+    excluded = embedded["track_id"].filter(pc.invert(known)).combine_chunks()
+    windows = window_batches(shards, excluded)
     return {
         "tracks": _write(part, "tracks", tracks.schema, tracks.to_batches()),
         "vectors": _write(part, "vectors", vectors.schema, vectors.to_batches()),
@@ -71,13 +71,15 @@ def write_partition(part: Partition) -> dict[str, Written]:
 
 
 def rows_of_shard(source: TracksSource, number: int, count: int) -> pa.Table:
-    """The rows of `source` that are in one table shard of `count`."""
+    """The rows of `source` that belong to table shard `number` of `count`."""
     tracks = source() if callable(source) else source
     return tracks.filter(pa.array(partition_of(tracks["track_id"], count) == number))
 
 
-def commit_tables(folder: str, build: str, parts: Sequence[dict[str, Written]]) -> dict[str, int]:
-    """Commit the fragments of all partitions, one version of each table. Returns their rows.
+def commit_tables(
+    folder: str, build: str, parts: Sequence[dict[str, WrittenRows]]
+) -> dict[str, int]:
+    """Commit the fragments of all partitions, one version of each table. Returns its rows by kind.
 
     Raises InputError if two partitions have different columns.
     """
@@ -88,7 +90,7 @@ def commit_tables(folder: str, build: str, parts: Sequence[dict[str, Written]]) 
                 raise InputError(
                     f"partition {number} of {kind} has the columns "
                     f"{_columns(part[kind].schema)}, the first one {_columns(schema)}; run the "
-                    "verbs that wrote them again, so that all partitions have the same columns"
+                    "jobs that wrote them again, so that all partitions have the same columns"
                 )
         fragments = [fragment for part in parts for fragment in part[kind].fragments]
         operation = LanceOperation.Overwrite(schema, fragments)
@@ -98,7 +100,7 @@ def commit_tables(folder: str, build: str, parts: Sequence[dict[str, Written]]) 
 
 def _write(
     part: Partition, kind: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
-) -> Written:
+) -> WrittenRows:
     rows = 0
 
     def counted() -> Iterator[pa.RecordBatch]:
@@ -110,7 +112,7 @@ def _write(
     reader = pa.RecordBatchReader.from_batches(schema, counted())
     uri = table_uri(part.folder, kind, part.build)
     fragments = write_fragments(reader, uri, schema, mode="create")
-    return Written(schema=schema, fragments=fragments, rows=rows)
+    return WrittenRows(schema=schema, fragments=fragments, rows=rows)
 
 
 def _no_vectors(dim: int) -> pa.Table:

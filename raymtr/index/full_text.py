@@ -1,4 +1,4 @@
-"""Full-text queries on the table of tracks, whose answers always have the same order."""
+"""Full-text queries on the table of tracks, with a deterministic order of the results."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from raymtr.index.track_rows import Row
 
 Ranked = list[tuple[str, float]]  # track ids with their scores, best first
 
-TIED = 2_000  # matches to read, because so many may tie at the end of the list
+TIED = 2_000  # least number of matches to read, because many may tie at the end of the list
 
 
 def contains(text: str, column: str, boost: float = 1.0) -> MatchQuery:
-    """A query for rows whose `column` has some of the words of `text`, spelt the same."""
-    return MatchQuery(  # in full, because mypy does not see LanceDB's defaults
+    """A query for rows whose `column` has at least one word of `text`, spelt the same."""
+    return MatchQuery(  # with all arguments, because mypy does not see LanceDB's defaults
         text,
         column,
         boost=boost,
@@ -39,8 +39,8 @@ def best_matches(
 ) -> Ranked:
     """The best `limit` results of a query, by BM25, whose names contain all words of `names`.
 
-    LanceDB returns ties in any order, and cuts its list at any of them. So more rows are read than
-    wanted, as row ids, which is cheap, and ties are sorted in table order.
+    LanceDB returns ties in any order and may cut its list within them. So more rows than `limit`
+    are read, only as row ids, which is cheap, and ties are sorted in table order.
     """
     query = tracks.search(words).select(["_score"]).with_row_id(True)
     if where is not None:

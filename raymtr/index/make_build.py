@@ -1,6 +1,6 @@
 """Writes and indexes the tables of a new build, in one piece or in table shards.
 
-A table shard has the three tables of a build, for its share of the tracks, and indices of its own.
+A table shard has the three tables of a build for its share of the tracks, with its own indices.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def make_build(
     search: SearchSpec,
     mapper: Mapper,
 ) -> Build:
-    """Write and index the tables of a new build, which no search reads yet.
+    """Write and index the tables of a new build, without making it live.
 
-    `tracks` has an element for each partition of the vectors in `shards`, in order. Raises
-    InputError if no track has a vector, or a table shard has no track.
+    `tracks` has one element per partition of the vectors in `shards`, in order. Raises InputError
+    if no track has a vector, or a table shard has no track.
     """
     stores = shards.parts() if shards else [None] * len(tracks)
     partitions = [
@@ -54,32 +54,33 @@ def make_build(
     rows = [
         commit_tables(workspace.db, part[0].build, mapper(write_partition, part)) for part in parts
     ]
-    written = [each["tracks"] for each in rows]
-    if shards and not any(written):
+    track_counts = [counts["tracks"] for counts in rows]
+    if shards and not any(track_counts):
         raise InputError(
             f"none of the {count_rows(workspace.tracks)} tracks has a vector of model "
             f"{shards.made_by.fingerprint}; see {shards.folder}/dead_letter"
         )
-    if count > 1 and not all(written):
+    if count > 1 and not all(track_counts):
         raise InputError(
-            f"search.shards={count} leaves shard {written.index(0)} without any of the "
-            f"{sum(written)} tracks; choose fewer shards"
+            f"search.shards={count} leaves shard {track_counts.index(0)} without any of the "
+            f"{sum(track_counts)} tracks; choose fewer shards"
         )
     made_by = shards.made_by if shards else None
-    made = [
+    built = [
         _index(part[0], counts, made_by, search=search, mapper=mapper)
         for part, counts in zip(parts, rows, strict=True)
     ]
     if count == 1:
-        return made[0]
-    return replace(made[0], name=name, versions={}, shards=tuple(made)).with_parts(made)
+        return built[0]
+    return replace(built[0], name=name, versions={}, shards=tuple(built)).with_parts(built)
 
 
 def _of_shard(partitions: Sequence[Partition], number: int, count: int) -> list[Partition]:
     """The partitions that have tracks of one table shard, limited to these tracks.
 
-    The number of a track's partition, and of its shard, is what remains of its hash divided by
-    their count. So both numbers agree modulo every common divisor of the counts.
+    A track's partition number is its hash modulo the number of partitions, and its shard number is
+    the same hash modulo the number of shards. So both are congruent modulo every common divisor of
+    the two counts, and other partitions need not be read.
     """
     divisor = math.gcd(len(partitions), count)
     return [
@@ -101,7 +102,7 @@ def _index(
     search: SearchSpec,
     mapper: Mapper,
 ) -> Build:
-    """Index the tables that `table` is a partition of, and have `rows`."""
+    """Index the tables that `table` is a partition of; `rows` are their row counts."""
     dim = made_by.dim if made_by else 1
     index = choose_index(rows["vectors"], dim, exact_below=search.exact_below)
     limits = Limits(

@@ -1,13 +1,13 @@
 """Publishes a build of the index atomically: load, index, check, promote, keep, roll back.
 
-`db/live.json` is the only pointer: it holds the record of the live build. Every build that passed
-the checks has a record under `db/builds/`, which names the build that was live before it. A
+`db/live.json` is the only pointer; it contains the record of the live build. Every build that
+passed the checks has a record under `db/builds/`, which names the build that was live before it. A
 rollback writes that earlier record to the pointer again; a build that was rolled back is never a
-predecessor. A build that fails the checks is dropped and the pointer stays. A job killed midway
-leaves tables without a record, which the next job drops.
+predecessor. A build that fails the checks is dropped and the pointer does not change. A job killed
+midway leaves tables without a record, which the next job drops.
 
 Readers follow the pointer within seconds, but some are in the middle of a search. So the previous
-build is kept for a grace period, whatever search.keep_versions says.
+build is kept for a grace period, even if search.keep_versions is exceeded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from raymtr.index.fragments import TracksSource
 from raymtr.index.gate import find_faults
 from raymtr.index.make_build import make_build
 from raymtr.index.sharded_table import open_table
-from raymtr.index.tune import draw_probes, tune_index
+from raymtr.index.tune import draw_trial_queries, tune_index
 from raymtr.index.work import Mapper, in_this_process
 from raymtr.specs import SearchSpec
 from raymtr.validation import from_dict, to_dict
@@ -65,20 +65,20 @@ def publish(
 ) -> Build:
     """Build tables of tracks and their vectors, and make them live.
 
-    `tracks` has an element for each partition of `shards`, in order. `mapper` says where partitions
-    are written and indexed.
+    `tracks` has one element per partition of `shards`, in order. `mapper` runs the writing and
+    indexing of partitions, in this process or in workers.
 
-    Raises UnusableError if the checks find a fault; then the live build stays as it is. So it does
-    on InputError, which is raised if there are vectors, but none of a track.
+    Raises UnusableError if the checks find a fault. Raises InputError if there are vectors, but
+    none of them belongs to a track. In both cases the live build stays as it is.
     """
     db = lancedb.connect(workspace.db)
     name = _next_name(db, workspace)
-    before = live_or_none(workspace)
-    if before:
+    previous = live_or_none(workspace)
+    if previous:
         drop_old(workspace, keep=search.keep_versions)  # frees disk: grace periods may be over
     try:
         build = make_build(workspace, name, tracks, shards, search=search, mapper=mapper)
-        build = replace(build, after=before.name if before else None)
+        build = replace(build, after=previous.name if previous else None)
         if shards:
             build = _tuned(workspace, build, shards, target=search.target_recall)
             measured = calibrate(open_table(workspace.db, build), shards)
@@ -110,53 +110,53 @@ def roll_back(workspace: Workspace) -> Build:
     Raises InputError if it is not kept.
     """
     live = live_build(workspace)
-    before = _before(live, {build.name: build for build in kept_builds(workspace)})
-    if before is None:
+    previous = _predecessor(live, {build.name: build for build in kept_builds(workspace)})
+    if previous is None:
         raise InputError(
             f"no build that was live before {live.name} is kept: nothing to roll back to"
         )
-    build = replace(before, retired_at=None)
+    build = replace(previous, retired_at=None)
     write_record(workspace, build)
     put_live(workspace, build)
     return build
 
 
 def write_record(workspace: Workspace, build: Build) -> None:
-    """Write the record of a build that passed its checks, or was changed."""
+    """Write the record of a build, after its checks or a change."""
     storage.write_json(_record(workspace, build), to_dict(build))
 
 
 def put_live(workspace: Workspace, build: Build) -> None:
     """Make a build live by one atomic write; first record when the previous one was retired."""
-    before = live_or_none(workspace)
-    if before and before.name != build.name:
+    previous = live_or_none(workspace)
+    if previous and previous.name != build.name:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_record(workspace, replace(before, retired_at=now))
+        write_record(workspace, replace(previous, retired_at=now))
     storage.write_json(workspace.live_pointer, to_dict(build))
 
 
 def drop_old(workspace: Workspace, *, keep: int) -> None:
-    """Drop all other builds than those to keep, and all unfinished tables.
+    """Drop old builds and all unfinished tables.
 
-    To keep are the live build and its predecessors for rollback, `keep` in all, and builds in their
-    grace period.
+    Kept are the live build and its predecessors for a rollback, `keep` builds in total, and builds
+    in their grace period.
     """
     db = lancedb.connect(workspace.db)
     builds = {build.name: build for build in kept_builds(workspace)}
     kept = {build.name for build in builds.values() if _in_grace(build)}
-    serves: Build | None = live_build(workspace)
+    current: Build | None = live_build(workspace)
     for _ in range(keep):
-        if serves is not None:
-            kept.add(serves.name)
-            serves = _before(serves, builds)
+        if current is not None:
+            kept.add(current.name)
+            current = _predecessor(current, builds)
     for name in builds.keys() - kept:
         storage.delete(_record(workspace, builds[name]))
     for name in set(map(build_of, _table_names(db))) - kept:
         _drop_tables(db, name)
 
 
-def _before(build: Build, kept: Mapping[str, Build]) -> Build | None:
-    """The kept build that was live before this one; records of older versions go by number."""
+def _predecessor(build: Build, kept: Mapping[str, Build]) -> Build | None:
+    """The kept build that was live before this one; older records lack it, so numbers decide."""
     if build.after is not None:
         return kept.get(build.after)
     older = [name for name in kept if name < build.name]
@@ -170,15 +170,15 @@ def _in_grace(build: Build) -> bool:
 
 
 def _tuned(workspace: Workspace, build: Build, shards: EmbeddingStore, *, target: float) -> Build:
-    """`build` with its vector indices tuned, all with the same probes."""
+    """`build` with its vector indices tuned, all with the same queries."""
     if all(part.index.kind == "exact" for part in build.parts()):
         return build
-    probes = draw_probes(open_table(workspace.db, build), shards)
+    queries = draw_trial_queries(open_table(workspace.db, build), shards)
     return build.with_parts(
         [
             part
             if part.index.kind == "exact"
-            else tune_index(workspace.db, part, probes, target=target)
+            else tune_index(workspace.db, part, queries, target=target)
             for part in build.parts()
         ]
     )

@@ -1,10 +1,10 @@
-"""Indexes the committed tables of a build, in segments, which are committed together.
+"""Indexes the committed tables of a build, in segments that are committed together.
 
-A segment is the index of one column over a group of fragments. To build it is a unit of work for
-any process, and its memory grows with the rows of the group. So a group has no more rows than the
-memory allows. All segments of the vector index have the same centroids and the same rotation
-(RaBitQ), so they are searched as one. Full-text scores do not depend on the segments: LanceDB
-counts words over all of them.
+A segment is the index of one column over a group of fragments. Building a segment is a unit of work
+for any process. Its memory grows with the rows of the group, so the memory limit bounds the rows.
+All segments of the vector index share their centroids and their rotation (RaBitQ), so they are
+searched as one index. Full-text scores do not depend on the segments: LanceDB counts words over all
+of them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ MIB_PER_GB = 1e9 / 2**20
 
 @dataclass(frozen=True)
 class ColumnIndex:
-    """An index of one column, in Lance's terms."""
+    """The type and the options of an index of one column, as Lance names them."""
 
     type: str
-    options: Mapping[str, Any] = field(default_factory=dict)  # Lance gives them no common type
+    options: Mapping[str, Any] = field(default_factory=dict)  # of various types
 
 
 BTREE, BITMAP, LABELS = ColumnIndex("BTREE"), ColumnIndex("BITMAP"), ColumnIndex("LABEL_LIST")
@@ -75,11 +75,11 @@ INDICES: dict[str, dict[str, ColumnIndex]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much one process does at a time, and how many do it."""
+    """Limits on the work of one process, and the number of processes."""
 
-    rows: int  # most of a segment, unless one fragment has more
-    memory_gb: float
-    workers: int  # a vector index has a segment for each, or they would wait for one
+    rows: int  # most rows of a segment, unless one fragment has more
+    memory_gb: float  # of one process
+    workers: int  # a vector index has at least a segment per worker, so that all are busy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def create_indices(
     tables = {kind: lance.dataset(table_uri(folder, kind, build)) for kind in KINDS}
     work: dict[tuple[str, str], list[IndexSegment]] = {}
     if vectors.kind != "exact":
-        config = vector_index(tables["vectors"], vectors)
+        config = trained_index(tables["vectors"], vectors)
         rows = min(limits.rows, _rows_of_a_worker(tables["vectors"], limits.workers))
         work["vectors", "vector"] = _segments(tables["vectors"], "vector", config, rows)
     for kind, table in tables.items():
@@ -108,18 +108,18 @@ def create_indices(
             config = _bounded(index, limits.memory_gb)
             if table.get_fragments():
                 work[kind, column] = _segments(table, column, config, limits.rows)
-            else:  # Lance builds no segment of a bitmap over no rows
+            else:  # Lance cannot build a segment of a bitmap index without rows
                 name = _index_name(column)
                 table.create_scalar_index(column, config.type, name=name, **config.options)
-    answers = iter(mapper(build_segment, [one for some in work.values() for one in some]))
-    for (kind, column), some in work.items():
-        built = [next(answers) for _ in some]
+    done = iter(mapper(build_segment, [one for segments in work.values() for one in segments]))
+    for (kind, column), segments in work.items():
+        built = [next(done) for _ in segments]
         tables[kind].commit_existing_index_segments(_index_name(column), column, built)
     return {kind: table.version for kind, table in tables.items()}
 
 
 def build_segment(work: IndexSegment) -> Index:
-    """Write one segment; nobody reads it before it is committed."""
+    """Write one segment; it is not used before it is committed."""
     table = lance.dataset(work.uri, version=work.version)
     return table.create_index_uncommitted(
         work.column,
@@ -130,10 +130,11 @@ def build_segment(work: IndexSegment) -> Index:
     )
 
 
-def vector_index(table: LanceDataset, index: VectorIndex) -> ColumnIndex:
-    """`index`, which is not exact, with the model that all its segments share, trained on a sample.
+def trained_index(table: LanceDataset, index: VectorIndex) -> ColumnIndex:
+    """The options of `index` (not an exact one), with centroids trained on a sample.
 
-    The sample is SAMPLE_RATE vectors for each centroid, whatever the table.
+    All segments share the centroids and the rotation. The sample has SAMPLE_RATE vectors for each
+    centroid, at any size of the table.
     """
     sample_rate = min(SAMPLE_RATE, table.count_rows() // index.partitions)
     model = IndicesBuilder(table, "vector").train_ivf(
@@ -154,16 +155,16 @@ def vector_index(table: LanceDataset, index: VectorIndex) -> ColumnIndex:
 def _segments(
     table: LanceDataset, column: str, index: ColumnIndex, rows: int
 ) -> list[IndexSegment]:
-    """The work of one column: its fragments in groups, in order, of at most `rows` rows."""
+    """The segments of one column: its fragments, in order, in groups of at most `rows` rows."""
     groups: list[list[int]] = [[]]
-    held = 0
+    group_rows = 0
     for fragment in table.get_fragments():
-        here = fragment.count_rows()
-        if groups[-1] and held + here > rows:
+        fragment_rows = fragment.count_rows()
+        if groups[-1] and group_rows + fragment_rows > rows:
             groups.append([])
-            held = 0
+            group_rows = 0
         groups[-1].append(fragment.fragment_id)
-        held += here
+        group_rows += fragment_rows
     return [
         IndexSegment(
             uri=table.uri, version=table.version, column=column, index=index, fragments=group
@@ -173,13 +174,13 @@ def _segments(
 
 
 def _rows_of_a_worker(table: LanceDataset, workers: int) -> int:
-    """A share of the rows, and half a fragment more, because fragments are not divided."""
+    """One worker's share of the rows, plus half a fragment, because fragments are not divided."""
     largest = max((one.count_rows() for one in table.get_fragments()), default=0)
     return int(table.count_rows()) // workers + largest // 2
 
 
 def _bounded(index: ColumnIndex, memory_gb: float) -> ColumnIndex:
-    """`index`; one of words keeps at most half of the memory before it writes to disk."""
+    """`index`; a full-text index uses at most half of the memory before it writes to disk."""
     if index.type != "INVERTED":
         return index
     limit = {"memory_limit": int(memory_gb / 2 * MIB_PER_GB)}
@@ -187,5 +188,5 @@ def _bounded(index: ColumnIndex, memory_gb: float) -> ColumnIndex:
 
 
 def _index_name(column: str) -> str:
-    """As LanceDB names it."""
+    """The name of a column's index, as LanceDB chooses it."""
     return f"{column}_idx"

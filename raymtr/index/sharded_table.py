@@ -1,14 +1,14 @@
 """A build in table shards, read as one table: look-ups go to all shards and are merged here.
 
-A track is in the shard that a hash of its id says (`raymtr.partitions`), so rows by id are read
-from their shards alone. Cosines are exact in every shard, so the merged list is that of one table
-up to ties. BM25 counts words within a shard: scores differ from those of one table as far as the
-shards' words do, which is little, because the hash draws tracks at random.
+The hash of a track's id determines its shard (`raymtr.partitions`), so rows by id are read from
+their shards only. Cosines are exact in every shard, so the merged list equals that of one table up
+to ties. BM25 counts words within a shard, so scores differ slightly from those of one table. The
+difference is small, because a hash distributes tracks at random.
 
 A shard may be in another process (`serve.shards`) and fail to answer. Then the look-up fails with
 ShardLostError, `present` leaves that shard out for RETRY_S seconds, and the search begins again
-without it. So no answer mixes look-ups with and without a shard. What is known of the build as a
-whole (tags, columns, trigrams) is read once and kept, also for the time when a shard is lost.
+without it. So no answer mixes look-ups with and without a shard. Facts about the whole build (tags,
+columns, trigrams) are read once and cached, so they stay available while a shard is lost.
 """
 
 from __future__ import annotations
@@ -37,25 +37,28 @@ from raymtr.index.trigrams import TrigramCounts
 from raymtr.partitions import partition_of_track
 
 T = TypeVar("T")
-RETRY_S = 1.0  # how long a lost shard is left out before it is asked again
+RETRY_S = 1.0  # how long a lost shard is left out before it is tried again
 THREADS = 8  # per shard of this process; enough for the retrievers of two searches
 
 
 class ShardLostError(UnusableError):
-    """A table shard does not answer, or has not the build that is asked for."""
+    """A table shard does not answer, or does not have the requested build."""
 
     def __init__(self, message: str, shards: Iterable[int] = ()) -> None:
         super().__init__(message)
-        self.shards = frozenset(shards)  # the numbers of all that were lost
+        self.shards = frozenset(shards)  # the numbers of all lost shards
 
 
 class Shard(Protocol):
     """One table shard, in this process or another."""
 
-    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
-        """What `look_up` returns on the shard's table; the future may raise ShardLostError.
+    def submit(
+        self, look_up: Callable[[TrackTable], T], *, long_running: bool = False
+    ) -> Future[T]:
+        """Run `look_up` on the shard's table; the future may raise ShardLostError.
 
-        `patient`: for a fact of the whole table, which takes longer than a search's look-ups.
+        `long_running`: for a fact about the whole table, which takes longer than the look-ups of a
+        search.
         """
         ...
 
@@ -67,7 +70,9 @@ class LocalShard(Shard):
         self._table, self._threads = table, threads
 
     @override
-    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+    def submit(
+        self, look_up: Callable[[TrackTable], T], *, long_running: bool = False
+    ) -> Future[T]:
         return self._threads.submit(look_up, self._table)
 
 
@@ -84,23 +89,23 @@ def open_table(uri: str, build: Build) -> TrackTable:
 
 
 @dataclass
-class _Known:
-    """What the views of one sharded table share."""
+class _SharedState:
+    """State that all views of one sharded table share."""
 
-    values: dict[str, Any] = field(default_factory=dict)  # of the build as a whole, by name
+    values: dict[str, Any] = field(default_factory=dict)  # facts about the whole build, by name
     lost_at: dict[int, float] = field(default_factory=dict)  # `time.monotonic`, by shard
     views: dict[frozenset[int], ShardedTable] = field(default_factory=dict)  # by missing shards
 
 
 class ShardedTable(TrackTable):
-    """The table of `build` over `shards`, by number; those that are not among them are missing."""
+    """The table of `build` over `shards`, by number; the other shards of the build are missing."""
 
     def __init__(
-        self, build: Build, shards: Mapping[int, Shard], known: _Known | None = None
+        self, build: Build, shards: Mapping[int, Shard], shared: _SharedState | None = None
     ) -> None:
         self.build = build
         self._shards = shards
-        self._known = known or _Known()
+        self._shared = shared or _SharedState()
 
     @property
     @override
@@ -109,51 +114,51 @@ class ShardedTable(TrackTable):
 
     @override
     def present(self, lost: Collection[int] = ()) -> TrackTable:
-        """This table without the shards that are `lost`, or were in the last RETRY_S seconds.
+        """This table without the shards in `lost`, or lost within the last RETRY_S seconds.
 
         Raises UnusableError if none is left.
         """
         now = time.monotonic()
-        gone = {n for n, at in self._known.lost_at.items() if now - at < RETRY_S}.union(lost)
-        if not gone.intersection(self._shards):
+        lost_now = {n for n, at in self._shared.lost_at.items() if now - at < RETRY_S}.union(lost)
+        if not lost_now.intersection(self._shards):
             return self
-        shards = {n: shard for n, shard in self._shards.items() if n not in gone}
+        shards = {n: shard for n, shard in self._shards.items() if n not in lost_now}
         if not shards:
             count = len(self.build.shards)
             raise UnusableError(f"none of the {count} shards of build {self.build.name} answers")
-        view = ShardedTable(self.build, shards, self._known)
-        return self._known.views.setdefault(frozenset(view.missing), view)
+        view = ShardedTable(self.build, shards, self._shared)
+        return self._shared.views.setdefault(frozenset(view.missing), view)
 
     @cached_property
     @override
     def filterable(self) -> pa.Schema:
-        return self._of_build("filterable", attrgetter("filterable"), _first)
+        return self._fact("filterable", attrgetter("filterable"), _first)
 
     @cached_property
     @override
     def columns(self) -> list[str]:
-        return self._of_build("columns", attrgetter("columns"), _first)
+        return self._fact("columns", attrgetter("columns"), _first)
 
     @cached_property
     @override
     def tags(self) -> frozenset[str]:
-        return self._of_build("tags", attrgetter("tags"), _union)
+        return self._fact("tags", attrgetter("tags"), _union)
 
     @cached_property
     @override
     def trigram_counts(self) -> TrigramCounts:
         counts: Callable[[TrackTable], TrigramCounts] = attrgetter("trigram_counts")
-        return self._of_build("trigrams", counts, TrigramCounts.together)
+        return self._fact("trigrams", counts, TrigramCounts.merged)
 
     @override
     def value_counts(self, column: str) -> dict[str, int]:
         counts = partial(TrackTable.value_counts, column=column)
-        return self._of_build(f"values of {column}", counts, _total)
+        return self._fact(f"values of {column}", counts, _total)
 
     @override
     def has_values(self, column: str) -> bool:
         has = partial(TrackTable.has_values, column=column)
-        return self._of_build(f"whether {column}", has, any)
+        return self._fact(f"whether {column}", has, any)
 
     @override
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
@@ -196,46 +201,46 @@ class ShardedTable(TrackTable):
 
     @override
     def named(self, keys: Iterable[str]) -> list[NamedRow]:
-        return [*chain(*self._each(partial(TrackTable.named, keys=list(keys))))]
+        return [*chain(*self._from_all(partial(TrackTable.named, keys=list(keys))))]
 
     @override
     def similar_to(self, artist_key: str) -> dict[str, int]:
-        return _merged(self._each(partial(TrackTable.similar_to, artist_key=artist_key)))
+        return _merged(self._from_all(partial(TrackTable.similar_to, artist_key=artist_key)))
 
     @override
     def matching(self, where: Filter | None) -> set[str]:
-        return set(_union(self._each(partial(TrackTable.matching, where=where))))
+        return set(_union(self._from_all(partial(TrackTable.matching, where=where))))
 
     @override
     def count(self, where: Filter | None) -> int:
-        return sum(self._each(partial(TrackTable.count, where=where)))
+        return sum(self._from_all(partial(TrackTable.count, where=where)))
 
     @override
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
-        return _merged(self._owners(ids, partial(TrackTable.rows, columns=columns)))
+        return _merged(self._from_owners(ids, partial(TrackTable.rows, columns=columns)))
 
     @override
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        return _merged(self._owners(ids, TrackTable.vectors))
+        return _merged(self._from_owners(ids, TrackTable.vectors))
 
     @override
     def windows(self, ids: Sequence[str]) -> pa.Table:
-        found = self._owners(ids, TrackTable.windows)
-        return pa.concat_tables(found or self._each(partial(TrackTable.windows, ids=[])))
+        found = self._from_owners(ids, TrackTable.windows)
+        return pa.concat_tables(found or self._from_all(partial(TrackTable.windows, ids=[])))
 
     @override
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
-        found = self._each(TrackTable.all_vectors)
+        found = self._from_all(TrackTable.all_vectors)
         return [*chain(*(ids for ids, _ in found))], np.concatenate([rows for _, rows in found])
 
     @override
     def sample(self, count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
         sizes = {number: self.build.shards[number].rows["vectors"] for number in self._shards}
         drawn = rng.permutation(np.repeat(list(sizes), list(sizes.values())))[:count]
-        found = self._ask(
+        found = self._gather(
             {
-                number: partial(TrackTable.sample, count=int(share), rng=own)
-                for number, own in zip(sizes, rng.spawn(len(sizes)), strict=True)
+                number: partial(TrackTable.sample, count=int(share), rng=shard_rng)
+                for number, shard_rng in zip(sizes, rng.spawn(len(sizes)), strict=True)
                 if (share := (drawn == number).sum())
             }
         )
@@ -243,64 +248,69 @@ class ShardedTable(TrackTable):
 
     @override
     def stream_vectors(self) -> Iterator[tuple[list[str], np.ndarray]]:
-        return chain(*self._each(TrackTable.stream_vectors))  # of shards in this process
+        return chain(*self._from_all(TrackTable.stream_vectors))  # of shards in this process
 
     @override
     def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return chain(*self._each(partial(TrackTable.stream, kind=kind, columns=columns)))
+        return chain(*self._from_all(partial(TrackTable.stream, kind=kind, columns=columns)))
 
     @override
     def unindexed_rows(self) -> int:
-        return sum(self._each(TrackTable.unindexed_rows))
+        return sum(self._from_all(TrackTable.unindexed_rows))
 
     def _best(self, limit: int, look_up: Callable[[TrackTable], Ranked]) -> Ranked:
         """The best of the shards' lists; ties in the order of the shards."""
-        return sorted(chain(*self._each(look_up)), key=lambda hit: -hit[1])[:limit]
+        return sorted(chain(*self._from_all(look_up)), key=lambda hit: -hit[1])[:limit]
 
-    def _each(self, look_up: Callable[[TrackTable], T]) -> list[T]:
-        return self._ask(dict.fromkeys(self._shards, look_up))
+    def _from_all(self, look_up: Callable[[TrackTable], T]) -> list[T]:
+        return self._gather(dict.fromkeys(self._shards, look_up))
 
-    def _owners(self, ids: Sequence[str], look_up: Callable[..., T]) -> list[T]:
-        """`look_up` on the shards of these tracks, each with its own `ids`."""
+    def _from_owners(self, ids: Sequence[str], look_up: Callable[..., T]) -> list[T]:
+        """The results of `look_up` on the shards of these tracks, each with its share of `ids`."""
         count = len(self.build.shards)
-        owned: dict[int, list[str]] = {}
+        ids_of_shard: dict[int, list[str]] = {}
         for track_id in ids:
-            owned.setdefault(partition_of_track(track_id, count), []).append(track_id)
-        for number, some in owned.items():
+            ids_of_shard.setdefault(partition_of_track(track_id, count), []).append(track_id)
+        for number, some in ids_of_shard.items():
             if number not in self._shards:
                 raise UnusableError(
                     f"track {some[0]!r} is in shard {number} of {count}, which does not answer now"
                 )
-        return self._ask({number: partial(look_up, ids=some) for number, some in owned.items()})
+        return self._gather(
+            {number: partial(look_up, ids=some) for number, some in ids_of_shard.items()}
+        )
 
-    def _ask(
-        self, look_ups: Mapping[int, Callable[[TrackTable], T]], *, patient: bool = False
+    def _gather(
+        self, look_ups: Mapping[int, Callable[[TrackTable], T]], *, long_running: bool = False
     ) -> list[T]:
-        """What each shard answers. Raises ShardLostError once all have answered or are lost."""
-        asked = {n: self._shards[n].ask(one, patient=patient) for n, one in look_ups.items()}
+        """The result of each shard. Raises ShardLostError, once all have answered or are lost."""
+        futures = {
+            n: self._shards[n].submit(look_up_of, long_running=long_running)
+            for n, look_up_of in look_ups.items()
+        }
         answers: list[T] = []
         lost: dict[int, ShardLostError] = {}
-        for number, answer in asked.items():
+        for number, future in futures.items():
             try:
-                answers.append(answer.result())
+                answers.append(future.result())
             except ShardLostError as error:
                 lost[number] = error
         if lost:
-            self._known.lost_at |= dict.fromkeys(lost, time.monotonic())
-            said = "; ".join(f"shard {number}: {error}" for number, error in lost.items())
-            raise ShardLostError(said, lost)
+            self._shared.lost_at |= dict.fromkeys(lost, time.monotonic())
+            message = "; ".join(f"shard {number}: {error}" for number, error in lost.items())
+            raise ShardLostError(message, lost)
         return answers
 
-    def _of_build(
+    def _fact(
         self, name: str, look_up: Callable[[TrackTable], T], merge: Callable[[list[T]], T]
     ) -> T:
-        """A fact of the whole build; of the shards that answer while it is not known yet."""
-        if name not in self._known.values:
-            found = merge(self._ask(dict.fromkeys(self._shards, look_up), patient=True))
+        """A fact about the whole build, cached; from the present shards until all have answered."""
+        if name not in self._shared.values:
+            found = merge(self._gather(dict.fromkeys(self._shards, look_up), long_running=True))
             if self.missing:
                 return found
-            self._known.values[name] = found
-        return cast(T, self._known.values[name])
+            self._shared.values[name] = found
+        return cast(T, self._shared.values[name])
 
 
 def _first(found: list[T]) -> T:

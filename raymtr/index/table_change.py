@@ -1,6 +1,6 @@
-"""A change of the tables of one build, or of one table shard, which no reader sees yet.
+"""A change of the tables of one build, or of one table shard, before it is published.
 
-Readers see it once a record names the new versions; see `changes`.
+Readers see it only when a record names the new table versions; see `changes`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import vectors_table, windows_table
 from raymtr.index.conditions import sql_among
 from raymtr.index.gate import count_not_unit
-from raymtr.index.track_rows import ADDED, read_rows
+from raymtr.index.track_rows import NEWER_COLUMNS, read_rows
 from raymtr.workspace import Workspace
 
 NEVER = timedelta(days=36_500)
@@ -33,15 +33,15 @@ Tables = dict[str, Table]
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is to be done to the tables of a build, or of one table shard of it."""
+    """Rows to delete from and to add to the tables of a build, or of one table shard of it."""
 
-    part: Build  # the build or the table shard, before
+    part: Build  # the build or the table shard before the change
     tables: Tables
-    counts: dict[str, int]  # of rows, afterwards
-    ids: list[str]  # whose rows are deleted
-    rows: Mapping[str, pa.Table] = field(default_factory=dict)  # that are added, by table
+    counts: dict[str, int]  # rows of each table after the change
+    ids: list[str]  # tracks whose rows are deleted
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)  # rows to add, by table
 
-    def make(self) -> None:
+    def write(self) -> None:
         """Write the change as new versions of the tables."""
         for kind, table in self.tables.items():
             _delete(table, self.ids)
@@ -49,7 +49,7 @@ class Change:
                 table.add(fit_rows(self.rows[kind], table.schema))
 
     def changed(self) -> Build:
-        """The build or the table shard afterwards."""
+        """The build or the table shard after the change."""
         versions = {kind: table.version for kind, table in self.tables.items()}
         return replace(self.part, rows=self.counts, versions=versions)
 
@@ -64,22 +64,22 @@ def upsert_change(
     if shards is not None:
         embedded, windows = shards.of_tracks(ids)
         vectors = vectors_table(rows["tracks"], embedded, shards.made_by.fingerprint)
-        filtered = tables["vectors"].schema.names  # an older version copied fewer types there
-        vectors = vectors.select([name for name in vectors.column_names if name in filtered])
+        columns = tables["vectors"].schema.names  # an older version copied fewer types there
+        vectors = vectors.select([name for name in vectors.column_names if name in columns])
         first = _next_row_index(tables["vectors"])
         place = vectors.column_names.index("row_index")
         numbers = pa.array(np.arange(first, first + len(vectors), dtype=np.int64))
         rows["vectors"] = vectors.set_column(place, "row_index", numbers)
-        wanted = pc.is_in(windows["track_id"], value_set=rows["vectors"]["track_id"])
-        rows["windows"] = windows_table(windows.filter(wanted))
+        of_change = pc.is_in(windows["track_id"], value_set=rows["vectors"]["track_id"])
+        rows["windows"] = windows_table(windows.filter(of_change))
         if wrong := sum(count_not_unit(rows[kind]["vector"]) for kind in ("vectors", "windows")):
-            raise UnusableError(f"{wrong} of the new vectors are not of length 1: embed them again")
-    gone = ids.to_pylist()
+            raise UnusableError(f"{wrong} new vectors do not have length 1: embed them again")
+    deleted = ids.to_pylist()
     counts = {
-        kind: table.count_rows() - count_among(table, gone) + len(rows.get(kind, ()))
+        kind: table.count_rows() - count_among(table, deleted) + len(rows.get(kind, ()))
         for kind, table in tables.items()
     }
-    return Change(part=part, tables=tables, counts=counts, ids=gone, rows=rows)
+    return Change(part=part, tables=tables, counts=counts, ids=deleted, rows=rows)
 
 
 def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -87,7 +87,9 @@ def fit_rows(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
     Raises InputError for a column that the tables lack, or a value that does not fit their type.
     """
-    new = [name for name in rows.column_names if name not in schema.names and name not in ADDED]
+    new = [
+        name for name in rows.column_names if name not in schema.names and name not in NEWER_COLUMNS
+    ]
     if new and any(rows[name].null_count < len(rows) for name in new):
         raise InputError(
             f"column {new[0]!r} is not in the live tables, which have {', '.join(schema.names)}; "
@@ -147,11 +149,11 @@ def _delete(table: Table, ids: list[str]) -> None:
 
 
 def count_among(table: Table, ids: list[str]) -> int:
-    """How many rows of a table are of these tracks."""
+    """How many rows of a table belong to these tracks."""
     return sum(table.count_rows(sql_among("track_id", some)) for some in chunks(ids))
 
 
 def chunks(ids: list[str]) -> Iterator[list[str]]:
-    """Track ids, few enough at a time for one condition."""
+    """Track ids in chunks of at most IDS_AT_ONCE, the limit of one condition."""
     for start in range(0, len(ids), IDS_AT_ONCE):
         yield ids[start : start + IDS_AT_ONCE]

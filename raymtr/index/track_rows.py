@@ -17,23 +17,24 @@ from lancedb.table import Table
 
 from raymtr.index.conditions import sql_among, sql_column, sql_literal
 
-# Columns added to `tracks` for search; a catalog's own columns never begin with an underscore.
+# Columns that `build_tables` adds to `tracks` for search. A catalog's own columns never begin with
+# an underscore.
 TITLE_KEY: Final = "_title_key"
 ARTIST_KEY: Final = "_artist_key"
 SIMILAR_KEYS: Final = "_similar_keys"
 ARTIST_KEYS: Final = (
     "_artist_keys"  # one per artist; ARTIST_KEY is the key of the whole artist text
 )
-SHADOW = ("words", "names", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS, SIMILAR_KEYS)
+SEARCH_COLUMNS = ("words", "names", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS, SIMILAR_KEYS)
 NAMED_COLUMNS = ["track_id", "title", "artist", "artists", TITLE_KEY, ARTIST_KEY, ARTIST_KEYS]
-# Columns that some builds of 2026 lack: reads leave them out there, and so does an upsert.
-ADDED = ("artists", ARTIST_KEYS, "audio_digest")
+# Columns that some builds of 2026 lack; there, reads and upserts leave them out.
+NEWER_COLUMNS = ("artists", ARTIST_KEYS, "audio_digest")
 
 Row = dict[str, Any]
 
 
 class NamedRow(TypedDict):
-    """NAMED_COLUMNS of a track; a build that lacks one of ADDED has none of its values."""
+    """NAMED_COLUMNS of a track; keys of NEWER_COLUMNS are absent if the build lacks the column."""
 
     track_id: str
     title: str | None
@@ -51,17 +52,17 @@ class LanceRows:
         self._table = table
 
     def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        """The rows of these ids, in no order; an unknown id has none."""
-        return self._where(sql_among("track_id", ids), self._held(columns))
+        """The rows of these ids, in any order; an unknown id has no row."""
+        return self._where(sql_among("track_id", ids), self._existing(columns))
 
     def by_name(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
-        wanted = sorted(set(keys))
-        condition = f"{sql_among(TITLE_KEY, wanted)} OR {sql_among(ARTIST_KEY, wanted)}"
-        if ARTIST_KEYS in self._table.schema.names and wanted:
-            among = ", ".join(map(sql_literal, wanted))
+        distinct = sorted(set(keys))
+        condition = f"{sql_among(TITLE_KEY, distinct)} OR {sql_among(ARTIST_KEY, distinct)}"
+        if ARTIST_KEYS in self._table.schema.names and distinct:
+            among = ", ".join(map(sql_literal, distinct))
             condition += f" OR array_has_any({sql_column(ARTIST_KEYS)}, make_array({among}))"
-        return cast(list[NamedRow], self._where(condition, self._held(NAMED_COLUMNS)))
+        return cast(list[NamedRow], self._where(condition, self._existing(NAMED_COLUMNS)))
 
     def by_similar(self, key: str) -> list[Row]:
         """`track_id, _similar_keys` of the tracks whose artist graph names this artist."""
@@ -72,9 +73,9 @@ class LanceRows:
         """One column of all rows."""
         return read_rows(self._table, None, [name])[name]
 
-    def _held(self, columns: Sequence[str]) -> list[str]:
+    def _existing(self, columns: Sequence[str]) -> list[str]:
         names = self._table.schema.names
-        return [name for name in columns if name not in ADDED or name in names]
+        return [name for name in columns if name not in NEWER_COLUMNS or name in names]
 
     def _where(self, condition: str, columns: Sequence[str]) -> list[Row]:
         return list(read_rows(self._table, condition, columns).to_pylist())
@@ -85,11 +86,11 @@ class InMemoryRows:
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table.combine_chunks()
-        self._place = {track: row for row, track in enumerate(table["track_id"].to_pylist())}
+        self._row_of = {track: row for row, track in enumerate(table["track_id"].to_pylist())}
 
     def by_id(self, ids: Sequence[str], columns: Sequence[str]) -> list[Row]:
-        """The rows of these ids, in no order; an unknown id has none."""
-        return self._take([self._place[i] for i in ids if i in self._place], columns)
+        """The rows of these ids, in any order; an unknown id has no row."""
+        return self._take([self._row_of[i] for i in ids if i in self._row_of], columns)
 
     def by_name(self, keys: Iterable[str]) -> list[NamedRow]:
         """NAMED_COLUMNS of the tracks whose title or artist has one of these keys."""
@@ -121,7 +122,7 @@ class InMemoryRows:
         return self._listed(SIMILAR_KEYS)
 
     def _listed(self, column: str) -> dict[str, list[int]]:
-        """Rows by key: those whose list in `column` has the key."""
+        """Key -> the rows whose list in `column` has the key."""
         lists = self._table[column]
         parents = pc.list_parent_indices(lists).to_pylist()
         rows: dict[str, list[int]] = {}
@@ -131,7 +132,9 @@ class InMemoryRows:
 
     def _take(self, rows: Sequence[int], columns: Sequence[str]) -> list[Row]:
         names = self._table.column_names
-        known = [name for name in dict.fromkeys(columns) if name not in ADDED or name in names]
+        known = [
+            name for name in dict.fromkeys(columns) if name not in NEWER_COLUMNS or name in names
+        ]
         chosen = self._table.select(known)
         return list(chosen.take(pa.array(rows, pa.int64())).to_pylist())
 

@@ -1,15 +1,15 @@
 """One published build of the index, opened for reading: vector, full-text and name search.
 
-A build has three tables: `tracks` (all texts about a track, its names in the forms people type, no
-vectors), `vectors` (one per track that has audio, with copies of the columns that filters use, so
-that filter and search run on one table) and `windows` (vectors of the segments of a track). The
+A build has three tables. `tracks` has all texts about a track and its names in normalised forms,
+and no vectors. `vectors` has one row per track with audio, with copies of the columns that filters
+use, so that filter and search run on one table. `windows` has the vectors of a track's windows. The
 build's record names a version of each. Versions never change, so all reads here see one snapshot.
 
 Nearest vectors come from an in-process matrix if the build's index is exact, else from the vector
-index; full-text search is LanceDB's at any size. LanceDB evaluates filters in both cases, so they
-mean the same: the exact search only scores the rows that LanceDB returns.
+index. Full-text search uses LanceDB at any size. LanceDB evaluates filters in both cases, so their
+semantics are the same: the exact search only scores the rows that LanceDB returns.
 
-This file knows nothing of models, of queries in words, or of the fusion of ranked lists.
+This file does not depend on models, on query parsing, or on the fusion of ranked lists.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from raymtr.index.filters import Filter
 from raymtr.index.full_text import Ranked, best_matches, contains, names_with
 from raymtr.index.track_rows import (
     NAMED_COLUMNS,
-    SHADOW,
+    SEARCH_COLUMNS,
     SIMILAR_KEYS,
     InMemoryRows,
     LanceRows,
@@ -50,9 +50,9 @@ from raymtr.names import spoken_name
 from raymtr.track import split_artists
 from raymtr.vectors import unit
 
-FEW_TRIGRAMS, MANY_TRIGRAMS = 4, 12  # to find names that contain words, and misspelt names
-COUNTED = 1_024  # filters whose number of matching rows is cached
-SCAN_BELOW = 2_000  # matching rows below which a filtered search scans them all
+FEW_TRIGRAMS, MANY_TRIGRAMS = 4, 12  # per query, for names that contain words, for misspelt names
+CACHED_COUNTS = 1_024  # filters whose number of matching rows is cached
+SCAN_BELOW = 2_000  # rows; a filtered search with fewer matches scans them all
 
 
 class TrackTable:
@@ -63,11 +63,11 @@ class TrackTable:
         self._db = lancedb.connect(uri)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
         # Counts can be cached because a table version never changes.
-        self._count = functools.lru_cache(COUNTED)(self._vectors.count_rows)
+        self._count = functools.lru_cache(CACHED_COUNTS)(self._vectors.count_rows)
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The numbers of the table shards that are left out; () for a table in one piece."""
+        """The numbers of the table shards that are left out; () for a table without shards."""
         return ()
 
     def present(self, lost: Collection[int] = ()) -> TrackTable:
@@ -81,13 +81,14 @@ class TrackTable:
         return pa.schema(
             field
             for field in self._tracks.schema
-            if field.name not in SHADOW and (field.name in names or not filterable_type(field.type))
+            if field.name not in SEARCH_COLUMNS
+            and (field.name in names or not filterable_type(field.type))
         )
 
     @cached_property
     def columns(self) -> list[str]:
         """The catalog's columns of a track."""
-        return [name for name in self._tracks.schema.names if name not in SHADOW]
+        return [name for name in self._tracks.schema.names if name not in SEARCH_COLUMNS]
 
     @tracked_call("nearest tracks")
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
@@ -107,20 +108,20 @@ class TrackTable:
     def match_weighted(
         self, weights: Mapping[str, float], *, limit: int, where: Filter | None = None
     ) -> Ranked:
-        """Tracks whose captions and tags have some of these words, each boosted by its weight."""
+        """Tracks whose captions and tags have any of these words, each boosted by its weight."""
         terms: list[tuple[Occur, FullTextQuery]] = [
             (Occur.SHOULD, contains(word, "words", boost)) for word, boost in weights.items()
         ]
         return best_matches(self._tracks, BooleanQuery(terms), limit, where) if terms else []
 
     def match_names(self, text: str, *, limit: int, where: Filter | None = None) -> Ranked:
-        """Tracks whose title, artist and album contain all words of `text`, by BM25 likewise.
+        """Tracks whose title, artist and album contain all words of `text`, by BM25.
 
         A match must have a few of the trigrams within words. Trigrams across words ("e 12") only
         raise the score of tracks that have the words in this order. Words under three letters have
-        no trigram of their own. A query of such words alone ("go go") requires the trigrams across
-        them, so the words must be in this order. A query of fewer than three characters that are
-        not ASCII, a whole word in some scripts, is searched for in all names by a scan.
+        no trigram of their own. A query of only such words ("go go") requires the trigrams across
+        them, so the words must be in this order. A query of fewer than three non-ASCII characters,
+        which is a whole word in some scripts, is looked up by a scan of all names.
         """
         name = spoken_name(text)
         within = set().union(*map(trigrams, name.split())) or trigrams(name)
@@ -143,9 +144,10 @@ class TrackTable:
         limit: int,
         where: Filter | None,
     ) -> Ranked:
-        """Tracks whose names contain all `words`, looked up by trigrams of them; see match_names.
+        """Tracks whose names contain all `words`, looked up by their trigrams; see match_names.
 
-        Trigrams in `also` only raise the score. Without `must`, ASCII words have no match.
+        All trigrams in `must` are required; those in `also` only raise the score. Without `must`,
+        ASCII words have no match.
         """
         if not must:
             ascii_only = all(word.isascii() for word in words)
@@ -163,9 +165,9 @@ class TrackTable:
         return self._rows.by_name(keys)
 
     def spelt_like(self, name: str, *, limit: int) -> list[NamedRow]:
-        """NAMED_COLUMNS of the tracks whose names share the most, and rarest, trigrams."""
-        rare = self.trigram_counts.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
-        found = self.share_trigrams(rare, limit=limit) if rare else []
+        """NAMED_COLUMNS of the tracks whose names share most of the rarest trigrams of `name`."""
+        rarest = self.trigram_counts.rarest(trigrams(spoken_name(name)), MANY_TRIGRAMS)
+        found = self.share_trigrams(rarest, limit=limit) if rarest else []
         rows = self.rows([track_id for track_id, _ in found], NAMED_COLUMNS)
         return [cast(NamedRow, rows[track_id]) for track_id, _ in found]
 
@@ -176,14 +178,14 @@ class TrackTable:
 
     @tracked_call("the artist graph")
     def similar_to(self, artist_key: str) -> dict[str, int]:
-        """Tracks whose similar artists include this one: id -> its position in their list."""
+        """Tracks whose similar artists include this one: id -> its position in that list."""
         rows = self._rows.by_similar(artist_key)
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
     @tracked_call("the tags")
     def tags(self) -> frozenset[str]:
-        """All tags of the catalog, in their spoken form."""
+        """All tags of the catalog, normalised by `names.spoken_name`."""
         tags = pc.list_flatten(self._rows.column("tags")).unique()
         return frozenset(spoken_name(tag) for tag in tags.to_pylist() if tag)
 
@@ -194,7 +196,7 @@ class TrackTable:
 
     @tracked_call("values of a column")
     def value_counts(self, column: str) -> dict[str, int]:
-        """How many tracks have each value of a column of texts, or of lists of texts."""
+        """How many tracks have each value of a text column, or of a column of text lists."""
         counts: Counter[str] = Counter()
         for batch in self.stream("tracks", [column]):
             cells = batch[column]
@@ -211,32 +213,32 @@ class TrackTable:
 
     @tracked_call("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
-        """Ids of all tracks that match a filter; None: of all tracks."""
+        """Ids of all tracks that match a filter; None matches all tracks."""
         if where is None:
             return set(self._rows.column("track_id").to_pylist())
         return set(read_rows(self._tracks, where.sql(), ["track_id"])["track_id"].to_pylist())
 
     @tracked_call("tracks of a filter")
     def count(self, where: Filter | None) -> int:
-        """How many tracks match a filter; None: how many there are."""
+        """How many tracks match a filter; None matches all tracks."""
         return int(self._tracks.count_rows(None if where is None else where.sql()))
 
     @tracked_call("rows of tracks")
     def rows(self, ids: Sequence[str], columns: Sequence[str] | None = None) -> dict[str, Row]:
         """The catalog's columns of these tracks, by id; an unknown id is absent.
 
-        If an older build has no `artists`, they are split from `artist`, as a scan does.
+        If an older build has no `artists`, they are split from `artist`, as `scan` does.
         """
-        wanted = ["track_id", *(columns or [*self.columns, "artists"])]
-        rows = self._rows.by_id(ids, wanted)
-        if "artists" in wanted:
+        selected = ["track_id", *(columns or [*self.columns, "artists"])]
+        rows = self._rows.by_id(ids, selected)
+        if "artists" in selected:
             for row in rows:
                 row.setdefault("artists", split_artists(row.get("artist") or "") or None)
         return {row["track_id"]: row for row in rows}
 
     @tracked_call("vectors of tracks")
     def vectors(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """The unit vectors [D] of these tracks, by id; a track without audio is absent."""
+        """The unit vectors, float32 [D], of these tracks, by id; absent without audio."""
         if self.build.index.kind == "exact":
             return self._exact.of_tracks(ids)
         if not ids:
@@ -250,8 +252,8 @@ class TrackTable:
     @tracked_call("windows of tracks")
     def windows(self, ids: Sequence[str]) -> pa.Table:
         """`track_id, start_s, end_s, vector` of all windows of these tracks."""
-        wanted = ["track_id", "start_s", "end_s", "vector"]
-        return read_rows(self._windows, sql_among("track_id", ids), wanted)
+        columns = ["track_id", "start_s", "end_s", "vector"]
+        return read_rows(self._windows, sql_among("track_id", ids), columns)
 
     @tracked_call("all vectors")
     def all_vectors(self) -> tuple[list[str], np.ndarray]:
@@ -274,7 +276,7 @@ class TrackTable:
             yield batch["track_id"].to_pylist(), unit(matrix)
 
     def stream(self, kind: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Some columns of all rows of one of the tables KINDS, in batches, in no set order."""
+        """Some columns of all rows of the table `kind` (of KINDS), in batches, in any order."""
         table = {"tracks": self._tracks, "vectors": self._vectors, "windows": self._windows}[kind]
         rows = table.search().select(list(columns)).limit(self.build.rows[kind] + 1)
         yield from rows.to_batches()
@@ -290,7 +292,7 @@ class TrackTable:
     @cached_property
     @tracked_call("a sample of names")
     def trigram_counts(self) -> TrigramCounts:
-        """The trigrams of the names of a sample."""
+        """The trigrams of the names of sampled tracks."""
         total = self.build.rows["tracks"]
         rows = np.unique(np.linspace(0, total - 1, min(total, SAMPLED)).astype(int)).tolist()
         names = self._tracks.take_offsets(rows).select(["names"]).to_arrow()["names"]
@@ -330,7 +332,7 @@ class TrackTable:
             query = query.where(sql, prefilter=True)
             if self._count(sql) < SCAN_BELOW:
                 query = query.bypass_vector_index()
-            else:  # probe as many more partitions as it takes to fill the list
+            else:  # LanceDB probes further partitions until the list is full
                 query = query.minimum_nprobes(index.nprobes).maximum_nprobes(0)
         found = query.to_arrow()
         return _ranked(found["track_id"], [1.0 - d for d in found["_distance"].to_pylist()])

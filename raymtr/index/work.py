@@ -1,7 +1,7 @@
-"""Units of work of a build, which a mapper hands to this process or to workers.
+"""Units of work of a build, which a mapper runs in this process or in workers.
 
-A unit is a function and its arguments, and both can be sent to another process. What a build
-consists of is decided in one place (`raymtr.index.publish`); a mapper only says where it is done.
+A unit is a function and its argument; both can be pickled. `raymtr.index.publish` decides what a
+build consists of; a mapper only decides where the work runs.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class Mapper(Protocol):
-    """Does the same work for each item, somewhere."""
+    """Applies a function to each item, in this process or in workers."""
 
-    def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-        """The answers, in the order of `items`. Raises what `work` raises."""
+    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The results, in the order of `items`. Raises what `work` raises."""
 
 
-def in_this_process(work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
-    """A mapper without other processes: one item after the other."""
+def in_this_process(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """The mapper without other processes: one item after the other."""
     return [work(item) for item in items]

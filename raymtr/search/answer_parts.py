@@ -53,7 +53,7 @@ class DirectionPart(TypedDict):
 
 
 class CorrectionPart(TypedDict):
-    """Words that were taken for others."""
+    """Words that were read as a misspelling of others."""
 
     words: str
     taken_for: str
@@ -67,7 +67,7 @@ class IgnoredPart(TypedDict):
 
 
 class Suggestion(TypedDict, total=False):
-    """Another query to try: `did_you_mean`, or the hits without the words in `relax`."""
+    """A change to the query: a name to try, or words to drop and the hits without them."""
 
     did_you_mean: str
     relax: str
@@ -92,7 +92,7 @@ class QueryParts(TypedDict):
     language: str
     corrected: list[CorrectionPart]
     ignored: list[IgnoredPart]
-    similar_artist: NotRequired[str]  # the request's, where it has one
+    similar_artist: NotRequired[str]  # as requested
 
 
 class QueryEcho(QueryParts):
@@ -117,5 +117,5 @@ class StageTimes(TypedDict):
     encode: float
     search: float
     rank: float
-    rerank: NotRequired[float]  # where the request has it
+    rerank: NotRequired[float]  # only with re-ranking; part of `rank`
     total: float

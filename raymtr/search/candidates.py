@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from raymtr.index.track_rows import Row
 from raymtr.index.track_table import TrackTable
 from raymtr.names import spoken_name
-from raymtr.search.confidence import sureness
-from raymtr.search.constraints import always, binds_to_tracks, tiers
+from raymtr.search.confidence import query_confidence
+from raymtr.search.constraints import base_filter, binds_to_tracks, filter_tiers
 from raymtr.search.ranking import Candidate, Retrieved, cap_per_artist, diversify, fold_groups, fuse
 from raymtr.search.request import CheckedRequest
 from raymtr.search.retrievers import QueryVector, retrieve
@@ -24,7 +24,7 @@ CANDIDATES = 100  # per retriever, for a page of 10
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSearch:
-    """A checked and parsed request, with what it takes to find its candidates."""
+    """A checked and parsed request, with everything needed to find its candidates."""
 
     table: TrackTable
     request: CheckedRequest
@@ -34,22 +34,22 @@ class CandidateSearch:
     groups: Callable[[], Mapping[str, int]]  # the group of each track that has duplicates
     threads: ThreadPoolExecutor  # of the retrievers
 
-    def best(self, wanted: int) -> tuple[list[Candidate], float]:
-        """At least `wanted` candidates if there are as many, and the time of the last look-up.
+    def best(self, count: int) -> tuple[list[Candidate], float]:
+        """At least `count` candidates if there are as many, and the time of the last look-up.
 
-        Reads further down the lists until enough candidates remain after exclusions and the artist
-        cap. Candidates found earlier keep their place, so every page is cut from the same list.
+        Reads longer lists until enough candidates remain after exclusions and the artist cap.
+        Candidates found earlier keep their place, so every page is a slice of the same list.
         """
         everything = self.table.build.rows["tracks"]
         block = max(CANDIDATES, 4 * (self.request.k or everything))  # diversified at a time
         diversity = self.request.original.diversity
         if diversity:
-            wanted = -(-wanted // block) * block
-        base = always(self.understood, self.request.where, self.table)
+            count = -(-count // block) * block
+        base = base_filter(self.understood, self.request.where, self.table)
         found: dict[str, Candidate] = {}
         kept: list[Candidate] = []
         searched = time.perf_counter()
-        for tier in tiers(self.understood, base, self.vocabulary):
+        for tier in filter_tiers(self.understood, base, self.vocabulary):
             limit = min(everything, block)
             while True:
                 retrieved = retrieve(
@@ -65,10 +65,10 @@ class CandidateSearch:
                 self._add(retrieved, found)
                 kept = self._allowed(list(found.values()))
                 full = any(len(one.ranked) >= limit for one in retrieved)
-                if len(kept) >= wanted or limit >= everything or not full:
+                if len(kept) >= count or limit >= everything or not full:
                     break
                 limit = min(everything, 4 * limit)
-            if len(kept) >= wanted or (kept and binds_to_tracks(self.understood)):
+            if len(kept) >= count or (kept and binds_to_tracks(self.understood)):
                 break
         if not diversity:
             return kept, searched
@@ -79,14 +79,13 @@ class CandidateSearch:
     def _add(self, retrieved: Sequence[Retrieved], found: dict[str, Candidate]) -> None:
         """Appends the retrievers' candidates after earlier ones, with scores no higher than theirs.
 
-        A score also reflects how much of the query was understood: a nonsense query does not score
-        1.
+        A score is multiplied by the confidence in the query, so a nonsense query does not score 1.
         """
-        sure = sureness(self.understood, retrieved, self.table.build)
+        confidence = query_confidence(self.understood, retrieved, self.table.build)
         least = min((candidate.score for candidate in found.values()), default=1.0)
         for candidate in fuse(retrieved):
             if candidate.track_id not in found:
-                score = candidate.score if candidate.sure else sure * candidate.score
+                score = candidate.score if candidate.exact else confidence * candidate.score
                 candidate.score = min(score, least)
                 found[candidate.track_id] = candidate
 
@@ -112,8 +111,8 @@ class CandidateSearch:
 
 def _has_term(row: Row, terms: Sequence[str]) -> bool:
     """Whether tags or captions contain one of the terms. "no vocals" does not contain vocals."""
-    said = spoken_name(row["words"])
+    texts = spoken_name(row["words"])
     return any(
-        re.search(rf"(?<!\bno )(?<!\bwithout )\b{re.escape(term.removesuffix('s'))}s?\b", said)
+        re.search(rf"(?<!\bno )(?<!\bwithout )\b{re.escape(term.removesuffix('s'))}s?\b", texts)
         for term in terms
     )

@@ -1,9 +1,9 @@
 """The search contract: one request and one answer for Python, command line, HTTP and MCP.
 
-`SearchRequest` validates a request once. Every key carries its own message, so a wrong value gives
-the same message on every way in. Answers are typed dictionaries. Pydantic describes them in the
-OpenAPI document, and nothing validates them again: the library builds them, and validation would
-cost time for each hit.
+`SearchRequest` validates a request once. Every key has its own error message, so a wrong value
+gives the same message in all four interfaces. Answers are typed dictionaries. Pydantic describes
+them in the OpenAPI document and does not validate them: the library builds them, and validation
+would cost time for each hit.
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ from raymtr.errors import InputError
 from raymtr.search.answer_parts import Mode, QueryEcho, StageTimes
 from raymtr.search.cursor import mark_of
 
-MOST_HITS = 100
+MOST_HITS = 100  # of one page
 LONGEST_TEXT = 2_000  # characters; a text tower reads far fewer
 MOST_EXAMPLES = 100
 MOST_DEPTH, DEPTH = 200, 50  # hits to re-rank
-MIX = 0.25  # share of the match probability in a score; no dev set has tuned it yet
+MIX = 0.25  # weight of the match probability in a re-ranked score; not tuned on a dev set yet
 MOST_WEIGHT = 10
 LONGEST_CURSOR = 200  # characters
 
 
-def _problem(said: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_request", "{said}", {"said": said})
+def _problem(message: str) -> PydanticCustomError:
+    return PydanticCustomError("invalid_request", "{message}", {"message": message})
 
 
-def _says(name: str, accepts: str, item: str = "") -> WrapValidator:
-    """The error message of a key: what it accepts; `item` where the list fits and an item not."""
+def _message(name: str, accepts: str, item: str = "") -> WrapValidator:
+    """A validator with a key's error message: what it accepts; `item` is for invalid list items."""
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
             return validate(value)
         except ValidationError as error:
-            raise _problem(_said(name, value, error, accepts, item or accepts)) from None
+            raise _problem(_message_of(name, value, error, accepts, item or accepts)) from None
 
     return WrapValidator(check)
 
 
-def _said(name: str, value: object, error: ValidationError, accepts: str, item: str) -> str:
+def _message_of(name: str, value: object, error: ValidationError, accepts: str, item: str) -> str:
     first = error.errors(include_url=False)[0]
     place = first["loc"][0] if first["loc"] else None
     if first["type"] == "string_too_long" and isinstance(value, str):
@@ -76,14 +76,14 @@ def _said(name: str, value: object, error: ValidationError, accepts: str, item: 
 
 
 def _clean(text: str | None) -> str | None:
-    """Control characters mean nothing in a query, and some tokenizers fail on them."""
+    """The text without control characters, on which some tokenizers fail; None if it is empty."""
     if text is None:
         return None
     return " ".join("".join(c if c.isprintable() else " " for c in text).split()) or None
 
 
 class Example(BaseModel):
-    """A track to be near to, or far from."""
+    """An example track, to find similar or dissimilar tracks."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -97,83 +97,83 @@ Text = Annotated[
     str | None,
     Field(max_length=LONGEST_TEXT, description="a title, an artist, a description, similar to ..."),
     AfterValidator(_clean),
-    _says("text", "a text"),
+    _message("text", "a text"),
 ]
 Where = Annotated[
     str | None,
     Field(description="a filter, such as: year > 1990 and tags has 'jazz'"),
-    _says("where", 'a text such as "year > 1990"'),
+    _message("where", 'a text such as "year > 1990"'),
 ]
 HitCount = Annotated[
     int,
-    Field(ge=1, le=MOST_HITS, description=f"hits wanted, 1 to {MOST_HITS}"),
-    _says("k", f"a whole number from 1 to {MOST_HITS}"),
+    Field(ge=1, le=MOST_HITS, description=f"number of hits, 1 to {MOST_HITS}"),
+    _message("k", f"a whole number from 1 to {MOST_HITS}"),
 ]
 PerArtist = Annotated[
     Annotated[int, Field(ge=1, le=MOST_HITS)] | None,
-    Field(description="most hits of one artist"),
-    _says("per_artist", f"a whole number from 1 to {MOST_HITS}"),
+    Field(description="maximum number of hits per artist"),
+    _message("per_artist", f"a whole number from 1 to {MOST_HITS}"),
 ]
 
 
 class Rerank(BaseModel):
-    """A second look at the first hits, by the matching head of a MuLaP run."""
+    """Re-ranks the first hits with the matching head of a MuLaP run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    depth: Annotated[int, Field(ge=1, le=MOST_DEPTH)] = DEPTH  # hits to look at
+    depth: Annotated[int, Field(ge=1, le=MOST_DEPTH)] = DEPTH  # hits to re-rank
     run: str | None = None  # None: the newest one of the workspace
     mix: Annotated[float, Field(ge=0, le=1)] = MIX  # weight of the match probability
 
 
 class SearchTerms(BaseModel):
-    """The keys of a search that every way in accepts; null is the same as leaving a key out."""
+    """The keys of a search that every interface accepts; null is the same as no key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     text: Text = None
     like: Annotated[
         Annotated[Sequence[Example | str], Field(max_length=MOST_EXAMPLES)] | None,
-        Field(description="tracks to be near to"),
-        _says("like", _TRACKS),
+        Field(description="example tracks that hits should be near to"),
+        _message("like", _TRACKS),
     ] = None
     unlike: Annotated[
         Annotated[Sequence[Example | str], Field(max_length=MOST_EXAMPLES)] | None,
-        Field(description="tracks to be far from"),
-        _says("unlike", _TRACKS),
+        Field(description="example tracks that hits should be far from"),
+        _message("unlike", _TRACKS),
     ] = None
     exclude: Annotated[
         Sequence[_Term] | None,
         Field(description="terms that tags and captions of hits must not have"),
-        _says("exclude", "a list of terms", "a list of non-empty terms"),
+        _message("exclude", "a list of terms", "a list of non-empty terms"),
     ] = None
     where: Where = None
     mode: Annotated[
         Mode | None,
         Field(description="auto, semantic, keyword or hybrid"),
-        _says("mode", "one of auto, semantic, keyword, hybrid"),
+        _message("mode", "one of auto, semantic, keyword, hybrid"),
     ] = None
     k: HitCount = 10
     per_artist: PerArtist = None
     diversity: Annotated[
         Annotated[float, Field(ge=0, le=1)] | None,
         Field(description="0 to 1: how much hits should differ from one another"),
-        _says("diversity", "a number from 0 to 1"),
+        _message("diversity", "a number from 0 to 1"),
     ] = None
     fold_duplicates: Annotated[
         bool | None,
         Field(description="of tracks that are one song (`raymtr duplicates`) show only the best"),
-        _says("fold_duplicates", "true or false"),
+        _message("fold_duplicates", "true or false"),
     ] = None
     rerank: Annotated[
         Rerank | None,
-        Field(description="a run of `train --recipe mulap` that looks at the first hits again"),
-        _says("rerank", f"{{'depth'}}, 1 to {MOST_DEPTH}, maybe with 'run' and 'mix', 0 to 1"),
+        Field(description="a run of `train --recipe mulap` that re-ranks the first hits"),
+        _message("rerank", f"{{'depth'}}, 1 to {MOST_DEPTH}, maybe with 'run' and 'mix', 0 to 1"),
     ] = None
     cursor: Annotated[
         Annotated[str, Field(min_length=1, max_length=LONGEST_CURSOR)] | None,
         Field(description="the next_cursor of an answer, for its next page"),
-        _says("cursor", "the next_cursor of an answer"),
+        _message("cursor", "the next_cursor of an answer"),
     ] = None
 
     @model_validator(mode="before")
@@ -187,17 +187,17 @@ class SearchTerms(BaseModel):
 
 
 class SearchRequest(SearchTerms):
-    """A valid search. `read` makes one from unchecked values."""
+    """A valid search. `read` creates one from unchecked values."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)  # samples
 
     audio: Annotated[
         SkipValidation[Sound | None], Field(description="a recording to search by")
-    ] = None  # the decoder says what is wrong with a recording
+    ] = None  # the decoder validates a recording
     similar_artist: Annotated[
         str | None,
         Field(description="instead of a text, an artist to find similar artists of"),
-        _says("similar_artist", "a name"),
+        _message("similar_artist", "a name"),
     ] = None
 
     @classmethod
@@ -211,7 +211,7 @@ class SearchRequest(SearchTerms):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if self.similar_artist and self.text:
-            raise _problem("similar_artist is a name, in the place of a text")
+            raise _problem("similar_artist replaces text; give one of the two")
         if not self.text and not self.similar_artist and not self.like and self.audio is None:
             raise _problem("a search needs a non-empty text, like or audio")
         return self
@@ -229,7 +229,7 @@ class SearchRequest(SearchTerms):
 
 
 def weights_of(examples: Sequence[Example | str] | None) -> dict[str, float]:
-    """The weight of each example, by track id; 1 where none is given, added where repeated."""
+    """The weight of each example, by track id: 1 by default, summed over repeated ids."""
     weights: dict[str, float] = {}
     for one in examples or ():
         track_id, weight = (one, None) if isinstance(one, str) else (one.track_id, one.weight)
@@ -268,7 +268,7 @@ class Reason(TypedDict):
     toward: NotRequired[str]  # the direction in the words of the query
     columns: NotRequired[dict[str, float | None]]
     tags: NotRequired[list[str]]  # its tags that lie in the direction
-    concept: NotRequired[str]  # the two texts whose vectors' difference was followed
+    concept: NotRequired[str]  # two texts; the query moved along the difference of their vectors
 
 
 class Hit(TrackFields):
@@ -277,11 +277,11 @@ class Hit(TrackFields):
     score: float
     segment: Segment | None
     why: list[Reason]
-    duplicates: NotRequired[list[str]]  # with fold_duplicates: tracks that are the same song
+    duplicates: NotRequired[list[str]]  # with fold_duplicates: other tracks of the same song
 
 
 class Answer(TypedDict):
-    """What every answer to a search has."""
+    """The common keys of every answer to a search."""
 
     query: QueryEcho
     next_cursor: str | None
@@ -299,7 +299,7 @@ class SearchAnswer(Answer):
 
 
 class SimilarArtist(TypedDict):
-    """An artist, with the best track."""
+    """A similar artist, with the best track."""
 
     artist: str
     score: float
@@ -308,6 +308,6 @@ class SimilarArtist(TypedDict):
 
 
 class SimilarArtists(Answer):
-    """Artists similar to one, best first."""
+    """Artists similar to the requested one, best first."""
 
     artists: list[SimilarArtist]

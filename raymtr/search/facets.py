@@ -1,7 +1,7 @@
 """Extracts facets from a query: year, duration, tempo, key, metre and other columns.
 
 Each facet becomes a condition in the filter language, on a column of this catalog. A facet on a
-column that the catalog lacks is reported as ignored. Values that people round get a margin.
+column that the catalog lacks is reported as ignored. Values that people usually round get a margin.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from raymtr.search.tokens import phrase_key
 from raymtr.search.vocabulary import CatalogVocabulary
 
 TEMPO, KEY, METER = ("bpm", "tempo_bpm", "tempo"), ("key", "musical_key"), ("meter", "metre")
-ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a single tempo and a single duration
-SHORT_S, LONG_S = 120, 360
+ABOUT_BPM, ABOUT_TIME = 0.04, 0.15  # margins of a single tempo and a single duration, as shares
+SHORT_S, LONG_S = 120, 360  # the longest "short song", the shortest "long song"
 THIS_CENTURY = 40  # the highest two-digit year of this century
 _EARLY, _MID, _LATE = (0, 3), (4, 6), (6, 9)  # year offsets within a decade
 
 
 @dataclass(frozen=True)
 class FoundFacet:
-    """A slot with its position in the text."""
+    """A slot with its position in the text, in characters."""
 
     start: int
     end: int
@@ -99,7 +99,7 @@ def _years(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fou
 
 
 def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Iterator[FoundFacet]:
-    said = "|".join(sorted(lexicon.decades, key=len, reverse=True))
+    words = "|".join(sorted(lexicon.decades, key=len, reverse=True))
     digits = (
         r"(?:(?P<full>1[89]\d0|20[0-4]0)|['’]?(?P<short>[1-9]0|00))"
         r"(?:['’]?s\b|er[nj]?\b|er jahren?\b|年代)"
@@ -111,10 +111,10 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
     )
     lead = r"(?:\b(?:from|in|of|aus|den|the|der|des|de los|dos|degli)\s+(?:the\s+|den\s+)?)?"
     edge = rf"(?P<edge>{BEFORE}\s+(?:the\s+)?|{AFTER}\s+(?:the\s+)?)?"
-    pattern = rf"{edge}{lead}{part}(?:{digits}|{roman}|\b(?P<said>{said})\b)"
+    pattern = rf"{edge}{lead}{part}(?:{digits}|{roman}|\b(?P<word>{words})\b)"
     for match in re.finditer(pattern, lower):
         name = match["full"] or match["short"] or match["after"]
-        first = lexicon.decades[match["said"]] if match["said"] else int(name)
+        first = lexicon.decades[match["word"]] if match["word"] else int(name)
         if first < 100:
             first += 2000 if first <= 10 else 1900
         low, high = {"e": _EARLY, "b": _EARLY, "f": _EARLY, "m": _MID}.get(
@@ -136,7 +136,7 @@ def _decades(lower: str, text: str, column: str | None, lexicon: Lexicon) -> Ite
 def _decade_is_tag(lower: str, vocabulary: CatalogVocabulary) -> bool:
     names = [f"{match[0]}s" for match in re.finditer(r"\b\d\d(?=['’]?s\b)", lower)]
     names += [name for name in vocabulary.lexicon.decades if name in lower]
-    return any((meaning := vocabulary.said(phrase_key(name))) and meaning.tags for name in names)
+    return any((meaning := vocabulary.meaning(phrase_key(name))) and meaning.tags for name in names)
 
 
 def _durations(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[FoundFacet]:
@@ -145,9 +145,9 @@ def _durations(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator
     number = _number(vocabulary.lexicon)
 
     def seconds(match: re.Match[str], group: str) -> float:
-        said = re.sub(r"\s+", " ", match[group])
+        number = re.sub(r"\s+", " ", match[group])
         known = vocabulary.lexicon.numbers
-        value = known[said] if said in known else float(said.replace(",", "."))
+        value = known[number] if number in known else float(number.replace(",", "."))
         if re.fullmatch(HOUR, match["unit"]):
             return 3600 * value
         return value * (1 if re.fullmatch(rf"{SECOND}|s", match["unit"]) else 60)
@@ -219,20 +219,21 @@ def _keys(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Foun
     )
     for pattern in patterns:
         for match in re.finditer(pattern, lower):
-            wanted = read_key(f"{match['note']} {match['mode'] or ''}")
-            if wanted is None:
+            requested = read_key(f"{match['note']} {match['mode'] or ''}")
+            if requested is None:
                 continue
             words = text[match.start() : match.end()].strip()
             if column is None:
                 yield _missing(match, words, "key")
                 continue
             read = {value: read_key(value) for value in vocabulary.values(column)}
-            values = [value for value, key in read.items() if key == wanted]
+            values = [value for value, key in read.items() if key == requested]
             where = f"{column} in ({', '.join(map(quoted, values))})"
-            apart = not any(key and key[1] == "minor" for key in read.values())
-            if apart and "mode" in vocabulary.columns:  # modes have their own column
-                values = [value for value, key in read.items() if key and key[0] == wanted[0]]
-                where = f"{column} in ({', '.join(map(quoted, values))}) and mode = '{wanted[1]}'"
+            separate_mode = not any(key and key[1] == "minor" for key in read.values())
+            if separate_mode and "mode" in vocabulary.columns:  # modes have their own column
+                values = [value for value, key in read.items() if key and key[0] == requested[0]]
+                among = ", ".join(map(quoted, values))
+                where = f"{column} in ({among}) and mode = '{requested[1]}'"
             if values:
                 yield FoundFacet(*_span(match), Facet(column=column, where=where, words=words))
             else:
@@ -283,8 +284,8 @@ def _others(lower: str, text: str, vocabulary: CatalogVocabulary) -> Iterator[Fo
         for sign, words in (("<", UNDER), (">", OVER), ("=", r"(?:=|is|of|:)")):
             for match in re.finditer(rf"\b{name}\s*(?:is\s+)?{words}\s*(-?\d+(?:\.\d+)?)", lower):
                 where = f"{column} {sign} {match[1]}"
-                said = text[match.start() : match.end()]
-                yield FoundFacet(*_span(match), Facet(column=column, where=where, words=said))
+                phrase = text[match.start() : match.end()]
+                yield FoundFacet(*_span(match), Facet(column=column, where=where, words=phrase))
 
 
 def _ranged(
@@ -320,8 +321,8 @@ def _span(match: re.Match[str]) -> tuple[int, int]:
 
 def _number(lexicon: Lexicon) -> str:
     names = sorted(lexicon.numbers, key=len, reverse=True)
-    said = "|".join(name.replace(" ", r"\s+") for name in names)
-    return rf"(?:\d+(?:[.,]\d+)?|\b(?:{said})\b)"
+    words = "|".join(name.replace(" ", r"\s+") for name in names)
+    return rf"(?:\d+(?:[.,]\d+)?|\b(?:{words})\b)"
 
 
 def quoted(value: str | None) -> str:

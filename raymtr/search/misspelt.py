@@ -1,4 +1,4 @@
-"""Partial and misspelt names, tried when a query has words that no other slot explains."""
+"""Partial and misspelt names, tried if a query has words that no other slot matched."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from raymtr.index.track_rows import ARTIST_KEY, TITLE_KEY, NamedRow
 from raymtr.names import name_key, spoken_name
 from raymtr.search.named import (
     BRACKETS,
-    LEAST_LIKENESS,
+    LEAST_SIMILARITY,
     SPELT_LIKE,
-    Known,
+    CatalogNames,
     NameReading,
     artist_keys,
-    likeness,
+    similarity,
     variants,
     whole_readings,
 )
@@ -24,16 +24,16 @@ from raymtr.search.slots import Kind
 from raymtr.search.tokens import TokenizedQuery
 from raymtr.search.vocabulary import CatalogVocabulary
 
-LEAST_PAIR = 0.85  # minimum likeness of title and artist together
-LEAST_COMMON = 0.85  # minimum likeness of a name of common words alone
+LEAST_PAIR = 0.85  # minimum similarity of title and artist together
+LEAST_COMMON = 0.85  # minimum similarity of a name of common words alone
 MOST_NAME_WORDS = 10  # a longer query is not treated as a misspelt name
-NAME_MATCHES = 100  # limit on the tracks looked at whose names contain all words
+NAME_MATCHES = 100  # most tracks to compare whose names contain all words
 MOST_OF_TITLE = 0.6  # minimum share of a title's words that identifies it
 
 
 @dataclass(frozen=True)
-class PartName:
-    """A name that a query refers to."""
+class ResolvedName:
+    """The name that a query refers to, with its tracks."""
 
     kind: Kind
     title: str | None
@@ -44,19 +44,19 @@ class PartName:
 
 
 class AlbumRow(NamedRow):
-    """A row that also has its album."""
+    """A NamedRow with the album."""
 
     album: str | None
 
 
-def holding(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
+def tracks_with_words(plain: str, vocabulary: CatalogVocabulary) -> list[str]:
     """Tracks whose names contain all words of a text."""
     return [track_id for track_id, _ in vocabulary.table.match_names(plain, limit=NAME_MATCHES)]
 
 
-def name_in_part(
-    plain: str, tracks: Sequence[str], question: TokenizedQuery, vocabulary: CatalogVocabulary
-) -> PartName | None:
+def partial_name(
+    plain: str, tracks: Sequence[str], query: TokenizedQuery, vocabulary: CatalogVocabulary
+) -> ResolvedName | None:
     """The name that a text refers to, among the tracks whose names contain all its words.
 
     A text refers to a track by its title without brackets, by most of its title, by title and
@@ -66,110 +66,112 @@ def name_in_part(
     rows = table.rows(tracks, ["title", "artist", "album", TITLE_KEY, ARTIST_KEY])
     ordered = [cast(AlbumRow, rows[track_id]) for track_id in tracks]
     key = name_key(plain) or ""
-    for wanted in (key, _called(question, key)):
-        titles = [row for row in ordered if _is_title(row, wanted)]
+    for sought in (key, _without_lead_words(query, key)):
+        titles = [row for row in ordered if _is_title(row, sought)]
         if titles:
-            return _part("title", titles)
-        albums = [row["album"] for row in ordered if name_key(row["album"]) == wanted]
+            return _name_of_rows("title", titles)
+        albums = [row["album"] for row in ordered if name_key(row["album"]) == sought]
         if albums and albums[0]:
             return album_of(albums[0], vocabulary)
     words = set(spoken_name(plain).split())
-    both = [row for row in ordered if _names_both(row, words)]
+    both = [row for row in ordered if _matches_title_and_artist(row, words)]
     if both:
-        return _part("title", both)
+        return _name_of_rows("title", both)
     return None
 
 
-def album_of(album: str, vocabulary: CatalogVocabulary, *, misspelt: bool = False) -> PartName:
+def album_of(album: str, vocabulary: CatalogVocabulary, *, misspelt: bool = False) -> ResolvedName:
     """All tracks of an album."""
     tracks = vocabulary.table.matching(Condition("album", "in", (album,)))
-    return PartName("album", None, None, album, tuple(sorted(tracks)), misspelt)
+    return ResolvedName("album", None, None, album, tuple(sorted(tracks)), misspelt)
 
 
 def misspelt_name(
-    plain: str, question: TokenizedQuery, unsaid: Sequence[int], vocabulary: CatalogVocabulary
-) -> PartName | None:
-    """The name most like the query, if it is similar enough.
+    plain: str, query: TokenizedQuery, unmatched: Sequence[int], vocabulary: CatalogVocabulary
+) -> ResolvedName | None:
+    """The name most similar to the query, if it is similar enough.
 
-    A single common word is never a misspelt name. Several common words are one only if they nearly
-    match it.
+    A single common word is never a misspelt name. Several common words need a higher similarity.
     """
-    tokens, lexicon = question.tokens, vocabulary.lexicon
+    tokens, lexicon = query.tokens, vocabulary.lexicon
     if len(tokens) > MOST_NAME_WORDS:
         return None
-    strange = [p for p in unsaid if tokens[p].key not in lexicon.everyday]
-    if not strange and len(tokens) < 2:
+    unknown = [p for p in unmatched if tokens[p].key not in lexicon.everyday]
+    if not unknown and len(tokens) < 2:
         return None
-    meant = [t for t in tokens if t.key not in lexicon.stops]
-    mostly = 2 * len(unsaid) < len(meant)  # most words mean something else
-    if mostly and not strange:
+    content = [t for t in tokens if t.key not in lexicon.stops]
+    explained = 2 * len(unmatched) < len(content)  # other slots matched most words
+    if explained and not unknown:
         return None
-    if strange and (other := _in_latin_letters(plain, vocabulary)) is not None:
+    if unknown and (other := _in_latin_letters(plain, vocabulary)) is not None:
         return other
     table = vocabulary.table
     rows = table.spelt_like(plain, limit=SPELT_LIKE)
     if not rows:
         return None
     key = name_key(plain) or ""
-    least = LEAST_LIKENESS if strange and not mostly else LEAST_COMMON
+    minimum = LEAST_SIMILARITY if unknown and not explained else LEAST_COMMON
     readings = [r for variant in variants(plain) for r in whole_readings(variant)]
-    known = Known(table, rows=rows)
-    named = known.first(readings)
+    names = CatalogNames(table, rows=rows)
+    named = names.first(readings)
     if named is not None:
-        named = known.all_of(named)
+        named = names.complete(named)
         spelt = max(
-            likeness(name_key(named.title), key),
-            likeness(name_key(named.artist), key),
-            LEAST_LIKENESS if named.title and named.artist else 0.0,
+            similarity(name_key(named.title), key),
+            similarity(name_key(named.artist), key),
+            LEAST_SIMILARITY if named.title and named.artist else 0.0,
         )
         words = len(spoken_name(named.title or named.artist or "").split())
-        if spelt >= least and (strange or words == len(tokens)):
+        if spelt >= minimum and (unknown or words == len(tokens)):
             kind: Kind = "title" if named.title is not None else "artist"
-            return PartName(kind, named.title, named.artist, None, named.tracks, True)
-    pairs = [(max(_pair(row, key)), row) for row in rows]
+            return ResolvedName(kind, named.title, named.artist, None, named.tracks, True)
+    pairs = [(max(_pair_similarity(row, key)), row) for row in rows]
     best = max((fit for fit, _ in pairs), default=0.0)
-    if strange and best >= LEAST_PAIR:
-        return _part("title", [row for fit, row in pairs if fit == best], misspelt=True)
-    if strange:
+    if unknown and best >= LEAST_PAIR:
+        return _name_of_rows("title", [row for fit, row in pairs if fit == best], misspelt=True)
+    if unknown:
         ids = [row["track_id"] for row in rows]
         albums = {row["album"] for row in table.rows(ids, ["album"]).values() if row["album"]}
-        near = max(albums, key=lambda album: (likeness(name_key(album), key), album), default=None)
-        if near is not None and likeness(name_key(near), key) >= LEAST_PAIR:
-            return album_of(near, vocabulary, misspelt=True)
+        scored = [(similarity(name_key(album), key), album) for album in albums]
+        best_album = max(scored, default=(0.0, ""))
+        if best_album[0] >= LEAST_PAIR:
+            return album_of(best_album[1], vocabulary, misspelt=True)
     return None
 
 
-def _in_latin_letters(plain: str, vocabulary: CatalogVocabulary) -> PartName | None:
-    """A name of another script, typed in Latin letters."""
+def _in_latin_letters(plain: str, vocabulary: CatalogVocabulary) -> ResolvedName | None:
+    """The name in another script that a query in Latin letters transliterates."""
     key = name_key(plain) or ""
     if not key.isascii():
         return None
-    fits = {spelt: likeness(spelt, key) for spelt in vocabulary.latin_names if spelt[:1] == key[:1]}
-    best = max(fits, key=lambda spelt: (fits[spelt], spelt), default=None)
-    if best is None or fits[best] < LEAST_PAIR:
+    similarities = {
+        spelt: similarity(spelt, key) for spelt in vocabulary.latin_names if spelt[:1] == key[:1]
+    }
+    best = max(similarities, key=lambda spelt: (similarities[spelt], spelt), default=None)
+    if best is None or similarities[best] < LEAST_PAIR:
         return None
     column, name = sorted(vocabulary.latin_names[best])[-1]  # prefers a title to an artist
-    wanted = NameReading(name, None) if column == "title" else NameReading(None, name)
-    named = Known(vocabulary.table, [wanted]).named(wanted)
+    reading = NameReading(name, None) if column == "title" else NameReading(None, name)
+    named = CatalogNames(vocabulary.table, [reading]).match(reading)
     if named is None:
         return None
     kind: Kind = "title" if column == "title" else "artist"
-    return PartName(kind, named.title, named.artist, None, named.tracks, True)
+    return ResolvedName(kind, named.title, named.artist, None, named.tracks, True)
 
 
-def _pair(row: NamedRow, key: str) -> tuple[float, float]:
+def _pair_similarity(row: NamedRow, key: str) -> tuple[float, float]:
     title, artists = row[TITLE_KEY] or "", artist_keys(row)
     return (
-        max(likeness(title + artist, key) for artist in artists),
-        max(likeness(artist + title, key) for artist in artists),
+        max(similarity(title + artist, key) for artist in artists),
+        max(similarity(artist + title, key) for artist in artists),
     )
 
 
-def _called(question: TokenizedQuery, key: str) -> str:
+def _without_lead_words(query: TokenizedQuery, key: str) -> str:
     """The key without leading words such as "songs from" and "the album"."""
-    tokens = question.tokens
+    tokens = query.tokens
     first = 0
-    for place, token in enumerate(tokens):
+    for position, token in enumerate(tokens):
         if token.key in (
             "the",
             "songs",
@@ -182,10 +184,10 @@ def _called(question: TokenizedQuery, key: str) -> str:
             "all",
             "on",
         ):
-            first = place + 1
+            first = position + 1
         else:
             break
-    return question.key(first, len(tokens)) if 0 < first < len(tokens) else key
+    return query.key(first, len(tokens)) if 0 < first < len(tokens) else key
 
 
 def bare_title(title: str | None) -> str:
@@ -197,7 +199,7 @@ def _is_title(row: NamedRow, key: str) -> bool:
     return bool(key) and key in (row[TITLE_KEY], bare_title(row["title"]))
 
 
-def _names_both(row: NamedRow, words: set[str]) -> bool:
+def _matches_title_and_artist(row: NamedRow, words: set[str]) -> bool:
     """Whether the words are most of a track's title, with or without its artist, and no more."""
     whole = set(spoken_name(row["title"] or "").split())
     if len(words) > 1 and words <= whole:
@@ -209,7 +211,7 @@ def _names_both(row: NamedRow, words: set[str]) -> bool:
     return len(words - artist) >= 1 and len(title & words) >= MOST_OF_TITLE * len(title)
 
 
-def _part(kind: Kind, rows: Sequence[NamedRow], *, misspelt: bool = False) -> PartName:
+def _name_of_rows(kind: Kind, rows: Sequence[NamedRow], *, misspelt: bool = False) -> ResolvedName:
     first = rows[0]
     tracks = tuple(row["track_id"] for row in rows)
-    return PartName(kind, first["title"], first["artist"], None, tracks, misspelt)
+    return ResolvedName(kind, first["title"], first["artist"], None, tracks, misspelt)

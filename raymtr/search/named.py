@@ -1,7 +1,8 @@
 """Reads a query as a title, an artist or both, and looks the readings up in the catalog.
 
 43 % of real music queries name an artist (Doh et al. 2024), and a joint embedding space does not
-find names. All readings are therefore looked up in one call, and the first known one is used.
+find names. So all readings are looked up in one call, and the first one that the catalog has is
+used.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from raymtr.index.track_rows import ARTIST_KEY, ARTIST_KEYS, TITLE_KEY, NamedRow
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key
 
-LEAST_LIKENESS = 0.8  # minimum SequenceMatcher ratio of two keys that count as one misspelt name
+LEAST_SIMILARITY = 0.8  # minimum SequenceMatcher ratio of two keys that count as one misspelt name
 SPELT_LIKE = 50  # tracks compared for a misspelt name
 MOST_CUTS = 10  # maximum words of a query split into title and artist without a separator
 
@@ -64,8 +65,8 @@ class NameReading:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What the catalog has under some names, in its own spelling."""
+class NameMatch:
+    """The tracks that a reading refers to, with the names in the catalog's spelling."""
 
     title: str | None
     artist: str | None
@@ -73,7 +74,7 @@ class Named:
 
 
 def variants(text: str) -> list[str]:
-    """A text, and the text without polite phrases and "the song called"."""
+    """The text itself, and the text without polite phrases and "the song called"."""
     plain = without_politeness(text)
     called = _CALLED.sub("", plain)
     forms = (text, plain, called, called.strip(QUOTES))
@@ -89,7 +90,7 @@ def without_politeness(text: str) -> str:
 def whole_readings(text: str, *, album: bool = True) -> Iterator[NameReading]:
     """Readings of a whole text: title by artist at every possible split, a title, an artist.
 
-    `album` allows any words after "from", other than a year, to name the album.
+    With `album`, any words after "from", other than a year, may name the album.
     """
     for cut in re.finditer(r"\s+(?:by|from|de|von|di)\s+", text, re.IGNORECASE):
         title, artist = text[: cut.start()].strip(QUOTES), text[cut.end() :]
@@ -122,10 +123,11 @@ def artist_readings(text: str) -> Iterator[NameReading]:
         yield NameReading(None, match["after"] or match["before"])
 
 
-class Known:
-    """What the catalog knows of the names in some readings, from a single look-up.
+class CatalogNames:
+    """The catalog's tracks under the names in some readings, from a single look-up.
 
-    With `rows`, which are tracks with similarly spelt names, a name may differ by a few letters.
+    With `rows` (tracks with similarly spelt names) matching is fuzzy: a name may differ by a few
+    letters.
     """
 
     def __init__(
@@ -135,8 +137,8 @@ class Known:
         spans: Iterable[str] = (),
         rows: Sequence[NamedRow] | None = None,
     ) -> None:
-        self._loose = rows is not None
-        self._graph = table
+        self._fuzzy = rows is not None
+        self._table = table
         names = {name for r in readings for name in (r.title, r.artist) if name}
         keys = [key for key in map(name_key, (*names, *spans)) if key]
         self.rows = list(rows) if rows is not None else table.named(dict.fromkeys(keys))
@@ -147,34 +149,34 @@ class Known:
             for key in {row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())}:
                 self._by_artist.setdefault(key, []).append(row)
 
-    def first(self, readings: Iterable[NameReading]) -> Named | None:
-        """The first reading that the catalog knows."""
-        return next((named for named in map(self.named, readings) if named), None)
+    def first(self, readings: Iterable[NameReading]) -> NameMatch | None:
+        """The match of the first reading that the catalog has."""
+        return next((named for named in map(self.match, readings) if named), None)
 
-    def named(self, reading: NameReading) -> Named | None:
-        """What a reading refers to."""
+    def match(self, reading: NameReading) -> NameMatch | None:
+        """The tracks that a reading refers to; None if there are none."""
         rows = self._matching(reading)
         if not rows:
             return None
-        return Named(
+        return NameMatch(
             title=rows[0]["title"] if reading.title is not None else None,
             artist=artist_of(rows[0], reading.artist),
             tracks=tuple(row["track_id"] for row in rows),
         )
 
-    def all_of(self, named: Named) -> Named:
-        """The same name with all its tracks; rows with similar spellings are only a sample."""
+    def complete(self, named: NameMatch) -> NameMatch:
+        """The match with all tracks of its artist; `rows` may lack some of them."""
         if named.title is not None or named.artist is None:
             return named
-        wanted = NameReading(None, named.artist)
-        return Known(self._graph, [wanted]).named(wanted) or named
+        reading = NameReading(None, named.artist)
+        return CatalogNames(self._table, [reading]).match(reading) or named
 
     def in_graph(self, name: str) -> bool:
-        """Whether the artist graph knows an artist."""
-        return bool(self._graph.similar_to(name_key(name) or ""))
+        """Whether the artist graph has an artist."""
+        return bool(self._table.similar_to(name_key(name) or ""))
 
     def _matching(self, reading: NameReading) -> list[NamedRow]:
-        rows = self._alike(reading) if self._loose else self._equal(reading)
+        rows = self._similar(reading) if self._fuzzy else self._equal(reading)
         return [row for row in rows if _same_letters(row, reading)] or rows
 
     def _equal(self, reading: NameReading) -> list[NamedRow]:
@@ -186,47 +188,47 @@ class Known:
             return self._by_title.get(title, []) if title else []
         return self._by_artist.get(artist, []) if artist else []
 
-    def _alike(self, reading: NameReading) -> list[NamedRow]:
+    def _similar(self, reading: NameReading) -> list[NamedRow]:
         title, artist = name_key(reading.title), name_key(reading.artist)
-        fits = []
+        similarities = []
         for row in self.rows:
             parts = []
             if reading.title is not None:
-                parts.append(likeness(row[TITLE_KEY], title))
+                parts.append(similarity(row[TITLE_KEY], title))
             if reading.artist is not None:
-                parts.append(max(likeness(key, artist) for key in artist_keys(row)))
-            fits.append(min(parts))
-        best = max(fits, default=0.0)
-        if best < LEAST_LIKENESS:
+                parts.append(max(similarity(key, artist) for key in artist_keys(row)))
+            similarities.append(min(parts))
+        best = max(similarities, default=0.0)
+        if best < LEAST_SIMILARITY:
             return []
-        return [row for row, fit in zip(self.rows, fits, strict=True) if fit == best]
+        return [row for row, one in zip(self.rows, similarities, strict=True) if one == best]
 
 
 def artist_keys(row: NamedRow) -> set[str]:
-    """The keys of a track's artists, and of the text that displays them all."""
+    """The keys of a track's artists, and of the displayed artist text."""
     return {key for key in (row[ARTIST_KEY], *(row.get(ARTIST_KEYS) or ())) if key} or {""}
 
 
-def likeness(first: str | None, second: str | None) -> float:
-    """The likeness of two keys, 0 to 1."""
+def similarity(first: str | None, second: str | None) -> float:
+    """The similarity of two keys, 0 to 1: SequenceMatcher's ratio, 0 if it is surely too low."""
     if not first or not second:
         return 0.0
     if first == second:
         return 1.0
     longer, shorter = max(len(first), len(second)), min(len(first), len(second))
-    if 2 * shorter / (longer + shorter) < LEAST_LIKENESS:  # upper bound of the ratio
+    if 2 * shorter / (longer + shorter) < LEAST_SIMILARITY:  # upper bound of the ratio
         return 0.0
     return SequenceMatcher(None, first, second, autojunk=False).ratio()
 
 
 def _same_letters(row: NamedRow, reading: NameReading) -> bool:
-    """Whether the names are written as typed: "Sun" prefers Sun to The Sun."""
+    """Whether the track's names are spelt as typed: "Sun" prefers Sun to The Sun."""
     typed = [(reading.title, row["title"]), (reading.artist, artist_of(row, reading.artist))]
     return all(name.casefold() == spelt.casefold() for name, spelt in typed if name and spelt)
 
 
 def artist_of(row: NamedRow, name: str | None) -> str | None:
-    """The name of the track's artist that is meant, else the displayed artist text."""
+    """The track's artist with the name `name`, else the displayed artist text."""
     shown: str | None = row["artist"]
     if name is None or name_key(shown) == name_key(name):
         return shown if name is not None else None

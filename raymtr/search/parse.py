@@ -19,17 +19,17 @@ VOCAL = ("vocal", "vocals")  # column names
 
 @dataclass
 class Parsed:
-    """The slots of a query, and the tokens that each kind took."""
+    """The slots of a query, and tokens to leave out or to match otherwise."""
 
     include: list[Include] = field(default_factory=list)
     excluded: list[Exclude] = field(default_factory=list)
     filters: list[Facet] = field(default_factory=list)
-    ways: list[Direction] = field(default_factory=list)
+    directions: list[Direction] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
-    negated: set[int] = field(default_factory=set)  # tokens that no search may read
+    negated: set[int] = field(default_factory=set)  # tokens to keep out of all searched texts
     dropped: set[int] = field(default_factory=set)  # tokens that do not describe the sound
-    unsaid: list[int] = field(default_factory=list)  # tokens that no slot took
-    unmet: list[str] = field(default_factory=list)  # music terms that no tag here matches
+    unmatched: list[int] = field(default_factory=list)  # tokens that no slot matched
+    terms_without_tag: list[str] = field(default_factory=list)  # music terms, not in this catalog
 
 
 class Parser(Phrases):
@@ -45,43 +45,43 @@ class Parser(Phrases):
             if tokens & parsed.negated:
                 continue
             self._fill(item, parsed)
-            if item.role in ("facet", "ignored", "sung", "unsung"):
+            if item.role in ("facet", "ignored", "instrumental"):
                 parsed.dropped |= tokens
-        said = {place for item in items for place in range(item.start, item.end)}
+        matched = {position for item in items for position in range(item.start, item.end)}
         free = [
-            place
-            for place in range(len(self.question.tokens))
-            if place not in said and place not in self.taken
+            position
+            for position in range(len(self.query.tokens))
+            if position not in matched and position not in self.taken
         ]
-        parsed.unsaid = sorted({*free, *parsed.unsaid} - parsed.negated)
+        parsed.unmatched = sorted({*free, *parsed.unmatched} - parsed.negated)
         return parsed
 
     def _apply_negation(self, items: list[Item], parsed: Parsed) -> None:
         """Turns the items in the scope of a negation into exclusions."""
         for index, item in enumerate(items):
-            first = self.question.tokens[item.start]
+            first = self.query.tokens[item.start]
             if item.role == "not":
-                negated, reach = self._scope(items, index)
-                self._exclude(item, negated, reach, parsed)
-            elif item.role == "not after" and index and items[index - 1].end == item.start:
+                negated, scope_end = self._scope(items, index)
+                self._exclude(item, negated, scope_end, parsed)
+            elif item.role == "postfix not" and index and items[index - 1].end == item.start:
                 self._exclude(item, [items[index - 1]], item.end, parsed)
-            elif item.role == "less" or (first.minus and item.role in ("tag", "facet")):
+            elif item.role == "absence" or (first.minus and item.role in ("tag", "facet")):
                 self._exclude(item, [item], item.end, parsed)
 
     def _scope(self, items: list[Item], index: int) -> tuple[list[Item], int]:
         """The items in the scope of the negation at `index`, and the token where its scope ends."""
-        tokens = self.question.tokens
-        clause, reach = tokens[items[index].start].clause, items[index].end
-        ends = next(
-            (p for p in range(reach, len(tokens)) if tokens[p].clause != clause), len(tokens)
+        tokens = self.query.tokens
+        clause, scope_end = tokens[items[index].start].clause, items[index].end
+        clause_end = next(
+            (p for p in range(scope_end, len(tokens)) if tokens[p].clause != clause), len(tokens)
         )
         negated: list[Item] = []
         joined = linked = False
         for item in items[index + 1 :]:
-            if item.start >= ends:
-                if not (negated and self._goes_on(items, item, ends)):
+            if item.start >= clause_end:
+                if not (negated and self._continues_list(items, item, clause_end)):
                     break
-                ends = next(
+                clause_end = next(
                     (
                         p
                         for p in range(item.end, len(tokens))
@@ -89,7 +89,7 @@ class Parser(Phrases):
                     ),
                     len(tokens),
                 )
-            key = self.question.key(item.start, item.end)
+            key = self.query.key(item.start, item.end)
             if item.role == "stop":
                 if negated and key in self.lexicon.cues["and"]:
                     linked = True
@@ -97,139 +97,143 @@ class Parser(Phrases):
                 elif negated and key in self.lexicon.cues["ends_not"]:
                     break
                 continue
-            if item.role in ("not", "not after", "way"):
+            if item.role in ("not", "postfix not", "direction"):
                 break
             if joined and item.theme != negated[-1].theme:
                 break
-            # "without drums from the 80s": a year, a tempo or a key after a tag starts anew.
+            # "without drums from the 80s": a facet after a tag is outside of the negation.
             new_facet = item.role in ("facet", "ignored")
             if negated and new_facet and negated[-1].role == "tag" and not linked:
                 break
             negated.append(item)
-            reach = item.end
+            scope_end = item.end
             joined = linked = False
-        return negated, reach if negated else ends
+        return negated, scope_end if negated else clause_end
 
-    def _goes_on(self, items: list[Item], item: Item, place: int) -> bool:
-        """Whether a comma belongs to a list that ends in "or": "no drums, bass or vocals"."""
-        if item.role != "tag" or item.start != place:
+    def _continues_list(self, items: list[Item], item: Item, position: int) -> bool:
+        """Whether a comma continues a list that ends in "or": "no drums, bass or vocals"."""
+        if item.role != "tag" or item.start != position:
             return False
         after = [other for other in items if other.start >= item.end]
-        return bool(after) and self.question.key(after[0].start, after[0].end) in (
+        return bool(after) and self.query.key(after[0].start, after[0].end) in (
             "or",
             "nor",
             "oder",
             "ou",
         )
 
-    def _exclude(self, cue: Item, negated: list[Item], reach: int, parsed: Parsed) -> None:
-        tokens = self.question.tokens
+    def _exclude(self, cue: Item, negated: list[Item], scope_end: int, parsed: Parsed) -> None:
+        """Adds exclusions of the negated items; without items, of the words after the cue."""
+        tokens = self.query.tokens
         if not negated:
             free = [
-                place
-                for place in range(cue.end, min(reach, cue.end + 4))
-                if place not in self.taken and not self._is_stop(tokens[place].key)
+                position
+                for position in range(cue.end, min(scope_end, cue.end + 4))
+                if position not in self.taken and not self._is_stop(tokens[position].key)
             ]
             if free:
-                words = self.question.words(free[0], free[-1] + 1)
-                said = self.question.words(cue.start, free[-1] + 1)
-                tags = self.vocabulary.family((self.question.key(free[0], free[-1] + 1),))
-                parsed.excluded.append(Exclude(term=words, words=said, tags=tags))
+                term = self.query.words(free[0], free[-1] + 1)
+                words = self.query.words(cue.start, free[-1] + 1)
+                tags = self.vocabulary.family((self.query.key(free[0], free[-1] + 1),))
+                parsed.excluded.append(Exclude(term=term, words=words, tags=tags))
                 parsed.negated |= set(range(cue.start, free[-1] + 1))
             return
         for item in negated:
             low, high = min(cue.start, item.start), max(cue.end, item.end)
-            words = self.question.words(low, high)
+            words = self.query.words(low, high)
             parsed.negated |= set(range(low, high))
-            term = self.question.words(item.start, item.end)
+            term = self.query.words(item.start, item.end)
             if item.role == "facet":
                 slot: Facet = item.slot
                 parsed.filters.append(_without(slot.column, slot.where, words))
-            elif item.role == "unsung":
-                self._fill(Item(item.start, item.end, "tag", self._voices(words)), parsed)
+            elif item.role == "instrumental":
+                self._fill(Item(item.start, item.end, "tag", self._vocals_include(words)), parsed)
             elif item.role == "ignored":
                 parsed.ignored.append(item.slot)
-            elif item.role in ("tag", "less"):
-                parsed.excluded.append(self._family(item, term, words))
-                self._sung(item, words, parsed)
+            elif item.role in ("tag", "absence"):
+                parsed.excluded.append(self._exclusion(item, term, words))
+                self._exclude_by_vocal_column(item, words, parsed)
 
-    def _family(self, item: Item, term: str, words: str) -> Exclude:
+    def _exclusion(self, item: Item, term: str, words: str) -> Exclude:
         vocabulary = self.vocabulary
-        key = item.slot if item.role == "less" else self.question.key(item.start, item.end)
-        term = key if item.role == "less" else term
+        key = item.slot if item.role == "absence" else self.query.key(item.start, item.end)
+        term = key if item.role == "absence" else term
         concept = vocabulary.concept(key, self.language)
         keys = (key, *(concept.same if concept else ()))
         tags = vocabulary.family(keys)
         if set(keys) & self.lexicon.voices and "choir" not in keys[:1] and "rap" not in keys[:1]:
-            tags = tuple(dict.fromkeys((*tags, *vocabulary.voices())))
+            tags = tuple(dict.fromkeys((*tags, *vocabulary.vocal_tags())))
         shown = concept.name if concept and self.lexicon.language.get(key, "en") != "en" else term
         return Exclude(term=shown, words=words, tags=tags)
 
-    def _voices(self, words: str) -> Include:
-        meaning = self.vocabulary.said(VOICE_WORDS[0]) or self.vocabulary.said(VOICE_WORDS[1])
+    def _vocals_include(self, words: str) -> Include:
+        meaning = self.vocabulary.meaning(VOICE_WORDS[0]) or self.vocabulary.meaning(VOICE_WORDS[1])
         tags = meaning.tags if meaning else ()
         return Include(
             term="vocals", words=words, tags=tags, wider=meaning.wider if meaning else ()
         )
 
-    def _sung(self, item: Item, words: str, parsed: Parsed) -> None:
-        """Where vocals are excluded, also demands it of a column that records vocals."""
-        key = item.slot if item.role == "less" else self.question.key(item.start, item.end)
+    def _exclude_by_vocal_column(self, item: Item, words: str, parsed: Parsed) -> None:
+        """If vocals are excluded, also requires it of a column that records vocals."""
+        key = item.slot if item.role == "absence" else self.query.key(item.start, item.end)
         concept = self.vocabulary.concept(key, self.language)
         if concept is None or concept.name != VOICE_WORDS[0]:
             return
-        if (slot := self._unsung(words)) is not None:
+        if (slot := self._no_vocals_facet(words)) is not None:
             parsed.filters.append(slot)
 
-    def _unsung(self, words: str) -> Facet | None:
-        """No vocals, on a column that records them: tracks of unknown state come last."""
+    def _no_vocals_facet(self, words: str) -> Facet | None:
+        """No vocals, on a column that records them; tracks of unknown value come last."""
         column = self.vocabulary.column(VOCAL)
-        where = self._vocal_is(column, sung=True) if column else None
-        if column is None or where is None:
-            silent = self._vocal_is(column, sung=False) if column else None
-            return Facet(column=column, where=silent, words=words) if column and silent else None
-        return _without(column, where, words)
+        if column is None:
+            return None
+        if (vocals := self._vocals_condition(column, present=True)) is not None:
+            return _without(column, vocals, words)
+        no_vocals = self._vocals_condition(column, present=False)
+        return Facet(column=column, where=no_vocals, words=words) if no_vocals else None
 
-    def _vocal_is(self, column: str, *, sung: bool) -> str | None:
+    def _vocals_condition(self, column: str, *, present: bool) -> str | None:
         """The condition for vocals or for no vocals, on a column that records them."""
         kind = str(self.vocabulary.kind(column))
         if kind == "bool":
-            return f"{column} = {'true' if sung else 'false'}"
+            return f"{column} = {'true' if present else 'false'}"
         if kind in ("float", "double"):
-            return f"{column} {'>=' if sung else '<'} 0.5"
-        silent = ("instrumental", "none", "no", "false", "no vocals")
-        values = [v for v in self.vocabulary.values(column) if (v.casefold() in silent) != sung]
+            return f"{column} {'>=' if present else '<'} 0.5"
+        no_vocals = ("instrumental", "none", "no", "false", "no vocals")
+        values = [
+            v for v in self.vocabulary.values(column) if (v.casefold() in no_vocals) != present
+        ]
         return f"{column} in ({', '.join(map(quoted, values))})" if values else None
 
     def _fill(self, item: Item, parsed: Parsed) -> None:
         if item.role == "tag" and (item.slot.tags or item.slot.wider):
             parsed.include.append(item.slot)
         elif item.role == "tag":
-            parsed.unmet.append(item.slot.words)
-            parsed.unsaid += range(item.start, item.end)
+            parsed.terms_without_tag.append(item.slot.words)
+            parsed.unmatched += range(item.start, item.end)
         elif item.role == "facet":
             parsed.filters.append(item.slot)
-        elif item.role == "way":
-            parsed.ways.append(item.slot)
+        elif item.role == "direction":
+            parsed.directions.append(item.slot)
         elif item.role == "ignored":
             parsed.ignored.append(item.slot)
-        elif item.role == "unsung":
+        elif item.role == "instrumental":
             self._instrumental(item, parsed)
 
     def _instrumental(self, item: Item, parsed: Parsed) -> None:
-        """Handles "instrumental": a matching column or tag, else the absence of vocal tags."""
+        """Adds the slot of "instrumental": on a column, else a tag, else without vocal tags."""
         words: str = item.slot
-        if (slot := self._unsung(words)) is not None:
+        if (slot := self._no_vocals_facet(words)) is not None:
             parsed.filters.append(slot)
-        elif tags := self.vocabulary.tag(self.question.key(item.start, item.end)):
+        elif tags := self.vocabulary.tag(self.query.key(item.start, item.end)):
             parsed.include.append(Include(term=words, words=words, tags=tags, wider=tags))
         else:
-            voices = self.vocabulary.voices()
+            voices = self.vocabulary.vocal_tags()
             parsed.excluded.append(Exclude(term="vocals", words=words, tags=voices))
 
 
 def _without(column: str, where: str, words: str) -> Facet:
-    """The opposite of a condition: unknown values do not violate it, but they come last."""
+    """The negation of a condition; unknown values satisfy it, but they come last."""
     known = f"{column} is not null and not ({where})"
     return Facet(
         column=column, where=f"({column} is null or not ({where}))", words=words, known=known

@@ -3,9 +3,9 @@
 The path is the great circle between the two tracks' vectors, cut into equal angles. A straight line
 would move too fast in its middle, where points are not of unit length. At each cut, the unused
 track nearest to the cut, to the previous track and to the next cut is chosen. The previous track
-and the next cut have equal weight, because the previous track alone would hold the path back. No
-track repeats. Trade-off: the path is greedy, not the optimal chain. It costs one nearest-neighbour
-search per step at any catalog size.
+and the next cut have equal weight, because the previous track alone would pull the path back to the
+start. No track repeats. Trade-off: the path is greedy, not the optimal chain. It costs one
+nearest-neighbour search per step at any catalog size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from raymtr.index.track_table import TrackTable
 from raymtr.search.contract import MOST_HITS
 from raymtr.search.request import check_ids
 
-NEAREST_LOOKED_AT = 20  # unused tracks compared at each cut
+COMPARED = 20  # unused tracks compared at each cut
 
 
 def path_between(
@@ -44,7 +44,7 @@ def path_between(
     before = first
     cuts = [on_the_way(first, last, step / (count - 1)) for step in range(count)]
     for waypoint, after in pairwise(cuts[1:]):
-        limit = len(taken) + 1 + NEAREST_LOOKED_AT
+        limit = len(taken) + 1 + COMPARED
         near = table.nearest(waypoint, limit=limit, where=where)
         free = [track_id for track_id, _ in near if track_id not in taken and track_id != end]
         if not free:
@@ -60,7 +60,7 @@ def path_between(
 def on_the_way(start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
     """The unit vector [D] at `share` of the angle from `start` to `end` (slerp, Shoemake 1985)."""
     angle = float(np.arccos(np.clip(start @ end, -1.0, 1.0)))
-    if np.sin(angle) < 1e-6:  # equal or opposite: no arc is shorter than another
+    if np.sin(angle) < 1e-6:  # equal or opposite vectors: the shortest arc is not unique
         return start
     mixed = np.sin((1 - share) * angle) * start + np.sin(share * angle) * end
     return np.asarray(mixed / np.sin(angle), np.float32)

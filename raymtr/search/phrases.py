@@ -16,17 +16,19 @@ from raymtr.search.slots import Direction, Facet, Ignored, Include
 from raymtr.search.tokens import TokenizedQuery
 from raymtr.search.vocabulary import CatalogVocabulary
 
+# "postfix not" follows what it negates; "absence" is a word such as "drumless"; "instrumental" is a
+# word for music without vocals.
 Role = Literal[
-    "tag", "facet", "way", "not", "not after", "less", "sung", "unsung", "stop", "ignored"
+    "tag", "facet", "direction", "not", "postfix not", "absence", "instrumental", "stop", "ignored"
 ]
-LESS = {"less": "en", "free": "en", "los": "de", "frei": "de"}  # "drumless", "gesangslos"
-LEAVE = ("leave", "keep", "cut", "take")
-EITHER = ("or", "oder", "ou", "または", "或", "или")
+ABSENCE_SUFFIXES = {"less": "en", "free": "en", "los": "de", "frei": "de"}  # suffix -> language
+OUT_VERBS = ("leave", "keep", "cut", "take")  # followed by "out" they negate
+OR_WORDS = ("or", "oder", "ou", "または", "或", "или")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A phrase of tokens `start` to `end` and its kind."""
+    """A phrase of tokens `start` to `end`, its role, and the slot that it becomes."""
 
     start: int
     end: int
@@ -35,13 +37,13 @@ class Item:
     theme: str = ""
 
 
-def language_of(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> str:
+def language_of(query: TokenizedQuery, vocabulary: CatalogVocabulary) -> str:
     """The language of most words of a query; English on a tie."""
     lexicon, votes = vocabulary.lexicon, Counter[str]()
     stops = lexicon.stops
-    for place in range(len(question.tokens)):
-        for end in range(place + 1, min(question.longest(place), place + 6) + 1):
-            key = question.key(place, end)
+    for position in range(len(query.tokens)):
+        for end in range(position + 1, min(query.longest(position), position + 6) + 1):
+            key = query.key(position, end)
             for language in stops.get(key, ()):
                 votes[language] += 1
             for language in lexicon.words_of.get(key, ()):
@@ -55,123 +57,124 @@ def language_of(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> str:
 
 
 class Phrases:
-    """One query against one vocabulary. Tokens in `taken` already belong to names."""
+    """The phrases of one query, by one vocabulary. Tokens in `taken` already belong to names."""
 
     def __init__(
-        self, question: TokenizedQuery, vocabulary: CatalogVocabulary, taken: set[int]
+        self, query: TokenizedQuery, vocabulary: CatalogVocabulary, taken: set[int]
     ) -> None:
-        self.question, self.vocabulary = question, vocabulary
+        self.query, self.vocabulary = query, vocabulary
         self.lexicon = vocabulary.lexicon
-        self.language = language_of(question, vocabulary)
+        self.language = language_of(query, vocabulary)
         self.taken = taken
 
     def items(self) -> list[Item]:
-        """Every meaningful phrase, in order, without overlaps."""
-        question = self.question
+        """Every phrase with a meaning, in order, without overlaps."""
+        query = self.query
         found: list[Item] = []
         used = set(self.taken)
-        for facet in find_facets(question.text, self.vocabulary):
+        for facet in find_facets(query.text, self.vocabulary):
             inside = [
-                place
-                for place, token in enumerate(question.tokens)
+                position
+                for position, token in enumerate(query.tokens)
                 if token.start >= facet.start and token.end <= facet.end
             ]
             if inside and not used & set(inside):
                 role: Role = "facet" if isinstance(facet.slot, Facet) else "ignored"
                 found.append(Item(inside[0], inside[-1] + 1, role, facet.slot))
                 used |= set(inside)
-        place = 0
-        while place < len(question.tokens):
-            item = None if place in used else self._longest_at(place, used)
+        position = 0
+        while position < len(query.tokens):
+            item = None if position in used else self._longest_at(position, used)
             if item is None:
-                place += 1
+                position += 1
                 continue
             found.append(item)
             used |= set(range(item.start, item.end))
-            place = item.end
-        return self._united(sorted(found, key=lambda item: item.start))
+            position = item.end
+        return self._merge_alternatives(sorted(found, key=lambda item: item.start))
 
-    def _united(self, items: list[Item]) -> list[Item]:
-        """Merges "metal or punk" into one include of either tag. Under a negation it stays two."""
-        united: list[Item] = []
+    def _merge_alternatives(self, items: list[Item]) -> list[Item]:
+        """Merges "metal or punk" into one include of either tag, unless it is negated."""
+        merged: list[Item] = []
         negated = False
         for item in items:
             negated |= item.role == "not"
-            joint = [i for i in united[-1:] if self.question.key(i.start, i.end) in EITHER]
-            first = united[-2] if joint and len(united) > 1 else None
+            joint = [i for i in merged[-1:] if self.query.key(i.start, i.end) in OR_WORDS]
+            first = merged[-2] if joint and len(merged) > 1 else None
             both = first is not None and first.role == item.role == "tag"
             close = first is not None and first.end == joint[0].start and joint[0].end == item.start
             if first is not None and both and close and not negated:
                 slot = Include(
-                    term=self.question.words(first.start, item.end),
-                    words=self.question.words(first.start, item.end),
+                    term=self.query.words(first.start, item.end),
+                    words=self.query.words(first.start, item.end),
                     tags=tuple(dict.fromkeys((*first.slot.tags, *item.slot.tags))),
                     wider=tuple(dict.fromkeys((*first.slot.wider, *item.slot.wider))),
                     exact=first.slot.exact and item.slot.exact,
                     theme=first.theme,
                 )
-                united[-2:] = [Item(first.start, item.end, "tag", slot, first.theme)]
+                merged[-2:] = [Item(first.start, item.end, "tag", slot, first.theme)]
                 continue
-            united.append(item)
-        return united
+            merged.append(item)
+        return merged
 
-    def _longest_at(self, place: int, used: set[int]) -> Item | None:
-        question = self.question
-        last = question.longest(place)
-        for end in range(last, place, -1):
-            if any(p in used for p in range(place, end)):
+    def _longest_at(self, position: int, used: set[int]) -> Item | None:
+        query = self.query
+        last = query.longest(position)
+        for end in range(last, position, -1):
+            if any(p in used for p in range(position, end)):
                 continue
-            if question.tokens[place].clause != question.tokens[end - 1].clause:
+            if query.tokens[position].clause != query.tokens[end - 1].clause:
                 continue
-            item = self._phrase(place, end)
+            item = self._phrase(position, end)
             if item is not None:
                 return item
         return None
 
     def _phrase(self, start: int, end: int) -> Item | None:
-        key = self.question.key(start, end)
-        words = self.question.words(start, end)
+        key = self.query.key(start, end)
+        words = self.query.words(start, end)
         lexicon = self.lexicon
-        if (way := lexicon.directions.get(key)) is not None:
-            return Item(start, end, "way", Direction(axis=way[0], sign=way[1], words=words))
-        if self._is_not(key, start, end):
+        if (found := lexicon.directions.get(key)) is not None:
+            slot = Direction(axis=found[0], sign=found[1], words=words)
+            return Item(start, end, "direction", slot)
+        if self._is_negation(key, start, end):
             return Item(start, end, "not")
         if lexicon.cues["instrumental"].get(key) in ("en", self.language):
-            return Item(start, end, "unsung", words)
+            return Item(start, end, "instrumental", words)
         if lexicon.cues["not_after"].get(key) == self.language and start:
-            return Item(start, end, "not after")
+            return Item(start, end, "postfix not")
         if (language := self._language(key, start, end)) is not None:
             return language
         if self._is_stop(key) and not self.vocabulary.tag(key):
             return Item(start, end, "stop")
-        meaning = self.vocabulary.said(key, self.language)
-        if start and self.question.tokens[start - 1].key in lexicon.cues["about"]:
+        meaning = self.vocabulary.meaning(key, self.language)
+        if start and self.query.tokens[start - 1].key in lexicon.cues["about"]:
             meaning = meaning if self.vocabulary.tag(key) else None  # a topic, not a mood
         if meaning is not None:
             return Item(start, end, "tag", meaning.include(words, words), meaning.theme)
-        if end == start + 1 and (head := self._lacking(key)):
-            return Item(start, end, "less", head)
+        if end == start + 1 and (head := self._absent_instrument(key)):
+            return Item(start, end, "absence", head)
         if len(key) > 2 and (values := self.vocabulary.categories.get(key)):
             column, value = values[0]
             where = f"{column} = {quoted(value)}"
             return Item(start, end, "facet", Facet(column=column, where=where, words=words))
         return None
 
-    def _is_not(self, key: str, start: int, end: int) -> bool:
-        tokens = self.question.tokens
-        if key in LEAVE:  # "leave the drums out"
+    def _is_negation(self, key: str, start: int, end: int) -> bool:
+        tokens = self.query.tokens
+        if key in OUT_VERBS:  # "leave the drums out"
             return any(t.key == "out" and t.clause == tokens[start].clause for t in tokens[end:])
         language = self.lexicon.cues["not"].get(key)
-        if language not in ("en", self.language) or end >= len(self.question.tokens):
+        if language not in ("en", self.language) or end >= len(self.query.tokens):
             return False
         following = tokens[end]
         same = following.clause == tokens[end - 1].clause
         numbered = key == "no" and following.key.isdigit()  # "No. 5 for piano"
         return same and not numbered
 
-    def _lacking(self, key: str) -> str | None:
-        """The instrument that a word says is absent: "drumless"."""
-        for ending, language in LESS.items():
+    def _absent_instrument(self, key: str) -> str | None:
+        """The instrument that a word such as "drumless" excludes."""
+        for ending, language in ABSENCE_SUFFIXES.items():
             if language in ("en", self.language) and key.endswith(ending):
                 stem = key.removesuffix(ending)
                 for head in (stem, stem.removesuffix("s")):
@@ -193,17 +196,17 @@ class Phrases:
         spellings = self.lexicon.languages.get(key)
         if spellings is None:
             return None
-        tokens = self.question.tokens
+        tokens = self.query.tokens
         before = tokens[start - 1].key if start else ""
         after = tokens[end].key if end < len(tokens) else ""
-        told = before in ("in", "auf", "en", "em", "na", "на") or after in (
+        has_cue = before in ("in", "auf", "en", "em", "na", "на") or after in (
             *("lyrics", "vocals", "language", "speaking", "sung", "singing", "songs", "song"),
             *("text", "の", "歌"),
         )
         column = self.vocabulary.column(("language", "lang", "languages"))
-        words = self.question.words(start, end)
+        words = self.query.words(start, end)
         if column is None:
-            if not told or self.vocabulary.tag(key):
+            if not has_cue or self.vocabulary.tag(key):
                 return None
             return Item(
                 start, end, "ignored", Ignored(words=words, why="no language in this catalog")
@@ -211,7 +214,7 @@ class Phrases:
         known = {name.casefold() for name in spellings}
         values = [v for v in self.vocabulary.values(column) if v.casefold() in known]
         if not values:
-            if not told:
+            if not has_cue:
                 return None
             why = f"no track of this catalog is in {words}"
             return Item(start, end, "ignored", Ignored(words=words, why=why))
@@ -222,19 +225,19 @@ class Phrases:
 MOST_TOKENS = 14  # of a query in which every word may start a name
 
 
-def spans(question: TokenizedQuery, vocabulary: CatalogVocabulary) -> Iterator[tuple[int, int]]:
-    """Spans of words that may be a name: within the length limit, and not common words alone."""
+def spans(query: TokenizedQuery, vocabulary: CatalogVocabulary) -> Iterator[tuple[int, int]]:
+    """Spans of tokens that may be a name: within the length limit, not only common words."""
     lexicon = vocabulary.lexicon
     common = [
         token.key in lexicon.stops or token.key in lexicon.concepts or token.key in vocabulary.tags
-        for token in question.tokens
+        for token in query.tokens
     ]
-    many = len(question.tokens) > MOST_TOKENS
-    for start in range(len(question.tokens)):
-        before = question.tokens[start - 1].key if start else ""
+    many = len(query.tokens) > MOST_TOKENS
+    for start in range(len(query.tokens)):
+        before = query.tokens[start - 1].key if start else ""
         after_cue = lexicon.leads_to_name(before)
         if many and not after_cue and common[start] and before not in lexicon.cues["and"]:
             continue
-        for end in range(start + 1, question.longest(start) + 1):
+        for end in range(start + 1, query.longest(start) + 1):
             if after_cue or not all(common[start:end]):
                 yield start, end

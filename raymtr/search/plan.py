@@ -1,4 +1,4 @@
-"""What passes between the halves of a search: a parsed request, its vectors, and their times."""
+"""Data passed between the two halves of a search: a parsed request, its vectors, their times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from raymtr.search.understand import Understood
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A parsed request, and what a model has to encode before it can be answered."""
+    """A parsed request, and the inputs that a model has to encode before it can be answered.
+
+    `sentences` are for the text tower: first `query_count` texts to search by, then those of
+    `steering.steering_sentences`.
+    """
 
     request: CheckedRequest
     understood: Understood
-    sentences: list[str]  # for the text tower: texts to search by, both ends of each direction,
-    reads: int  # (the number of texts to search by) then texts of sounds to avoid
+    sentences: list[str]
+    query_count: int
     took_s: float
 
     @property

@@ -15,7 +15,7 @@ from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest
 from raymtr.search.retrievers import QueryVector
 from raymtr.search.slots import Understood
-from raymtr.search.steering import hits_along
+from raymtr.search.steering import reasons_along
 from raymtr.search.suggest import suggestions, unused
 from raymtr.search.vocabulary import CatalogVocabulary
 
@@ -30,19 +30,21 @@ def hits_of(
     *,
     folds: bool,
 ) -> list[Hit]:
-    """The candidates as hits, with their segments and reasons; `folds` names their duplicates."""
+    """The candidates as hits, with segments and reasons; with `folds` also their duplicates."""
     table = vocabulary.table
     ids = [candidate.track_id for candidate in candidates]
     rows = table.rows(ids, HIT_COLUMNS)
     segments = _segments(table, candidates, directions)
     words = set(spoken_name(understood.text).split())
-    wanted = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
-    ways = hits_along(understood, ids, vocabulary)
+    included = {tag.value for slot in understood.include for tag in (*slot.tags, *slot.wider)}
+    direction_reasons = reasons_along(understood, ids, vocabulary)
     unknown = _unknown(understood, ids, table)
     hits: list[Hit] = []
     for candidate in candidates:
         row = rows[candidate.track_id]
-        tags = [t for t in row["tags"] or () if t in wanted or set(spoken_name(t).split()) & words]
+        tags = [
+            t for t in row["tags"] or () if t in included or set(spoken_name(t).split()) & words
+        ]
         by_tags: list[Reason] = [{"by": "tags", "matched": tags}] if tags else []
         hit: Hit = {
             "track_id": candidate.track_id,
@@ -58,7 +60,7 @@ def hits_of(
             "segment": segments.get(candidate.track_id),
             "why": [
                 *(candidate.why + by_tags),
-                *ways.get(candidate.track_id, []),
+                *direction_reasons.get(candidate.track_id, []),
                 *unknown.get(candidate.track_id, []),
             ],
         }
@@ -71,7 +73,7 @@ def hits_of(
 def _unknown(
     understood: Understood, ids: Sequence[str], table: TrackTable
 ) -> dict[str, list[Reason]]:
-    """For each hit, the columns of exclusions in which it has no value, so nobody can tell."""
+    """For each hit, the columns of exclusions that it has no value for."""
     columns = list(dict.fromkeys(slot.column for slot in understood.filters if slot.known))
     if not columns:
         return {}
@@ -89,22 +91,23 @@ def _unknown(
 def _segments(
     table: TrackTable, candidates: Sequence[Candidate], directions: Sequence[QueryVector]
 ) -> dict[str, Segment]:
-    """For each track the window nearest to the query; for a sure hit, to the track itself."""
+    """For each track the window nearest to the query; for exact hits, to the track's vector."""
     ids = [candidate.track_id for candidate in candidates]
     windows = table.windows(ids)
     if not len(windows):
         return {}
-    sure = {candidate.track_id for candidate in candidates if candidate.sure}
-    own = table.vectors([i for i in ids if i in sure or not directions])
+    exact = {candidate.track_id for candidate in candidates if candidate.exact}
+    track_vectors = table.vectors([i for i in ids if i in exact or not directions])
     vectors = matrix_of(windows["vector"]).astype(np.float32)
     best: dict[str, tuple[float, Segment]] = {}
     times = windows.select(["track_id", "start_s", "end_s"]).to_pylist()
     for row, vector in zip(times, vectors, strict=True):
         track_id = row["track_id"]
-        query = own[track_id] if track_id in sure or not directions else directions[0].vector
-        fit = float(vector @ query)
-        if track_id not in best or fit > best[track_id][0]:
-            best[track_id] = fit, Segment(start_s=row["start_s"], end_s=row["end_s"])
+        by_track = track_id in exact or not directions
+        query = track_vectors[track_id] if by_track else directions[0].vector
+        cosine = float(vector @ query)
+        if track_id not in best or cosine > best[track_id][0]:
+            best[track_id] = cosine, Segment(start_s=row["start_s"], end_s=row["end_s"])
     return {track_id: row for track_id, (_, row) in best.items()}
 
 
@@ -114,17 +117,19 @@ def query_of(
     vocabulary: CatalogVocabulary,
     candidates: Sequence[Candidate],
 ) -> QueryEcho:
-    """The request, how its text was understood, and suggestions where few tracks were found."""
+    """The request, how its text was understood, and suggestions if few tracks were found."""
     original = request.original
-    given: list[ExcludePart] = [{"term": term, "words": term} for term in original.exclude or ()]
-    said = understood.echo()
-    said["exclude"] = given + said["exclude"]
-    if original.text and request.mode == "auto" and not said["ignored"]:
-        said["ignored"] = unused(understood, candidates, vocabulary)
+    requested: list[ExcludePart] = [
+        {"term": term, "words": term} for term in original.exclude or ()
+    ]
+    parts = understood.echo()
+    parts["exclude"] = requested + parts["exclude"]
+    if original.text and request.mode == "auto" and not parts["ignored"]:
+        parts["ignored"] = unused(understood, candidates, vocabulary)
     found = len(candidates)
     advice = suggestions(understood, request.where, vocabulary, found) if original.text else []
     if original.similar_artist:
-        said["similar_artist"] = original.similar_artist
+        parts["similar_artist"] = original.similar_artist
     return {
         "text": original.text,
         "like": dict(request.like),
@@ -136,6 +141,6 @@ def query_of(
         "per_artist": original.per_artist,
         "diversity": original.diversity or 0.0,
         "fold_duplicates": bool(original.fold_duplicates),
-        **said,
+        **parts,
         "suggestions": advice,
     }

@@ -1,8 +1,9 @@
 """Fuses several ranked lists into one: weighted reciprocal ranks, exact names first.
 
 Reciprocal rank fusion (Cormack et al. 2009) needs no common score scale. Cosines, BM25 scores and
-positions in an artist graph have none. Each list comes from a *retriever*. The hits of a `sure`
-retriever (such as a title the user typed) precede all others and are not averaged in.
+positions in an artist graph have none. Each list comes from a *retriever*. An `exact` retriever
+looks up a name that the query states, such as a title. Its hits precede all others and are not
+averaged in.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ class Retrieved:
     by: str  # title, artist, sound, words, names, artist graph ...
     ranked: Ranked = field(default_factory=list)
     weight: float = 1.0
-    sure: bool = False
+    exact: bool = False
 
 
 @dataclass(kw_only=True)
 class Candidate:
-    """A track with its fused score, in (0, 1], and its rank in each retriever."""
+    """A track with its fused score, in (0, 1], and its rank in each retriever's list."""
 
     track_id: str
     score: float = 0.0
-    sure: bool = False
+    exact: bool = False
     why: list[Reason] = field(default_factory=list)
     folded: list[str] = field(default_factory=list)  # the duplicates that it represents
 
@@ -42,38 +43,38 @@ class Candidate:
 def fuse(retrieved: Sequence[Retrieved]) -> list[Candidate]:
     """Candidates of all retrievers, best first.
 
-    A score of 1 is the first place in every retriever, or a sure hit. Ties keep the order of the
-    first retriever, then of ids, so the same search gives the same list.
+    A score of 1 means rank 1 in every list, or an exact hit. Ties keep the order of the exact
+    lists, then of ids, so the same search gives the same list.
     """
     candidates: dict[str, Candidate] = {}
-    best = sum(one.weight for one in retrieved if not one.sure) / (RRF_K + 1)
+    best = sum(one.weight for one in retrieved if not one.exact) / (RRF_K + 1)
     for one in retrieved:
-        for place, (track_id, score) in enumerate(one.ranked, start=1):
-            here = candidates.setdefault(track_id, Candidate(track_id=track_id))
-            here.sure |= one.sure
-            if not one.sure:
-                here.score += one.weight / (RRF_K + place) / best
-            here.why.append({"by": one.by, "rank": place, "score": round(score, 4)})
-    sure_order = {
-        track_id: place
+        for rank, (track_id, score) in enumerate(one.ranked, start=1):
+            candidate = candidates.setdefault(track_id, Candidate(track_id=track_id))
+            candidate.exact |= one.exact
+            if not one.exact:
+                candidate.score += one.weight / (RRF_K + rank) / best
+            candidate.why.append({"by": one.by, "rank": rank, "score": round(score, 4)})
+    exact_order = {
+        track_id: rank
         for one in reversed(retrieved)
-        if one.sure
-        for place, (track_id, _) in enumerate(one.ranked)
+        if one.exact
+        for rank, (track_id, _) in enumerate(one.ranked)
     }
-    for here in candidates.values():
-        if here.sure:
-            here.score = 1.0
-    last = len(sure_order)
+    for candidate in candidates.values():
+        if candidate.exact:
+            candidate.score = 1.0
+    last = len(exact_order)
     return sorted(
         candidates.values(),
-        key=lambda c: (not c.sure, sure_order.get(c.track_id, last), -c.score, c.track_id),
+        key=lambda c: (not c.exact, exact_order.get(c.track_id, last), -c.score, c.track_id),
     )
 
 
 def cap_per_artist(
     candidates: Sequence[Candidate], artist_of: Callable[[str], str | None], most: int
 ) -> list[Candidate]:
-    """At most `most` candidates per artist, best first. Tracks without a known artist all stay."""
+    """At most `most` candidates per artist, best first; tracks of unknown artist all stay."""
     seen: dict[str, int] = {}
     kept = []
     for candidate in candidates:
@@ -86,7 +87,7 @@ def cap_per_artist(
 
 
 def fold_groups(candidates: Sequence[Candidate], group_of: Mapping[str, int]) -> list[Candidate]:
-    """The best candidate of each duplicate group, with the ids it represents."""
+    """The candidates, only the best of each duplicate group, which lists the ids of the others."""
     first: dict[int, Candidate] = {}
     kept = []
     for candidate in candidates:
@@ -104,21 +105,21 @@ def fold_groups(candidates: Sequence[Candidate], group_of: Mapping[str, int]) ->
 def diversify(
     candidates: Sequence[Candidate], vectors: Mapping[str, np.ndarray], *, diversity: float
 ) -> list[Candidate]:
-    """The same candidates re-ranked for diversity; sure candidates stay first.
+    """The same candidates re-ranked for diversity; exact candidates stay first.
 
-    Maximal marginal relevance (Carbonell and Goldstein 1998): each place goes to the highest
+    Maximal marginal relevance (Carbonell and Goldstein 1998): each rank goes to the highest
     `(1 - diversity) * score - diversity * cosine to the nearest one chosen`. `vectors` are unit
-    [D]; a track without a vector counts as unlike all others.
+    vectors [D]; a track without one has cosine 0 to all others.
     """
-    sure = [c for c in candidates if c.sure]
-    rest = [c for c in candidates if not c.sure]
+    exact = [c for c in candidates if c.exact]
+    rest = [c for c in candidates if not c.exact]
     if not rest or not vectors:
-        return [*sure, *rest]
+        return [*exact, *rest]
     blank = np.zeros_like(next(iter(vectors.values())))
     matrix = np.array([vectors.get(c.track_id, blank) for c in rest])
     scores = np.array([c.score for c in rest])
     nearest = np.zeros(len(rest))
-    for candidate in sure:
+    for candidate in exact:
         nearest = np.maximum(nearest, matrix @ vectors.get(candidate.track_id, blank))
     left = np.ones(len(rest), bool)
     chosen: list[Candidate] = []
@@ -128,4 +129,4 @@ def diversify(
         left[best] = False
         chosen.append(rest[best])
         nearest = np.maximum(nearest, matrix @ matrix[best])
-    return [*sure, *chosen]
+    return [*exact, *chosen]

@@ -1,4 +1,4 @@
-"""The words of a query that its slots leave for the text tower, as typed."""
+"""The words of a query that remain for the text tower after its slots are removed, as typed."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from raymtr.search.lexicon import Lexicon
 from raymtr.search.tokens import TokenizedQuery
 
 
-def stop_words(question: TokenizedQuery, language: str, lexicon: Lexicon) -> set[int]:
+def stop_words(query: TokenizedQuery, language: str, lexicon: Lexicon) -> set[int]:
     """The tokens that are stop words in English or in `language`."""
     return {
-        place
-        for place, token in enumerate(question.tokens)
+        position
+        for position, token in enumerate(query.tokens)
         if lexicon.stops.get(token.key, set()) & {"en", language}
     }
 
 
-def without_loose_ends(question: TokenizedQuery, kept: list[int], lexicon: Lexicon) -> list[int]:
-    """Drops "but" and "with" at either end, whose other operand is gone."""
-    cues, tokens = lexicon.cues, question.tokens
-    gone = {p for p in range(len(tokens))} - set(kept)
+def without_loose_ends(query: TokenizedQuery, kept: list[int], lexicon: Lexicon) -> list[int]:
+    """The tokens `kept` without "but", "with" etc. at either end, whose other operand is gone."""
+    cues, tokens = lexicon.cues, query.tokens
+    removed = {p for p in range(len(tokens))} - set(kept)
 
-    def loose(place: int) -> bool:
-        key = tokens[place].key
+    def loose(position: int) -> bool:
+        key = tokens[position].key
         joins = key in cues["ends_not"] or key in cues["and"] or key in ("の", "な", "的")
-        return joins and bool(gone & {place - 1, place + 1})
+        return joins and bool(removed & {position - 1, position + 1})
 
     while kept and loose(kept[-1]):
         kept = kept[:-1]
@@ -34,17 +34,17 @@ def without_loose_ends(question: TokenizedQuery, kept: list[int], lexicon: Lexic
     return kept
 
 
-def text_of(question: TokenizedQuery, kept: Sequence[int]) -> str:
+def text_of(query: TokenizedQuery, kept: Sequence[int]) -> str:
     """The words of some tokens as typed, with the punctuation between neighbours."""
     pieces: list[str] = []
-    for at, place in enumerate(kept):
-        token = question.tokens[place]
+    for at, position in enumerate(kept):
+        token = query.tokens[position]
         if at:
             before = kept[at - 1]
-            near = before + 1 == place
-            between = question.text[question.tokens[before].end : token.start] if near else " "
-            if not near and question.tokens[before].clause != token.clause:
+            near = before + 1 == position
+            between = query.text[query.tokens[before].end : token.start] if near else " "
+            if not near and query.tokens[before].clause != token.clause:
                 between = ", "
             pieces.append(between)
-        pieces.append(question.text[token.start : token.end])
+        pieces.append(query.text[token.start : token.end])
     return "".join(pieces).strip(" ,;")

@@ -16,14 +16,14 @@ from raymtr.search.contract import SearchRequest, weights_of
 class CheckedRequest:
     """A request that the tables can answer. `like` and `unlike` map track ids to weights."""
 
-    original: SearchRequest  # as it came
+    original: SearchRequest
     like: Mapping[str, float]
     unlike: Mapping[str, float]
     where: Filter | None
     k: int | None  # None ranks all matches; internal callers only
 
-    def ranking(self, k: int | None) -> CheckedRequest:
-        """This request with another number of hits; None for all matches."""
+    def with_k(self, k: int | None) -> CheckedRequest:
+        """This request with `k` hits; None for all matches."""
         return replace(self, k=k)
 
     @property

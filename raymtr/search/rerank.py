@@ -1,7 +1,8 @@
-"""A second look at the first hits: a matching head reads the text beside each of them.
+"""Re-ranking: a matching head scores the query text against each of the first hits.
 
-Its probability is mixed with the first stage's score. Exact names stay first. If the deadline
-passes, the first stage's order is served and the answer says so: a late order is worse than none.
+Its probability is mixed with the score of the first stage. Exact names stay first. If the deadline
+passes, the order of the first stage is returned and a note reports it, because a late answer is
+worse than a less precise order.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from raymtr.search.contract import Reason
 from raymtr.search.ranking import Candidate
 
 DEADLINE_S = 1.0
-AT_ONCE = 16  # hits between two looks at the clock
+BATCH = 16  # hits per call of the matcher; the deadline is checked between calls
 BY = "rerank"  # in `why`
 
 
 class Matcher(Protocol):
-    """What gives match probabilities; `mulap.reranker.Reranker`."""
+    """Computes match probabilities; implemented by `mulap.reranker.Reranker`."""
 
     run: str
 
     def probabilities(self, sentence: str, track_ids: Sequence[str]) -> dict[str, float]:
-        """The probability that the sentence is about each track; some may be unknown."""
+        """The probability that the sentence describes each track, by id; some may be absent."""
         ...
 
 
@@ -38,39 +39,41 @@ def rerank(
     mix: float,
     deadline_s: float = DEADLINE_S,
 ) -> tuple[list[Candidate], tuple[str, ...]]:
-    """The candidates with the first `depth` in a new order, and what the answer has to note.
+    """The candidates with the first `depth` re-ranked, and notes for the answer.
 
     Scores become `(1 - mix) * score + mix * probability`. A track without features keeps its
-    score. Those below `depth` follow, with scores no higher.
+    score. Candidates after `depth` follow, with scores no higher.
     """
-    first = [c for c in candidates if c.sure]
-    rest = [c for c in candidates if not c.sure]
-    looked, below = rest[:depth], rest[depth:]
-    began, found = time.perf_counter(), dict[str, float]()
-    for start in range(0, len(looked), AT_ONCE):
+    exact = [c for c in candidates if c.exact]
+    rest = [c for c in candidates if not c.exact]
+    top, others = rest[:depth], rest[depth:]
+    began, probabilities = time.perf_counter(), dict[str, float]()
+    for start in range(0, len(top), BATCH):
         if time.perf_counter() - began > deadline_s:
-            late = f"re-ranking took longer than {deadline_s:g} s: the order is the first stage's"
-            return list(candidates), (late,)
-        ids = [candidate.track_id for candidate in looked[start : start + AT_ONCE]]
-        found |= matcher.probabilities(sentence, ids)
-    looked = _mixed(looked, found, mix)
-    least = min((candidate.score for candidate in looked), default=1.0)
-    below = [replace(c, score=min(c.score, least)) for c in below]
-    unknown = len(rest[:depth]) - len(found)
-    notes = [f"{unknown} of {len(looked)} hits have no features of {matcher.run}: not re-ranked"]
-    return [*first, *looked, *below], tuple(notes if unknown else ())
+            note = f"re-ranking took longer than {deadline_s:g} s: first-stage order returned"
+            return list(candidates), (note,)
+        ids = [candidate.track_id for candidate in top[start : start + BATCH]]
+        probabilities |= matcher.probabilities(sentence, ids)
+    top = _mixed(top, probabilities, mix)
+    least = min((candidate.score for candidate in top), default=1.0)
+    others = [replace(c, score=min(c.score, least)) for c in others]
+    unknown = len(rest[:depth]) - len(probabilities)
+    notes = [f"{unknown} of {len(top)} hits have no features of {matcher.run}: not re-ranked"]
+    return [*exact, *top, *others], tuple(notes if unknown else ())
 
 
-def _mixed(looked: Sequence[Candidate], found: dict[str, float], mix: float) -> list[Candidate]:
-    """The candidates with mixed scores, best first, each with the reason; ties keep their order."""
-    order = sorted(found, key=lambda track_id: -found[track_id])
-    places = {track_id: place for place, track_id in enumerate(order, start=1)}
+def _mixed(
+    top: Sequence[Candidate], probabilities: dict[str, float], mix: float
+) -> list[Candidate]:
+    """The candidates with mixed scores and a reason, best first; ties keep their order."""
+    order = sorted(probabilities, key=lambda track_id: -probabilities[track_id])
+    ranks = {track_id: rank for rank, track_id in enumerate(order, start=1)}
     mixed = []
-    for one in looked:
-        if (probability := found.get(one.track_id)) is None:
+    for one in top:
+        if (probability := probabilities.get(one.track_id)) is None:
             mixed.append(one)
             continue
-        why: Reason = {"by": BY, "rank": places[one.track_id], "score": round(probability, 4)}
+        why: Reason = {"by": BY, "rank": ranks[one.track_id], "score": round(probability, 4)}
         score = (1.0 - mix) * one.score + mix * probability
         mixed.append(replace(one, score=score, why=[*one.why, why]))
     return sorted(mixed, key=lambda candidate: -candidate.score)

@@ -1,11 +1,11 @@
-"""The retrievers of a request: what is looked up for each kind of query, with weights.
+"""The retrievers of a request: the look-ups for each kind of query, with weights.
 
-Each retriever reads its own part of the query. A title or an artist is certain, so it makes a sure
+Each retriever reads its own part of the query. A title, an artist or an album gives an exact
 retriever. "Similar to" uses the anchors' audio vectors, the artist graph, and the text tower, which
 was trained on the sentence `similar with artist ...`. If the anchors have no vectors (a catalog
 without audio), it uses the tags that distinguish them from other tracks. A description uses the
-text tower, full-text search over tags and captions with its tags and the words that no slot took,
-and search over names with those unused words alone.
+text tower, full-text search over tags and captions for its tags and its unmatched words, and search
+over names for the unmatched words alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from raymtr.search.slots import Anchor, Understood
 from raymtr.search.vocabulary import tag_counts
 from raymtr.vectors import unit
 
-UNLIKE = 0.5  # share of the unlike tracks' vector that is subtracted
-TOWARD = 0.35  # how far an example's vector moves along a direction
+UNLIKE_SHARE = 0.5  # share of the unlike tracks' vector that is subtracted
+DIRECTION_SHARE = 0.35  # length of the step of an example's vector along a direction
 WEIGHTS = {
     "sound": 1.0,  # near an example
     "text": 1.0,  # near the text tower's vector
@@ -48,16 +48,16 @@ WEIGHTS = {
 # words with any text, is left to the text tower.
 LEAST_WORDS_WEIGHT, MOST_WORDS_WEIGHT = 0.5, 2.0
 # The weight of names if a word of the query is in no tag or caption, so that only a name can
-# contain it: as much as all other retrievers together. At 0.5 the 61st of a list by sound precedes
-# any name.
+# contain it. It equals that of all other retrievers together. With a weight of 0.5, rank 61 of a
+# list by sound would precede any name.
 NAMES_ALONE_WEIGHT = 4.0
 PROFILE_TAGS = 8  # tags that distinguish anchors from other tracks
-CALLED_SO = 3  # tracks shown whose title is a tag
+MOST_TITLED = 3  # tracks returned whose title equals a tag
 
 
 @dataclass(frozen=True)
 class QueryVector:
-    """A unit vector [D] to search along, and the retriever it belongs to."""
+    """A unit vector [D] to search by, and the retriever it belongs to."""
 
     by: str
     vector: np.ndarray
@@ -79,7 +79,7 @@ def sentences_of(understood: Understood) -> list[str]:
 def example_vectors(
     table: TrackTable, request: CheckedRequest, understood: Understood
 ) -> list[np.ndarray]:
-    """The vectors of the liked tracks and of each anchor group, minus part of the unliked."""
+    """The mean vectors of the `like` tracks and of each anchor group, minus part of `unlike`."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
     for anchor in understood.anchors:
         if not anchor.positive:
@@ -91,18 +91,18 @@ def example_vectors(
         means = [v for v in (_mean_vector(table, anchor) for anchor in group) if v is not None]
         if means:
             towards.append(unit(np.asarray(sum(means))))
-    return [toward if away is None else unit(toward - UNLIKE * away) for toward in towards]
+    return [toward if away is None else unit(toward - UNLIKE_SHARE * away) for toward in towards]
 
 
 def steer_away(table: TrackTable, request: CheckedRequest, vector: np.ndarray) -> np.ndarray:
-    """The vector of a text or recording, minus part of the unliked tracks' vector."""
+    """The vector of a text or recording, minus part of the `unlike` tracks' vector."""
     away = _weighted_mean(table.vectors(list(request.unlike)), request.unlike)
-    return vector if away is None else unit(vector - UNLIKE * away)
+    return vector if away is None else unit(vector - UNLIKE_SHARE * away)
 
 
 def steer_toward(vector: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
     """A vector moved along the direction from one text's vector to another's."""
-    return unit(vector + TOWARD * unit(up - down))
+    return unit(vector + DIRECTION_SHARE * unit(up - down))
 
 
 def retrieve(
@@ -122,43 +122,45 @@ def retrieve(
     base, where = request.where, tier or request.where
     pending: list[tuple[Retrieved, Future[Ranked]]] = []
 
-    def ask(one: Retrieved, look_up: Callable[..., Ranked], *about: Any, **how: Any) -> None:
-        pending.append((one, threads.submit(look_up, *about, **how)))
+    def submit(one: Retrieved, look_up: Callable[..., Ranked], *args: Any, **kwargs: Any) -> None:
+        pending.append((one, threads.submit(look_up, *args, **kwargs)))
 
-    sure = understood.kind in ("title", "artist", "album")
-    if sure:
-        named = base if understood.kind == "title" else where
-        ask(Retrieved(by=understood.kind, sure=True), _named, table, understood.tracks, named)
-    alone = sure and (
+    exact = understood.kind in ("title", "artist", "album")
+    if exact:
+        one = Retrieved(by=understood.kind, exact=True)
+        allowed = base if understood.kind == "title" else where
+        submit(one, _typical_first, table, understood.tracks, allowed)
+    names_only = exact and (
         understood.kind == "album" or bool(understood.include and understood.kind == "artist")
     )
     if understood.kind == "description" and understood.tracks:
-        ask(_weighted("title"), _called_so, table, understood.tracks, base)
+        submit(_weighted("title"), _titled, table, understood.tracks, base)
     for group in _groups(understood):
         for anchor in group:
             if anchor.artist and not anchor.title:
-                ask(_weighted("artist graph"), _artist_graph, table, anchor, where)
+                submit(_weighted("artist graph"), _artist_graph, table, anchor, where)
         profile = profile_of(table, group, _negative(understood))
         if profile and not table.vectors(group[0].tracks[:1]):
-            ask(_weighted("profile"), table.match_weighted, profile, limit=limit, where=where)
+            submit(_weighted("profile"), table.match_weighted, profile, limit=limit, where=where)
     for direction in directions:
-        ask(_weighted(direction.by), table.nearest, direction.vector, limit=limit, where=where)
+        submit(_weighted(direction.by), table.nearest, direction.vector, limit=limit, where=where)
     words, names = lexical_texts(understood)
-    if request.mode != "semantic" and not alone:
+    if request.mode != "semantic" and not names_only:
         if words:
             one = Retrieved(by="words", weight=_words_weight(table, words))
-            ask(one, table.match_words, words, limit=limit, where=where)
+            submit(one, table.match_words, words, limit=limit, where=where)
         if names:
-            ask(_weighted("names"), _names, table, names, limit=limit, where=where)
+            submit(_weighted("names"), _by_names, table, names, limit=limit, where=where)
     if not pending and where is not None:
-        ask(_weighted("filter"), _all_of, table, where, limit)
+        submit(_weighted("filter"), _all_matching, table, where, limit)
     retrieved = [replace(one, ranked=found.result()) for one, found in pending]
     retrieved = [one for one in retrieved if one.ranked]
-    narrowed = understood.filters or understood.excluded  # obeyed even beside unknown words
+    narrowed = understood.filters or understood.excluded  # apply even next to unknown words
     if not retrieved and where is not None and (narrowed or not understood.text):
-        everything = _all_of(table, where, limit)
+        everything = _all_matching(table, where, limit)
         retrieved = [replace(_weighted("filter"), ranked=everything)] if everything else []
-    if any(one.by == "names" for one in retrieved) and _only_a_name(table, names[-1], where):
+    by_names = any(one.by == "names" for one in retrieved)
+    if by_names and _has_word_only_in_names(table, names[-1], where):
         retrieved = [
             replace(one, weight=NAMES_ALONE_WEIGHT) if one.by == "names" else one
             for one in retrieved
@@ -173,20 +175,20 @@ def lexical_texts(understood: Understood) -> tuple[str, list[str]]:
         for slot in understood.include
         for tag in (slot.wider if slot.few else slot.tags or slot.wider)
     ]
-    unsaid = understood.unsaid
+    unmatched = understood.unmatched
     if not understood.include and not understood.anchors and not understood.filters:
-        return unsaid, list(dict.fromkeys(part for part in (understood.text, unsaid) if part))
-    parts = [unsaid] if unsaid else []
+        return unmatched, list(dict.fromkeys(part for part in (understood.text, unmatched) if part))
+    parts = [unmatched] if unmatched else []
     return " ".join(dict.fromkeys([*tags, *parts])), parts
 
 
 def profile_of(
     table: TrackTable, group: Sequence[Anchor], away: Sequence[Anchor]
 ) -> dict[str, float]:
-    """The tags that set anchors apart from other tracks, by tf-idf, minus half of the unlike's."""
+    """The tags that distinguish anchors from other tracks, by tf-idf, minus part of `away`'s."""
     weights = _tag_weights(table, group)
     for tag, weight in _tag_weights(table, away).items():
-        weights[tag] = weights.get(tag, 0.0) - UNLIKE * weight
+        weights[tag] = weights.get(tag, 0.0) - UNLIKE_SHARE * weight
     best = sorted(weights, key=lambda tag: (-weights[tag], tag))[:PROFILE_TAGS]
     return {tag: round(weights[tag], 4) for tag in best if weights[tag] > 0}
 
@@ -205,7 +207,7 @@ def _tag_weights(table: TrackTable, anchors: Sequence[Anchor]) -> dict[str, floa
 
 
 def _groups(understood: Understood) -> list[list[Anchor]]:
-    """The anchors to be near to, grouped by what is averaged together."""
+    """The positive anchors, grouped by the vectors to average."""
     groups: dict[int, list[Anchor]] = {}
     for anchor in understood.anchors:
         if anchor.positive:
@@ -225,7 +227,7 @@ def _weighted(by: str) -> Retrieved:
     return Retrieved(by=by, weight=WEIGHTS[by])
 
 
-def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
+def _typical_first(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
     """The tracks that a name refers to, most typical first."""
     among = Condition("track_id", "in", tuple(tracks))
     both = among if where is None else joined("and", among, where)
@@ -233,25 +235,27 @@ def _named(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ra
     vectors = table.vectors(sorted(allowed))
     centre = _weighted_mean(vectors, dict.fromkeys(vectors, 1.0))
     ranked = [] if centre is None else table.nearest(centre, limit=len(allowed), where=both)
-    silent = allowed - {track_id for track_id, _ in ranked}
-    return ranked + [(track_id, 0.0) for track_id in sorted(silent)]
+    without_vector = allowed - {track_id for track_id, _ in ranked}
+    return ranked + [(track_id, 0.0) for track_id in sorted(without_vector)]
 
 
-def _called_so(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
-    """A few tracks whose title is the tag."""
-    return _named(table, tracks, where)[:CALLED_SO]
+def _titled(table: TrackTable, tracks: Sequence[str], where: Filter | None) -> Ranked:
+    """At most MOST_TITLED tracks whose title equals the tag."""
+    return _typical_first(table, tracks, where)[:MOST_TITLED]
 
 
-def _all_of(table: TrackTable, where: Filter, limit: int) -> Ranked:
-    """All tracks that pass a filter, in a fixed arbitrary order."""
+def _all_matching(table: TrackTable, where: Filter, limit: int) -> Ranked:
+    """Tracks that pass a filter, up to `limit`, in an arbitrary but fixed order."""
     ids = sorted(
         table.matching(where), key=lambda track_id: (zlib.crc32(track_id.encode()), track_id)
     )
     return [(track_id, 1.0) for track_id in ids[:limit]]
 
 
-def _names(table: TrackTable, texts: Sequence[str], *, limit: int, where: Filter | None) -> Ranked:
-    """Tracks whose names contain all words of a text, for the first of `texts` with a match."""
+def _by_names(
+    table: TrackTable, texts: Sequence[str], *, limit: int, where: Filter | None
+) -> Ranked:
+    """Tracks whose names contain all words of the first of `texts` that has such tracks."""
     return next((r for t in texts if (r := table.match_names(t, limit=limit, where=where))), [])
 
 
@@ -261,7 +265,7 @@ def _words_weight(table: TrackTable, text: str) -> float:
     return LEAST_WORDS_WEIGHT + (MOST_WORDS_WEIGHT - LEAST_WORDS_WEIGHT) * share
 
 
-def _only_a_name(table: TrackTable, text: str, where: Filter | None) -> bool:
+def _has_word_only_in_names(table: TrackTable, text: str, where: Filter | None) -> bool:
     """Whether a word of the text is in no tag or caption of the tracks that pass the filter."""
     words = dict.fromkeys(spoken_name(text).split())
     return any(not table.match_words(word, limit=1, where=where) for word in words)
@@ -269,17 +273,17 @@ def _only_a_name(table: TrackTable, text: str, where: Filter | None) -> bool:
 
 def _artist_graph(table: TrackTable, anchor: Anchor, where: Filter | None) -> Ranked:
     """Tracks by artists linked to this one in the artist graph, either way, nearest first."""
-    places = dict(table.similar_to(name_key(anchor.artist) or ""))
-    own = table.rows(anchor.tracks[:1], ["similar_artists"])
-    named = [name for row in own.values() for name in row["similar_artists"] or ()]
-    rank = {name_key(name): place for place, name in reversed(list(enumerate(named)))}
-    for row in table.named([key for key in rank if key]):
-        place = rank.get(name_key(row["artist"]))
-        if place is not None:
-            places[row["track_id"]] = min(place, places.get(row["track_id"], place))
-    allowed = places.keys() & table.matching(where) if where and places else places.keys()
-    ordered = sorted(allowed, key=lambda track_id: (places[track_id], track_id))
-    return [(track_id, 1.0 / (1 + places[track_id])) for track_id in ordered]
+    positions = dict(table.similar_to(name_key(anchor.artist) or ""))
+    artist_rows = table.rows(anchor.tracks[:1], ["similar_artists"])
+    named = [name for row in artist_rows.values() for name in row["similar_artists"] or ()]
+    position_of = {name_key(name): position for position, name in reversed(list(enumerate(named)))}
+    for row in table.named([key for key in position_of if key]):
+        position = position_of.get(name_key(row["artist"]))
+        if position is not None:
+            positions[row["track_id"]] = min(position, positions.get(row["track_id"], position))
+    allowed = positions.keys() & table.matching(where) if where and positions else positions.keys()
+    ordered = sorted(allowed, key=lambda track_id: (positions[track_id], track_id))
+    return [(track_id, 1.0 / (1 + positions[track_id])) for track_id in ordered]
 
 
 def _weighted_mean(

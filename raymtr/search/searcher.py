@@ -2,9 +2,9 @@
 
 A searcher reads the live pointer when it is opened and stays on that build. If the build's files
 are deleted, `search` continues on the live build. The model is the one stored with the embeddings.
-It is loaded when a query first needs it; full-text queries do not. A model whose fingerprint
-differs from the table's is an error. `understand` parses a query, `candidates` finds and ranks
-tracks; this file calls them in order and builds the answer.
+It is loaded when a query first needs it; full-text queries do not. A model with another fingerprint
+than the table's is an error. `understand` parses a query, `candidates` finds and ranks tracks; this
+file calls them in order and builds the answer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest, check_request
 from raymtr.search.rerank import rerank
 from raymtr.search.retrievers import QueryVector, sentences_of
-from raymtr.search.steering import directions_of, sentences_beside
+from raymtr.search.steering import directions_of, steering_sentences
 from raymtr.search.understand import Understood, similar_artist, understand
 from raymtr.search.vocabulary import CatalogVocabulary, vocabulary_of
 from raymtr.workspace import Workspace
@@ -50,27 +50,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
-WORDS_ONLY = "this catalog has words only: search it by text with mode=keyword"
+WORDS_ONLY = "this catalog has words only, no vectors: search it by text with mode=keyword"
 
 
 class Searcher:
     """Search over the live build of a workspace (its folder or URI)."""
 
     def __init__(self, workspace: str | Workspace, table: TrackTable | None = None) -> None:
-        """With `table`, a search reads the tables of that build, which may be elsewhere."""
+        """With `table`, searches read that table, whose shards may be in other processes."""
         root = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
         self.workspace = root
         self.table = table or open_table(root.db, live_build(root))
         self.build = self.table.build
-        self._models: dict[Side, Model] = {}  # loaded and checked, by the side that a search needed
+        self._models: dict[Side, Model] = {}  # loaded and checked, by tower
         self._rerankers: dict[str, Reranker] = {}
         self._loading = Lock()
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
     def model(self, side: Side) -> Model:
-        """The model that made the table's vectors, with that side checked.
+        """The model that computed the table's vectors, with the tower of `side` checked.
 
-        A search rarely needs both sides. Raises InputError if the table has no vectors. Raises
+        A search rarely needs both towers. Raises InputError if the table has no vectors. Raises
         UnusableError if the stored model has another fingerprint, or does not reproduce its golden
         vectors on this machine.
         """
@@ -105,7 +105,7 @@ class Searcher:
         """
         groups = read_groups(self.workspace)
         if groups is None:
-            raise InputError("no duplicates are known here yet; run `raymtr duplicates` first")
+            raise InputError("this workspace has no duplicate groups; run `raymtr duplicates`")
         return groups
 
     def search(
@@ -139,8 +139,8 @@ class Searcher:
         instead of a text, the name of an artist to find similar artists of. Raises InputError on
         anything else.
         """
-        given = locals()  # these keys and no others, by name
-        return self.find(SearchRequest.read({k: v for k, v in given.items() if k != "self"}))
+        arguments = locals()  # the parameters of this method, by name
+        return self.find(SearchRequest.read({k: v for k, v in arguments.items() if k != "self"}))
 
     def find(self, request: SearchRequest) -> SearchAnswer:
         """The answer to a request. Raises InputError if the tables have no such track or column."""
@@ -150,14 +150,14 @@ class Searcher:
             return here.answer(plan, here._encode(plan))
 
         try:
-            return self._of_present(answer)
+            return self._on_present_shards(answer)
         except LostTableError:
             if live_build(self.workspace).table_version == self.build.table_version:
                 raise
             return self._successor.find(request)
 
     def present(self, lost: Collection[int] = ()) -> Searcher:
-        """This searcher without the table shards that are `lost`, or do not answer now.
+        """This searcher without the table shards in `lost`, or that do not answer now.
 
         Raises UnusableError if none answers.
         """
@@ -168,10 +168,10 @@ class Searcher:
         here.table = table
         return here
 
-    def _of_present(self, look_up: Callable[[Searcher], T]) -> T:
-        """What `look_up` returns on the table shards that answer it throughout."""
+    def _on_present_shards(self, look_up: Callable[[Searcher], T]) -> T:
+        """The result of `look_up` on the table shards that answer all of its reads."""
         lost: set[int] = set()
-        while True:  # each time with fewer shards
+        while True:  # each repetition has fewer shards
             try:
                 return look_up(self.present(lost))
             except ShardLostError as error:
@@ -180,40 +180,43 @@ class Searcher:
     def plan(self, request: SearchRequest) -> Plan:
         """The first half of a search: checks the request and parses its text.
 
-        What the plan needs encoded can be encoded anywhere, by the model with this build's
-        fingerprint. `answer` does the rest.
+        Any process can encode the plan's inputs, with the model of this build's fingerprint.
+        `answer` is the second half.
         """
         started = time.perf_counter()
         checked = check_request(request, self.table)
         if request.audio is not None and self.build.made_by is None:
             raise InputError(WORDS_ONLY)
         understood = self._understand(checked)
-        reads = checked.mode != "keyword" and self.build.rows["vectors"]
-        to_read = sentences_of(understood) if reads else []
+        queries: list[str] = []
+        steering: list[str] = []
+        if checked.mode != "keyword" and self.build.rows["vectors"]:
+            queries = sentences_of(understood)
+            steering = steering_sentences(understood, self.lexicon)
         return Plan(
             request=checked,
             understood=understood,
-            sentences=to_read + (sentences_beside(understood, self.lexicon) if reads else []),
-            reads=len(to_read),
+            sentences=queries + steering,
+            query_count=len(queries),
             took_s=time.perf_counter() - started,
         )
 
     def answer(self, plan: Plan, encoded: Encoded) -> SearchAnswer:
-        """The second half of a search, given the vectors of what the plan needs encoded."""
+        """The second half of a search, given the vectors of the plan's inputs."""
         started = time.perf_counter()
         request, k = plan.request, plan.request.k or 1
         mark, now_s = request.original.mark(self.build.table_version), time.time()
         cursor = request.original.cursor
         first = read_cursor(cursor, mark=mark, now_s=now_s) if cursor else 0
         directions = self._directions(plan, encoded)
-        # One hit more than the page shows whether there is a next page.
         options = request.original.rerank
         depth = options.depth if options else 0
+        # One hit more than the page shows whether there is a next page.
         candidates, searched = self._search(plan, directions).best(max(first + k + 1, depth))
         notes, rerank_s = [*self._missing_note(), *encoded.notes], None
         if options:
-            candidates, late, rerank_s = self._rerank(plan, options, candidates)
-            notes += late
+            candidates, rerank_notes, rerank_s = self._rerank(plan, options, candidates)
+            notes += rerank_notes
         shown = candidates[first : first + k]
         folds = bool(request.original.fold_duplicates)
         hits = hits_of(shown, plan.understood, directions, self.vocabulary, folds=folds)
@@ -235,26 +238,27 @@ class Searcher:
 
     def _missing_note(self) -> list[str]:
         count, missing = len(self.build.shards), self.table.missing
-        lost = f"{len(missing)} of {count} table shards did not answer; their tracks are left out"
-        return [lost] if missing else []
+        note = f"{len(missing)} of {count} table shards did not answer; their tracks are left out"
+        return [note] if missing else []
 
     def _rerank(
         self, plan: Plan, options: Rerank, candidates: list[Candidate]
     ) -> tuple[list[Candidate], tuple[str, ...], float]:
-        """The candidates re-ranked, notes, and the seconds it took; loading a run does not count.
+        """The candidates re-ranked, notes, and the seconds it took without loading the run.
 
-        Raises InputError if the search has no text, or no MuLaP run with stored features is here.
+        Raises InputError if the search has no text, or the workspace has no MuLaP run with stored
+        features.
         """
         if not plan.request.original.text:
-            raise InputError("rerank reads the text of a search, and this one has none")
-        sentence = plan.sentences[0] if plan.reads else plan.request.original.text
+            raise InputError("rerank needs a text, and this search has none")
+        sentence = plan.sentences[0] if plan.query_count else plan.request.original.text
         matcher = self._reranker(options.run)
         started = time.perf_counter()
         found, notes = rerank(candidates, sentence, matcher, depth=options.depth, mix=options.mix)
         return found, notes, time.perf_counter() - started
 
     def _reranker(self, run: str | None) -> Reranker:
-        """The matching head of a run, loaded at first use; of the newest one if none is named."""
+        """The matching head of a run (None: the newest one), loaded at first use."""
         from raymtr.mulap.reranker import Reranker, newest_run
 
         run = run or newest_run(self.workspace)
@@ -268,7 +272,7 @@ class Searcher:
     ) -> list[tuple[str, float]]:
         """Ids and scores of all tracks that pass a filter, best first; arguments as for `search`.
 
-        For evaluation: `k` has no limit here. Without `k` every matching track is returned.
+        For evaluation: `k` has no upper limit. Without `k` every matching track is returned.
         """
         plan = self.plan(SearchRequest.read({"text": text, **terms}))
         return self._ranked(plan, self._encode(plan), k)
@@ -285,40 +289,40 @@ class Searcher:
             yield self._ranked(plan, Encoded(text=text), None)
 
     def _ranked(self, plan: Plan, encoded: Encoded, k: int | None) -> list[tuple[str, float]]:
-        plan = replace(plan, request=plan.request.ranking(k))
+        plan = replace(plan, request=plan.request.with_k(k))
         search = self._search(plan, self._directions(plan, encoded))
         candidates, _ = search.best(k or self.build.rows["tracks"])
         return [(candidate.track_id, candidate.score) for candidate in candidates[:k]]
 
     def _understand(self, request: CheckedRequest) -> Understood:
-        """Parses the text; outside mode auto it is a description. An artist name is not parsed."""
+        """The parsed text; in modes other than auto a description. `similar_artist` is a name."""
         if request.original.similar_artist:
             return similar_artist(request.original.similar_artist, self.table)
         text = request.original.text or ""
         if text and request.mode == "auto":
             return understand(text, self.table, self.lexicon)
-        return Understood(kind="description", text=text, unsaid=text)
+        return Understood(kind="description", text=text, unmatched=text)
 
     def _encode(self, plan: Plan) -> Encoded:
-        """Encodes what a plan needs with the model in this process, which is loaded only if needed.
+        """Encodes a plan's inputs with the model in this process, which is loaded only if needed.
 
         The time to load the model does not count as search time.
         """
-        reads = self.model("text") if plan.sentences else None
-        hears = self.model("audio") if plan.recording is not None else None
+        text_model = self.model("text") if plan.sentences else None
+        audio_model = self.model("audio") if plan.recording is not None else None
         started = time.perf_counter()
-        text = reads.encode_text(plan.sentences) if reads else ()
+        text = text_model.encode_text(plan.sentences) if text_model else ()
         recording = None
-        if hears and plan.recording is not None:
+        if audio_model and plan.recording is not None:
             try:
-                recording = hears.encode_audio([plan.recording])[0]
+                recording = audio_model.encode_audio([plan.recording])[0]
             except AudioError as error:
                 raise InputError(f"the recording to search by cannot be used: {error}") from error
         return Encoded(
             text=text,
             recording=recording,
             took_s=time.perf_counter() - started,
-            notes=reads.unread(plan.sentences) if reads else (),
+            notes=text_model.unread(plan.sentences) if text_model else (),
         )
 
     def _search(self, plan: Plan, directions: list[QueryVector]) -> CandidateSearch:
@@ -338,7 +342,7 @@ class Searcher:
             plan.request,
             plan.understood,
             self.lexicon,
-            read=list(encoded.text),
-            reads=plan.reads,
+            text_vectors=list(encoded.text),
+            query_count=plan.query_count,
             recording=encoded.recording,
         )

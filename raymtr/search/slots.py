@@ -25,9 +25,10 @@ Kind = Literal["title", "artist", "album", "similar", "description"]
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """A named track or artist to be near to, or far from; `tracks` are the tracks of that name.
+    """A named track or artist that hits should be near to, or far from.
 
-    `group`: anchors of one group are averaged ("X meets Y"), groups are united ("X and Y").
+    `tracks` are the tracks of that name. The vectors of the anchors of one `group` are averaged
+    ("X meets Y"); the hits of different groups are combined ("X and Y").
     """
 
     words: str
@@ -64,8 +65,8 @@ class Include:
     words: str
     tags: tuple[Tag, ...]
     wider: tuple[Tag, ...] = ()
-    exact: bool = False  # the tags are exact matches, not just correlated
-    few: bool = False  # few tracks have one of `tags`: `wider` is searched with them
+    exact: bool = False  # the tags are exact matches, not only correlated ones
+    few: bool = False  # few tracks have one of `tags`, so `wider` is searched too
     theme: str = ""  # the lexicon's table: genres, instruments, moods ...
 
     def echo(self) -> IncludePart:
@@ -76,7 +77,7 @@ class Include:
 
 @dataclass(frozen=True, kw_only=True)
 class Exclude:
-    """What hits must not have: a tag family or an artist; without either, a sound to avoid."""
+    """What hits must not have: a tag family or an artist; without either, a term to steer from."""
 
     term: str
     words: str
@@ -149,13 +150,13 @@ class Understood:
     """A parsed query."""
 
     kind: Kind
-    text: str  # the text tower's input
+    text: str  # the input of the text tower
     title: str | None = None
     artist: str | None = None
     album: str | None = None
     tracks: tuple[str, ...] = ()  # tracks of the names
-    anchors: tuple[Anchor, ...] = ()  # to be near to or far from
-    names: tuple[Anchor, ...] = ()  # whose own tracks are wanted
+    anchors: tuple[Anchor, ...] = ()  # that hits should be near to or far from
+    names: tuple[Anchor, ...] = ()  # whose own tracks are requested
     include: tuple[Include, ...] = ()
     excluded: tuple[Exclude, ...] = ()
     filters: tuple[Facet, ...] = ()
@@ -163,9 +164,9 @@ class Understood:
     ignored: tuple[Ignored, ...] = ()
     corrected: tuple[Correction, ...] = ()
     nearest_names: tuple[str, ...] = ()  # for "did you mean"
-    unsaid: str = ""  # words that no slot took, searched in names and captions
+    unmatched: str = ""  # words that no slot matched, searched in names and captions
     language: str = "en"
-    known_share: float = 1.0  # share of the meaningful words that a slot took
+    known_share: float = 1.0  # share of the words that a slot matched
 
     @property
     def exclude(self) -> tuple[str, ...]:
@@ -173,7 +174,7 @@ class Understood:
         return tuple(slot.term for slot in self.excluded)
 
     def echo(self) -> QueryParts:
-        """The form in an answer, without the arguments other than the text, unknown here."""
+        """The form in an answer, without the request's other arguments."""
         return {
             "kind": self.kind,
             "title": self.title,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-ONE_EDIT_FROM, TWO_EDITS_FROM = 5, 8  # minimum letters
+ONE_EDIT_FROM, TWO_EDITS_FROM = 5, 8  # minimum letters of a word for one and for two edits
 
 
 class Speller:

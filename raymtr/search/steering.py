@@ -1,7 +1,7 @@
-"""Query vectors, and how far they move toward or away from something.
+"""Query vectors, moved along directions and away from excluded terms.
 
 Examples have vectors of their own. The text tower encodes the rest: both ends of each direction
-("calmer" is calm minus energetic), and unwanted things that have no tag.
+("calmer" is calm minus energetic), and excluded terms that have no tag.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from raymtr.search.slots import Direction, Understood
 from raymtr.search.vocabulary import CatalogVocabulary
 
 
-def sentences_beside(understood: Understood, lexicon: Lexicon) -> list[str]:
-    """The ends of each direction, then unwanted things that no tag matches."""
+def steering_sentences(understood: Understood, lexicon: Lexicon) -> list[str]:
+    """The texts at both ends of each direction, then excluded terms without a tag."""
     ends = [
         text
-        for way in _spoken_ways(understood, lexicon)
-        for text in (lexicon.axes[way.axis].up_text, lexicon.axes[way.axis].down_text)
+        for direction in _encodable_directions(understood, lexicon)
+        for text in (lexicon.axes[direction.axis].up_text, lexicon.axes[direction.axis].down_text)
     ]
     return ends + [slot.term for slot in understood.excluded if not slot.tags and not slot.artist]
 
 
-def _spoken_ways(understood: Understood, lexicon: Lexicon) -> list[Direction]:
-    """The directions from anchors along axes that have sentences for a text tower."""
-    ways = understood.directions if understood.anchors else ()
-    return [way for way in ways if lexicon.axes[way.axis].up_text]
+def _encodable_directions(understood: Understood, lexicon: Lexicon) -> list[Direction]:
+    """The directions from anchors along axes that have texts for the text tower."""
+    axis_directions = understood.directions if understood.anchors else ()
+    return [direction for direction in axis_directions if lexicon.axes[direction.axis].up_text]
 
 
 def directions_of(
@@ -41,56 +41,59 @@ def directions_of(
     understood: Understood,
     lexicon: Lexicon,
     *,
-    read: Sequence[np.ndarray],
-    reads: int,
+    text_vectors: Sequence[np.ndarray],
+    query_count: int,
     recording: np.ndarray | None,
 ) -> list[QueryVector]:
     """The query vectors of examples, a recording and the text.
 
-    `read` are the text tower's vectors: `reads` of the text, then those of `sentences_beside`.
+    `text_vectors` are unit vectors [D] of the text tower: `query_count` of the query's sentences,
+    then those of `steering_sentences`.
     """
-    ways = _spoken_ways(understood, lexicon) if read else []
+    axis_directions = _encodable_directions(understood, lexicon) if text_vectors else []
     directions = []
-    pairs = read[reads:]
+    pairs = text_vectors[query_count:]
     for example in example_vectors(table, request, understood):
-        for place, way in enumerate(ways):
-            ends = pairs[2 * place], pairs[2 * place + 1]
-            example = steer_toward(example, *(ends if way.sign > 0 else ends[::-1]))
+        for position, direction in enumerate(axis_directions):
+            ends = pairs[2 * position], pairs[2 * position + 1]
+            example = steer_toward(example, *(ends if direction.sign > 0 else ends[::-1]))
         directions.append(QueryVector("sound", example))
     if recording is not None:
         vector = steer_away(table, request, recording)
         directions.append(QueryVector("sound", vector))
-    for vector in read[:reads]:
+    for vector in text_vectors[:query_count]:
         vector = steer_away(table, request, vector)
-        for avoided in pairs[2 * len(ways) :]:
+        for avoided in pairs[2 * len(axis_directions) :]:
             vector = steer_toward(vector, vector, avoided)
         directions.append(QueryVector("text", vector))
     return directions
 
 
-def hits_along(
+def reasons_along(
     understood: Understood, ids: Sequence[str], vocabulary: CatalogVocabulary
 ) -> dict[str, list[Reason]]:
-    """For each hit, what it has of the requested directions: columns, tags, a concept vector."""
+    """For each hit, its evidence of the requested directions: columns, tags, a concept vector."""
     if not understood.directions:
         return {}
     found: dict[str, list[Reason]] = {track_id: [] for track_id in ids}
-    spoken = _spoken_ways(understood, vocabulary.lexicon)
-    hears = vocabulary.table.build.rows["vectors"] > 0
-    for way in understood.directions:
-        axis = vocabulary.lexicon.axes[way.axis]
+    encodable = _encodable_directions(understood, vocabulary.lexicon)
+    has_vectors = vocabulary.table.build.rows["vectors"] > 0
+    for direction in understood.directions:
+        axis = vocabulary.lexicon.axes[direction.axis]
         columns = [c for c in axis.columns if c in vocabulary.columns]
-        toward = {tag for key in axis.tags(way.sign) for tag in vocabulary.tag(key)}
+        toward = {tag for key in axis.tags(direction.sign) for tag in vocabulary.tag(key)}
         rows = vocabulary.table.rows(ids, [*columns, *vocabulary.counts])
         for track_id in ids:
             row = rows[track_id]
             reason: Reason = {
                 "by": "direction",
-                "toward": way.words,
+                "toward": direction.words,
                 "columns": {name: row[name] for name in columns},
                 "tags": sorted({t.value for t in toward if t.value in (row[t.column] or ())}),
             }
-            if hears and way in spoken:
-                reason["concept"] = " minus ".join((axis.up_text, axis.down_text)[:: way.sign])
+            if has_vectors and direction in encodable:
+                reason["concept"] = " minus ".join(
+                    (axis.up_text, axis.down_text)[:: direction.sign]
+                )
             found[track_id].append(reason)
     return found

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from raymtr.index.filters import Filter, joined, parse_filter
 from raymtr.search.answer_parts import IgnoredPart, Suggestion
-from raymtr.search.confidence import is_unheard
-from raymtr.search.constraints import binds_to_tracks, without
+from raymtr.search.confidence import is_nonsense
+from raymtr.search.constraints import binds_to_tracks, exclusion_filter
 from raymtr.search.ranking import Candidate
 from raymtr.search.slots import Understood
 from raymtr.search.vocabulary import CatalogVocabulary
@@ -24,7 +24,7 @@ def suggestions(
     names = list(understood.nearest_names)
     plain = understood.kind == "description" and not understood.include and not understood.filters
     if not names and (not found or (plain and understood.known_share < LEAST_KNOWN)):
-        rows = table.spelt_like(understood.unsaid or understood.text, limit=NEAREST)
+        rows = table.spelt_like(understood.unmatched or understood.text, limit=NEAREST)
         shown = (" by ".join(p for p in (row["title"], row["artist"]) if p) for row in rows)
         names = list(dict.fromkeys(name for name in shown if name))
     advice: list[Suggestion] = [{"did_you_mean": name} for name in names]
@@ -34,32 +34,32 @@ def suggestions(
 def unused(
     understood: Understood, candidates: Sequence[Candidate], vocabulary: CatalogVocabulary
 ) -> list[IgnoredPart]:
-    """`{"words", "why"}` for words that no slot took and no retriever could use.
+    """`{"words", "why"}` for words that no slot matched and no retriever could use.
 
-    A text tower uses any words but those that no track sounds like. Without one, a word must be
-    in a name, a tag or a caption.
+    A text tower can use all words, unless their text is no nearer to any track than nonsense.
+    Without a text tower, a word must be in a name, a tag or a caption.
     """
     if understood.kind == "artist" and understood.include:
         return _without_tags(understood, vocabulary)
-    if not understood.unsaid or understood.kind != "description":
+    if not understood.unmatched or understood.kind != "description":
         return []
     why = "no name, tag or caption of this catalog has these words"
     if not candidates:
-        return [{"words": understood.unsaid, "why": why}]
+        return [{"words": understood.unmatched, "why": why}]
     table = vocabulary.table
     if table.build.rows["vectors"]:
-        why = "no name, tag or caption has these words, and to the model they are as nonsense"
-        unheard = is_unheard(understood, candidates, table.build)
-        return [{"words": understood.unsaid, "why": why}] if unheard else []
+        why = "no name, tag or caption has these words, and the model finds no track near them"
+        nonsense = is_nonsense(understood, candidates, table.build)
+        return [{"words": understood.unmatched, "why": why}] if nonsense else []
     words = [
-        w for w in understood.unsaid.split() if w.casefold() not in vocabulary.lexicon.everyday
+        w for w in understood.unmatched.split() if w.casefold() not in vocabulary.lexicon.everyday
     ]
-    lost = [
+    unknown = [
         word
         for word in words
         if not table.match_words(word, limit=1) and not table.match_names(word, limit=1)
     ]
-    return [{"words": " ".join(lost), "why": why}] if lost else []
+    return [{"words": " ".join(unknown), "why": why}] if unknown else []
 
 
 def _without_tags(understood: Understood, vocabulary: CatalogVocabulary) -> list[IgnoredPart]:
@@ -77,13 +77,15 @@ def _without_tags(understood: Understood, vocabulary: CatalogVocabulary) -> list
 def _relaxed(
     understood: Understood, where: Filter | None, vocabulary: CatalogVocabulary
 ) -> list[Suggestion]:
-    """Each constraint that could be dropped, with the number of hits under the others."""
+    """Each constraint that could be dropped, with the number of hits without it."""
     table = vocabulary.table
     parts: dict[str, Filter] = {
         slot.words: parse_filter(slot.where, table.filterable) for slot in understood.filters
     }
     parts |= {
-        slot.words: without(slot, table) for slot in understood.excluded if slot.tags or slot.artist
+        slot.words: exclusion_filter(slot, table)
+        for slot in understood.excluded
+        if slot.tags or slot.artist
     }
     if len(parts) < 1 or binds_to_tracks(understood):
         return []

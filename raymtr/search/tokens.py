@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from raymtr.names import name_key
 
-_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff66-\uff9f"  # kana and Han
-_PICTURES = "\u2600-\u27bf\U0001f300-\U0001faff"
+_SPACELESS_SCRIPTS = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff66-\uff9f"  # kana and Han
+_EMOJI = "\u2600-\u27bf\U0001f300-\U0001faff"
 _TOKEN = re.compile(
-    rf"[{_ALONE}]|[{_PICTURES}]|(?:(?![{_ALONE}])[^\W_])+"
-    rf"(?:['’&/.!$]+(?:(?![{_ALONE}])[^\W_])+)*[$]?"
+    rf"[{_SPACELESS_SCRIPTS}]|[{_EMOJI}]|(?:(?![{_SPACELESS_SCRIPTS}])[^\W_])+"
+    rf"(?:['’&/.!$]+(?:(?![{_SPACELESS_SCRIPTS}])[^\W_])+)*[$]?"
 )
 _CLAUSE_ENDS = re.compile(r"[,;.!?:()\n—–]|\s-\s")
 LONGEST_PHRASE = 6  # words; single-character tokens count a third
-_SPACELESS = re.compile(rf"^[{_ALONE}]")
+_SPACELESS = re.compile(rf"^[{_SPACELESS_SCRIPTS}]")
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class TokenizedQuery:
         return "".join(token.key for token in self.tokens[start:end])
 
     def longest(self, start: int) -> int:
-        """The largest end of a phrase that starts at `start`."""
-        most = 3 * LONGEST_PHRASE if self.tokens[start].spaceless else LONGEST_PHRASE
-        return min(len(self.tokens), start + most)
+        """The largest end of a phrase that starts at token `start`."""
+        length = 3 * LONGEST_PHRASE if self.tokens[start].spaceless else LONGEST_PHRASE
+        return min(len(self.tokens), start + length)
 
 
 def tokenize(text: str) -> TokenizedQuery:

@@ -1,7 +1,7 @@
 """Transliterates names into Latin letters as people type them: "mertvyi gorod" for Мертвый город.
 
-The mapping is letter by letter, as most systems agree. Where systems differ ("iy", "yj", "kh"), the
-likeness of two spellings bridges the difference. Covers Cyrillic, Greek and Japanese kana, not Han.
+Each letter is mapped as in most transliteration systems. Where systems differ ("iy", "yj", "kh"),
+the fuzzy comparison of names tolerates it. Covers Cyrillic, Greek and Japanese kana, not Han.
 """
 
 from __future__ import annotations

@@ -22,14 +22,20 @@ from raymtr.search.tokens import phrase_key, singulars
 from raymtr.search.transliterate import latin
 
 TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
-NAMES = ("title", "artist", "album", "artists", "similar_artists")
+NAME_COLUMNS = ("title", "artist", "album", "artists", "similar_artists")
 # Columns of provenance, which are not queried in words.
-INNER = ("track_id", "uri", "split", "dataset", "file_version", "audio_digest", "licence_file")
-# Columns whose values have their own grammar: see `facets` and `govern`.
-READ_APART = ("key", "musical_key", "mode", "meter", "metre", "time_signature", "language", "vocal")
-MOST_VALUES = 200  # of a column whose values can be queried as words
+PROVENANCE_COLUMNS = (
+    *("track_id", "uri", "split", "dataset"),
+    *("file_version", "audio_digest", "licence_file"),
+)
+# Columns that `facets`, `phrases` and `parse` read with rules of their own.
+COLUMNS_WITH_GRAMMAR = (
+    *("key", "musical_key", "mode", "meter", "metre"),
+    *("time_signature", "language", "vocal"),
+)
+MOST_VALUES = 200  # distinct values of a column that queries can name as words
 LEAST_PART = 4  # minimum letters of a tag that begins or ends a longer one
-FEW = 20  # a phrase whose tags have fewer tracks also gets weaker tags among its wider ones
+FEW_TRACKS = 20  # if its tags have fewer tracks, the weaker tags of a phrase are searched too
 COMPOUNDS = (  # last parts of German compounds, such as "Klaviermusik"
     *(
         "musik",
@@ -68,7 +74,7 @@ class Meaning:
     few: bool  # few tracks have it
 
     def include(self, term: str, words: str) -> Include:
-        """The slot that asks for these tags."""
+        """The slot that requires one of these tags."""
         return Include(
             term=term,
             words=words,
@@ -81,7 +87,7 @@ class Meaning:
 
 
 class CatalogVocabulary:
-    """What queries can say about the tracks of `table`."""
+    """The words that queries can use for the tracks of `table`: tags, values and concepts."""
 
     def __init__(self, table: TrackTable, lexicon: Lexicon) -> None:
         self.lexicon = lexicon
@@ -96,7 +102,7 @@ class CatalogVocabulary:
                 if key := phrase_key(value):
                     earlier = self.tags.get(key, ())
                     self.tags[key] = (*earlier, Tag(column=column, value=value))
-        self._said: dict[tuple[str, str], Meaning | None] = {}
+        self._meanings: dict[tuple[str, str], Meaning | None] = {}
 
     @cached_property
     def speller(self) -> Speller:
@@ -113,7 +119,12 @@ class CatalogVocabulary:
         """Columns and values, by key, of text columns with few distinct values."""
         found: dict[str, list[tuple[str, str]]] = {}
         for name, kind in self.columns.items():
-            if name in (*NAMES, *INNER, *TAG_COLUMNS, *READ_APART) or not pt.is_string(kind):
+            if name in (
+                *NAME_COLUMNS,
+                *PROVENANCE_COLUMNS,
+                *TAG_COLUMNS,
+                *COLUMNS_WITH_GRAMMAR,
+            ) or not pt.is_string(kind):
                 continue
             values = self.values(name)
             for value in values if len(values) <= MOST_VALUES else ():
@@ -142,7 +153,7 @@ class CatalogVocabulary:
         return [
             name
             for name, kind in self.columns.items()
-            if (pt.is_integer(kind) or pt.is_floating(kind)) and name not in INNER
+            if (pt.is_integer(kind) or pt.is_floating(kind)) and name not in PROVENANCE_COLUMNS
         ]
 
     def column(self, names: Iterable[str]) -> str | None:
@@ -160,26 +171,26 @@ class CatalogVocabulary:
                 return self.tags[form]
         return ()
 
-    def said(self, key: str, language: str = "en") -> Meaning | None:
+    def meaning(self, key: str, language: str = "en") -> Meaning | None:
         """The tags a phrase means; None if the phrase is not a music term in that language.
 
-        Both tag lists are empty if the lexicon knows the phrase but the catalog has no such tag.
+        Both tag lists are empty if the lexicon has the phrase but the catalog has no such tag.
         """
-        if (key, language) not in self._said:
-            self._said[key, language] = self._mean(key, language)
-        return self._said[key, language]
+        if (key, language) not in self._meanings:
+            self._meanings[key, language] = self._find_meaning(key, language)
+        return self._meanings[key, language]
 
-    def _mean(self, key: str, language: str) -> Meaning | None:
+    def _find_meaning(self, key: str, language: str) -> Meaning | None:
         exact, concept = self.tag(key), self.concept(key, language)
         if not exact and concept is None:
             return None
-        same = self._of(concept.same) if concept else ()
+        same = self._tags_of(concept.same) if concept else ()
         family = self.family((key, *(concept.same if concept else ())))
-        tags = exact or same or family or (self._of(concept.weaker) if concept else ())
+        tags = exact or same or family or (self._tags_of(concept.weaker) if concept else ())
         wider = tuple(dict.fromkeys((*tags, *same, *family)))
-        few = concept is not None and self._tracks(tags) < FEW
+        few = concept is not None and self._most_tracks(tags) < FEW_TRACKS
         if concept is not None and few:
-            wider = tuple(dict.fromkeys((*wider, *self._of(concept.weaker))))
+            wider = tuple(dict.fromkeys((*wider, *self._tags_of(concept.weaker))))
         return Meaning(tags, wider, concept.theme if concept else "", bool(exact or same), few)
 
     def concept(self, key: str, language: str) -> Concept | None:
@@ -207,22 +218,22 @@ class CatalogVocabulary:
         return tuple(
             tag
             for key, tags in self.tags.items()
-            if any(self._is_of(key, tags[0].value, form) for form in stems)
+            if any(self._is_in_family(key, tags[0].value, form) for form in stems)
             for tag in tags
         )
 
-    def _tracks(self, tags: Iterable[Tag]) -> int:
-        """An upper bound on the number of tracks with some tags; one track may have several."""
+    def _most_tracks(self, tags: Iterable[Tag]) -> int:
+        """An upper bound on the number of tracks with any of the tags; tracks may have several."""
         return sum(self.counts[tag.column][tag.value] for tag in tags)
 
-    def voices(self) -> tuple[Tag, ...]:
+    def vocal_tags(self) -> tuple[Tag, ...]:
         """The tags for vocals."""
         return self.family(self.lexicon.voices)
 
-    def _of(self, keys: Iterable[str]) -> tuple[Tag, ...]:
+    def _tags_of(self, keys: Iterable[str]) -> tuple[Tag, ...]:
         return tuple(dict.fromkeys(tag for key in keys for tag in self.tag(key)))
 
-    def _is_of(self, key: str, value: str, part: str) -> bool:
+    def _is_in_family(self, key: str, value: str, part: str) -> bool:
         if key == part or part in spoken_name(value).split():
             return True
         if len(part) < LEAST_PART:
@@ -237,23 +248,23 @@ class CatalogVocabulary:
         return key in self.tags or key in lexicon.concepts or key in lexicon.everyday
 
 
-_COUNTED: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDictionary()
+_TAG_COUNTS: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDictionary()
 
 
 def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
     """The number of tracks with each tag, by tag column of the table."""
-    if table not in _COUNTED:
+    if table not in _TAG_COUNTS:
         columns = [name for name in TAG_COLUMNS if name in table.filterable.names]
-        _COUNTED[table] = {name: table.value_counts(name) for name in columns}
-    return _COUNTED[table]
+        _TAG_COUNTS[table] = {name: table.value_counts(name) for name in columns}
+    return _TAG_COUNTS[table]
 
 
-_MADE: WeakKeyDictionary[TrackTable, dict[int, CatalogVocabulary]] = WeakKeyDictionary()
+_VOCABULARIES: WeakKeyDictionary[TrackTable, dict[int, CatalogVocabulary]] = WeakKeyDictionary()
 
 
 def vocabulary_of(table: TrackTable, lexicon: Lexicon) -> CatalogVocabulary:
     """The vocabulary of a table and a lexicon, cached."""
-    made = _MADE.setdefault(table, {})
-    if id(lexicon) not in made:
-        made[id(lexicon)] = CatalogVocabulary(table, lexicon)
-    return made[id(lexicon)]
+    cached = _VOCABULARIES.setdefault(table, {})
+    if id(lexicon) not in cached:
+        cached[id(lexicon)] = CatalogVocabulary(table, lexicon)
+    return cached[id(lexicon)]

@@ -181,7 +181,7 @@ def test_a_small_change_to_a_large_build_serves_before_its_indices_do(
         assert_fresh(table_of(workspace), find_embeddings(workspace))
         assert table_of(workspace).unindexed_rows() == len(FRESH)
     with monkeypatch.context() as patched:
-        patched.setattr(changes, "SMALL", 0)
+        patched.setattr(changes, "SMALL_CHANGE", 0)
         after = upsert_rows(workspace, fresh_rows(), find_embeddings(workspace), search=SEARCH)
     assert after.revision == live.revision + 1
     assert_fresh(table_of(workspace), find_embeddings(workspace))
@@ -194,7 +194,7 @@ def test_a_fault_of_the_indices_is_distinguished_from_a_change_rejected(
     def fail(_: object) -> None:
         raise OSError("No space left on device")
 
-    said = {"exact": "was not changed", "ivf_rq": "serves the change, but its indices were not"}
+    said = {"exact": "was not changed", "ivf_rq": "has the change, but its indices were not"}
     with monkeypatch.context() as patched:
         patched.setattr(changes, "optimize", fail)
         message = rf"{said[live_build(workspace).index.kind]}.*No space left"
@@ -278,7 +278,7 @@ def test_an_unsound_outcome_is_rejected_and_what_served_still_does(
     before = live_build(workspace)
     twice = pa.concat_tables([fresh_rows(), fresh_rows().slice(0, 1)])
     with pytest.raises(
-        UnusableError, match="not changed and still serves: 1 track ids occur more than once"
+        UnusableError, match="not changed and stays as it was: 1 track ids occur more than once"
     ):
         upsert_rows(workspace, twice, find_embeddings(workspace), search=SEARCH)
     assert live_build(workspace) == before and not table_of(workspace).rows(["n0"])

@@ -97,7 +97,7 @@ def test_an_unknown_number_is_null_for_filters(table: TrackTable) -> None:
 
 @pytest.mark.parametrize("name", ["meta", "attrs", "people", "views"])
 def test_an_extra_that_no_filter_knows_is_named_with_its_type(table: TrackTable, name: str) -> None:
-    with pytest.raises(InputError, match=rf"column '{name}' is .*struct<.*; filters know text"):
+    with pytest.raises(InputError, match=rf"column '{name}' is .*struct<.*; filters support text"):
         parse_filter(f"{name} = 'x'", table.filterable)
 
 

@@ -166,7 +166,7 @@ def test_a_failed_gate_says_why_and_leaves_the_old_build(
     message = {
         "double": "2 track ids occur more than once in tracks",
         "nan": "not published: .*NaN",
-        "long": "1 vectors in vectors are not of length 1",
+        "long": "1 vectors in vectors do not have length 1",
     }[damage]
     with pytest.raises(UnusableError, match=message):
         publish(workspace, [tracks], shards, search=SearchSpec())

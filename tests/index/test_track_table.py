@@ -11,7 +11,7 @@ from raymtr.embeddings.store import matrix_of
 from raymtr.errors import UnusableError
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.filters import parse_filter
-from raymtr.index.track_rows import ADDED, InMemoryRows
+from raymtr.index.track_rows import NEWER_COLUMNS, InMemoryRows
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.vectors import unit
@@ -137,7 +137,7 @@ def test_a_build_of_before_there_were_artists_tells_them_too(make_workspace: Cal
     workspace = make_workspace(rows)
     table = TrackTable(workspace.db, publish_catalog(workspace))
     tracks = tracks_table(storage.read_tables(workspace.tracks), None)
-    table._rows = InMemoryRows(tracks.drop_columns(list(ADDED)))
+    table._rows = InMemoryRows(tracks.drop_columns(list(NEWER_COLUMNS)))
     for columns in (None, ["artist", "artists"]):
         found = table.rows(["a", "b"], columns)
         assert found["a"]["artists"] == ["Alba", "Bruno"] and found["b"]["artists"] is None

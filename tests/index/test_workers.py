@@ -23,11 +23,11 @@ from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import choose_index, tracks_table
 from raymtr.index.changes import upsert_rows
 from raymtr.index.filters import parse_filter
-from raymtr.index.fragments import Partition, Written, commit_tables, write_partition
+from raymtr.index.fragments import Partition, WrittenRows, commit_tables, write_partition
 from raymtr.index.publish import live_build, publish, roll_back
 from raymtr.index.segments import FILTERED, Limits, create_indices
 from raymtr.index.track_table import TrackTable
-from raymtr.index.work import Answer, Item, Mapper, in_this_process
+from raymtr.index.work import Item, Mapper, Result, in_this_process
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
 from raymtr.vectors import unit
@@ -47,7 +47,7 @@ class Processes:
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def __call__(self, work: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         return list(self._pool.map(work, items))
 
 
@@ -158,7 +158,7 @@ def test_an_upsert_and_a_rollback_after_workers(workspace: Workspace, processes:
     assert not TrackTable(workspace.db, live_build(workspace)).rows([FRESH])
 
 
-def write_and_die(part: Partition) -> dict[str, Written]:
+def write_and_die(part: Partition) -> dict[str, WrittenRows]:
     write_partition(part)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("a killed process went on")

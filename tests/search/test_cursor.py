@@ -29,7 +29,7 @@ def test_what_no_search_gave_is_rejected(text: str) -> None:
 
 def test_diversity_pulls_up_what_differs_and_leaves_sure_hits() -> None:
     given = [
-        Candidate(track_id="sure", score=1.0, sure=True),
+        Candidate(track_id="sure", score=1.0, exact=True),
         Candidate(track_id="a", score=0.9),
         Candidate(track_id="twin of a", score=0.8),
         Candidate(track_id="other", score=0.5),

@@ -22,13 +22,13 @@ def test_fusion_is_the_weighted_sum_of_reciprocal_ranks() -> None:
 
 def test_sure_hits_come_first_in_their_order() -> None:
     retrieved = [
-        Retrieved(by="title", ranked=[("z", 1.0), ("y", 1.0)], sure=True),
+        Retrieved(by="title", ranked=[("z", 1.0), ("y", 1.0)], exact=True),
         Retrieved(by="text", ranked=[("a", 0.9), ("y", 0.8)]),
     ]
     fused = fuse(retrieved)
     assert [c.track_id for c in fused] == ["z", "y", "a"]
     assert [c.score for c in fused] == pytest.approx([1.0, 1.0, 1.0])
-    assert [c.sure for c in fused] == [True, True, False]
+    assert [c.exact for c in fused] == [True, True, False]
 
 
 def test_scores_never_rise_along_the_list() -> None:

@@ -26,7 +26,7 @@ class Told:
 
 def candidates(count: int) -> list[Candidate]:
     return [
-        Candidate(track_id=f"t{n}", score=1.0 - 0.1 * n, sure=n == 0, why=[{"by": "text"}])
+        Candidate(track_id=f"t{n}", score=1.0 - 0.1 * n, exact=n == 0, why=[{"by": "text"}])
         for n in range(count)
     ]
 
@@ -51,4 +51,4 @@ def test_past_the_deadline_the_first_order_is_served_and_said_so() -> None:
     told = Told({c.track_id: 1.0 - c.score for c in many}, wait_s=0.05)
     found, notes = rerank(many, "harp", told, depth=40, mix=1.0, deadline_s=0.01)
     assert found == many
-    assert notes == ("re-ranking took longer than 0.01 s: the order is the first stage's",)
+    assert notes == ("re-ranking took longer than 0.01 s: first-stage order returned",)

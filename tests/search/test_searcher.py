@@ -136,7 +136,7 @@ def test_a_build_knows_what_nonsense_sounds_like(workspace: Workspace, tmp_path:
     assert measured is not None and -1 <= measured.nothing < 1 and measured.tags <= 1
     asked = Searcher(workspace).search("qwrtz plmxv")
     best = max(why["score"] for hit in asked["hits"] for why in hit["why"] if why["by"] == "text")
-    assert bool(asked["query"]["ignored"]) == (measured.heard(best) == 0)
+    assert bool(asked["query"]["ignored"]) == (measured.confidence(best) == 0)
     shutil.copytree(workspace.root, tmp_path / "old")
     old = Workspace.open(str(tmp_path / "old"))
     record = storage.read_json(old.live_pointer)

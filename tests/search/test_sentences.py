@@ -282,7 +282,7 @@ def test_slots_printed_as_a_sentence_are_read_back(
     assert (read.album or "").lower() == (said.album or ""), sentence
     assert {slot.where for slot in read.filters} == said.filters, sentence
     assert {(slot.axis, slot.sign) for slot in read.directions} == said.ways, sentence
-    assert (read.ignored, read.corrected, read.unsaid) == ((), (), ""), sentence
+    assert (read.ignored, read.corrected, read.unmatched) == ((), (), ""), sentence
 
 
 @settings(max_examples=40, deadline=None)

@@ -49,9 +49,11 @@ class Breakable(Shard):
     def __init__(self, shard: Shard) -> None:
         self.shard, self.lost = shard, False
 
-    def ask(self, look_up: Callable[[TrackTable], T], *, patient: bool = False) -> Future[T]:
+    def submit(
+        self, look_up: Callable[[TrackTable], T], *, long_running: bool = False
+    ) -> Future[T]:
         if not self.lost:
-            return self.shard.ask(pickle.loads(pickle.dumps(look_up)), patient=patient)
+            return self.shard.submit(pickle.loads(pickle.dumps(look_up)), long_running=long_running)
         future: Future[T] = Future()
         future.set_exception(ShardLostError("no answer within 2 s"))
         return future

@@ -1,12 +1,12 @@
 """The lexicon: music terms in nine languages, as data files that a workspace can extend.
 
 `genres.tsv`, `instruments.tsv`, `moods.tsv` and `activities.tsv` have one concept per line. `tags`
-are names of the concept. `weaker` are names of what mostly goes with it, used if a catalog has none
-of the former. Then come its words, one column per language. A workspace may keep files of this form
-in `lexicon/`; its lines take precedence. `directions.tsv` has words for directions along the axes
-of `axes.json`. `words.json` has function words and cues. `languages.tsv` has languages of lyrics.
-`everyday.txt` has the 5,000 most common words of BERT's English vocabulary, which are never treated
-as misspelt names.
+are names of the concept. `weaker` are names of correlated tags, used if a catalog has none of
+`tags`. The other columns have its words, one column per language. A workspace may have files of
+this form in `lexicon/`; its lines take precedence. `directions.tsv` has words for directions along
+the axes of `axes.json`. `words.json` has function words and cues. `languages.tsv` has languages of
+lyrics. `everyday.txt` has the 5,000 most common words of BERT's English vocabulary, which are never
+treated as misspelt names.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ENDINGS = (
 
 @dataclass(frozen=True)
 class Concept:
-    """One concept with many words; its tags as keys."""
+    """One concept: its name, and the keys of its tags and of correlated tags."""
 
     name: str
     same: tuple[str, ...]
@@ -65,7 +65,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class Axis:
-    """The axis of a direction: columns, tags at both ends, sentences for a text tower."""
+    """The axis of a direction: columns, tags at both ends, texts for the text tower."""
 
     columns: tuple[str, ...]
     up: tuple[str, ...]
@@ -156,12 +156,12 @@ def load_lexicon(folder: str | None = None) -> Lexicon:
         for key in _keys(row["words"]):
             lexicon.directions.setdefault(key, (row["axis"], int(row["sign"])))
     words = json.loads(_text("words.json"))
-    for kind, said in words.items():
-        lexicon.cues[kind] = _cues(said)
+    for kind, entries in words.items():
+        lexicon.cues[kind] = _cues(entries)
         if kind in ("like", "unlike", "by", "album", "meets"):
-            lexicon.leads |= {phrase_key(phrase.split()[-1]) for phrase in _phrases(said)}
-    for language, said in words["stop"].items():
-        for word in said.split():
+            lexicon.leads |= {phrase_key(phrase.split()[-1]) for phrase in _phrases(entries)}
+    for language, entries in words["stop"].items():
+        for word in entries.split():
             lexicon.stops.setdefault(phrase_key(word), set()).add(language)
     lexicon.voices = frozenset(_all_keys(words["voice_tags"]))
     lexicon.numbers = dict(words["numbers"])
@@ -174,9 +174,9 @@ def load_lexicon(folder: str | None = None) -> Lexicon:
     return lexicon
 
 
-def _cues(said: Any) -> dict[str, str]:
+def _cues(entries: Any) -> dict[str, str]:
     """Key -> language. A dict has an entry per language, else English. Text is split into words."""
-    by_language = said if isinstance(said, dict) else {"en": said}
+    by_language = entries if isinstance(entries, dict) else {"en": entries}
     found: dict[str, str] = {}
     for language, phrases in by_language.items():
         listed = phrases.split() if isinstance(phrases, str) else phrases
@@ -185,8 +185,12 @@ def _cues(said: Any) -> dict[str, str]:
     return found
 
 
-def _phrases(said: Any) -> list[str]:
-    return [phrase for each in said.values() for phrase in each] if isinstance(said, dict) else said
+def _phrases(entries: Any) -> list[str]:
+    return (
+        [phrase for each in entries.values() for phrase in each]
+        if isinstance(entries, dict)
+        else entries
+    )
 
 
 def _table(text: str, name: str) -> list[dict[str, str]]:
