@@ -172,15 +172,15 @@ def trained(settings: Settings, workspace: Workspace, folder: str) -> float:
         *(tracks.filter(in_training), cache, towers.tokenize, spec),
         anywhere=settings.towers.audio_tower.trainable,
     )
-    step_of = TrainStep(towers, spec, torch.device("cpu"))
-    for step, batch in batches.ahead(0, spec.steps, then=step_of.read_ahead):
-        step_of(batch, step)
+    trainer = TrainStep(towers, spec, torch.device("cpu"))
+    for step, batch in batches.ahead(0, spec.steps, then=trainer.read_ahead):
+        trainer(batch, step)
     valid = Validation(
         tracks.filter(pc.invert(in_training)), towers.tokenize, settings.towers.audio
     )
-    figure = valid(step_of)["valid_text_to_audio_r_at_10"]
+    figure = valid(trainer)["valid_text_to_audio_r_at_10"]
     save_towers(towers, f"{folder}/model")
-    count, learned = (sum(p.numel() for p in ps) for ps in (towers.parameters(), step_of.learned))
+    count, learned = (sum(p.numel() for p in ps) for ps in (towers.parameters(), trainer.learned))
     storage.write_json(
         f"{folder}/{RECEIPT}",
         {
