@@ -133,26 +133,26 @@ def add_errors(http: FastAPI) -> None:
     """Turns every failure into problem+json."""
 
     @http.exception_handler(ProblemError)
-    async def refused(request: Request, error: ProblemError) -> Response:
+    async def problem_error(request: Request, error: ProblemError) -> Response:
         return error.problem.response()
 
     @http.exception_handler(InputError)
-    async def wrong(request: Request, error: InputError) -> Response:
+    async def input_error(request: Request, error: InputError) -> Response:
         return Problem(422, "invalid_request", str(error)).response()
 
     @http.exception_handler(HTTPException)
-    async def known(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "refused")
         answer = Problem(error.status_code, code, str(error.detail)).response()
         answer.headers.update(error.headers or {})
         return answer
 
     @http.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
+    async def internal_error(request: Request, error: Exception) -> Response:
         return Problem(500, "internal", "internal error; see the endpoint's log").response()
 
     @http.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         kind = request.headers.get("content-type", "")
         if first["loc"] == ("body",) and "json" not in kind.lower():

@@ -208,10 +208,10 @@ class Retriever:
         """
         key = name_key(name)
         keys = [key] if key else []
-        known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
-        if isinstance(known, Problem):
-            return known
-        if not any(name_key(row["artist"]) == key for row in known):
+        rows = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
+        if isinstance(rows, Problem):
+            return rows
+        if not any(name_key(row["artist"]) == key for row in rows):
             return Problem(404, "unknown_artist", f"no artist {name!r} in this catalog")
         request = SearchRequest(similar_artist=name, per_artist=1, k=k, where=where)
         found = await self.search(request)
