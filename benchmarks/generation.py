@@ -1,15 +1,15 @@
-"""MusicLM on folk tunes whose instrument is known: every control beside sound from words.
+"""MusicLM on folk tunes with known instruments: audio from text next to every control.
 
     python -m benchmarks.generation train   --data ../shared/data/midi --workspace w
     python -m benchmarks.generation measure --data ../shared/data/midi --workspace w
 
 `train` renders 12 instruments, holds tunes out, and runs the verbs on Ray: scan, caption, train
-(towers), tokenize, train (musiclm-small). `measure` needs no Ray. It prints, for 120 prompts, how
-often a judge that shares nothing with the stack hears the right instrument, the mean cosine of
-prompt and clip (MCC), another's prompt beside it, and FAD, for sound from words and for every
-control; then what the codec, the stages, windows, stories, batches and the cache are held to.
-With `train --melody` each tune is rendered on two instruments and a melody part is trained, and
-`measure` ranks the source of sound that follows a melody.
+(towers), tokenize, train (musiclm-small). `measure` needs no Ray. For 120 prompts it prints how
+often an independent classifier recognises the instrument, the mean cosine of prompt and clip (MCC),
+the same with another prompt, and FAD, for audio from text and for every control. Then it checks the
+targets of the codec, the stages, windows, stories, batches and the cache. With `train --melody`
+each tune is rendered on two instruments and a melody part is trained, and `measure` ranks the
+source of clips that follow a melody.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
 SECONDS = 5.0
-A_KIND, SEEDS = 10, (0, 1, 2)  # prompts of each instrument; seeds of what is sampled
-JUDGED = 800  # training clips that the judge learns from
+PER_INSTRUMENT, SEEDS = 10, (0, 1, 2)  # prompts per instrument; seeds of the samples
+JUDGE_CLIPS = 800  # training clips of the judge
 CHANCE = 1 / 12
 MELODY_STEPS = 1_000
 Sounds = list[np.ndarray]
@@ -59,10 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("train", "measure"))
     parser.add_argument("--data", required=True)
-    parser.add_argument("--workspace", required=True, help="kept")
-    parser.add_argument("--steps", type=int, default=160, help="of the towers")
-    parser.add_argument("--tunes", type=int, help="a part of the tunes, to try it")
-    parser.add_argument("--melody", action="store_true", help="tunes on two instruments")
+    parser.add_argument("--workspace", required=True, help="folder; reused if it exists")
+    parser.add_argument("--steps", type=int, default=160, help="training steps of the towers")
+    parser.add_argument("--tunes", type=int, help="number of tunes; all by default")
+    parser.add_argument("--melody", action="store_true", help="train a melody part")
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace, create=True)
     if arguments.what == "train":
@@ -89,7 +89,7 @@ def main() -> None:
 def train(
     workspace: Workspace, data: Path, *, steps: int, tunes: int | None, melody: bool = False
 ) -> None:
-    """Runs the verbs, each of which goes on where it was stopped."""
+    """Runs the verbs; each continues where it was stopped."""
     from jobs.cluster import start_ray
     from jobs.scan_catalog import scan_catalog
     from jobs.tokenize_catalog import describe, tokenize_catalog
@@ -122,33 +122,33 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class Clips:
-    """Clips of SECONDS at RATE with their instruments; `rest` are the seconds after them."""
+    """Clips of SECONDS at RATE with their instruments."""
 
-    learnt: Sounds  # of training tunes
-    learnt_kinds: list[str]
-    real: Sounds  # held out, A_KIND of each instrument
-    rest: Sounds
-    kinds: list[str]
+    training: Sounds  # clips of training tunes
+    training_kinds: list[str]
+    real: Sounds  # held-out clips, PER_INSTRUMENT of each instrument
+    rest: Sounds  # the audio after the `real` clips
+    kinds: list[str]  # instruments of `real`
 
 
 def held_out_clips(workspace: Workspace) -> Clips:
-    """The clips of a workspace that `train` has filled."""
+    """The clips of a workspace after `train`."""
     rows = pq.read_table(f"{workspace.root}/manifest.parquet").to_pylist()
     rows.sort(key=lambda row: zlib.crc32(row["track_id"].encode()))
-    learnt = [row for row in rows if row["split"] == "train"][:JUDGED]
-    held, counts = [], dict.fromkeys((row["instrument"] for row in rows), 0)
+    training = [row for row in rows if row["split"] == "train"][:JUDGE_CLIPS]
+    held_out, counts = [], dict.fromkeys((row["instrument"] for row in rows), 0)
     for row in rows:
-        if row["split"] == "test" and counts[row["instrument"]] < A_KIND:
+        if row["split"] == "test" and counts[row["instrument"]] < PER_INSTRUMENT:
             counts[row["instrument"]] += 1
-            held.append(row)
-    whole = [_samples(row["uri"]) for row in held]
+            held_out.append(row)
+    full = [_samples(row["uri"]) for row in held_out]
     length = round(SECONDS * RATE)
     return Clips(
-        learnt=[_samples(row["uri"])[:length] for row in learnt],
-        learnt_kinds=[row["instrument"] for row in learnt],
-        real=[clip[:length] for clip in whole],
-        rest=[clip[length:] for clip in whole],
-        kinds=[row["instrument"] for row in held],
+        training=[_samples(row["uri"])[:length] for row in training],
+        training_kinds=[row["instrument"] for row in training],
+        real=[clip[:length] for clip in full],
+        rest=[clip[length:] for clip in full],
+        kinds=[row["instrument"] for row in held_out],
     )
 
 
@@ -157,28 +157,28 @@ def _samples(uri: str) -> np.ndarray:
 
 
 class Table:
-    """One row of figures for each kind of sound, by the judge and by the joint towers."""
+    """One row of figures per kind of audio, by the judge and by the joint towers."""
 
     def __init__(self, judge: Judge, model: MusicLM, clips: Clips, figures: Figures) -> None:
         self.judge, self.model, self.kinds, self.figures = judge, model, clips.kinds, figures
         self.prompts = sorted(set(clips.kinds))
         self._texts = model.joint.encode_text(self.prompts)
-        self._real = self._heard(clips.rest)
+        self._real = self._vectors(clips.rest)
 
-    def _heard(self, sounds: Sequence[np.ndarray]) -> np.ndarray:
+    def _vectors(self, sounds: Sequence[np.ndarray]) -> np.ndarray:
         return self.model.joint.encode_audio([(sound, RATE) for sound in sounds])
 
     def add(self, name: str, sounds: Sequence[np.ndarray]) -> dict[str, float]:
-        """Print the row of `sounds`, one for each clip in order, as often as they are repeated."""
+        """Add the figures of `sounds`: one per clip in order, for one or several seeds."""
         kinds = self.kinds * (len(sounds) // len(self.kinds))
-        heard = self._heard(sounds)
-        asked = np.array([self.prompts.index(kind) for kind in kinds])
-        of = prompt_figures(heard, self._texts, asked)
+        vectors = self._vectors(sounds)
+        prompts = np.array([self.prompts.index(kind) for kind in kinds])
+        agreement = prompt_figures(vectors, self._texts, prompts)
         row = {
             "right": self.judge.right(sounds, kinds),
-            "mcc": of["mcc"],
-            "shuffled": of["mcc_shuffled"],
-            "fad": frechet_distance(heard, self._real),
+            "mcc": agreement["mcc"],
+            "shuffled": agreement["mcc_shuffled"],
+            "fad": frechet_distance(vectors, self._real),
         }
         for column, value in row.items():
             self.figures.add(f"{name}: {column}", value)
@@ -186,8 +186,8 @@ class Table:
 
 
 def measure(workspace: Workspace, clips: Clips, model: MusicLM, figures: Figures) -> None:
-    """Everything that needs the trained stack."""
-    judge = Judge(clips.learnt, clips.learnt_kinds, 0)
+    """All figures of the trained model except melody and memorisation."""
+    judge = Judge(clips.training, clips.training_kinds, 0)
     table = Table(judge, model, clips, figures)
     tokens = storage.read_tables(f"{workspace.tokens(model.parts.fingerprint)}/tracks")
     catalog = storage.read_tables(workspace.tracks, ["track_id", "split"])
@@ -203,10 +203,10 @@ def measure(workspace: Workspace, clips: Clips, model: MusicLM, figures: Figures
         )
         for split in ("train", "test")
     }
-    learnt = tokens.take(splits["train"]).to_pylist()
-    through = measure_codec(table, clips, figures)
-    acoustic = [tokens_of(row, model.parts.spec.levels)[1] for row in learnt]
-    measure_words(table, clips, figures, acoustic, through)
+    training = tokens.take(splits["train"]).to_pylist()
+    codec_row = measure_codec(table, clips, figures)
+    acoustic = [tokens_of(row, model.parts.spec.levels)[1] for row in training]
+    measure_generation(table, clips, figures, acoustic, codec_row)
     check_stages(model, tokens, splits, figures)
     check_story(model, judge, table.prompts, figures)
     check_windows(model, figures)
@@ -216,46 +216,45 @@ def measure(workspace: Workspace, clips: Clips, model: MusicLM, figures: Figures
 def measure_codec(table: Table, clips: Clips, figures: Figures) -> dict[str, float]:
     """Real clips, the codec by number of levels, and Griffin-Lim of the same tokens.
 
-    Returns the row of the whole codec.
+    Returns the row of the codec with all levels.
     """
     codec = table.model.parts.codec
     assert isinstance(codec, MelCodec), "the recipe's own codec"
     table.add("real held-out", clips.real)
     tokens = [codec.encode(clip) for clip in clips.real]
-    far_db = []
+    distances_db = []
     for levels in range(1, codec.levels + 1):
         name = f"codec, {levels} of {codec.levels} levels"
-        made = [codec.decode(part[:, :levels]) for part in tokens]
-        whole = table.add(name, made)
-        far_db.append(np.mean([distance_db(*pair) for pair in zip(made, clips.real, strict=True)]))
-        figures.add(f"{name}: distance", float(far_db[-1]), unit="dB")
+        decoded = [codec.decode(part[:, :levels]) for part in tokens]
+        row = table.add(name, decoded)
+        pairs = zip(decoded, clips.real, strict=True)
+        distances_db.append(np.mean([distance_db(*pair) for pair in pairs]))
+        figures.add(f"{name}: distance", float(distances_db[-1]), unit="dB")
     plain = table.add("Griffin-Lim of the tokens", [griffin_lim_of(codec, part) for part in tokens])
-    gain = whole["right"] - plain["right"]
+    gain = row["right"] - plain["right"]
     figures.add("codec over Griffin-Lim", gain, asked="0.05", met=gain >= 0.05)
-    figures.add(
-        "codec right", whole["right"], asked="0.85, to reach for", met=whole["right"] >= 0.85
-    )
-    helps = float(-np.diff(far_db).max())
-    figures.add("least gain of a level", helps, unit="dB", asked="above 0", met=helps > 0)
-    return whole
+    figures.add("codec right", row["right"], asked="0.85, to reach for", met=row["right"] >= 0.85)
+    least = float(-np.diff(distances_db).max())
+    figures.add("least gain of a level", least, unit="dB", asked="above 0", met=least > 0)
+    return row
 
 
-def measure_words(
+def measure_generation(
     table: Table,
     clips: Clips,
     figures: Figures,
     acoustic: Sequence[np.ndarray],
     codec_row: dict[str, float],
 ) -> None:
-    """Sound from words and from audio-side tokens over SEEDS, and the controls."""
+    """Audio from text and from audio-side tokens over SEEDS, and the controls."""
     model, codec, rng = table.model, table.model.parts.codec, np.random.default_rng(0)
-    heard = model.joint.encode_audio([(clip, RATE) for clip in clips.real])
-    own = model.parts.joint.of_audio(heard)
-    words = model.parts.joint.of_text(model.joint.encode_text(clips.kinds))
-    other = own[other_kind(clips.kinds)]
-    side = table.add("audio-side tokens", sampled(model, own))
-    text = table.add("from text", sampled(model, words))
-    wrong = table.add("another's tokens", sampled(model, other, seeds=SEEDS[:1]))
+    vectors = model.joint.encode_audio([(clip, RATE) for clip in clips.real])
+    audio_tokens = model.parts.joint.of_audio(vectors)
+    text_tokens = model.parts.joint.of_text(model.joint.encode_text(clips.kinds))
+    mismatched = audio_tokens[other_kind(clips.kinds)]
+    side = table.add("audio-side tokens", generate(model, audio_tokens))
+    text = table.add("from text", generate(model, text_tokens))
+    wrong = table.add("another's tokens", generate(model, mismatched, seeds=SEEDS[:1]))
     counts = Counts(acoustic, int(codec.codes))
     frames = round(SECONDS * codec.frame_hz)
     drawn = [codec.decode(counts.unigrams(frames, rng)) for _ in clips.real]
@@ -273,29 +272,29 @@ def measure_words(
     for name, part, most in (("codec's", codec_row, 2.0), ("unigrams'", unigrams, 0.4)):
         ratio = text["fad"] / part["fad"]
         figures.add(f"FAD of the {name}", ratio, asked=f"at most {most}", met=ratio <= most)
-    far = wrong["right"]
-    figures.add("mismatched", far, asked="at chance", met=far <= 2 * CHANCE)
+    share = wrong["right"]
+    figures.add("mismatched", share, asked="at chance", met=share <= 2 * CHANCE)
 
 
 def other_kind(kinds: Sequence[str]) -> np.ndarray:
-    """For each clip the place of the next one with another instrument."""
+    """For each clip, the index of the next one with another instrument."""
     twice = [*kinds, *kinds]
-    places = [
+    indices = [
         next(n for n in range(at, len(twice)) if twice[n] != kind) for at, kind in enumerate(kinds)
     ]
-    return np.array(places) % len(kinds)
+    return np.array(indices) % len(kinds)
 
 
-def sampled(model: MusicLM, joint: np.ndarray, seeds: Sequence[int] = SEEDS) -> Sounds:
-    """Sound of M_A int64 [N, levels], a clip for each row and seed."""
-    tokens, made = torch.from_numpy(joint)[:, None], []
+def generate(model: MusicLM, joint: np.ndarray, seeds: Sequence[int] = SEEDS) -> Sounds:
+    """Clips for M_A int64 [N, levels], one per row and seed."""
+    tokens, clips = torch.from_numpy(joint)[:, None], []
     for seed in seeds:
         for first in range(0, len(tokens), 32):
             batch = tokens[first : first + 32]
-            own = [len(joint) * seed + first + n for n in range(len(batch))]
-            windows = list(model.sound([batch], [0.0], SECONDS, own))
-            made += [np.concatenate([part[n] for part in windows]) for n in range(len(batch))]
-    return made
+            row_seeds = [len(joint) * seed + first + n for n in range(len(batch))]
+            windows = list(model.sound([batch], [0.0], SECONDS, row_seeds))
+            clips += [np.concatenate([part[n] for part in windows]) for n in range(len(batch))]
+    return clips
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a trained MusicLM is held to besides its table: stages, stories, windows, speed."""
+"""Further targets of a trained MusicLM: stages, stories, windows, memorisation, speed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ BATCH = 32
 def check_stages(
     model: MusicLM, tokens: pa.Table, splits: Mapping[str, np.ndarray], figures: Figures
 ) -> None:
-    """Nats a token of each stage on held-out tunes, beside unigrams and bigrams of training."""
+    """Nats per token of each stage on held-out tunes, and of unigrams and bigrams as controls."""
     spec, coarse = model.parts.spec, model.stages.spec.coarse
     rows = {
         split: [tokens_of(row, spec.levels) for row in tokens.take(places).to_pylist()]
         for split, places in splits.items()
     }
-    of = {
+    tokens_of_stage = {
         "semantic": lambda row: row[0][:, None],
         "coarse": lambda row: row[1][:, :coarse],
         "fine": lambda row: row[1][:, coarse:],
@@ -45,18 +45,20 @@ def check_stages(
     batch = crops.batch(np.arange(count), rngs)
     for name, crop in batch.stages.items():
         codes = spec.semantic_codes if name == "semantic" else int(model.parts.codec.codes)
-        counts = Counts([of[name](row) for row in rows["train"]], codes)
-        one, two = counts.nats([of[name](row) for row in rows["test"]])
-        told = torch.zeros_like(crop.without)
+        select = tokens_of_stage[name]
+        counts = Counts([select(row) for row in rows["train"]], codes)
+        unigrams, bigrams = counts.nats([select(row) for row in rows["test"]])
+        unconditional = torch.zeros_like(crop.unconditional)
         with torch.inference_mode():
-            ours = float(model.stages.of(name)(crop.given, crop.target, told).mean())
-        figures.add(f"{name}: unigrams, nats", one)
-        figures.add(f"{name}: bigrams, nats", two)
-        figures.add(f"{name}: stage, nats", ours, asked="below both", met=ours < min(one, two))
+            losses = model.stages.of(name)(crop.conditions, crop.target, unconditional)
+        nats, least = float(losses.mean()), min(unigrams, bigrams)
+        figures.add(f"{name}: unigrams, nats", unigrams)
+        figures.add(f"{name}: bigrams, nats", bigrams)
+        figures.add(f"{name}: stage, nats", nats, asked="below both", met=nats < least)
 
 
 def check_story(model: MusicLM, judge: Judge, prompts: list[str], figures: Figures) -> None:
-    """Stories of two instruments: each half by its own text."""
+    """Stories of two instruments: the share of halves with the instrument of their text."""
     half, right = STORY_S / 2, []
     pairs = [(prompts[n % len(prompts)], prompts[(n + 5) % len(prompts)]) for n in range(STORIES)]
     stories = [[Scene(one), Scene(other, half)] for one, other in pairs]
@@ -64,7 +66,7 @@ def check_story(model: MusicLM, judge: Judge, prompts: list[str], figures: Figur
     for n, pair in enumerate(pairs):
         sound = np.concatenate([part[n] for part in windows])
         middle = len(sound) // 2
-        # The sound before the change is the prefix of what follows, so its first second is left.
+        # The second after the change is left out, because the audio before it is its prefix.
         parts = [sound[:middle], sound[middle + model.sample_rate :]]
         right.append([judge.right([part], [kind]) for part, kind in zip(parts, pair, strict=True)])
     for name, share in zip(("first", "second"), np.mean(right, axis=0), strict=True):
@@ -74,7 +76,7 @@ def check_story(model: MusicLM, judge: Judge, prompts: list[str], figures: Figur
 
 
 def check_memorisation(workspace: Workspace, model: str, figures: Figures) -> None:
-    """Exact and approximate matches with training, beside held-out tunes."""
+    """Exact and approximate matches with training tunes and with held-out tunes."""
     gaps = []
     for row in evaluate_memorisation(workspace, model)["memorisation"]:
         for kind in ("exact", "approximate"):
@@ -86,7 +88,7 @@ def check_memorisation(workspace: Workspace, model: str, figures: Figures) -> No
 
 
 def check_windows(model: MusicLM, figures: Figures) -> None:
-    """A minute: the spectral flux at the joins, and how early the first sound is."""
+    """A clip of a minute: the spectral flux at window borders, and the time to the first audio."""
     started = time.perf_counter()
     parts, at_s = [], []
     for [part] in model.stream([[Scene("flute")]], LONG_S, [7]):
@@ -104,16 +106,16 @@ def check_windows(model: MusicLM, figures: Figures) -> None:
 
 
 def check_speed(model: MusicLM, figures: Figures) -> None:
-    """Clips a second in a batch against one by one, and tokens with the cache against without."""
+    """Speed-up by batching, and by the key-value cache."""
     model.generate(["flute"], 5.0, [0])  # the first call is slower
     started = time.process_time()
     for seed in range(3):
         model.generate(["flute"], 5.0, [seed])
-    alone = 3 / (time.process_time() - started)
+    single = 3 / (time.process_time() - started)
     started = time.process_time()
     model.generate(["flute"] * BATCH, 5.0, list(range(BATCH)))
-    together = BATCH / (time.process_time() - started)
-    gain = together / alone
+    batched = BATCH / (time.process_time() - started)
+    gain = batched / single
     figures.add(f"{BATCH} in a batch, clips a CPU second", gain, unit="x", asked="8", met=gain >= 8)
     cached, plain = (_steps(model, cache=cache) for cache in (True, False))
     figures.add("cache", plain / cached, unit="x", asked="4", met=plain / cached >= 4)
@@ -121,18 +123,18 @@ def check_speed(model: MusicLM, figures: Figures) -> None:
 
 @torch.inference_mode()
 def _steps(model: MusicLM, *, cache: bool) -> float:
-    """CPU seconds of a crop of the coarse stage, token by token."""
+    """CPU seconds of one crop of the coarse stage, sampled token by token."""
     stage, spec = model.stages.coarse, model.parts.spec
     joint = torch.zeros(1, 1, spec.joint_levels, dtype=torch.int64)
-    heard = torch.zeros(
+    semantic = torch.zeros(
         1, round(model.stages.crop_s("coarse") * spec.semantic_hz), 1, dtype=torch.int64
     )
-    ids, levels = stage.condition([joint, heard]), stage.writes.levels
+    ids, levels = stage.condition([joint, semantic]), stage.output.levels
     count = round(model.stages.crop_s("coarse") * model.parts.codec.frame_hz) * levels
-    started, held, last = time.process_time(), None, ids
+    started, state, last = time.process_time(), None, ids
     for place in range(count):
-        logits, held = stage.step(last if cache else ids, held if cache else None, place % levels)
+        logits, state = stage.step(last if cache else ids, state if cache else None, place % levels)
         token = logits.argmax(dim=1)[:, None] + stage.offsets[-1]
-        token = token + place % levels * stage.writes.codes
+        token = token + place % levels * stage.output.codes
         ids, last = torch.cat([ids, token], dim=1), token
     return time.process_time() - started

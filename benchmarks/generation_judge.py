@@ -1,7 +1,7 @@
-"""A judge of instruments that shares nothing with MusicLM's parts: librosa and a linear classifier.
+"""A classifier of instruments that is independent of MusicLM's parts: librosa and scikit-learn.
 
-It hears the spectrum of a clip (levels of 64 mel bands over time) and has learnt the renderings of
-other tunes, each once as it is and once a little changed, so that it does not hang on details.
+It classifies statistics of 64 mel bands over time with logistic regression. It is trained on the
+renderings of other tunes, each with one augmented copy, for robustness.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 RATE = 16_000
-QUIET = 1e-4  # of the loudest band: what is below is not heard
+QUIET = 1e-4  # power relative to the loudest band; lower values are raised to it
 QUANTILES = (0.25, 0.5, 0.9)
 
 
 def features(samples: np.ndarray) -> np.ndarray:
-    """Mono float32 [S] at RATE -> float64 [320]: of each mel band how loud, and how it changes."""
+    """Mono float32 [S] at RATE -> float64 [320]: level, change and quantiles of each mel band."""
     mel = librosa.feature.melspectrogram(y=samples, sr=RATE, n_fft=1_024, hop_length=256, n_mels=64)
     level = np.log10(np.maximum(mel / max(float(mel.max()), 1e-9), QUIET))
-    moves = np.abs(np.diff(level, axis=1)).mean(axis=1)
-    return np.concatenate([level.mean(axis=1), moves, *np.quantile(level, QUANTILES, axis=1)])
+    change = np.abs(np.diff(level, axis=1)).mean(axis=1)
+    return np.concatenate([level.mean(axis=1), change, *np.quantile(level, QUANTILES, axis=1)])
 
 
-def changed(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A part of the clip with some noise and another balance of high and low."""
+def augmented(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half of the clip, with some noise and a random spectral tilt."""
     half = len(samples) // 2
     first = int(rng.integers(half + 1))
     part = samples[first : first + half].astype(np.float64)
@@ -38,19 +38,19 @@ def changed(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 class Judge:
-    """Says which instrument leads a clip."""
+    """Classifies the leading instrument of clips."""
 
     def __init__(self, clips: Sequence[np.ndarray], instruments: Sequence[str], seed: int) -> None:
         """`clips` are mono float32 [S] at RATE, of training tunes."""
         rng = np.random.default_rng(seed)
         rows = [features(clip) for clip in clips]
-        rows += [features(changed(clip, rng)) for clip in clips]
-        self._known: Pipeline = make_pipeline(
+        rows += [features(augmented(clip, rng)) for clip in clips]
+        self._classifier: Pipeline = make_pipeline(
             StandardScaler(), LogisticRegression(C=0.05, max_iter=2_000)
         )
-        self._known.fit(np.stack(rows), [*instruments, *instruments])
+        self._classifier.fit(np.stack(rows), [*instruments, *instruments])
 
     def right(self, clips: Sequence[np.ndarray], instruments: Sequence[str]) -> float:
-        """The share of clips whose instrument it names."""
-        named = self._known.predict(np.stack([features(clip) for clip in clips]))
-        return float((named == np.array(instruments)).mean())
+        """The share of clips that are classified as their instrument."""
+        predicted = self._classifier.predict(np.stack([features(clip) for clip in clips]))
+        return float((predicted == np.array(instruments)).mean())

@@ -1,9 +1,9 @@
-"""Whether sound follows the melody it was given: the source's rank among 20 held-out tunes.
+"""Whether clips follow the melody that conditions them: the source's rank among 20 held-out tunes.
 
-Each tune is asked for on the instrument that its source does not have. Two ears compare the made
-clip with every source: the model's own melody part, which conditioned it, and chroma, which shares
-nothing with it. Beside them the same tunes as they are on that instrument (the most an ear can
-find), and clips that were given no melody (chance).
+Each tune is generated on an instrument that its source does not have. Two similarities compare the
+clip with every source: vectors of the model's melody part, which conditioned it, and chroma, which
+is independent of the model. Controls are the same tunes rendered on that instrument (an upper
+bound), and clips without a melody (chance).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ CHANCE = 1 / TUNES
 RATE = AUDIO.sample_rate
 
 Sounds = list[np.ndarray]
-Ear = Callable[[np.ndarray], np.ndarray]  # mono float32 [S] -> [T, D], frames or windows in time
+Encode = Callable[[np.ndarray], np.ndarray]  # mono float32 [S] -> vectors [T, D] over time
 
 
 @dataclass(frozen=True)
 class Tunes:
-    """Held-out tunes on two instruments, float32 [S] at RATE; `texts` name the second."""
+    """Held-out tunes on two instruments, float32 [S] at RATE; `texts` are prompts for `others`."""
 
     sources: Sounds
     others: Sounds
@@ -40,14 +40,16 @@ class Tunes:
 
 
 def held_out_tunes(workspace: Workspace) -> Tunes:
-    """The first TUNES tunes of split `test` in a manifest of tunes that were played twice."""
+    """The first TUNES tunes of split `test`, from a manifest with two renderings per tune."""
     rows = pq.read_table(f"{workspace.root}/manifest.parquet").to_pylist()
     by_tune: dict[str, list[dict[str, str]]] = {}
     for row in rows:
         if row["split"] == "test":
             by_tune.setdefault(row["tune"], []).append(row)
     pairs = [by_tune[name] for name in sorted(by_tune) if len(by_tune[name]) == 2][:TUNES]
-    assert len(pairs) == TUNES, f"{len(pairs)} held-out tunes are played twice, {TUNES} are needed"
+    assert len(pairs) == TUNES, (
+        f"{len(pairs)} held-out tunes have two renderings, {TUNES} are needed"
+    )
     one, other = (
         [audio.decode(pair[side]["uri"], AUDIO).samples[: round(SECONDS * RATE)] for pair in pairs]
         for side in (0, 1)
@@ -56,53 +58,56 @@ def held_out_tunes(workspace: Workspace) -> Tunes:
 
 
 def check_melody(model: MusicLM, tunes: Tunes, figures: Figures) -> None:
-    """Shares of clips whose source is ranked first, by both ears, beside the controls."""
+    """Shares of clips whose source is ranked first, by both similarities, and the controls."""
     melody = model.parts.melody
-    assert melody is not None, "asked for by `train --melody`"
-    told = [clip for seed in range(SEEDS) for clip in made(model, tunes, seed, told=True)]
-    untold = made(model, tunes, SEEDS, told=False)
-    for name, ear in (("own part", lambda sound: own_ear(melody, sound)), ("chroma", chroma)):
-        for what, clips in (
-            ("the tune itself", tunes.others),
-            ("no melody given", untold),
-        ):
-            figures.add(f"melody by {name}: {what}", first_of(clips, tunes.sources, ear))
-        share, least = first_of(told, tunes.sources, ear), 3 * CHANCE
+    assert melody is not None, "`train --melody` trains it"
+    with_melody = [
+        clip for seed in range(SEEDS) for clip in generate(model, tunes, seed, melody=True)
+    ]
+    without = generate(model, tunes, SEEDS, melody=False)
+    encoders: tuple[tuple[str, Encode], ...] = (
+        ("own part", lambda samples: melody_vectors(melody, samples)),
+        ("chroma", chroma),
+    )
+    for name, encode in encoders:
+        for what, clips in (("the tune itself", tunes.others), ("no melody given", without)):
+            figures.add(f"melody by {name}: {what}", first_of(clips, tunes.sources, encode))
+        share, least = first_of(with_melody, tunes.sources, encode), 3 * CHANCE
         met = share >= least
         figures.add(
             f"melody by {name}: source first of {TUNES}", share, asked=f"{least:.2f}", met=met
         )
 
 
-def made(model: MusicLM, tunes: Tunes, seed: int, *, told: bool) -> Sounds:
-    """A clip for each tune at RATE, on its other instrument, with or without its melody."""
+def generate(model: MusicLM, tunes: Tunes, seed: int, *, melody: bool) -> Sounds:
+    """A clip per tune at RATE, on its other instrument, with or without its melody."""
     stories = [[Scene(text)] for text in tunes.texts]
     seeds = [seed * TUNES + n for n in range(len(stories))]
-    melodies = tunes.sources if told else []
+    melodies = tunes.sources if melody else []
     windows = list(model.stream(stories, SECONDS, seeds, melodies=melodies))
     clips = [np.concatenate([part[row] for part in windows]) for row in range(len(stories))]
     return [audio.to_mono(clip, model.sample_rate, AUDIO) for clip in clips]
 
 
-def own_ear(melody: MelodyTokens, sound: np.ndarray) -> np.ndarray:
+def melody_vectors(melody: MelodyTokens, samples: np.ndarray) -> np.ndarray:
     """The melody part's vectors of the windows, [T, D]."""
-    return np.asarray(melody.vectors(sound, track_starts(len(sound) / RATE)).numpy())
+    return np.asarray(melody.vectors(samples, track_starts(len(samples) / RATE)).numpy())
 
 
-def chroma(sound: np.ndarray) -> np.ndarray:
-    """Unit chroma vectors of frames of 128 ms, less their mean, [T, 12]."""
-    frames = librosa.feature.chroma_stft(y=sound, sr=RATE, n_fft=4_096, hop_length=2_048).T
+def chroma(samples: np.ndarray) -> np.ndarray:
+    """Centred unit chroma vectors of frames of 128 ms, [T, 12]."""
+    frames = librosa.feature.chroma_stft(y=samples, sr=RATE, n_fft=4_096, hop_length=2_048).T
     frames = frames - frames.mean(axis=0)
     return np.asarray(frames / np.maximum(np.linalg.norm(frames, axis=1, keepdims=True), 1e-9))
 
 
-def first_of(clips: Sequence[np.ndarray], sources: Sequence[np.ndarray], ear: Ear) -> float:
-    """The share of clips that are nearest to their source; clip n is of source n, in turns."""
-    heard = [ear(source) for source in sources]
-    right = []
+def first_of(clips: Sequence[np.ndarray], sources: Sequence[np.ndarray], encode: Encode) -> float:
+    """The share of clips that are nearest to their source, which for clip n is n % len(sources)."""
+    encoded = [encode(source) for source in sources]
+    first = []
     for number, clip in enumerate(clips):
-        mine = ear(clip)
-        length = min(len(mine), *(len(theirs) for theirs in heard))
-        near = [float((mine[:length] * theirs[:length]).sum()) for theirs in heard]
-        right.append(int(np.argmax(near)) == number % len(sources))
-    return float(np.mean(right))
+        vectors = encode(clip)
+        length = min(len(vectors), *(len(source) for source in encoded))
+        cosines = [float((vectors[:length] * source[:length]).sum()) for source in encoded]
+        first.append(int(np.argmax(cosines)) == number % len(sources))
+    return float(np.mean(first))

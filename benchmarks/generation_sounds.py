@@ -1,4 +1,4 @@
-"""Controls of generated sound: Griffin-Lim of the codec's tokens, tokens drawn by counts, noise."""
+"""Controls of generated audio: Griffin-Lim of the codec's tokens, and n-gram samples of tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from raymtr.generation.codec import AUDIO, MelCodec
 from raymtr.model.log_mel import mel_filters
 
-ROUNDS = 60  # of the inverse of the mel bands, and of Griffin-Lim
+ROUNDS = 60  # iterations of the mel inversion, and of Griffin-Lim
 TINIEST = 1e-12
 
 
 def griffin_lim(mel: np.ndarray) -> np.ndarray:
-    """Sound float32 [F * hop] of a log-mel [n_mels, F] as the codec's, without anything learnt."""
+    """Audio float32 [F * hop] of a log-mel [n_mels, F] of the codec, without a trained decoder."""
     power = 10 ** (4 * mel.astype(np.float64) - 4)
-    spectrum = np.sqrt(_not_negative(mel_filters(AUDIO), power))
+    spectrum = np.sqrt(_invert_mel(mel_filters(AUDIO), power))
     return np.asarray(
         librosa.griffinlim(
             np.concatenate([spectrum, spectrum[:, -1:]], axis=1),
@@ -32,9 +32,9 @@ def griffin_lim(mel: np.ndarray) -> np.ndarray:
     )
 
 
-def _not_negative(bank: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """Powers [bins, F] of at least 0 whose bands are nearest to `power` [n_mels, F]."""
-    # Multiplicative steps (Lee & Seung 2001).
+def _invert_mel(bank: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """Non-negative powers [bins, F] whose mel bands approximate `power` [n_mels, F]."""
+    # Multiplicative updates (Lee & Seung 2001).
     found = bank.T @ power + TINIEST
     for _ in range(ROUNDS):
         found *= (bank.T @ power) / (bank.T @ (bank @ found) + TINIEST)
@@ -42,24 +42,24 @@ def _not_negative(bank: np.ndarray, power: np.ndarray) -> np.ndarray:
 
 
 def griffin_lim_of(codec: MelCodec, tokens: np.ndarray) -> np.ndarray:
-    """Sound of tokens int64 [F, L] by Griffin-Lim."""
+    """Audio of tokens int64 [F, L] by Griffin-Lim."""
     return griffin_lim(codec.mel_of(torch.from_numpy(tokens)).numpy())
 
 
-def distance_db(made: np.ndarray, real: np.ndarray) -> float:
-    """The mean difference of two sounds' mel bands, in dB, down to 60 dB below the louder."""
-    length = min(len(made), len(real))
+def distance_db(decoded: np.ndarray, real: np.ndarray) -> float:
+    """The mean difference of the mel bands in dB, with a floor 60 dB below the louder clip."""
+    length = min(len(decoded), len(real))
     bands = [
         librosa.feature.melspectrogram(y=part[:length], sr=AUDIO.sample_rate, n_mels=64)
-        for part in (made, real)
+        for part in (decoded, real)
     ]
-    quiet = max(float(part.max()) for part in bands) * 1e-6 + TINIEST
-    one, other = (10 * np.log10(np.maximum(part, quiet)) for part in bands)
+    floor = max(float(part.max()) for part in bands) * 1e-6 + TINIEST
+    one, other = (10 * np.log10(np.maximum(part, floor)) for part in bands)
     return float(np.abs(one - other).mean())
 
 
 class Counts:
-    """Frequencies of the tokens of each level, and of each token after the one before it."""
+    """Unigram and bigram counts of the tokens of each level."""
 
     def __init__(self, rows: Sequence[np.ndarray], codes: int) -> None:
         """`rows` are tokens int64 [F, levels] of training tracks."""
@@ -73,33 +73,33 @@ class Counts:
                 np.add.at(self.pairs[level], (tokens[:-1], tokens[1:]), 1)
 
     def unigrams(self, frames: int, rng: np.random.Generator) -> np.ndarray:
-        """Tokens int64 [frames, levels], each drawn by its level's frequencies."""
+        """Tokens int64 [frames, levels], sampled from the unigram frequencies of each level."""
         codes = self.single.shape[1]
         return np.stack(
             [rng.choice(codes, frames, p=row / row.sum()) for row in self.single], axis=1
         )
 
     def bigrams(self, frames: int, rng: np.random.Generator) -> np.ndarray:
-        """Tokens int64 [frames, levels], each drawn by what follows the one before."""
-        made = np.empty((frames, len(self.single)), np.int64)
-        made[0] = self.unigrams(1, rng)[0]
+        """Tokens int64 [frames, levels], sampled from the bigram frequencies of each level."""
+        tokens = np.empty((frames, len(self.single)), np.int64)
+        tokens[0] = self.unigrams(1, rng)[0]
         for frame in range(1, frames):
-            for level, before in enumerate(made[frame - 1]):
+            for level, before in enumerate(tokens[frame - 1]):
                 row = self.pairs[level, before] + 1e-3 * self.single[level]
-                made[frame, level] = rng.choice(len(row), p=row / row.sum())
-        return made
+                tokens[frame, level] = rng.choice(len(row), p=row / row.sum())
+        return tokens
 
     def nats(self, rows: Sequence[np.ndarray]) -> tuple[float, float]:
-        """Nats a token of other rows by unigrams, and by bigrams mixed with unigrams."""
+        """Nats per token of `rows` by unigrams, and by bigrams interpolated with unigrams."""
         levels = np.arange(len(self.single))
-        alone = (self.single + 1) / (self.single + 1).sum(axis=1, keepdims=True)
+        unigram = (self.single + 1) / (self.single + 1).sum(axis=1, keepdims=True)
         one, two = [], []
         for row in rows:
-            now = alone[levels, row]
+            now = unigram[levels, row]
             after = self.pairs[levels, row[:-1]]  # [F - 1, levels, codes]
             seen = after.sum(axis=2)
             share = np.take_along_axis(after, row[1:, :, None], axis=2)[..., 0]
-            # Witten-Bell: the more kinds follow a token, the less its counts are believed.
+            # Witten-Bell: the more distinct tokens follow, the lower the weight of the counts.
             kinds = (after > 0).sum(axis=2)
             mixed = (share + kinds * now[1:]) / np.maximum(seen + kinds, 1)
             two.append(np.where(seen > 0, mixed, now[1:]))

@@ -2,12 +2,12 @@
 
     python benchmarks/search_shards.py [--tracks 1000000] [--shards 4] [--keep FOLDER]
 
-The catalog and the vectors are those of `index_scale.py`. They are published in one piece, then in
-shards, and both are asked by the same searcher in this process, without a network. "Alone" is the
-sum of what the shards' look-ups cost when each shard is asked by itself, without the merge.
+The catalog and the vectors are those of `index_scale.py`. They are published as one table, then in
+shards. Both are queried in this process, without a network. "Shards alone" is the sum of the CPU of
+the shards' look-ups without the merge.
 
-Target: the hits of vectors, filters and names are those of one table where both are exact; recall
-is at least 0.99; a query costs at most 1.3 times the CPU of the shards alone.
+Target: the hits of vectors, filters and names equal those of one table if both are exact; recall is
+at least 0.99; a query costs at most 1.3 times the CPU of the shards alone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from raymtr.specs import SearchSpec
 from raymtr.workspace import Workspace
 
 QUERIES, DIM = 100, 128
-RECALL, CPU = 0.99, 1.3
-LIMIT = 100  # of a retriever, for a page of ten
+RECALL, CPU_RATIO = 0.99, 1.3  # targets
+LIMIT = 100  # hits of a retriever, for a page of ten
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--exact-below", type=int, default=SearchSpec().exact_below)
-    parser.add_argument("--keep", help="a folder for the workspace; else a temporary one")
+    parser.add_argument("--keep", help="folder for the workspace; temporary by default")
     arguments = parser.parse_args()
     figures = Figures()
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +57,7 @@ def main() -> None:
         figures.add("tracks", float(arguments.tracks))
         figures.add("shards", float(len(parts)))
         figures.add("index of one table, of a shard", f"{one.build.index.kind}, {build.index.kind}")
-        compare(figures, one, sharded, parts, looks(workspace))
+        compare(figures, one, sharded, parts, look_ups(workspace))
     figures.save()
 
 
@@ -67,16 +67,16 @@ def build_of(workspace: Workspace, search: SearchSpec) -> Build:
     return publish(workspace, [tracks], find_embeddings(workspace), search=search)
 
 
-def looks(workspace: Workspace) -> dict[str, Callable[[TrackTable, int], Any]]:
-    """The look-ups that are compared, by name, each of a table and the number of a query."""
+def look_ups(workspace: Workspace) -> dict[str, Callable[[TrackTable, int], Any]]:
+    """The compared look-ups by name: functions of a table and the number of a query."""
     vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
     rows = storage.read_tables(workspace.tracks, ["track_id", "title", "artist", "year", "tags"])
-    some = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
-    texts = [" ".join(row["tags"][:3]) for row in some]
-    names = [f"{row['title']} {row['artist']}" for row in some]
+    sample = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
+    texts = [" ".join(row["tags"][:3]) for row in sample]
+    names = [f"{row['title']} {row['artist']}" for row in sample]
 
     def filtered(table: TrackTable, n: int) -> Any:
-        where = parse_filter(f"year = {some[n]['year']}", table.filterable)
+        where = parse_filter(f"year = {sample[n]['year']}", table.filterable)
         return table.nearest(vectors[n], limit=LIMIT, where=where)
 
     return {
@@ -92,42 +92,42 @@ def compare(
     one: TrackTable,
     sharded: TrackTable,
     parts: Sequence[TrackTable],
-    looks: dict[str, Callable[[TrackTable, int], Any]],
+    look_ups_by_name: dict[str, Callable[[TrackTable, int], Any]],
 ) -> None:
     """Hits, recall and CPU of each look-up."""
-    for name, look in looks.items():
-        expected, single_ms = asked(lambda n, look=look: look(one, n))
-        found, fanned_ms = asked(lambda n, look=look: look(sharded, n))
-        _, alone_ms = asked(lambda n, look=look: [look(part, n) for part in parts])
+    for name, look in look_ups_by_name.items():
+        expected, single_ms = measure(lambda n, look=look: look(one, n))
+        found, sharded_ms = measure(lambda n, look=look: look(sharded, n))
+        _, alone_ms = measure(lambda n, look=look: [look(part, n) for part in parts])
         figures.add(f"{name}: same first {HITS}", shared(expected, found))
         figures.add(f"{name}: CPU of one table", single_ms, unit="ms")
         figures.add(f"{name}: CPU of the shards alone", alone_ms, unit="ms")
-        ratio = fanned_ms / alone_ms
-        figures.add(f"{name}: CPU, of that alone", ratio, asked=f"at most {CPU}", met=ratio <= CPU)
+        ratio, most = sharded_ms / alone_ms, f"at most {CPU_RATIO}"
+        figures.add(f"{name}: CPU, of that alone", ratio, asked=most, met=ratio <= CPU_RATIO)
         if name == "vectors":
             ids, matrix = one.all_vectors()
             vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
-            right = [
+            exact = [
                 [(ids[place], 0.0) for place in np.argpartition(-(matrix @ vector), HITS)[:HITS]]
                 for vector in vectors
             ]
-            recall = shared(right, found)
+            recall = shared(exact, found)
             figures.add(
                 f"recall@{HITS} in shards", recall, asked=f"at least {RECALL}", met=recall >= RECALL
             )
 
 
-def asked(run: Callable[[int], Any]) -> tuple[list[Any], float]:
-    """What the QUERIES return the second time, and their CPU in milliseconds a query."""
+def measure(run: Callable[[int], Any]) -> tuple[list[Any], float]:
+    """The results of QUERIES in a second, warm pass, and the CPU milliseconds per query."""
     for number in range(QUERIES):
         run(number)
-    busy = time.process_time()
-    answers = [run(number) for number in range(QUERIES)]
-    return answers, 1e3 * (time.process_time() - busy) / QUERIES
+    started = time.process_time()
+    results = [run(number) for number in range(QUERIES)]
+    return results, 1e3 * (time.process_time() - started) / QUERIES
 
 
 def shared(expected: Sequence[Any], found: Sequence[Any]) -> float:
-    """The share of the first HITS that both lists have."""
+    """The mean share of the first HITS that are in both lists."""
     pairs = zip(expected, found, strict=True)
     both = [({i for i, _ in a[:HITS]}, {i for i, _ in b[:HITS]}) for a, b in pairs]
     return sum(len(a & b) for a, b in both) / max(sum(len(a) for a, _ in both), 1)

@@ -194,9 +194,9 @@ def check_taggers() -> Check:
 
 def check_generation() -> Check:
     """Lists the parts of MusicLM: those trained here, and a hub's with their licences."""
-    from raymtr.generation.hub_parts import HUB_CODECS, HUB_HEARD
+    from raymtr.generation.hub_parts import HUB_CODECS, HUB_ENCODERS
 
-    hub = [f"{p.source} ({p.licence})" for p in (*HUB_CODECS.values(), *HUB_HEARD.values())]
+    hub = [f"{p.source} ({p.licence})" for p in (*HUB_CODECS.values(), *HUB_ENCODERS.values())]
     trained = "codec and tokens are trained here, over musicnn (ISC)"
     return Check("generation", True, f"{trained}; a hub's by choice: {', '.join(hub)}")
 

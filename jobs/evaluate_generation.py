@@ -32,13 +32,13 @@ from raymtr.generation.marker import choose_musiclm
 from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
-    from raymtr.evaluation.memorisation import PrefixFigures, Remembered
+    from raymtr.evaluation.memorisation import PrefixFigures, TrackTokens
     from raymtr.generation.musiclm import MusicLM
     from raymtr.tagging.analysis import Analyzer
 
 OWN = ("clips", "against", "memorisation", "blind", "scores")
 SEED = 0
-MOST_REMEMBERED = 200  # tracks of training, and as many held-out ones
+MOST_TRACKS = 200  # tracks of training, and as many held-out ones
 MOST_OF_A_PROMPT = 20  # held-out tracks that a prompt stands for
 MOST_REAL = 500  # held-out tracks that clips are compared with
 
@@ -172,7 +172,7 @@ def evaluate_memorisation(
     from raymtr.generation.musiclm_folder import read_musiclm
 
     made = read_musiclm(choose_musiclm(workspace, model))
-    tracks = {split: _remembered(workspace, made, split) for split in ("train", "test")}
+    tracks = {split: _track_tokens(workspace, made, split) for split in ("train", "test")}
     answer: MemorisationAnswer = {
         "model": made.fingerprint,
         "memorisation": memorisation(made, tracks["train"], tracks["test"], seed=SEED),
@@ -182,9 +182,9 @@ def evaluate_memorisation(
     return answer
 
 
-def _remembered(workspace: Workspace, made: MusicLM, split: str) -> list[Remembered]:
+def _track_tokens(workspace: Workspace, made: MusicLM, split: str) -> list[TrackTokens]:
     """Tracks of a split to be continued, as long as the median track or longer."""
-    from raymtr.evaluation.memorisation import Remembered
+    from raymtr.evaluation.memorisation import TrackTokens
     from raymtr.generation.joint import crop_vector
     from raymtr.generation.token_store import local_tokens
 
@@ -201,12 +201,12 @@ def _remembered(workspace: Workspace, made: MusicLM, split: str) -> list[Remembe
     long = pc.greater_equal(lengths, pc.quantile(lengths, 0.5)[0])
     rows = tokens.filter(pc.and_(long, pc.is_in(tokens["track_id"], value_set=wanted)))
     found = []
-    for row in rows.slice(0, MOST_REMEMBERED).to_pylist():
+    for row in rows.slice(0, MOST_TRACKS).to_pylist():
         vectors = np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1)
         crop_s = made.stages.crop_s("semantic")
         vector = crop_vector(np.asarray(row["starts_s"]), vectors, 0.0, crop_s)
         joint = made.parts.joint.of_audio(vector[None])
-        found.append(Remembered(joint, np.asarray(row["semantic"], np.int64)))
+        found.append(TrackTokens(joint, np.asarray(row["semantic"], np.int64)))
     return found
 
 

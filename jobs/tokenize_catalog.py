@@ -32,7 +32,7 @@ from raymtr.embeddings.store import EmbeddingStore, ModelRef
 from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError, UnusableError
 from raymtr.generation.fit_sample import fit_sample, sentences_of, tunes_of
-from raymtr.generation.token_report import BookReport
+from raymtr.generation.token_report import CodebookReport
 from raymtr.generation_specs import TokensSpec
 from raymtr.model.identity import CONFIG
 from raymtr.partitions import has_audio
@@ -55,7 +55,7 @@ class TokenizeAnswer(Worked):
 
     fingerprint: str  # of the parts
     joint_model: str
-    books: dict[str, BookReport]
+    books: dict[str, CodebookReport]
     seconds: float
 
 
@@ -85,7 +85,7 @@ def tokenize_catalog(
     Raises InputError if there is no catalog or no track with audio, UnusableError if a model is
     missing or there is too little audio to fit.
     """
-    from raymtr.generation.token_report import report_books
+    from raymtr.generation.token_report import report_codebooks
     from raymtr.generation.token_store import TokenStore, all_tokens, find_parts
 
     started = time.monotonic()
@@ -112,7 +112,7 @@ def tokenize_catalog(
     )
     worked = work_through_catalog(workspace, work)
     rows = itertools.islice(all_tokens(shards.folder, spec.levels), REPORTED)
-    books = report_books(rows, semantic_codes=spec.semantic_codes, codes=_codes(shards))
+    books = report_codebooks(rows, semantic_codes=spec.semantic_codes, codes=_codes(shards))
     storage.write_json(f"{shards.folder}/books.json", books)
     return {
         **worked,
@@ -139,7 +139,7 @@ def make_parts(
     import ray
 
     from raymtr.generation.parts import codec_rate
-    from raymtr.generation.tokenize_tracks import HearTracks
+    from raymtr.generation.tokenize_tracks import ExtractFitInputs
 
     spec, embed = settings.tokens, settings.embed
     rate = codec_rate(spec)
@@ -150,11 +150,11 @@ def make_parts(
     hung = workspace.path("tokens", "hung")
     decoding = {"spec": audio, "rate": rate, "embed": embed, "hung": hung, "clip_s": spec.fit_s}
     towers = (source, joint, spec, rate)
-    heard = _pipeline(sample, TRACKS_PER_BLOCK, decoding, HearTracks, towers)
+    inputs = _pipeline(sample, TRACKS_PER_BLOCK, decoding, ExtractFitInputs, towers)
     fit = ray_task(fit_and_save, num_cpus=embed.threads)
     return ray.get(
         fit(
-            *heard.to_arrow_refs(),
+            *inputs.to_arrow_refs(),
             source=source,
             joint=joint,
             settings=settings,
@@ -174,23 +174,25 @@ def fit_and_save(
     workspace: Workspace,
     tunes: Mapping[str, str] | None = None,
 ) -> str:
-    """The Ray task: HEARD tables and sentences -> parts in `tokens/<fingerprint>/parts`.
+    """The Ray task: FIT_INPUTS tables and sentences -> parts in `tokens/<fingerprint>/parts`.
 
     `tunes` are those of the tracks that a melody part learns from, by their ids.
     """
     import torch
 
     from raymtr.generation.parts import MARKER, fit_parts
-    from raymtr.generation.tokenize_tracks import HEARD, tune_clips
+    from raymtr.generation.tokenize_tracks import FIT_INPUTS, tune_clips
     from raymtr.model.pretrained import load_model
     from raymtr.progress import speak_to_driver
 
     speak_to_driver()
     torch.set_num_threads(settings.embed.threads)
-    heard = pa.concat_tables([HEARD.empty_table(), *(t.select(HEARD.names) for t in tables if t)])
-    good = heard.filter(pc.is_null(heard["code"])).combine_chunks()
+    inputs = pa.concat_tables(
+        [FIT_INPUTS.empty_table(), *(t.select(FIT_INPUTS.names) for t in tables if t)]
+    )
+    good = inputs.filter(pc.is_null(inputs["code"])).combine_chunks()
     if not len(good):
-        reason = heard["reason"][0].as_py() if len(heard) else "there is none"
+        reason = inputs["reason"][0].as_py() if len(inputs) else "there is none"
         raise UnusableError(
             f"no training track can be decoded to fit parts on; the first: {reason}"
         )

@@ -1,4 +1,4 @@
-"""Specs of MusicLM: how audio becomes tokens, and the stages that write them."""
+"""Specs of MusicLM: how audio is tokenised, and the stages that model the tokens."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Temperature = Annotated[float, Field(gt=0)]
 class MelodySpec:
     """The encoder of melodies and its tokens (MusicLM, section 3.4).
 
-    It is fitted only where it is asked for, by `steps`: on tracks that share a `tune`.
+    It is optional: `steps` above 0 trains it, on tracks that share a `tune`.
     """
 
     steps: NonNegativeInt = 0  # of its training; 0: no melody part
-    batch: Annotated[int, Field(ge=2)] = 64  # tunes in a step
+    batch: Annotated[int, Field(ge=2)] = 64  # tunes per step
     learning_rate: PositiveFloat = 3e-4
     layers: Width = 12
     heads: Count = 8
@@ -32,8 +32,8 @@ class MelodySpec:
     inner: Width = 2_048  # width inside the feed-forward part
     dim: Width = 192  # of a window's vector
     levels: Levels = 24
-    codes: Codes = 512  # a level
-    rounds: Count = 20  # of k-means
+    codes: Codes = 512  # per level
+    rounds: Count = 20  # epochs of k-means
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -42,17 +42,17 @@ class MelodySpec:
 
 @spec
 class TokensSpec:
-    """How audio becomes tokens (MusicLM, Agostinelli et al., arXiv 2301.11325).
+    """How audio is tokenised (MusicLM, Agostinelli et al., arXiv 2301.11325).
 
-    The parts that are trained here read 16 kHz: a codec of pairs of log-mel frames, 25 a second,
-    with a learnt decoder, and k-means over musicnn's middle layer. A hub's part is named by its
-    kind and by a source: a hub's name or a folder.
+    The parts that are trained here use 16 kHz: a codec over pairs of log-mel frames, 25 per second,
+    with a learned decoder, and k-means over an intermediate layer of musicnn. A pretrained part is
+    selected by its kind and a source: a name on the hub or a folder.
     """
 
     codec: Literal["mel", "encodec", "dac", "mimi"] = "mel"
     codec_source: str = ""  # of a hub's codec
     levels: Levels = 12  # of the codec
-    codes: Codes = 1_024  # a level; of a hub's codec its own
+    codes: Codes = 1_024  # per level; ignored for a hub's codec
     semantic: Literal["musicnn", "hubert", "wav2vec2-bert"] = "musicnn"
     semantic_source: str = ""  # of a hub's encoder
     semantic_layer: Count = 7  # of a hub's encoder
@@ -62,8 +62,8 @@ class TokensSpec:
     joint_codes: Codes = 1_024
     melody: MelodySpec = field(default_factory=MelodySpec)
     fit_tracks: Count = 2_000  # training tracks that the parts are fitted on
-    fit_s: Seconds = 10.0  # of each of them
-    rounds: Count = 20  # of k-means over what was sampled
+    fit_s: Seconds = 10.0  # clip of each of them
+    rounds: Count = 20  # epochs of k-means
     decoder_width: Annotated[int, Field(ge=2, le=MOST_WIDE)] = 256  # of the codec's decoder
     decoder_layers: Width = 8
     decoder_steps: Count = 20_000
@@ -71,11 +71,11 @@ class TokensSpec:
     seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name, own in (("codec", "mel"), ("semantic", "musicnn")):
-            if (getattr(self, name) == own) == bool(getattr(self, f"{name}_source")):
+        for name, builtin in (("codec", "mel"), ("semantic", "musicnn")):
+            if (getattr(self, name) == builtin) == bool(getattr(self, f"{name}_source")):
                 raise InputError(
-                    f"{name}_source names the weights of a hub's {name}, and {name}={own} has "
-                    f"none; got {getattr(self, name)!r} with {getattr(self, f'{name}_source')!r}"
+                    f"{name}_source is required, except with {name}={builtin}, which has none; "
+                    f"got {getattr(self, name)!r} with {getattr(self, f'{name}_source')!r}"
                 )
 
 
@@ -88,13 +88,13 @@ class MusicLMSpec:
     width: Annotated[int, Field(le=MOST_WIDE)] = 1_024
     inner: Width = 4_096  # width inside the feed-forward part
     dropout: DropoutRate = 0.1
-    hears_semantic: bool = True  # false: the paper's ablation, a coarse stage given M_A alone
+    hears_semantic: bool = True  # false: the paper's ablation, coarse stage with M_A only
     coarse: Count = 4  # levels of the codec in the coarse stage; the fine stage has the others
     semantic_s: Seconds = 30.0  # crop of each stage
     coarse_s: Seconds = 10.0
     fine_s: Seconds = 3.0
-    # Share of rows trained without the condition, and the weight of the condition in sampling
-    # (classifier-free guidance); 0 and 1 are the paper's.
+    # Classifier-free guidance: share of rows trained without M_A, and weight of M_A in sampling.
+    # The paper does not use it: 0 and 1.
     unconditional: DropoutRate = 0.0
     guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
     semantic_temperature: Temperature = 1.0
@@ -106,6 +106,6 @@ class MusicLMSpec:
             raise InputError(f"width is a multiple of heads, got {self.width} and {self.heads}")
         if self.guidance != 1 and not self.unconditional:
             raise InputError(
-                f"guidance={self.guidance:g} compares with rows trained without the condition; set "
-                "unconditional, such as 0.1"
+                f"guidance={self.guidance:g} needs rows that are trained without the condition; "
+                "set unconditional, such as 0.1"
             )

@@ -32,19 +32,19 @@ from raymtr.search.contract import (
     Text,
     Where,
 )
-from serve.backend import ask, ask_search, backend
+from serve.backend import backend, run_search, within_deadline
 from serve.messages import CatalogRow, ProblemError
 
 INSTRUCTIONS = (
-    "Finds music of one catalog by description, title, artist or likeness. Hits say where in the "
-    "track to listen (segment, seconds) and why they are there."
+    "Searches one music catalog by description, title, artist or similarity. Each hit has the "
+    "segment of the track that fits best (in seconds) and the reasons why it was found."
 )
-READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+READ_ONLY = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 T = TypeVar("T")
 
 
 def add_agents(http: FastAPI) -> Callable[[], AbstractAsyncContextManager[None]]:
-    """Mounts the server. Enter the returned context manager while the application runs."""
+    """Mounts the server. Its session manager runs inside the returned context manager."""
     server = build_server(http)
     http.state.agents = server
     inner = server.streamable_http_app(
@@ -66,7 +66,7 @@ def add_agents(http: FastAPI) -> Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Server(MCPServer):
-    """The SDK's server, with error messages for wrong calls that let an agent correct them."""
+    """The SDK's server, with error messages that help an agent to correct an invalid call."""
 
     @override
     async def call_tool(
@@ -97,10 +97,10 @@ def build_server(http: FastAPI) -> MCPServer:
         "raymtr", instructions=INSTRUCTIONS, version=raymtr.__version__, log_level="WARNING"
     )
 
-    def some(given: list[str] | str | None) -> list[str] | None:
-        return [given] if isinstance(given, str) else given
+    def as_list(value: list[str] | str | None) -> list[str] | None:
+        return [value] if isinstance(value, str) else value
 
-    async def told(answer: Awaitable[T]) -> T:
+    async def with_tool_errors(answer: Awaitable[T]) -> T:
         try:
             return await answer
         except ProblemError as error:
@@ -108,10 +108,10 @@ def build_server(http: FastAPI) -> MCPServer:
         except InputError as error:
             raise ToolError(f"invalid_request: {error}") from error
 
-    async def find(**asked: object) -> SearchAnswer:
-        return await ask_search(http, backend().search(SearchRequest.read(asked)))
+    async def find(**arguments: object) -> SearchAnswer:
+        return await run_search(http, backend().search(SearchRequest.read(arguments)))
 
-    @server.tool(annotations=READS)
+    @server.tool(annotations=READ_ONLY)
     async def search(
         text: str,
         where: Where = None,
@@ -123,16 +123,15 @@ def build_server(http: FastAPI) -> MCPServer:
 
         The words may be a description ("rainy-day piano, no vocals"), a title, an artist, an album,
         or "similar to <artist or title>, but calmer", with years, tempo, key and duration. In the
-        answer, `query` says how the words were understood, slot by slot. `ignored` lists the words
-        that could not be used and why. `suggestions` lists what to ask instead. `where` is a filter
+        answer, `query` says how the words were parsed, slot by slot. `ignored` lists the words that
+        could not be used and why. `suggestions` lists other queries to try. `where` is a filter
         such as "year > 1990 and tags has 'jazz'". `exclude` are terms that hits must not have.
         `per_artist` limits the hits of one artist.
         """
-        return await told(
-            find(text=text, where=where, k=k, exclude=some(exclude), per_artist=per_artist)
-        )
+        answer = find(text=text, where=where, k=k, exclude=as_list(exclude), per_artist=per_artist)
+        return await with_tool_errors(answer)
 
-    @server.tool(annotations=READS)
+    @server.tool(annotations=READ_ONLY)
     async def similar(
         like: list[str] | str,
         unlike: list[str] | str | None = None,
@@ -142,18 +141,21 @@ def build_server(http: FastAPI) -> MCPServer:
     ) -> SearchAnswer:
         """Tracks that sound like the tracks in `like`.
 
-        `like` and `unlike` are track ids; hits sound less like `unlike`. `text` may steer further.
+        `like` and `unlike` are track ids. Hits are similar to `like` and dissimilar to `unlike`.
+        `text` refines the query further.
         """
-        return await told(find(like=some(like), unlike=some(unlike), text=text, where=where, k=k))
+        answer = find(like=as_list(like), unlike=as_list(unlike), text=text, where=where, k=k)
+        return await with_tool_errors(answer)
 
-    @server.tool(annotations=READS)
+    @server.tool(annotations=READ_ONLY)
     async def track(track_id: str) -> CatalogRow:
         """All catalog fields of one track."""
-        return await told(ask(http, backend().track(track_id)))
+        return await with_tool_errors(within_deadline(http, backend().track(track_id)))
 
-    @server.tool(annotations=READS)
+    @server.tool(annotations=READ_ONLY)
     async def artist(name: str, k: HitCount = 10) -> SimilarArtists:
-        """Artists similar to one, each with a track to start with."""
-        return await told(ask_search(http, backend().similar_artists(name, k, None)))
+        """Artists similar to `name`, each with its best matching track."""
+        similar = backend().similar_artists(name, k, None)
+        return await with_tool_errors(run_search(http, similar))
 
     return server

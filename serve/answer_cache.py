@@ -1,4 +1,4 @@
-"""A cache of answers: a repeated request is answered from it while the same tables are live."""
+"""A cache of search answers, valid while the same tables are live."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ ANSWER_TTL_S = TTL_S / 3  # a third of the lifetime of the cursor in the answer
 
 
 class AnswerCache:
-    """Answers by request, table version and fingerprint. A recording is never looked up."""
+    """Answers by request, table version and fingerprint. Recordings are not cached."""
 
     def __init__(self) -> None:
         self._answers = TTLCache[Hashable, Searched[SearchAnswer]](ANSWERS_KEPT, ttl=ANSWER_TTL_S)
 
     def get(self, request: SearchRequest, build: Build) -> Searched[SearchAnswer] | None:
-        """The cached answer, with the time that this look-up took."""
-        began = time.perf_counter()
-        kept = self._answers.get(_key_of(request, build))
-        if kept is None:
+        """The cached answer, with the time of this look-up as `took_ms`; None on a miss."""
+        started = time.perf_counter()
+        cached = self._answers.get(_key_of(request, build))
+        if cached is None:
             return None
-        total = round(1e3 * (time.perf_counter() - began), 3)
+        total = round(1e3 * (time.perf_counter() - started), 3)
         took_ms = StageTimes(encode=0.0, search=0.0, rank=0.0, total=total)
-        return Searched({**kept.answer, "took_ms": took_ms}, None, remembered=True)
+        return Searched({**cached.answer, "took_ms": took_ms}, None, remembered=True)
 
     def put(self, request: SearchRequest, build: Build, found: Searched[SearchAnswer]) -> None:
-        """Keep an answer, unless the request has a recording, which is unlikely to come twice."""
+        """Cache an answer, unless the request has a recording, which is unlikely to repeat."""
         if request.audio is None:
             self._answers[_key_of(request, build)] = found
 
     def clear(self) -> None:
-        """Forget all answers."""
+        """Remove all answers."""
         self._answers.clear()
 
 

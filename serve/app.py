@@ -1,13 +1,13 @@
 """The endpoint on Ray Serve: an ingress, a retriever, and an encoder for each tower.
 
     ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
-                            -> RetrieverShard0 ... where the build is served in table shards
-                   -> Generator, where a model that makes sound is named
+                            -> RetrieverShard0 ... if shards > 1
+                   -> Generator, if generation_model is set
 
-The retriever calls the encoders, rather than the ingress calling each in turn. Only the retriever
-knows which model its table needs, and so one request uses one build throughout. Each deployment
-scales independently. In the fused layout one replica is ingress, retriever and text encoder: no
-network hop, for one machine.
+The retriever calls the encoders, not the ingress. Only the retriever knows the model of its tables,
+so one request uses one build throughout. Each deployment scales independently. In the fused layout
+one replica is ingress, retriever and text encoder. It has no network hop and is meant for one
+machine.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ AUDIO_NICENESS = 4  # text queries take precedence on shared cores
 def refuse_shared_port() -> None:
     """Raises UnusableError if another cluster's server listens on the same port.
 
-    Checked only on machines where a proxy of this cluster runs; on other machines the port may
-    belong to anyone. HAProxy leaves Ray's process tree when it reloads, so it cannot be told apart.
+    Checked only on machines where a proxy of this cluster runs; on other machines the port may be
+    in other use. HAProxy is exempt: it leaves Ray's process tree when it reloads, so the cluster
+    that it belongs to is unknown.
     """
     (host, port), own = ray_private.proxy_address(), own_cluster()
     here = listeners(host, port)
     others = [one for one in here if one.cluster != own and "haproxy" not in one.name]
     if own and others and len(others) < len(here):
         raise UnusableError(
-            f"{host}:{port} is in use by {others[0]} too: requests would go to "
-            "either; end that, or choose another port in http_options"
+            f"{host}:{port} is also in use by {others[0]}: requests would reach either server; "
+            "stop that process, or choose another port in http_options"
         )
 
 
@@ -54,7 +55,7 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     if settings.api_keys is None and not settings.open_to_anyone:
         raise InputError(
             "set api_keys to a file of `name sha256-hex` lines, or open_to_anyone=true "
-            "where only this machine can reach the port"
+            "if only this machine can reach the port"
         )
 
     def http() -> FastAPI:
@@ -62,42 +63,42 @@ def build_app(args: dict[str, Any]) -> serve.Application:
 
     on_gpu = settings.deployment(gpus=settings.num_gpus)
     text = serve.deployment(name="TextEncoder", **on_gpu)(TextEncoder).bind(settings)
-    on_few = settings.audio_deployment()
-    encodes_audio = serve.deployment(name="AudioEncoder", **on_few)(AudioEncoder)
-    audio = encodes_audio.bind(settings, niceness=AUDIO_NICENESS)
-    retrieve = serve.deployment(name="Retriever", **settings.deployment())(Retriever)
-    makes = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
-    sound = makes.bind(settings) if settings.generation_model else None
+    audio_options = settings.audio_deployment()
+    audio_encoder = serve.deployment(name="AudioEncoder", **audio_options)(AudioEncoder)
+    audio = audio_encoder.bind(settings, niceness=AUDIO_NICENESS)
+    retriever = serve.deployment(name="Retriever", **settings.deployment())(Retriever)
+    generator = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
+    sound = generator.bind(settings) if settings.generation_model else None
     fused = settings.layout == "fused"
-    has = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
-    has |= {"num_gpus": settings.num_gpus} if fused else {}  # the replica with the text encoder
+    resources = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
+    resources |= {"num_gpus": settings.num_gpus} if fused else {}  # for its text encoder
 
     @serve.ingress(http)
     class Ingress:
         backend: Backend
 
-        def __init__(self, behind: Any, sound: Any) -> None:
-            """`behind` is the retriever's handle; in the fused layout, the audio encoder's.
+        def __init__(self, inner: Any, sound: Any) -> None:
+            """`inner` is the retriever's handle; in the fused layout, the audio encoder's.
 
-            `sound` is the generator's, or None.
+            `sound` is the generator's handle, or None.
             """
             refuse_shared_port()
             self.generator = RemoteGenerator(sound) if sound else None
             if fused:
-                self.backend = Retriever(settings, TextEncoder(settings), behind)
+                self.backend = Retriever(settings, TextEncoder(settings), inner)
             else:
-                self.backend = RemoteBackend(behind, settings.queue_timeout_s)
+                self.backend = RemoteBackend(inner, settings.queue_timeout_s)
 
         def check_health(self) -> None:
-            """In the fused layout, the retriever's health check; see there."""
+            """In the fused layout, the same as `Retriever.check_health`."""
             if isinstance(self.backend, Retriever):
                 self.backend.check_health()
 
-    own = settings.shard_deployment()
+    options = settings.shard_deployment()
     shards = [
-        serve.deployment(name=f"RetrieverShard{n}", **own)(RetrieverShard).bind(settings, n)
+        serve.deployment(name=f"RetrieverShard{n}", **options)(RetrieverShard).bind(settings, n)
         for n in range(settings.shards if settings.shards > 1 else 0)
     ]
-    inner = audio if fused else retrieve.bind(settings, text, audio, *shards)
-    deploy = serve.deployment(name="Ingress", ray_actor_options=has, **settings.bounds())
+    inner = audio if fused else retriever.bind(settings, text, audio, *shards)
+    deploy = serve.deployment(name="Ingress", ray_actor_options=resources, **settings.bounds())
     return deploy(Ingress).bind(inner, sound)

@@ -1,8 +1,8 @@
 """The audio encoder deployment: decodes uploads in child processes and batches their windows.
 
 C decoders process untrusted bytes, so they run in a child process. A child has memory and time
-limits and can be killed. The deployment limits the number of concurrent children (`audio_ongoing`),
-so an encoder needs no queue of its own.
+limits and can be killed. The deployment limits the number of concurrent children
+(`audio_ongoing`), so the encoder itself has no queue.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from raymtr.validation import to_dict
 from raymtr.vectors import is_unit, unit
 from serve.batching import DynamicBatcher
 from serve.encoders import Job, ModelCache, by_model
-from serve.messages import UPLOAD_AGAIN_S, Problem, RecordingTags
+from serve.messages import UPLOAD_RETRY_S, Problem, RecordingTags
 from serve.settings import ServeSettings
 
 CANNOT_DECODE = 3  # exit status of decode_upload
-MOST_TAGGED_S = 120.0  # of a longer recording the middle is tagged; one takes some 50 ms per second
+# Of a longer recording only the middle is tagged: tagging takes about 50 ms per second of audio.
+MOST_TAGGED_S = 120.0
 
 
 class AudioEncoder:
@@ -45,7 +46,7 @@ class AudioEncoder:
     """
 
     def __init__(self, settings: ServeSettings, *, niceness: int = 0) -> None:
-        """`niceness` is added to this process's own value, which its children inherit."""
+        """`niceness` is added to that of this process; its children inherit the sum."""
         os.nice(niceness)
         self.settings = settings
         self.models = ModelCache(settings, audio_only=True)
@@ -63,7 +64,7 @@ class AudioEncoder:
                 return await self._encode(made_by, data)
         except TimeoutError:
             late = f"the recording was not embedded within {self.settings.encoding_s:g} s"
-            return Problem(503, "busy", late, UPLOAD_AGAIN_S)
+            return Problem(503, "busy", late, UPLOAD_RETRY_S)
 
     async def _encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
         try:
@@ -80,7 +81,7 @@ class AudioEncoder:
         rows = await asyncio.gather(*(self.batcher.submit((made_by, one)) for one in windows))
         vector = unit(np.stack(rows).mean(axis=0))
         if not is_unit(vector):
-            return _unusable("bad_vector", "the model gives it a vector that is zero or not finite")
+            return _unusable("bad_vector", "its vector by the model is zero or not finite")
         return vector
 
     async def tag(self, data: bytes) -> RecordingTags | Problem:
@@ -93,56 +94,58 @@ class AudioEncoder:
                 return await self._tag(data)
         except TimeoutError:
             late = f"the recording was not tagged within {self.settings.encoding_s:g} s"
-            return Problem(503, "busy", late, UPLOAD_AGAIN_S)
+            return Problem(503, "busy", late, UPLOAD_RETRY_S)
         except UnusableError as error:  # a package is not installed here
             return Problem(503, "taggers_unavailable", str(error), 60)
         except audio.AudioError as error:
             return _unusable(error.code, error.reason)
 
     async def _tag(self, data: bytes) -> RecordingTags | Problem:
-        """As `tag`. It works window by window, so that a request that is given up stops."""
+        """As `tag`. The windows are tagged one by one, so that a cancelled request stops soon."""
         analyzer = await asyncio.to_thread(self._load_analyzer)
         samples = await self._decode(data, TAGGED_AUDIO)
         if isinstance(samples, Problem):
             return samples
-        rate, most = TAGGED_AUDIO.sample_rate, round(MOST_TAGGED_S * TAGGED_AUDIO.sample_rate)
-        first = max(0, (len(samples) - most) // 2)
-        part = samples[first : first + most]
+        rate = TAGGED_AUDIO.sample_rate
+        max_samples = round(MOST_TAGGED_S * rate)
+        first = max(0, (len(samples) - max_samples) // 2)
+        part = samples[first : first + max_samples]
         _, windows = audio.windows(part, TAGGED_AUDIO)
         logits = [await asyncio.to_thread(analyzer.logits, one[None]) for one in windows]
-        known = {name: np.concatenate([one[name] for one in logits]) for name in logits[0]}
-        heard = await asyncio.to_thread(analyzer.analyze, part, known)
-        measured = heard.attributes
+        by_tagger = {name: np.concatenate([one[name] for one in logits]) for name in logits[0]}
+        heard = await asyncio.to_thread(analyzer.analyze, part, by_tagger)
+        attributes = heard.attributes
         return {
             "labels": [{"label": name, "probability": p} for name, p in heard.ranked],
             "heard": heard.named,
             "vocal": heard.vocal,
-            "bpm": measured.bpm,
-            "bpm_alternatives": list(measured.bpm_alternatives),
-            "bpm_confidence": measured.bpm_confidence,
-            "key": measured.key,
-            "mode": measured.mode,
-            "key_confidence": measured.key_confidence,
-            "loudness_lufs": measured.loudness_lufs,
-            "energy": measured.energy,
-            "brightness": measured.brightness,
+            "bpm": attributes.bpm,
+            "bpm_alternatives": list(attributes.bpm_alternatives),
+            "bpm_confidence": attributes.bpm_confidence,
+            "key": attributes.key,
+            "mode": attributes.mode,
+            "key_confidence": attributes.key_confidence,
+            "loudness_lufs": attributes.loudness_lufs,
+            "energy": attributes.energy,
+            "brightness": attributes.brightness,
             "seconds": len(samples) / rate,
             "segment": {"start_s": first / rate, "end_s": (first + len(part)) / rate},
             "provenance": VERSION,
         }
 
     def _load_analyzer(self) -> Analyzer:
-        """The taggers, loaded at the first use. Raises UnusableError where they are missing."""
+        """The taggers, loaded at the first use. Raises UnusableError if they are missing."""
         with self._loading:
             self._analyzer = self._analyzer or Analyzer()
             return self._analyzer
 
     def _embed_batch(self, jobs: Sequence[Job[np.ndarray]]) -> list[np.ndarray]:
-        """For each window [S] its un-normalised vector [D]."""
+        """The un-normalised vector [D] of each window [S]."""
         rows: list[np.ndarray] = [np.empty(0)] * len(jobs)
-        for made_by, mine in by_model(jobs):
-            made = self.models.get(made_by).embed_windows(np.stack([jobs[i][1] for i in mine]))
-            for i, row in zip(mine, made, strict=True):
+        for made_by, places in by_model(jobs):
+            windows = np.stack([jobs[i][1] for i in places])
+            vectors = self.models.get(made_by).embed_windows(windows)
+            for i, row in zip(places, vectors, strict=True):
                 rows[i] = row
         return rows
 
@@ -151,7 +154,7 @@ class AudioEncoder:
         child = start_decoder(spec, self.settings)
         loop, limit_s = asyncio.get_running_loop(), self.settings.audio_timeout_s
         try:
-            return await loop.run_in_executor(self._children, decoded_by, child, data, limit_s)
+            return await loop.run_in_executor(self._children, read_samples, child, data, limit_s)
         except asyncio.CancelledError:
             child.kill()
             raise
@@ -159,27 +162,30 @@ class AudioEncoder:
 
 def start_decoder(spec: AudioSpec, settings: ServeSettings) -> subprocess.Popen[bytes]:
     """Starts a child process that decodes an upload within memory limits."""
-    told: dict[str, Any] = {"spec": to_dict(spec), "max_s": settings.audio_max_s}
-    told["memory_mb"] = settings.audio_memory_mb
-    command = [sys.executable, "-m", "serve.decode_upload", json.dumps(told)]
+    arguments: dict[str, Any] = {"spec": to_dict(spec), "max_s": settings.audio_max_s}
+    arguments["memory_mb"] = settings.audio_memory_mb
+    command = [sys.executable, "-m", "serve.decode_upload", json.dumps(arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
 
 
-def decoded_by(child: subprocess.Popen[bytes], data: bytes, limit_s: float) -> np.ndarray | Problem:
-    """The child's samples of an upload, float32 [n], or the Problem on failure or timeout."""
+def read_samples(
+    child: subprocess.Popen[bytes], data: bytes, limit_s: float
+) -> np.ndarray | Problem:
+    """The samples that the child decodes, float32 [n], or the Problem on failure or timeout."""
     try:
-        made, said = child.communicate(data, limit_s)
+        output, errors = child.communicate(data, limit_s)
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
         limit = f"{limit_s:g} s"
         return Problem(422, "audio_too_slow", f"the recording was not decoded within {limit}")
     if child.returncode == CANNOT_DECODE:
-        return _unusable(*json.loads(said))
+        return _unusable(*json.loads(errors))
     if child.returncode:
-        return Problem(422, "audio_unreadable", "decoding the recording failed or took too much")
-    return np.frombuffer(made, dtype=np.float32)
+        detail = "the decoder crashed or ran out of memory"
+        return Problem(422, "audio_unreadable", detail)
+    return np.frombuffer(output, dtype=np.float32)
 
 
 def _unusable(code: str, reason: str) -> Problem:

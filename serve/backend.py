@@ -1,4 +1,4 @@
-"""The retriever's interface for routes: one protocol, local or behind a deployment handle."""
+"""The protocols that routes call: implemented in this process, or behind a deployment handle."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from typing_extensions import override
 from raymtr.embeddings.store import ModelRef
 from raymtr.search.contract import SearchAnswer, SearchRequest, SimilarArtists
 from serve import ray_private
-from serve.generator import FULL, ClipRequest
+from serve.generator import QUEUE_FULL, ClipRequest
 from serve.messages import (
-    UPLOAD_AGAIN_S,
+    UPLOAD_RETRY_S,
     A,
     CatalogRow,
     Embedded,
@@ -52,7 +52,7 @@ REPLICA_LOST = (RayActorError, DeploymentUnavailableError)  # Serve starts anoth
 class Backend(Protocol):
     """The calls available to routes. `serve.retriever.Retriever` implements and documents them."""
 
-    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
+    async def search(self, request: SearchRequest) -> Searched[SearchAnswer] | Problem:
         """The answer to a search."""
         ...
 
@@ -108,10 +108,10 @@ class AudioBackend(Protocol):
 
 
 class GeneratorBackend(Protocol):
-    """Makes sound: `serve.generator.Generator`, in this process or remote."""
+    """Generates audio: `serve.generator.Generator`, in this process or remote."""
 
-    def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
-        """The bytes of a WAV, or the Problem that ends them."""
+    def stream(self, request: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
+        """The bytes of a WAV in parts. A Problem is the last part and means failure."""
         ...
 
 
@@ -122,9 +122,9 @@ class RemoteBackend(Backend):
         self._handle, self._queue_timeout_s = handle, queue_timeout_s
 
     @override
-    async def search(self, asked: SearchRequest) -> Searched[SearchAnswer] | Problem:
-        call: DeploymentResponse[Searched[SearchAnswer] | Problem] = one_answer(
-            self._handle.search.remote(asked)
+    async def search(self, request: SearchRequest) -> Searched[SearchAnswer] | Problem:
+        call: DeploymentResponse[Searched[SearchAnswer] | Problem] = unary_response(
+            self._handle.search.remote(request)
         )
         return await result_of(call, self._queue_timeout_s)
 
@@ -132,47 +132,47 @@ class RemoteBackend(Backend):
     async def similar_artists(
         self, name: str, k: int, where: str | None
     ) -> Searched[SimilarArtists] | Problem:
-        call: DeploymentResponse[Searched[SimilarArtists] | Problem] = one_answer(
+        call: DeploymentResponse[Searched[SimilarArtists] | Problem] = unary_response(
             self._handle.similar_artists.remote(name, k, where)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def track(self, track_id: str) -> CatalogRow | Problem:
-        call: DeploymentResponse[CatalogRow | Problem] = one_answer(
+        call: DeploymentResponse[CatalogRow | Problem] = unary_response(
             self._handle.track.remote(track_id)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
-        call: DeploymentResponse[Playlist | Problem] = one_answer(
+        call: DeploymentResponse[Playlist | Problem] = unary_response(
             self._handle.path.remote(start, end, count, where)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def embed(self, model: str, sentences: list[str]) -> Embedded | Problem:
-        call: DeploymentResponse[Embedded | Problem] = one_answer(
+        call: DeploymentResponse[Embedded | Problem] = unary_response(
             self._handle.embed.remote(model, sentences)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def map(self) -> TrackMap | Problem:
-        call: DeploymentResponse[TrackMap | Problem] = one_answer(self._handle.map.remote())
+        call: DeploymentResponse[TrackMap | Problem] = unary_response(self._handle.map.remote())
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        call: DeploymentResponse[RecordingTags | Problem] = one_answer(
+        call: DeploymentResponse[RecordingTags | Problem] = unary_response(
             self._handle.tag.remote(data)
         )
         return await result_of(call, self._queue_timeout_s)
 
     @override
     async def state(self) -> LiveState | Problem:
-        call: DeploymentResponse[LiveState | Problem] = one_answer(self._handle.state.remote())
+        call: DeploymentResponse[LiveState | Problem] = unary_response(self._handle.state.remote())
         return await result_of(call, self._queue_timeout_s)
 
 
@@ -184,10 +184,10 @@ class RemoteTextEncoder(TextBackend):
 
     @override
     async def encode(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
-        call: DeploymentResponse[Vectors | Problem] = one_answer(
+        call: DeploymentResponse[Vectors | Problem] = unary_response(
             self._handle.encode.remote(made_by, sentences)
         )
-        return await _encoded(call, self._queue_timeout_s, retry_s=1)
+        return await _encoder_result(call, self._queue_timeout_s, retry_s=1)
 
 
 class RemoteAudioEncoder(AudioBackend):
@@ -198,17 +198,17 @@ class RemoteAudioEncoder(AudioBackend):
 
     @override
     async def encode(self, made_by: ModelRef, data: bytes) -> np.ndarray | Problem:
-        call: DeploymentResponse[np.ndarray | Problem] = one_answer(
+        call: DeploymentResponse[np.ndarray | Problem] = unary_response(
             self._handle.encode.remote(made_by, data)
         )
-        return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
+        return await _encoder_result(call, self._queue_timeout_s, retry_s=UPLOAD_RETRY_S)
 
     @override
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        call: DeploymentResponse[RecordingTags | Problem] = one_answer(
+        call: DeploymentResponse[RecordingTags | Problem] = unary_response(
             self._handle.tag.remote(data)
         )
-        return await _encoded(call, self._queue_timeout_s, retry_s=UPLOAD_AGAIN_S)
+        return await _encoder_result(call, self._queue_timeout_s, retry_s=UPLOAD_RETRY_S)
 
 
 class RemoteGenerator(GeneratorBackend):
@@ -218,38 +218,38 @@ class RemoteGenerator(GeneratorBackend):
         self._handle = handle
 
     @override
-    async def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
-        call = self._handle.options(stream=True).stream.remote(wanted)
+    async def stream(self, request: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
+        call = self._handle.options(stream=True).stream.remote(request)
         assert isinstance(call, DeploymentResponseGenerator)
         try:
             async for part in call:
                 yield part
         except NO_CAPACITY:
-            yield FULL
+            yield QUEUE_FULL
         except REPLICA_LOST:
-            yield Problem(503, "replica_lost", "the generator that was asked is gone", 1)
+            yield Problem(503, "replica_lost", "the generator stopped during the request", 1)
         finally:
-            call.cancel()  # where the client left; else nothing is left to cancel
+            call.cancel()  # if the client has disconnected; no effect on a finished call
 
 
-def one_answer(
+def unary_response(
     call: DeploymentResponse[Any] | DeploymentResponseGenerator[Any],
 ) -> DeploymentResponse[Any]:
-    """`call`, which Ray types as a stream too, because the handle's options decide that."""
+    """`call` with the type of a unary call; Ray's type includes streaming calls."""
     assert isinstance(call, DeploymentResponse)
     return call
 
 
-async def _encoded(
+async def _encoder_result(
     call: DeploymentResponse[T], queue_timeout_s: float, *, retry_s: int
 ) -> T | Problem:
-    """The encoder's answer; a Problem (503) if no replica has capacity or the replica died."""
+    """The encoder's result; a Problem (503) if no replica has capacity or the replica died."""
     try:
         return await result_of(call, queue_timeout_s)
     except NO_CAPACITY:
-        return Problem(503, "busy", "no encoder has room now", retry_s)
+        return Problem(503, "busy", "no encoder has capacity now", retry_s)
     except REPLICA_LOST:
-        return Problem(503, "replica_lost", "the encoder that was asked is gone", 1)
+        return Problem(503, "replica_lost", "the encoder stopped during the request", 1)
 
 
 async def result_of(call: DeploymentResponse[T], queue_timeout_s: float) -> T:
@@ -259,14 +259,14 @@ async def result_of(call: DeploymentResponse[T], queue_timeout_s: float) -> T:
     and not yet replaced.
     """
     try:
-        await asyncio.wait_for(ray_private.taken(call), queue_timeout_s)
+        await asyncio.wait_for(ray_private.wait_until_accepted(call), queue_timeout_s)
     except TimeoutError as error:
         raise NoCapacityError from error
     try:
-        found: T = await call
-        return found
+        result: T = await call
+        return result
     except asyncio.CancelledError:
-        call.cancel()  # otherwise a replica works on an abandoned request
+        call.cancel()  # otherwise the replica continues an abandoned request
         raise
 
 
@@ -284,30 +284,31 @@ def generator() -> GeneratorBackend | None:
     return found
 
 
-async def ask(http: FastAPI, answer: Awaitable[T | Problem]) -> T:
-    """The answer of a backend call, within the endpoint's deadline.
+async def within_deadline(http: FastAPI, call: Awaitable[T | Problem]) -> T:
+    """The result of a backend call, within the endpoint's deadline.
 
     Raises ProblemError: the backend's own problem, 503 if it has no capacity or is lost, 504 if it
     misses the deadline.
     """
     timeout_s = http.state.timeout_s
     try:
-        found = await asyncio.wait_for(answer, timeout_s)
+        result = await asyncio.wait_for(call, timeout_s)
     except NO_CAPACITY as error:
-        raise ProblemError(Problem(503, "busy", "no replica has room now", 1)) from error
+        raise ProblemError(Problem(503, "busy", "no replica has capacity now", 1)) from error
     except REPLICA_LOST as error:
-        raise ProblemError(Problem(503, "replica_lost", "what answered is gone", 1)) from error
+        lost = "the replica stopped during the request"
+        raise ProblemError(Problem(503, "replica_lost", lost, 1)) from error
     except TimeoutError as error:
         late = f"no answer within {timeout_s:g} s"
         raise ProblemError(Problem(504, "timeout", late)) from error
-    if isinstance(found, Problem):
-        raise ProblemError(found)
-    return found
+    if isinstance(result, Problem):
+        raise ProblemError(result)
+    return result
 
 
-async def ask_search(http: FastAPI, answer: Awaitable[Searched[A] | Problem]) -> A:
-    """The answer of a search, with its stages recorded in the metrics."""
-    searched = await ask(http, answer)
+async def run_search(http: FastAPI, call: Awaitable[Searched[A] | Problem]) -> A:
+    """The answer of a search. Its stages are recorded in the metrics."""
+    searched = await within_deadline(http, call)
     metrics_of(http).searched(searched)
     return searched.answer
 

@@ -1,7 +1,8 @@
-"""A program that decodes one recording from stdin and can be killed when it takes too long.
+"""A child process that decodes one recording from stdin, isolated from the encoder.
 
-Only here in the service do C decoders process untrusted bytes. The kernel limits memory, the parent
-process limits time. It writes float32 samples to stdout, or exits 3 with a reason.
+It is the only process of the service in which C decoders read untrusted bytes. The kernel limits
+its memory; the parent limits its time and kills it. It writes float32 samples to stdout, or exits
+with status 3 and a reason on stderr.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from raymtr.validation import from_dict
 
 def main() -> int:
     """`argv[1]`: `{"spec", "max_s", "memory_mb"}` as JSON."""
-    told = json.loads(sys.argv[1])
-    limit = told["memory_mb"] << 20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    arguments = json.loads(sys.argv[1])
+    limit_bytes = arguments["memory_mb"] << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    spec = from_dict(AudioSpec, told["spec"])
+    spec = from_dict(AudioSpec, arguments["spec"])
     try:
-        samples = audio.decode(sys.stdin.buffer.read(), spec, max_s=told["max_s"]).samples
+        samples = audio.decode(sys.stdin.buffer.read(), spec, max_s=arguments["max_s"]).samples
     except audio.AudioError as error:
         sys.stderr.write(json.dumps([error.code, error.reason]))
         return 3

@@ -1,8 +1,8 @@
 """The text encoder deployment, and the model cache of both encoders, keyed by fingerprint.
 
-A query names the fingerprint of the table it searches. A build by another model therefore needs no
-restart: the next query loads that model beside the old one. A model serves only after its golden
-vectors are reproduced.
+A call contains the fingerprint of the model that the searched table needs. So a new build with
+another model needs no restart: the next call loads that model next to the old one. A model is used
+only after the golden check.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger("ray.serve")  # Serve's own logger, as in `retriever`
 MODELS_KEPT = 2  # the live model and the one before or after it
 
 Item = TypeVar("Item")
-Job = tuple[ModelRef, Item]  # the model, and what it is to encode
+Job = tuple[ModelRef, Item]  # the model, and its input
 
 
 class ModelCache:
@@ -43,7 +43,7 @@ class ModelCache:
         self._lock = threading.Lock()
 
     def get(self, made_by: ModelRef) -> Model:
-        """The checked model. Raises UnusableError if it is not the one that made the vectors."""
+        """The model, after the golden check. Raises UnusableError if the check fails."""
         with self._lock:
             if made_by.fingerprint not in self._models:
                 self._models[made_by.fingerprint] = self._load(made_by)
@@ -84,25 +84,25 @@ class TextEncoder:
         return await self._batcher.submit((made_by, sentences))
 
     def _encode_batch(self, jobs: Sequence[Job[list[str]]]) -> list[Vectors | Problem]:
-        answers: list[Vectors | Problem] = [_BROKEN] * len(jobs)
-        for made_by, mine in by_model(jobs):
+        answers: list[Vectors | Problem] = [_NOT_ENCODED] * len(jobs)
+        for made_by, places in by_model(jobs):
             try:
                 model = self.models.get(made_by)
-                flat = [sentence for i in mine for sentence in jobs[i][1]]
+                flat = [sentence for i in places for sentence in jobs[i][1]]
                 vectors = model.encode_text(flat)
             except (UnusableError, OSError, InputError) as error:
-                for i in mine:
+                for i in places:
                     answers[i] = Problem(503, "model_unavailable", str(error), 5)
                 continue
-            for i in mine:
+            for i in places:
                 count = len(jobs[i][1])
-                answers[i] = Vectors(vectors[:count], len(mine), notes=model.unread(jobs[i][1]))
+                answers[i] = Vectors(vectors[:count], len(places), notes=model.unread(jobs[i][1]))
                 vectors = vectors[count:]
         return answers
 
 
 def by_model(jobs: Sequence[Job[Any]]) -> Iterator[tuple[ModelRef, list[int]]]:
-    """Each model that the jobs name, with the indices of its jobs."""
+    """Each distinct model of the jobs, with the indices of its jobs."""
     for made_by in {job[0].fingerprint: job[0] for job in jobs}.values():
         yield (
             made_by,
@@ -110,4 +110,4 @@ def by_model(jobs: Sequence[Job[Any]]) -> Iterator[tuple[ModelRef, list[int]]]:
         )
 
 
-_BROKEN = Problem(500, "internal", "no encoder took the sentence")
+_NOT_ENCODED = Problem(500, "internal", "no encoder processed the sentences")

@@ -16,19 +16,19 @@ from starlette.types import Receive, Scope, Send
 
 from serve.messages import Problem, ProblemError
 
-OF_A_MATCH = ("etag", "last-modified", "cache-control", "accept-ranges")  # repeated in a 304
+HEADERS_OF_304 = ("etag", "last-modified", "cache-control", "accept-ranges")
 
 
-class FileAnswer(FileResponse):
-    """A file response with its `stat_result` given."""
+class ConditionalFileResponse(FileResponse):
+    """A FileResponse with conditional requests. `stat_result` is required: it gives the ETag."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """304 if the client has this exact file, else as much of it as requested."""
+        """304 if the client's copy is current, else the file or the requested ranges."""
         if scope.get("head"):
             scope = {**scope, "method": "HEAD"}
-        if _has_it(Headers(scope=scope), self.headers["etag"], self.headers["last-modified"]):
-            same = {name: self.headers[name] for name in OF_A_MATCH if name in self.headers}
-            await Response(status_code=304, headers=same)(scope, receive, send)
+        if _is_current(Headers(scope=scope), self.headers["etag"], self.headers["last-modified"]):
+            headers = {name: self.headers[name] for name in HEADERS_OF_304 if name in self.headers}
+            await Response(status_code=304, headers=headers)(scope, receive, send)
             return
         await super().__call__(scope, receive, send)
 
@@ -39,17 +39,17 @@ class FileAnswer(FileResponse):
         except MalformedRangeHeader:
             return []  # the whole file
         except RangeNotSatisfiable as error:
-            detail = f"the file has {file_size} bytes, none of them in {http_range!r:.100}"
+            detail = f"the file has {file_size} bytes; {http_range!r:.100} is outside of them"
             size = (("Content-Range", f"bytes */{file_size}"),)
-            refusal = Problem(416, "range_not_satisfiable", detail, headers=size)
-            raise ProblemError(refusal) from error
+            problem = Problem(416, "range_not_satisfiable", detail, headers=size)
+            raise ProblemError(problem) from error
 
 
-def _has_it(headers: Headers, etag: str, modified: str) -> bool:
-    """Whether the conditions of a request show that the client's copy is this file."""
-    known = headers.get("if-none-match")
-    if known is not None:  # then the date is ignored
-        return known.strip() == "*" or etag in re.findall(r'"[^"]*"', known)
+def _is_current(headers: Headers, etag: str, modified: str) -> bool:
+    """Whether the client's copy is current, by If-None-Match or else If-Modified-Since."""
+    etags = headers.get("if-none-match")
+    if etags is not None:  # then the date is ignored
+        return etags.strip() == "*" or etag in re.findall(r'"[^"]*"', etags)
     since = headers.get("if-modified-since")
     try:
         return bool(since) and parsedate_to_datetime(modified) <= parsedate_to_datetime(since or "")

@@ -1,8 +1,8 @@
-"""The generator deployment: makes sound from words by MusicLM, and sends it window by window.
+"""The generator deployment: generates audio from text with MusicLM, streamed window by window.
 
-A clip keeps a core busy for its whole length, so a replica makes one at a time and few wait for it;
-the next is told to come back (429). A clip whose client has left, or that is late, ends at its next
-token.
+A clip occupies a core until it is complete. So a replica generates one clip at a time, a few
+requests wait, and further ones are refused with 429. If the client disconnects or the deadline
+passes, sampling stops at the next token.
 """
 
 from __future__ import annotations
@@ -22,84 +22,84 @@ from raymtr.workspace import Workspace
 from serve.messages import Problem
 from serve.settings import ServeSettings
 
-AGAIN_S = 10  # Retry-After of a full queue: about the time a clip takes
-FULL = Problem(429, "generator_full", "enough clips are asked for already", AGAIN_S)
+RETRY_S = 10  # Retry-After of a full queue: about the time a clip takes
+QUEUE_FULL = Problem(429, "generator_full", "the queue for clips is full", RETRY_S)
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """A clip that is asked for."""
+    """The prompt, length and seed of one clip."""
 
     text: str
     seconds: float
     seed: int
 
-    def check(self, most_s: float) -> None:
-        """Raise InputError where it cannot be made, or is longer than `most_s`."""
+    def check(self, max_s: float) -> None:
+        """Raise InputError if the request is invalid, or longer than `max_s` seconds."""
         check_story([Scene(self.text)], self.seconds)
         check_seed(self.seed)
-        if self.seconds > most_s:
+        if self.seconds > max_s:
             raise InputError(
-                f"this endpoint makes clips of at most {most_s:g} seconds (generate_max_s), got "
+                f"this endpoint generates at most {max_s:g} seconds (generate_max_s), got "
                 f"{self.seconds:g}"
             )
 
 
-class _EndedError(Exception):
-    """The client left, or the clip is late."""
+class _StoppedError(Exception):
+    """The client disconnected, or the deadline passed."""
 
 
 class Generator:
-    """Makes clips, one at a time."""
+    """Generates clips, one at a time."""
 
     def __init__(self, settings: ServeSettings) -> None:
-        """Raises InputError or UnusableError where the model cannot be read."""
+        """Raises InputError or UnusableError if the model cannot be read."""
         self.settings = settings
         folder = Workspace.open(settings.workspace).trained(settings.generation_model)
         self.model: MusicLM = read_musiclm(folder, device=settings.device)
-        self._turn = asyncio.Lock()
-        self._asked = 0  # in work or waiting
+        self._lock = asyncio.Lock()
+        self._pending = 0  # requests that run or wait
 
-    async def stream(self, wanted: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
-        """The bytes of a WAV, window by window, or the Problem that ends them."""
-        if self._asked > self.settings.generate_queued:
-            yield FULL
+    async def stream(self, request: ClipRequest) -> AsyncGenerator[bytes | Problem, None]:
+        """The bytes of a WAV, window by window. A Problem is the last part and means failure."""
+        if self._pending > self.settings.generate_queued:
+            yield QUEUE_FULL
             return
-        left = threading.Event()
-        until = time.monotonic() + self.settings.generate_timeout_s
-        self._asked += 1
+        cancelled = threading.Event()
+        deadline = time.monotonic() + self.settings.generate_timeout_s
+        self._pending += 1
         try:
-            async with self._turn:
-                async for part in self._parts(wanted, left, until):
+            async with self._lock:
+                async for part in self._parts(request, cancelled, deadline):
                     yield part
-        except _EndedError:
-            late = f"the clip was not made within {self.settings.generate_timeout_s:g} s"
+        except _StoppedError:
+            late = f"the clip was not generated within {self.settings.generate_timeout_s:g} s"
             yield Problem(504, "timeout", late)
         except UnusableError as error:
             yield Problem(503, "model_unavailable", str(error))
         finally:
-            left.set()
-            self._asked -= 1
+            cancelled.set()
+            self._pending -= 1
 
     async def _parts(
-        self, wanted: ClipRequest, left: threading.Event, until: float
+        self, request: ClipRequest, cancelled: threading.Event, deadline: float
     ) -> AsyncIterator[bytes]:
-        """The head of the file with the first window, then the others."""
+        """The WAV header with the first window, then the other windows."""
 
-        def go_on() -> None:
-            if left.is_set() or time.monotonic() > until:
-                raise _EndedError
+        def stop_if_late() -> None:
+            if cancelled.is_set() or time.monotonic() > deadline:
+                raise _StoppedError
 
-        model, story = self.model, [Scene(wanted.text)]
-        windows = model.stream([story], wanted.seconds, [wanted.seed], before_token=go_on)
+        model, story = self.model, [Scene(request.text)]
+        windows = model.stream([story], request.seconds, [request.seed], before_token=stop_if_late)
         part = wav_head(
-            round(wanted.seconds * model.sample_rate),
+            round(request.seconds * model.sample_rate),
             model.sample_rate,
-            prompt=wanted.text,
-            seed=wanted.seed,
+            prompt=request.text,
+            seed=request.seed,
             made_by=model.made_by,
         )
-        # The thread of a clip that was given up ends at its next token.
+        # A cancelled request's thread ends at its next token.
         while (window := await asyncio.to_thread(next, windows, None)) is not None:
             yield part + pcm_bytes(window[0])
             part = b""

@@ -18,12 +18,12 @@ import raymtr
 from raymtr.errors import InputError
 from serve.access import AccessMiddleware
 from serve.agents import add_agents
-from serve.backend import ask, backend, generator, metrics_of
+from serve.backend import backend, generator, metrics_of, within_deadline
 from serve.generate_routes import add_generate
 from serve.messages import Problem, ProblemError
 from serve.metrics import Metrics
 from serve.openai_routes import add_embeddings
-from serve.openapi import add_problem, refusals
+from serve.openapi import add_problem, error_responses
 from serve.search_routes import add_search
 from serve.settings import ServeSettings
 from serve.subsonic import add_subsonic
@@ -37,8 +37,8 @@ CODES = {
     408: "body_too_slow",
     413: "body_too_large",
 }
-# CORS: headers that other origins may send, and may read besides the body.
-SENT_HEADERS = ["authorization", "content-type", "range", "x-request-id", "mcp-protocol-version"]
+# CORS: headers that other origins may send, and response headers that they may read.
+ALLOWED_HEADERS = ["authorization", "content-type", "range", "x-request-id", "mcp-protocol-version"]
 EXPOSED_HEADERS = ["content-range", "etag", "retry-after", "x-request-id"]
 
 
@@ -57,7 +57,7 @@ def build_http(settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        responses=refusals(),
+        responses=error_responses(),
         dependencies=[Depends(known_parameters)],
     )
     http.state.timeout_s = settings.request_timeout_s
@@ -78,14 +78,14 @@ def build_http(settings: ServeSettings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.cors_origins.split(),
             allow_methods=["GET", "POST"],
-            allow_headers=SENT_HEADERS,
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
     return http
 
 
 async def known_parameters(request: Request) -> None:
-    """Refuses unknown parameters. Ignoring one would look as if it worked."""
+    """Refuses unknown query parameters. A silently ignored one would seem to work."""
     route = request.scope["route"]
     known = {parameter.alias for parameter in route.dependant.query_params}
     unknown = sorted(set(request.query_params) - known)
@@ -118,14 +118,14 @@ def add_operations(http: FastAPI) -> None:
     @http.get("/readyz")
     async def readyz() -> JSONResponse:
         """Ready once a model with verified golden vectors answered over a warm table."""
-        state = await ask(http, backend().state())
+        state = await within_deadline(http, backend().state())
         return JSONResponse({"status": "ready", **state})
 
     @http.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         metrics = metrics_of(http)
         with suppress(ProblemError):  # if not ready, the counters are still returned
-            metrics.indexed(await ask(http, backend().state()))
+            metrics.indexed(await within_deadline(http, backend().state()))
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -133,33 +133,33 @@ def add_errors(http: FastAPI) -> None:
     """Turns every failure into problem+json."""
 
     @http.exception_handler(ProblemError)
-    async def refused(request: Request, error: ProblemError) -> Response:
+    async def problem_error(request: Request, error: ProblemError) -> Response:
         return error.problem.response()
 
     @http.exception_handler(InputError)
-    async def wrong(request: Request, error: InputError) -> Response:
+    async def input_error(request: Request, error: InputError) -> Response:
         return Problem(422, "invalid_request", str(error)).response()
 
     @http.exception_handler(HTTPException)
-    async def known(request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
         code = CODES.get(error.status_code, "refused")
         answer = Problem(error.status_code, code, str(error.detail)).response()
         answer.headers.update(error.headers or {})
         return answer
 
     @http.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        return Problem(500, "internal", "the request failed inside; the log says why").response()
+    async def internal_error(request: Request, error: Exception) -> Response:
+        return Problem(500, "internal", "internal error; see the endpoint's log").response()
 
     @http.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
+    async def validation_error(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         kind = request.headers.get("content-type", "")
         if first["loc"] == ("body",) and "json" not in kind.lower():
-            said = f"got {kind!r:.100}" if kind else "none was sent"
-            detail = f"the body is JSON: send the header `Content-Type: application/json`; {said}"
+            got = repr(kind)[:100] if kind else "none"
+            detail = f"expected JSON with the header `Content-Type: application/json`, got {got}"
             return Problem(422, "invalid_request", detail).response()
-        if first["type"] == "invalid_request":  # of the search contract: it names its key
+        if first["type"] == "invalid_request":  # the search contract's message names the field
             return Problem(422, "invalid_request", first["msg"]).response()
         where = ".".join(str(part) for part in first["loc"][1:])
         status = 400 if first["type"] == "json_invalid" else 422

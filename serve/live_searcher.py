@@ -1,4 +1,4 @@
-"""The searcher of the live build, which follows the pointer, over table shards if there are any."""
+"""The searcher of the live build: follows the live pointer, and reads table shards if any."""
 
 from __future__ import annotations
 
@@ -27,52 +27,52 @@ log = logging.getLogger("ray.serve")
 
 
 class LiveSearcher:
-    """Opens each build that becomes live, and reads from it."""
+    """Opens each build that becomes live, and runs look-ups on it."""
 
     def __init__(
         self,
         settings: ServeSettings,
         shards: Sequence[DeploymentHandle[Any]],
         *,
-        opened: Callable[[], None],
+        on_open: Callable[[], None],
     ) -> None:
-        """`shards` read the tables, in order; without them this process does.
+        """`shards` read the tables, in order; without shards, this process reads them.
 
-        `opened` is called when another build has been opened. With shards, this is to be made on
-        the event loop.
+        `on_open` is called after another build was opened. With shards, create the object on the
+        event loop.
         """
-        self._settings, self._shards, self._opened = settings, shards, opened
+        self._settings, self._shards, self._on_open = settings, shards, on_open
         self._workspace = Workspace.open(settings.workspace)
         self.searcher = self._open(live_build(self._workspace))
-        if not shards:  # they would answer on this event loop, which is busy here
+        if not shards:  # shards answer on this event loop, which this constructor blocks
             _warm(self.searcher)
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self._following = asyncio.Lock()
         self._opening: asyncio.Task[None] | None = None
 
     async def current(self) -> Searcher:
-        """The searcher of the live build; the pointer is read periodically.
+        """The searcher of the live build. The pointer is read every `pointer_every_s`.
 
-        A new build is opened in the background; until then the one before answers.
+        A new build is opened in the background; until it is open, the previous one answers.
         """
-        due = time.monotonic() - self._looked >= self._settings.pointer_every_s
+        due = time.monotonic() - self._checked_at >= self._settings.pointer_every_s
         if due and not self._following.locked():
-            self._looked = time.monotonic()
-            self._opening = asyncio.create_task(self._follow_or_stay())
+            self._checked_at = time.monotonic()
+            self._opening = asyncio.create_task(self._try_follow())
         return self.searcher
 
     async def read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
-        """The result of `look_up` on the live build; on the next one if its files are gone.
+        """The result of `look_up` on the live build, or on the next one if its files are deleted.
 
         Raises UnusableError if no table shard answers.
         """
         try:
-            return await _of_present(await self.current(), look_up)
+            return await _read_available(await self.current(), look_up)
         except LostTableError:
             await self._follow()
-            return await _of_present(self.searcher, look_up)
+            return await _read_available(self.searcher, look_up)
 
-    async def _follow_or_stay(self) -> None:
+    async def _try_follow(self) -> None:
         try:
             await self._follow()
         except (InputError, UnusableError) as error:
@@ -80,7 +80,7 @@ class LiveSearcher:
 
     async def _follow(self) -> None:
         """Opens the build that the pointer names, if it is not the open one."""
-        async with self._following:  # of many requests that miss a file, one opens the next
+        async with self._following:  # many requests may miss a file; only one opens the build
             live = await asyncio.to_thread(live_build, self._workspace)
             if live == self.searcher.build:
                 return
@@ -90,7 +90,7 @@ class LiveSearcher:
                 searcher = await asyncio.to_thread(self._open, live)
             await asyncio.to_thread(_warm, searcher)
             self.searcher = searcher
-            self._opened()
+            self._on_open()
 
     def _open(self, build: Build) -> Searcher:
         if self._shards:
@@ -98,10 +98,10 @@ class LiveSearcher:
         return Searcher(self._workspace, open_table(self._workspace.db, build))
 
 
-async def _of_present(searcher: Searcher, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
-    """What `look_up` returns on the table shards that answer it throughout."""
+async def _read_available(searcher: Searcher, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
+    """The result of `look_up` on the table shards that are available for all of it."""
     lost: set[int] = set()
-    while True:  # each time with fewer shards
+    while True:  # each retry leaves out the shards that were lost
         try:
             return await look_up(searcher.present(lost))
         except ShardLostError as error:
@@ -109,7 +109,7 @@ async def _of_present(searcher: Searcher, look_up: Callable[[Searcher], Awaitabl
 
 
 def _warm(searcher: Searcher) -> None:
-    """Loads vectors and rows of a build, so that no query waits for them."""
+    """Loads vectors and rows of a build into memory, so that the first query is not slow."""
     if searcher.build.made_by is not None:
         searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
     searcher.search("warm piano", mode="keyword", k=1)

@@ -1,8 +1,7 @@
 """Messages: request bodies for OpenAPI, and the values that deployments send each other.
 
-A problem travels between
-deployments as a value, because an exception would arrive as a traceback. The cost of a request
-travels with its answer, so that the ingress counts everything in one place.
+Deployments return a problem as a value, because Ray would turn an exception into a traceback. An
+answer includes the cost of its request, so that the ingress records all metrics in one place.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from typing_extensions import TypedDict
 from raymtr.search.contract import Answer, SearchRequest, SearchTerms, Segment, TrackFields
 
 A = TypeVar("A", bound=Answer)
-CatalogRow = dict[str, JsonValue]  # of a track: its fields and the catalog's extras
-UPLOAD_AGAIN_S = 5  # Retry-After for an upload without capacity: about the time one takes
+CatalogRow = dict[str, JsonValue]  # a track's fields and the catalog's extras
+UPLOAD_RETRY_S = 5  # Retry-After of a refused upload: about the time that an upload takes
 
 
 class ProblemBody(TypedDict):
-    """The body of a refusal (RFC 9457)."""
+    """The body of an error response (RFC 9457)."""
 
     type: str
     title: str
     status: int
     code: str
     detail: str
-    message: NotRequired[str]  # the detail again: OpenAI's clients show it, and nothing else
+    message: NotRequired[str]  # the same as detail: OpenAI's clients show only this
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a request was rejected or failed: HTTP status, a stable code, the detail (RFC 9457)."""
+    """Why a request was refused or failed: HTTP status, a stable code, the detail (RFC 9457)."""
 
     status: int
     code: str
@@ -70,7 +69,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """Carries a problem to the exception handler that answers with it."""
+    """Raises a problem; the exception handler returns it as the response."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -89,7 +88,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors of sentences, and the fingerprint of the model that made them."""
+    """Vectors of sentences, and the fingerprint of their model."""
 
     model: str
     vectors: Vectors
@@ -120,9 +119,9 @@ class LabelProbability(TypedDict):
 
 
 class RecordingTags(TypedDict):
-    """All tags of a recording's segment, those that count (`heard`), and its attributes."""
+    """Tags of a recording's segment and its attributes; `heard` are the tags over a threshold."""
 
-    labels: list[LabelProbability]  # the likeliest first
+    labels: list[LabelProbability]  # the most probable first
     heard: list[str]
     vocal: float  # probability of a voice
     bpm: float | None
@@ -159,18 +158,18 @@ class MapPoint(TypedDict):
 
 
 class TrackMap(TypedDict):
-    """Tracks on the two main axes of their vectors."""
+    """Tracks on the two principal axes of their vectors."""
 
     points: list[MapPoint]
 
 
 @dataclass(frozen=True)
 class Searched(Generic[A]):
-    """An answer to a search, and the vectors of its words if any were needed."""
+    """An answer to a search, and the vectors of its text if it has any."""
 
     answer: A
     vectors: Vectors | None
-    remembered: bool = False  # from the cache, so nothing was looked up or encoded
+    remembered: bool = False  # from the answer cache: nothing was encoded or searched
 
 
 def plain(value: object) -> JsonValue:
@@ -206,7 +205,7 @@ class SearchBody(SearchTerms):
     audio: AudioData | None = None
 
     def request(self, recording: bytes | None = None) -> SearchRequest:
-        """The search it asks for. Raises InputError if it asks for nothing."""
+        """The search request. Raises InputError if it is empty."""
         return SearchRequest.read({**dict(self), "audio": recording})
 
 
@@ -219,7 +218,7 @@ class GenerateBody(_Body):
 
 
 class Generates(TypedDict):
-    """Whether the endpoint makes sound, and the longest clip in seconds."""
+    """Whether the endpoint generates audio, and the longest clip in seconds."""
 
     on: bool
     most_seconds: float
@@ -231,7 +230,8 @@ TEXTS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "stri
 class EmbeddingsBody(_Body):
     """The body of POST /v1/embeddings, as OpenAI's clients send it."""
 
-    input: Annotated[StrictStr | list[object], WithJsonSchema(TEXTS)]  # tokens: clear error
+    # list[object] also accepts token ids, so that the route can refuse them with a reason.
+    input: Annotated[StrictStr | list[object], WithJsonSchema(TEXTS)]
     model: StrictStr | None = None
     encoding_format: StrictStr | None = None
     dimensions: StrictInt | None = None

@@ -1,8 +1,8 @@
 """Prometheus metrics of one ingress replica.
 
-All metrics are counted here. The encoders and the retriever send the cost of a request along with
-their answers. So `/metrics` covers the whole path and no second port has to be scraped. With
-several ingress replicas, each counts its own requests and has to be scraped separately.
+All metrics are recorded here. The encoders and the retriever return the cost of a request with
+their answers. So `/metrics` covers the whole path, and no second port has to be scraped. With
+several ingress replicas, each records its own requests and has to be scraped separately.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from serve.messages import A, LiveState, Searched, Vectors
 
-FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
+BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
@@ -22,17 +22,17 @@ class Metrics:
         self.registry = own = CollectorRegistry()
         self._requests = Counter("raymtr_requests", "answers", ["path", "status"], registry=own)
         self._seconds = Histogram(
-            "raymtr_request_seconds", "time to an answer", ["path"], buckets=FAST, registry=own
+            "raymtr_request_seconds", "time to an answer", ["path"], buckets=BUCKETS_S, registry=own
         )
         self._stages = Histogram(
-            "raymtr_stage_seconds", "a search's stages", ["stage"], buckets=FAST, registry=own
+            "raymtr_stage_seconds", "time of a stage", ["stage"], buckets=BUCKETS_S, registry=own
         )
         self._batches = Histogram(
-            "raymtr_encoder_batch_requests", "in one pass", buckets=BATCHES, registry=own
+            "raymtr_encoder_batch_requests", "per batch", buckets=BATCH_BUCKETS, registry=own
         )
         self._cache = Counter(
             "raymtr_query_cache",
-            "searches by what was in memory: the answer, vectors (hit), nothing (miss)",
+            "searches by what was cached: the answer, the vectors (hit), nothing (miss)",
             ["outcome"],
             registry=own,
         )
@@ -43,21 +43,21 @@ class Metrics:
         )
         self._clips = Counter(
             "raymtr_generated_clips",
-            "clips by how their answers ended: whole, broken_off",
+            "clips by outcome: whole, or broken_off before the end",
             ["outcome"],
             registry=own,
         )
-        self._rows = Gauge("raymtr_index_rows", "of the live tables", ["table"], registry=own)
+        self._rows = Gauge("raymtr_index_rows", "rows of a live table", ["table"], registry=own)
         self._unindexed = Gauge(
-            "raymtr_index_unindexed_rows", "vectors the vector index misses", registry=own
+            "raymtr_index_unindexed_rows", "vectors not yet in the vector index", registry=own
         )
         self._overdue = Gauge(
             "raymtr_overdue_calls",
-            "kinds of calls into the tables that outlived their request, where the answer was made",
+            "kinds of table calls that run past their request's deadline, in the retriever",
             registry=own,
         )
         self._index = Gauge(
-            "raymtr_index_info", "the build that serves", ["table_version", "model"], registry=own
+            "raymtr_index_info", "the live build", ["table_version", "model"], registry=own
         )
 
     def answered(self, path: str, status: int, seconds: float) -> None:

@@ -1,9 +1,8 @@
 """Additions to the OpenAPI document beyond what FastAPI derives from the routes.
 
-These are every refusal with its media type, and the body of an upload, which the route reads
-itself. Answers are described by the search contract but not validated per request. The library
-builds them, a drill compares them with their schemas, and validation would cost time on each
-request.
+These are the error responses with their media type, and the body of an upload, which the route
+parses itself. Answers are described by the search contract but not validated, because validation
+would cost time on each request. A drill compares them with their schemas.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from serve.messages import ProblemBody
 
 Responses = dict[int | str, dict[str, Any]]  # FastAPI's own type of `responses`
 
-REFUSALS = {
-    400: "the body is no JSON",
-    401: "no key, or an unknown one",
-    403: "the key does not open this, or the host is not answered",
-    404: "there is no such track, artist, model or file",
-    408: "the body did not come in time",
+ERROR_DESCRIPTIONS = {
+    400: "the body is not JSON",
+    401: "the key is missing or unknown",
+    403: "the key lacks the scope of this route, or the host is not allowed",
+    404: "the track, artist, model or file does not exist",
+    408: "the body did not arrive in time",
     413: "the body is too large",
-    416: "the file has none of the bytes asked for",
-    422: "the request is not understood; `detail` says what is accepted",
-    429: "the key's rate is spent, or the generator's queue is full; see `Retry-After`",
+    416: "the requested range is outside of the file",
+    422: "the request is invalid; `detail` says what is accepted",
+    429: "the key's rate limit is exceeded, or the generator's queue is full; see `Retry-After`",
     503: "too busy, or not ready; `Retry-After` says how long to wait",
-    504: "no answer in time",
+    504: "no answer before the deadline",
 }
 
 
@@ -45,31 +44,34 @@ UPLOAD: dict[str, JsonValue] = {
         "application/octet-stream": {"schema": _FILE},
     },
 }
-SOUND: Responses = {
+WAV: Responses = {
     200: {
         "content": {"audio/wav": {"schema": _FILE}},
-        "description": "a generated WAV, sent while it is made",
+        "description": "a generated WAV, streamed while it is generated",
     }
 }
 
 
-def refusals() -> Responses:
-    """`responses` of an application: each refusal as application/problem+json."""
+def error_responses() -> Responses:
+    """`responses` of an application: each error as application/problem+json."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": said, "content": content} for status, said in REFUSALS.items()}
+    return {
+        status: {"description": text, "content": content}
+        for status, text in ERROR_DESCRIPTIONS.items()
+    }
 
 
 def answers_with(model: type) -> Responses:
-    """`responses` of a route that answers with a typed dictionary, which FastAPI only describes."""
+    """`responses` of a route that returns a typed dictionary: described, not validated."""
     return {200: {"model": model}}
 
 
 def add_problem(http: FastAPI) -> None:
-    """Adds the body of every refusal to the components of the application's OpenAPI."""
-    read_off = http.openapi
+    """Adds the schema of error bodies to the components of the application's OpenAPI."""
+    derive = http.openapi
 
     def openapi() -> dict[str, JsonValue]:
-        schema = read_off()
+        schema = derive()
         schema["components"]["schemas"]["Problem"] = TypeAdapter(ProblemBody).json_schema()
         return schema
 

@@ -16,7 +16,7 @@ Locate = Callable[[PlaylistTrack], str]
 
 
 def write_playlist(form: str, tracks: Tracks, *, title: str, locate: Locate) -> str:
-    """`tracks` as a file of `form` (m3u or jspf); `locate` returns where each can be played."""
+    """`tracks` as a file of `form` (m3u or jspf). `locate` returns the path or URL of a track."""
     return (_m3u if form == "m3u" else _jspf)(tracks, title, locate)
 
 
@@ -45,10 +45,10 @@ def _jspf(tracks: Tracks, title: str, locate: Locate) -> str:
 
 
 def _place(where: str) -> str:
-    """A path or address unchanged; a path with line breaks, which no line can contain, as a URI."""
+    """The path or URL. A path with line breaks becomes a URI, because M3U has one path a line."""
     return f"file://{quote(where)}" if len(where.splitlines()) > 1 else where
 
 
 def _line(text: str) -> str:
-    """The text on one line, because a line break in a title would start a new line of the file."""
+    """The text on one line, because a line break would start a new entry of the file."""
     return " ".join(text.split())

@@ -1,8 +1,8 @@
 """The retriever deployment: follows the live build, calls the encoders, and answers requests.
 
-It plans, calls an encoder, and answers, all on one build, so a pointer that moves in between cannot
-mix two tables. It wraps the same searcher as Python and the command line. A request in progress
-keeps its build. A cursor of an older build is refused with an explanation.
+A request is planned, encoded and answered on one build, so a new live build cannot mix two tables.
+The searcher is the same as that of Python and the command line. A request in progress keeps its
+build. A cursor of an older build is refused with an explanation.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Retriever:
         audio: AudioBackend | DeploymentHandle[Any],
         *shards: DeploymentHandle[Any],
     ) -> None:
-        """`shards` read the tables, in order; without them this process does."""
+        """`shards` read the tables, in order; without shards, this process reads them."""
         self.settings = settings
         self._answers = AnswerCache()
-        self._live = LiveSearcher(settings, shards, opened=self._answers.clear)
+        self._live = LiveSearcher(settings, shards, on_open=self._answers.clear)
         wait_s = settings.queue_timeout_s
         if isinstance(text, DeploymentHandle):
             text = RemoteTextEncoder(text, wait_s)
@@ -82,11 +82,11 @@ class Retriever:
 
     @property
     def searcher(self) -> Searcher:
-        """The searcher that answers now."""
+        """The searcher of the build that is open now."""
         return self._live.searcher
 
     async def _read(self, look_up: Callable[[Searcher], Awaitable[T]]) -> T | Problem:
-        """The result of `look_up` on the live build, or the Problem that an error means."""
+        """The result of `look_up` on the live build; an error becomes a Problem."""
         try:
             return await self._live.read(look_up)
         except InputError as error:
@@ -98,7 +98,7 @@ class Retriever:
         """The answer of `Searcher.find` to `request`; audio is the bytes of a file."""
         found = await self._read(partial(self._cached, request))
         if isinstance(found, Searched):
-            _note(found)
+            _log_search(found)
         return found
 
     async def _cached(
@@ -117,21 +117,21 @@ class Retriever:
     ) -> Searched[SearchAnswer] | Problem:
         plan = await asyncio.to_thread(searcher.plan, request)
         started = time.perf_counter()
-        text = await self._encode_words(searcher, plan.sentences)
-        heard = await self._encode_recording(searcher, plan.recording)
-        for encoded in (text, heard):
+        text = await self._encode_text(searcher, plan.sentences)
+        recording = await self._encode_recording(searcher, plan.recording)
+        for encoded in (text, recording):
             if isinstance(encoded, Problem):
                 return encoded
         vectors = Encoded(
             text=text.rows if isinstance(text, Vectors) else (),
-            recording=heard if isinstance(heard, np.ndarray) else None,
+            recording=recording if isinstance(recording, np.ndarray) else None,
             took_s=time.perf_counter() - started,
             notes=text.notes if isinstance(text, Vectors) else (),
         )
         answer = await asyncio.to_thread(searcher.answer, plan, vectors)
         return Searched(answer, text if isinstance(text, Vectors) else None)
 
-    async def _encode_words(
+    async def _encode_text(
         self, searcher: Searcher, sentences: list[str]
     ) -> Vectors | Problem | None:
         made_by = searcher.build.made_by
@@ -146,7 +146,7 @@ class Retriever:
         return await self._audio.encode(made_by, recording)
 
     async def text_vectors(self, made_by: ModelRef, sentences: list[str]) -> Vectors | Problem:
-        """Unit vectors [N, D]; repeated queries come from a cache that outlives a promote."""
+        """Unit vectors [N, D]. Their cache stays valid when another build becomes live."""
         key = (made_by.fingerprint, tuple(sentences))
         cached = self._vectors.get(key)
         if cached is not None:
@@ -177,13 +177,13 @@ class Retriever:
         return {name: plain(value) for name, value in rows[track_id].items()}
 
     async def tag(self, data: bytes) -> RecordingTags | Problem:
-        """Tags and attributes of a recording, by the audio encoder; no table is read."""
+        """Tags and attributes of a recording, from the audio encoder; no table is read."""
         return await self._audio.tag(data)
 
     async def path(self, start: str, end: str, count: int, where: str | None) -> Playlist | Problem:
         """A playlist of `count` tracks between two, each with its cosine to the first."""
 
-        def walk(searcher: Searcher) -> Playlist:
+        def find_path(searcher: Searcher) -> Playlist:
             table, build = searcher.table, searcher.build
             allowed = parse_filter(where, table.filterable) if where and where.strip() else None
             steps = path_between(table, start, end, count=count, where=allowed)
@@ -196,22 +196,22 @@ class Retriever:
                 tracks=tracks, model=build.fingerprint, table_version=build.table_version
             )
 
-        return await self._read(lambda live: asyncio.to_thread(walk, live))
+        return await self._read(lambda live: asyncio.to_thread(find_path, live))
 
     async def similar_artists(
         self, name: str, k: int, where: str | None
     ) -> Searched[SimilarArtists] | Problem:
-        """Artists similar to one, each with its best track, by the search for similar artists.
+        """Artists similar to one, each with its best track, by a search with `similar_artist`.
 
-        The name is passed as a separate argument. Inside a sentence, "Artist vs Poet" or an artist
-        whose name is also a title would be parsed as something else.
+        The name is a separate argument, because the parser of sentences would misread "Artist vs
+        Poet", or an artist whose name is also a title.
         """
         key = name_key(name)
         keys = [key] if key else []
-        known = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
-        if isinstance(known, Problem):
-            return known
-        if not any(name_key(row["artist"]) == key for row in known):
+        rows = await self._read(lambda live: asyncio.to_thread(live.table.named, keys))
+        if isinstance(rows, Problem):
+            return rows
+        if not any(name_key(row["artist"]) == key for row in rows):
             return Problem(404, "unknown_artist", f"no artist {name!r} in this catalog")
         request = SearchRequest(similar_artist=name, per_artist=1, k=k, where=where)
         found = await self.search(request)
@@ -241,7 +241,7 @@ class Retriever:
     async def state(self) -> LiveState | Problem:
         """The live build, for readiness and metrics.
 
-        Before the first answer one real search warms the table, the encoder and its golden check.
+        The first call runs one search, which loads the tables and the encoder's checked model.
         """
         if not self._warm:
             answer = await self.search(SearchRequest(text="warm piano", mode="hybrid", k=1))
@@ -268,12 +268,12 @@ class Retriever:
     def check_health(self) -> None:
         """Called by Ray Serve periodically; a replica that fails it is replaced.
 
-        A call that outlives its request cannot be stopped. It occupies its thread, or a core, as
-        long as this process lives. Raises UnusableError if there is one.
+        A table call that runs past its request's deadline cannot be stopped. It occupies a thread,
+        or a core, until this process ends. Raises UnusableError if there is one.
         """
-        stuck = overdue_calls(self.settings.request_timeout_s)
-        if stuck:
-            raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
+        overdue = overdue_calls(self.settings.request_timeout_s)
+        if overdue:
+            raise UnusableError(f"table calls are past their deadline (seconds): {overdue}")
 
     async def map(self) -> TrackMap | Problem:
         """The map of the live build's tracks."""
@@ -290,11 +290,11 @@ class Retriever:
         return await self._read(draw)
 
 
-def _note(searched: Searched[SearchAnswer]) -> None:
-    """Logs one line: how long the search took, never its query."""
+def _log_search(searched: Searched[SearchAnswer]) -> None:
+    """Logs one line with the search's times and counts, but not its query."""
     answer, vectors = searched.answer, searched.vectors
-    said: dict[str, object] = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
-    said |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
-    said |= {"remembered": searched.remembered, "partial": answer["partial"]}
-    said |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
-    log.info("searched", extra=said | {"table_version": answer["table_version"]})
+    fields: dict[str, object] = {f"{stage}_ms": took for stage, took in answer["took_ms"].items()}
+    fields |= {"hits": len(answer["hits"]), "kind": answer["query"]["kind"]}
+    fields |= {"remembered": searched.remembered, "partial": answer["partial"]}
+    fields |= {"cached": vectors.cached, "encoder_batch": vectors.batch} if vectors else {}
+    log.info("searched", extra=fields | {"table_version": answer["table_version"]})

@@ -1,13 +1,13 @@
 """All settings of the endpoint, strictly validated in one place.
 
 The defaults set limits that Ray Serve leaves open: how many requests a replica accepts, how many
-wait, how long one may take. Settings that must agree are checked here when they are set.
+wait, how long one may take. Settings that must be consistent are validated together.
 
-Uploads have limits of their own. A sentence costs an encoder milliseconds. A recording of four
-minutes costs several core-seconds, and a child process of up to audio_memory_mb. So an audio
-encoder accepts few uploads at a time and asks for a second replica when it has that many. Any
-further upload is told at once to retry later, because waiting under load would only turn all
-uploads into timeouts.
+Uploads have separate limits. Encoding a sentence takes milliseconds. Encoding a recording of four
+minutes takes several core-seconds, and a child process of up to audio_memory_mb. So an audio
+encoder accepts few uploads at a time, and scales up as soon as it has that many. Further uploads
+are refused at once with Retry-After, because a long queue would only turn all uploads into
+timeouts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ServeSettings:
     api_keys: str | None = None  # file of `name sha256-hex` lines
     open_to_anyone: bool = False  # no keys; only behind a loopback address
     layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
-    shards: PositiveInt = 1  # of the build, each a deployment; 1: the retriever reads all tables
-    shard_timeout_s: PositiveFloat = 2.0  # of one look-up; then the answer is partial
+    shards: PositiveInt = 1  # table shards, one deployment each; 1: the retriever reads all tables
+    shard_timeout_s: PositiveFloat = 2.0  # of one look-up; after it the answer is partial
     device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; Ray assigns the GPU
     text_int8: bool = False  # quantized queries on a CPU: a third of the time, not exact
-    num_cpus: NonNegativeFloat = 1.0  # of each replica that computes
+    num_cpus: NonNegativeFloat = 1.0  # of each replica except the ingress
     num_gpus: NonNegativeFloat = 0.0  # of each encoder; 0.5 lets two share a GPU
     min_replicas: PositiveInt = 1
     max_replicas: PositiveInt = 4
@@ -46,21 +46,21 @@ class ServeSettings:
     max_ongoing_requests: PositiveInt = 64
     max_queued_requests: PositiveInt = 128
     request_timeout_s: PositiveFloat = 30.0
-    queue_timeout_s: PositiveFloat = 10.0  # how long a request, or its query, waits for a replica
-    audio_ongoing: PositiveInt = 2  # uploads in work per audio encoder, one child each
+    queue_timeout_s: PositiveFloat = 10.0  # of the wait for a retriever, and for an encoder
+    audio_ongoing: PositiveInt = 2  # concurrent uploads per audio encoder, one child process each
     audio_queued: PositiveInt = 4  # uploads that wait for an audio encoder, per calling replica
     audio_timeout_s: PositiveFloat = 15.0  # of decoding one upload
     audio_max_s: PositiveFloat = 1_200.0
     audio_memory_mb: PositiveInt = 2_048  # of each decoding child process
-    generation_model: str = ""  # a MusicLM run or folder for /v1/generate; without one it is off
+    generation_model: str = ""  # a MusicLM run or folder for /v1/generate; empty: off
     generate_max_s: PositiveFloat = 30.0  # of one clip
-    generate_queued: NonNegativeInt = 3  # clips that wait for a replica's one in work
-    generate_timeout_s: PositiveFloat = 300.0  # of one clip, its wait included
+    generate_queued: NonNegativeInt = 3  # clips that wait per replica, which runs one
+    generate_timeout_s: PositiveFloat = 300.0  # of one clip, including its wait
     body_timeout_s: PositiveFloat = 60.0  # for a client to send the whole body
     body_max_mb: PositiveFloat = 32.0
     json_max_kb: PositiveFloat = 256.0  # of a body without audio
     requests_per_minute: PositiveInt = 600  # of one key
-    cors_origins: str = ""  # other origins that may call, separated by blanks; * is any
+    cors_origins: str = ""  # allowed other origins, separated by blanks; * is any
     pointer_every_s: PositiveFloat = 2.0  # how often the live pointer is read
     health_check_s: PositiveFloat = 10.0
     shutdown_wait_s: PositiveFloat = 5.0
@@ -69,11 +69,11 @@ class ServeSettings:
         if (self.device == "cuda") != (self.num_gpus > 0):
             raise InputError(
                 f"device={self.device} and num_gpus={self.num_gpus:g} disagree: encoders on a GPU "
-                "take device=cuda num_gpus=1 (or a share of one), on a CPU device=cpu num_gpus=0"
+                "need device=cuda num_gpus=1 (or less than 1), on a CPU device=cpu num_gpus=0"
             )
         rules = {
-            "num_gpus <= 1, for an encoder uses one": self.num_gpus <= 1,
-            "text_int8 with device=cpu alone": not self.text_int8 or self.device == "cpu",
+            "num_gpus <= 1, because an encoder uses one GPU": self.num_gpus <= 1,
+            "text_int8 only with device=cpu": not self.text_int8 or self.device == "cpu",
             "max_ongoing_requests >= 2 * max_batch_size": self.max_ongoing_requests
             >= 2 * self.max_batch_size,
             "max_queued_requests >= max_ongoing_requests": self.max_queued_requests
@@ -87,23 +87,23 @@ class ServeSettings:
             or self.shard_timeout_s < self.request_timeout_s,
             "json_max_kb <= 1024 * body_max_mb": self.json_max_kb <= 1024 * self.body_max_mb,
         }
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
-            raise InputError(f"the endpoint's settings must keep {'; '.join(broken)}")
+        violated = [rule for rule, valid in rules.items() if not valid]
+        if violated:
+            raise InputError(f"the endpoint's settings must satisfy: {'; '.join(violated)}")
 
     @property
     def encoding_s(self) -> float:
-        """The time left to encode an upload that waited as long as allowed for an encoder."""
+        """The time left to encode an upload after the longest allowed wait for an encoder."""
         return self.request_timeout_s - self.queue_timeout_s
 
     @property
     def uploads_at_once(self) -> int:
-        """The uploads that one ingress replica reads at a time: those in work plus those waiting.
+        """The uploads that one ingress replica reads at a time: those that run and those that wait.
 
-        Never more than half of its requests, so that the other half is left to text queries.
+        At most half of its requests, so that the other half is left for text queries.
         """
-        taken = self.max_replicas * self.audio_ongoing + self.audio_queued
-        return min(taken, self.max_ongoing_requests // 2)
+        accepted = self.max_replicas * self.audio_ongoing + self.audio_queued
+        return min(accepted, self.max_ongoing_requests // 2)
 
     def bounds(self) -> dict[str, Any]:
         """Options of every deployment: capacity, health checks, shutdown."""
@@ -135,23 +135,23 @@ class ServeSettings:
         }
         options["autoscaling_config"] |= {
             "target_ongoing_requests": max(1.0, self.audio_ongoing / 2),
-            "metrics_interval_s": 5.0,  # Serve wants several per period
-            "look_back_period_s": 15.0,  # a mean over Serve's 30 s would notice a burst too late
+            "metrics_interval_s": 5.0,  # several samples per look-back period, as Serve requires
+            "look_back_period_s": 15.0,  # Serve's default of 30 s reacts to a burst too late
             "upscale_delay_s": 5.0,
         }
         return options
 
     def shard_deployment(self) -> dict[str, Any]:
-        """Options of a table shard: a search asks it many times, and the retrievers bound that."""
+        """Options of a table shard. One search calls it many times, so the retrievers limit it."""
         return self.deployment() | {
             "max_ongoing_requests": 8 * self.max_ongoing_requests,
             "max_queued_requests": -1,
         }
 
     def generator_deployment(self) -> dict[str, Any]:
-        """Options of the generator: it bounds its queue itself, and a clip may take long."""
+        """Options of the generator. It limits its queue itself, and a clip may take long."""
         options = self.deployment(gpus=self.num_gpus) | {
-            # One more than it takes: the generator itself refuses that one.
+            # One more than it accepts, so that the generator itself refuses the excess request.
             "max_ongoing_requests": self.generate_queued + 2,
             "max_queued_requests": self.generate_queued + 2,
             "graceful_shutdown_timeout_s": self.generate_timeout_s + self.shutdown_wait_s,
@@ -162,9 +162,9 @@ class ServeSettings:
 
 def read_settings(values: Mapping[str, Any]) -> ServeSettings:
     """Settings by name; numbers given as text are parsed (`serve run` passes text only)."""
-    names = {field.name: field.type for field in fields(ServeSettings)}
+    types = {field.name: field.type for field in fields(ServeSettings)}
     read = {
-        key: _parse(value) if isinstance(value, str) and "str" not in str(names.get(key)) else value
+        key: _parse(value) if isinstance(value, str) and "str" not in str(types.get(key)) else value
         for key, value in values.items()
     }
     if isinstance(workspace := read.get("workspace"), str):
@@ -173,11 +173,11 @@ def read_settings(values: Mapping[str, Any]) -> ServeSettings:
 
 
 def _expand_variables(workspace: str) -> str:
-    """Expands `$NAME` from the environment, so that pods set the workspace in one place."""
+    """Expands `$NAME` from the environment, where pods set the workspace once."""
     if not workspace.startswith("$"):
         return workspace
     if (name := workspace[1:]) not in os.environ:
-        raise InputError(f"workspace is {workspace}, and the environment has no {name}")
+        raise InputError(f"workspace is {workspace}, but the environment has no {name}")
     return os.environ[name]
 
 

@@ -1,11 +1,11 @@
-"""The deployments that serve a build in table shards, and the retriever's way to ask them.
+"""The deployments that serve table shards, and the retriever's client for them.
 
     Retriever -> RetrieverShard0, RetrieverShard1, ...
 
-A shard reads the tables of its share of the tracks and knows no queries: the retriever plans, fans
-each look-up out, merges, and ranks once (`raymtr.index.sharded_table`). Every question names the
-version of the build that it is about, so an answer never mixes two. A shard follows the live
-pointer by itself, and keeps the build before open for searches in progress.
+A shard only reads the tables of its share of the tracks. The retriever plans the search, fans each
+look-up out to the shards, merges the results and ranks once (`raymtr.index.sharded_table`). Each
+call contains the version of its build, so an answer never mixes two builds. A shard follows the
+live pointer itself, and keeps the previous build open for searches in progress.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from raymtr.index.publish import kept_builds, live_build
 from raymtr.index.sharded_table import Shard, ShardedTable, ShardLostError
 from raymtr.index.track_table import TrackTable
 from raymtr.workspace import Workspace
-from serve.backend import NO_CAPACITY, REPLICA_LOST, one_answer, result_of
+from serve.backend import NO_CAPACITY, REPLICA_LOST, result_of, unary_response
 from serve.settings import ServeSettings
 
 T = TypeVar("T")
-BUILDS_OPEN = 2  # the live one, and the one before for searches in progress
+BUILDS_OPEN = 2  # the live build, and the previous one for searches in progress
 
 log = logging.getLogger("ray.serve")
 
@@ -50,20 +50,20 @@ class RetrieverShard:
     """Reads one table shard of the live build."""
 
     def __init__(self, settings: ServeSettings, number: int) -> None:
-        """Opens the live build. Raises UnusableError if it has other shards."""
+        """Opens the live build. Raises UnusableError if its number of shards is another."""
         self.settings, self.number = settings, number
         self.workspace = Workspace.open(settings.workspace)
         self._tables = LRUCache[str, TrackTable](BUILDS_OPEN)  # by version
         self._opening: dict[str, asyncio.Task[TrackTable]] = {}
-        self._looked = time.monotonic()
+        self._checked_at = time.monotonic()
         self._following: asyncio.Task[None] | None = None
         build = live_build(self.workspace)
         self._tables[build.table_version] = self._open(build)
 
     async def read(self, version: str, look_up: Callable[[TrackTable], T]) -> T | NotRead:
-        """What `look_up` returns on this shard of that version of the tables."""
-        if time.monotonic() - self._looked >= self.settings.pointer_every_s:
-            self._looked = time.monotonic()
+        """The result of `look_up` on this shard of that version of the tables."""
+        if time.monotonic() - self._checked_at >= self.settings.pointer_every_s:
+            self._checked_at = time.monotonic()
             self._following = asyncio.create_task(self._follow())
         try:
             table = await self._table_of(version)
@@ -73,12 +73,12 @@ class RetrieverShard:
 
     def check_health(self) -> None:
         """Called by Ray Serve periodically; see `Retriever.check_health`."""
-        stuck = overdue_calls(self.settings.request_timeout_s)
-        if stuck:
-            raise UnusableError(f"calls into the tables are past their deadline (seconds): {stuck}")
+        overdue = overdue_calls(self.settings.request_timeout_s)
+        if overdue:
+            raise UnusableError(f"table calls are past their deadline (seconds): {overdue}")
 
     async def _follow(self) -> None:
-        """Opens the live build, while the one before still answers."""
+        """Opens the live build, while the previous one still answers."""
         try:
             live = await asyncio.to_thread(live_build, self.workspace)
             await self._table_of(live.table_version)
@@ -86,7 +86,7 @@ class RetrieverShard:
             log.error("the live build cannot be followed", extra={"reason": str(error)})
 
     async def _table_of(self, version: str) -> TrackTable:
-        """This shard of a version; who asks first opens it, and goes on if its caller leaves."""
+        """This shard of a version. The first caller opens it, even if that call is cancelled."""
         if version in self._tables:
             return self._tables[version]
         if version not in self._opening:
@@ -105,7 +105,7 @@ class RetrieverShard:
         builds = [live_build(self.workspace), *kept_builds(self.workspace)]
         build = next((build for build in builds if build.table_version == version), None)
         if build is None:
-            raise UnusableError(f"build {version} is not kept any more")
+            raise UnusableError(f"build {version} is no longer stored")
         return self._open(build)
 
     def _open(self, build: Build) -> TrackTable:
@@ -121,12 +121,12 @@ class RetrieverShard:
 
 
 class RemoteShard(Shard):
-    """The shard behind a deployment handle, asked about one version of the tables."""
+    """The client of a shard behind a deployment handle, for one version of the tables."""
 
     def __init__(
         self, handle: DeploymentHandle[Any], build: Build, settings: ServeSettings
     ) -> None:
-        """To be made on the event loop that the calls shall run on; asked from other threads."""
+        """Create it on the event loop that shall run the calls; other threads may call it."""
         self._handle, self._version, self._settings = handle, build.table_version, settings
         self._loop = asyncio.get_running_loop()
 
@@ -139,7 +139,7 @@ class RemoteShard(Shard):
         return asyncio.run_coroutine_threadsafe(self._read(look_up, within_s), self._loop)
 
     async def _read(self, look_up: Callable[[TrackTable], T], within_s: float) -> T:
-        call: DeploymentResponse[T | NotRead] = one_answer(
+        call: DeploymentResponse[T | NotRead] = unary_response(
             self._handle.read.remote(self._version, look_up)
         )
         try:
@@ -158,7 +158,7 @@ class RemoteShard(Shard):
 def remote_table(
     handles: Sequence[DeploymentHandle[Any]], build: Build, settings: ServeSettings
 ) -> ShardedTable:
-    """The table of `build` over the shards behind `handles`; to be made on the event loop.
+    """The table of `build` over the shards behind `handles`. Call it on the event loop.
 
     Raises UnusableError if the build has another number of shards.
     """
@@ -169,7 +169,7 @@ def remote_table(
 
 
 def check_shards(build: Build, settings: ServeSettings) -> None:
-    """Raises UnusableError if a build has not the shards that the endpoint was started for."""
+    """Raises UnusableError if a build has another number of shards than the settings."""
     count = len(build.shards) or 1
     if count != settings.shards:
         raise UnusableError(

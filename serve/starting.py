@@ -1,9 +1,9 @@
 """Middleware for Serve's own proxy while the application starts.
 
-The proxy listens before there is an application, and answers 404 for every path. A probe, a load
-balancer or a script would take that for an answer. Ray Serve wraps its proxy in the middleware
-returned by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`. The application is mounted at the root, so
-once it runs no 404 comes from the proxy.
+The proxy listens before the application runs, and returns 404 for every path. A probe, a load
+balancer or a script would mistake that for the application's answer. Ray Serve wraps its proxy in
+the middleware returned by `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH`. The application is mounted
+at the root, so the proxy returns no 404 once the application runs.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.messages import Problem
 
-NOT_YET = Problem(503, "starting", "the endpoint is starting", 2)
-OWN = "text/plain"  # of the proxy's refusals; the application's are problem+json
+STARTING = Problem(503, "starting", "the endpoint is starting", 2)
+PROXY_TYPE = "text/plain"  # of the proxy's errors; the application's are problem+json
 
 
 def proxy_middleware() -> list[Middleware]:
@@ -36,23 +36,23 @@ class Starting:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        early = False
+        starting = False
 
-        async def send_seen(message: Message) -> None:
-            nonlocal early
+        async def send_checked(message: Message) -> None:
+            nonlocal starting
             if message["type"] == "http.response.start":
                 kind = MutableHeaders(scope=message).get("content-type", "")
-                early = message["status"] == 404 and kind.startswith(OWN)
-                if early:
-                    await NOT_YET.response()(scope, receive, send)
-            if not early:
+                starting = message["status"] == 404 and kind.startswith(PROXY_TYPE)
+                if starting:
+                    await STARTING.response()(scope, receive, send)
+            if not starting:
                 await send(message)
 
-        await self.app({**scope, "headers": _readable(scope["headers"])}, receive, send_seen)
+        await self.app({**scope, "headers": _with_utf8_id(scope["headers"])}, receive, send_checked)
 
 
-def _readable(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Headers whose request id is UTF-8, as the proxy decodes it; clients may send any bytes."""
+def _with_utf8_id(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Headers with the request id as valid UTF-8. Clients may send any bytes; the proxy decodes."""
     return [
         (name, value.decode("latin-1").encode()) if name == b"x-request-id" else (name, value)
         for name, value in headers

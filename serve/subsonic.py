@@ -1,11 +1,11 @@
 """OpenSubsonic's `sonicSimilarity` extension, for players that support it.
 
-Only the methods the extension needs are implemented (`ping`, `getOpenSubsonicExtensions` and its
-two methods). The user's own music server does the rest, and ids are this catalog's track ids.
-Players read the body and not the status, so errors use Subsonic's envelope with status 200, also
-for methods that do not exist here. A key is sent as `apiKey`, or as the password `p`. Subsonic's
-salted tokens would require the key in plain text here. Players post forms; `access` converts them
-to query strings.
+Only the methods that the extension needs are implemented: `ping`, `getOpenSubsonicExtensions`,
+`tokenInfo` and its two methods. Another music server has to provide the rest. Ids are this
+catalog's track ids. Players read the body but not the status, so errors use Subsonic's envelope
+with status 200, also for unknown methods. A key is sent as `apiKey`, or as the password `p`.
+Subsonic's salted tokens are not supported, because they need the key in plain text. Players post
+forms; `access` converts them to query strings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 import raymtr
 from raymtr.search.contract import SearchRequest, TrackFields
-from serve.backend import ask, ask_search, backend
+from serve.backend import backend, run_search, within_deadline
 from serve.messages import Problem, ProblemError
 
 VERSION = "1.16.1"
@@ -49,7 +49,7 @@ def add_subsonic(http: FastAPI) -> None:
         return envelope({"openSubsonicExtensions": EXTENSIONS}, params=request.query_params)
 
     async def key(request: Request) -> Response:
-        """The owner of the key; nobody if the endpoint has no keys."""
+        """The owner of the key; `anyone` if the endpoint has no keys."""
         found = {"tokenInfo": {"username": request.scope.get("caller", "anyone")}}
         return envelope(found, params=request.query_params)
 
@@ -87,7 +87,7 @@ def add_subsonic(http: FastAPI) -> None:
 
 
 class Match(TypedDict):
-    """A track that sounds alike; `similarity` is in [0, 1], or -1 where unknown."""
+    """A similar track; `similarity` is in [0, 1], or -1 if unknown."""
 
     entry: Element
     similarity: float
@@ -97,10 +97,10 @@ Matches = Callable[[FastAPI, Mapping[str, str]], Awaitable[list[Match]]]
 
 
 async def _similar(http: FastAPI, params: Mapping[str, str]) -> list[Match]:
-    track_id = _given(params, "id")
-    await ask(http, backend().track(track_id))
-    question = SearchRequest(like=[track_id], k=_count(params, 10), mode="semantic")
-    hits = (await ask_search(http, backend().search(question)))["hits"]
+    track_id = _required(params, "id")
+    await within_deadline(http, backend().track(track_id))
+    request = SearchRequest(like=[track_id], k=_count(params, 10), mode="semantic")
+    hits = (await run_search(http, backend().search(request)))["hits"]
     by_sound = [next((why for why in hit["why"] if why["by"] == "sound"), None) for hit in hits]
     return [
         {"entry": child(hit), "similarity": round(max(0.0, one["score"]) if one else -1, 4)}
@@ -109,13 +109,14 @@ async def _similar(http: FastAPI, params: Mapping[str, str]) -> list[Match]:
 
 
 async def _path(http: FastAPI, params: Mapping[str, str]) -> list[Match]:
-    start, end = _given(params, "startSongId"), _given(params, "endSongId")
+    start, end = _required(params, "startSongId"), _required(params, "endSongId")
     for track_id in (start, end):
-        await ask(http, backend().track(track_id))
-    made = await ask(http, backend().path(start, end, max(2, _count(params, 25)), None))
+        await within_deadline(http, backend().track(track_id))
+    path = backend().path(start, end, max(2, _count(params, 25)), None)
+    playlist = await within_deadline(http, path)
     return [
         {"entry": child(track), "similarity": round(max(0.0, track["similarity"]), 4)}
-        for track in made["tracks"]
+        for track in playlist["tracks"]
     ]
 
 
@@ -174,7 +175,7 @@ def envelope(body: Element, *, params: Mapping[str, str]) -> Response:
 
 
 def _element(name: str, value: Element) -> ElementTree.Element:
-    """Plain values are attributes, records are elements, lists are elements of the same name."""
+    """Scalars become attributes, mappings elements, and lists elements with the same name."""
     element = ElementTree.Element(name)
     for key, inner in value.items():
         for item in inner if isinstance(inner, list) else [inner]:
@@ -192,13 +193,13 @@ def _plain(value: object) -> str:
     return "".join(c for c in text if c >= " " and not "\ud800" <= c <= "\udfff" and c < "\ufffe")
 
 
-def _given(params: Mapping[str, str], name: str) -> str:
+def _required(params: Mapping[str, str], name: str) -> str:
     if not params.get(name):
         detail = f"required parameter {name} is missing"
         raise ProblemError(Problem(422, "missing_parameter", detail))
     return params[name]
 
 
-def _count(params: Mapping[str, str], usual: int) -> int:
+def _count(params: Mapping[str, str], default: int) -> int:
     text = params.get("count", "")
-    return min(100, max(1, int(text))) if text.isdecimal() and len(text) < 9 else usual
+    return min(100, max(1, int(text))) if text.isdecimal() and len(text) < 9 else default

@@ -1,4 +1,4 @@
-"""The map of the search page: tracks on the two main axes of their vectors."""
+"""The map of the search page: tracks on the two principal axes of their vectors."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import numpy as np
 from raymtr.index.track_table import TrackTable
 from serve.messages import MapPoint, TrackMap
 
-ON_THE_MAP = 3_000
+MOST_POINTS = 3_000  # tracks on the map, a random sample
 
 
 def draw_map(table: TrackTable) -> TrackMap:
-    """Up to ON_THE_MAP tracks, at places in [-1, 1]; none where there are too few vectors."""
+    """Up to MOST_POINTS tracks at positions in [-1, 1]; no points below 3 vectors."""
     if table.build.rows["vectors"] < 3:
         return {"points": []}
-    ids, vectors = table.sample(ON_THE_MAP, np.random.default_rng(0))
+    ids, vectors = table.sample(MOST_POINTS, np.random.default_rng(0))
     centred = vectors - vectors.mean(axis=0)
-    # The main axes from the small D x D side: no work is quadratic in the number of tracks.
+    # Principal axes from the D x D covariance, so the cost is linear in the number of tracks.
     _, axes = np.linalg.eigh(centred.T @ centred)
-    places = centred @ axes[:, -2:][:, ::-1]
-    places /= np.maximum(np.abs(places).max(axis=0), 1e-9)
+    positions = centred @ axes[:, -2:][:, ::-1]
+    positions /= np.maximum(np.abs(positions).max(axis=0), 1e-9)
     rows = table.rows(ids, ["title", "artist", "tags"])
     points = [
         MapPoint(
@@ -30,6 +30,6 @@ def draw_map(table: TrackTable) -> TrackMap:
             artist=rows[i]["artist"],
             tag=(rows[i]["tags"] or [None])[0],
         )
-        for i, (x, y) in zip(ids, places, strict=True)
+        for i, (x, y) in zip(ids, positions, strict=True)
     ]
     return {"points": points}

@@ -12,8 +12,8 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from raymtr import storage
 from raymtr.search.contract import TrackFields
-from serve.backend import ask, backend
-from serve.files import FileAnswer
+from serve.backend import backend, within_deadline
+from serve.files import ConditionalFileResponse
 from serve.messages import (
     Playlist,
     PlaylistTrack,
@@ -30,26 +30,26 @@ def add_tracks(http: FastAPI) -> None:
 
     @http.get("/v1/tracks/{track_id}", responses=answers_with(TrackFields))
     async def track(track_id: str) -> JSONResponse:
-        return JSONResponse(await ask(http, backend().track(track_id)))
+        return JSONResponse(await within_deadline(http, backend().track(track_id)))
 
     @http.get("/v1/tracks/{track_id}/audio", response_class=FileResponse)
-    async def track_audio(track_id: str) -> FileAnswer:
-        """The catalog's own file, whole or a byte range. A request never supplies a file path."""
-        uri = (await ask(http, backend().track(track_id))).get("uri")
-        here = isinstance(uri, str) and not storage.is_remote(uri)
-        path = Path(storage.local_path(str(uri))) if here else None
+    async def track_audio(track_id: str) -> ConditionalFileResponse:
+        """The catalog's file, whole or byte ranges. The path comes from the catalog alone."""
+        uri = (await within_deadline(http, backend().track(track_id))).get("uri")
+        is_local = isinstance(uri, str) and not storage.is_remote(uri)
+        path = Path(storage.local_path(str(uri))) if is_local else None
         if path is None or not path.is_file():
             raise ProblemError(
-                Problem(404, "no_audio", f"no file of {track_id!r} is reachable here")
+                Problem(404, "no_audio", f"the endpoint has no audio file of {track_id!r}")
             )
         kind = mimetypes.guess_type(path.name)[0] or ""
-        plays = kind.startswith(("audio/", "video/"))
-        named = kind if plays else "application/octet-stream"
-        return FileAnswer(path, media_type=named, stat_result=path.stat())
+        is_media = kind.startswith(("audio/", "video/"))
+        media_type = kind if is_media else "application/octet-stream"
+        return ConditionalFileResponse(path, media_type=media_type, stat_result=path.stat())
 
     @http.get("/v1/map", responses=answers_with(TrackMap))
     async def catalog_map() -> JSONResponse:
-        return JSONResponse(await ask(http, backend().map()))
+        return JSONResponse(await within_deadline(http, backend().map()))
 
 
 def add_playlist(http: FastAPI) -> None:
@@ -67,19 +67,19 @@ def add_playlist(http: FastAPI) -> None:
     ) -> Response:
         """A playlist of `n` tracks from track `from` to track `to`, both included.
 
-        `links` of a file: `stream` plays from this endpoint, `file` plays from the catalog's own
-        location.
+        The entries of a file are URLs of this endpoint with `links=stream`, and the catalog's URIs
+        with `links=file`.
         """
-        made = await ask(http, backend().path(start, end, n, where))
+        answer = await within_deadline(http, backend().path(start, end, n, where))
         if format == "json":
-            return JSONResponse(made)
+            return JSONResponse(answer)
 
         def locate(track: PlaylistTrack) -> str:
             if links == "file" and track["uri"]:
                 return str(track["uri"])
             return f"{request.base_url}v1/tracks/{quote(track['track_id'])}/audio"
 
-        tracks = made["tracks"]
+        tracks = answer["tracks"]
         first, last = (track["title"] or track["track_id"] for track in (tracks[0], tracks[-1]))
         text = write_playlist(format, tracks, title=f"From {first} to {last}", locate=locate)
         name = f'attachment; filename="playlist.{SUFFIXES[format]}"'

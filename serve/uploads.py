@@ -1,8 +1,8 @@
 """Extracts a recording from a request's body: raw, multipart/form-data (RFC 7578) or base64.
 
-Multipart bodies are searched for their boundary, not parsed line by line like in the standard
-library. Its parser takes a second for 30 MB, during which every search of the same process waits
-for the interpreter. The audio format is not checked here; the decoder detects it from the bytes.
+Multipart bodies are searched for their boundary. The standard library parses them line by line,
+which takes a second for 30 MB and holds the interpreter lock, so all searches of the process would
+wait. The audio format is not checked here; the decoder detects it from the bytes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from email.policy import HTTP
 
 from serve.messages import Problem, ProblemError
 
-WORDS = ("application/json", "text/")  # media types that are never a recording
-MOST_HEAD = 16 << 10  # bytes of a part's headers
+TEXT_TYPES = ("application/json", "text/")  # media types that are never a recording
+MOST_HEAD_BYTES = 16 << 10  # of a part's headers
 _BLANK = re.compile(rb"\r?\n\r?\n")
 
 
@@ -31,11 +31,11 @@ def file_of(content_type: str, body: bytes) -> bytes:
         boundary = head.get_boundary()
         form = kind == "multipart/form-data" and boundary
         found = _first_file(body, f"--{boundary}".encode("latin-1", "replace")) if form else None
-    if found is None or kind.startswith(WORDS):
-        refusal = Problem(
+    if found is None or kind.startswith(TEXT_TYPES):
+        problem = Problem(
             422, "no_file", "expected multipart/form-data with one file, or the file's bytes alone"
         )
-        raise ProblemError(refusal)
+        raise ProblemError(problem)
     return found
 
 
@@ -45,15 +45,15 @@ def recording_in(text: str) -> bytes:
         lines = text.replace("\r", "").replace("\n", "")
         return base64.b64decode(lines, validate=True)
     except (binascii.Error, ValueError) as error:
-        refusal = Problem(422, "invalid_request", f"audio.data is no base64: {error}")
-        raise ProblemError(refusal) from error
+        problem = Problem(422, "invalid_request", f"audio.data is not base64: {error}")
+        raise ProblemError(problem) from error
 
 
 def _first_file(body: bytes, mark: bytes) -> bytes | None:
     """The content of the first part with a file name. Lines may end with LF alone."""
     begin = 0 if body.startswith(mark) else body.find(b"\n" + mark) + 1
     while body.startswith(mark, begin) and not body.startswith(mark + b"--", begin):
-        blank = _BLANK.search(body, begin, begin + MOST_HEAD)
+        blank = _BLANK.search(body, begin, begin + MOST_HEAD_BYTES)
         if blank is None:
             return None
         end = body.find(b"\n" + mark, blank.end() - 1)

@@ -21,10 +21,10 @@ from raymtr.generation.joint import fit_joint
 from raymtr.generation.musiclm_folder import save_musiclm
 from raymtr.generation.parts import Parts, codec_rate
 from raymtr.generation.quantizer import fit_quantizer
-from raymtr.generation.semantic import MusicnnHeard, SemanticTokens
+from raymtr.generation.semantic import MusicnnEncoder, SemanticTokens
 from raymtr.generation.stages import Stages
 from raymtr.generation.token_store import TokenStore
-from raymtr.generation.tokenize_tracks import HearTracks, TokenizeTracks, decode_twice
+from raymtr.generation.tokenize_tracks import ExtractFitInputs, TokenizeTracks, decode_twice
 from raymtr.model.musicnn import Musicnn
 from raymtr.recipes import musiclm_small
 from raymtr.specs import Settings
@@ -64,7 +64,7 @@ def tokenised(workspace: Workspace, settings: Settings, source: str) -> TokenSto
     joint = ModelRef(fingerprint=model.fingerprint, precision="fp32", dim=model.spec.dim)
     rate, sample = codec_rate(spec), fit_sample(workspace, spec)
     how = {"spec": model.spec.audio, "rate": rate, "embed": settings.embed}
-    hear = HearTracks(source, joint, spec, rate, threads=1)
+    hear = ExtractFitInputs(source, joint, spec, rate, threads=1)
     hung = workspace.path("h")
     decoded = decode_twice(sample.select(SOURCES), **how, hung=hung, clip_s=spec.fit_s)
     name = fit_and_save(
@@ -93,7 +93,7 @@ def make_musiclm(root: Path, model: str) -> str:
     rng, spec = np.random.default_rng(0), dataclasses.replace(TOKENS, decoder_steps=2)
     clips = [sound(kind, rng) for kind in KINDS * 2]
     codec, _ = fit_mel_codec(clips, spec)
-    semantic = SemanticTokens(MusicnnHeard(Musicnn()), spec)
+    semantic = SemanticTokens(MusicnnEncoder(Musicnn()), spec)
     frames = torch.cat([semantic.frames(clip) for clip in clips])
     semantic.quantizer = fit_quantizer(frames, 1, spec.semantic_codes, rounds=2, seed=0)
     vectors = np.concatenate([vectors_of(kind, rng) for kind in KINDS])

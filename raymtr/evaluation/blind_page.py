@@ -1,7 +1,7 @@
-"""A page to judge items blind, and the reader's CSV: captions and pairs of clips share both.
+"""A page for blind rating of captions and of clip pairs, and the parser of its CSV.
 
-The page needs no server: it stores the marks in the browser, and saves them as CSV of `item` and
-the names of the marks, for the items that have all of them.
+The page needs no server: it stores the ratings in the browser and saves them as CSV. The columns
+are `item` and one per rating; only items with all ratings are saved.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ CHOICE = '<label>{name} <select name="{item}-{name}"><option></option>{options}<
 
 
 def blind_page(title: str, question: str, items: Sequence[str], marks: Sequence[str]) -> str:
-    """The page of `items`, which `blind_item` made, each to be given these marks."""
+    """The HTML page of `items` from `blind_item`; `marks` are the names of their ratings."""
     columns = ",".join((ITEM, *marks))
     return PAGE.format(title=title, question=question, items="\n".join(items), columns=columns)
 
 
 def blind_item(item: str, note: str, body: str, marks: Mapping[str, Collection[str]]) -> str:
-    """One item: a small note as text, a body as HTML, and the accepted values of each mark."""
+    """The HTML of one item: a note (text), a body (HTML), and the accepted values per rating."""
     choices = "".join(
         CHOICE.format(
             item=item, name=name, options="".join(f"<option>{v}</option>" for v in values)
@@ -54,14 +54,14 @@ def blind_item(item: str, note: str, body: str, marks: Mapping[str, Collection[s
 def read_marks(
     text: str, items: Collection[str], marks: Mapping[str, Collection[str]]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Items and their marks of a reader's CSV.
+    """Items and their ratings from a rater's CSV.
 
-    Raises InputError on a line that is no score, or on an item that is not among `items`.
+    Raises InputError on an invalid line, or on an item that is not in `items`.
     """
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         found = [str(row.get(name)) for name in marks]
-        fits = [mark in values for mark, values in zip(found, marks.values(), strict=True)]
-        if row.get(ITEM) not in items or not all(fits):
+        valid = [mark in values for mark, values in zip(found, marks.values(), strict=True)]
+        if row.get(ITEM) not in items or not all(valid):
             accepted = "; ".join(f"{name} is {', '.join(values)}" for name, values in marks.items())
             raise InputError(
                 f"line {number} of the scores: expected {','.join((ITEM, *marks))} with an item of "

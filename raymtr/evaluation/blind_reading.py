@@ -1,6 +1,6 @@
-"""Blind reading of captions: a page of shuffled outputs, a separate key, and scores by system.
+"""Blind rating of captions: a page of shuffled captions, a separate key, and scores per system.
 
-A reader rates each text for fluency and faithfulness, 1 to 5, without knowing who wrote it.
+A rater scores each caption for fluency and faithfulness, 1 to 5, without knowing its system.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ MARKS = dict.fromkeys(("fluency", "faithfulness"), tuple("12345"))
 PEOPLE = "people"
 GOOD = 4  # of 5: both ratings of a publishable caption are at least this
 QUESTION = (
-    "Fluency: would a careful writer have written it? Faithfulness: does it say its tags and "
+    "Fluency: could a careful writer have written it? Faithfulness: does it state its tags and "
     "nothing else? 1 is the worst, 5 the best."
 )
 
 
 class Marks(TypedDict):
-    """A reader's marks of one system's captions."""
+    """The ratings of one system's captions."""
 
-    read: int  # captions
+    read: int  # number of rated captions
     fluency: float  # mean, 1 to 5
     faithfulness: float
     both_good: float  # share with both at least GOOD
@@ -40,9 +40,9 @@ def blind_page(
     count: int,
     rng: np.random.Generator,
 ) -> tuple[str, list[dict[str, str]]]:
-    """The page of `count` pairs' captions by all systems, and the key from items to systems.
+    """The page with all systems' captions of `count` pairs, and the key from items to systems.
 
-    Raises InputError where there are fewer pairs.
+    Raises InputError if there are fewer pairs.
     """
     if not 1 <= count <= len(pairs):
         raise InputError(f"--blind takes 1 to {len(pairs)}, the number of pairs; got {count}")
@@ -60,13 +60,13 @@ def blind_page(
         body = f"<p>{html.escape(text)}</p>"
         items.append(blind_item(f"t{number}", ", ".join(pairs[i].tags), body, MARKS))
         key.append({"item": f"t{number}", "system": name, "clip": pairs[i].clip, "text": text})
-    return page_of("Captions, read blind", QUESTION, items, list(MARKS)), key
+    return page_of("Blind rating of captions", QUESTION, items, list(MARKS)), key
 
 
 def read_scores(text: str, key: Sequence[Mapping[str, str]]) -> dict[str, Marks]:
-    """Figures of each system from a reader's CSV: means, and the share with both at least 4.
+    """Figures of each system from a rater's CSV: means, and the share with both at least 4.
 
-    Raises InputError on a line that is not a score, or on an item that is not in the key.
+    Raises InputError on an invalid line, or on an item that is not in the key.
     """
     owner = {row["item"]: row["system"] for row in key}
     found: dict[str, list[tuple[int, int]]] = {}

@@ -1,4 +1,4 @@
-"""The clips that `generate --prompts` made, by the fingerprint of the model that made them."""
+"""Clips from `generate --prompts`, by the fingerprint of the model that generated them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raymtr.workspace import Workspace
 
 
 class ClipRow(TypedDict):
-    """What is used of a clip's row in the manifest."""
+    """The columns of a clip's manifest row that evaluations use."""
 
     uri: str
     prompt: str
@@ -21,19 +21,19 @@ class ClipRow(TypedDict):
 
 
 def clips_of(workspace: Workspace, fingerprint: str | None) -> list[ClipRow]:
-    """Manifest rows of one model's clips that did not fail; without a fingerprint the only model's.
+    """Manifest rows of one model's clips that did not fail; by default those of the only model.
 
-    Raises InputError where there are none, or clips of several models to choose from.
+    Raises InputError if there are no clips, or clips of several models and no fingerprint.
     """
     root = workspace.generated
     found = [n for n in storage.list_folders(root) if storage.exists(f"{root}/{n}/manifest")]
-    seen = ", ".join(found) or "none"
+    models = ", ".join(found) or "none"
     if fingerprint is None and len(found) > 1:
-        raise InputError(f"{root} has clips of several models; choose by --clips: {seen}")
+        raise InputError(f"{root} has clips of several models; choose with --clips: {models}")
     if not found or (fingerprint is not None and fingerprint not in found):
         raise InputError(
-            f"no clips of {fingerprint or 'any model'} in {root} (there are: {seen}); run `raymtr "
-            "generate --prompts FILE`"
+            f"no clips of {fingerprint or 'any model'} in {root} (there are: {models}); run "
+            "`raymtr generate --prompts FILE`"
         )
     table = storage.read_tables(f"{root}/{fingerprint or found[0]}/manifest")
     assert table is not None, "a manifest folder has a file"

@@ -1,11 +1,11 @@
-"""How much of its training tracks a MusicLM repeats, compared with held-out ones.
+"""How much of its training data a MusicLM repeats, compared with held-out tracks.
 
-As in the paper (Agostinelli et al., arXiv 2301.11325, section 6): the semantic stage gets M_A of a
-track and its first semantic tokens, and continues greedily. A continuation that equals the track's
-own is an exact match. An approximate match has a similar distribution of tokens: its Sinkhorn
-distance, over the distances of the tokens' centroids, is below that of pairs of different tracks,
-except for a share FALSE_MATCHES of them. A model that repeats its training matches there more often
-than on held-out tracks.
+As in the paper (Agostinelli et al., arXiv 2301.11325, section 6), the semantic stage gets M_A of a
+track and its first semantic tokens, and continues with greedy decoding. An exact match is a
+continuation that equals the track's. An approximate match has a similar distribution of tokens: its
+Sinkhorn distance, with the distances of the tokens' centroids as costs, is below a threshold. A
+share FALSE_MATCHES of pairs of different tracks is below that threshold too. A model that has
+memorised its training data has more matches on it than on held-out tracks.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from raymtr.errors import InputError
 from raymtr.generation.musiclm import MusicLM
 from raymtr.generation.sampling import Sampler, slide
 
-PREFIXES = (0, 10, 25, 50, 100, 150, 200, 250)  # tokens that are given
-CONTINUED = 125  # tokens that are written after them; fewer where tracks are short
-TOGETHER = 32  # tracks of a batch
-GREEDY = 1e-6  # temperature at which the likeliest token is drawn
+PREFIXES = (0, 10, 25, 50, 100, 150, 200, 250)  # tokens
+CONTINUED = 125  # tokens sampled after a prefix; fewer if tracks are short
+BATCH_TRACKS = 32
+GREEDY = 1e-6  # temperature at which sampling is greedy
 FALSE_MATCHES = 0.01  # share of pairs of different tracks below the threshold
 MOST_PAIRS = 2_000  # of different tracks
-SHARPNESS = 0.05  # of the transport, in mean distances of centroids (entropic regularisation)
-STEPS = 60  # of Sinkhorn's iteration
+REGULARISATION = 0.05  # entropic, in units of the mean distance of centroids
+STEPS = 60  # Sinkhorn iterations
 
 
 @dataclass(frozen=True)
-class Remembered:
-    """A track to be continued: M_A int64 [1, levels], its semantic tokens int64 [T]."""
+class TrackTokens:
+    """Tokens of a track: M_A int64 [1, levels], semantic int64 [T]."""
 
     joint: np.ndarray
     semantic: np.ndarray
 
 
 class MatchFigures(TypedDict):
-    """Shares of tracks whose continuation is their own."""
+    """Shares of tracks whose continuation matches."""
 
     tracks: int
     exact: float
@@ -59,12 +59,12 @@ class PrefixFigures(TypedDict):
 
 
 def memorisation(
-    model: MusicLM, training: Sequence[Remembered], held_out: Sequence[Remembered], *, seed: int
+    model: MusicLM, training: Sequence[TrackTokens], held_out: Sequence[TrackTokens], *, seed: int
 ) -> list[PrefixFigures]:
-    """Figures for each of PREFIXES that the tracks are long enough for.
+    """Figures for each of PREFIXES that fits the shortest track.
 
-    Raises InputError where there are fewer than two tracks of each, or they are too short, or the
-    model has no semantic stage.
+    Raises InputError if there are fewer than two tracks of each kind, if they are too short, or if
+    the model has no semantic stage.
     """
     if not model.stages.spec.hears_semantic:
         raise InputError(
@@ -79,7 +79,7 @@ def memorisation(
     shortest = min(len(track.semantic) for track in [*training, *held_out])
     continued = min(CONTINUED, shortest // 2)
     if continued < 1:
-        raise InputError("the shortest track has no semantic tokens to continue; leave it out")
+        raise InputError("the shortest track has too few semantic tokens; leave it out")
     cost = centroid_distances(model.parts.semantic.quantizer.books[0])
     figures = []
     for prefix in PREFIXES:
@@ -108,22 +108,22 @@ def memorisation(
 
 
 def continue_greedily(
-    model: MusicLM, tracks: Sequence[Remembered], prefix: int, count: int
+    model: MusicLM, tracks: Sequence[TrackTokens], prefix: int, count: int
 ) -> np.ndarray:
-    """The `count` likeliest tokens after the first `prefix` of each track, int64 [N, count]."""
+    """`count` tokens by greedy decoding after the first `prefix` of each track, int64 [N, C]."""
     rate, stages, continuations = model.parts.semantic.frame_hz, model.stages, []
-    for first in range(0, len(tracks), TOGETHER):
-        batch = tracks[first : first + TOGETHER]
+    for first in range(0, len(tracks), BATCH_TRACKS):
+        batch = tracks[first : first + BATCH_TRACKS]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)
-        given = torch.from_numpy(np.stack([track.semantic[:prefix] for track in batch]))
+        prefixes = torch.from_numpy(np.stack([track.semantic[:prefix] for track in batch]))
 
-        def condition(first: int, last: int, done: int, joint: Tensor = joint) -> list[Tensor]:
-            played = stages.no_melody(len(joint), (last - first) / rate)
-            return [joint, *(tokens.to(model.device) for tokens in played)]
+        def conditions(first: int, last: int, done: int, joint: Tensor = joint) -> list[Tensor]:
+            melody = stages.no_melody(len(joint), (last - first) / rate)
+            return [joint, *(tokens.to(model.device) for tokens in melody)]
 
         tokens = slide(
-            *(stages.semantic, condition),
-            *(given[..., None].to(model.device), prefix + count),
+            *(stages.semantic, conditions),
+            *(prefixes[..., None].to(model.device), prefix + count),
             round(stages.crop_s("semantic") * rate),
             Sampler(GREEDY),
             [torch.Generator().manual_seed(0) for _ in batch],
@@ -133,26 +133,26 @@ def continue_greedily(
 
 
 def centroid_distances(centroids: Tensor) -> Tensor:
-    """Distances of centroids [codes, D], float64 [codes, codes], in means of them."""
-    far = torch.cdist(centroids.double(), centroids.double())
-    return far / far.mean().clamp_min(1e-12)
+    """Distances of centroids [codes, D] divided by their mean, float64 [codes, codes]."""
+    distances = torch.cdist(centroids.double(), centroids.double())
+    return distances / distances.mean().clamp_min(1e-12)
 
 
-def match_threshold(made: np.ndarray, own: np.ndarray, cost: Tensor, *, seed: int) -> float:
-    """The distance below which FALSE_MATCHES of pairs of different tracks are."""
-    rng, count = np.random.default_rng(seed), len(made)
+def match_threshold(continued: np.ndarray, true: np.ndarray, cost: Tensor, *, seed: int) -> float:
+    """The distance with a share FALSE_MATCHES of pairs of different tracks below it."""
+    rng, count = np.random.default_rng(seed), len(continued)
     ours, shifts = rng.integers(count, size=MOST_PAIRS), rng.integers(1, count, size=MOST_PAIRS)
     theirs = (ours + shifts) % count
-    return float(np.quantile(sinkhorn(made[ours], own[theirs], cost), FALSE_MATCHES))
+    return float(np.quantile(sinkhorn(continued[ours], true[theirs], cost), FALSE_MATCHES))
 
 
 def sinkhorn(ours: np.ndarray, theirs: np.ndarray, cost: Tensor) -> np.ndarray:
-    """The transport's cost between the tokens of row pairs int64 [N, T], float64 [N].
+    """The optimal transport cost between the tokens of row pairs int64 [N, T], float64 [N].
 
-    `cost` [codes, codes] is that of moving a token. Entropic regularisation (Cuturi 2013).
+    `cost` [codes, codes] is the cost of moving a token; with entropic regularisation (Cuturi 2013).
     """
-    weights = torch.exp(-cost / SHARPNESS)
-    far = []
+    weights = torch.exp(-cost / REGULARISATION)
+    costs = []
     for one, other in zip(
         *(torch.split(torch.from_numpy(rows), 256) for rows in (ours, theirs)), strict=True
     ):
@@ -161,8 +161,8 @@ def sinkhorn(ours: np.ndarray, theirs: np.ndarray, cost: Tensor) -> np.ndarray:
         for _ in range(STEPS):
             u = left / (v @ weights.T).clamp_min(1e-300)
             v = right / (u @ weights).clamp_min(1e-300)
-        far.append(((u @ (weights * cost)) * v).sum(dim=1))
-    return np.asarray(torch.cat(far).numpy())
+        costs.append(((u @ (weights * cost)) * v).sum(dim=1))
+    return np.asarray(torch.cat(costs).numpy())
 
 
 def _shares(tokens: Tensor, codes: int) -> Tensor:
@@ -172,9 +172,11 @@ def _shares(tokens: Tensor, codes: int) -> Tensor:
     return counts / tokens.shape[1]
 
 
-def _matches(made: np.ndarray, own: np.ndarray, cost: Tensor, threshold: float) -> MatchFigures:
+def _matches(
+    continued: np.ndarray, true: np.ndarray, cost: Tensor, threshold: float
+) -> MatchFigures:
     return {
-        "tracks": len(made),
-        "exact": float((made == own).all(axis=1).mean()),
-        "approximate": float((sinkhorn(made, own, cost) < threshold).mean()),
+        "tracks": len(continued),
+        "exact": float((continued == true).all(axis=1).mean()),
+        "approximate": float((sinkhorn(continued, true, cost) < threshold).mean()),
     }

@@ -1,7 +1,7 @@
-"""Wins of one model's clips over another's: blind pairs of one prompt, and a reader's choices.
+"""A blind listening test: pairs of clips by two models for one prompt, and a listener's choices.
 
-Each pair has one prompt, and which model is on which side is drawn. A reader chooses a side, or
-that they are the same. Wins are given as the share of decided pairs, with its Wilson interval.
+The side of each model is random. A listener chooses the better side, or `same`. The result is the
+share of wins among the decided pairs, with its Wilson interval.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from raymtr.evaluation.query_battery import wilson
 
 SIDES, SAME = ("a", "b"), "same"
 MARKS = {"better": (*SIDES, SAME)}
-TITLE = "Two clips, heard blind"
+TITLE = "Blind comparison of clips"
 QUESTION = (
-    "Which clip fits the words better? Choose a or b, or same where neither does. Listen to both."
+    "Listen to both clips. Which one fits the text better? Choose a or b, or same if neither does."
 )
-CLIPS = "clips"  # the folder beside the page
+CLIPS = "clips"  # the folder next to the page
 
 
 class Pair(NamedTuple):
-    """Two clips of one prompt, and which model made each: an item of the key."""
+    """Two clips of one prompt, and the model of each: an item of the key."""
 
     item: str
     prompt: str
@@ -38,24 +38,24 @@ class Pair(NamedTuple):
 
 
 class Wins(TypedDict):
-    """A reader's choices between two models."""
+    """A listener's choices between two models."""
 
     model: str  # fingerprints
     against: str
-    pairs: int  # that were chosen from
+    pairs: int  # rated pairs
     wins: int
     losses: int
     same: int
-    share: float | None  # of wins among the decided pairs; None where none is decided
+    share: float | None  # of wins among the decided pairs; None without any
     interval: list[float]  # of that share, at 95 %
 
 
 def draw_pairs(
     ours: Sequence[ClipRow], theirs: Sequence[ClipRow], count: int, rng: np.random.Generator
 ) -> list[Pair]:
-    """`count` pairs of clips of one prompt, in a drawn order and on drawn sides.
+    """`count` pairs of clips of one prompt, in random order and on random sides.
 
-    Raises InputError where there are fewer prompts that both models have a clip of.
+    Raises InputError if both models have clips of fewer common prompts.
     """
     first, second = ({row["prompt"]: row for row in reversed(rows)} for rows in (ours, theirs))
     common = sorted(first.keys() & second.keys())
@@ -74,7 +74,7 @@ def draw_pairs(
 
 
 def wins_page(pairs: Sequence[Pair]) -> str:
-    """The page of these pairs; it plays `clip_file` of each, from the folder beside it."""
+    """The HTML page of these pairs; it plays `clip_file` of each, relative to the page."""
     items = []
     for pair in pairs:
         players = "".join(
@@ -87,21 +87,21 @@ def wins_page(pairs: Sequence[Pair]) -> str:
 
 
 def clip_file(pair: Pair, side: str) -> str:
-    """The file of one side, relative to the page; its name does not tell the model."""
+    """The file of one side, relative to the page; its name does not reveal the model."""
     return f"{CLIPS}/{pair.item}{side}.wav"
 
 
 def read_wins(text: str, key: Sequence[Mapping[str, str]], model: str, against: str) -> Wins:
-    """Wins of `model` from a reader's CSV and the page's key.
+    """Wins of `model` from a listener's CSV and the page's key.
 
-    Raises InputError as `read_marks`, where the key is of other models, or a pair is there twice.
+    Raises InputError as `read_marks`, if the key is of other models, or if a pair occurs twice.
     """
     by_item = {row["item"]: row for row in key}
-    seen = {row[side] for row in key for side in SIDES}
-    if seen != {model, against}:
+    compared = {row[side] for row in key for side in SIDES}
+    if compared != {model, against}:
         raise InputError(
-            f"the page in this folder compares {' and '.join(sorted(seen))}, not {model} and "
-            f"{against}; name its models, or its folder by --out"
+            f"the page in this folder compares {' and '.join(sorted(compared))}, not {model} and "
+            f"{against}; give its models, or the other page's folder with --out"
         )
     chosen: dict[str, str] = {}
     for item, (side,) in read_marks(text, by_item, MARKS):

@@ -1,8 +1,9 @@
-"""MusicLM: sound from words. Parts that make tokens, three stages over them, and sampling.
+"""MusicLM: audio from text. Tokenizers (parts), three language-model stages, and sampling.
 
-`quantizer` turns vectors into tokens. `codec` and `vocoder` are the codec trained here, `semantic`
-the coarse tokens of what is played, `joint` the tokens of the two towers, `hub_parts` the choices
-from a hub; `parts` keeps them in one folder. `tokenize_tracks`, `token_store` and `token_report`
-tokenise a catalog. `transformer` and `stages` are the network, `sampling` and `musiclm` make sound,
-and `sound_file` writes it. Training is in raymtr.training.musiclm.
+`quantizer` is the residual vector quantiser (RVQ). `codec` and `vocoder` are the codec trained
+here, `semantic` the semantic tokens, `joint` the tokens of the joint embedding, `melody` those of
+melodies. `hub_parts` wraps pretrained models. `parts` stores all of them in one folder.
+`tokenize_tracks`, `token_store` and `token_report` tokenise a catalog. `transformer` and `stages`
+are the language models. `sampling` and `musiclm` generate audio, and `sound_file` writes it.
+Training is in raymtr.training.musiclm.
 """

@@ -1,7 +1,7 @@
-"""The codec trained here: pairs of log-mel frames, an RVQ over them, and a learnt decoder.
+"""The codec trained here: an RVQ over pairs of log-mel frames, and a learned decoder.
 
-A token frame is two log-mel frames of 20 ms, so there are 25 a second. The levels of the RVQ refine
-one another, so the first ones alone are a coarser sound.
+A token frame is two log-mel frames of 20 ms, so there are 25 per second. Each RVQ level refines the
+levels before it, so the first levels alone give coarser audio.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from raymtr.model.log_mel import LogMel
 from raymtr.tower_specs import AudioSpec
 
 AUDIO = AudioSpec(sample_rate=16_000, n_fft=1_024, hop=320, n_mels=80, window_s=1.0)
-PAIR = 2  # log-mel frames in a token frame
+PAIR = 2  # log-mel frames per token frame
 PAIR_SAMPLES = PAIR * AUDIO.hop
 
 
 class Codec(Protocol):
-    """Sound to tokens of several levels, and back."""
+    """Encodes audio to tokens of several levels, and decodes them."""
 
     @property
     def sample_rate(self) -> int:
-        """Of the samples, in Hz."""
+        """Sample rate in Hz."""
         ...
 
     @property
     def frame_hz(self) -> float:
-        """Token frames a second."""
+        """Token frames per second."""
         ...
 
     @property
     def levels(self) -> int:
-        """Tokens of a frame."""
+        """Tokens per frame."""
         ...
 
     @property
     def codes(self) -> int:
-        """Codes of a level."""
+        """Codebook size of a level."""
         ...
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
@@ -71,18 +71,18 @@ class MelCodec(nn.Module):
     frame_hz = AUDIO.sample_rate / PAIR_SAMPLES
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
-        """Mono float32 [S] -> tokens int64 [F, levels]; a last frame that is not full is cut."""
+        """Mono float32 [S] -> tokens int64 [F, levels]; an incomplete last frame is dropped."""
         return np.asarray(self.quantizer.encode(self.frames(samples)).numpy())
 
     @torch.inference_mode()
     def decode(self, tokens: np.ndarray) -> np.ndarray:
         """Tokens int64 [F, L] of the first L levels -> mono float32 [S]."""
         mel = self.mel_of(torch.from_numpy(np.asarray(tokens, np.int64)))
-        made = self.vocoder.polished(mel[None])[0]
-        return np.asarray(made.clamp(-1, 1).numpy())
+        wave = self.vocoder.refine(mel[None])[0]
+        return np.asarray(wave.clamp(-1, 1).numpy())
 
     def frames(self, samples: np.ndarray) -> Tensor:
-        """Pairs of log-mel frames, float32 [F, 160]; below 64 ms there are none."""
+        """Pairs of log-mel frames, float32 [F, 160]; none for audio below 64 ms."""
         waves = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
         if waves.shape[1] <= AUDIO.n_fft:
             return torch.empty(0, PAIR * AUDIO.n_mels)
@@ -97,9 +97,9 @@ class MelCodec(nn.Module):
 
 
 def fit_mel_codec(clips: Sequence[np.ndarray], spec: TokensSpec) -> tuple[MelCodec, float]:
-    """A codec fitted to mono clips at 16 kHz, float32 [S] each; and its decoder's last loss.
+    """A codec fitted to mono clips at 16 kHz, float32 [S] each, and its decoder's final loss.
 
-    Raises UnusableError where there is too little audio.
+    Raises UnusableError if there is too little audio.
     """
     torch.manual_seed(spec.seed)
     codec = MelCodec(spec)
@@ -108,7 +108,7 @@ def fit_mel_codec(clips: Sequence[np.ndarray], spec: TokensSpec) -> tuple[MelCod
         torch.cat(frames), spec.levels, spec.codes, rounds=spec.rounds, seed=spec.seed
     )
     tokens = [codec.quantizer.encode(part) for part in frames]
-    length = round(codec.frame_hz)  # a second
+    length = round(codec.frame_hz)  # frames of one second
     usable = [n for n, part in enumerate(tokens) if len(part) >= length] or list(range(len(tokens)))
 
     def draw(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ def fit_mel_codec(clips: Sequence[np.ndarray], spec: TokensSpec) -> tuple[MelCod
         for _ in range(rows):
             n = usable[_below(len(usable), generator)]
             first = _below(max(1, len(tokens[n]) - length + 1), generator)
-            # Half of the time all levels, as in sampling; else fewer (level dropout).
+            # All levels with probability 0.5, as in sampling; else fewer (level dropout).
             few = 1 + _below(spec.levels, generator) if _below(2, generator) else spec.levels
             part = tokens[n][first : first + length, :few]
             wave = clips[n][first * PAIR_SAMPLES : (first + length) * PAIR_SAMPLES]

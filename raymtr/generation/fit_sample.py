@@ -1,4 +1,4 @@
-"""Which tracks the parts are fitted on, and what the catalog says of them."""
+"""The training sample that the parts are fitted on, with its tunes and tag sentences."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from raymtr.text import tags_sentence
 from raymtr.track import TUNE
 from raymtr.workspace import Workspace
 
-MOST_SENTENCES = 2_000  # whose mean centres text vectors
+MOST_SENTENCES = 2_000  # their mean vector centres the text vectors
 
 
 def fit_sample(workspace: Workspace, spec: TokensSpec) -> pa.Table:
-    """The tracks that parts are fitted on: of the split `train`, drawn by a hash of their ids.
+    """The tracks that parts are fitted on: of the split `train`, selected by a hash of their ids.
 
-    As many that share a `tune` come with them where a melody part is asked for. Raises InputError
-    where there is none.
+    With a melody part, as many tracks that share a `tune` are added. Raises InputError if there are
+    no such tracks.
     """
     columns = [*SOURCES, "split", "tags", "duration", "audio_digest", TUNE]
     catalog = storage.read_tables(workspace.tracks, columns)
     assert catalog is not None, "counted before"
-    wanted = pc.and_(pc.equal(catalog["split"], "train"), pc.is_valid(catalog["uri"]))
-    tracks = catalog.filter(wanted)
+    has_audio = pc.and_(pc.equal(catalog["split"], "train"), pc.is_valid(catalog["uri"]))
+    tracks = catalog.filter(has_audio)
     if not len(tracks):
         raise InputError(
             f"no track of split 'train' in {workspace.tracks} has audio; scan more music"
@@ -41,9 +41,9 @@ def fit_sample(workspace: Workspace, spec: TokensSpec) -> pa.Table:
 
 
 def _in_pairs(tracks: pa.Table) -> list[int]:
-    """Places of the tracks that share a `tune` but not their audio, tune by tune, by a hash.
+    """Row numbers of tracks that share a `tune` but not their audio, tune by tune, in hash order.
 
-    Raises InputError where fewer than two tunes have such tracks.
+    Raises InputError if fewer than two tunes have such tracks.
     """
     digests = with_digest(tracks)["audio_digest"].to_pylist()
     by_tune: dict[str, dict[str | int, int]] = {}
@@ -53,22 +53,22 @@ def _in_pairs(tracks: pa.Table) -> list[int]:
     pairs = {tune: list(places.values()) for tune, places in by_tune.items() if len(places) > 1}
     if len(pairs) < 2:
         raise InputError(
-            "tokens.melody.steps asks for a melody part, which learns from tracks of split 'train' "
-            f"that share a tune; {len(pairs)} tunes have two such tracks, at least 2 are needed: "
-            f"give the manifest a column `{TUNE}`, or leave tokens.melody.steps at 0"
+            "tokens.melody.steps > 0 trains a melody part on tracks of split 'train' that share a "
+            f"tune; {len(pairs)} tunes have two such tracks, at least 2 are needed: "
+            f"add a column `{TUNE}` to the manifest, or set tokens.melody.steps=0"
         )
     names = list(pairs)
     return [place for n in _by_hash(names) for place in pairs[names[n]]]
 
 
 def _by_hash(names: Sequence[str]) -> list[int]:
-    """The places of names in an order that is always the same, and not theirs."""
+    """The indices of `names` in a pseudo-random order that depends only on the names."""
     hashes = [hashlib.sha256(name.encode()).digest() for name in names]
     return sorted(range(len(names)), key=hashes.__getitem__)
 
 
 def _tunes(tracks: pa.Table) -> list[str | None]:
-    """The `tune` of each track as text; None where it has none."""
+    """The `tune` of each track as text; None if it has none."""
     if TUNE not in tracks.column_names:
         return [None] * len(tracks)
     return [None if tune is None else str(tune) for tune in tracks[TUNE].to_pylist()]
@@ -81,6 +81,6 @@ def tunes_of(sample: pa.Table) -> dict[str, str]:
 
 
 def sentences_of(sample: pa.Table) -> list[str]:
-    """A sentence of the tags of each track that has some, whose mean centres text vectors."""
+    """A tag sentence of each track with tags; their mean vector centres the text vectors."""
     tags = sample["tags"].to_pylist()[:MOST_SENTENCES]
     return [tags_sentence(row) for row in tags if row]

@@ -1,4 +1,4 @@
-"""The loop that fits a small network of the parts: the codec's decoder, the melody encoder."""
+"""The training loop of the small networks: the codec's decoder and the melody encoder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from raymtr.errors import UnusableError
 from raymtr.progress import Progress
 
-MOST_NORM = 1.0  # of a step's gradients
+MOST_NORM = 1.0  # gradients are clipped to this norm
 
 
 def fit_network(
@@ -24,10 +24,10 @@ def fit_network(
     cure: str,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> float:
-    """Train `network` in place; `loss_of` draws a batch by its generator and gives a scalar.
+    """Train `network` in place; `loss_of` draws a batch with the generator and returns its loss.
 
-    The rate rises and falls in one cycle. Returns the mean loss of the last tenth of the steps.
-    Raises UnusableError, which names `what` and `cure`, where a loss is not finite.
+    The learning rate has a one-cycle schedule. Returns the mean loss of the last tenth of the
+    steps. Raises UnusableError, with `what` and `cure` in its message, if a loss is not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)

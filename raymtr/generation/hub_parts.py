@@ -1,7 +1,7 @@
-"""Codecs and semantic encoders from a hub, behind the verbs of those that are trained here.
+"""Adapters of pretrained codecs and encoders of `transformers` to the interfaces used here.
 
-They are classes of `transformers`. What they read and give differs: mono or stereo, tokens first or
-frames first, a rate of their own. Licences are their publishers'; `raymtr doctor` lists them.
+The models differ in channels, in the order of token axes, and in sample rate. `raymtr doctor` lists
+their licences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from raymtr.errors import InputError, UnusableError
 
 
 class HubModel(NamedTuple):
-    """A model on the hub that a part can take."""
+    """A published model that a part can use."""
 
     source: str
     class_name: str  # in transformers
@@ -28,7 +28,7 @@ HUB_CODECS = {
     "dac": HubModel("descript/dac_24khz", "DacModel", "MIT"),
     "mimi": HubModel("kyutai/mimi", "MimiModel", "CC-BY-4.0"),
 }
-HUB_HEARD = {
+HUB_ENCODERS = {
     "hubert": HubModel("facebook/hubert-base-ls960", "HubertModel", "Apache-2.0"),
     "wav2vec2-bert": HubModel("facebook/w2v-bert-2.0", "Wav2Vec2BertModel", "MIT"),
 }
@@ -51,7 +51,7 @@ class HubCodec(nn.Module):
         hop = int(getattr(config, "hop_length", 0) or self.sample_rate / config.frame_rate)
         self.frame_hz = self.sample_rate / hop
         if int(getattr(config, "audio_channels", 1)) != 1:
-            raise InputError(f"a codec of mono sound is needed, this {self.kind} is stereo")
+            raise InputError(f"the codec must be mono, this {self.kind} is stereo")
 
     @torch.inference_mode()
     def encode(self, samples: np.ndarray) -> np.ndarray:
@@ -73,16 +73,16 @@ class HubCodec(nn.Module):
         """Tokens int64 [F, L] of the first L levels -> mono float32 [S]."""
         codes = torch.from_numpy(np.asarray(tokens, np.int64)).T[None].contiguous()  # [1, L, F]
         if self.kind == "encodec":
-            made = self.model.decode(codes[None], [None]).audio_values
+            waves = self.model.decode(codes[None], [None]).audio_values
         elif self.kind == "dac":
-            made = self.model.decode(audio_codes=codes).audio_values
+            waves = self.model.decode(audio_codes=codes).audio_values
         else:
-            made = self.model.decode(codes).audio_values
-        return np.asarray(made.reshape(-1).clamp(-1, 1).numpy())
+            waves = self.model.decode(codes).audio_values
+        return np.asarray(waves.reshape(-1).clamp(-1, 1).numpy())
 
 
-class HubHeard(nn.Module):
-    """A layer of a HubertModel or Wav2Vec2BertModel: 16 kHz, about 50 frames a second."""
+class HubEncoder(nn.Module):
+    """A FrameEncoder: a layer of a HubertModel or Wav2Vec2BertModel, about 50 frames per second."""
 
     sample_rate = 16_000
 
@@ -98,36 +98,36 @@ class HubHeard(nn.Module):
         self.width = int(model.config.hidden_size)
 
     @torch.inference_mode()
-    def hear(self, samples: np.ndarray) -> Tensor:
+    def encode_frames(self, samples: np.ndarray) -> Tensor:
         """Mono float32 [S] at 16 kHz -> float32 [T, width]."""
         if self._features is None:
             waves = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
-            given = {"input_values": (waves - waves.mean()) / (waves.std() + 1e-7)}
+            inputs = {"input_values": (waves - waves.mean()) / (waves.std() + 1e-7)}
         else:
-            given = dict(self._features(samples, sampling_rate=16_000, return_tensors="pt"))
-        states = self.model(**given, output_hidden_states=True).hidden_states
-        heard: Tensor = states[self.layer][0].float()
-        return heard.clone()
+            inputs = dict(self._features(samples, sampling_rate=16_000, return_tensors="pt"))
+        states = self.model(**inputs, output_hidden_states=True).hidden_states
+        frames: Tensor = states[self.layer][0].float()
+        return frames.clone()
 
 
 def hub_codec(kind: str, source: str, levels: int) -> HubCodec:
-    """The codec `kind` with weights of `source`, a hub's name or a folder.
+    """The codec `kind` with weights of `source`, a name on the hub or a folder.
 
-    Raises UnusableError where it cannot be loaded.
+    Raises UnusableError if it cannot be loaded.
     """
     return HubCodec(_load(HUB_CODECS[kind], source), levels)
 
 
-def hub_heard(kind: str, source: str, layer: int) -> HubHeard:
+def hub_encoder(kind: str, source: str, layer: int) -> HubEncoder:
     """The encoder `kind` with weights of `source`. Raises UnusableError as `hub_codec`."""
     import transformers
 
-    model = _load(HUB_HEARD[kind], source)
+    model = _load(HUB_ENCODERS[kind], source)
     features = None
     if kind == "wav2vec2-bert":
         bands = model.config.feature_projection_input_dim // 2
         features = transformers.SeamlessM4TFeatureExtractor(feature_size=bands, num_mel_bins=bands)
-    return HubHeard(model, layer, features)
+    return HubEncoder(model, layer, features)
 
 
 def _load(published: HubModel, source: str) -> Any:

@@ -1,9 +1,9 @@
 """Joint tokens M_A: an RVQ over the towers' vectors, of audio in training and of text in sampling.
 
-Vectors of the windows of a crop are averaged and made unit vectors. Text vectors of such towers lie
-in a region of their own (the modality gap), where the RVQ of audio vectors is coarse. So each side
-is centred by its own mean before it is quantised; the text mean is that of the training tracks'
-tags and captions, which are never paired with their audio here.
+The vectors of a crop's windows are averaged and normalised. Text vectors are in another region than
+audio vectors (the modality gap), where an RVQ of audio vectors is coarse. So the vectors of each
+side are centred by the mean of that side before quantisation. The text mean is that of sentences of
+the training tracks' tags; text and audio are never paired here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from raymtr.vectors import unit
 
 
 class JointTokens(nn.Module):
-    """Tokens of averaged vectors float32 [D] of either side."""
+    """Quantises averaged vectors float32 [D] of audio or of text."""
 
     audio_mean: Tensor
     text_mean: Tensor
@@ -44,20 +44,21 @@ class JointTokens(nn.Module):
 
 
 def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Unit vectors of `vectors` [N, D], without the side's mean."""
+    """`vectors` [N, D] normalised, centred by `mean` [D], and normalised again."""
     return unit(unit(vectors) - mean).astype(np.float32)
 
 
 def fit_joint(audio: np.ndarray, text: np.ndarray, spec: TokensSpec) -> JointTokens:
-    """Joint tokens fitted to audio vectors [N, D]; text vectors [M, D] give the mean of texts.
+    """Joint tokens fitted to audio vectors [N, D]; text vectors [M, D] give only the text mean.
 
-    Without texts their mean is that of audio. Raises UnusableError with fewer vectors than codes.
+    Without texts, the text mean is the audio mean. Raises UnusableError if there are fewer vectors
+    than codes.
     """
     joint = JointTokens(spec, audio.shape[1])
     mean = unit(audio).mean(axis=0).astype(np.float32)
     joint.audio_mean = torch.from_numpy(mean)
-    of_text = unit(text).mean(axis=0).astype(np.float32) if len(text) else mean
-    joint.text_mean = torch.from_numpy(of_text)
+    text_mean = unit(text).mean(axis=0).astype(np.float32) if len(text) else mean
+    joint.text_mean = torch.from_numpy(text_mean)
     joint.quantizer = fit_quantizer(
         torch.from_numpy(centred(audio, mean)),
         *(spec.joint_levels, spec.joint_codes),
@@ -70,9 +71,9 @@ def fit_joint(audio: np.ndarray, text: np.ndarray, spec: TokensSpec) -> JointTok
 def crop_vector(
     starts_s: np.ndarray, vectors: np.ndarray, first_s: float, last_s: float
 ) -> np.ndarray:
-    """The mean [D] of the windows' vectors that start in a crop, or of the one before it.
+    """The mean vector [D] of the windows that start in a crop, or the vector of the one before it.
 
-    `starts_s` [W] ascend, `vectors` are [W, D].
+    `starts_s` [W] is ascending; `vectors` are [W, D].
     """
     inside = (starts_s >= first_s) & (starts_s < last_s)
     if not inside.any():

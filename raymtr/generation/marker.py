@@ -1,4 +1,4 @@
-"""The file that marks a MusicLM model, read without torch: a job's driver asks for no more."""
+"""The file that marks a MusicLM model. Checking it needs no torch, which job drivers avoid."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from raymtr.errors import InputError
 from raymtr.workspace import Workspace
 
 MARKER = "musiclm.json"
-CURE = "train it by `raymtr train --recipe musiclm-small`"
+CURE = "train it with `raymtr train --recipe musiclm-small`"
 
 
 def require_musiclm(folder: str) -> None:
-    """Raise InputError where `folder` (path or URI) holds no whole MusicLM model."""
+    """Raise InputError if `folder` (path or URI) has no complete MusicLM model."""
     if not storage.exists(f"{folder}/{MARKER}"):
         raise InputError(f"{folder} is no MusicLM model (it has no {MARKER}); {CURE}")
 
 
 def choose_musiclm(workspace: Workspace, model: str | None) -> str:
-    """Folder of the requested MusicLM model, else of the newest run's.
+    """Folder of the requested MusicLM model, or of the newest run's model.
 
-    Raises InputError where no run has finished.
+    Raises InputError if no run has finished.
     """
     if model:
         return workspace.trained(model)
@@ -27,5 +27,5 @@ def choose_musiclm(workspace: Workspace, model: str | None) -> str:
         return newest
     raise InputError(
         f"no MusicLM run has finished in {workspace.root}: run `raymtr tokenize` and `raymtr train`"
-        " with --recipe musiclm-small, or name a model by --model"
+        " with --recipe musiclm-small, or name a model with --model"
     )

@@ -1,9 +1,10 @@
-"""MusicLM ready to use: words to sound, window by window.
+"""MusicLM for inference: text to audio, window by window.
 
-Text becomes M_A, M_A semantic tokens for all of the clip, and then each window of the coarse stage
-is refined by the fine stage and decoded, so that sound comes before all tokens are written. A
-melody, where one is given, stands beside M_A; one that is shorter than the clip begins again.
-Several prompts are sampled together; a clip's tokens depend on its own seed.
+The text is encoded as M_A. The semantic stage samples semantic tokens for the complete clip. Then
+the coarse stage samples window by window; each window is refined by the fine stage and decoded, so
+that the first audio is ready before all tokens are sampled. An optional melody is a second
+condition next to M_A; a melody shorter than the clip is repeated. Several prompts are sampled as
+one batch; the tokens of a clip depend only on its own seed.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from raymtr.generation.sound_file import Provenance
 from raymtr.generation.stages import StageName, Stages
 from raymtr.model.model import Model
 
-LONGEST_S, LONGEST_PROMPT = 600.0, 1_000  # seconds, of a clip and of a melody; characters
+LONGEST_S = 600.0  # of a clip, and of a melody
+LONGEST_PROMPT = 1_000  # characters
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A text from `start_s` on."""
+    """A prompt that applies from `start_s` seconds on."""
 
     text: str
     start_s: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What one call makes: M_A int64 [B, 1, levels] of each scene, and how the clips are drawn.
+class _Request:
+    """The input of one call: M_A int64 [B, 1, levels] of each scene, and the sampling options.
 
-    `melodies` float32 [S] at 16 kHz are one a clip, or none.
+    `melodies` are float32 [S] at 16 kHz, one per clip, or empty.
     """
 
     joint: Sequence[Tensor]
@@ -52,13 +54,13 @@ class _Asked:
     generators: Sequence[torch.Generator]
     before_token: Callable[[], None]
 
-    def joint_at(self, at_s: float) -> Tensor:
+    def joint_at(self, time_s: float) -> Tensor:
         """M_A of the scene at a time."""
-        return self.joint[max(n for n, s in enumerate(self.starts_s) if s <= at_s + 1e-6)]
+        return self.joint[max(n for n, s in enumerate(self.starts_s) if s <= time_s + 1e-6)]
 
 
 class MusicLM:
-    """The stages, the parts under them and the joint model's text side."""
+    """The stages, their parts (tokenizers), and the joint model, which encodes prompts."""
 
     def __init__(
         self, stages: Stages, parts: Parts, joint: Model, *, fingerprint: str, device: str = "cpu"
@@ -68,12 +70,12 @@ class MusicLM:
 
     @property
     def sample_rate(self) -> int:
-        """Of the sound, in Hz."""
+        """Sample rate of the audio in Hz."""
         return int(self.parts.codec.sample_rate)
 
     @property
     def made_by(self) -> Provenance:
-        """The fingerprints that a generated file names."""
+        """The fingerprints that are written to a generated file."""
         parts = self.parts
         return {
             "model": self.fingerprint,
@@ -82,12 +84,12 @@ class MusicLM:
         }
 
     def score(self, text: str, samples: np.ndarray) -> float | None:
-        """The cosine of a text and a sound by the joint model; None where the sound is silent."""
+        """The cosine of a text and mono audio [S] by the joint model; None for silence."""
         try:
-            heard = self.joint.encode_audio([(samples, self.sample_rate)])
+            vector = self.joint.encode_audio([(samples, self.sample_rate)])
         except AudioError:
             return None
-        return float((self.joint.encode_text([text]) * heard).sum())
+        return float((self.joint.encode_text([text]) * vector).sum())
 
     def generate(
         self,
@@ -111,17 +113,18 @@ class MusicLM:
         melodies: Sequence[np.ndarray] = (),
         before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
-        """Sound of each story in turn, float32 [s] a story and window, until `seconds` are full.
+        """Audio of all stories, one list of float32 [s] per window, `seconds` long in total.
 
-        All stories change their texts at the same times. `melodies` are one a story, mono float32
-        [S] at 16 kHz, or none. What `before_token` raises ends the sampling. Raises InputError as
-        `check_story`, and where the model has no melody part for a melody.
+        All stories must change their texts at the same times. `melodies` are one per story, mono
+        float32 [S] at 16 kHz, or empty. `before_token` is called before each token; an exception
+        that it raises ends the sampling. Raises InputError as `check_story`, and for melodies if
+        the model has no melody part.
         """
         for story in stories:
             check_story(story, seconds)
         starts = [scene.start_s for scene in stories[0]]
         if any([scene.start_s for scene in story] != starts for story in stories):
-            raise InputError("stories that are sampled together change at the same times")
+            raise InputError("stories of one batch must change their texts at the same times")
         joint = [
             torch.from_numpy(
                 self.parts.joint.of_text(
@@ -148,71 +151,73 @@ class MusicLM:
         if melodies and self.parts.melody is None:
             raise InputError(
                 f"model {self.fingerprint} has no melody part: run `raymtr tokenize` and `raymtr "
-                "train` with tokens.melody.steps above 0, or leave the melody out"
+                "train` with tokens.melody.steps above 0, or omit the melody"
             )
         if len(melodies) not in (0, len(seeds)):
-            raise InputError(f"{len(melodies)} melodies for {len(seeds)} clips; give each its own")
+            raise InputError(f"{len(melodies)} melodies for {len(seeds)} clips; give one per clip")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        asked = _Asked(joint, melodies, starts_s, seconds, generators, before_token)
-        heard = self._semantic(asked) if self.stages.spec.hears_semantic else None
-        yield from self._windows(asked, heard)
+        request = _Request(joint, melodies, starts_s, seconds, generators, before_token)
+        semantic = self._semantic(request) if self.stages.spec.hears_semantic else None
+        yield from self._windows(request, semantic)
 
-    def _semantic(self, asked: _Asked) -> Tensor:
-        """Semantic tokens int64 [B, T, 1] of the whole."""
+    def _semantic(self, request: _Request) -> Tensor:
+        """Semantic tokens int64 [B, T, 1] of the complete clips."""
         rate = self.parts.semantic.frame_hz
         return slide(
             self.stages.semantic,
-            lambda *frames: self._condition(asked, rate, *frames),
-            self._empty(len(asked.generators), 1),
-            math.ceil(asked.seconds * rate),
+            lambda *frames: self._condition(request, rate, *frames),
+            self._empty(len(request.generators), 1),
+            math.ceil(request.seconds * rate),
             round(self.stages.crop_s("semantic") * rate),
-            self._sampler("semantic", asked),
-            asked.generators,
-            changes=[round(start * rate) for start in asked.starts_s[1:]],
+            self._sampler("semantic", request),
+            request.generators,
+            changes=[round(start * rate) for start in request.starts_s[1:]],
         )
 
     def _condition(
-        self, asked: _Asked, rate: float, first: int, last: int, done: int
+        self, request: _Request, rate: float, first: int, last: int, done: int
     ) -> list[Tensor]:
-        """M_A, and the melody where the model has that part, of a window's frames at a rate.
+        """The conditions of a window: M_A, and melody tokens if the model has a melody part.
 
-        They are `first` to `last`, of which those from `done` are to be written.
+        The window has the frames `first` to `last` at `rate` Hz; those before `done` are a prefix.
         """
         length_s = (last - first) / rate
-        played = self.stages.no_melody(len(asked.generators), length_s)
-        if self.parts.melody is not None and asked.melodies:
+        melody = self.stages.no_melody(len(request.generators), length_s)
+        if self.parts.melody is not None and request.melodies:
             starts = [first / rate + start for start in crop_starts(length_s)]
-            tokens = [self.parts.melody.encode(melody, starts) for melody in asked.melodies]
-            played = [torch.from_numpy(np.stack(tokens))]
-        return [asked.joint_at(done / rate), *(tokens.to(self.device) for tokens in played)]
+            tokens = [self.parts.melody.encode(samples, starts) for samples in request.melodies]
+            melody = [torch.from_numpy(np.stack(tokens))]
+        return [request.joint_at(done / rate), *(tokens.to(self.device) for tokens in melody)]
 
-    def _windows(self, asked: _Asked, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
-        """Coarse tokens window by window, each refined and decoded at once."""
-        rate, slow = self._rate, self.parts.semantic.frame_hz
-        total, crop = math.ceil(asked.seconds * rate), round(self.stages.crop_s("coarse") * rate)
-        rows = len(asked.generators)
+    def _windows(self, request: _Request, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
+        """Samples coarse tokens window by window, and refines and decodes each window at once."""
+        rate, semantic_rate = self._rate, self.parts.semantic.frame_hz
+        total, crop = math.ceil(request.seconds * rate), round(self.stages.crop_s("coarse") * rate)
+        rows = len(request.generators)
         coarse = self._empty(rows, self.stages.spec.coarse)
         fine = self._empty(rows, self.stages.tokens.levels - self.stages.spec.coarse)
-        sent = 0
+        yielded = 0  # frames
         while (done := coarse.shape[1]) < total:
             first, last = next_window(done, total, crop)
-            given = self._condition(asked, rate, first, last, done)
+            conditions = self._condition(request, rate, first, last, done)
             if semantic is not None:
-                span = slice(int(first / rate * slow), max(1, round(last / rate * slow)))
-                given.append(semantic[:, span])
+                start = int(first / rate * semantic_rate)
+                stop = max(1, round(last / rate * semantic_rate))
+                conditions.append(semantic[:, start:stop])
             window = sample(
-                *(self.stages.coarse, given, coarse[:, first:], last - first),
-                *(self._sampler("coarse", asked), asked.generators),
+                *(self.stages.coarse, conditions, coarse[:, first:], last - first),
+                *(self._sampler("coarse", request), request.generators),
             )
             coarse = torch.cat([coarse[:, :first], window], dim=1)
-            fine = self._fine(asked, coarse, fine)
+            fine = self._fine(request, coarse, fine)
             end = last if last == total else last - self._margin
-            sound = self._decode(coarse, fine, sent, end)
-            length = round(asked.seconds * self.sample_rate) - round(sent / rate * self.sample_rate)
-            yield [wave[:length] for wave in sound]
-            sent = end
+            waves = self._decode(coarse, fine, yielded, end)
+            before = round(yielded / rate * self.sample_rate)
+            length = round(request.seconds * self.sample_rate) - before
+            yield [wave[:length] for wave in waves]
+            yielded = end
 
-    def _fine(self, asked: _Asked, coarse: Tensor, fine: Tensor) -> Tensor:
+    def _fine(self, request: _Request, coarse: Tensor, fine: Tensor) -> Tensor:
         """The fine levels of all frames of `coarse`, continuing `fine`."""
         return slide(
             self.stages.fine,
@@ -220,12 +225,12 @@ class MusicLM:
             fine,
             coarse.shape[1],
             round(self.stages.crop_s("fine") * self._rate),
-            self._sampler("fine", asked),
-            asked.generators,
+            self._sampler("fine", request),
+            request.generators,
         )
 
     def _decode(self, coarse: Tensor, fine: Tensor, first: int, last: int) -> list[np.ndarray]:
-        """Sound of the frames from `first` to `last`, decoded with a margin on both sides."""
+        """Audio of the frames `first` to `last`, decoded with a margin on both sides."""
         before = max(0, first - self._margin)
         codes = torch.cat([coarse, fine], dim=2)[:, before : last + self._margin].cpu().numpy()
         hop = self.sample_rate / self._rate
@@ -234,7 +239,7 @@ class MusicLM:
 
     @property
     def _margin(self) -> int:
-        """Token frames that a decoder hears around those it gives: half a second."""
+        """Context of the decoder on each side in token frames: half a second."""
         return math.ceil(self._rate / 2)
 
     @cached_property
@@ -244,23 +249,23 @@ class MusicLM:
     def _empty(self, rows: int, levels: int) -> Tensor:
         return torch.empty(rows, 0, levels, dtype=torch.int64, device=self.device)
 
-    def _sampler(self, name: StageName, asked: _Asked) -> Sampler:
+    def _sampler(self, name: StageName, request: _Request) -> Sampler:
         spec = self.stages.spec
         temperature = float(getattr(spec, f"{name}_temperature"))
-        return Sampler(temperature, spec.guidance, asked.before_token)
+        return Sampler(temperature, spec.guidance, request.before_token)
 
 
 def check_story(story: Sequence[Scene], seconds: float) -> None:
-    """Raise InputError on an empty or endless text, a length out of range, unsorted scenes."""
+    """Raise InputError on an empty or too long text, a length out of range, unsorted scenes."""
     if not 1 <= seconds <= LONGEST_S:
         raise InputError(
-            f"a clip lasts 1 to {LONGEST_S:g} seconds, got {seconds:g}; join several for more"
+            f"a clip has 1 to {LONGEST_S:g} seconds, got {seconds:g}; join several for more"
         )
     if not story:
-        raise InputError("there is no text to make sound from; give one")
+        raise InputError("there is no text to generate audio from; give one")
     for scene in story:
         if not scene.text.strip():
-            raise InputError("the text is empty; say what is to be heard, such as 'slow piano'")
+            raise InputError("the text is empty; describe the music, such as 'slow piano'")
         if len(scene.text) > LONGEST_PROMPT:
             raise InputError(
                 f"a text has at most {LONGEST_PROMPT} characters, this one {len(scene.text)}"

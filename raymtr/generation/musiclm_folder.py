@@ -1,4 +1,4 @@
-"""A MusicLM model on disk: complete in itself.
+"""A self-contained MusicLM model on disk.
 
 musiclm.json            format, settings, fingerprints; written last
 semantic.safetensors    and coarse, fine: the weights of each stage
@@ -42,7 +42,7 @@ def save_musiclm(
     provenance: Mapping[str, object],
     trained_on: Record | None = None,
 ) -> None:
-    """Write the stages to `folder`, with the parts and towers of `tokens_folder`; paths or URIs."""
+    """Write the stages, and the parts and towers of `tokens_folder`, to `folder`; paths or URIs."""
     parts = storage.read_json(f"{tokens_folder}/parts/{parts_folder.MARKER}")
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
@@ -56,7 +56,7 @@ def save_musiclm(
             digest.update((place / f"{name}.safetensors").read_bytes())
         if trained_on is not None:
             (place / RECORD).write_bytes(to_bytes(trained_on))
-        said = {
+        config = {
             "format": FORMAT,
             "tokens": to_dict(stages.tokens),
             "musiclm": to_dict(stages.spec),
@@ -65,9 +65,9 @@ def save_musiclm(
             "joint_model": parts["joint_model"],
             "provenance": dict(provenance),
         }
-        digest.update(json.dumps(said, sort_keys=True).encode())
-        said["fingerprint"] = digest.hexdigest()
-        (place / MARKER).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        digest.update(json.dumps(config, sort_keys=True).encode())
+        config["fingerprint"] = digest.hexdigest()
+        (place / MARKER).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         storage.copy_folder(f"{tokens_folder}/parts", f"{folder}/parts", last=parts_folder.MARKER)
         storage.copy_folder(f"{tokens_folder}/model", f"{folder}/joint", last=CONFIG)
         storage.copy_folder(scratch, folder, last=MARKER)
@@ -76,33 +76,33 @@ def save_musiclm(
 def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
     """The model in `folder`, ready to generate.
 
-    Raises InputError where the folder holds no such model or its tokens are of other parts,
-    UnusableError where a stage is missing or a file is damaged.
+    Raises InputError if the folder has no such model, lacks a stage, or its parts are not those of
+    its tokens. Raises UnusableError if a file is damaged.
     """
     require_musiclm(folder)
     place = Path(storage.local_copy(folder, last=MARKER))
     try:
-        said = json.loads((place / MARKER).read_text(encoding="utf-8"))
-        if said["format"] > FORMAT:
-            raise UnusableError(f"{folder} was written by a newer raymtr; use that one")
+        config = json.loads((place / MARKER).read_text(encoding="utf-8"))
+        if config["format"] > FORMAT:
+            raise UnusableError(f"{folder} was written by a newer raymtr; use that version")
         tokens, spec = (
-            from_dict(TokensSpec, said["tokens"]),
-            from_dict(MusicLMSpec, said["musiclm"]),
+            from_dict(TokensSpec, config["tokens"]),
+            from_dict(MusicLMSpec, config["musiclm"]),
         )
         names = stage_names(spec)
         missing = [name for name in names if not (place / f"{name}.safetensors").is_file()]
         if missing:
             raise InputError(f"model {folder} lacks its stage {', '.join(missing)}; {CURE}")
         parts = read_parts(str(place / "parts"))
-        if parts.fingerprint != said["parts"]:
+        if parts.fingerprint != config["parts"]:
             raise InputError(
-                f"model {folder} was trained on tokens of the parts {said['parts']}, and its "
-                f"folder holds {parts.fingerprint}: bring the parts back, or {CURE}"
+                f"model {folder} was trained on tokens of the parts {config['parts']}, but its "
+                f"folder has {parts.fingerprint}: restore the parts, or {CURE}"
             )
-        stages = Stages(tokens, spec, codec_codes=int(said["codec_codes"]))
+        stages = Stages(tokens, spec, codec_codes=int(config["codec_codes"]))
         for name in names:
             load_weights(stages.of(name), load_file(place / f"{name}.safetensors"))
-        fingerprint = str(said["fingerprint"])
+        fingerprint = str(config["fingerprint"])
     except (InputError, UnusableError):
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -1,8 +1,8 @@
-"""Residual vector quantisation: vectors become a few tokens each, and back.
+"""Residual vector quantisation (RVQ): encodes a vector as one token per level, and decodes it.
 
-Each level is a codebook learnt by k-means on what the levels before left over, with moving
-averages (EMA) over minibatches; a code that is hardly used is moved to a vector that is far
-from its code (van den Oord et al. 2017; Zeghidour et al. 2021). One level is plain k-means.
+The codebook of each level is fitted by k-means to the residuals of the levels before, with moving
+averages (EMA) over minibatches. A rarely used code is moved to a vector that is far from its own
+code (van den Oord et al. 2017; Zeghidour et al. 2021). One level is plain k-means.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from raymtr.errors import UnusableError
 
-BATCH = 8_192  # vectors at a time
+BATCH = 8_192  # vectors per minibatch
 DECAY = 0.8  # of the moving averages, per minibatch
 TINIEST = 1e-12
-DEAD = 0.1  # a code with less than this share of an even part is moved
+DEAD = 0.1  # a code with a count below this share of the mean count is moved
 
 
 class ResidualQuantizer(nn.Module):
     """Codebooks float32 [levels, codes, D]."""
 
-    books: Tensor
+    books: Tensor  # the codebooks; the name is a key of saved weights
 
     def __init__(self, levels: int, codes: int, dim: int) -> None:
         super().__init__()
@@ -29,29 +29,29 @@ class ResidualQuantizer(nn.Module):
 
     @property
     def levels(self) -> int:
-        """Tokens of a vector."""
+        """Tokens per vector."""
         return self.books.shape[0]
 
     @property
     def codes(self) -> int:
-        """Codes of a level."""
+        """Codebook size of a level."""
         return self.books.shape[1]
 
     @torch.no_grad()
     def encode(self, vectors: Tensor) -> Tensor:
         """float32 [N, D] -> tokens int64 [N, levels]."""
-        made = []
-        for part in torch.split(vectors, BATCH):
-            tokens, rest = [], part
-            for book in self.books:
-                nearest = _nearest(rest, book)
+        batches = []
+        for batch in torch.split(vectors, BATCH):
+            tokens, residual = [], batch
+            for codebook in self.books:
+                nearest = _nearest(residual, codebook)
                 tokens.append(nearest)
-                rest = rest - book[nearest]
-            made.append(torch.stack(tokens, dim=1))
-        return torch.cat(made) if made else torch.empty(0, self.levels, dtype=torch.int64)
+                residual = residual - codebook[nearest]
+            batches.append(torch.stack(tokens, dim=1))
+        return torch.cat(batches) if batches else torch.empty(0, self.levels, dtype=torch.int64)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [..., L], of the first L levels -> the sum of their codes [..., D]."""
+        """Tokens int64 [..., L] of the first L levels -> the sum of their code vectors [..., D]."""
         books = self.books[: tokens.shape[-1]]
         return torch.stack([books[n][tokens[..., n]] for n in range(len(books))]).sum(dim=0)
 
@@ -60,9 +60,9 @@ class ResidualQuantizer(nn.Module):
 def fit_quantizer(
     vectors: Tensor, levels: int, codes: int, *, rounds: int, seed: int
 ) -> ResidualQuantizer:
-    """A quantizer fitted to float32 [N, D], level by level, each in `rounds` passes.
+    """A quantizer fitted to float32 [N, D], level by level, with `rounds` epochs per level.
 
-    Raises UnusableError where there are fewer vectors than codes, or they are not finite.
+    Raises UnusableError if there are fewer vectors than codes, or if they are not finite.
     """
     if len(vectors) < codes:
         raise UnusableError(
@@ -73,41 +73,41 @@ def fit_quantizer(
         raise UnusableError("the vectors to quantise are not all finite: the model is damaged")
     generator = torch.Generator().manual_seed(seed)
     quantizer = ResidualQuantizer(levels, codes, vectors.shape[1])
-    rest = vectors.clone()
+    residuals = vectors.clone()
     for level in range(levels):
-        book = _fit_book(rest, codes, rounds, generator)
-        quantizer.books[level] = book
-        for part in torch.split(rest, BATCH):
-            part -= book[_nearest(part, book)]
+        codebook = _fit_codebook(residuals, codes, rounds, generator)
+        quantizer.books[level] = codebook
+        for batch in torch.split(residuals, BATCH):
+            batch -= codebook[_nearest(batch, codebook)]
     return quantizer
 
 
-def _fit_book(vectors: Tensor, codes: int, rounds: int, generator: torch.Generator) -> Tensor:
+def _fit_codebook(vectors: Tensor, codes: int, rounds: int, generator: torch.Generator) -> Tensor:
     """One codebook [codes, D] by k-means with moving averages."""
     chosen = torch.randperm(len(vectors), generator=generator)[:codes]
-    book = vectors[chosen].clone()
-    even = min(len(vectors), BATCH) / codes  # vectors of a code in a minibatch
-    counts, sums = torch.full((codes,), even), even * book
+    codebook = vectors[chosen].clone()
+    mean_count = min(len(vectors), BATCH) / codes  # vectors per code in a minibatch
+    counts, sums = torch.full((codes,), mean_count), mean_count * codebook
     for number in range(rounds):
-        for places in torch.split(torch.randperm(len(vectors), generator=generator), BATCH):
-            part = vectors[places]
-            nearest = _nearest(part, book)
-            now = torch.bincount(nearest, minlength=codes).float()
-            now_sums = torch.zeros_like(sums).index_add_(0, nearest, part)
-            counts.mul_(DECAY).add_(now, alpha=1 - DECAY)
-            sums.mul_(DECAY).add_(now_sums, alpha=1 - DECAY)
-            book = sums / counts.clamp_min(1e-6)[:, None]
-            dead = counts < DEAD * even
+        for rows in torch.split(torch.randperm(len(vectors), generator=generator), BATCH):
+            batch = vectors[rows]
+            nearest = _nearest(batch, codebook)
+            batch_counts = torch.bincount(nearest, minlength=codes).float()
+            batch_sums = torch.zeros_like(sums).index_add_(0, nearest, batch)
+            counts.mul_(DECAY).add_(batch_counts, alpha=1 - DECAY)
+            sums.mul_(DECAY).add_(batch_sums, alpha=1 - DECAY)
+            codebook = sums / counts.clamp_min(1e-6)[:, None]
+            dead = counts < DEAD * mean_count
             if number + 1 < rounds and dead.any():  # a code moved last would never be fitted
-                far = (part - book[nearest]).square().sum(dim=1) + TINIEST  # as in k-means++
-                drawn = torch.multinomial(far, int(dead.sum()), True, generator=generator)
-                book[dead] = part[drawn]
-                counts[dead], sums[dead] = even, even * part[drawn]
-    return book
+                errors = (batch - codebook[nearest]).square().sum(dim=1) + TINIEST  # k-means++
+                drawn = torch.multinomial(errors, int(dead.sum()), True, generator=generator)
+                codebook[dead] = batch[drawn]
+                counts[dead], sums[dead] = mean_count, mean_count * batch[drawn]
+    return codebook
 
 
-def _nearest(vectors: Tensor, book: Tensor) -> Tensor:
-    """The place of the nearest code of each vector, int64 [N]."""
-    products = torch.addmm(book.square().sum(dim=1), vectors, book.T, alpha=-2)
+def _nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """The index of the nearest code of each vector, int64 [N]."""
+    products = torch.addmm(codebook.square().sum(dim=1), vectors, codebook.T, alpha=-2)
     nearest: Tensor = products.argmin(dim=1)
     return nearest

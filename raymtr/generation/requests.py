@@ -1,4 +1,4 @@
-"""Prompts, stories and melodies as files: what to generate, checked before anything is loaded."""
+"""Readers of prompt, story and melody files. They validate before a model is loaded."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ class Prompt:
 
 
 class Melody(NamedTuple):
-    """A recording whose melody is followed."""
+    """A recording whose melody conditions the clips."""
 
-    name: str  # its file, and the hash of its audio
+    name: str  # file name and hash of its audio
     samples: np.ndarray  # mono float32 [S] at 16 kHz
 
 
 def read_melody(path: str) -> Melody:
-    """A recording of 4 s to LONGEST_S.
+    """Reads a recording of 4 s to LONGEST_S.
 
-    Raises InputError where it is no audio, silent, shorter or longer.
+    Raises InputError if it is not audio, silent, too short or too long.
     """
     try:
         decoded = audio.decode(path, AUDIO, max_s=LONGEST_S)
     except audio.AudioError as error:
-        raise InputError(f"no melody can be heard in {path}: {error.reason}") from error
+        raise InputError(f"{path} cannot be used as a melody: {error.reason}") from error
     if decoded.seconds < WINDOW_S:
         raise InputError(
-            f"no melody can be heard in {path}: it has {decoded.seconds:.1f} s, at least "
+            f"{path} cannot be used as a melody: it has {decoded.seconds:.1f} s, at least "
             f"{WINDOW_S:g} are needed"
         )
     return Melody(f"{Path(path).name} {str(decoded.digest)[:12]}", decoded.samples)
 
 
 def read_story(path: str, seconds: float) -> list[Scene]:
-    """A JSON Lines file of `text` and `start_s`. Raises InputError where it is not a story."""
+    """Reads a JSON Lines file of `text` and `start_s`. Raises InputError if it is not a story."""
     scenes = []
     for number, row in _rows(path):
         start = row.get("start_s")
@@ -65,23 +65,23 @@ def read_story(path: str, seconds: float) -> list[Scene]:
 def read_prompts(
     path: str, seconds: float, seed: int, melody: Melody | None = None
 ) -> list[Prompt]:
-    """A JSON Lines file of `text` and optionally `seed`; line n's seed is else `seed` + n.
+    """Reads a JSON Lines file of `text` and optionally `seed`, by default `seed` + line number - 1.
 
-    An id is a hash of the line and the melody, so an unchanged line keeps its clip. Raises
-    InputError.
+    A clip id is a hash of the line, the length and the melody, so unchanged lines keep their clips.
+    Raises InputError on an invalid line.
     """
     prompts = []
     for number, row in _rows(path):
-        own = row.get("seed", seed + number - 1)
-        if not isinstance(row.get("text"), str) or not isinstance(own, int) or own < 0:
+        row_seed = row.get("seed", seed + number - 1)
+        if not isinstance(row.get("text"), str) or not isinstance(row_seed, int) or row_seed < 0:
             raise InputError(f"{path}, line {number}: a row has text, and seed from 0, got {row}")
         check_story([Scene(row["text"])], seconds)
-        check_seed(own)
-        name = json.dumps([row["text"], own, seconds, *([melody.name] if melody else [])])
+        check_seed(row_seed)
+        name = json.dumps([row["text"], row_seed, seconds, *([melody.name] if melody else [])])
         clip_id = hashlib.sha256(name.encode()).hexdigest()[:16]
-        prompts.append(Prompt(clip_id, row["text"], own))
+        prompts.append(Prompt(clip_id, row["text"], row_seed))
     if len({prompt.clip_id for prompt in prompts}) < len(prompts):
-        raise InputError(f"{path} asks for one clip twice: the same text and the same seed")
+        raise InputError(f"{path} has one clip twice: two lines have the same text and seed")
     return prompts
 
 
@@ -102,10 +102,10 @@ def _rows(path: str) -> list[tuple[int, dict[str, Any]]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{path}, line {number} is no JSON: {error}") from error
+            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number} is no JSON object, got {line[:80]}")
+            raise InputError(f"{path}, line {number} is not a JSON object, got {line[:80]}")
         rows.append((number, row))
     if not rows:
-        raise InputError(f"{path} has no line: each is a JSON object with text")
+        raise InputError(f"{path} has no line; each is a JSON object with text")
     return rows

@@ -1,8 +1,8 @@
-"""Semantic tokens: k-means over what an encoder hears in each short stretch of sound.
+"""Semantic tokens: k-means over the frames of a pretrained audio encoder.
 
-The paper takes layer 7 of w2v-BERT. Here it is the last middle layer of musicnn, which learnt from
-200,000 songs, or a layer of a hub's encoder (hub_parts). Frames are resampled in time to
-`semantic_hz`.
+The paper uses layer 7 of w2v-BERT. Here it is the last intermediate layer of musicnn, which was
+trained on 200,000 songs, or a layer of an encoder from a hub (hub_parts). Frames are resampled in
+time to `semantic_hz`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from raymtr.model.log_mel import LogMel
 from raymtr.model.musicnn import AUDIO, Musicnn, read_musicnn
 
 TAGGER = "musicnn-msd"
-CHUNK_S = 10  # seconds heard at once
+CHUNK_S = 10  # encoded at once
 
 
-class Heard(Protocol):
-    """What an encoder hears: frames of one width at a rate of its own."""
+class FrameEncoder(Protocol):
+    """An encoder of audio to frames of a fixed width, at its own frame rate."""
 
     sample_rate: int
     width: int
 
-    def hear(self, samples: np.ndarray) -> Tensor:
+    def encode_frames(self, samples: np.ndarray) -> Tensor:
         """Mono float32 [S] -> frames float32 [T, width]."""
         ...
 
 
-class MusicnnHeard(nn.Module):
-    """The last middle layer of a musicnn, 62.5 frames a second of 64 numbers."""
+class MusicnnEncoder(nn.Module):
+    """A FrameEncoder: the last intermediate layer of a musicnn, 62.5 frames per second."""
 
     sample_rate, width = AUDIO.sample_rate, 64
 
@@ -45,50 +45,50 @@ class MusicnnHeard(nn.Module):
         self._log_mel = LogMel(AUDIO)
 
     @torch.inference_mode()
-    def hear(self, samples: np.ndarray) -> Tensor:
-        """Mono float32 [S] -> float32 [T, 64]; chunks of CHUNK_S do not see one another."""
+    def encode_frames(self, samples: np.ndarray) -> Tensor:
+        """Mono float32 [S] -> float32 [T, 64]; chunks of CHUNK_S are encoded independently."""
         waves = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
-        parts = [
-            part
-            for part in torch.split(waves, CHUNK_S * AUDIO.sample_rate)
-            if len(part) > AUDIO.hop
+        chunks = [
+            chunk
+            for chunk in torch.split(waves, CHUNK_S * AUDIO.sample_rate)
+            if len(chunk) > AUDIO.hop
         ]
-        heard = [self.network.frames(self._log_mel(part[None]))[0].T for part in parts]
-        return torch.cat(heard).clone() if heard else torch.empty(0, self.width)
+        frames = [self.network.frames(self._log_mel(chunk[None]))[0].T for chunk in chunks]
+        return torch.cat(frames).clone() if frames else torch.empty(0, self.width)
 
 
 class SemanticTokens(nn.Module):
-    """Frames of a Heard, resampled to `frame_hz`, to the nearest of the codes."""
+    """Quantises the frames of a FrameEncoder, resampled to `frame_hz`."""
 
-    def __init__(self, heard: Heard, spec: TokensSpec) -> None:
+    def __init__(self, encoder: FrameEncoder, spec: TokensSpec) -> None:
         super().__init__()
-        self.heard = heard
+        self.heard = encoder  # the name is a key of saved weights
         self.frame_hz = spec.semantic_hz
-        self.quantizer = ResidualQuantizer(1, spec.semantic_codes, heard.width)
+        self.quantizer = ResidualQuantizer(1, spec.semantic_codes, encoder.width)
 
     @property
     def sample_rate(self) -> int:
-        """Of the samples, in Hz."""
+        """Sample rate in Hz."""
         return self.heard.sample_rate
 
     @property
     def codes(self) -> int:
-        """How many tokens there are."""
+        """Codebook size."""
         return self.quantizer.codes
 
     def frames(self, samples: np.ndarray) -> Tensor:
-        """Mono float32 [S] -> frames float32 [T, width], `frame_hz` a second."""
+        """Mono float32 [S] -> frames float32 [T, width], `frame_hz` per second."""
         count = int(len(samples) / self.sample_rate * self.frame_hz)
-        heard = self.heard.hear(samples)
-        if not count or not len(heard):
+        frames = self.heard.encode_frames(samples)
+        if not count or not len(frames):
             return torch.empty(0, self.heard.width)
-        return functional.interpolate(heard.T[None], count, mode="linear")[0].T.contiguous()
+        return functional.interpolate(frames.T[None], count, mode="linear")[0].T.contiguous()
 
     def encode(self, samples: np.ndarray) -> np.ndarray:
         """Mono float32 [S] -> tokens int64 [T]."""
         return np.asarray(self.quantizer.encode(self.frames(samples))[:, 0].numpy())
 
 
-def musicnn_heard() -> MusicnnHeard:
-    """Musicnn with the authors' weights. Raises UnusableError where its package is missing."""
-    return MusicnnHeard(read_musicnn(TAGGER))
+def musicnn_encoder() -> MusicnnEncoder:
+    """Musicnn with the authors' weights. Raises UnusableError if its package is missing."""
+    return MusicnnEncoder(read_musicnn(TAGGER))

@@ -1,7 +1,7 @@
-"""Generated sound on disk: a WAV that says that it is generated, and one manifest row a clip.
+"""Generated audio on disk: a WAV tagged as generated, and one manifest row per clip.
 
-A WAV's text chunk (LIST INFO) names the software, the models and the seed, so that a file that left
-its folder can still be told from a recording.
+The WAV's metadata chunk (LIST INFO) names the software, the models and the seed, so that a file
+without its folder can still be distinguished from a recording.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANIFEST = pa.schema(
         pa.field("clip_id", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("prompt", pa.string()),  # a story's texts are a JSON list
-        pa.field("melody", pa.string()),  # the recording that was followed; null without one
+        pa.field("melody", pa.string()),  # the recording that conditioned it; null without one
         pa.field("seed", pa.int64()),
         pa.field("seconds", pa.float64()),
         pa.field("model", pa.string()),  # fingerprints
@@ -36,7 +36,7 @@ MANIFEST = pa.schema(
 
 
 class Provenance(TypedDict):
-    """What made a clip: fingerprints, and the recording whose melody it follows."""
+    """The models of a clip, by fingerprint, and the recording whose melody it follows."""
 
     model: str
     parts: str
@@ -47,13 +47,13 @@ class Provenance(TypedDict):
 def wav_bytes(
     samples: np.ndarray, rate: int, *, prompt: str, seed: int, made_by: Provenance
 ) -> bytes:
-    """Mono float32 [S] as a 16-bit WAV with its tags; the same input gives the same bytes."""
+    """Mono float32 [S] as a 16-bit WAV with tags; the same input gives the same bytes."""
     head = wav_head(len(samples), rate, prompt=prompt, seed=seed, made_by=made_by)
     return head + pcm_bytes(samples)
 
 
 def wav_head(count: int, rate: int, *, prompt: str, seed: int, made_by: Provenance) -> bytes:
-    """What a WAV of `count` samples has before them: format and tags. `pcm_bytes` are the rest."""
+    """The bytes of a WAV before its `count` samples: format and tags. `pcm_bytes` follow."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", rate, 1, subtype="PCM_16", format="WAV") as sound:
         sound.title = prompt[:200]
@@ -72,7 +72,7 @@ def pcm_bytes(samples: np.ndarray) -> bytes:
 
 
 def is_generated(data: bytes) -> bool:
-    """Whether a WAV's tags say that it is generated."""
+    """Whether a WAV is tagged as generated."""
     with soundfile.SoundFile(io.BytesIO(data)) as sound:
         return str(sound.comment).startswith(COMMENT)
 

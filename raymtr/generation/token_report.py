@@ -1,7 +1,7 @@
-"""What the tokens of a catalog are like: use of each book, entropy, repeats, predictability.
+"""Statistics of the tokens of a catalog: use of each codebook, entropy, repeats, predictability.
 
-A book whose codes are hardly used, or whose next token is known from the one before, teaches a
-language model little.
+A language model learns little from a codebook with few used codes, or from one whose next token
+follows from the previous token.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import TypedDict
 import numpy as np
 
 
-class BookReport(TypedDict):
-    """Figures of one book over a catalog."""
+class CodebookReport(TypedDict):
+    """Figures of one codebook over a catalog."""
 
     tokens: int
     used: float  # share of the codes
     entropy_bits: float
-    repeats: float  # share of tokens equal to the one before
+    repeats: float  # share of tokens equal to the previous token
     entropy_given_before_bits: float
 
 
-def report_books(
+def report_codebooks(
     rows: Iterable[tuple[np.ndarray, np.ndarray]], *, semantic_codes: int, codes: int
-) -> dict[str, BookReport]:
-    """Figures of `semantic` and of `acoustic 1` and on.
+) -> dict[str, CodebookReport]:
+    """Figures of the codebooks `semantic`, `acoustic 1`, `acoustic 2`, ...
 
-    `rows` are tracks: semantic tokens [T] and acoustic ones [F, levels].
+    `rows` are tracks: semantic tokens [T] and acoustic tokens [F, levels].
     """
     counters: dict[str, _Counter] = {}
     for semantic, acoustic in rows:
@@ -40,7 +40,7 @@ def report_books(
 
 
 class _Counter:
-    """Counts of the tokens and of the pairs of neighbours of one book."""
+    """Counts of the tokens and of adjacent pairs of one codebook."""
 
     def __init__(self, codes: int) -> None:
         self.single = np.zeros(codes, np.int64)
@@ -56,7 +56,7 @@ class _Counter:
         for name, count in zip(names.tolist(), counts.tolist(), strict=True):
             self.pairs[name] = self.pairs.get(name, 0) + count
 
-    def report(self) -> BookReport:
+    def report(self) -> CodebookReport:
         pairs = np.array(list(self.pairs.values()), np.float64)
         firsts = np.bincount(
             np.array(list(self.pairs), np.int64) // len(self.single),

@@ -1,12 +1,12 @@
-"""Stored tokens: `tokens/<fingerprint>/`, with the parts and the joint model that made them.
+"""Stored tokens: `tokens/<fingerprint>/`, with the parts and the joint model that encoded them.
 
-    tracks/*.parquet    track_id, seconds, semantic, acoustic (levels one after another, frame by
-                        frame), melody (null without that part), starts_s and vectors (of the joint
+    tracks/*.parquet    track_id, seconds, semantic, acoustic (flattened frame by frame, level by
+                        level), melody (null without that part), starts_s and vectors (of the joint
                         model's windows)
-    windows/*.parquet   track_id, start_s, end_s, joint (tokens M_A of that window alone)
+    windows/*.parquet   track_id, start_s, end_s, joint (tokens M_A of that window)
     parts/, model/      the parts (generation.parts), and the towers of the joint tokens
 
-The shards, dead letters and resuming are those of embeddings.
+Shards, dead letters and resuming work as in embeddings.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TokenStore(EmbeddingStore):
 
     @property
     def parts_folder(self) -> str:
-        """Folder of the parts that made the tokens."""
+        """Folder of the parts that encoded the tokens."""
         return f"{self.folder}/parts"
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
@@ -72,21 +72,21 @@ class TokenStore(EmbeddingStore):
 
 
 def find_parts(workspace: Workspace, spec: TokensSpec, joint_model: str) -> str | None:
-    """Fingerprint of parts made with these settings over this joint model; None without any."""
+    """Fingerprint of the parts with these settings and this joint model; None if there are none."""
     for name in storage.list_folders(workspace.path("tokens")):
         file = f"{workspace.tokens(name)}/parts/{MARKER}"
         if storage.exists(file):
-            said = storage.read_json(file)
-            same = from_dict(TokensSpec, said["tokens"]) == spec
-            if same and said["joint_model"] == joint_model:
-                return str(said["fingerprint"])
+            config = storage.read_json(file)
+            same = from_dict(TokensSpec, config["tokens"]) == spec
+            if same and config["joint_model"] == joint_model:
+                return str(config["fingerprint"])
     return None
 
 
 def find_tokens(workspace: Workspace, spec: TokensSpec) -> TokenStore:
-    """The finished tokens made with these settings; the newest, over several joint models.
+    """The newest finished tokens with these settings, over all joint models.
 
-    Raises InputError where there are none.
+    Raises InputError if there are none.
     """
     found = []
     for name in storage.list_folders(workspace.path("tokens")):
@@ -98,31 +98,31 @@ def find_tokens(workspace: Workspace, spec: TokensSpec) -> TokenStore:
             if store.complete:
                 found.append((storage.modified_s(file), name, store))
     if not found:
-        seen = ", ".join(storage.list_folders(workspace.path("tokens"))) or "none"
+        folders = ", ".join(storage.list_folders(workspace.path("tokens"))) or "none"
         raise InputError(
             f"no finished tokens with these settings (tokens.*) in {workspace.root} (there are: "
-            f"{seen}); run `raymtr tokenize` with the same recipe first"
+            f"{folders}); run `raymtr tokenize` with the same recipe first"
         )
     return max(found)[2]
 
 
 def token_tracks(workspace: Workspace, tokens: TokenStore) -> pa.Table:
-    """`track_id, split, audio_digest` of the tracks with tokens, of train and valid, by id."""
+    """`track_id, split, audio_digest` of tracks with tokens in train and valid, sorted by id."""
     catalog = storage.read_tables(workspace.tracks, ["track_id", "split", "audio_digest"])
     tokenised = tokens.read_columns("tracks", ["track_id"])
     if catalog is None or tokenised is None:
         raise InputError(f"no tracks in {workspace.tracks} have tokens; run `raymtr tokenize`")
-    wanted = pc.and_(
+    selected = pc.and_(
         pc.is_in(catalog["track_id"], value_set=tokenised["track_id"].combine_chunks()),
         pc.is_in(catalog["split"], value_set=pa.array(["train", "valid"])),
     )
-    return catalog.filter(wanted).sort_by("track_id").combine_chunks()
+    return catalog.filter(selected).sort_by("track_id").combine_chunks()
 
 
 def local_tokens(folder: str) -> pa.Table:
-    """All rows of `tracks/`, mapped from one file on this machine.
+    """All rows of `tracks/`, memory-mapped from one local file below the temporary folder.
 
-    So memory holds what is read, not the catalog. The file is below the temporary folder.
+    Only the rows that are read need memory.
     """
     tracks = f"{folder}/tracks"
     state = storage.files_below(tracks)
@@ -145,7 +145,7 @@ def local_tokens(folder: str) -> pa.Table:
 
 
 def tokens_of(row: Mapping[str, object], levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Semantic tokens int64 [T] and acoustic ones int64 [F, levels] of a row of `tracks/`."""
+    """Semantic tokens int64 [T] and acoustic tokens int64 [F, levels] of a row of `tracks/`."""
     semantic = np.asarray(row["semantic"], np.int64)
     return semantic, np.asarray(row["acoustic"], np.int64).reshape(-1, levels)
 

@@ -1,7 +1,7 @@
-"""The steps of the tokenising job: files -> samples -> what parts are fitted on, or tokens.
+"""The steps of the tokenising job: files -> samples -> inputs of the fit, or tokens.
 
-A track is decoded once, at the codec's rate and at the joint model's. A bad file is a row with
-`code` and `reason`.
+A track is decoded once, to the sample rates of the codec and of the joint model. A bad file becomes
+a row with `code` and `reason`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from raymtr.embeddings.embed_tracks import DECODED, decode_rows, one_row, sample
 from raymtr.embeddings.kept_model import load_kept_model
 from raymtr.embeddings.store import ModelRef
 from raymtr.generation.melody import MelodyTokens, TuneClip, track_starts
-from raymtr.generation.parts import codec_rate, open_heard, read_parts
+from raymtr.generation.parts import codec_rate, open_frame_encoder, read_parts
 from raymtr.generation.semantic import SemanticTokens
 from raymtr.generation.token_store import TOKENS_SCHEMA
 from raymtr.generation_specs import TokensSpec
@@ -28,14 +28,14 @@ from raymtr.specs import EmbedSpec
 from raymtr.tower_specs import AudioSpec
 from raymtr.vectors import is_unit, unit
 
-WHOLE = pa.schema(
+DECODED_TRACKS = pa.schema(
     [
         *DECODED,
-        pa.field("whole", pa.large_binary()),  # float32 [n], codec's rate
-        pa.field("first_s", pa.float64()),  # where it begins in the track
+        pa.field("whole", pa.large_binary()),  # the clip or track, float32 [n] at the codec's rate
+        pa.field("first_s", pa.float64()),  # its start in the track
     ]
 )
-HEARD = pa.schema(  # what parts are fitted on, of one track
+FIT_INPUTS = pa.schema(  # what the parts are fitted on; one row per track
     [
         pa.field("track_id", pa.string()),
         pa.field("whole", pa.large_binary()),
@@ -59,14 +59,14 @@ def decode_twice(
     hung: str,
     clip_s: float | None = None,
 ) -> Iterator[pa.Table]:
-    """SOURCES -> one WHOLE row each: the joint model's windows, and the track at `rate`.
+    """SOURCES -> one DECODED_TRACKS row each: the joint model's windows, and the track at `rate`.
 
-    With `clip_s` only the middle of the track is kept. `hung` is as of `decode_tracks`.
+    With `clip_s`, only the middle of the track is kept. `hung` is as in `decode_tracks`.
     """
 
     def cut(decoded: audio.Decoded) -> dict[str, Any]:
         if decoded.seconds < FEWEST_S:
-            reason = f"its {decoded.seconds:.1f} s are too short to learn from"
+            reason = f"its {decoded.seconds:.1f} s are too short, at least {FEWEST_S:g} are needed"
             raise audio.AudioError("too_short", reason)
         also = decoded.samples if decoded.also is None else decoded.also
         samples, _ = _middle(decoded.samples, spec.sample_rate, clip_s)
@@ -80,61 +80,63 @@ def decode_twice(
         }
 
     other = None if rate == spec.sample_rate else rate
-    yield from decode_rows(batch, cut, WHOLE, spec=spec, embed=embed, hung=hung, also=other)
+    yield from decode_rows(
+        batch, cut, DECODED_TRACKS, spec=spec, embed=embed, hung=hung, also=other
+    )
 
 
 def _middle(samples: np.ndarray, rate: int, clip_s: float | None) -> tuple[np.ndarray, float]:
-    """The middle of a track, or all of it, and where that begins in seconds."""
+    """The middle `clip_s` of a track, or all of it, and its start in seconds."""
     length = len(samples) if clip_s is None else min(len(samples), round(clip_s * rate))
     first = (len(samples) - length) // 2
     return samples[first : first + length], first / rate
 
 
-class HearTracks:
-    """WHOLE rows -> HEARD rows: the joint model and the semantic encoder are loaded once."""
+class ExtractFitInputs:
+    """DECODED_TRACKS rows -> FIT_INPUTS rows; the models are loaded once per replica."""
 
     def __init__(
         self, model: str, joint: ModelRef, spec: TokensSpec, rate: int, *, threads: int
     ) -> None:
-        """Raises UnusableError where a model cannot be loaded."""
+        """Raises UnusableError if a model cannot be loaded."""
         torch.set_num_threads(threads)
         self._model = load_kept_model(model, joint, audio_only=True)
-        self._semantic = SemanticTokens(open_heard(spec), spec)
+        self._semantic = SemanticTokens(open_frame_encoder(spec), spec)
         self._rate = rate
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order."""
-        made = [HEARD.empty_table()]
+        rows = [FIT_INPUTS.empty_table()]
         for n in range(len(batch)):
             row = batch.slice(n, 1)
-            kept = ("track_id", "first_s", "code", "reason")
-            values = {name: row[name][0].as_py() for name in kept}
+            copied = ("track_id", "first_s", "code", "reason")
+            values = {name: row[name][0].as_py() for name in copied}
             if values["code"] is None:
-                whole = _samples(row)
-                sound = at_rate(whole, self._rate, self._semantic.sample_rate)
-                frames = self._semantic.frames(sound)
+                samples = _samples(row)
+                resampled = at_rate(samples, self._rate, self._semantic.sample_rate)
+                frames = self._semantic.frames(resampled)
                 values |= {
-                    "whole": whole,
+                    "whole": samples,
                     "frames": frames.numpy(),
                     "width": frames.shape[1],
                     "vectors": unit(_vectors(self._model, row)),
                 }
-            made.append(one_row(HEARD, values))
-        return with_replica(pa.concat_tables(made))
+            rows.append(one_row(FIT_INPUTS, values))
+        return with_replica(pa.concat_tables(rows))
 
 
 class TokenizeTracks:
-    """WHOLE rows -> TOKENS_SCHEMA rows: the parts and the joint model are loaded once."""
+    """DECODED_TRACKS rows -> TOKENS_SCHEMA rows; the models are loaded once per replica."""
 
     def __init__(self, parts: str, model: str, joint: ModelRef, *, threads: int) -> None:
-        """Raises UnusableError where the parts are damaged, or of another joint model."""
+        """Raises UnusableError if the parts are damaged, or of another joint model."""
         torch.set_num_threads(threads)
         self._parts = read_parts(parts)
         self._model = load_kept_model(model, joint, audio_only=True)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """One row out per row in, in order."""
-        made = [TOKENS_SCHEMA.empty_table()]
+        rows = [TOKENS_SCHEMA.empty_table()]
         for n in range(len(batch)):
             row = batch.slice(n, 1)
             values = row.drop_columns(["samples", "scales", "whole"]).to_pylist()[0]
@@ -142,52 +144,53 @@ class TokenizeTracks:
                 values |= self._tokens(row, values["starts_s"])
                 ends = np.array(values["starts_s"]) + self._model.spec.audio.window_s
                 values["ends_s"] = np.minimum(ends, values["seconds"])
-            made.append(one_row(TOKENS_SCHEMA, values))
-        return with_replica(pa.concat_tables(made))
+            rows.append(one_row(TOKENS_SCHEMA, values))
+        return with_replica(pa.concat_tables(rows))
 
     def _tokens(self, row: pa.Table, starts_s: list[float]) -> dict[str, Any]:
-        parts, whole = self._parts, _samples(row)
-        windows = _vectors(self._model, row)
-        vector, units = unit(windows.mean(axis=0)), unit(windows)
-        if not (is_unit(units).all() and is_unit(vector)):
-            return {"code": "bad_vector", "reason": "the joint model gave a vector without length"}
+        parts, samples = self._parts, _samples(row)
+        vectors = _vectors(self._model, row)
+        vector, windows = unit(vectors.mean(axis=0)), unit(vectors)
+        if not (is_unit(windows).all() and is_unit(vector)):
+            reason = "the joint model gave a vector that is zero or not finite"
+            return {"code": "bad_vector", "reason": reason}
         rate = parts.codec.sample_rate
-        semantic = parts.semantic.encode(at_rate(whole, rate, parts.semantic.sample_rate))
-        made = {
+        semantic = parts.semantic.encode(at_rate(samples, rate, parts.semantic.sample_rate))
+        tokens = {
             "vector": vector,
-            "windows": units,
+            "windows": windows,
             "semantic": semantic.astype(np.int16),
-            "acoustic": parts.codec.encode(whole).astype(np.int16),
-            "joint": parts.joint.of_audio(units).astype(np.int16),
+            "acoustic": parts.codec.encode(samples).astype(np.int16),
+            "joint": parts.joint.of_audio(windows).astype(np.int16),
         }
         if parts.melody is not None:
-            sound = at_rate(whole, rate, parts.melody.sample_rate)
-            starts = track_starts(len(whole) / rate)
-            made["melody"] = parts.melody.encode(sound, starts).astype(np.int16)
-        return made
+            resampled = at_rate(samples, rate, parts.melody.sample_rate)
+            starts = track_starts(len(samples) / rate)
+            tokens["melody"] = parts.melody.encode(resampled, starts).astype(np.int16)
+        return tokens
 
 
-def tune_clips(heard: pa.Table, tunes: Mapping[str, str], spec: TokensSpec) -> list[TuneClip]:
-    """What a melody part learns from, of HEARD rows whose tracks have a tune; [] without that part.
+def tune_clips(inputs: pa.Table, tunes: Mapping[str, str], spec: TokensSpec) -> list[TuneClip]:
+    """The training clips of the melody part: the FIT_INPUTS rows with a tune; [] without the part.
 
-    Raises UnusableError where the codec, whose rate the clips have, cannot be loaded.
+    Raises UnusableError if the codec cannot be loaded; the clips have its sample rate.
     """
     if not spec.melody.steps:
         return []
     rate = codec_rate(spec)
     clips = []
-    for n, name in enumerate(heard["track_id"].to_pylist()):
+    for n, name in enumerate(inputs["track_id"].to_pylist()):
         if name in tunes:
-            sound = at_rate(_samples(heard.slice(n, 1)), rate, MelodyTokens.sample_rate)
-            clips.append(TuneClip(tunes[name], heard["first_s"][n].as_py(), sound))
+            samples = at_rate(_samples(inputs.slice(n, 1)), rate, MelodyTokens.sample_rate)
+            clips.append(TuneClip(tunes[name], inputs["first_s"][n].as_py(), samples))
     return clips
 
 
-def at_rate(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """Samples at `rate` Hz at the rate `wanted`, of another part."""
-    if rate == wanted:
+def at_rate(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
+    """Samples [S] at `rate` Hz, resampled to `target_rate` Hz."""
+    if rate == target_rate:
         return samples
-    return to_mono(samples, rate, AudioSpec(sample_rate=wanted))
+    return to_mono(samples, rate, AudioSpec(sample_rate=target_rate))
 
 
 def _samples(row: pa.Table) -> np.ndarray:

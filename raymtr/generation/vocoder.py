@@ -1,12 +1,12 @@
-"""From log-mel frames to sound: a learnt inverse STFT, and Griffin-Lim to compare it with.
+"""The vocoder: log-mel frames to audio, by a learned inverse STFT and rounds of Griffin-Lim.
 
-The decoder is built as Vocos (Siuzdak, arXiv 2306.00814): ConvNeXt blocks at the rate of the
-frames, then magnitude and phase of each bin, and one inverse STFT. The magnitude is that of the
-mel bands spread over their bins, times what the network says, so that it need not learn the bands.
-Decoding ends with some rounds of Griffin-Lim on that spectrum. It is trained on quantised
-frames with a random number of levels, so that it knows what each number of levels sounds like. Its
-loss compares magnitudes of several resolutions; a discriminator, which Vocos has too, would cost
-several times the training.
+The network has the design of Vocos (Siuzdak, arXiv 2306.00814): ConvNeXt blocks at the frame rate,
+then magnitude and phase of each bin, then one inverse STFT. The magnitude is that of the mel bands,
+spread over their bins, times a factor from the network, so that the network need not learn the
+filter bank. Decoding ends with some rounds of Griffin-Lim on this spectrum. Training uses quantised
+frames with a random number of RVQ levels, so that every number of levels can be decoded. The loss
+compares magnitudes at several resolutions. There is no discriminator, unlike in Vocos, because it
+would multiply the cost of training.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from raymtr.generation_specs import TokensSpec
 from raymtr.model.log_mel import mel_filters
 from raymtr.tower_specs import AudioSpec
 
-KERNEL = 7  # frames that a block mixes
-MOST_LOG_MAGNITUDE = 6.0  # of a predicted bin; a full-scale sine has 5.5 in 1,024 samples
-RESOLUTIONS = (512, 1_024, 2_048)  # samples in a window of the loss
-QUIETEST = 1.0  # norm of a clip's magnitudes below which the convergence is not relative
+KERNEL = 7  # frames
+MOST_LOG_MAGNITUDE = 6.0  # of a predicted bin; a full-scale sine has 5.5 with 1,024 samples
+RESOLUTIONS = (512, 1_024, 2_048)  # window lengths of the loss in samples
+QUIETEST = 1.0  # lower bound of the norm that divides the spectral convergence
 LEARNING_RATE = 1e-3
 TINIEST = 1e-5
 ROUNDS, MOMENTUM = 16, 0.99  # of Griffin-Lim on the decoder's own spectrum
-QUIETEST_POWER = 1e-9  # of a bin outside of all bands
+QUIETEST_POWER = 1e-9  # lower bound of a bin's power, for bins outside of all bands
 
 
 class Vocoder(nn.Module):
     """Log-mel [B, n_mels, F] -> waves [B, F * hop]."""
 
     window: Tensor
-    spread: Tensor  # [bins, n_mels], of a band's power over its bins
+    spread: Tensor  # [bins, n_mels], distributes a band's power over its bins
 
     def __init__(self, audio: AudioSpec, width: int, layers: int) -> None:
         super().__init__()
@@ -53,25 +53,25 @@ class Vocoder(nn.Module):
         self.register_buffer("spread", spread, persistent=False)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Return the waves."""
+        """The waves, without Griffin-Lim; differentiable."""
         return self._wave(self._spectrum(mel))
 
-    def polished(self, mel: Tensor) -> Tensor:
-        """As `forward`, with phases that agree better with one another.
+    def refine(self, mel: Tensor) -> Tensor:
+        """As `forward`, followed by ROUNDS of fast Griffin-Lim (Perraudin et al. 2013).
 
-        They are ROUNDS of fast Griffin-Lim (Perraudin et al. 2013) from the learnt ones, with the
-        learnt magnitudes. No gradient passes.
+        Griffin-Lim starts from the predicted phases and keeps the predicted magnitudes. It makes
+        the phases consistent. Not differentiable.
         """
         spectrum = self._spectrum(mel)
         magnitude, wave, last = spectrum.abs(), self._wave(spectrum), torch.zeros_like(spectrum)
         audio = self.audio
         for _ in range(ROUNDS):
-            heard = torch.stft(
+            consistent = torch.stft(
                 wave, audio.n_fft, audio.hop, window=self.window, return_complex=True
             )
-            phase = heard - MOMENTUM / (1 + MOMENTUM) * last
+            phase = consistent - MOMENTUM / (1 + MOMENTUM) * last
             wave = self._wave(magnitude * phase / phase.abs().clamp_min(TINIEST))
-            last = heard
+            last = consistent
         return wave
 
     def _wave(self, spectrum: Tensor) -> Tensor:
@@ -82,20 +82,20 @@ class Vocoder(nn.Module):
         return wave
 
     def _spectrum(self, mel: Tensor) -> Tensor:
-        """Complex [B, bins, F + 1]: a centred STFT has one frame more, so the last is repeated."""
+        """Complex [B, bins, F + 1]. The last frame is repeated, as a centred STFT has one more."""
         x = self.first(torch.cat([mel, mel[:, :, -1:]], dim=2)).transpose(1, 2)
         x = self.norm(x)
         for block in self.blocks:
             x = block(x)
-        louder, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
-        magnitude = (self._rough(mel) + louder).clamp(max=MOST_LOG_MAGNITUDE).exp()
+        log_gain, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
+        magnitude = (self._mel_magnitude(mel) + log_gain).clamp(max=MOST_LOG_MAGNITUDE).exp()
         return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
-    def _rough(self, mel: Tensor) -> Tensor:
-        """The log magnitude [B, bins, F + 1] that the bands' powers alone give each bin."""
+    def _mel_magnitude(self, mel: Tensor) -> Tensor:
+        """The log magnitude [B, bins, F + 1] of each bin, from the powers of the mel bands."""
         power = torch.pow(10.0, 4 * torch.cat([mel, mel[:, :, -1:]], dim=2) - 4)
-        rough: Tensor = 0.5 * (self.spread @ power).clamp_min(QUIETEST_POWER).log()
-        return rough
+        magnitude: Tensor = 0.5 * (self.spread @ power).clamp_min(QUIETEST_POWER).log()
+        return magnitude
 
 
 class _Block(nn.Module):
@@ -111,8 +111,8 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.norm(self.mix(x.transpose(1, 2)).transpose(1, 2))
-        made: Tensor = x + self.scale * self.narrow(functional.gelu(self.wide(mixed)))
-        return made
+        output: Tensor = x + self.scale * self.narrow(functional.gelu(self.wide(mixed)))
+        return output
 
 
 def fit_vocoder(
@@ -120,9 +120,10 @@ def fit_vocoder(
     draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]],
     spec: TokensSpec,
 ) -> float:
-    """Train `vocoder` in place; `draw(rows, generator)` gives mel [B, n_mels, F] and waves [B, S].
+    """Train `vocoder` in place; `draw(rows, generator)` returns mel [B, n_mels, F], waves [B, S].
 
-    Returns the loss of the last tenth of the steps. Raises UnusableError where it is not finite.
+    Returns the mean loss of the last tenth of the steps. Raises UnusableError if a loss is not
+    finite.
     """
 
     def loss_of(generator: torch.Generator) -> Tensor:
@@ -141,15 +142,16 @@ def fit_vocoder(
     )
 
 
-def spectral_loss(made: Tensor, true: Tensor) -> Tensor:
-    """The distance of magnitudes over RESOLUTIONS: convergence and logarithm (Yamamoto 2020)."""
-    total = made.new_zeros(())
+def spectral_loss(predicted: Tensor, true: Tensor) -> Tensor:
+    """Multi-resolution STFT loss of waves [B, S]: spectral convergence + log L1 (Yamamoto 2020)."""
+    total = predicted.new_zeros(())
     for size in RESOLUTIONS:
-        window = torch.hann_window(size, device=made.device)
-        ours, theirs = (_magnitudes(waves, size, window) for waves in (made, true))
-        far = (theirs - ours).square().sum(dim=(1, 2)).sqrt()
-        total = total + (far / theirs.square().sum(dim=(1, 2)).sqrt().clamp_min(QUIETEST)).mean()
-        total = total + functional.l1_loss(ours.log(), theirs.log())
+        window = torch.hann_window(size, device=predicted.device)
+        found, target = (_magnitudes(waves, size, window) for waves in (predicted, true))
+        error = (target - found).square().sum(dim=(1, 2)).sqrt()
+        norm = target.square().sum(dim=(1, 2)).sqrt().clamp_min(QUIETEST)
+        total = total + (error / norm).mean()
+        total = total + functional.l1_loss(found.log(), target.log())
     return total / len(RESOLUTIONS)
 
 

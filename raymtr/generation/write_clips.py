@@ -1,4 +1,4 @@
-"""The step of the generating job: rows of prompts -> WAV files and manifest rows."""
+"""The step of the generation job: rows of prompts -> WAV files and manifest rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPTS = pa.schema(
 
 
 class WriteClips:
-    """Rows of PROMPTS -> rows of MANIFEST; the model is loaded once."""
+    """Rows of PROMPTS -> rows of MANIFEST; the model is loaded once per replica."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class WriteClips:
         device: str,
         threads: int,
     ) -> None:
-        """Clips of `seconds` go to `folder`/clips. Raises as `read_musiclm`."""
+        """Writes clips of `seconds` to `folder`/clips. Raises as `read_musiclm`."""
         torch.set_num_threads(threads)
         self._model = read_musiclm(model, device=device)
         self._folder, self._seconds, self._melody = folder, seconds, melody
@@ -47,13 +47,13 @@ class WriteClips:
         texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
         try:
             melodies = [self._melody.samples] * len(rows) if self._melody else []
-            sounds = self._model.generate(texts, self._seconds, seeds, melodies=melodies)
+            clips = self._model.generate(texts, self._seconds, seeds, melodies=melodies)
         except UnusableError as error:  # such as numbers that are not finite
             return manifest_of(
                 [self._row(row, code="bad_model", reason=str(error)) for row in rows]
             )
-        made = []
-        for row, samples in zip(rows, sounds, strict=True):
+        written = []
+        for row, samples in zip(rows, clips, strict=True):
             uri = f"{self._folder}/clips/{row['clip_id']}.wav"
             data = wav_bytes(
                 samples,
@@ -64,9 +64,9 @@ class WriteClips:
             )
             storage.write_bytes(uri, data)
             score = self._model.score(row["text"], samples)
-            made.append(self._row(row, uri=uri, score=score))
-        return manifest_of(made)
+            written.append(self._row(row, uri=uri, score=score))
+        return manifest_of(written)
 
-    def _row(self, row: dict[str, object], **facts: object) -> dict[str, object]:
+    def _row(self, row: dict[str, object], **columns: object) -> dict[str, object]:
         request = {"clip_id": row["clip_id"], "prompt": row["text"], "seed": row["seed"]}
-        return {**request, "seconds": self._seconds, **self._made_by, **facts}
+        return {**request, "seconds": self._seconds, **self._made_by, **columns}

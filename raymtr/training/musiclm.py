@@ -1,7 +1,7 @@
-"""MusicLM's training: crops of tokens, and the sum of the losses of three stages.
+"""Training of MusicLM: crops of tokens, and the sum of the losses of three stages.
 
-The stages share no weights, so one step trains the three as three runs would. M_A of a crop is that
-of its audio, and so is its melody where the tokens have one: no text is read.
+The stages share no weights, so one step trains them as three separate runs would. M_A of a crop is
+computed from its audio, and so is its melody if the tokens have one. Training reads no text.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from raymtr.training.contrastive_loss import shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import TrainStep
 
-VALID_ROWS = 16  # crops of the check during training
-ROUNDING_S = 0.1  # a track's tokens end at most this much before its sound
-WITHOUT_MELODY = 0.3  # share of rows without their melody, so that it may be left out in sampling
+VALID_ROWS = 16  # validation crops
+ROUNDING_S = 0.1  # a track's tokens end at most this much before its audio
+WITHOUT_MELODY = 0.3  # share of rows without a melody, so that sampling works without one
 
 
 @dataclass(frozen=True)
 class StageBatch:
-    """Rows of one stage: what is given and what is to be written, int64 [B, T, levels] each."""
+    """Rows of one stage: conditions and target, int64 [B, T, levels] each."""
 
-    given: list[Tensor]
+    conditions: list[Tensor]
     target: Tensor
-    without: Tensor  # bool [B], rows without their M_A
+    unconditional: Tensor  # bool [B], rows without M_A
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class MusicLMBatch:
         return MusicLMBatch(
             {
                 name: StageBatch(
-                    [part.to(device) for part in rows.given],
+                    [tokens.to(device) for tokens in rows.conditions],
                     rows.target.to(device),
-                    rows.without.to(device),
+                    rows.unconditional.to(device),
                 )
                 for name, rows in self.stages.items()
             }
@@ -66,25 +66,25 @@ class MusicLMBatch:
 
 
 class MusicLMStep(TrainStep):
-    """A step over MusicLMBatch: `loss` is the sum of the stages' mean losses, in nats a token."""
+    """A step over MusicLMBatch: `loss` is the sum of the stages' mean losses in nats per token."""
 
     def read_ahead(self, batch: Any) -> Any:
-        """Return the batch unchanged: nothing is frozen."""
+        """Return the batch unchanged: there are no frozen layers to apply ahead."""
         return batch
 
     def backward(self, batch: MusicLMBatch) -> dict[str, Tensor]:
-        """Add this worker's gradients; each stage's mean over workers is the whole batch's."""
+        """Add this worker's gradients; their mean over workers is that of the global batch."""
         stages: Stages = self.towers
         figures: dict[str, Tensor] = {}
         for name, rows in batch.stages.items():
             with self._autocast():
-                loss = stages.of(name)(rows.given, rows.target, rows.without).mean()
+                loss = stages.of(name)(rows.conditions, rows.target, rows.unconditional).mean()
             loss.backward()
             figures[name] = loss.detach()
         return {"loss": torch.stack(list(figures.values())).sum(), **figures}
 
     def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
-        """Nothing further."""
+        """No further figures."""
         return {}
 
     @torch.no_grad()
@@ -93,13 +93,13 @@ class MusicLMStep(TrainStep):
         stages: Stages = self.towers.eval()
         batch = batch.to(self.device)
         return {
-            name: float(stages.of(name)(rows.given, rows.target, rows.without).mean())
+            name: float(stages.of(name)(rows.conditions, rows.target, rows.unconditional).mean())
             for name, rows in batch.stages.items()
         }
 
 
 class Crops:
-    """Cuts crops out of `rows` of a table as `tokens/<fingerprint>/tracks/`."""
+    """Cuts crops from `rows` of a table with the columns of `tokens/<fingerprint>/tracks/`."""
 
     def __init__(self, tokens: pa.Table, rows: np.ndarray, parts: Parts, spec: MusicLMSpec) -> None:
         self.tokens, self.rows, self.parts, self.spec = tokens, rows, parts, spec
@@ -109,36 +109,37 @@ class Crops:
         return len(self.rows)
 
     def batch(self, places: np.ndarray, rngs: list[np.random.Generator]) -> MusicLMBatch:
-        """A crop of each of these rows for each stage.
+        """One crop per row and stage; `places` [B] index `self.rows`.
 
-        The crops of a stage are as long as the shortest track of the batch allows.
+        The crops of a stage are shortened to the shortest track of the batch.
         """
         rows = self.tokens.take(pa.array(self.rows[places])).to_pylist()
         shortest_s = float(self.seconds[places].min()) - ROUNDING_S
-        made: dict[StageName, StageBatch] = {}
+        stages: dict[StageName, StageBatch] = {}
         for name in stage_names(self.spec):
             length_s = min(float(getattr(self.spec, f"{name}_s")), shortest_s)
-            cut = [
+            crops = [
                 self._crop(name, row, length_s, rng) for row, rng in zip(rows, rngs, strict=True)
             ]
-            without = [rng.random() < self.spec.unconditional for rng in rngs]
-            given = [
-                torch.from_numpy(np.stack(part)) for part in zip(*(c[0] for c in cut), strict=True)
+            unconditional = [rng.random() < self.spec.unconditional for rng in rngs]
+            conditions = [
+                torch.from_numpy(np.stack(tokens))
+                for tokens in zip(*(crop[0] for crop in crops), strict=True)
             ]
-            target = torch.from_numpy(np.stack([c[1] for c in cut]))
-            made[name] = StageBatch(given, target, torch.tensor(without))
-        return MusicLMBatch(made)
+            target = torch.from_numpy(np.stack([crop[1] for crop in crops]))
+            stages[name] = StageBatch(conditions, target, torch.tensor(unconditional))
+        return MusicLMBatch(stages)
 
     def _crop(
         self, name: StageName, row: dict[str, Any], length_s: float, rng: np.random.Generator
     ) -> tuple[list[np.ndarray], np.ndarray]:
-        """What is given, and the target, each int64 [T, levels]."""
+        """The conditions and the target, each int64 [T, levels]."""
         parts, coarse = self.parts, self.spec.coarse
         semantic, acoustic = tokens_of(row, parts.spec.levels)
-        slow, rate = parts.semantic.frame_hz, parts.codec.frame_hz
+        semantic_rate, rate = parts.semantic.frame_hz, parts.codec.frame_hz
         frames = max(1, int(length_s * rate))
         first = int(rng.integers(max(1, len(acoustic) - frames + 1)))
-        if parts.melody is not None and name != "fine":  # where a stored window of it begins
+        if parts.melody is not None and name != "fine":  # align with a stored melody window
             first = round(first / rate // STORED_S * STORED_S * rate)
         codes = acoustic[first : first + frames]
         if name == "fine":
@@ -149,20 +150,21 @@ class Crops:
             np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1),
             *(begin_s, begin_s + length_s),
         )
-        given = [parts.joint.of_audio(vector[None]), *self._melody(row, begin_s, length_s, rng)]
+        joint = parts.joint.of_audio(vector[None])
+        conditions = [joint, *self._melody(row, begin_s, length_s, rng)]
         if not self.spec.hears_semantic:
-            return given, codes[:, :coarse]
-        count = max(1, int(length_s * slow))
-        at = min(int(begin_s * slow), len(semantic) - count)
-        heard = semantic[max(0, at) : max(0, at) + count][:, None]
+            return conditions, codes[:, :coarse]
+        count = max(1, int(length_s * semantic_rate))
+        start = max(0, min(int(begin_s * semantic_rate), len(semantic) - count))
+        crop = semantic[start : start + count][:, None]
         if name == "semantic":
-            return given, heard
-        return [*given, heard], codes[:, :coarse]
+            return conditions, crop
+        return [*conditions, crop], codes[:, :coarse]
 
     def _melody(
         self, row: dict[str, Any], begin_s: float, length_s: float, rng: np.random.Generator
     ) -> list[np.ndarray]:
-        """The crop's melody tokens, for some rows none; [] without a melody part."""
+        """The crop's melody tokens, dropped at random; [] without a melody part."""
         spec = self.parts.spec.melody
         if not spec.steps:
             return []
@@ -191,7 +193,7 @@ class MusicLMBatches(PrefetchedBatches):
 
 
 class MusicLMObjective:
-    """MusicLM on one worker; see training.objectives.Objective. It starts from stored tokens."""
+    """MusicLM on one worker, trained on stored tokens; see training.objectives.Objective."""
 
     def __init__(self, settings: Settings, tokens_folder: str, device: torch.device) -> None:
         self._settings, self._folder = settings, tokens_folder
@@ -203,7 +205,7 @@ class MusicLMObjective:
         self.step = MusicLMStep(self.stages, settings.train, device)
 
     def ready(self, train: pa.Table, cache: AudioCache, *, rank: int, local_rank: int) -> None:
-        """Do nothing: no audio is decoded here."""
+        """Do nothing: this objective decodes no audio."""
 
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
@@ -219,7 +221,7 @@ class MusicLMObjective:
         rngs = [np.random.default_rng([0, row]) for row in range(count)]
         batch = self._crops(valid).batch(np.arange(count), rngs)
         for rows in batch.stages.values():
-            rows.without.fill_(False)
+            rows.unconditional.fill_(False)
         return lambda step: {f"valid_{name}": loss for name, loss in step.losses(batch).items()}
 
     def save(self, folder: str, *, provenance: Mapping[str, object], trained_on: Record) -> None:
@@ -230,6 +232,6 @@ class MusicLMObjective:
 
     def _crops(self, tracks: pa.Table) -> Crops:
         tokens = local_tokens(self._folder)
-        wanted, held = (table["track_id"].combine_chunks() for table in (tracks, tokens))
-        rows = pc.index_in(wanted, value_set=held).to_numpy(zero_copy_only=False)
+        ids, stored = (table["track_id"].combine_chunks() for table in (tracks, tokens))
+        rows = pc.index_in(ids, value_set=stored).to_numpy(zero_copy_only=False)
         return Crops(tokens, rows, self._parts, self._settings.musiclm)

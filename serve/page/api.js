@@ -1,26 +1,26 @@
-// The endpoint, asked with the key of this tab where it wants one. Its refusals become messages.
+// Requests to the endpoint, with this tab's API key if one is required. Problems become errors.
 
 export const $ = (id) => document.getElementById(id);
 
 export function make(tag, className, text) {
   const node = document.createElement(tag);
   if (className) node.className = className;
-  if (text != null) node.textContent = text;  // never innerHTML: titles are other people's text
+  if (text != null) node.textContent = text;  // never innerHTML: titles are untrusted text
   return node;
 }
 
-export async function api(path, options = {}, asked = false) {
+export async function api(path, options = {}, retried = false) {
   const key = sessionStorage.getItem("key");
   const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
   const answer = await fetch(path, { ...options, headers });
-  if (answer.status === 401 && !asked && (await askForKey())) return api(path, options, true);
+  if (answer.status === 401 && !retried && (await askForKey())) return api(path, options, true);
   if (answer.status === 401) {
     sessionStorage.removeItem("key");
-    throw new Error("This key opens nothing here.");
+    throw new Error("This API key is not valid here.");
   }
   if (!answer.ok) {
     const problem = await answer.json().catch(() => ({}));
-    throw new Error(problem.detail || `The endpoint answered ${answer.status}.`);
+    throw new Error(problem.detail || `The endpoint returned status ${answer.status}.`);
   }
   return answer;
 }
@@ -30,7 +30,7 @@ export function post(path, body) {
   return api(path, { method: "POST", headers, body: JSON.stringify(body) });
 }
 
-// A media element sends no key: with one, the sound is fetched whole.
+// A media element cannot send a key. So with a key, the whole file is fetched first.
 export async function soundOf(trackId) {
   const path = `/v1/tracks/${encodeURIComponent(trackId)}/audio`;
   if (!sessionStorage.getItem("key")) return path;

@@ -1,2 +1,2 @@
-// Swagger UI over the endpoint's own description; the scripts come from this endpoint too.
+// Swagger UI for this endpoint's OpenAPI document; its scripts are served locally.
 SwaggerUIBundle({ url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null });

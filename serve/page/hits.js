@@ -1,9 +1,9 @@
-// How a hit looks: what it is, why it is here, where in it to listen, and how to steer by it.
+// A row of the hit list: metadata, reasons, the best segment, and buttons for more or less like it.
 
 import { make } from "./api.js";
 import { bar, clock, toggle } from "./player.js";
 
-const REASONS = { sound: "sounds alike", text: "sounds like the words", words: "words match", names: "the name matches" };
+const REASONS = { sound: "similar sound", text: "sounds like the text", words: "words match", names: "name matches" };
 
 export function row(hit, steer) {
   const line = make("li");
@@ -61,7 +61,7 @@ function times(hit) {
   return node;
 }
 
-// What the hits have in common, as filters to narrow down with: [label, clause, count].
+// Facets: values that several hits share, as filters {label, clause, count}.
 export function facets(hits) {
   const quoted = (text) => `'${text.replaceAll("'", "''")}'`;
   const counts = new Map();

@@ -1,17 +1,17 @@
-// "Make something like this": sound from the words of the question, where the endpoint makes any.
+// "Make something like this": generates a clip from the query's text, if the endpoint has a model.
 
 import { $, api, post } from "./api.js";
 import { toggle } from "./player.js";
 
 const button = $("make"), SECONDS = 10;
-let makes = null, made = 0;
+let generation = null, made = 0;
 
-// Shown beside the hits of a question with words; `say` tells what goes on.
+// Shows the button for a query with text; `say` displays the progress and errors.
 export async function offer(text, say) {
   button.hidden = true;
   if (!text) return;
-  makes ??= (await (await api("/v1/generate")).json());
-  button.hidden = !makes.on;
+  generation ??= (await (await api("/v1/generate")).json());
+  button.hidden = !generation.on;
   button.onclick = () => make(text, say);
 }
 
@@ -19,9 +19,9 @@ export function withdraw() { button.hidden = true; }
 
 async function make(text, say) {
   button.disabled = true;
-  say("Making a sound; it is generated, not a recording.");
+  say("Generating a clip. It is generated audio, not a recording.");
   try {
-    const seconds = Math.min(SECONDS, makes.most_seconds), seed = made++;
+    const seconds = Math.min(SECONDS, generation.most_seconds), seed = made++;
     const file = await (await post("/v1/generate", { text, seconds, seed })).blob();
     say("");
     await toggle({ track_id: `generated ${seed}`, title: text, artist: "generated, not a recording", duration: seconds, sound: URL.createObjectURL(file) });

@@ -1,5 +1,5 @@
-// The catalog in two dimensions, to wander in: wheel, pinch or +/- zoom, dragging moves, a dot plays.
-// Colours are the most frequent tags; the tracks found last are large.
+// The map of the catalog: wheel, pinch or +/- zooms, dragging moves, a click on a dot plays it.
+// Colours are the most frequent tags. The hits of the last search are larger.
 
 import { $, api, make } from "./api.js";
 import { playing, toggle } from "./player.js";
@@ -95,7 +95,7 @@ function nearest([x, y], reach = 18) {
 function zoom(factor, [x, y] = [canvas.clientWidth / 2, canvas.clientHeight / 2]) {
   const before = view.zoom, acrossX = x / canvas.clientWidth - 0.5, acrossY = 0.5 - y / canvas.clientHeight;
   view.zoom = Math.max(1, Math.min(40, before * factor));
-  const shift = (1 / before - 1 / view.zoom) / 0.46;  // what lies under the pointer stays there
+  const shift = (1 / before - 1 / view.zoom) / 0.46;  // the point under the pointer stays fixed
   view.x += acrossX * shift;
   view.y += acrossY * shift;
   if (view.zoom === 1) view.x = view.y = 0;
@@ -148,7 +148,7 @@ canvas.onkeydown = (event) => {
   event.stopPropagation();
 };
 
-// To the dot that lies nearest in a direction; one well aside of it counts as further away.
+// The nearest dot in a direction; distance across that direction counts more.
 function step([dx, dy]) {
   const [x, y] = at ? spot(at) : [canvas.clientWidth / 2, canvas.clientHeight / 2];
   let best = null, least = Infinity;

@@ -1,4 +1,4 @@
-// The search page: no framework, no build. State is what was asked; everything shown follows it.
+// The search page, without framework or build step. `state` is the query; the page renders it.
 
 import { $, api, make, post } from "./api.js";
 import { facets, row } from "./hits.js";
@@ -7,12 +7,12 @@ import * as map from "./map.js";
 import * as player from "./player.js";
 import { slots } from "./slots.js";
 
-const FETCHED = 48, SHOWN = 12;  // what is fetched at once feeds the facets and the next pages
+const FETCHED = 48, SHOWN = 12;  // hits of one request: for the facets and the next pages
 const EXAMPLES = ["rainy-day piano, no vocals", "upbeat funk with brass", "slow and dreamy strings"];
 const state = { like: new Map(), unlike: new Map(), filters: new Map(), audio: null, cursor: null, hits: [], shown: 0, at: -1, run: 0 };
 const say = (text) => { $("note").textContent = text; };
 
-function question() {
+function requestBody() {
   const ids = (tracks) => [...tracks.keys()];
   const where = [$("where").value.trim(), ...state.filters.keys()].filter(Boolean);
   const body = { k: FETCHED, diversity: Number($("diversity").value) };
@@ -26,11 +26,11 @@ function question() {
 }
 
 async function search(more = false) {
-  const body = question(), run = ++state.run;
+  const body = requestBody(), run = ++state.run;
   remember();
   if (!body.text && !body.like && !body.audio) {
     clear();
-    if (body.unlike || body.where) say("Say first what to be near to: some words, a track or a recording.");
+    if (body.unlike || body.where) say("Add a text, a track or a recording to search for.");
     return;
   }
   if (more) body.cursor = state.cursor;
@@ -45,7 +45,7 @@ async function search(more = false) {
     chips(answer.query);
     narrow();
     showMore();
-    say(state.hits.length ? `${Math.round(answer.took_ms.total)} ms` : "Nothing matches. Loosen the filter, or say it in other words.");
+    say(state.hits.length ? `${Math.round(answer.took_ms.total)} ms` : "No hits. Loosen the filter, or use other words.");
     map.mark(state.hits.slice(0, state.shown));
     if (!more) maker.offer(body.text, say).catch((error) => say(error.message));
   } catch (error) {
@@ -99,9 +99,9 @@ function chips(query) {
 function playlist([from, to]) {
   const chip = make("button", "", "playlist between the two ↓");
   chip.onclick = async () => {
-    const asked = new URLSearchParams({ from, to, n: 12, format: "m3u" });
+    const parameters = new URLSearchParams({ from, to, n: 12, format: "m3u" });
     try {
-      const file = await (await api(`/v1/playlist?${asked}`)).blob(), link = make("a");
+      const file = await (await api(`/v1/playlist?${parameters}`)).blob(), link = make("a");
       link.href = URL.createObjectURL(file);
       link.download = "playlist.m3u8";
       link.click();
@@ -184,7 +184,7 @@ $("examples").append(...EXAMPLES.map((text) => {
   return chip;
 }));
 
-// The address holds the words and the filter, so that a search can be kept and sent.
+// The URL contains the text and the filter, so that a search can be bookmarked and shared.
 function remember() {
   const kept = new URLSearchParams(Object.entries({ q: $("text").value.trim(), where: $("where").value.trim() }).filter(([, text]) => text));
   history.replaceState(null, "", kept.size ? `#${kept}` : location.pathname);

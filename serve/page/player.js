@@ -1,9 +1,9 @@
-// One sound at a time: it starts at the stretch that fits best, and every bar of its track follows.
+// The player: one track at a time, from its best segment; all its progress bars are updated.
 
 import { $, make, soundOf } from "./api.js";
 
 const audio = $("audio");
-let current = null;  // {track_id, title, artist, segment?, duration?, sound?: its address}
+let current = null;  // {track_id, title, artist, segment?, duration?, sound?: a URL}
 let failed = () => {};
 
 export const playing = () => current;
@@ -29,14 +29,14 @@ export async function toggle(track) {
     audio.src = sound;
     await audio.play();
   } catch (error) {
-    if (error.name === "AbortError" || current !== track) return;  // another track came first
+    if (error.name === "AbortError" || current !== track) return;  // another track was started
     current = null;
     failed(`${track.title || track.track_id} cannot be played: ${await whyNot(track, error)}`);
   }
   show();
 }
 
-// A media element says only that it failed; the endpoint knows why.
+// A media element reports no reason, so the endpoint is asked for its error.
 async function whyNot(track, error) {
   const path = `/v1/tracks/${encodeURIComponent(track.track_id)}/audio`;
   const answer = await fetch(path, { headers: { Range: "bytes=0-0" } }).catch(() => null);
@@ -48,7 +48,7 @@ export function seek(by) {
   if (current && audio.duration) audio.currentTime = Math.max(0, Math.min(audio.duration, audio.currentTime + by));
 }
 
-// A bar for a track: the stretch that fits best, and how far it has played. Clicks seek.
+// The progress bar of a track, with the best segment marked. A click seeks.
 export function bar(track) {
   const line = make("div", "bar");
   line.append(make("div", "best"), make("div", "now"));

@@ -1,17 +1,17 @@
-// What was understood, a chip a slot: taken out of the question, or turned into its opposite.
-// The question itself is what changes, so that it stays the one place that says what is asked.
+// The parsed query: one chip per slot, with buttons that remove the slot or invert it.
+// A button edits the query's text, so that the text stays the only state.
 
 import { make } from "./api.js";
 
-// `ask` is called with the question as it would be without a slot, or with it turned.
-export function slots(query, ask) {
+// `search` is called with the query's text without a slot, or with the slot inverted.
+export function slots(query, search) {
   const shown = [];
-  const chip = (className, label, words, turned) => {
+  const chip = (className, label, words, inverted) => {
     const node = make("span", `slot ${className}`);
     node.append(make("span", "", label));
     node.title = `from “${words}”`;
-    if (turned) node.append(button("⇄", `Turn: ${label}`, () => ask(joined(without(query.text, words), turned))));
-    node.append(button("×", `Remove: ${label}`, () => ask(without(query.text, words))));
+    if (inverted) node.append(button("⇄", `Invert: ${label}`, () => search(joined(without(query.text, words), inverted))));
+    node.append(button("×", `Remove: ${label}`, () => search(without(query.text, words))));
     shown.push(node);
   };
   for (const { title, artist, positive, words } of query.kind === "similar" ? query.anchors : []) {
@@ -27,8 +27,8 @@ export function slots(query, ask) {
   for (const { words, taken_for } of query.corrected) shown.push(make("span", "slot note", `${words} → ${taken_for}`));
   for (const { words, why } of query.ignored) shown.push(make("span", "slot note", `ignored “${words}”: ${why}`));
   for (const { did_you_mean, relax, hits } of query.suggestions) {
-    const said = relax ? `without “${relax}”: ${hits} hits` : `did you mean ${did_you_mean}?`;
-    const node = button(said, said, () => ask(relax ? without(query.text, relax) : did_you_mean));
+    const label = relax ? `without “${relax}”: ${hits} hits` : `did you mean ${did_you_mean}?`;
+    const node = button(label, label, () => search(relax ? without(query.text, relax) : did_you_mean));
     node.className = "slot";
     shown.push(node);
   }
@@ -43,7 +43,7 @@ function button(text, label, press) {
   return node;
 }
 
-// The question without some of its words, and without the commas and joints they leave behind.
+// The query's text without some words, and without the commas and conjunctions left over.
 export function without(text, words) {
   const at = text.toLowerCase().indexOf(words.toLowerCase());
   if (at < 0) return text;

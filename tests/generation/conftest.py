@@ -13,7 +13,7 @@ from raymtr.generation.codec import AUDIO, fit_mel_codec
 from raymtr.generation.joint import fit_joint
 from raymtr.generation.parts import Parts
 from raymtr.generation.quantizer import fit_quantizer
-from raymtr.generation.semantic import MusicnnHeard, SemanticTokens
+from raymtr.generation.semantic import MusicnnEncoder, SemanticTokens
 from raymtr.generation.stages import Stages
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 from raymtr.model.musicnn import Musicnn
@@ -84,7 +84,7 @@ def parts(sounds: list[tuple[str, np.ndarray]]) -> Parts:
     """Parts over a musicnn of random weights: the package is not needed."""
     torch.manual_seed(0)
     codec, _ = fit_mel_codec([wave for _, wave in sounds], TOKENS)
-    semantic = SemanticTokens(MusicnnHeard(Musicnn()), TOKENS)
+    semantic = SemanticTokens(MusicnnEncoder(Musicnn()), TOKENS)
     frames = torch.cat([semantic.frames(wave) for _, wave in sounds])
     semantic.quantizer = fit_quantizer(frames, 1, TOKENS.semantic_codes, rounds=4, seed=0)
     rng = np.random.default_rng(1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from raymtr.errors import InputError, UnusableError
-from raymtr.generation.hub_parts import hub_codec, hub_heard
+from raymtr.generation.hub_parts import hub_codec, hub_encoder
 
 RNG = np.random.default_rng(0)
 SOUND = RNG.normal(0, 0.1, 24_000).astype(np.float32)
@@ -111,12 +111,12 @@ def test_hub_encoders_hear(tmp_path: Path) -> None:
         Wav2Vec2BertConfig(**small, intermediate_size=32, feature_projection_input_dim=160)
     ).save_pretrained(tmp_path / "w2v")
     for kind, folder in (("hubert", "hubert"), ("wav2vec2-bert", "w2v")):
-        heard = hub_heard(kind, str(tmp_path / folder), 2)
-        frames = heard.hear(SOUND[:16_000])
+        heard = hub_encoder(kind, str(tmp_path / folder), 2)
+        frames = heard.encode_frames(SOUND[:16_000])
         assert frames.shape[1] == heard.width == 16
         assert 45 <= len(frames) <= 51
         with pytest.raises(InputError, match="2 layers"):
-            hub_heard(kind, str(tmp_path / folder), 3)
+            hub_encoder(kind, str(tmp_path / folder), 3)
 
 
 def test_a_missing_hub_model_is_one_sentence(tmp_path: Path) -> None:

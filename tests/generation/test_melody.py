@@ -183,7 +183,7 @@ def test_the_melody_decides_what_is_heard(stack: MusicLM) -> None:
 def test_a_row_without_a_melody_has_the_sign_for_nothing(stack: MusicLM) -> None:
     coarse, missing = stack.stages.coarse, torch.full((1, 2, SPEC.levels), NONE)
     assert stack.stages.no_melody(1, 5.0)[0].equal(missing)
-    assert coarse.ids(1, missing).unique().tolist() == [coarse.nothing]
+    assert coarse.ids(1, missing).unique().tolist() == [coarse.null]
 
 
 @pytest.fixture(scope="module")
@@ -221,11 +221,11 @@ def test_file_and_manifest_name_the_melody(workspace: Path) -> None:
 @pytest.mark.parametrize(
     ("melody", "words"),
     [
-        ("silent.wav", "no melody can be heard in .*silent.wav: its 6.0 s are silent"),
-        ("short.wav", "short.wav: it has 3.0 s, at least 4 are needed"),
-        ("no.wav", "no.wav: it is not in a known audio format"),
-        ("none.wav", "none.wav: there is no file"),
-        ("long.wav", "long.wav: .*at most 600"),
+        ("silent.wav", "silent.wav cannot be used as a melody: its 6.0 s are silent"),
+        ("short.wav", "melody: it has 3.0 s, at least 4 are needed"),
+        ("no.wav", "no.wav .*: it is not in a known audio format"),
+        ("none.wav", "none.wav .*: there is no file"),
+        ("long.wav", "long.wav .*: .*at most 600"),
     ],
 )
 def test_a_melody_that_cannot_be_heard_is_refused(
@@ -235,7 +235,7 @@ def test_a_melody_that_cannot_be_heard_is_refused(
         read_melody(str(workspace / melody))
     assert generate(workspace, melody, "none_made.wav") == 2
     said = capsys.readouterr().err
-    assert "no melody can be heard" in said and "Traceback" not in said
+    assert "cannot be used as a melody" in said and "Traceback" not in said
     assert not (workspace / "none_made.wav").exists()
 
 
@@ -294,8 +294,8 @@ def test_a_catalog_of_tunes_teaches_a_melody_part(tmp_path: Path, tiny_model: st
     tracks = token_tracks(workspace, store)
     batches = objective.batches(tracks, None, rank=0, workers=1)  # type: ignore[arg-type]
     batch = batches.make(0)
-    assert batch.stages["semantic"].given[1].shape == (4, 1, SPEC.levels)
-    assert len(batch.stages["coarse"].given) == 3 and len(batch.stages["fine"].given) == 1
+    assert batch.stages["semantic"].conditions[1].shape == (4, 1, SPEC.levels)
+    assert len(batch.stages["coarse"].conditions) == 3 and len(batch.stages["fine"].conditions) == 1
     assert objective.step(batch, 0)["loss"] > 0
 
 

@@ -15,7 +15,7 @@ from jobs.evaluate_generation import evaluate_memorisation
 from raymtr import load_model, storage
 from raymtr.errors import InputError
 from raymtr.evaluation.memorisation import (
-    Remembered,
+    TrackTokens,
     centroid_distances,
     match_threshold,
     memorisation,
@@ -32,10 +32,10 @@ from tests.generation.conftest import MUSICLM, TOKENS
 LENGTH = 24  # tokens of a track; a crop has 25
 
 
-def tracks_of(seed: int, count: int = 4) -> list[Remembered]:
+def tracks_of(seed: int, count: int = 4) -> list[TrackTokens]:
     rng = np.random.default_rng(seed)
     return [
-        Remembered(
+        TrackTokens(
             rng.integers(TOKENS.joint_codes, size=(1, TOKENS.joint_levels)),
             rng.integers(TOKENS.semantic_codes, size=LENGTH),
         )

@@ -231,7 +231,7 @@ def test_damaged_models_are_told_in_one_sentence(folder: Path, tmp_path: Path) -
     other = copy()
     said = json.loads((other / "parts/parts.json").read_text())
     (other / "parts/parts.json").write_text(json.dumps(said | {"fingerprint": "else"}))
-    with pytest.raises(InputError, match=r"trained on tokens of the parts .* holds else"):
+    with pytest.raises(InputError, match=r"trained on tokens of the parts .* has else"):
         read_musiclm(str(other))
     torn = copy()
     (torn / "coarse.safetensors").write_bytes(b"torn")

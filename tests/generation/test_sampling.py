@@ -84,7 +84,7 @@ def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
     with torch.no_grad():
         logits = [
             stages.semantic.step(
-                stages.semantic.condition([joint], without=torch.tensor([bare])), None, 0
+                stages.semantic.condition([joint], unconditional=torch.tensor([bare])), None, 0
             )[0]
             for bare in (False, True)
         ]

@@ -78,7 +78,7 @@ def test_files_of_prompts_and_stories(tmp_path: Path) -> None:
         ([{"text": "a"}, {"text": "a", "seed": 4}], None),
         ([{"text": ""}], "the text is empty"),
         ([{"words": "a"}], "line 1: a row has text"),
-        ([["a"]], "no JSON object"),
+        ([["a"]], "not a JSON object"),
         ([], "has no line"),
         ([{"text": "a", "seed": 5}, {"text": "a", "seed": 5}], "one clip twice"),
     ):

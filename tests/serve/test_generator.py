@@ -149,7 +149,7 @@ def test_a_clip_ends_when_its_client_leaves_and_the_queue_is_bounded(running: Ca
         refused = httpx.post(answer.url, json=ASKED, timeout=WAIT_S)
         assert (refused.status_code, refused.json()["code"]) == (429, "generator_full")
         assert int(refused.headers["retry-after"]) > 0
-    until(lambda: generator._asked == 0)
+    until(lambda: generator._pending == 0)
     assert (endpoint.clips("broken_off"), endpoint.clips("whole")) == (1, 0)
     assert endpoint.client.post("/v1/generate", json=ASKED).status_code == 200
 

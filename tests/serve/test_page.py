@@ -86,7 +86,7 @@ def test_a_slot_is_a_chip_that_can_be_removed_or_turned(page: Any) -> None:
     assert removed.value.json()["query"]["exclude"] == []
     playwright.expect(page.locator("#text")).to_have_value("ballad, before 2000")
     with page.expect_response("**/v1/search") as turned:
-        page.click("#slots button[aria-label='Turn: ballad']")
+        page.click("#slots button[aria-label='Invert: ballad']")
     answer = turned.value.json()
     assert [slot["term"] for slot in answer["query"]["exclude"]] == ["ballad"]
     assert answer["hits"]

@@ -48,7 +48,7 @@ def test_a_shard_answers_of_the_version_it_is_asked_about(words: Workspace) -> N
 
     own, *both, piece, unknown = asyncio.run(ask())
     assert own == first.shards[1].rows["tracks"] and both == [own] * 3
-    assert isinstance(unknown, NotRead) and unknown.reason == "build 000099 is not kept any more"
+    assert isinstance(unknown, NotRead) and unknown.reason == "build 000099 is no longer stored"
     assert isinstance(piece, NotRead) and piece.reason == (
         "build 000003 has 1 table shards and the endpoint was started with shards=2; start it with "
         "shards=1, or build with `raymtr index --set search.shards=2`"

@@ -97,7 +97,7 @@ def test_a_file_of_thirty_megabytes_is_found_in_a_moment() -> None:
 
 def test_base64_may_have_lines() -> None:
     assert recording_in(base64.encodebytes(DATA).decode()) == DATA
-    with pytest.raises(ProblemError, match="no base64"):
+    with pytest.raises(ProblemError, match="not base64"):
         recording_in("no base64")
 
 
