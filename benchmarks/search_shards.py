@@ -36,6 +36,8 @@ from raymtr.workspace import Workspace
 
 QUERIES, DIM = 100, 128
 RECALL, CPU_RATIO = 0.99, 1.3  # targets
+RANKED, TIE = 50_000, 0.01  # hits of one table whose scores are compared; equal within a hundredth
+LookUp = Callable[[TrackTable, int, int], Any]
 LIMIT = 100  # hits of a retriever, for a page of ten
 
 
@@ -67,23 +69,23 @@ def build_of(workspace: Workspace, search: SearchSpec) -> Build:
     return publish(workspace, [tracks], find_embeddings(workspace), search=search)
 
 
-def look_ups(workspace: Workspace) -> dict[str, Callable[[TrackTable, int], Any]]:
-    """The compared look-ups by name: functions of a table and the number of a query."""
+def look_ups(workspace: Workspace) -> dict[str, LookUp]:
+    """The compared look-ups by name: functions of a table, the number of a query and a limit."""
     vectors = World(DIM, seed=QUERY_SEED).text(QUERIES)
     rows = storage.read_tables(workspace.tracks, ["track_id", "title", "artist", "year", "tags"])
     sample = rows.take(np.random.default_rng(0).integers(0, len(rows), QUERIES)).to_pylist()
     texts = [" ".join(row["tags"][:3]) for row in sample]
     names = [f"{row['title']} {row['artist']}" for row in sample]
 
-    def filtered(table: TrackTable, n: int) -> Any:
+    def filtered(table: TrackTable, n: int, limit: int) -> Any:
         where = parse_filter(f"year = {sample[n]['year']}", table.filterable)
-        return table.nearest(vectors[n], limit=LIMIT, where=where)
+        return table.nearest(vectors[n], limit=limit, where=where)
 
     return {
-        "vectors": lambda t, n: t.nearest(vectors[n], limit=LIMIT),
+        "vectors": lambda t, n, limit: t.nearest(vectors[n], limit=limit),
         "vectors and a filter": filtered,
-        "names": lambda t, n: t.match_names(names[n], limit=LIMIT),
-        "words": lambda t, n: t.match_words(texts[n], limit=LIMIT),
+        "names": lambda t, n, limit: t.match_names(names[n], limit=limit),
+        "words": lambda t, n, limit: t.match_words(texts[n], limit=limit),
     }
 
 
@@ -92,14 +94,16 @@ def compare(
     one: TrackTable,
     sharded: TrackTable,
     parts: Sequence[TrackTable],
-    look_ups_by_name: dict[str, Callable[[TrackTable, int], Any]],
+    look_ups_by_name: dict[str, LookUp],
 ) -> None:
     """Hits, recall and CPU of each look-up."""
     for name, look in look_ups_by_name.items():
-        expected, single_ms = measure(lambda n, look=look: look(one, n))
-        found, sharded_ms = measure(lambda n, look=look: look(sharded, n))
-        _, alone_ms = measure(lambda n, look=look: [look(part, n) for part in parts])
+        expected, single_ms = measure(lambda n, look=look: look(one, n, LIMIT))
+        found, sharded_ms = measure(lambda n, look=look: look(sharded, n, LIMIT))
+        _, alone_ms = measure(lambda n, look=look: [look(part, n, LIMIT) for part in parts])
         figures.add(f"{name}: same first {HITS}", shared(expected, found))
+        ranked = [look(one, n, RANKED) for n in range(QUERIES)]
+        figures.add(f"{name}: same first {HITS} up to ties", up_to_ties(ranked, found))
         figures.add(f"{name}: CPU of one table", single_ms, unit="ms")
         figures.add(f"{name}: CPU of the shards alone", alone_ms, unit="ms")
         ratio, most = sharded_ms / alone_ms, f"at most {CPU_RATIO}"
@@ -131,6 +135,21 @@ def shared(expected: Sequence[Any], found: Sequence[Any]) -> float:
     pairs = zip(expected, found, strict=True)
     both = [({i for i, _ in a[:HITS]}, {i for i, _ in b[:HITS]}) for a, b in pairs]
     return sum(len(a & b) for a, b in both) / max(sum(len(a) for a, _ in both), 1)
+
+
+def up_to_ties(ranked: Sequence[Any], found: Sequence[Any]) -> float:
+    """The mean share of the first HITS that one table scores as high as its own HITS-th hit.
+
+    `ranked` are the long lists of one table, (track id, score), best first. Scores that differ by
+    less than TIE of the best count as equal. An id that is not in the list counts as a miss.
+    """
+    shares = []
+    for longer, hits in zip(ranked, found, strict=True):
+        scores, last = dict(longer), longer[:HITS][-1][1]
+        least = last - TIE * abs(longer[0][1])
+        good = sum(scores.get(track_id, -np.inf) >= least for track_id, _ in hits[:HITS])
+        shares.append(good / len(longer[:HITS]))
+    return float(np.mean(shares))
 
 
 if __name__ == "__main__":

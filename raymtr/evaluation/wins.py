@@ -26,7 +26,7 @@ QUESTION = (
 CLIPS = "clips"  # the folder next to the page
 
 
-class Pair(NamedTuple):
+class ClipPair(NamedTuple):
     """Two clips of one prompt, and the model of each: an item of the key."""
 
     item: str
@@ -52,7 +52,7 @@ class Wins(TypedDict):
 
 def draw_pairs(
     ours: Sequence[ClipRow], theirs: Sequence[ClipRow], count: int, rng: np.random.Generator
-) -> list[Pair]:
+) -> list[ClipPair]:
     """`count` pairs of clips of one prompt, in random order and on random sides.
 
     Raises InputError if both models have clips of fewer common prompts.
@@ -69,11 +69,11 @@ def draw_pairs(
         prompt = common[place]
         a, b = (first, second) if rng.random() < 0.5 else (second, first)
         models = a[prompt]["model"], b[prompt]["model"]
-        pairs.append(Pair(f"p{number}", prompt, *models, a[prompt]["uri"], b[prompt]["uri"]))
+        pairs.append(ClipPair(f"p{number}", prompt, *models, a[prompt]["uri"], b[prompt]["uri"]))
     return pairs
 
 
-def wins_page(pairs: Sequence[Pair]) -> str:
+def wins_page(pairs: Sequence[ClipPair]) -> str:
     """The HTML page of these pairs; it plays `clip_file` of each, relative to the page."""
     items = []
     for pair in pairs:
@@ -86,7 +86,7 @@ def wins_page(pairs: Sequence[Pair]) -> str:
     return blind_page(TITLE, QUESTION, items, list(MARKS))
 
 
-def clip_file(pair: Pair, side: str) -> str:
+def clip_file(pair: ClipPair, side: str) -> str:
     """The file of one side, relative to the page; its name does not reveal the model."""
     return f"{CLIPS}/{pair.item}{side}.wav"
 
