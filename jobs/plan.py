@@ -7,6 +7,7 @@ index code itself, so that a plan cannot disagree with it.
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from typing import Any, TypedDict
 
@@ -108,7 +109,10 @@ def describe(answer: PlanAnswer) -> str:
         "index": f"{answer['index']['kind']}: {answer['index']['why']}",
         "build": f"{answer['build_hours']:.3g} h, {answer['build_core_hours']:.3g} core-hours, "
         f"{_gb(answer['build_memory_gb'])} of memory on one machine",
-        "serving": f"{_gb(answer['serving_memory_gb'])} of memory a replica, its model apart",
+        "serving": f"{_gb(answer['serving_memory_gb'])} of memory a replica, its model apart"
+        + (f", with index_cache_gb={math.ceil(disk['index'])} or more" if disk["index"] else ""),
+        "shards": f"{answer['table_shards']:,} (search.shards), each "
+        f"{_gb(answer['shard_memory_gb'])} a replica",
         "recall@10": _by_kind(answer["recall_at_10"], "{:.3f}"),
         "p95": _by_kind(answer["p95_ms"], "{:,.1f} ms") + " (vectors alone)",
         "a query": _by_kind(answer["query_core_ms"], "{:,.1f} core-ms"),

@@ -140,7 +140,9 @@ class CapacityPlan(TrainingPlan):
     build_hours: float  # `raymtr index` on the measured machine
     build_core_hours: float
     build_memory_gb: float
-    serving_memory_gb: float  # of one replica, without its model
+    serving_memory_gb: float  # of one replica that serves all tables, without its model
+    table_shards: int  # the fewest (search.shards) whose look-ups stay within SLOW_MS
+    shard_memory_gb: float  # of one replica of such a shard
     recall_at_10: dict[str, float]  # by kind of query
     p95_ms: dict[str, float]  # of the vector search only, one query at a time
     query_core_ms: dict[str, float]
@@ -204,6 +206,8 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
     else:
         query_core_ms = _grow(m.query_core_ms, grown, m.fixed_core_ms)
         p95_ms, recall = _grow(m.p95_ms, grown, m.fixed_p95_ms), dict(m.recall)
+    fixed_ms = 0.0 if exact else m.fixed_p95_ms
+    shards = max(1, math.ceil((max(p95_ms.values()) - fixed_ms) / (SLOW_MS - fixed_ms)))
     return {
         "windows": windows,
         "audio_hours": audio_s / 3600.0,
@@ -219,10 +223,12 @@ def plan_capacity(wanted: Wanted, *, exact: bool, measured: Measured = MEASURED)
         "build_core_hours": build_core_s / 3600.0,
         "build_memory_gb": _build_gb(tracks, dim, exact, m),
         "serving_memory_gb": _serving_gb(tracks, dim, exact, m),
+        "table_shards": shards,
+        "shard_memory_gb": _serving_gb(math.ceil(tracks / shards), dim, exact, m),
         "recall_at_10": recall,
         "p95_ms": p95_ms,
         "query_core_ms": query_core_ms,
-        "notes": _notes(wanted, exact, max(p95_ms.values()), m),
+        "notes": _notes(wanted, exact, shards, m),
     }
 
 
@@ -297,7 +303,7 @@ def _serving_gb(tracks: int, dim: int, exact: bool, m: Measured) -> float:
     return m.base_gb + tracks * per_track / 1e9
 
 
-def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]:
+def _notes(wanted: Wanted, exact: bool, shards: int, m: Measured) -> list[str]:
     resnet = f"windows of {m.window_s:g} s, a ResNet-50 of 29.4 GFLOP per window"
     musicnn = f"windows of {m.musicnn_window_s:g} s, {wanted.taggers} of musicnn's networks"
     notes = [
@@ -310,9 +316,10 @@ def _notes(wanted: Wanted, exact: bool, p95_ms: float, m: Measured) -> list[str]
             f"beyond {m.most_tracks:,} tracks time and memory are assumed to grow as they do up to "
             "there, and recall to stay, because the index is tuned to it: neither is measured"
         )
-    if p95_ms > SLOW_MS:
+    if shards > 1:
         notes.append(
-            "one table of this size answers slowly: `raymtr index --set search.shards=4` divides "
-            "it, and an endpoint with shards=4 serves each part by machines of its own"
+            f"one table of this size answers slowly: `raymtr index --set search.shards={shards}` "
+            f"divides it, and an endpoint with shards={shards} serves each part by machines of "
+            "its own"
         )
     return notes

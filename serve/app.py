@@ -66,12 +66,13 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     audio_options = settings.audio_deployment()
     audio_encoder = serve.deployment(name="AudioEncoder", **audio_options)(AudioEncoder)
     audio = audio_encoder.bind(settings, niceness=AUDIO_NICENESS)
-    retriever = serve.deployment(name="Retriever", **settings.deployment())(Retriever)
+    retriever = serve.deployment(name="Retriever", **settings.retriever_deployment())(Retriever)
     generator = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
     sound = generator.bind(settings) if settings.generation_model else None
     fused = settings.layout == "fused"
     resources = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
-    resources |= {"num_gpus": settings.num_gpus} if fused else {}  # for its text encoder
+    if fused:  # it has the text encoder, and reads the tables
+        resources |= {"num_gpus": settings.num_gpus} | settings.table_memory
 
     @serve.ingress(http)
     class Ingress:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
+import lancedb
 from ray.serve.handle import DeploymentHandle
 
 from raymtr.errors import InputError, UnusableError
@@ -43,6 +43,7 @@ class LiveSearcher:
         """
         self._settings, self._shards, self._on_open = settings, shards, on_open
         self._workspace = Workspace.open(settings.workspace)
+        self._session = lancedb.Session(index_cache_size_bytes=settings.index_cache_bytes)
         self.searcher = self._open(live_build(self._workspace))
         if not shards:  # shards answer on this event loop, which this constructor blocks
             _warm(self.searcher)
@@ -95,7 +96,7 @@ class LiveSearcher:
     def _open(self, build: Build) -> Searcher:
         if self._shards:
             return Searcher(self._workspace, remote_table(self._shards, build, self._settings))
-        return Searcher(self._workspace, open_table(self._workspace.db, build))
+        return Searcher(self._workspace, open_table(self._workspace.db, build, self._session))
 
 
 async def _read_available(searcher: Searcher, look_up: Callable[[Searcher], Awaitable[T]]) -> T:
@@ -109,7 +110,6 @@ async def _read_available(searcher: Searcher, look_up: Callable[[Searcher], Awai
 
 
 def _warm(searcher: Searcher) -> None:
-    """Loads vectors and rows of a build into memory, so that the first query is not slow."""
-    if searcher.build.made_by is not None:
-        searcher.table.nearest(np.ones(searcher.build.made_by.dim, np.float32), limit=1)
+    """Loads what the first query of a build needs: vectors, rows and the vocabulary."""
+    searcher.table.warm()
     searcher.search("warm piano", mode="keyword", k=1)

@@ -36,6 +36,8 @@ class ServeSettings:
     layout: Literal["composed", "fused"] = "composed"  # fused: one replica, all but audio
     shards: PositiveInt = 1  # table shards, one deployment each; 1: the retriever reads all tables
     shard_timeout_s: PositiveFloat = 2.0  # of one look-up; after it the answer is partial
+    index_cache_gb: PositiveFloat = 6.0  # of index pages, per replica that reads tables
+    memory_gb: NonNegativeFloat = 0.0  # that Ray reserves for each such replica; 0: none
     device: Literal["cpu", "cuda"] = "cpu"  # of each encoder; Ray assigns the GPU
     text_int8: bool = False  # quantized queries on a CPU: a third of the time, not exact
     num_cpus: NonNegativeFloat = 1.0  # of each replica except the ingress
@@ -92,6 +94,11 @@ class ServeSettings:
             raise InputError(f"the endpoint's settings must satisfy: {'; '.join(violated)}")
 
     @property
+    def index_cache_bytes(self) -> int:
+        """The limit of LanceDB's index cache, which the open builds of a replica share."""
+        return int(self.index_cache_gb * 2**30)
+
+    @property
     def encoding_s(self) -> float:
         """The time left to encode an upload after the longest allowed wait for an encoder."""
         return self.request_timeout_s - self.queue_timeout_s
@@ -141,12 +148,24 @@ class ServeSettings:
         }
         return options
 
+    def retriever_deployment(self) -> dict[str, Any]:
+        """Options of the retriever. With table shards it reads no tables, so it needs no memory."""
+        return self.deployment() if self.shards > 1 else self._reading_tables(self.deployment())
+
     def shard_deployment(self) -> dict[str, Any]:
         """Options of a table shard. One search calls it many times, so the retrievers limit it."""
-        return self.deployment() | {
+        return self._reading_tables(self.deployment()) | {
             "max_ongoing_requests": 8 * self.max_ongoing_requests,
             "max_queued_requests": -1,
         }
+
+    @property
+    def table_memory(self) -> dict[str, float]:
+        """Ray's resource of a replica that reads tables, in bytes; {} if none is reserved."""
+        return {"memory": self.memory_gb * 2**30} if self.memory_gb else {}
+
+    def _reading_tables(self, options: dict[str, Any]) -> dict[str, Any]:
+        return options | {"ray_actor_options": options["ray_actor_options"] | self.table_memory}
 
     def generator_deployment(self) -> dict[str, Any]:
         """Options of the generator. It limits its queue itself, and a clip may take long."""

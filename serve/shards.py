@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
+import lancedb
 from cachetools import LRUCache
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 from typing_extensions import override
@@ -53,6 +53,7 @@ class RetrieverShard:
         """Opens the live build. Raises UnusableError if its number of shards is another."""
         self.settings, self.number = settings, number
         self.workspace = Workspace.open(settings.workspace)
+        self._session = lancedb.Session(index_cache_size_bytes=settings.index_cache_bytes)
         self._tables = LRUCache[str, TrackTable](BUILDS_OPEN)  # by version
         self._opening: dict[str, asyncio.Task[TrackTable]] = {}
         self._checked_at = time.monotonic()
@@ -112,11 +113,8 @@ class RetrieverShard:
         """This shard of `build`, with vectors and rows loaded, so that no search waits for them."""
         check_shards(build, self.settings)
         part = build.shards[self.number]
-        table = TrackTable(self.workspace.db, part)
-        if part.made_by is not None:
-            table.nearest(np.ones(part.made_by.dim, np.float32), limit=1)
-        table.match_words("warm piano", limit=1)
-        table.rows(["warm"])
+        table = TrackTable(self.workspace.db, part, self._session)
+        table.warm()
         return table
 
 

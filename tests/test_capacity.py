@@ -12,6 +12,7 @@ from builders import publish_catalog
 from raymtr.audio_cache import BLOCK_S, WHOLE_S
 from raymtr.capacity import (
     MEASURED,
+    SLOW_MS,
     Wanted,
     parse_positive,
     parse_size,
@@ -128,6 +129,20 @@ def test_exact_search_is_exact_and_holds_its_matrix() -> None:
     assert plan["disk_gb"]["index"] == 0 and plan["serving_memory_gb"] > 100_000 * 512 / 1e9
     one = plan_capacity(Wanted(tracks=1, hours=0.5, minutes_per_track=0.01), exact=True)
     assert (one["windows"], one["gpus"], one["decode_cores"]) == (1, 1, 1)
+
+
+def test_enough_table_shards_answer_in_time() -> None:
+    for tracks in (10**7, 10**9):
+        plan = plan_capacity(Wanted(tracks=tracks, hours=10_000), exact=False)
+        parts = plan_capacity(
+            Wanted(tracks=tracks // plan["table_shards"], hours=10_000), exact=False
+        )
+        assert max(parts["p95_ms"].values()) <= SLOW_MS
+        assert plan["shard_memory_gb"] == pytest.approx(parts["serving_memory_gb"], rel=0.01)
+        slow = max(plan["p95_ms"].values()) > SLOW_MS
+        assert (
+            (plan["table_shards"] > 1) == slow == any("search.shards" in n for n in plan["notes"])
+        )
 
 
 def test_hours_that_the_index_alone_takes_are_rejected() -> None:

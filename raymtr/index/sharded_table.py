@@ -23,6 +23,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 from typing_extensions import override
@@ -76,15 +77,15 @@ class LocalShard(Shard):
         return self._threads.submit(look_up, self._table)
 
 
-def open_table(uri: str, build: Build) -> TrackTable:
+def open_table(uri: str, build: Build, session: lancedb.Session | None = None) -> TrackTable:
     """The tables of `build` in the LanceDB database at `uri`, with all its shards in this process.
 
-    Raises UnusableError if one of its tables is missing.
+    All tables of a `session` share its caches. Raises UnusableError if a table is missing.
     """
     if not build.shards:
-        return TrackTable(uri, build)
+        return TrackTable(uri, build, session)
     threads = ThreadPoolExecutor(THREADS * len(build.shards), thread_name_prefix="shard")
-    shards = [LocalShard(TrackTable(uri, part), threads) for part in build.shards]
+    shards = [LocalShard(TrackTable(uri, part, session), threads) for part in build.shards]
     return ShardedTable(build, dict(enumerate(shards)))
 
 
@@ -128,6 +129,10 @@ class ShardedTable(TrackTable):
             raise UnusableError(f"none of the {count} shards of build {self.build.name} answers")
         view = ShardedTable(self.build, shards, self._shared)
         return self._shared.views.setdefault(frozenset(view.missing), view)
+
+    @override
+    def warm(self) -> None:
+        self._gather(dict.fromkeys(self._shards, TrackTable.warm), long_running=True)
 
     @cached_property
     @override

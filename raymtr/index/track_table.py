@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.query import BooleanQuery, FullTextQuery, LanceVectorQueryBuilder, Occur
-from lancedb.table import Table
+from lancedb.table import LanceTable, Table
 
 from raymtr.embeddings.store import matrix_of
 from raymtr.errors import UnusableError
@@ -58,9 +58,10 @@ SCAN_BELOW = 2_000  # rows; a filtered search with fewer matches scans them all
 class TrackTable:
     """The tables of `build` in the LanceDB database at `uri`."""
 
-    def __init__(self, uri: str, build: Build) -> None:
+    def __init__(self, uri: str, build: Build, session: lancedb.Session | None = None) -> None:
+        """Tables of one `session` share its caches; without one the table has LanceDB's default."""
         self.build = build
-        self._db = lancedb.connect(uri)
+        self._db = lancedb.connect(uri, session=session)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
         # Counts can be cached because a table version never changes.
         self._count = functools.lru_cache(CACHED_COUNTS)(self._vectors.count_rows)
@@ -73,6 +74,16 @@ class TrackTable:
     def present(self, lost: Collection[int] = ()) -> TrackTable:
         """The table without the shards that do not answer now; see `sharded_table`."""
         return self
+
+    def warm(self) -> None:
+        """Loads the vectors or their index, and some rows, so that the first search is not slow."""
+        if self.build.made_by is not None:
+            for index in self._vectors.list_indices():
+                if index.columns == ["vector"]:
+                    cast(LanceTable, self._vectors).prewarm_index(index.name)
+            self.nearest(np.ones(self.build.made_by.dim, np.float32), limit=1)
+        self.match_words("warm piano", limit=1)
+        self.rows(["warm"])
 
     @cached_property
     def filterable(self) -> pa.Schema:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import lancedb
 import numpy as np
 import pytest
 from builders import publish_catalog
@@ -50,6 +51,17 @@ def table(
     build = publish_catalog(workspace, search=SearchSpec(exact_below=1_000))
     assert build.index.kind == request.param
     return TrackTable(workspace.db, build)
+
+
+@pytest.mark.slow
+def test_after_warming_searches_load_nothing_more(table: TrackTable) -> None:
+    session = lancedb.Session(index_cache_size_bytes=1 << 30)
+    mine = TrackTable(table._db.uri, table.build, session)
+    mine.warm()
+    warm = session.size_bytes
+    for query in table.all_vectors()[1][:50]:
+        mine.nearest(query, limit=10)
+    assert session.size_bytes == warm
 
 
 @pytest.mark.slow

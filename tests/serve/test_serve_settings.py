@@ -20,6 +20,16 @@ def test_the_defaults_keep_their_inequalities() -> None:
     assert options["graceful_shutdown_timeout_s"] > settings.request_timeout_s
 
 
+def test_memory_is_reserved_for_replicas_that_read_tables() -> None:
+    def memory(options: dict) -> float:
+        return options["ray_actor_options"].get("memory", 0)
+
+    one, sharded = (ServeSettings(workspace="w", memory_gb=2, shards=n) for n in (1, 4))
+    assert memory(one.retriever_deployment()) == memory(sharded.shard_deployment()) == 2 << 30
+    assert memory(sharded.retriever_deployment()) == memory(one.audio_deployment()) == 0
+    assert memory(ServeSettings(workspace="w").retriever_deployment()) == 0
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
