@@ -93,7 +93,7 @@ def ids(answer: dict) -> list[str]:
 @pytest.mark.slow
 def test_folding_needs_duplicates_to_be_known(workspace: Workspace) -> None:
     storage.delete(workspace.duplicates)
-    with pytest.raises(InputError, match="run `raymtr duplicates` first"):
+    with pytest.raises(InputError, match="run `raymtr duplicates`"):
         Searcher(workspace).search(like=["another"], fold_duplicates=True)
 
 
