@@ -4,14 +4,16 @@ Each tag has a role (`captions.writing.tag_roles`) and becomes part of a phrase
 (`captions.writing.slots`). `grammar.toml` has the wordings that phrases are put into: an opening
 that names the music, a sentence on sounds, one on mood and use. The choices of a caption are its
 structure; its name lists them, and there are many thousands. A caption depends on its tags and its
-seed alone, contains every tag, and adds nothing. It needs no model; a model may rank the
-captions of several seeds (`captions.writing.ranking`). Limitation: no world knowledge, so the
-better noun of two unknown words cannot be determined.
+seed alone, and adds nothing. It contains every tag of a short list; of a long one it leaves out up
+to a quarter, first the words of unknown role. It needs no model; a model may rank the captions of
+several seeds (`captions.writing.ranking`). Limitation: no world knowledge, so the better noun of
+two unknown words cannot be determined.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +39,7 @@ class Realised:
 
 
 def realise(tags: Sequence[str] | None, seed: int, *, held_out: bool = False) -> Realised | None:
-    """A caption that contains `tags` (the first 20); None where there are none.
+    """A caption of `tags` (the first 20; see above for long lists); None where there are none.
 
     `held_out` uses the wordings reserved for evaluation, which no training caption has.
     """
@@ -147,9 +149,7 @@ class _Caption:
     def _tail(self) -> str:
         """Moods at the end of a sentence: `..., calm throughout`."""
         moods = self._slots.get("moods")
-        if moods is None or len(moods.text) > LONG:
-            return ""
-        return self._wording("tail")
+        return self._wording("tail") if self._are_short(moods) else ""
 
     def _heard(self) -> list[str]:
         """The sentence on voices and instruments, if any."""
@@ -177,9 +177,15 @@ class _Caption:
     def _front(self) -> str:
         """Some moods before a subject: `calm and gentle, it ...`."""
         moods = self._slots.get("moods")
-        if moods is None or len(moods.text) > LONG or not self._choices.chance(0.7):
-            return ""
-        return self._wording("front")
+        if self._are_short(moods) and self._choices.chance(0.7):
+            return self._wording("front")
+        return ""
+
+    def _are_short(self, moods: Part | None) -> bool:
+        """Whether moods can stand without a verb: adjectives of one word, and not many."""
+        if moods is None or len(moods.text) > LONG:
+            return False
+        return all(" " not in mood for mood in re.split(r",? and |, ", moods.text))
 
     def _waiting(self) -> list[str]:
         """The filled slots that a predicate can express, in the order they read well."""

@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 
 from raymtr.captions.english import article, lexicon
 from raymtr.captions.writing.grammar import Part
-from raymtr.captions.writing.tag_roles import Form, form_of, head_of
+from raymtr.captions.writing.tag_roles import Form, Role, form_of, head_of
 
 MOST_MOODS = 3  # before the noun
 MOST_SOUNDS = 5  # in one list; further ones go into a second list
 SONG_HEADS = ("song", "track", "piece", "tune", "song")
 PIECE_HEADS = ("piece", "track", "tune", "composition", "track")
+# Tags of each role that read well in one caption. Further ones, the earlier roles first, are what a
+# long list leaves out.
+ROOM: dict[Role, int] = {
+    **{"other": 0, "as": 1, "use": 1, "place": 1, "quality": 1, "recording": 1, "piece": 1},
+    **{"tempo": 1, "key": 2},
+    **{"air": 1, "feeling": 2, "genre": 3, "mood": 4, "state": 3, "voice": 2, "sound": 6},
+}
+LEFT_OUT = 4  # at most one tag in so many
 SHORT_QUALITY = re.compile(r"\w+ (?:quality|fidelity)", re.IGNORECASE)
 
 
@@ -54,7 +62,18 @@ def fill_slots(tags: Sequence[str], choices: Choices) -> dict[str, Part]:
     Always `what`, `it`, `this` and `the`; also `plain` if `what` is a bare noun such as `a track`.
     """
     forms = [form for tag in tags for form in _forms(tag)]
-    return _Slots(choices.order(forms), choices).filled()
+    return _Slots(_readable(choices.order(forms)), choices).filled()
+
+
+def _readable(forms: Sequence[Form]) -> list[Form]:
+    """`forms` without those beyond the ROOM of their role; most of a list is always kept."""
+    beyond = [
+        form
+        for role, room in ROOM.items()
+        for form in [form for form in forms if form.role == role][room:]
+    ]
+    left_out = {id(form) for form in beyond[: len(forms) // LEFT_OUT]}
+    return [form for form in forms if id(form) not in left_out]
 
 
 def _forms(tag: str) -> list[Form]:
@@ -166,7 +185,8 @@ class _Slots:
         """The adjectives before the noun."""
         words = [", ".join(form.bare for form in self._leading_moods())]
         paces = [form for form in self._groups.get("tempo", []) if is_adjective(form)]
-        if paces and self._choices.chance(0.6):
+        # "uptempo" is no name of a pace, so it must precede the noun.
+        if paces and (paces[0].bare.endswith("tempo") or self._choices.chance(0.6)):
             words.append(paces[0].bare)
             self._groups["tempo"].remove(paces[0])
         return [*words, *self._bare("kind"), *self._bare("origin")]
