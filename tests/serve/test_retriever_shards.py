@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 import pytest
 from builders import publish_catalog
+from ray import serve
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.publish import live_build
@@ -85,3 +86,4 @@ def test_http_over_shards_gives_the_hits_of_one_process(
     assert served.get("/readyz").json()["rows"]["tracks"] == COUNT
     schema = served.get("/openapi.json").json()["components"]["schemas"]["SearchAnswer"]
     assert schema["properties"]["partial"]["type"] == "boolean"
+    serve.delete("shards")  # later applications need its cores
