@@ -35,6 +35,7 @@ def test_a_plucked_tune_has_its_tempo_and_key() -> None:
     assert any(bpm == pytest.approx(60, rel=0.04) for bpm in measured.bpm_alternatives)
 
 
+@pytest.mark.slow
 def test_only_loudness_follows_the_level() -> None:
     tune = notes(A_MINOR, 0.5)
     loud, quiet = measure(tune, RATE), measure(tune / 4, RATE)

@@ -156,6 +156,7 @@ class SecondRunner:
         self.states.total_len.gpu[slot] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_a_cpu")
 def test_vllms_second_runner_is_drawn_to_the_same_tokens():
     from vllm import SamplingParams
@@ -185,6 +186,7 @@ def test_vllms_second_runner_is_drawn_to_the_same_tokens():
         check("b", "plain", "a")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("on_a_cpu")
 def test_vllms_second_runner_continues_with_what_it_interrupted():
     from vllm import SamplingParams

@@ -39,6 +39,7 @@ def answers(benchmark, text):
     return set(benchmark.right[query.query_id])
 
 
+@pytest.mark.slow
 def test_every_kind_is_queried_about_the_split_alone(catalog):
     benchmark = catalog_benchmark(catalog, seed=0)
     counts = collections.Counter(query.kind for query in benchmark.queries)

@@ -122,6 +122,7 @@ def _random_case(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 6, (7, 40)).astype(np.float64), relevance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_are_scikit_learns(seed: int) -> None:
     from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score

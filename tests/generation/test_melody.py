@@ -49,6 +49,7 @@ from tests.generation.conftest import (
     vectors_of,
 )
 
+pytestmark = pytest.mark.slow
 SPEC = MelodySpec(
     steps=60,
     batch=8,

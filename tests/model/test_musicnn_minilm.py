@@ -40,6 +40,7 @@ def test_a_saved_model_is_an_ordinary_folder_with_the_same_vectors(
     np.testing.assert_allclose(*heard, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_level_does_not_matter(model: Model) -> None:
     loud, quiet = model.encode_audio([chord(1.0), chord(10 ** (-12 / 20))])
     assert float(loud @ quiet) > 0.9999
