@@ -4,10 +4,10 @@ Each tag has a role (`captions.writing.tag_roles`) and becomes part of a phrase
 (`captions.writing.slots`). `grammar.toml` has the wordings that phrases are put into: an opening
 that names the music, a sentence on sounds, one on mood and use. The choices of a caption are its
 structure; its name lists them, and there are many thousands. A caption depends on its tags and its
-seed alone, and adds nothing. It contains every tag of a short list; of a long one it leaves out up
-to a quarter, first the words of unknown role. It needs no model; a model may rank the captions of
-several seeds (`captions.writing.ranking`). Limitation: no world knowledge, so the better noun of
-two unknown words cannot be determined.
+seed alone, and adds nothing. It contains every tag of a list of up to three; of a longer one it
+leaves out up to a quarter, first the words of unknown role. It needs no model; a model may rank the
+captions of several seeds (`captions.writing.ranking`). Limitation: no world knowledge, so the
+better noun of two unknown words cannot be determined.
 """
 
 from __future__ import annotations
