@@ -37,7 +37,7 @@ UNKNOWN_S = 240.0  # assumed length of a track whose duration the catalog does n
 COLUMNS = pa.schema(
     [*(pa.field(name, pa.string()) for name in MADE_FROM), pa.field("duration", pa.float64())]
 )
-TRACKS_PER_ACTOR = 250  # minimum per replica, because each has to load the model
+SECONDS_PER_ACTOR = 1200.0  # minimum of audio per replica, because each has to load the model
 
 
 def add_retry(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,8 @@ def tracks_left(
 
 def fit_actors(embed: EmbedSpec, tracks: pa.Table) -> EmbedSpec:
     """`embed` with no more replicas than `tracks` justify, because each has a start-up cost."""
-    actors = min(embed.actors, max(1, len(tracks) // TRACKS_PER_ACTOR))
+    seconds = pc.sum(pc.fill_null(tracks["duration"], UNKNOWN_S)).as_py() or 0.0
+    actors = min(embed.actors, max(1, int(seconds / SECONDS_PER_ACTOR)))
     return replace(embed, actors=actors, min_actors=min(embed.min_actors, actors))
 
 

@@ -50,6 +50,11 @@ def make_build(
         for number, (source, store) in enumerate(zip(tracks, stores, strict=True))
     ]
     count = search.shards
+    if count > 1 and count > (most := count_rows(workspace.tracks)):
+        raise InputError(
+            f"search.shards={count} is more than the {most} tracks of the catalog; choose fewer "
+            "shards"
+        )
     parts = [_of_shard(partitions, n, count) for n in range(count)] if count > 1 else [partitions]
     rows = [
         commit_tables(workspace.db, part[0].build, mapper(write_partition, part)) for part in parts

@@ -32,7 +32,7 @@ def test_a_node_that_joins_embeds_too(
         "import sys\n"
         "from jobs import shard_rows\n"
         "from jobs.__main__ import main\n"
-        "shard_rows.TRACKS_PER_ACTOR = 1\n"
+        "shard_rows.SECONDS_PER_ACTOR = 1\n"
         "sys.exit(main(['embed', '--recipe', 'tiny', '--json', *sys.argv[1:]]))\n"
     )
     wide = "--set embed.actors=2 --set embed.min_actors=1 --set embed.windows_per_block=24"

@@ -208,9 +208,11 @@ def test_what_cannot_be_sharded_or_opened_is_said(
 ) -> None:
     with pytest.raises(InputError, match=r"shards is at least 1, got 0"):
         SearchSpec(shards=0)
-    few = make_workspace([catalog_row(n) | {"uri": None} for n in range(2)])
-    with pytest.raises(InputError, match=r"search.shards=4 leaves shard \d without any of the 2"):
+    few = make_workspace([catalog_row(n) | {"uri": None} for n in range(5)])
+    with pytest.raises(InputError, match=r"search.shards=4 leaves shard \d without any of the 5"):
         publish_catalog(few, search=SHARDED)
+    with pytest.raises(InputError, match=r"search.shards=100000 is more than the 5 tracks"):
+        publish_catalog(few, search=SearchSpec(shards=100_000))
     assert publish.live_or_none(few) is None
     before = live_build(workspace)
     lost = table_name("vectors", before.shards[2].name)

@@ -221,15 +221,19 @@ def test_only_what_is_new_or_changed_is_embedded_again(
 
 def test_fewer_replicas_to_start_with_are_no_more_than_the_tracks_are_worth() -> None:
     embed = EmbedSpec(actors=8, min_actors=4)
-    few = fit_actors(embed, pa.table({"track_id": ["a"] * 600}))
+    few = fit_actors(embed, pa.table({"duration": [4.0] * 600}))
     assert (few.actors, few.min_actors) == (2, 2)
 
 
 def test_replicas_are_as_many_as_the_tracks_are_worth() -> None:
     asked = EmbedSpec(actors=8)
-    sizes = (1, 249, 500, 850, 10**6)
-    fitted = [fit_actors(asked, pa.table({"track_id": range(size)})).actors for size in sizes]
-    assert fitted == [1, 1, 2, 3, 8]
+    sizes = (0, 1, 119, 240, 390, 10**6)
+
+    def actors(lengths: list[float | None]) -> int:
+        return fit_actors(asked, pa.table({"duration": pa.array(lengths, pa.float64())})).actors
+
+    assert [actors([10.0] * size) for size in sizes] == [1, 1, 1, 2, 3, 8]
+    assert actors([None] * 12) == 2  # four minutes each, where the catalog does not know
 
 
 @pytest.mark.ray
@@ -244,7 +248,7 @@ import sys
 from jobs import shard_rows
 from jobs.__main__ import main
 from jobs.cluster import start_local
-shard_rows.TRACKS_PER_ACTOR = 1
+shard_rows.SECONDS_PER_ACTOR = 1
 start_local(num_cpus=2, num_gpus=1, log_to_driver=False)
 common = ["--workspace", sys.argv[1], "--model", sys.argv[2], "--recipe", "tiny"]
 wide = ["--set", "embed.use_gpu=true", "--set", "embed.actors=2", "--set", "embed.min_actors="]
