@@ -212,7 +212,7 @@ def _features(
     found: dict[str, np.ndarray] = {}
     store = open_features(workspace, backbone)
     if storage.exists(f"{store.folder}/run.json"):
-        found = store.features_of(list(task.track_ids))
+        found = store.reader().read(list(task.track_ids))
     left = [track_id for track_id in task.track_ids if track_id not in found]
     hear = ray_task(_hear, num_cpus=1)
     shared = ray.put(backbone.spec)

@@ -132,10 +132,10 @@ def write_json(uri: str, document: object) -> None:
     write_bytes(uri, text.encode() + b"\n")
 
 
-def write_table(uri: str, table: pa.Table) -> None:
-    """Write one Parquet file, atomically."""
+def write_table(uri: str, table: pa.Table, *, group_rows: int | None = None) -> None:
+    """Write one Parquet file, atomically, in row groups of `group_rows` (None: pyarrow's size)."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", row_group_size=group_rows)
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 

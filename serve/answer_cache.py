@@ -34,8 +34,14 @@ class AnswerCache:
         return Searched({**cached.answer, "took_ms": took_ms}, None, remembered=True)
 
     def put(self, request: SearchRequest, build: Build, found: Searched[SearchAnswer]) -> None:
-        """Cache an answer, unless the request has a recording, which is unlikely to repeat."""
-        if request.audio is None:
+        """Cache an answer, unless the next one to the same request may be better.
+
+        That is so where a table shard or the re-ranker did not answer. A request with a recording
+        is unlikely to repeat.
+        """
+        answer = found.answer
+        complete = not answer["partial"] and (not request.rerank or "rerank" in answer["took_ms"])
+        if request.audio is None and complete:
             self._answers[_key_of(request, build)] = found
 
     def clear(self) -> None:

@@ -2,6 +2,7 @@
 
     ingress (HTTP) -> Retriever -> TextEncoder, AudioEncoder
                             -> RetrieverShard0 ... if shards > 1
+                            -> Reranker, if reranker
                    -> Generator, if generation_model is set
 
 The retriever calls the encoders, not the ingress. Only the retriever knows the model of its tables,
@@ -25,6 +26,7 @@ from serve.backend import Backend, RemoteBackend, RemoteGenerator
 from serve.encoders import TextEncoder
 from serve.generator import Generator
 from serve.http import build_http
+from serve.reranker import Reranker
 from serve.retriever import Retriever
 from serve.settings import read_settings
 from serve.shards import RetrieverShard
@@ -69,6 +71,8 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     retriever = serve.deployment(name="Retriever", **settings.retriever_deployment())(Retriever)
     generator = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
     sound = generator.bind(settings) if settings.generation_model else None
+    again = serve.deployment(name="Reranker", **on_gpu)(Reranker)
+    reranker = again.bind(settings) if settings.reranker else None
     fused = settings.layout == "fused"
     resources = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
     if fused:  # it has the text encoder, and reads the tables
@@ -78,15 +82,16 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     class Ingress:
         backend: Backend
 
-        def __init__(self, inner: Any, sound: Any) -> None:
+        def __init__(self, inner: Any, sound: Any, reranker: Any) -> None:
             """`inner` is the retriever's handle; in the fused layout, the audio encoder's.
 
-            `sound` is the generator's handle, or None.
+            `sound` is the generator's handle, or None. `reranker` is used in the fused layout.
             """
             refuse_shared_port()
             self.generator = RemoteGenerator(sound) if sound else None
             if fused:
-                self.backend = Retriever(settings, TextEncoder(settings), inner)
+                text = TextEncoder(settings)
+                self.backend = Retriever(settings, text, inner, reranker=reranker)
             else:
                 self.backend = RemoteBackend(inner, settings.queue_timeout_s)
 
@@ -100,6 +105,6 @@ def build_app(args: dict[str, Any]) -> serve.Application:
         serve.deployment(name=f"RetrieverShard{n}", **options)(RetrieverShard).bind(settings, n)
         for n in range(settings.shards if settings.shards > 1 else 0)
     ]
-    inner = audio if fused else retriever.bind(settings, text, audio, *shards)
+    inner = audio if fused else retriever.bind(settings, text, audio, *shards, reranker=reranker)
     deploy = serve.deployment(name="Ingress", ray_actor_options=resources, **settings.bounds())
-    return deploy(Ingress).bind(inner, sound)
+    return deploy(Ingress).bind(inner, sound, reranker if fused else None)

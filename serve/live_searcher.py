@@ -16,6 +16,8 @@ from raymtr.index.build import Build
 from raymtr.index.deadlines import LostTableError
 from raymtr.index.publish import live_build
 from raymtr.index.sharded_table import ShardLostError, open_table
+from raymtr.index.track_table import TrackTable
+from raymtr.search.rerank import Matchers
 from raymtr.search.searcher import Searcher
 from raymtr.workspace import Workspace
 from serve.settings import ServeSettings
@@ -35,13 +37,15 @@ class LiveSearcher:
         shards: Sequence[DeploymentHandle[Any]],
         *,
         on_open: Callable[[], None],
+        matchers: Matchers | None = None,
     ) -> None:
         """`shards` read the tables, in order; without shards, this process reads them.
 
-        `on_open` is called after another build was opened. With shards, create the object on the
-        event loop.
+        `on_open` is called after another build was opened. `matchers` re-rank; without them, this
+        process does. With shards, create the object on the event loop.
         """
         self._settings, self._shards, self._on_open = settings, shards, on_open
+        self._matchers = matchers
         self._workspace = Workspace.open(settings.workspace)
         self._session = lancedb.Session(index_cache_size_bytes=settings.index_cache_bytes)
         self.searcher = self._open(live_build(self._workspace))
@@ -94,9 +98,12 @@ class LiveSearcher:
             self._on_open()
 
     def _open(self, build: Build) -> Searcher:
+        table: TrackTable
         if self._shards:
-            return Searcher(self._workspace, remote_table(self._shards, build, self._settings))
-        return Searcher(self._workspace, open_table(self._workspace.db, build, self._session))
+            table = remote_table(self._shards, build, self._settings)
+        else:
+            table = open_table(self._workspace.db, build, self._session)
+        return Searcher(self._workspace, table, matchers=self._matchers)
 
 
 async def _read_available(searcher: Searcher, look_up: Callable[[Searcher], Awaitable[T]]) -> T:

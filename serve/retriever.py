@@ -47,6 +47,7 @@ from serve.messages import (
     Vectors,
     plain,
 )
+from serve.reranker import RemoteMatcher
 from serve.settings import ServeSettings
 from serve.track_map import draw_map
 
@@ -65,11 +66,21 @@ class Retriever:
         text: TextBackend | DeploymentHandle[Any],
         audio: AudioBackend | DeploymentHandle[Any],
         *shards: DeploymentHandle[Any],
+        reranker: DeploymentHandle[Any] | None = None,
     ) -> None:
-        """`shards` read the tables, in order; without shards, this process reads them."""
+        """`shards` read the tables, in order; without shards, this process reads them.
+
+        `reranker` re-ranks; without it, this process does. Create the object on the event loop.
+        """
         self.settings = settings
         self._answers = AnswerCache()
-        self._live = LiveSearcher(settings, shards, on_open=self._answers.clear)
+        loop = asyncio.get_running_loop() if reranker else None
+        self._live = LiveSearcher(
+            settings,
+            shards,
+            on_open=self._answers.clear,
+            matchers=partial(RemoteMatcher, reranker, loop) if reranker and loop else None,
+        )
         wait_s = settings.queue_timeout_s
         if isinstance(text, DeploymentHandle):
             text = RemoteTextEncoder(text, wait_s)
@@ -108,7 +119,7 @@ class Retriever:
         if cached is not None:
             return cached
         found = await self._search(searcher, request)
-        if isinstance(found, Searched) and not found.answer["partial"]:
+        if isinstance(found, Searched):
             self._answers.put(request, searcher.build, found)
         return found
 

@@ -49,6 +49,7 @@ class ServeSettings:
     max_queued_requests: PositiveInt = 128
     request_timeout_s: PositiveFloat = 30.0
     queue_timeout_s: PositiveFloat = 10.0  # of the wait for a retriever, and for an encoder
+    reranker: bool = False  # a deployment of its own re-ranks, not each retriever
     audio_ongoing: PositiveInt = 2  # concurrent uploads per audio encoder, one child process each
     audio_queued: PositiveInt = 4  # uploads that wait for an audio encoder, per calling replica
     audio_timeout_s: PositiveFloat = 15.0  # of decoding one upload

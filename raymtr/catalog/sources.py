@@ -102,9 +102,9 @@ def _midi_clips(row: dict[str, str]) -> Iterator[dict[str, Any]]:
 
 
 def key_words(key: str) -> str:
-    """`G` -> `G major`, `Em` -> `E minor`; empty for an empty key."""
-    if not key:
-        return ""
+    """`G` -> `G major`, `Em` -> `E minor`; a key in words, or an empty one, stays."""
+    if not key or key.endswith((" major", " minor")):
+        return key
     return f"{key[:-1]} minor" if key.endswith("m") else f"{key} major"
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -77,6 +77,8 @@ class Account(TypedDict):
 class EmbeddingStore(ShardFolder):
     """The shards under one `embeddings/<fingerprint>` folder, or those of one partition."""
 
+    window_rows: ClassVar[int | None] = None  # of a row group of `windows/`; None: pyarrow's size
+
     def __init__(self, folder: str, made_by: ModelRef) -> None:
         super().__init__(folder, to_dict(made_by))
         self.made_by = made_by
@@ -114,7 +116,7 @@ class EmbeddingStore(ShardFolder):
         name = self.shard_name(embedded["track_id"].to_pylist())
         failed = embedded.filter(pc.is_valid(embedded["code"]))
         good = embedded.filter(pc.is_null(embedded["code"])).combine_chunks()
-        storage.write_table(self.file("windows", name), self._windows_of(good))
+        self._write("windows", name, self._windows_of(good))
         storage.write_table(self.file("sources", name), embedded.select(MADE_FROM))
         if len(failed):
             storage.write_table(self.file("dead_letter", name), dead_letters_of(failed))
@@ -170,7 +172,7 @@ class EmbeddingStore(ShardFolder):
                 if storage.exists(file := self.file(kind, name)):
                     table = storage.read_table(file)
                     gone = pc.is_in(table["track_id"], value_set=ids)
-                    storage.write_table(file, table.filter(pc.invert(gone)))
+                    self._write(kind, name, table.filter(pc.invert(gone)))
 
     def account(self, catalog: pa.Table) -> Account:
         """Counts of the catalog's tracks by outcome over all runs, once a run has finished."""
@@ -259,6 +261,10 @@ class EmbeddingStore(ShardFolder):
         letters = self.read_dead_letters()
         codes = pa.array(codes, pa.string())
         self.forget(letters["track_id"].filter(pc.is_in(letters["code"], codes)))
+
+    def _write(self, kind: str, name: str, table: pa.Table) -> None:
+        rows = self.window_rows if kind == "windows" else None
+        storage.write_table(self.file(kind, name), table, group_rows=rows)
 
     def _tracks_of(self, good: pa.Table) -> pa.Table:
         return tracks_of(good, self.made_by.dim)

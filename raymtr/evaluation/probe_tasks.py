@@ -1,9 +1,9 @@
 """Tasks of probes: a label for each track, and which tracks are one tune.
 
 A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, if its
-author fixed one, `split` (train or test). Otherwise the catalog's split `test` is held out, because
-a model trained on this catalog has read the words of the rest. If it is empty, a share of the tunes
-is held out.
+author fixed one, `split` (train or test). A column of numbers (bpm, energy) is cut into thirds.
+Unless the file fixes the split, the catalog's split `test` is held out, because a model trained on
+this catalog has read the words of the rest. If it is empty, a share of the tunes is held out.
 The labels of `midi/` are exact; those of `real_music/` (genre, vocal) are weak.
 """
 
@@ -25,11 +25,14 @@ from raymtr.errors import InputError
 Row = Mapping[str, Any]
 HELD_OUT = 0.3  # share of the tunes, if neither the file nor the catalog holds any out
 CHORDS = "steel-string guitar"  # plays the chords of a tune whose melody has one instrument
+THIRDS = ("low", "middle", "high")
 FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
 
 
 def _instrument(row: Row) -> str | None:
     """The one instrument of a tune, or of its melody; tunes for several have no label."""
+    if row.get("instrument"):
+        return str(row["instrument"])
     names: list[str] = list(row.get("instruments") or ())
     if len(names) == 2 and row.get("render_program") is not None:
         names = [name for name in names if name != CHORDS]
@@ -37,8 +40,8 @@ def _instrument(row: Row) -> str | None:
 
 
 def _mode(row: Row) -> str | None:
-    key = row.get("key")
-    return None if not key else "minor" if key.endswith("m") else "major"
+    key = _key(row)
+    return key and key.split()[-1]
 
 
 def _key(row: Row) -> str | None:
@@ -46,7 +49,7 @@ def _key(row: Row) -> str | None:
 
 
 def _metre(row: Row) -> str | None:
-    return row.get("meter")
+    return row.get("metre") or row.get("meter")
 
 
 TASKS: dict[str, Callable[[Row], str | None]] = {
@@ -78,8 +81,12 @@ def read_task(name: str, rows: Sequence[Row]) -> Task:
     if name.endswith(".csv"):
         labels, fixed = _from_file(name, by_id)
     else:
-        label_of = TASKS.get(name) or (lambda row: _plain(row, name))
-        labels = {i: label for i, row in by_id.items() if (label := label_of(row))}
+        label_of = TASKS.get(name)
+        labels = (
+            {i: label for i, row in by_id.items() if (label := label_of(row))}
+            if label_of
+            else _from_column(name, by_id)
+        )
     tunes = {i: _tune(by_id[i]) for i in labels}
     if not fixed:
         fixed = _catalog_split(labels, by_id, tunes)
@@ -104,15 +111,23 @@ def read_task(name: str, rows: Sequence[Row]) -> Task:
     )
 
 
-def _plain(row: Row, name: str) -> str | None:
-    if name not in row:
+def _from_column(name: str, by_id: Mapping[str, Row]) -> dict[str, str]:
+    """The value of a column of names, or the third of a column of numbers, by track id."""
+    row = next(iter(by_id.values()), {})
+    if row and name not in row:
         raise InputError(
             f"no task and no column {name!r}; tasks: {', '.join(TASKS)}; columns: {', '.join(row)}"
         )
-    value = row[name]
-    if value is not None and not isinstance(value, str):
-        raise InputError(f"column {name} has {type(value).__name__}, a task needs names of classes")
-    return value or None
+    values = {i: row[name] for i, row in by_id.items() if row[name] not in (None, "")}
+    kinds = {type(value) for value in values.values()}
+    if kinds <= {int, float}:
+        numbers = {i: float(value) for i, value in values.items() if np.isfinite(value)}
+        cuts = np.quantile(list(numbers.values()) or [0.0], (1 / 3, 2 / 3))
+        return {i: THIRDS[int(np.searchsorted(cuts, value))] for i, value in numbers.items()}
+    if kinds != {str}:
+        seen = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise InputError(f"column {name} has {seen}; a task needs names of classes, or numbers")
+    return values
 
 
 def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dict[str, str]]:

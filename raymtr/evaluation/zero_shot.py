@@ -19,7 +19,7 @@ from raymtr.model.two_towers import TwoTowers
 from raymtr.mulap.backbone import LOG_MEL, RANDOM
 from raymtr.mulap.folder import read_mulap
 from raymtr.mulap.marker import is_mulap
-from raymtr.mulap.reranker import match_probabilities, spread
+from raymtr.mulap.matcher import match_probabilities, spread
 
 
 class ZeroShot(TypedDict):

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import one_row, with_replica
-from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef, matrix_of
+from raymtr.embeddings.store import EMBEDDED_SCHEMA, EmbeddingStore, ModelRef
 from raymtr.errors import InputError, UnusableError
 from raymtr.mulap.backbone import Backbone, open_backbone
+from raymtr.mulap.feature_reader import FeatureReader
 from raymtr.ownership import RUN
 from raymtr.workspace import Workspace
 
 
 class FeatureStore(EmbeddingStore):
     """The shards of one backbone's features."""
+
+    window_rows = 1_024  # about a megabyte, read to re-rank one hit
 
     @classmethod
     def of_model(cls, workspace: Workspace, made_by: ModelRef) -> FeatureStore:
@@ -36,24 +38,9 @@ class FeatureStore(EmbeddingStore):
         half = table["vector"].cast(pa.list_(pa.float16(), self.made_by.dim))
         return table.set_column(place, "vector", half)
 
-    def features_of(self, ids: list[str]) -> dict[str, np.ndarray]:
-        """Features float32 [W, D] of these tracks, in order of time; others are left out."""
-        parts, wanted = [], pa.array(ids, pa.string())
-        for name in sorted(self.names("tracks")):
-            file = self.file("windows", name)
-            if pc.any(pc.is_in(storage.read_table(file, ["track_id"])["track_id"], wanted)).as_py():
-                table = storage.read_table(file)
-                parts.append(table.filter(pc.is_in(table["track_id"], value_set=wanted)))
-        if not parts:
-            return {}
-        windows = pa.concat_tables(parts).sort_by(
-            [("track_id", "ascending"), ("start_s", "ascending")]
-        )
-        rows = matrix_of(windows["vector"]).astype(np.float32)
-        names = np.array(windows["track_id"].to_pylist())
-        firsts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-        of_each = np.split(rows, firsts[1:])
-        return {str(names[first]): part for first, part in zip(firsts, of_each, strict=True)}
+    def reader(self) -> FeatureReader:
+        """A reader of the features that are stored now."""
+        return FeatureReader(self)
 
 
 def open_features(workspace: Workspace, backbone: Backbone) -> FeatureStore:

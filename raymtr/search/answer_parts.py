@@ -117,5 +117,5 @@ class StageTimes(TypedDict):
     encode: float
     search: float
     rank: float
-    rerank: NotRequired[float]  # only with re-ranking; part of `rank`
+    rerank: NotRequired[float]  # only if hits were re-ranked; part of `rank`
     total: float

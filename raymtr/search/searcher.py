@@ -10,6 +10,7 @@ file calls them in order and builds the answer.
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ from raymtr.search.plan import Encoded, Plan, stage_times
 from raymtr.search.present import hits_of, query_of
 from raymtr.search.ranking import Candidate
 from raymtr.search.request import CheckedRequest, check_request
-from raymtr.search.rerank import rerank
+from raymtr.search.rerank import Matcher, Matchers, rerank
 from raymtr.search.retrievers import QueryVector, sentences_of
 from raymtr.search.steering import directions_of, steering_sentences
 from raymtr.search.understand import Understood, similar_artist, understand
@@ -46,7 +47,6 @@ from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from raymtr.model.model import Model, Side
-    from raymtr.mulap.reranker import Reranker
 
 T = TypeVar("T")
 RETRIEVER_THREADS = 8  # shared by all searches of one searcher; enough for two queries' retrievers
@@ -56,14 +56,23 @@ WORDS_ONLY = "this catalog has words only, no vectors: search it by text with mo
 class Searcher:
     """Search over the live build of a workspace (its folder or URI)."""
 
-    def __init__(self, workspace: str | Workspace, table: TrackTable | None = None) -> None:
-        """With `table`, searches read that table, whose shards may be in other processes."""
+    def __init__(
+        self,
+        workspace: str | Workspace,
+        table: TrackTable | None = None,
+        *,
+        matchers: Matchers | None = None,
+    ) -> None:
+        """With `table`, searches read that table, whose shards may be in other processes.
+
+        `matchers` re-rank; without them, runs are loaded into this process.
+        """
         root = workspace if isinstance(workspace, Workspace) else Workspace.open(workspace)
         self.workspace = root
         self.table = table or open_table(root.db, live_build(root))
         self.build = self.table.build
         self._models: dict[Side, Model] = {}  # loaded and checked, by tower
-        self._rerankers: dict[str, Reranker] = {}
+        self._matchers = matchers or functools.cache(functools.partial(_load_matcher, root))
         self._loading = Lock()
         self._threads = ThreadPoolExecutor(RETRIEVER_THREADS, thread_name_prefix="retriever")
 
@@ -243,8 +252,10 @@ class Searcher:
 
     def _rerank(
         self, plan: Plan, options: Rerank, candidates: list[Candidate]
-    ) -> tuple[list[Candidate], tuple[str, ...], float]:
+    ) -> tuple[list[Candidate], tuple[str, ...], float | None]:
         """The candidates re-ranked, notes, and the seconds it took without loading the run.
+
+        The time is None if the order is still that of the first stage.
 
         Raises InputError if the search has no text, or the workspace has no MuLaP run with stored
         features.
@@ -252,20 +263,18 @@ class Searcher:
         if not plan.request.original.text:
             raise InputError("rerank needs a text, and this search has none")
         sentence = plan.sentences[0] if plan.query_count else plan.request.original.text
-        matcher = self._reranker(options.run)
+        matcher = self._matcher(options.run)
         started = time.perf_counter()
-        found, notes = rerank(candidates, sentence, matcher, depth=options.depth, mix=options.mix)
-        return found, notes, time.perf_counter() - started
+        found = rerank(candidates, sentence, matcher, depth=options.depth, mix=options.mix)
+        took_s = time.perf_counter() - started if found.done else None
+        return found.candidates, found.notes, took_s
 
-    def _reranker(self, run: str | None) -> Reranker:
-        """The matching head of a run (None: the newest one), loaded at first use."""
-        from raymtr.mulap.reranker import Reranker, newest_run
+    def _matcher(self, run: str | None) -> Matcher:
+        """The matching head of a run (None: the newest one)."""
+        from raymtr.mulap.matcher import newest_run
 
-        run = run or newest_run(self.workspace)
         with self._loading:
-            if run not in self._rerankers:
-                self._rerankers[run] = Reranker(self.workspace, run)
-            return self._rerankers[run]
+            return self._matchers(run or newest_run(self.workspace))
 
     def rank(
         self, text: str | None = None, *, k: int | None = None, **terms: object
@@ -346,3 +355,9 @@ class Searcher:
             query_count=plan.query_count,
             recording=encoded.recording,
         )
+
+
+def _load_matcher(workspace: Workspace, run: str) -> Matcher:
+    from raymtr.mulap.matcher import RunMatcher
+
+    return RunMatcher(workspace, run)

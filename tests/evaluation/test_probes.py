@@ -107,6 +107,32 @@ def test_what_the_catalog_holds_out_is_held_out() -> None:
     assert 0 < (~read_task("key", rows).train).sum() < len(rows), "else a share of the tunes"
 
 
+def test_a_column_of_numbers_is_cut_into_thirds() -> None:
+    rows = rows_of(tunes=30)
+    for number, row in enumerate(rows):
+        row["bpm"] = float("nan") if number == 0 else 60.5 + number
+    task = read_task("bpm", rows)
+    assert task.classes == ("high", "low", "middle") and rows[0]["track_id"] not in task.track_ids
+    sizes = np.bincount(task.labels)
+    assert sizes.max() - sizes.min() <= 1
+    labels = dict(zip(task.track_ids, task.labels.tolist(), strict=True))
+    ordered = [task.classes[labels[row["track_id"]]] for row in rows[1:]]
+    assert ordered == sorted(ordered, key=("low", "middle", "high").index)
+
+
+def test_columns_of_the_answer_are_tasks_too() -> None:
+    """A catalog may name the instrument and the metre themselves, and not a MIDI file's fields."""
+    rows = [
+        {"track_id": f"t{n}", "uri": "x", "instrument": ("harp", "oboe")[n % 2]}
+        | {"metre": ("6/8", "4/4")[n % 2], "key": ("G major", "E minor")[n % 2]}
+        for n in range(12)
+    ]
+    assert read_task("instrument", rows).classes == ("harp", "oboe")
+    assert read_task("metre", rows).classes == ("4/4", "6/8")
+    assert read_task("key", rows).classes == ("E minor", "G major")
+    assert read_task("mode", rows).classes == ("major", "minor")
+
+
 def write(tmp_path: Path, text: str) -> str:
     file = tmp_path / "task.csv"
     file.write_text(text)
@@ -119,8 +145,11 @@ def test_tasks_that_cannot_be_evaluated(tmp_path: Path) -> None:
         read_task("metre", rows)
     with pytest.raises(InputError, match="no task and no column 'mood'; tasks: instrument, key"):
         read_task("mood", rows)
-    with pytest.raises(InputError, match="column year has int"):
+    with pytest.raises(InputError, match=r"task year needs two classes .* low \(10\)"):
         read_task("year", rows)
+    listed = [{**row, "genres": ["jazz"]} for row in rows]
+    with pytest.raises(InputError, match="column genres has list; a task needs names"):
+        read_task("genres", listed)
     with pytest.raises(
         InputError, match=r"1 ids of .* are not tracks with audio here, among them q"
     ):

@@ -20,7 +20,7 @@ from jobs.evaluate_probe import evaluate_probe
 from jobs.train_towers import describe, train_towers
 from raymtr import storage
 from raymtr.errors import InputError
-from raymtr.mulap.reranker import Reranker
+from raymtr.mulap.matcher import RunMatcher
 from raymtr.recipes import mulap_small
 from raymtr.specs import MulapSpec, Settings
 from raymtr.tower_specs import AudioSpec, AudioTowerSpec
@@ -92,7 +92,7 @@ def test_mulap_is_trained_embedded_and_probed(workspace: Workspace, ray_cluster:
     assert embed_features(workspace, settings(), model="weak")["new"] == 0
     plan = plan_embedding(workspace, settings(), model="weak", output="features")
     assert (plan["tracks"], plan["done"]) == (0, 16)
-    found = Reranker(workspace, "weak").probabilities("a low hum", ["t00", "t01", "t12"])
+    found = RunMatcher(workspace, "weak").probabilities("a low hum", ["t00", "t01", "t12"])
     assert list(found) == ["t00", "t01"]
 
     ids = [f"t{n:02d}" for n in range(16) if n != 12]

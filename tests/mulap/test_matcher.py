@@ -11,17 +11,16 @@ import pytest
 import soundfile
 import torch
 from builders import publish_catalog
+from mulap_builders import store_features
 
 from raymtr import audio, storage
-from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.errors import InputError
 from raymtr.mulap.backbone import open_backbone
 from raymtr.mulap.folder import save_mulap
+from raymtr.mulap.matcher import Question, RunMatcher, match_probabilities
 from raymtr.mulap.network import Mulap
-from raymtr.mulap.reranker import Reranker, match_probabilities
-from raymtr.mulap.store import FeatureTracks, open_features
+from raymtr.mulap.store import open_features
 from raymtr.search.searcher import Searcher
-from raymtr.specs import EmbedSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -34,21 +33,11 @@ def workspace(tmp_path: Path, make_mulap: Make) -> Workspace:
     workspace = Workspace.open(str(tmp_path / "w"), create=True)
     for run, seed in (("one", 0), ("two", 1)):
         save_mulap(make_mulap(seed=seed), f"{workspace.run(run)}/model", provenance={})
-    rng, rows = np.random.default_rng(0), []
+    rng, uris = np.random.default_rng(0), {}
     for n, gain in enumerate((0.1, 0.1, 0.0)):
-        file = tmp_path / f"{n}.wav"
-        soundfile.write(file, gain * rng.normal(size=8_000 * (2 + 2 * n)), 8000)
-        rows.append({"track_id": f"t{n}", "uri": str(file), "file_version": None})
-    backbone = open_backbone(workspace.trained("one"))
-    shards = open_features(workspace, backbone)
-    shards.take()
-    tracks = pa.Table.from_pylist(rows)
-    decoded = pa.concat_tables(
-        decode_tracks(tracks, spec=backbone.spec.audio, embed=EmbedSpec(), hung=shards.hung)
-    )
-    made = FeatureTracks(workspace.trained("one"), shards.made_by, threads=1)(decoded)
-    shards.commit(made)
-    shards.release()
+        uris[f"t{n}"] = str(tmp_path / f"{n}.wav")
+        soundfile.write(uris[f"t{n}"], gain * rng.normal(size=8_000 * (2 + 2 * n)), 8000)
+    store_features(workspace, "one", uris)
     return workspace
 
 
@@ -59,7 +48,7 @@ def test_features_are_stored_in_half_precision(workspace: Workspace) -> None:
     windows = storage.read_tables(f"{store.folder}/windows")
     assert windows is not None and windows["vector"].type.value_type == pa.float16()
     assert store.read_dead_letters()["code"].to_pylist() == ["silent"]
-    found = store.features_of(["t0", "t1", "t2"])
+    found = store.reader().read(["t0", "t1", "t2"])
     assert {name: rows.shape for name, rows in found.items()} == {"t0": (4, 24), "t1": (8, 24)}
     samples = audio.decode(str(Path(workspace.root).parent / "1.wav"), backbone.spec.audio).samples
     whole = backbone.embed_windows(audio.windows(samples, backbone.spec.audio)[1])
@@ -70,15 +59,37 @@ def test_features_are_stored_in_half_precision(workspace: Workspace) -> None:
 
 @pytest.mark.slow
 def test_probabilities_are_those_of_the_whole_model(workspace: Workspace) -> None:
-    reranker = Reranker(workspace, "one")
-    found = reranker.probabilities("slow high tone", ["t1", "t2", "unknown", "t0"])
+    matcher = RunMatcher(workspace, "one")
+    found = matcher.probabilities("slow high tone", ["t1", "t2", "unknown", "t0"])
     assert list(found) == ["t1", "t0"], "without features there is no probability"
     rows = torch.from_numpy(
-        open_features(workspace, open_backbone(workspace.trained("one"))).features_of(["t0"])["t0"]
+        open_features(workspace, open_backbone(workspace.trained("one")))
+        .reader()
+        .read(["t0"])["t0"]
     )
-    alone = match_probabilities(reranker.model, "slow high tone", [rows])
+    alone = match_probabilities(matcher.model, "slow high tone", [rows])
     assert found["t0"] == pytest.approx(alone[0], abs=1e-5)
-    assert found != reranker.probabilities("fast", ["t1", "t0"])
+    assert found != matcher.probabilities("fast", ["t1", "t0"])
+    with pytest.raises(TimeoutError):
+        matcher.probabilities("fast", ["t1"], within_s=-1.0)
+
+
+@pytest.mark.slow
+def test_questions_of_many_are_answered_as_if_alone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matcher = RunMatcher(workspace, "one")
+    questions = [
+        Question("slow high tone", ["t1", "t0"]),
+        Question("fast", ["unknown"]),
+        Question("low", ["t0", "t1", "t0"]),
+    ]
+    alone = [matcher.probabilities(*question) for question in questions]
+    assert [list(answer) for answer in alone] == [["t1", "t0"], [], ["t0", "t1"]]
+    for pairs in (1, 3, 16):  # also batches that end within a question
+        monkeypatch.setattr("raymtr.mulap.matcher.PAIRS", pairs)
+        for one, together in zip(alone, matcher.answer(questions), strict=True):
+            assert together == pytest.approx(one, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -88,18 +99,18 @@ def test_features_of_another_run_and_runs_without_a_head_are_rejected(
     with pytest.raises(
         InputError, match=r"no features of run two, model \w+ \(there are features of \w+, other"
     ):
-        Reranker(workspace, "two")
+        RunMatcher(workspace, "two")
     theirs, ours = (
         workspace.features(open_backbone(workspace.trained(run)).fingerprint)
         for run in ("one", "two")
     )
     storage.copy_folder(theirs, ours, last="run.json")
     with pytest.raises(InputError, match=r"has features of model \w+, not of run two"):
-        Reranker(workspace, "two")
+        RunMatcher(workspace, "two")
     with pytest.raises(InputError, match=r"is not a MuLaP model .* no head that matches"):
-        Reranker(workspace, "towers")
+        RunMatcher(workspace, "towers")
     with pytest.raises(InputError, match="a run's name is one folder name"):
-        Reranker(workspace, str(tmp_path))
+        RunMatcher(workspace, str(tmp_path))
 
 
 @pytest.mark.slow
@@ -130,7 +141,7 @@ def test_a_search_looks_again_and_says_what_it_did(workspace: Workspace) -> None
     again = searcher.search(
         "slow tone", mode="keyword", rerank={"depth": 3, "run": "one", "mix": 1.0}
     )
-    found = Reranker(workspace, "one").probabilities("slow tone", ["t0", "t1"])
+    found = RunMatcher(workspace, "one").probabilities("slow tone", ["t0", "t1"])
     scores = {hit["track_id"]: hit["score"] for hit in again["hits"]}
     assert set(scores) == {hit["track_id"] for hit in plain["hits"]} == {"t0", "t1", "t2"}
     for track_id, probability in found.items():
