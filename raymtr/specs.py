@@ -33,7 +33,7 @@ HOMES = ("raymtr.tower_specs", "raymtr.caption_specs", "raymtr.validation")  # s
 TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists", "playlist")  # of a track
 CONTRASTIVE_ONLY = (  # settings of training that another objective does not read
     *("chunk", "checkpoint_activations", "layer_decay", "lora_audio", "lora_text"),
-    "false_negatives",
+    *("false_negatives", "text_rate"),
 )
 
 
@@ -62,6 +62,8 @@ class TrainSpec:
     checkpoint_activations: bool = False  # recompute layers in the backward: less memory
     # Learning rate of each layer, relative to the layer above it.
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # Learning rate of the text tower, relative to `learning_rate`: it is pretrained.
+    text_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     lora_audio: Rank = 0  # rank of LoRA on the audio tower, whose own weights stay; 0: no LoRA
     lora_text: Rank = 0  # the same on the text tower
     objective: Literal["contrastive", "mulap", "musiclm"] = "contrastive"

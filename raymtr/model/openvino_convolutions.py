@@ -10,6 +10,7 @@ hides the telemetry module, so OpenVINO behaves as if that module were not insta
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import torch
@@ -31,8 +32,10 @@ class OpenVinoConvolutions:
     """A folded tower before its pooling: float32 log-mel [1, n_mels, frames] -> [1, C, H, W]."""
 
     def __init__(self, tower: ModifiedResNet, spec: AudioSpec, dtype: torch.dtype) -> None:
-        mel = ops.parameter([1, spec.n_mels, spec.frames], openvino.Type.f32)
-        self._start = _compiled(_start(tower, mel), [mel], torch.float32)
+        self._input = copy.deepcopy(tower.input)
+        shape = [1, tower.conv1.in_channels, spec.n_mels, spec.frames]
+        parameter = ops.parameter(shape, openvino.Type.f32)
+        self._start = _compiled(_start(tower, parameter), [parameter], torch.float32)
         between = [self._start.get_output_tensor(number) for number in (0, 1)]
         arriving = [ops.parameter(tensor.shape, openvino.Type.f32) for tensor in between]
         self._rest = _compiled([_rest(tower, *arriving)], arriving, dtype)
@@ -41,7 +44,7 @@ class OpenVinoConvolutions:
 
     def __call__(self, mel: Tensor) -> Tensor:
         """The last stage's feature map."""
-        self._start.infer([mel.contiguous().numpy()], share_inputs=True)
+        self._start.infer([self._input(mel).contiguous().numpy()], share_inputs=True)
         self._rest.infer()
         return torch.tensor(self._rest.get_output_tensor().data)
 
@@ -60,9 +63,8 @@ def _compiled(
     return openvino.compile_model(graph, "CPU", settings).create_infer_request()
 
 
-def _start(tower: ModifiedResNet, mel: Node) -> list[Node]:
+def _start(tower: ModifiedResNet, x: Node) -> list[Node]:
     """The stem's map and the first shortcut's."""
-    x = ops.unsqueeze(mel, ops.constant([1]))
     for module in (tower.conv1, tower.conv2, tower.conv3):
         x = ops.relu(_convolution(module, x))
     x = _average(tower.avgpool, x)

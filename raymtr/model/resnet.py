@@ -1,10 +1,11 @@
 """The ResNet audio tower: CLIP's ModifiedResNet with attention pooling, over a log-mel spectrogram.
 
 Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
-channel, a stem of three convolutions, an average pool before the convolution in place of every
-stride, and a pooling whose query is the mean of the map. Parameters have CLIP's names, so the
-released weights load unchanged. Batch norms are plain `nn.BatchNorm2d`; training over several
-workers replaces them. Log-mel, projection heads and precision are not part of this file.
+channel (with `band_input` two), a stem of three convolutions, an average pool before the
+convolution in place of every stride, and a pooling whose query is the mean of the map. Parameters
+have CLIP's names, so the released weights load unchanged. Batch norms are plain `nn.BatchNorm2d`;
+training over several workers replaces them. Log-mel, projection heads and precision are not part of
+this file.
 """
 
 from __future__ import annotations
@@ -90,13 +91,37 @@ class AttentionPool(nn.Module):
         return pooled
 
 
+class BandInput(nn.Module):
+    """Log-mel [B, n_mels, frames] -> [B, 2, n_mels, frames]: normalised bands, and their places.
+
+    Each band is normalised by its mean and variance (as in PANNs, Kong et al. 2020). The second
+    channel is the place of the band, -1 to 1 (CoordConv, Liu et al. 2018). A convolution does not
+    know where in the spectrum it is, and TTMR++'s pooling has one position for all places, so that
+    it hears intervals better than pitch and register.
+    """
+
+    places: Tensor
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(n_mels)
+        places = torch.linspace(-1.0, 1.0, n_mels)[None, None, :, None]
+        self.register_buffer("places", places, persistent=False)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The two channels."""
+        bands = self.norm(mel.unsqueeze(2)).transpose(1, 2)  # [B, 1, n_mels, frames]
+        return torch.cat([bands, self.places.to(bands).expand_as(bands)], dim=1)
+
+
 class ModifiedResNet(nn.Module):
     """Log-mel [B, n_mels, frames] -> [B, dim]."""
 
-    def __init__(self, spec: AudioTowerSpec) -> None:
+    def __init__(self, spec: AudioTowerSpec, n_mels: int = 128) -> None:
         super().__init__()
-        width = spec.width
-        self.conv1 = nn.Conv2d(1, width // 2, 3, stride=2, padding=1, bias=False)
+        width, channels = spec.width, 2 if spec.band_input else 1
+        self.input = BandInput(n_mels) if spec.band_input else nn.Unflatten(1, (1, -1))
+        self.conv1 = nn.Conv2d(channels, width // 2, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
         self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width // 2)
@@ -125,7 +150,7 @@ class ModifiedResNet(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Return one vector for each spectrogram."""
-        x = mel.unsqueeze(1)  # [B, 1, n_mels, frames]
+        x = self.input(mel)  # [B, 1 or 2, n_mels, frames]
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
         x = functional.relu(self.bn3(self.conv3(x)), inplace=True)

@@ -6,6 +6,7 @@ Both use the same precisions: stem and first shortcut in float32, the rest in th
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,7 @@ class TorchConvolutions:
         def rest(module: nn.Conv2d) -> _Convolution:
             return _Convolution(module, device, dtype, fused=fused)
 
+        self._input = copy.deepcopy(tower.input).to(device)
         self._stem = [start(module) for module in (tower.conv1, tower.conv2, tower.conv3)]
         self._pool = tower.avgpool
         first, *others = blocks_of(tower)
@@ -45,7 +47,7 @@ class TorchConvolutions:
 
     def __call__(self, mel: Tensor) -> Tensor:
         """The last stage's feature map."""
-        x = mel.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        x: Tensor = self._input(mel).contiguous(memory_format=torch.channels_last)
         for convolution in self._stem:
             x = convolution(x)
         x = self._pool(x)

@@ -84,7 +84,7 @@ class TwoTowers(nn.Module):
 def audio_tower_of(spec: AudioTowerSpec, audio: AudioSpec) -> nn.Module:
     """A new audio tower of the kind that `spec` names: log-mel [B, n_mels, frames] -> [B, dim]."""
     if spec.kind == "resnet":
-        return ModifiedResNet(spec)
+        return ModifiedResNet(spec, audio.n_mels)
     if spec.kind == "ast":
         return SpectrogramTransformer(spec, audio)
     return MusicnnTower(spec)

@@ -7,7 +7,6 @@ Parameters before the first layer are the embedding (or stem), those after the l
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from raymtr.model.resnet import Bottleneck
 
-TOWERS = ("audio_tower", "text_tower")
+TEXT_TOWER = "text_tower"
+TOWERS = ("audio_tower", TEXT_TOWER)
 _LAYER = re.compile(r"\.(?:layers?|block|h)\.?(\d+)\.")
 
 
@@ -37,31 +37,21 @@ def layers_below(names: list[str]) -> dict[str, int]:
     return below
 
 
-def rate_groups(towers: nn.Module, decay: float) -> list[dict[str, Any]]:
+def rate_groups(towers: nn.Module, decay: float, text_rate: float) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer; `scale` of a group multiplies the learning rate.
 
-    A layer's rate is `decay` times that of the layer above it. Heads and the logit scale have the
-    whole rate. With a decay of 1 there is one group.
+    A layer's rate is `decay` times that of the layer above it, and in the text tower `text_rate`
+    times that. Heads and the logit scale have the whole rate.
     """
     learned = {name: p for name, p in towers.named_parameters() if p.requires_grad}
-    if decay == 1.0:
-        return [{"params": list(learned.values())}]
-    depths: dict[str, int] = {}
+    scales = dict.fromkeys(learned, 1.0)
     for tower in TOWERS:
-        depths |= layers_below([n for n, _ in towers.named_parameters() if n.startswith(tower)])
-    return _by_depth(learned, depths, decay)
-
-
-def _by_depth(
-    learned: Mapping[str, nn.Parameter], depths: Mapping[str, int], decay: float
-) -> list[dict[str, Any]]:
-    used = sorted({depths.get(name, 0) for name in learned})
+        names = [name for name, _ in towers.named_parameters() if name.startswith(tower)]
+        own = text_rate if tower == TEXT_TOWER else 1.0
+        scales |= {name: own * decay**depth for name, depth in layers_below(names).items()}
     return [
-        {
-            "params": [p for name, p in learned.items() if depths.get(name, 0) == depth],
-            "scale": decay**depth,
-        }
-        for depth in used
+        {"params": [p for name, p in learned.items() if scales[name] == scale], "scale": scale}
+        for scale in sorted({scales[name] for name in learned}, reverse=True)
     ]
 
 

@@ -101,7 +101,7 @@ class TrainStep:
         self.learned = [p for p in towers.parameters() if p.requires_grad]
         self.changing = [*self.learned, *(b for b in towers.buffers() if b.is_floating_point())]
         self.optimizer = torch.optim.AdamW(
-            rate_groups(towers, spec.layer_decay),
+            rate_groups(towers, spec.layer_decay, spec.text_rate),
             lr=spec.learning_rate,
             betas=(0.9, spec.beta2),
             weight_decay=spec.weight_decay,

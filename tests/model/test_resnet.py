@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -56,9 +58,23 @@ def test_a_picture_becomes_a_vector_through_a_stride_of_32() -> None:
     assert seen == [torch.Size([2, 8 * 32, 2, 3])]
 
 
-def test_every_weight_gets_a_gradient() -> None:
+def test_bands_are_normalised_beside_their_places() -> None:
+    tower = ModifiedResNet(replace(TINY, band_input=True), n_mels=64)
+    slope = torch.linspace(3, -9, 64)[:, None] + torch.rand(5, 64, 40)
+    x = tower.input(slope)
+    assert x.shape == (5, 2, 64, 40)
+    assert x[:, 0].mean((0, 2)).abs().max() < 1e-4
+    assert (x[:, 0].std((0, 2)) - 1).abs().max() < 0.02
+    assert torch.equal(x[3, 1, :, 7], torch.linspace(-1, 1, 64))
+    assert tower.eval()(slope).shape == (5, 24)
+    with pytest.raises(InputError, match="band_input is for kind=resnet"):
+        AudioTowerSpec(kind="ast", band_input=True)
+
+
+@pytest.mark.parametrize("band_input", [False, True])
+def test_every_weight_gets_a_gradient(band_input: bool) -> None:
     """A data-parallel run stops at a parameter without one; the key bias is the likely victim."""
-    tower = ModifiedResNet(TINY)
+    tower = ModifiedResNet(replace(TINY, band_input=band_input), n_mels=64)
     tower(torch.randn(2, 64, 64)).square().sum().backward()
     assert [name for name, p in tower.named_parameters() if p.grad is None] == []
 

@@ -172,6 +172,15 @@ def test_rates_fall_with_the_depth_of_a_layer(towers: TwoTowers, batch: Batch) -
     assert of["text_tower.encoder.embeddings.word_embeddings.weight"] == full / 2**7
 
 
+def test_the_text_tower_has_a_rate_of_its_own(towers: TwoTowers, batch: Batch) -> None:
+    step = TrainStep(towers, replace(SPEC, text_rate=0.1), CPU)
+    step(batch, 0)
+    rates = {id(p): group["lr"] for group in step.optimizer.param_groups for p in group["params"]}
+    for name, p in towers.named_parameters():
+        own = 0.1 if name.startswith("text_tower.") else 1.0
+        assert not p.requires_grad or rates[id(p)] == pytest.approx(own * SPEC.learning_rate)
+
+
 def test_a_tower_without_layers_has_the_whole_rate() -> None:
     assert layers_below(["audio_tower.dense.weight"]) == {"audio_tower.dense.weight": 0}
 
