@@ -88,7 +88,11 @@ def recipes(seed: int, steps: int) -> dict[str, Settings]:
     )
     contrast = dataclasses.replace(
         ttmrpp_small(),
-        towers=dataclasses.replace(ttmrpp_small().towers, audio=mulap.towers.audio),
+        towers=dataclasses.replace(
+            ttmrpp_small().towers,
+            audio=mulap.towers.audio,
+            audio_tower=mulap.towers.audio_tower,
+        ),
         train=dataclasses.replace(
             ttmrpp_small().train, seed=seed, steps=steps, global_batch=mulap.train.global_batch
         ),

@@ -145,6 +145,7 @@ def mulap_small() -> Settings:
         towers=replace(
             small.towers,
             audio=AudioSpec(window_s=3.0, hop=512, n_mels=64, level="removed"),
+            audio_tower=replace(small.towers.audio_tower, band_input=True),
         ),
         mulap=MulapSpec(
             clip_s=10.0,
