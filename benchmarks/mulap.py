@@ -100,14 +100,25 @@ def recipes(seed: int, steps: int) -> dict[str, Settings]:
     return {f"mulap-{seed}": mulap, f"contrast-{seed}": contrast}
 
 
+def models_of(seed: int) -> dict[str, str]:
+    """The towers that are probed, by their names in the figures."""
+    return {
+        "MuLaP": f"mulap-{seed}",
+        "random": f"random:mulap-{seed}",
+        "contrast": f"contrast-{seed}",
+        "log-mel": "log-mel",
+    }
+
+
 def train(workspace: Workspace, seed: int, steps: int) -> None:
-    """Trains both; stores the features of MuLaP's tower."""
+    """Trains both; stores the features of every tower that is probed, once for all tasks."""
     from jobs.embed_features import embed_features
     from jobs.train_towers import train_towers
 
     for name, settings in recipes(seed, steps).items():
         train_towers(workspace, settings, run=name)
-    embed_features(workspace, mulap_small(), model=f"mulap-{seed}")
+    for model in models_of(seed).values():
+        embed_features(workspace, mulap_small(), model=model)
 
 
 def print_losses(workspace: Workspace, seed: int, figures: Figures) -> None:
@@ -165,12 +176,7 @@ def probe(workspace: Workspace, seeds: Sequence[int], density: str, figures: Fig
     cells: dict[tuple[str, str, str], list[float]] = {}  # (model, task, labels) -> a figure a draw
     for task in TASKS:
         for seed in seeds:
-            models = {
-                "MuLaP": f"mulap-{seed}",
-                "random": f"random:mulap-{seed}",
-                "contrast": f"contrast-{seed}",
-                "log-mel": "log-mel",
-            }
+            models = models_of(seed)
             answer = evaluate_probe(
                 workspace,
                 density if task == "density" else task,

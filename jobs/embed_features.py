@@ -20,7 +20,7 @@ from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError
-from raymtr.mulap.backbone import open_backbone
+from raymtr.mulap.backbone import LOG_MEL, RANDOM, open_backbone
 from raymtr.mulap.store import FeatureTracks, open_features
 from raymtr.specs import EmbedSpec, Settings
 from raymtr.tower_specs import AudioSpec
@@ -30,10 +30,15 @@ LOG = logging.getLogger("raymtr")
 
 
 def named_source(workspace: Workspace, model: str | None) -> str:
-    """The model folder of the named run or model. Raises InputError if none is named."""
+    """What `open_backbone` opens for a run, a model, LOG_MEL, or RANDOM and a run.
+
+    Raises InputError if no model is named.
+    """
     if model is None:
         raise InputError("--output features needs --model, a run's name or a model folder")
-    return workspace.trained(model)
+    if model.startswith(RANDOM):
+        return RANDOM + workspace.trained(model.removeprefix(RANDOM))
+    return model if model == LOG_MEL else workspace.trained(model)
 
 
 def embed_features(

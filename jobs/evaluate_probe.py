@@ -14,6 +14,7 @@ from typing import NotRequired, TypedDict, final
 import numpy as np
 
 from jobs.cluster import start_ray
+from jobs.embed_features import named_source
 from jobs.ray_calls import ray_task
 from raymtr import storage
 from raymtr.errors import InputError
@@ -134,7 +135,7 @@ def evaluate_probe(
         "file": f"{out or workspace.path('evaluation')}/probe.json",
     }
     for name in models:
-        source = _source(workspace, name)
+        source = named_source(workspace, name)
         features = _features(workspace, source, labelled, uris)
         cells = _frozen(labelled, features, counts, seeds)
         if finetune and name != LOG_MEL:
@@ -193,13 +194,6 @@ def _counts(labels: str) -> list[int | None]:
             raise InputError(f"--labels is a list such as {LABELS}, got {labels!r}")
         counts.append(None if part.strip() == ALL else int(part))
     return counts
-
-
-def _source(workspace: Workspace, name: str) -> str:
-    """The folder of a run's model, behind `random:` as well; other names stay."""
-    if name.startswith(RANDOM):
-        return RANDOM + workspace.trained(name.removeprefix(RANDOM))
-    return name if name == LOG_MEL else workspace.trained(name)
 
 
 def _features(
