@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
+from raymtr.errors import UnusableError
 from raymtr.partitions import partition_of
 
 HASHES = 2**32  # of track ids; two ids may share one, so a read compares the ids too
@@ -34,7 +35,10 @@ class Places:
 
     def find(self, hashes: np.ndarray) -> np.ndarray:
         """The indices of all tracks with one of these hashes [M]."""
-        return np.flatnonzero(np.isin(self.hashes, hashes))
+        hashes = np.unique(hashes)
+        ends = (np.searchsorted(self.hashes, hashes, side) for side in ("left", "right"))
+        ranges = [np.arange(first, last) for first, last in zip(*ends, strict=True)]
+        return np.concatenate([np.empty(0, np.intp), *ranges])
 
 
 class FeatureReader:
@@ -47,7 +51,10 @@ class FeatureReader:
         self._lock = Lock()
 
     def read(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Features float32 [W, D] of these tracks, in order of time; others are left out."""
+        """Features float32 [W, D] of these tracks, in order of time; others are left out.
+
+        Raises UnusableError where the features were changed since their places were found.
+        """
         wanted, found = pa.array(ids, pa.string()), dict[str, np.ndarray]()
         numbers = partition_of(pa.chunked_array([wanted]), len(self._parts))
         for number in np.unique(numbers).tolist():
@@ -59,8 +66,11 @@ class FeatureReader:
                 of_file = rows[places.file[rows] == file]
                 spans = zip(places.first[of_file], places.count[of_file], strict=True)
                 for table in _read_rows(places.files[file], [(int(a), int(n)) for a, n in spans]):
-                    if (track_id := table["track_id"][0].as_py()) in names:
-                        found[track_id] = matrix_of(table["vector"]).astype(np.float32)
+                    owners = table["track_id"].unique().to_pylist()
+                    if len(owners) != 1:
+                        raise UnusableError(f"{places.files[file]} was changed while it was in use")
+                    if owners[0] in names:
+                        found[owners[0]] = matrix_of(table["vector"]).astype(np.float32)
         return found
 
     def _places_of(self, number: int) -> Places:
@@ -101,6 +111,8 @@ def _read_rows(uri: str, spans: Sequence[tuple[int, int]]) -> Iterator[pa.Table]
         file = pq.ParquetFile(source)
         sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         starts = np.r_[0, np.cumsum(sizes)]
+        if max(first + count for first, count in spans) > starts[-1]:
+            raise UnusableError(f"{uri} was changed while it was in use")
         needed = sorted(
             {
                 group

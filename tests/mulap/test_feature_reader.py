@@ -12,6 +12,7 @@ import pytest
 
 from raymtr.embeddings.rewrite import partition_shards
 from raymtr.embeddings.store import EMBEDDED_SCHEMA, ModelRef
+from raymtr.errors import UnusableError
 from raymtr.mulap import feature_reader
 from raymtr.mulap.store import FeatureStore
 
@@ -73,6 +74,15 @@ def test_partitions_are_read_too(store: FeatureStore) -> None:
     partition_shards(store, 2)
     store.note(partitions=2)
     check(store)
+
+
+def test_features_that_were_changed_since_are_not_mixed(store: FeatureStore) -> None:
+    reader = store.reader()
+    reader.read(["t0"])
+    store.forget(pa.chunked_array([["t0"]]))
+    with pytest.raises(UnusableError, match="was changed while it was in use"):
+        reader.read(["t3", "t57"])
+    assert store.reader().read(["t57"])["t57"].tolist() == windows_of(57).tolist()
 
 
 def test_only_the_row_groups_of_a_track_are_read(
