@@ -128,7 +128,7 @@ def print_losses(workspace: Workspace, seed: int, figures: Figures) -> None:
         value, baseline = last[loss], last[f"{loss}_baseline"]
         figures.add(f"seed {seed}, {loss}", f"{value:.3f} (baseline {baseline:.3f})")
     figures.add(f"seed {seed}, spread of features", last["spread"])
-    figures.add(f"seed {seed}, validation match AUC", last["valid_match_auc"])
+    figures.add(f"seed {seed}, right in training", last["match_right"])
 
 
 def write_density(workspace: Workspace, data: Path) -> str:
