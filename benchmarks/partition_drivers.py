@@ -46,8 +46,7 @@ from raymtr.settings import load_settings
 from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 from jobs.cluster import start_local
-from jobs.embed_catalog import actor_cores
-from jobs.shard_rows import commit_results, fewest_actors, read_catalog
+from jobs.shard_rows import actor_cores, commit_results, fewest_actors, read_catalog
 
 DIM, WINDOWS = 128, 3
 root, drivers = sys.argv[1], int(sys.argv[2])

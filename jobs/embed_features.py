@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from jobs.embed_pipeline import MOST_BLOCK_BYTES, EmbedAnswer
 from jobs.partitions import Work, count_tracks, work_through_catalog
-from jobs.shard_rows import commit_results, fit_actors, tracks_per_block
+from jobs.shard_rows import actor_cores, commit_results, fewest_actors, fit_actors, tracks_per_block
 from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.embeddings.tables import SOURCES
@@ -79,6 +79,7 @@ def hear_tracks(
     import ray.data
 
     embed = fit_actors(embed, left)
+    cores = actor_cores(embed)
     dataset = ray.data.from_arrow(left.select(SOURCES))
     dataset.context.target_max_block_size = MOST_BLOCK_BYTES
     pipeline = (
@@ -87,7 +88,7 @@ def hear_tracks(
             functools.partial(decode_tracks, spec=spec, embed=embed, hung=shards.hung),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=cores,
         )
         .map_batches(
             FeatureTracks,
@@ -95,8 +96,10 @@ def hear_tracks(
             fn_constructor_kwargs={"threads": embed.threads},
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=fewest_actors(embed), max_size=embed.actors
+            ),
+            num_cpus=cores,
         )
     )
     return commit_results(pipeline, shards, total=len(left), actors=embed.actors)

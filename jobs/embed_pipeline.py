@@ -9,7 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.partitions import Worked
-from jobs.shard_rows import commit_results, fewest_actors, fit_actors, tracks_per_block
+from jobs.shard_rows import (
+    actor_cores,
+    commit_results,
+    fewest_actors,
+    fit_actors,
+    tracks_per_block,
+)
 from jobs.tagging import Tagged
 from raymtr.embeddings.embed_tracks import EmbedTracks, decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
@@ -134,21 +140,3 @@ def replicas_of(embed: EmbedSpec) -> ray.data.ActorPoolStrategy:
         max_concurrent_calls_per_actor=2 if embed.use_gpu else None,
         enable_true_multi_threading=embed.use_gpu or None,
     )
-
-
-def actor_cores(embed: EmbedSpec) -> float:
-    """Cores that one actor reserves: its threads, or less, so that tasks always find a free core.
-
-    A task needs a whole core on one node. By the pigeonhole principle some node has one, for any
-    placement of the actors, if as many cores are left in total as there are nodes. One core left in
-    the cluster is not enough: two nodes of one core with half an actor's core each leave no room
-    for a task, and the pipeline blocks.
-    """
-    import ray
-
-    replicas = fewest_actors(embed) * embed.drivers
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    working = [cores for cores in nodes if cores >= 1]
-    if not working:  # no node has joined yet; an autoscaler sees this request
-        return embed.threads
-    return float(min(embed.threads, (sum(working) - len(working)) / replicas))

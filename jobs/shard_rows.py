@@ -78,6 +78,24 @@ def fewest_actors(embed: EmbedSpec) -> int:
     return embed.min_actors or embed.actors
 
 
+def actor_cores(embed: EmbedSpec) -> float:
+    """Cores that one actor reserves: its threads, or less, so that tasks always find a free core.
+
+    A task needs a whole core on one node. By the pigeonhole principle some node has one, for any
+    placement of the actors, if as many cores are left in total as there are nodes. One core left in
+    the cluster is not enough: two nodes of one core with half an actor's core each leave no room
+    for a task, and the pipeline blocks.
+    """
+    import ray
+
+    replicas = fewest_actors(embed) * embed.drivers
+    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    working = [cores for cores in nodes if cores >= 1]
+    if not working:  # no node has joined yet; an autoscaler sees this request
+        return embed.threads
+    return float(min(embed.threads, (sum(working) - len(working)) / replicas))
+
+
 def tracks_per_block(tracks: pa.Table, window_s: float, embed: EmbedSpec) -> int:
     """Tracks in a block of `embed.windows_per_block` windows, from the mean of their durations."""
     lengths = pc.fill_null(tracks["duration"], UNKNOWN_S)

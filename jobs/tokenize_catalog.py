@@ -25,7 +25,14 @@ import pyarrow.compute as pc
 from jobs.cluster import start_ray
 from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
 from jobs.ray_calls import ray_task
-from jobs.shard_rows import add_retry, commit_results, fit_actors, tracks_per_block
+from jobs.shard_rows import (
+    actor_cores,
+    add_retry,
+    commit_results,
+    fewest_actors,
+    fit_actors,
+    tracks_per_block,
+)
 from raymtr import storage
 from raymtr.embeddings.kept_model import identify, keep_model
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
@@ -247,6 +254,7 @@ def _pipeline(
     from raymtr.generation.tokenize_tracks import decode_twice
 
     embed: EmbedSpec = decoding["embed"]
+    cores = actor_cores(embed)
     return (
         ray.data.from_arrow(tracks.select(SOURCES))
         .repartition(target_num_rows_per_block=size)
@@ -254,7 +262,7 @@ def _pipeline(
             functools.partial(decode_twice, **decoding),
             batch_size=None,
             batch_format="pyarrow",
-            num_cpus=1,
+            num_cpus=cores,
         )
         .map_batches(
             actor,
@@ -262,8 +270,10 @@ def _pipeline(
             fn_constructor_kwargs={"threads": embed.threads},
             batch_size=None,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=embed.actors),
-            num_cpus=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=fewest_actors(embed), max_size=embed.actors
+            ),
+            num_cpus=cores,
         )
     )
 

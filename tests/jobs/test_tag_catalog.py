@@ -1,6 +1,7 @@
 """`tag` hears a catalog once, keeps apart what is the owner's, and names what it cannot hear."""
 
 import csv
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,11 @@ def write(folder: Path, name: str, samples: np.ndarray) -> str:
 
 
 def test_a_catalog_is_heard_once_and_becomes_columns(
-    ray_cluster: None, tmp_path: Path, make_workspace: Callable, tiny_model: str
+    ray_cluster: None,
+    tmp_path: Path,
+    make_workspace: Callable,
+    tiny_model: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     t = np.arange(5 * RATE) / RATE
     tune = 0.3 * np.sin(2 * np.pi * 220 * t) * np.exp(-4 * (t % 0.5))
@@ -36,7 +41,10 @@ def test_a_catalog_is_heard_once_and_becomes_columns(
         {"track_id": "silent", "uri": write(tmp_path, "silent", np.zeros(RATE))},
         {"track_id": "words", "title": "No Sound"},
     ]
-    workspace, settings = make_workspace(rows), tiny()
+    workspace = make_workspace(rows)
+    # Two replicas on two cores: they leave room for other tasks.
+    monkeypatch.setattr("jobs.shard_rows.SECONDS_PER_ACTOR", 1.0)
+    settings = dataclasses.replace(tiny(), embed=dataclasses.replace(tiny().embed, actors=2))
     answer = tag_catalog(workspace, settings)
     assert (answer["embedded"], answer["failed"], answer["skipped"]) == (2, 1, 1)
     assert answer["errors"] == {"silent": 1} and "2 tracks tagged" in describe(answer)

@@ -22,7 +22,7 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.mulap.matcher import RunMatcher
 from raymtr.recipes import mulap_small
-from raymtr.specs import MulapSpec, Settings
+from raymtr.specs import EmbedSpec, MulapSpec, Settings
 from raymtr.tower_specs import AudioSpec, AudioTowerSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
@@ -87,7 +87,8 @@ def test_mulap_is_trained_embedded_and_probed(workspace: Workspace, ray_cluster:
     assert workspace.newest_model() is None, "it is no model to embed with by itself"
     with pytest.raises(InputError, match="is a MuLaP model, which has no joint space"):
         embed_catalog(workspace, settings(), model="weak")
-    stored = embed_features(workspace, settings(), model="weak")
+    two = dataclasses.replace(settings(), embed=EmbedSpec(actors=2))  # a task needs a core too
+    stored = embed_features(workspace, two, model="weak")
     assert (stored["embedded"], stored["failed"]) == (15, 1)
     assert embed_features(workspace, settings(), model="weak")["new"] == 0
     plan = plan_embedding(workspace, settings(), model="weak", output="features")
