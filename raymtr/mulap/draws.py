@@ -52,13 +52,22 @@ def mask_chunks(count: int, share: float, rng: np.random.Generator) -> np.ndarra
     return masked
 
 
-def untrue_sentence(
-    track: Mapping[str, Any], others: Sequence[Mapping[str, Any]], rng: np.random.Generator
+def pair_sentence(
+    track: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
+    rng: np.random.Generator,
+    weights: Mapping[str, float] | None = None,
+    *,
+    true: bool,
 ) -> str | None:
-    """A sentence about one of `others` without anything true of `track`; None if none has one."""
+    """A sentence about `track`, or an untrue one, about one of `others`; None if none has one.
+
+    Either has nothing that is true of both tracks. If only untrue sentences lacked what is shared,
+    they could be told by their words, and a matching head would not have to listen.
+    """
     for other in others:
-        texts = untrue(other, track)
-        sentence = draw_sentence(texts, texts["captions"], rng)
+        texts = untrue(track, other) if true else untrue(other, track)
+        sentence = draw_sentence(texts, texts["captions"], rng, weights)
         if sentence is not None:
             return sentence
     return None

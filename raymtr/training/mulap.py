@@ -19,7 +19,7 @@ from torch import Tensor
 from raymtr import metrics, storage
 from raymtr.audio import decode_span, loop_to, window_starts
 from raymtr.audio_cache import AudioCache
-from raymtr.mulap.draws import NO_LABEL, untrue_sentence
+from raymtr.mulap.draws import NO_LABEL, pair_sentence
 from raymtr.mulap.folder import save_mulap
 from raymtr.mulap.losses import (
     chunks_loss,
@@ -37,7 +37,7 @@ from raymtr.training.contrastive_loss import workers
 from raymtr.training.mulap_batches import MulapBatch, MulapBatches, Words
 from raymtr.training.ready import ready_for_audio
 from raymtr.training.step import TrainStep
-from raymtr.training.validation import ROWS_AT_ONCE, fixed_sentence
+from raymtr.training.validation import ROWS_AT_ONCE
 from raymtr.workspace import FETCHED
 
 
@@ -167,7 +167,7 @@ def words_of(model: Mulap) -> Words:
 
 
 class MatchValidation:
-    """Each valid track's first clip with its fixed sentence, and with one that is not true."""
+    """Each valid track's first clip with a true sentence and an untrue one, drawn alike."""
 
     def __init__(self, tracks: pa.Table, model: Mulap, audio: AudioSpec) -> None:
         rng = np.random.default_rng(0)
@@ -179,11 +179,8 @@ class MatchValidation:
             pairs = [
                 (place, sentence, true)
                 for place, row in enumerate(part)
-                for sentence, true in (
-                    (fixed_sentence(row), True),
-                    (untrue_sentence(row, [*part[place + 1 :], *part[:place]], rng), False),
-                )
-                if sentence is not None
+                for true in (True, False)
+                if (sentence := pair_sentence(row, _beside(part, place), rng, true=true))
             ]
             self._questions.append((clips, pairs, model.text_tower.tokenize([p[1] for p in pairs])))
         self.pool = len(rows)
@@ -203,6 +200,11 @@ class MatchValidation:
             "valid_match_auc": float(metrics.roc_aucs([scores], [true])[0]),
             "valid_tracks": self.pool,
         }
+
+
+def _beside(rows: list[dict[str, Any]], place: int) -> list[dict[str, Any]]:
+    """The other rows, from the next one on."""
+    return [*rows[place + 1 :], *rows[:place]]
 
 
 def _first_clip(row: dict[str, Any], audio: AudioSpec, spec: MulapSpec) -> np.ndarray:

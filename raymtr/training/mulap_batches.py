@@ -15,7 +15,7 @@ from torch import Tensor
 
 from raymtr.audio import window_starts
 from raymtr.errors import UnusableError
-from raymtr.mulap.draws import NO_LABEL, TRIES, mask_chunks, mask_words, untrue_sentence
+from raymtr.mulap.draws import NO_LABEL, TRIES, mask_chunks, mask_words, pair_sentence
 from raymtr.specs import MulapSpec
 from raymtr.text import draw_sentence
 from raymtr.tower_specs import AudioSpec
@@ -85,7 +85,7 @@ class MulapBatches(Batches):
         rng = np.random.default_rng(self.spec.seed)
         count = min(len(self.tracks), SENTENCES_LOOKED_AT // 10)
         rows = self.tracks.take(rng.permutation(len(self.tracks))[:count]).to_pylist()
-        if not any(untrue_sentence(row, rows[:TRIES], rng) for row in rows):
+        if not any(pair_sentence(row, rows[:TRIES], rng, true=False) for row in rows):
             raise UnusableError(
                 f"none of {len(self.tracks)} tracks has a sentence that is untrue of another one: "
                 "all have the same tags and names, so matching cannot be learned; scan more music, "
@@ -108,13 +108,14 @@ class MulapBatches(Batches):
 
     def _pair(self, track: dict[str, Any], rng: np.random.Generator) -> tuple[str, bool]:
         """A sentence about `track`; or one of another track that is not true of it, and False."""
-        sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
-        assert sentence is not None, "training tracks have words"
-        if rng.random() >= self._mulap.mismatched:
-            return sentence, True
+        true = rng.random() >= self._mulap.mismatched
         others = self.tracks.take(rng.integers(len(self.tracks), size=TRIES)).to_pylist()
-        untrue = untrue_sentence(track, others, rng)
-        return (sentence, True) if untrue is None else (untrue, False)
+        sentence = pair_sentence(track, others, rng, self.spec.texts, true=true)
+        if sentence is None:  # all others have the same words
+            sentence = draw_sentence(track, track["captions"] or (), rng, self.spec.texts)
+            assert sentence is not None, "training tracks have words"
+            return sentence, True
+        return sentence, true
 
     def _chunks(self, track: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
         """The chunks of a clip, float32 [C, window_samples]; the last one ends with the clip."""

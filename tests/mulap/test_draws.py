@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from raymtr.mulap.draws import NO_LABEL, mask_chunks, mask_words, untrue, untrue_sentence
+from raymtr.mulap.draws import NO_LABEL, mask_chunks, mask_words, pair_sentence, untrue
 
 
 def test_words_are_masked_80_10_10() -> None:
@@ -72,7 +74,23 @@ def test_of_the_same_artist_no_name_is_said() -> None:
 def test_a_sentence_that_is_also_true_is_never_drawn() -> None:
     rng = np.random.default_rng(0)
     subset = {"tags": ["slow", "PIANO"], "captions": ["A slow piano."]}
-    assert untrue_sentence(TRACK, [subset], rng) is None
-    assert untrue_sentence(TRACK, [], rng) is None
-    drawn = {untrue_sentence(TRACK, [subset, {"tags": ["slow", "drums"]}], rng) for _ in range(20)}
+    assert pair_sentence(TRACK, [subset], rng, true=False) is None
+    assert pair_sentence(TRACK, [], rng, true=False) is None
+    others = [subset, {"tags": ["slow", "drums"]}]
+    drawn = {pair_sentence(TRACK, others, rng, true=False) for _ in range(20)}
     assert drawn == {"drums"}
+
+
+def test_true_and_untrue_sentences_have_the_same_words() -> None:
+    """Over all pairs of tracks; else the words would tell a true one without any sound."""
+    tags = ["slow", "piano", "drums", "fast", "sad"]
+    tracks = [{"tags": tags[n : n + 3]} for n in range(3)]
+    drawn: dict[bool, Counter[str | None]] = {True: Counter(), False: Counter()}
+    for true, found in drawn.items():
+        for seed in range(4_000):
+            rng = np.random.default_rng([seed, true])
+            one, other = rng.permutation(3)[:2]
+            found[pair_sentence(tracks[one], [tracks[other]], rng, true=true)] += 1
+    assert set(drawn[True]) == set(drawn[False])
+    for sentence, count in drawn[True].items():
+        assert drawn[False][sentence] == pytest.approx(count, rel=0.25)

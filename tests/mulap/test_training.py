@@ -31,7 +31,7 @@ from tests.mulap.conftest import SPEC
 CPU = torch.device("cpu")
 TRAIN = TrainSpec(
     objective="mulap",
-    steps=60,
+    steps=90,
     global_batch=8,
     learning_rate=3e-3,
     min_learning_rate=1e-3,
