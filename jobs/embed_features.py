@@ -13,12 +13,11 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from jobs.embed_pipeline import MOST_BLOCK_BYTES, EmbedAnswer
+from jobs.embed_pipeline import EmbedAnswer
 from jobs.partitions import Work, count_tracks, work_through_catalog
-from jobs.shard_rows import actor_cores, commit_results, fewest_actors, fit_actors, tracks_per_block
+from jobs.shard_rows import commit_results, cpu_pipeline, fit_actors, tracks_per_block
 from raymtr.embeddings.embed_tracks import decode_tracks
 from raymtr.embeddings.store import EmbeddingStore
-from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError
 from raymtr.mulap.backbone import LOG_MEL, RANDOM, open_backbone
 from raymtr.mulap.store import FeatureTracks, open_features
@@ -76,30 +75,9 @@ def hear_tracks(
 
     Returns the number of replicas seen.
     """
-    import ray.data
-
     embed = fit_actors(embed, left)
-    cores = actor_cores(embed)
-    dataset = ray.data.from_arrow(left.select(SOURCES))
-    dataset.context.target_max_block_size = MOST_BLOCK_BYTES
-    pipeline = (
-        dataset.repartition(target_num_rows_per_block=tracks_per_block(left, spec.window_s, embed))
-        .map_batches(
-            functools.partial(decode_tracks, spec=spec, embed=embed, hung=shards.hung),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=cores,
-        )
-        .map_batches(
-            FeatureTracks,
-            fn_constructor_args=(source, shards.made_by),
-            fn_constructor_kwargs={"threads": embed.threads},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                min_size=fewest_actors(embed), max_size=embed.actors
-            ),
-            num_cpus=cores,
-        )
-    )
+    size = tracks_per_block(left, spec.window_s, embed)
+    decode = functools.partial(decode_tracks, spec=spec, embed=embed, hung=shards.hung)
+    made_by = (source, shards.made_by)
+    pipeline = cpu_pipeline(left, decode, FeatureTracks, made_by, rows_per_block=size, embed=embed)
     return commit_results(pipeline, shards, total=len(left), actors=embed.actors)

@@ -1,4 +1,4 @@
-"""Shared by `embed` and `tag`: sends the catalog's tracks to the cluster and writes shards.
+"""Shared by `embed`, `tag` and `tokenize`: sends tracks to the cluster, and writes shards.
 
 The cluster returns small results to this driver, which is the only writer (see
 raymtr.embeddings.store).
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from jobs.ray_calls import arrow_batches
 from raymtr import storage
 from raymtr.embeddings.embed_tracks import REPLICA
 from raymtr.embeddings.store import EmbeddingStore
-from raymtr.embeddings.tables import MADE_FROM
+from raymtr.embeddings.tables import MADE_FROM, SOURCES
 from raymtr.errors import InputError, UnusableError
 from raymtr.progress import Progress
 from raymtr.shards import ShardLimit
@@ -102,6 +102,40 @@ def tracks_per_block(tracks: pa.Table, window_s: float, embed: EmbedSpec) -> int
     windows = max(1.0, float(pc.mean(lengths).as_py()) / window_s)
     evenly = -(-len(tracks) // (BLOCKS_PER_ACTOR * embed.actors))
     return max(1, min(round(embed.windows_per_block / windows), evenly))
+
+
+def cpu_pipeline(
+    tracks: pa.Table,
+    decode: Callable[[pa.Table], Iterator[pa.Table]],
+    actor: type,
+    arguments: tuple[Any, ...] = (),
+    *,
+    rows_per_block: int,
+    embed: EmbedSpec,
+) -> ray.data.Dataset:
+    """Rows of SOURCES, decoded and passed to replicas of `actor`, which also takes `threads`.
+
+    Both steps request the same cores, so Ray fuses them and decoded audio never leaves its actor.
+    """
+    import ray.data
+
+    cores = actor_cores(embed)
+    return (
+        ray.data.from_arrow(tracks.select(SOURCES))
+        .repartition(target_num_rows_per_block=rows_per_block)
+        .map_batches(decode, batch_size=None, batch_format="pyarrow", num_cpus=cores)
+        .map_batches(
+            actor,
+            fn_constructor_args=arguments,
+            fn_constructor_kwargs={"threads": embed.threads},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(
+                min_size=fewest_actors(embed), max_size=embed.actors
+            ),
+            num_cpus=cores,
+        )
+    )
 
 
 class Store(Protocol):

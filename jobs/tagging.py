@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, TypedDict, final
 
 import pyarrow as pa
 
-from jobs.shard_rows import (
-    actor_cores,
-    commit_results,
-    fewest_actors,
-    fit_actors,
-    tracks_left,
-    tracks_per_block,
-)
+from jobs.shard_rows import commit_results, cpu_pipeline, fit_actors, tracks_left, tracks_per_block
 from raymtr.embeddings.store import EVERY_CODE, EmbeddingStore
-from raymtr.embeddings.tables import SOURCES
 from raymtr.specs import EmbedSpec
 from raymtr.workspace import Workspace
 
@@ -77,32 +69,11 @@ def tag_tracks(left: pa.Table, shards: EmbeddingStore, embed: EmbedSpec) -> int:
 
     Returns the number of replicas seen.
     """
-    import ray.data
-
     from raymtr.tagging.analysis import TAGGED_AUDIO
     from raymtr.tagging.store import TagTracks, decode_whole
 
     embed = fit_actors(embed, left)
-    cores = actor_cores(embed)
     size = min(TRACKS_PER_BLOCK, tracks_per_block(left, TAGGED_AUDIO.window_s, embed))
-    pipeline = (
-        ray.data.from_arrow(left.select(SOURCES))
-        .repartition(target_num_rows_per_block=size)
-        .map_batches(
-            partial(decode_whole, embed=embed, hung=shards.hung),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=cores,
-        )
-        .map_batches(
-            TagTracks,
-            fn_constructor_args=(embed.threads,),
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                min_size=fewest_actors(embed), max_size=embed.actors
-            ),
-            num_cpus=cores,
-        )
-    )
+    decode = partial(decode_whole, embed=embed, hung=shards.hung)
+    pipeline = cpu_pipeline(left, decode, TagTracks, rows_per_block=size, embed=embed)
     return commit_results(pipeline, shards, total=len(left), actors=embed.actors, what="tag")

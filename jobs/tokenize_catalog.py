@@ -25,18 +25,10 @@ import pyarrow.compute as pc
 from jobs.cluster import start_ray
 from jobs.partitions import Work, Worked, count_tracks, work_through_catalog
 from jobs.ray_calls import ray_task
-from jobs.shard_rows import (
-    actor_cores,
-    add_retry,
-    commit_results,
-    fewest_actors,
-    fit_actors,
-    tracks_per_block,
-)
+from jobs.shard_rows import add_retry, commit_results, cpu_pipeline, fit_actors, tracks_per_block
 from raymtr import storage
 from raymtr.embeddings.kept_model import identify, keep_model
 from raymtr.embeddings.store import EmbeddingStore, ModelRef
-from raymtr.embeddings.tables import SOURCES
 from raymtr.errors import InputError, UnusableError
 from raymtr.generation.fit_sample import fit_sample, sentences_of, tunes_of
 from raymtr.generation.token_report import CodebookReport
@@ -249,32 +241,11 @@ def _pipeline(
     tracks: pa.Table, size: int, decoding: dict[str, Any], actor: type, arguments: tuple[Any, ...]
 ) -> ray.data.Dataset:
     """Tracks, `size` a block, decoded twice and passed to replicas of `actor`."""
-    import ray.data
-
     from raymtr.generation.tokenize_tracks import decode_twice
 
-    embed: EmbedSpec = decoding["embed"]
-    cores = actor_cores(embed)
-    return (
-        ray.data.from_arrow(tracks.select(SOURCES))
-        .repartition(target_num_rows_per_block=size)
-        .map_batches(
-            functools.partial(decode_twice, **decoding),
-            batch_size=None,
-            batch_format="pyarrow",
-            num_cpus=cores,
-        )
-        .map_batches(
-            actor,
-            fn_constructor_args=arguments,
-            fn_constructor_kwargs={"threads": embed.threads},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(
-                min_size=fewest_actors(embed), max_size=embed.actors
-            ),
-            num_cpus=cores,
-        )
+    decode = functools.partial(decode_twice, **decoding)
+    return cpu_pipeline(
+        tracks, decode, actor, arguments, rows_per_block=size, embed=decoding["embed"]
     )
 
 

@@ -71,8 +71,8 @@ def build_app(args: dict[str, Any]) -> serve.Application:
     retriever = serve.deployment(name="Retriever", **settings.retriever_deployment())(Retriever)
     generator = serve.deployment(name="Generator", **settings.generator_deployment())(Generator)
     sound = generator.bind(settings) if settings.generation_model else None
-    again = serve.deployment(name="Reranker", **on_gpu)(Reranker)
-    reranker = again.bind(settings) if settings.reranker else None
+    reranking = serve.deployment(name="Reranker", **on_gpu)(Reranker)
+    reranker = reranking.bind(settings) if settings.reranker else None
     fused = settings.layout == "fused"
     resources = {"num_cpus": settings.num_cpus if fused else min(settings.num_cpus, 0.1)}
     if fused:  # it has the text encoder, and reads the tables

@@ -1,10 +1,8 @@
 """The matching head of a MuLaP run: how likely a sentence is about each of some tracks.
 
-Re-ranking compares a query with the first hits of a search.
-
-The part that depends on the audio alone is stored (mulap.store), and the part that depends on the
-text alone is computed once per query. Per hit only the two co-attention layers and the layers after
-them are computed.
+Re-ranking compares a query with the first hits of a search in this way. The part that depends on
+the audio alone is stored (mulap.store), and the part that depends on the text alone is computed
+once per query. Per hit only the two co-attention layers and the layers after them are computed.
 """
 
 from __future__ import annotations
