@@ -76,10 +76,9 @@ SIZES = {
         pieces=60,
         tunes=240,
         clips=120,
-        steps=40,
+        steps=160,
         batch=32,
         threads=1,
-        seeds=(0,),
         rates=(3e-4, 1e-3),
     ),
     "toy": Size(

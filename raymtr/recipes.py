@@ -14,7 +14,15 @@ from dataclasses import replace
 from raymtr.caption_specs import CaptionSpec, FinetuneSpec, ToyLlamaSpec
 from raymtr.generation_specs import MelodySpec, MusicLMSpec, TokensSpec
 from raymtr.specs import EmbedSpec, MulapSpec, Settings, TrainSpec
-from raymtr.tower_recipes import EVERY_LAYER, MINILM, laptop, mulan, ttmrpp, ttmrpp_small
+from raymtr.tower_recipes import (
+    EVERY_LAYER,
+    MINILM,
+    laptop,
+    mulan,
+    raymtr_small,
+    ttmrpp,
+    ttmrpp_small,
+)
 from raymtr.tower_specs import (
     MUSICNN_AUDIO,
     MUSICNN_DIM,
@@ -297,6 +305,7 @@ RECIPES: dict[str, Callable[[], Settings]] = {
     "ttmrpp": ttmrpp,
     "mulan": mulan,
     "ttmrpp-small": ttmrpp_small,
+    "raymtr-small": raymtr_small,
     "laptop": laptop,
     "mulap": mulap,
     "mulap-small": mulap_small,

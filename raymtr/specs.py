@@ -58,6 +58,8 @@ class TrainSpec:
     false_negatives: Literal["kept", "masked"] = "kept"
     # Each clip is quieter by a random 0 to this many dB.
     gain_db: Annotated[float, Field(ge=0, le=100)] = 0.0
+    # Half of the clips are amplified by a random 0 to this many dB over full scale, and clipped.
+    overdrive_db: Annotated[float, Field(ge=0, le=100)] = 0.0
     chunk: NonNegativeInt = 0  # rows embedded at a time, by gradient caching; 0: the whole batch
     checkpoint_activations: bool = False  # recompute layers in the backward: less memory
     # Learning rate of each layer, relative to the layer above it.
@@ -234,6 +236,11 @@ def _check_training(towers: TowersSpec, train: TrainSpec) -> None:
             "train.gain_db changes nothing where towers.audio.level=removed, and a frozen audio "
             "tower reads the same windows again; leave it at 0"
         )
+    if train.overdrive_db and not tower.trainable:
+        raise InputError(
+            "train.overdrive_db changes nothing where a frozen audio tower reads the same windows "
+            "again; leave it at 0"
+        )
     for name, trainable in (
         ("lora_audio", tower.trainable),
         ("lora_text", towers.text_tower.trainable),
@@ -265,8 +272,8 @@ def _refuse_contrastive_settings(train: TrainSpec) -> None:
 
 def _refuse_word_settings(train: TrainSpec) -> None:
     """Raise InputError on settings of words or of the decoded clip: MusicLM learns from tokens."""
-    for name, default in (("texts", {}), ("text_filter", False), ("gain_db", 0.0)):
-        if (value := getattr(train, name)) != default:
+    for name in ("texts", "text_filter", "gain_db", "overdrive_db"):
+        if (value := getattr(train, name)) != getattr(TrainSpec(), name):
             raise InputError(
                 f"train.{name} is not for train.objective=musiclm, which learns from tokens of "
                 f"audio alone; leave it out, got {value!r}"

@@ -30,7 +30,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raymtr.model.clap import ClapTowers
 from raymtr.model.exact import exact_float32
-from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of
+from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of, pooled
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
 from raymtr.validation import Precision
@@ -119,12 +119,18 @@ class FoldedTower:
     def __init__(self, towers: TwoTowers, *, precision: Precision, device: torch.device) -> None:
         self._convolutions = choose_convolutions(towers, precision=precision, device=device)
         self._log_mel = copy.deepcopy(towers.log_mel).to(device)
-        self._pool: Any = copy.deepcopy(towers.audio_tower.attn_pool).to(device)
+        tower: Any = towers.audio_tower
+        self._pool = copy.deepcopy(tower.attn_pool).to(device)
+        self._statistics = copy.deepcopy(tower.statistics)
+        if self._statistics is not None:
+            self._statistics.eval().to(device)
         self._head = copy.deepcopy(towers.audio_projector).to(device)
 
     def __call__(self, waves: Tensor) -> Tensor:
         """Compute the vectors; pooling and head are float32 in either precision."""
-        vectors: Tensor = self._head(self._pool(self._convolutions(self._log_mel(waves)).float()))
+        mel = self._log_mel(waves)
+        x = self._convolutions(mel).float()
+        vectors: Tensor = self._head(pooled(self._pool, self._statistics, x, mel))
         return vectors
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from raymtr.model.audio_forward import folded
 from raymtr.model.clap import ClapTowers
 from raymtr.model.exact import exact_float32
-from raymtr.model.resnet import ModifiedResNet
+from raymtr.model.resnet import ModifiedResNet, pooled
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
 from raymtr.tower_specs import AudioSpec
@@ -89,8 +89,10 @@ def _in_bf16(towers: Any, waves: Tensor) -> Tensor:
     """Vectors of `waves` with bfloat16 convolutions, in the arrangement all devices share."""
     tower, head = towers.audio_tower, towers.audio_projector
     convolutions = TorchConvolutions(folded(tower), waves.device, torch.bfloat16, fused=False)
-    maps = [convolutions(towers.log_mel(wave[None])).float() for wave in waves]
-    return torch.cat([head(tower.attn_pool(each)) for each in maps])
+    mels = [towers.log_mel(wave[None]) for wave in waves]
+    maps = [convolutions(mel).float() for mel in mels]
+    both = zip(maps, mels, strict=True)
+    return torch.cat([head(pooled(tower.attn_pool, tower.statistics, x, mel)) for x, mel in both])
 
 
 def pinned_audio(golden: Mapping[str, Any], dtype: torch.dtype) -> tuple[np.ndarray, float]:

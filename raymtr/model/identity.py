@@ -69,8 +69,11 @@ def rules_of(spec: TowersSpec) -> dict[str, Any]:
         rules["tower"] = f"ast, stride {spec.audio_tower.stride}"
     elif spec.audio_tower.kind in MUSICNN_DIM:
         rules["tower"] = MUSICNN_VERSION
-    elif spec.audio_tower.band_input:
-        rules["tower"] = "resnet, bands normalised and placed"
+    else:
+        if spec.audio_tower.band_input:
+            rules["tower"] = "resnet, bands normalised and placed"
+        if spec.audio_tower.band_statistics:
+            rules["statistics"] = "mean, deviation, deviation of differences"
     if spec.heads != "linear":
         rules["joint"] = spec.heads
     return rules

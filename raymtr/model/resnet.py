@@ -2,7 +2,8 @@
 
 Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
 channel (with `band_input` two), a stem of three convolutions, an average pool before the
-convolution in place of every stride, and a pooling whose query is the mean of the map. Parameters
+convolution in place of every stride, and a pooling whose query is the mean of the map. With
+`band_statistics` a linear map of the bands' statistics is added to the pooled vector. Parameters
 have CLIP's names, so the released weights load unchanged. Batch norms are plain `nn.BatchNorm2d`;
 training over several workers replaces them. Log-mel, projection heads and precision are not part of
 this file.
@@ -114,6 +115,27 @@ class BandInput(nn.Module):
         return torch.cat([bands, self.places.to(bands).expand_as(bands)], dim=1)
 
 
+class BandStatistics(nn.Module):
+    """Log-mel [B, n_mels, frames] -> [B, dim]: a linear map of each band's statistics over time.
+
+    They are the mean, the standard deviation, and that of the difference of successive frames: the
+    timbre, the dynamics and the rate of change that a small catalog can teach at once, while the
+    convolutions still learn (a wide part beside the deep one, Cheng et al. 2016).
+    """
+
+    def __init__(self, n_mels: int, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3 * n_mels)
+        self.projection = nn.Linear(3 * n_mels, dim)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The vectors to add."""
+        deviations = [part.std(2, correction=0) for part in (mel, mel.diff(dim=2))]
+        statistics = torch.cat([mel.mean(2), *deviations], dim=1)
+        vectors: Tensor = self.projection(self.norm(statistics[:, :, None, None]).flatten(1))
+        return vectors
+
+
 class ModifiedResNet(nn.Module):
     """Log-mel [B, n_mels, frames] -> [B, dim]."""
 
@@ -137,6 +159,7 @@ class ModifiedResNet(nn.Module):
             stages.append(nn.Sequential(*stage))
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.attn_pool = AttentionPool(channels, spec.heads, spec.dim)
+        self.statistics = BandStatistics(n_mels, spec.dim) if spec.band_statistics else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -156,8 +179,15 @@ class ModifiedResNet(nn.Module):
         x = functional.relu(self.bn3(self.conv3(x)), inplace=True)
         x = self.avgpool(x)  # [B, width, n_mels / 4, frames / 4]
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        pooled: Tensor = self.attn_pool(x)
-        return pooled
+        return pooled(self.attn_pool, self.statistics, x, mel)
+
+
+def pooled(
+    attention: AttentionPool, statistics: BandStatistics | None, x: Tensor, mel: Tensor
+) -> Tensor:
+    """The vectors [B, dim] of the last stage's maps [B, C, H, W] and their spectrograms."""
+    vectors: Tensor = attention(x)
+    return vectors if statistics is None else vectors + statistics(mel)
 
 
 def blocks_of(tower: ModifiedResNet) -> list[Bottleneck]:

@@ -91,6 +91,12 @@ def likeness(track: Mapping[str, Any], sentence: str, number: int) -> tuple[int,
     return _hashed(f"artist {artist}".encode()), _hashed(f"words {words}".encode())
 
 
+def overdrive(wave: np.ndarray, db: float) -> None:
+    """Amplify `wave` to `db` dB over full scale and clip it, in place, as hard limiters do."""
+    wave *= 10 ** (db / 20) / max(float(np.abs(wave).max()), 1e-6)
+    np.clip(wave, -1.0, 1.0, out=wave)
+
+
 class PrefetchedBatches(ABC):
     """Batches by the step's number, each built in a thread while the step before it runs."""
 
@@ -197,6 +203,8 @@ class Batches(PrefetchedBatches):
             )
             if self.spec.gain_db:
                 wave *= 10 ** (-rng.uniform(0, self.spec.gain_db) / 20)
+            if (most := self.spec.overdrive_db) and (db := rng.uniform(-most, most)) > 0:
+                overdrive(wave, db)
         except AudioError as error:
             if error.code == "unreadable":  # a store may be unavailable for a moment
                 raise

@@ -47,16 +47,23 @@ def forward(engine: str, towers: TwoTowers) -> AudioForward:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("width", "band_input"), [(8, False), (24, False), (8, True)])
+@pytest.mark.parametrize(("width", "bands"), [(8, False), (24, False), (8, True)])
 def test_equals_the_plain_forward(
     engine: str,
     width: int,
-    band_input: bool,
+    bands: bool,
     spec: TowersSpec,
     make_towers: Callable[..., TwoTowers],
     waves: np.ndarray,
 ) -> None:
-    tower = AudioTowerSpec(layers=(2, 1, 2, 1), width=width, heads=4, dim=48, band_input=band_input)
+    tower = AudioTowerSpec(
+        layers=(2, 1, 2, 1),
+        width=width,
+        heads=4,
+        dim=48,
+        band_input=bands,
+        band_statistics=bands,
+    )
     towers = make_towers(dataclasses.replace(spec, audio_tower=tower))
     with torch.inference_mode():
         plain = towers.embed_audio(torch.from_numpy(waves)).numpy()

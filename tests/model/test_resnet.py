@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -71,10 +72,31 @@ def test_bands_are_normalised_beside_their_places() -> None:
         AudioTowerSpec(kind="ast", band_input=True)
 
 
-@pytest.mark.parametrize("band_input", [False, True])
-def test_every_weight_gets_a_gradient(band_input: bool) -> None:
+def test_statistics_of_the_bands_are_added_to_the_pooled_vector() -> None:
+    spec = replace(TINY, band_statistics=True)
+    torch.manual_seed(0)
+    tower = ModifiedResNet(spec, n_mels=64).eval()
+    assert tower.statistics is not None
+    mel = torch.randn(3, 64, 40)
+    x = mel[1].numpy().astype("float64")
+    by_hand = [x.mean(1), x.std(1), (x[:, 1:] - x[:, :-1]).std(1)]
+    inputs: list[torch.Tensor] = []
+    tower.statistics.projection.register_forward_pre_hook(lambda _m, args: inputs.append(args[0]))
+    with torch.no_grad():
+        whole = tower(mel)
+        added = tower.statistics(mel)
+    scale = (1 + tower.statistics.norm.eps) ** 0.5  # a new norm in evaluation mode
+    assert abs(inputs[0][1].numpy() * scale - np.concatenate(by_hand)).max() < 1e-5
+    tower.statistics = None
+    assert (whole - tower(mel) - added).abs().max() < 1e-5
+    with pytest.raises(InputError, match="band_statistics is for kind=resnet"):
+        AudioTowerSpec(kind="ast", band_statistics=True)
+
+
+@pytest.mark.parametrize("bands", [False, True])
+def test_every_weight_gets_a_gradient(bands: bool) -> None:
     """A data-parallel run stops at a parameter without one; the key bias is the likely victim."""
-    tower = ModifiedResNet(replace(TINY, band_input=band_input), n_mels=64)
+    tower = ModifiedResNet(replace(TINY, band_input=bands, band_statistics=bands), n_mels=64)
     tower(torch.randn(2, 64, 64)).square().sum().backward()
     assert [name for name, p in tower.named_parameters() if p.grad is None] == []
 

@@ -15,7 +15,7 @@ from raymtr.errors import UnusableError
 from raymtr.specs import TrainSpec
 from raymtr.tower_specs import AudioSpec
 from raymtr.training import batches as batches_module
-from raymtr.training.batches import Batches, likeness, longer_than
+from raymtr.training.batches import Batches, likeness, longer_than, overdrive
 from raymtr.training.contrastive_loss import right_answers, shares
 from raymtr.training.mixture import Mixture
 from raymtr.training.step import Batch
@@ -230,6 +230,30 @@ def test_gain_makes_clips_quieter_and_draws_the_same_ones(tracks: pa.Table, fold
     assert bool((factors <= 1).all()) and bool((factors >= 10 ** (-18 / 20) * 0.999).all())
     scaled = loud.waves * factors[:, None]
     torch.testing.assert_close(quiet.waves, scaled, rtol=1e-4, atol=1e-6)
+
+
+def test_overdrive_amplifies_beyond_full_scale_and_clips() -> None:
+    wave = 0.25 * np.sin(np.arange(1_000) / 7).astype(np.float32)
+    expected = np.clip(wave / np.abs(wave).max() * 10 ** (6 / 20), -1, 1)
+    overdrive(wave, 6.0)
+    np.testing.assert_allclose(wave, expected, rtol=1e-5)
+    assert (np.abs(wave) == 1.0).mean() > 0.5
+    silence = np.zeros(10, np.float32)
+    overdrive(silence, 6.0)
+    assert not silence.any()
+
+
+def test_half_of_the_clips_are_overdriven(tracks: pa.Table, folder: Path) -> None:
+    spec = dataclasses.replace(SPEC, overdrive_db=12.0)
+    plain, driven = (batches_of(tracks, folder, s) for s in (SPEC, spec))
+    changed = []
+    for step in range(8):
+        before, after = plain.make(step), driven.make(step)
+        assert sentences_of(before) == sentences_of(after)
+        for one, other in zip(before.waves, after.waves, strict=True):
+            changed.append(not torch.equal(one, other))
+            assert not changed[-1] or float(other.abs().max()) == 1.0
+    assert 0.25 < np.mean(changed) < 0.75
 
 
 def test_over_a_frozen_text_tower_a_track_has_a_limited_number_of_sentences(

@@ -245,6 +245,15 @@ REFUSED: list[tuple[str, Callable[[Settings], Settings], str]] = [
         "batch_norm=frozen",
     ),
     ("gain", lambda s: replace(s, train=replace(s.train, gain_db=6.0)), "level=removed"),
+    (
+        "overdrive",
+        lambda s: replace(
+            s,
+            towers=replace(s.towers, audio_tower=replace(s.towers.audio_tower, trainable=False)),
+            train=replace(s.train, overdrive_db=6.0),
+        ),
+        "train.overdrive_db changes nothing",
+    ),
     ("lora", lambda s: replace(s, train=replace(s.train, lora_text=4)), "text_tower.trainable"),
     (
         "texts",
