@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def measured(workspace: Workspace, folder: Path) -> Workspace:
 
 def anchors(searcher: Searcher, count: int, half: str) -> list[str]:
     """Artists with enough tracks: every second of `count`, drawn once."""
-    counts = searcher.table.value_counts("artist")
+    counts: Counter[str] = Counter()
+    for batch in searcher.table.stream("tracks", ["artist"]):
+        counts.update(name for name in batch["artist"].to_pylist() if name)
     names = sorted(name for name, tracks in counts.items() if tracks >= LEAST_TRACKS)
     drawn = np.random.default_rng(19).permutation(names)[: 2 * count]
     return [str(name) for name in drawn[half == "report" :: 2]]

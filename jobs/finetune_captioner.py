@@ -34,7 +34,8 @@ EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 # Settings that do not identify the run.
 HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every", "accumulate", "checkpointing")
 TOY = "made on the spot"
-FOR_TOYS = ("laptop", "ttmrpp-small", "raymtr-small", "tiny")  # recipes whose settings suit such a base
+# Recipes whose settings suit such a base.
+FOR_TOYS = ("laptop", "ttmrpp-small", "raymtr-small", "tiny")
 LOG = logging.getLogger("raymtr")
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 

@@ -52,7 +52,7 @@ def nonsense() -> list[str]:
 
 def common_tags(table: TrackTable) -> list[str]:
     """The table's most common tags."""
-    counts = table.value_counts("tags")
+    counts = table.column_values.counts.get("tags", {})
     return sorted(counts, key=lambda tag: (-counts[tag], tag))[:TEXTS]
 
 

@@ -31,6 +31,7 @@ import pyarrow as pa
 from raymtr.embeddings.store import EmbeddingStore, matrix_of
 from raymtr.errors import UnusableError
 from raymtr.index.build import Build
+from raymtr.index.column_values import drop_values
 from raymtr.index.conditions import sql_among
 from raymtr.index.gate import find_recall_faults, find_row_faults
 from raymtr.index.publish import kept_builds, live_build, put_live, write_record
@@ -43,7 +44,7 @@ from raymtr.index.table_change import (
     upsert_change,
 )
 from raymtr.index.track_rows import read_rows
-from raymtr.index.track_table import TrackTable
+from raymtr.index.track_table import TrackTable, keep_column_values
 from raymtr.index.tune import TRIAL_QUERIES, draw_trial_queries, tune_index
 from raymtr.partitions import partition_of
 from raymtr.specs import SearchSpec
@@ -137,14 +138,16 @@ def _sweep_part(workspace: Workspace, part: Build, now: datetime) -> int:
     for kind, table in open_tables(workspace, part).items():
         # LanceDB's clean-up keeps only the newest version for certain. So the newest version must
         # be the recorded one, and pending optimisation must not create another.
-        recorded = table.version == part.versions[kind]
-        if not recorded or optimize(table) != part.versions[kind]:
+        is_recorded = table.version == part.versions[kind]
+        if not is_recorded or optimize(table) != part.versions[kind]:
             continue
         versions = {version["version"]: version for version in table.list_versions()}
         if len(versions) > 1:
             created = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
             table.optimize(cleanup_older_than=now - created + timedelta(milliseconds=1))
             removed += len(versions) - len(table.list_versions())
+    recorded = part.versions["tracks"]
+    drop_values(workspace.db, lambda table, version: table != part.name or version == recorded)
     return removed
 
 
@@ -194,6 +197,9 @@ def _apply(
             faults = _row_faults(changes)
         if tune and not faults:
             changed, faults = tune(changed)
+        for part in changed.parts() if not faults else ():
+            if part.name in {one.part.name for one in changes}:
+                keep_column_values(workspace.db, part)
     except (OSError, RuntimeError, ValueError) as error:  # raised by LanceDB, also on a full disk
         faults = [str(error).strip().splitlines()[0]]
     if faults:

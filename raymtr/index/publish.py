@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import lancedb
 from lancedb.db import DBConnection
@@ -24,10 +25,12 @@ from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build import Build, build_of
 from raymtr.index.calibrate import calibrate
+from raymtr.index.column_values import drop_values
 from raymtr.index.fragments import TracksSource
 from raymtr.index.gate import find_faults
 from raymtr.index.make_build import make_build
 from raymtr.index.sharded_table import open_table
+from raymtr.index.track_table import keep_column_values
 from raymtr.index.tune import draw_trial_queries, tune_index
 from raymtr.index.work import Mapper, in_this_process
 from raymtr.specs import SearchSpec
@@ -81,13 +84,16 @@ def publish(
         build = replace(build, after=previous.name if previous else None)
         if shards:
             build = _tuned(workspace, build, shards, target=search.target_recall)
-            measured = calibrate(open_table(workspace.db, build), shards)
-            build = replace(build, calibration=measured)
         faults = [
             f"{part.name}: {fault}" if build.shards else fault
             for part in build.parts()
             for fault in find_faults(workspace, part, target_recall=search.target_recall)
         ]
+        if not faults:
+            mapper(partial(keep_column_values, workspace.db), build.parts())
+            if shards:
+                measured = calibrate(open_table(workspace.db, build), shards)
+                build = replace(build, calibration=measured)
     except InputError:
         _drop_tables(db, name)
         raise
@@ -153,6 +159,7 @@ def drop_old(workspace: Workspace, *, keep: int) -> None:
         storage.delete(_record(workspace, builds[name]))
     for name in set(map(build_of, _table_names(db))) - kept:
         _drop_tables(db, name)
+    drop_values(workspace.db, lambda table, version: build_of(f"_{table}") in kept)
 
 
 def _predecessor(build: Build, kept: Mapping[str, Build]) -> Build | None:

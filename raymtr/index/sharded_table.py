@@ -14,7 +14,6 @@ columns, trigrams) are read once and cached, so they stay available while a shar
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from typing_extensions import override
 
 from raymtr.errors import UnusableError
 from raymtr.index.build import Build
+from raymtr.index.column_values import ColumnValues
 from raymtr.index.filters import Filter
 from raymtr.index.full_text import Ranked
 from raymtr.index.track_rows import NamedRow, Row
@@ -146,24 +146,15 @@ class ShardedTable(TrackTable):
 
     @cached_property
     @override
-    def tags(self) -> frozenset[str]:
-        return self._fact("tags", attrgetter("tags"), _union)
+    def column_values(self) -> ColumnValues:
+        values: Callable[[TrackTable], ColumnValues] = attrgetter("column_values")
+        return self._fact("values", values, ColumnValues.merged)
 
     @cached_property
     @override
     def trigram_counts(self) -> TrigramCounts:
         counts: Callable[[TrackTable], TrigramCounts] = attrgetter("trigram_counts")
         return self._fact("trigrams", counts, TrigramCounts.merged)
-
-    @override
-    def value_counts(self, column: str) -> dict[str, int]:
-        counts = partial(TrackTable.value_counts, column=column)
-        return self._fact(f"values of {column}", counts, _total)
-
-    @override
-    def has_values(self, column: str) -> bool:
-        has = partial(TrackTable.has_values, column=column)
-        return self._fact(f"whether {column}", has, any)
 
     @override
     def nearest(self, vector: np.ndarray, *, limit: int, where: Filter | None = None) -> Ranked:
@@ -328,10 +319,3 @@ def _union(found: Iterable[Iterable[str]]) -> frozenset[str]:
 
 def _merged(found: Iterable[Mapping[str, T]]) -> dict[str, T]:
     return {key: value for each in found for key, value in each.items()}
-
-
-def _total(found: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    counts: Counter[str] = Counter()
-    for each in found:
-        counts.update(each)
-    return dict(counts)

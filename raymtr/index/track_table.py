@@ -15,7 +15,6 @@ This file does not depend on models, on query parsing, or on the fusion of ranke
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import cast
@@ -23,13 +22,13 @@ from typing import cast
 import lancedb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from lancedb.query import BooleanQuery, FullTextQuery, LanceVectorQueryBuilder, Occur
 from lancedb.table import LanceTable, Table
 
 from raymtr.embeddings.store import matrix_of
 from raymtr.errors import UnusableError
 from raymtr.index.build import KINDS, Build, table_name
+from raymtr.index.column_values import ColumnValues
 from raymtr.index.conditions import filterable_type, sql_among, sql_column
 from raymtr.index.deadlines import tracked_call
 from raymtr.index.exact_vectors import InMemoryVectors
@@ -61,7 +60,7 @@ class TrackTable:
     def __init__(self, uri: str, build: Build, session: lancedb.Session | None = None) -> None:
         """Tables of one `session` share its caches; without one the table has LanceDB's default."""
         self.build = build
-        self._db = lancedb.connect(uri, session=session)
+        self._uri, self._db = uri, lancedb.connect(uri, session=session)
         self._tracks, self._vectors, self._windows = (self._open(kind) for kind in KINDS)
         # Counts can be cached because a table version never changes.
         self._count = functools.lru_cache(CACHED_COUNTS)(self._vectors.count_rows)
@@ -194,33 +193,31 @@ class TrackTable:
         return {row["track_id"]: row[SIMILAR_KEYS].index(artist_key) for row in rows}
 
     @cached_property
-    @tracked_call("the tags")
+    @tracked_call("values of the columns")
+    def column_values(self) -> ColumnValues:
+        """Tags, categories and names in other scripts: as kept with the table, or by a scan."""
+        kept = ColumnValues.read(self._uri, self.build)
+        return self._scanned_values() if kept is None else kept
+
+    def _scanned_values(self) -> ColumnValues:
+        filled = [
+            name
+            for name in self.filterable.names
+            if self._tracks.count_rows(f"{sql_column(name)} IS NOT NULL")
+        ]
+        return ColumnValues.collect(
+            self._tracks.schema, filled, lambda name: self.stream("tracks", [name])
+        )
+
+    @cached_property
     def tags(self) -> frozenset[str]:
         """All tags of the catalog, normalised by `names.spoken_name`."""
-        tags = pc.list_flatten(self._rows.column("tags")).unique()
-        return frozenset(spoken_name(tag) for tag in tags.to_pylist() if tag)
+        return frozenset(map(spoken_name, self.column_values.counts.get("tags", ())))
 
     @cached_property
     def tag_words(self) -> frozenset[str]:
         """All words of tags."""
         return frozenset(word for tag in self.tags for word in tag.split())
-
-    @tracked_call("values of a column")
-    def value_counts(self, column: str) -> dict[str, int]:
-        """How many tracks have each value of a text column, or of a column of text lists."""
-        counts: Counter[str] = Counter()
-        for batch in self.stream("tracks", [column]):
-            cells = batch[column]
-            texts = pc.list_flatten(cells) if pa.types.is_list(cells.type) else cells
-            pairs = texts.value_counts()
-            values, numbers = pairs.field("values"), pairs.field("counts")
-            counts.update(dict(zip(values.to_pylist(), numbers.to_pylist(), strict=True)))
-        return {text: count for text, count in counts.items() if text}
-
-    @tracked_call("values of a column")
-    def has_values(self, column: str) -> bool:
-        """Whether any track has a value in a column."""
-        return bool(self._tracks.count_rows(f"{sql_column(column)} IS NOT NULL"))
 
     @tracked_call("tracks of a filter")
     def matching(self, where: Filter | None) -> set[str]:
@@ -347,6 +344,11 @@ class TrackTable:
                 query = query.minimum_nprobes(index.nprobes).maximum_nprobes(0)
         found = query.to_arrow()
         return _ranked(found["track_id"], [1.0 - d for d in found["_distance"].to_pylist()])
+
+
+def keep_column_values(uri: str, build: Build) -> None:
+    """Collect the values of the columns of a table, which has no shards, and keep them with it."""
+    TrackTable(uri, build)._scanned_values().write(uri, build)
 
 
 def _ranked(ids: pa.ChunkedArray, scores: pa.ChunkedArray | Sequence[float]) -> Ranked:

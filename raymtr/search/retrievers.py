@@ -28,7 +28,6 @@ from raymtr.names import name_key, spoken_name
 from raymtr.search.ranking import Retrieved
 from raymtr.search.request import CheckedRequest
 from raymtr.search.slots import Anchor, Understood
-from raymtr.search.vocabulary import tag_counts
 from raymtr.vectors import unit
 
 UNLIKE_SHARE = 0.5  # share of the unlike tracks' vector that is subtracted
@@ -194,7 +193,7 @@ def profile_of(
 
 
 def _tag_weights(table: TrackTable, anchors: Sequence[Anchor]) -> dict[str, float]:
-    total, counted = table.build.rows["tracks"], tag_counts(table)
+    total, counted = table.build.rows["tracks"], table.column_values.tags
     weights: dict[str, float] = {}
     for anchor in anchors:
         rows = table.rows(anchor.tracks, list(counted)).values()

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import pyarrow as pa
 import pyarrow.types as pt
 
+from raymtr.index.column_values import TAG_COLUMNS
 from raymtr.index.track_table import TrackTable
 from raymtr.names import name_key, spoken_name
 from raymtr.search.lexicon import Concept, Lexicon
@@ -21,7 +22,6 @@ from raymtr.search.spelling import Speller
 from raymtr.search.tokens import phrase_key, singulars
 from raymtr.search.transliterate import latin
 
-TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
 NAME_COLUMNS = ("title", "artist", "album", "artists", "similar_artists")
 # Columns of provenance, which are not queried in words.
 PROVENANCE_COLUMNS = (
@@ -33,7 +33,7 @@ COLUMNS_WITH_GRAMMAR = (
     *("key", "musical_key", "mode", "meter", "metre"),
     *("time_signature", "language", "vocal"),
 )
-MOST_VALUES = 200  # distinct values of a column that queries can name as words
+MOST_NAMED = 200  # distinct values of a column that queries can name as words
 LEAST_PART = 4  # minimum letters of a tag that begins or ends a longer one
 FEW_TRACKS = 20  # if its tags have fewer tracks, the weaker tags of a phrase are searched too
 COMPOUNDS = (  # last parts of German compounds, such as "Klaviermusik"
@@ -93,10 +93,10 @@ class CatalogVocabulary:
         self.lexicon = lexicon
         self.table = table
         fields = {field.name: field.type for field in table.filterable}
-        self.columns = {name: kind for name, kind in fields.items() if table.has_values(name)}
+        self._held = table.column_values
+        self.columns = {name: kind for name, kind in fields.items() if name in self._held.filled}
         self.tags: dict[str, tuple[Tag, ...]] = {}
-        self.counts = tag_counts(table)
-        self._values: dict[str, list[str]] = {}
+        self.counts = self._held.tags
         for column, counts in self.counts.items():
             for value in counts:
                 if key := phrase_key(value):
@@ -127,7 +127,7 @@ class CatalogVocabulary:
             ) or not pt.is_string(kind):
                 continue
             values = self.values(name)
-            for value in values if len(values) <= MOST_VALUES else ():
+            for value in values if len(values) <= MOST_NAMED else ():
                 if key := phrase_key(value):
                     found.setdefault(key, []).append((name, value))
         return found
@@ -136,17 +136,15 @@ class CatalogVocabulary:
     def latin_names(self) -> dict[str, set[tuple[str, str]]]:
         """Titles and artists of other scripts, by their key in Latin letters: (column, name)."""
         found: dict[str, set[tuple[str, str]]] = {}
-        for column in ("title", "artist"):
-            for name in self.values(column):
-                if not name.isascii() and (spelt := latin(name)) and (key := name_key(spelt)):
+        for column, names in self._held.other_scripts.items():
+            for name in names:
+                if (spelt := latin(name)) and (key := name_key(spelt)):
                     found.setdefault(key, set()).add((column, name))
         return found
 
     def values(self, column: str) -> list[str]:
-        """Every text in a column."""
-        if column not in self._values:
-            self._values[column] = list(self.table.value_counts(column))
-        return self._values[column]
+        """The texts of a column of categories; none of one with more than its MOST_VALUES."""
+        return list(self._held.counts.get(column, ()))
 
     def number_columns(self) -> list[str]:
         """Numeric columns that are not empty."""
@@ -246,17 +244,6 @@ class CatalogVocabulary:
     def _is_word(self, key: str) -> bool:
         lexicon = self.lexicon
         return key in self.tags or key in lexicon.concepts or key in lexicon.everyday
-
-
-_TAG_COUNTS: WeakKeyDictionary[TrackTable, dict[str, dict[str, int]]] = WeakKeyDictionary()
-
-
-def tag_counts(table: TrackTable) -> dict[str, dict[str, int]]:
-    """The number of tracks with each tag, by tag column of the table."""
-    if table not in _TAG_COUNTS:
-        columns = [name for name in TAG_COLUMNS if name in table.filterable.names]
-        _TAG_COUNTS[table] = {name: table.value_counts(name) for name in columns}
-    return _TAG_COUNTS[table]
 
 
 _VOCABULARIES: WeakKeyDictionary[TrackTable, dict[int, CatalogVocabulary]] = WeakKeyDictionary()

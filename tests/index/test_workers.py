@@ -107,7 +107,7 @@ def answers(table: TrackTable) -> Iterator[object]:
         if where is not None:  # by an exact scan of the few rows that match
             yield sorted(table.nearest(np.ones(DIM, np.float32) / 4, limit=20, where=where))
     yield sorted(row["track_id"] for row in table.named(["ada 3"]))
-    yield table.value_counts("tags")
+    yield dict(table.column_values.counts["tags"])
 
 
 def segments(workspace: Workspace, build: str, kind: str) -> dict[str, tuple[int, int]]:
