@@ -20,7 +20,7 @@ from raymtr import storage
 from raymtr.errors import InputError
 from raymtr.evaluation.opened import cut, finetuned
 from raymtr.evaluation.probe_tasks import Task, read_task
-from raymtr.evaluation.probes import KINDS, probe
+from raymtr.evaluation.probes import OBJECTIVES, PROBES, Figures, probe
 from raymtr.evaluation.zero_shot import ZeroShot, zero_shot
 from raymtr.mulap.backbone import LOG_MEL, RANDOM, Backbone, FeatureSpec, open_backbone
 from raymtr.mulap.store import open_features
@@ -33,10 +33,11 @@ TRACKS_PER_TASK = 32
 
 
 class Cell(TypedDict):
-    """Balanced accuracy over draws of labels."""
+    """The task's main figure over draws of labels."""
 
     mean: float
     seeds: list[float]  # of each draw
+    pr_auc: NotRequired[float]  # the mean of tags' second figure
 
 
 Cells = dict[str, Cell]  # labels per class (`all`: every one) -> its cell
@@ -56,8 +57,9 @@ class ProbeAnswer(TypedDict):
     """The task's sizes, each model's cells, and where they were written."""
 
     task: str
-    classes: list[str]
-    chance: float
+    measure: str  # main figure: balanced_accuracy, roc_auc of tags, r2 of a number
+    classes: list[str]  # or tags; [] for a number
+    chance: float  # of the main figure
     train: int  # tracks
     held_out: int
     models: dict[str, ModelCells]
@@ -67,7 +69,9 @@ class ProbeAnswer(TypedDict):
 def add_arguments(parser: argparse._ArgumentGroup) -> None:
     """Adds the arguments of `probe`."""
     parser.add_argument(
-        "--task", help="instrument, key, mode, metre, a column of the catalog, or a CSV file"
+        "--task",
+        help="instrument, key, mode, metre, a column of the catalog (number:COLUMN predicts its "
+        "numbers), or a CSV file",
     )
     parser.add_argument(
         "--model",
@@ -111,9 +115,9 @@ def evaluate_probe(
     finetune: bool = False,
     out: str | None = None,
 ) -> ProbeAnswer:
-    """Balanced accuracy on held-out tunes, by model, kind of probe and number of labels.
+    """The task's figure on held-out tunes, by model, kind of probe and number of labels.
 
-    Raises InputError where the task has fewer than two classes or an argument is wrong.
+    Raises InputError where the task cannot be measured or an argument is wrong.
     """
     if seeds < 1:
         raise InputError(f"--seeds is at least 1, got {seeds}")
@@ -128,7 +132,8 @@ def evaluate_probe(
     answer: ProbeAnswer = {
         "task": task,
         "classes": list(labelled.classes),
-        "chance": 1 / len(labelled.classes),
+        "measure": OBJECTIVES[labelled.kind].main,
+        "chance": OBJECTIVES[labelled.kind].chance(labelled),
         "train": int(labelled.train.sum()),
         "held_out": int((~labelled.train).sum()),
         "models": {},
@@ -147,8 +152,12 @@ def evaluate_probe(
     return answer
 
 
-def _cell(values: list[float]) -> Cell:
-    return {"mean": float(np.mean(values)), "seeds": values}
+def _cell(found: list[Figures]) -> Cell:
+    main = [next(iter(figures.values())) for figures in found]
+    cell: Cell = {"mean": float(np.mean(main)), "seeds": main}
+    if "pr_auc" in found[0]:
+        cell["pr_auc"] = float(np.mean([figures["pr_auc"] for figures in found]))
+    return cell
 
 
 def _frozen(
@@ -160,11 +169,11 @@ def _frozen(
     fit, shared = ray_task(probe, num_cpus=1), ray.put(features)
     waiting = {
         (kind, count): [fit(task, shared, kind, count, seed=s) for s in range(seeds)]
-        for kind in KINDS
+        for kind in PROBES
         for count in counts
         if count != 0
     }
-    cells: dict[str, Cells] = {kind: {} for kind in KINDS}
+    cells: dict[str, Cells] = {kind: {} for kind in PROBES}
     for (kind, count), tasks in waiting.items():
         cells[kind][str(count or ALL)] = _cell(ray.get(tasks))
     return {"logistic": cells["logistic"], "mlp": cells["mlp"]}
@@ -226,10 +235,9 @@ def _hear(source: str, spec: FeatureSpec, uris: Sequence[str]) -> list[np.ndarra
 def describe(answer: ProbeAnswer) -> str:
     """A line per model and kind of probe."""
     sizes = f"{answer['train']} tracks to train on, {answer['held_out']} held out by tune"
-    lines = [
-        f"{answer['task']}: {len(answer['classes'])} classes, {sizes}; balanced accuracy (chance "
-        f"{answer['chance']:.2f})"
-    ]
+    counted = f"{len(answer['classes'])} classes or tags, " if answer["classes"] else ""
+    measure = answer["measure"].replace("_", " ")
+    lines = [f"{answer['task']}: {counted}{sizes}; {measure} (chance {answer['chance']:.2f})"]
     for name, cells in answer["models"].items():
         kinds = {"logistic": cells["logistic"], "mlp": cells["mlp"]}
         if "finetuned" in cells:
@@ -238,8 +246,9 @@ def describe(answer: ProbeAnswer) -> str:
             shown = [f"{count}: {cell['mean']:.2f}" for count, cell in by_count.items()]
             lines.append(f"{name:24} {kind:9} {', '.join(shown)}")
         if zero := cells.get("zero_shot"):
+            accuracy = zero.get("balanced_accuracy")
+            shown_first = "" if accuracy is None else f"{accuracy:.2f}, "
             lines.append(
-                f"{name:24} zero-shot {zero['balanced_accuracy']:.2f}, ROC-AUC "
-                f"{zero['roc_auc']:.2f} by {zero['by']}"
+                f"{name:24} zero-shot {shown_first}ROC-AUC {zero['roc_auc']:.2f} by {zero['by']}"
             )
     return "\n".join([*lines, f"written to {answer['file']}"])

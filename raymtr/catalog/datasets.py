@@ -6,6 +6,9 @@ name, as `huggingface-cli download` leaves them (Parquet, CSV or JSON lines, in 
 
     msd, audioset, music4all, fma, musiccaps                for training (Doh et al., ICASSP 2024)
     song_describer, mtg_jamendo, magnatagatune, dim_sim     for evaluation: all are split `test`
+    fma_small, nsynth, emomusic                             for probes: likewise
+
+The published split of a dataset that probes learn from is the column `fold`.
 
 A track's file is found by its name without suffix, in any format. A row without a file keeps its
 words. Ids carry the dataset's name, so several can be in one catalog.
@@ -14,38 +17,29 @@ words. Ids carry the dataset's name, so several can be in one catalog.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from raymtr import storage
 from raymtr.audio import SUFFIXES as AUDIO_SUFFIXES
 from raymtr.catalog import dataset_cells as cells
-from raymtr.catalog.dataset_cells import listed, split_of, text
+from raymtr.catalog import dataset_rows as rows
+from raymtr.catalog.dataset_cells import split_of
+from raymtr.catalog.dataset_rows import Row, Track
 from raymtr.catalog.tabular import SUFFIXES
 from raymtr.errors import InputError
 from raymtr.track import PUBLISHED, check_tracks
 
-Row = Mapping[str, Any]
-Track = dict[str, Any]
 AUDIO = "audio"
-BLACKLIST = {"music", "instrument"}  # tags of AudioSet that TTMR++ drops
-
-CLIP_INFO = frozenset(  # columns of MagnaTagATune's tables that are not tags
-    (
-        *("clip_id", "track_number", "title", "artist", "album", "url", "segmentStart"),
-        *("segmentEnd", "original_url", "mp3_path"),
-    )
-)
 
 
 @dataclass(frozen=True)
 class Dataset:
     """One dataset: its tables, the columns that it needs, its licence, and how a row is read."""
 
-    table: str  # name of the text table: a folder, or a file without suffix
+    tables: tuple[str, ...]  # names of the text tables: folders, or files without suffix
     columns: tuple[str, ...]
     licence: str
     # Row -> the track without id, and its audio's path below `audio/` without suffix.
@@ -54,146 +48,95 @@ class Dataset:
     beside: str = ""  # a second, optional table with the same key
     # File of either table -> its rows.
     rows_of: Callable[[str], list[Track]] = cells.plain_rows
-
-
-def _metadata(row: Row) -> Track:
-    return {
-        "title": text(row["title"]),
-        "artist": text(row["artist_name"]),
-        "album": text(row["release"]),
-    }
-
-
-def _words(row: Row) -> Track:
-    caption = text(row["pseudo_caption"])
-    return {"tags": listed(row["tag_list"]), PUBLISHED: [caption] if caption else None}
-
-
-def _msd(row: Row) -> tuple[str, str, Track]:
-    similar = [name for name in (text(row.get("sim_artist_text")) or "").split("[SEP]") if name]
-    track = {**_metadata(row), **_words(row), "similar_artists": similar or None}
-    return str(row["track_id"]), str(row["path"] or ""), track
-
-
-def _audioset(row: Row) -> tuple[str, str, Track]:
-    words = _words(row)
-    kept = [tag for tag in words["tags"] or () if tag.lower() not in BLACKLIST]
-    return str(row["track_id"]), str(row["path"] or ""), {**words, "tags": kept or None}
-
-
-def _music4all(row: Row) -> tuple[str, str, Track]:
-    return str(row["track_id"]), str(row["track_id"]), {**_metadata(row), **_words(row)}
-
-
-def _fma(row: Row) -> tuple[str, str, Track]:
-    name = f"{int(row['track_id']):06d}"
-    return name, f"{name[:3]}/{name}", _words(row)
-
-
-def _musiccaps(row: Row) -> tuple[str, str, Track]:
-    caption = text(row["caption_ground_truth"])
-    track = {"tags": listed(row["aspect_list"]), PUBLISHED: [caption] if caption else None}
-    return str(row["ytid"]), str(row["fname"]), track
-
-
-def _song_describer(row: Row) -> tuple[str, str, Track]:
-    tags = [
-        tag for name in ("genre", "instrument", "mood/theme") for tag in listed(row[name]) or ()
-    ]
-    path = str(row["path"]).removesuffix(".mp3") + ".2min"
-    track = {
-        "artist": f"jamendo artist {row['artist_id']}",
-        "tags": tags or None,
-        PUBLISHED: [str(row["caption"])],
-        "valid_subset": str(row["is_valid_subset"]).lower() == "true",
-    }
-    return str(row["track_id"]), path, track
-
-
-def _mtg_jamendo(row: Row) -> tuple[str, str, Track]:
-    kinds: dict[str, list[str]] = {"genre": [], "instrument": [], "mood/theme": []}
-    for tag in row["TAGS"]:
-        kind, _, name = tag.partition("---")
-        kinds.setdefault(kind, []).append(name)
-    track = {
-        "title": text(row.get("TRACK_NAME")),
-        "artist": text(row.get("ARTIST_NAME")) or row["ARTIST_ID"],
-        "album": text(row.get("ALBUM_NAME")),
-        "tags": [tag for tags in kinds.values() for tag in tags] or None,
-        "genre": kinds["genre"] or None,
-        "instrument": kinds["instrument"] or None,
-        "mood": kinds["mood/theme"] or None,
-    }
-    return row["TRACK_ID"], row["PATH"].removesuffix(".mp3"), track
-
-
-def _magnatagatune(row: Row) -> tuple[str, str, Track]:
-    tags = [name for name, cell in row.items() if name not in CLIP_INFO and str(cell) == "1"]
-    track = {name: text(row.get(name)) for name in ("title", "artist", "album")}
-    return str(row["clip_id"]), str(row["mp3_path"]), {**track, "tags": tags or None}
+    wanted: Callable[[Row], bool] = lambda row: True
 
 
 DATASETS = {
     "msd": Dataset(
-        table="enrich-msd",
+        tables=("enrich-msd",),
         columns=(
             *("track_id", "title", "artist_name", "release", "tag_list", "pseudo_caption", "path"),
         ),
         licence="Million Song Dataset: research; its audio is not distributed",
-        track=_msd,
+        track=rows.msd,
         beside="olga-track-to-artist",
     ),
     "audioset": Dataset(
-        table="enrich-audioset-music",
+        tables=("enrich-audioset-music",),
         columns=("track_id", "tag_list", "pseudo_caption", "path"),
         licence="AudioSet labels CC-BY-4.0; the audio is YouTube's users'",
-        track=_audioset,
+        track=rows.audioset,
     ),
     "music4all": Dataset(
-        table="enrich-music4all",
+        tables=("enrich-music4all",),
         columns=("track_id", "title", "artist_name", "release", "tag_list", "pseudo_caption"),
         licence="Music4All: for research, by agreement with its authors",
-        track=_music4all,
+        track=rows.music4all,
     ),
     "fma": Dataset(
-        table="enrich-fma-large",
+        tables=("enrich-fma-large",),
         columns=("track_id", "tag_list", "pseudo_caption"),
         licence="FMA metadata CC-BY-4.0; each track has its own Creative Commons licence",
-        track=_fma,
+        track=rows.fma,
     ),
     "musiccaps": Dataset(
-        table="LP-MusicCaps-MC",
+        tables=("LP-MusicCaps-MC",),
         columns=("fname", "ytid", "aspect_list", "caption_ground_truth"),
         licence="MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'",
-        track=_musiccaps,
+        track=rows.musiccaps,
     ),
     "song_describer": Dataset(
-        table="song_describer",
+        tables=("song_describer",),
         columns=(
             *("track_id", "caption", "is_valid_subset", "artist_id", "path", "genre"),
             *("instrument", "mood/theme"),
         ),
         licence="Song Describer text CC-BY-SA-4.0; audio_licenses.txt has each track's",
-        track=_song_describer,
+        track=rows.song_describer,
         evaluation=True,
     ),
     "mtg_jamendo": Dataset(
-        table="autotagging",
+        tables=("autotagging",),
         columns=("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"),
         licence="MTG-Jamendo metadata CC-BY-NC-SA-4.0; audio_licenses.txt has each track's",
-        track=_mtg_jamendo,
+        track=rows.mtg_jamendo,
         evaluation=True,
         beside="raw.meta",
         rows_of=cells.tagged_rows,
     ),
     "magnatagatune": Dataset(
-        table="annotations_final",
+        tables=("annotations_final",),
         columns=("clip_id", "mp3_path"),
         licence="MagnaTagATune: CC-BY-NC-SA, Magnatune's audio for research",
-        track=_magnatagatune,
+        track=rows.magnatagatune,
         evaluation=True,
         beside="clip_info_final",
         rows_of=cells.tabbed_rows,
+    ),
+    "fma_small": Dataset(
+        tables=("fma_metadata/tracks",),
+        columns=("track_id", "set.split", "set.subset", "track.genre_top"),
+        licence="FMA metadata CC-BY-4.0; each track has its own Creative Commons licence",
+        track=rows.fma_small,
+        evaluation=True,
+        rows_of=cells.fma_rows,
+        wanted=lambda row: row["set.subset"] == "small",
+    ),
+    "nsynth": Dataset(
+        tables=("nsynth-train", "nsynth-valid", "nsynth-test"),
+        columns=("note_str", "instrument_str", "instrument_family_str", "pitch"),
+        licence="NSynth CC-BY-4.0",
+        track=rows.nsynth,
+        evaluation=True,
+        rows_of=cells.nsynth_rows,
+    ),
+    "emomusic": Dataset(
+        tables=("annotations/static_annotations",),
+        columns=("song_id", "mean_arousal", "mean_valence"),
+        licence="EmoMusic: for research; each song has its own Creative Commons licence",
+        track=rows.emomusic,
+        evaluation=True,
+        beside="annotations/songs_info",
     ),
 }
 DIM_SIM = "dim_sim"  # raymtr.catalog.dim_sim: triplets of spans, not tracks
@@ -270,22 +213,22 @@ def _rows(dataset: Dataset, name: str, folder: str) -> Iterator[tuple[str | None
     if dataset.beside:
         for file in _files(folder, dataset.beside):
             beside |= {str(row[key]): row for row in dataset.rows_of(file)}
-    files = _files(folder, dataset.table)
+    files = [file for table in dataset.tables for file in _files(folder, table)]
     if not files:
         raise InputError(
-            f"{name}: {folder} has no table {dataset.table} (a folder, or a file with one of "
+            f"{name}: {folder} has no table {dataset.tables[0]} (a folder, or a file with one of "
             f"{', '.join(SUFFIXES)})"
         )
     for file in files:
-        rows = dataset.rows_of(file)
-        columns = rows[0] if rows else {}
+        found = dataset.rows_of(file)
+        columns = found[0] if found else {}
         missing = [column for column in dataset.columns if column not in columns]
-        if rows and missing:
+        if found and missing:
             raise InputError(
-                f"{file} is another version of {dataset.table}: it lacks column {missing[0]!r}; it "
-                f"has {', '.join(list(columns)[:12])}"
+                f"{file} is another version of {dataset.tables[0]}: it lacks column "
+                f"{missing[0]!r}; it has {', '.join(list(columns)[:12])}"
             )
-        for row in rows:
+        for row in filter(dataset.wanted, found):
             yield split_of(file), {**beside.get(str(row[key]), {}), **row}
 
 

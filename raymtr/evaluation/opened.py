@@ -6,17 +6,24 @@ estimate them. A track's prediction is the mean of its windows' probabilities, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from raymtr.audio import AudioError, decode, windows
 from raymtr.errors import UnusableError
 from raymtr.evaluation.probe_tasks import Task
-from raymtr.evaluation.probes import balanced_accuracy, choose_labelled
+from raymtr.evaluation.probes import (
+    OBJECTIVES,
+    Figures,
+    choose_labelled,
+    measure,
+    outputs_of,
+    predict,
+    targets_of,
+)
 from raymtr.mulap.backbone import open_tower
 from raymtr.tower_specs import AudioSpec
 
@@ -26,8 +33,8 @@ TOWER_RATE, HEAD_RATE, DECAY = 1e-4, 1e-3, 1e-2
 
 def finetuned(
     task: Task, source: str, uris: Sequence[str], count: int | None, *, seed: int
-) -> float:
-    """Balanced accuracy on the held-out tracks after training all of `source` on `count` a class.
+) -> Figures:
+    """The figures on the held-out tracks after training all of `source` on `count` a class.
 
     `uris` belong to the task's tracks. Raises InputError for a backbone without weights,
     UnusableError where a file cannot be decoded.
@@ -36,19 +43,24 @@ def finetuned(
     chosen = choose_labelled(task, count, seed=seed)
     heard = [cut(uris[place], spec.audio) for place in chosen]
     x = torch.from_numpy(np.concatenate(heard))
-    y = torch.from_numpy(np.repeat(task.labels[chosen], [len(rows) for rows in heard]))
+    y = targets_of(task, chosen, [len(rows) for rows in heard])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = nn.Sequential(nn.LayerNorm(spec.dim), nn.Linear(spec.dim, len(task.classes)))
+        head = nn.Sequential(nn.LayerNorm(spec.dim), nn.Linear(spec.dim, outputs_of(task)))
         model = nn.Sequential(tower, head)
-        train(model, x, y)
+        train(model, x, y, OBJECTIVES[task.kind].loss)
     held_out = np.flatnonzero(~task.train)
-    predicted = [_predict(model, cut(uris[place], spec.audio)) for place in held_out]
-    return balanced_accuracy(np.array(predicted), task.labels[held_out])
+    scores = [predict(task, model, cut(uris[place], spec.audio)) for place in held_out]
+    return measure(task, np.stack(scores), chosen)
 
 
-def train(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> None:
-    """STEPS updates of a tower and its head on windows x [n, samples] of classes y [n]."""
+def train(
+    model: nn.Sequential,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    """STEPS updates of a tower and its head on windows x [n, samples] with the targets y."""
     tower, head = model
     tower.requires_grad_(True)
     optimizer = torch.optim.AdamW(
@@ -61,13 +73,8 @@ def train(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor) -> None:
     for _ in range(STEPS):
         rows = torch.randperm(len(x))[:ROWS]
         optimizer.zero_grad()
-        functional.cross_entropy(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+        loss_of(model(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-
-
-@torch.inference_mode()
-def _predict(model: nn.Module, rows: np.ndarray) -> int:
-    return int(model(torch.from_numpy(rows)).softmax(dim=1).mean(dim=0).argmax())
 
 
 def cut(uri: str, spec: AudioSpec) -> np.ndarray:

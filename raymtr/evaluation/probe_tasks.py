@@ -1,9 +1,11 @@
-"""Tasks of probes: a label for each track, and which tracks are one tune.
+"""Tasks of probes: what is to be predicted of each track, and which tracks are one tune.
 
 A task is a name below, a column of the catalog, or a CSV file with `track_id,label` and, if its
-author fixed one, `split` (train or test). A column of numbers (bpm, energy) is cut into thirds.
-Unless the file fixes the split, the catalog's split `test` is held out, because a model trained on
-this catalog has read the words of the rest. If it is empty, a share of the tunes is held out.
+author fixed one, `split` (train or test). What is predicted depends on the column: one class of
+names, several tags of a list, or a number (`number:COLUMN`); a column of numbers by its bare name
+(bpm, energy) is cut into thirds. The split is that of the file, else the one its dataset was
+published with (the column `fold`), else the catalog's split `test`, because a model trained on this
+catalog has read the words of the rest. Without any, a share of the tunes is held out.
 The labels of `midi/` are exact; those of `real_music/` (genre, vocal) are weak.
 """
 
@@ -12,9 +14,9 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,10 +25,15 @@ from raymtr.catalog.sources import key_words
 from raymtr.errors import InputError
 
 Row = Mapping[str, Any]
+Labels = Mapping[str, Any]  # track id -> a class, a list of tags, or a number
+SIDES = ("train", "valid", "test")  # of a split; tracks of `valid` are not used
 HELD_OUT = 0.3  # share of the tunes, if neither the file nor the catalog holds any out
 CHORDS = "steel-string guitar"  # plays the chords of a tune whose melody has one instrument
 THIRDS = ("low", "middle", "high")
-FEWEST_TUNES = 3  # of a class: with fewer, one side of the split may have none
+FEWEST_TUNES = 3  # of a class or tag: with fewer, one side of the split may have none
+MOST_TAGS = 50  # the most common ones, as published for MagnaTagATune and MTG-Jamendo
+NUMBER = "number:"  # before a column whose numbers are predicted
+KIND_OF_TASK = "a task needs names of classes, lists of tags, or numbers"
 
 
 def _instrument(row: Row) -> str | None:
@@ -62,39 +69,49 @@ TASKS: dict[str, Callable[[Row], str | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Labelled tracks, and the tracks of each side of the split."""
+    """What is to be predicted of each track, and the tracks of each side of the split."""
 
     name: str
+    kind: Literal["class", "tags", "number"]
     track_ids: tuple[str, ...]
-    labels: np.ndarray  # int64 [N], a number of `classes`
-    classes: tuple[str, ...]
+    # class: int64 [N], a number of `classes`; tags: bool [N, classes]; number: float32 [N].
+    labels: np.ndarray
+    classes: tuple[str, ...]  # or tags; () for a number
     train: np.ndarray  # bool [N]
 
 
 def read_task(name: str, rows: Sequence[Row]) -> Task:
     """The task `name` over the catalog's rows; no tune is on both sides of its split.
 
-    Raises InputError where fewer than two classes can be measured.
+    Raises InputError where fewer than two classes, or no tag or number, can be measured.
     """
     by_id = {row["track_id"]: row for row in rows if row.get("uri")}
     fixed: dict[str, str] = {}
+    labels: Labels
     if name.endswith(".csv"):
         labels, fixed = _from_file(name, by_id)
+    elif name in TASKS and not _has_lists(name, by_id):
+        labels = {i: label for i, row in by_id.items() if (label := TASKS[name](row))}
     else:
-        label_of = TASKS.get(name)
-        labels = (
-            {i: label for i, row in by_id.items() if (label := label_of(row))}
-            if label_of
-            else _from_column(name, by_id)
-        )
+        labels = _from_column(name.removeprefix(NUMBER), by_id)
     tunes = {i: _tune(by_id[i]) for i in labels}
     if not fixed:
-        fixed = _catalog_split(labels, by_id, tunes)
+        fixed = _published_split(labels, by_id) or _catalog_split(labels, by_id, tunes)
+    if name.startswith(NUMBER):
+        return _of_numbers(name, labels, tunes, fixed)
+    if any(isinstance(label, list) for label in labels.values()):
+        return _of_tags(name, labels, tunes, fixed)
+    return _of_classes(name, _in_thirds(labels), tunes, fixed)
+
+
+def _of_classes(
+    name: str, labels: Mapping[str, str], tunes: Mapping[str, str], fixed: Mapping[str, str]
+) -> Task:
     sizes = Counter(label for label, _ in {(labels[i], tunes[i]) for i in labels})
     usable = {label for label, count in sizes.items() if count >= FEWEST_TUNES}
     if fixed:
         usable &= {labels[i] for i in labels if fixed.get(i) == "train"}
-        usable &= {labels[i] for i in labels if fixed.get(i) != "train"}
+        usable &= {labels[i] for i in labels if fixed.get(i) == "test"}
     classes = sorted(usable)
     if len(classes) < 2:
         seen = ", ".join(f"{label} ({count})" for label, count in sizes.most_common(5)) or "none"
@@ -103,16 +120,71 @@ def read_task(name: str, rows: Sequence[Row]) -> Task:
             f"split; tunes by class: {seen}; "
             f"tasks: {', '.join(TASKS)}, a column of the catalog, or a CSV file"
         )
-    ids = sorted(i for i in labels if labels[i] in classes)
-    train = _train_of(ids, tunes, labels, fixed)
-    numbers = np.array([classes.index(labels[i]) for i in ids])
+    ids = _on_a_side([i for i in labels if labels[i] in classes], fixed)
     return Task(
-        name=name, track_ids=tuple(ids), labels=numbers, classes=tuple(classes), train=train
+        name=name,
+        kind="class",
+        track_ids=tuple(ids),
+        labels=np.array([classes.index(labels[i]) for i in ids]),
+        classes=tuple(classes),
+        train=_train_of(ids, tunes, fixed, groups=labels),
     )
 
 
-def _from_column(name: str, by_id: Mapping[str, Row]) -> dict[str, str]:
-    """The value of a column of names, or the third of a column of numbers, by track id."""
+def _of_tags(name: str, labels: Labels, tunes: Mapping[str, str], fixed: Mapping[str, str]) -> Task:
+    """The most common tags that some tracks of each side have, and some have not."""
+    ids = _on_a_side(labels, fixed)
+    train = _train_of(ids, tunes, fixed)
+    sizes = Counter(tag for tag, _ in {(tag, tunes[i]) for i in ids for tag in labels[i]})
+    tags = [tag for tag, count in sizes.most_common() if count >= FEWEST_TUNES]
+    marked = np.array([[tag in labels[i] for tag in tags] for i in ids], bool).reshape(len(ids), -1)
+    usable = [
+        number
+        for number in range(len(tags))
+        if all(len(np.unique(marked[side, number])) == 2 for side in (train, ~train))
+    ][:MOST_TAGS]
+    if not usable:
+        raise InputError(
+            f"task {name} needs a tag that some of the tracks on each side of the split have and "
+            f"some have not, of {FEWEST_TUNES} tunes; tunes by tag: "
+            f"{', '.join(f'{tag} ({count})' for tag, count in sizes.most_common(5)) or 'none'}"
+        )
+    return Task(
+        name=name,
+        kind="tags",
+        track_ids=tuple(ids),
+        labels=marked[:, usable],
+        classes=tuple(tags[number] for number in usable),
+        train=train,
+    )
+
+
+def _of_numbers(
+    name: str, labels: Labels, tunes: Mapping[str, str], fixed: Mapping[str, str]
+) -> Task:
+    ids = _on_a_side([i for i, value in labels.items() if _is_number(value)], fixed)
+    train = _train_of(ids, tunes, fixed)
+    numbers = np.array([labels[i] for i in ids], np.float32)
+    if any(len(np.unique(numbers[side])) < 2 for side in (train, ~train)):
+        raise InputError(
+            f"task {name} needs two different numbers on each side of the split, got "
+            f"{len(ids)} tracks with a number"
+        )
+    return Task(
+        name=name, kind="number", track_ids=tuple(ids), labels=numbers, classes=(), train=train
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def _has_lists(column: str, by_id: Mapping[str, Row]) -> bool:
+    return any(isinstance(row.get(column), list) for row in by_id.values())
+
+
+def _from_column(name: str, by_id: Mapping[str, Row]) -> Labels:
+    """The names, lists of tags or numbers of a column, by track id."""
     row = next(iter(by_id.values()), {})
     if row and name not in row:
         raise InputError(
@@ -120,14 +192,23 @@ def _from_column(name: str, by_id: Mapping[str, Row]) -> dict[str, str]:
         )
     values = {i: row[name] for i, row in by_id.items() if row[name] not in (None, "")}
     kinds = {type(value) for value in values.values()}
-    if kinds <= {int, float}:
-        numbers = {i: float(value) for i, value in values.items() if np.isfinite(value)}
-        cuts = np.quantile(list(numbers.values()) or [0.0], (1 / 3, 2 / 3))
-        return {i: THIRDS[int(np.searchsorted(cuts, value))] for i, value in numbers.items()}
-    if kinds != {str}:
+    if not any(kinds <= allowed for allowed in ({int, float}, {str}, {list})):
         seen = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise InputError(f"column {name} has {seen}; a task needs names of classes, or numbers")
+        raise InputError(f"column {name} has {seen}; {KIND_OF_TASK}")
+    if kinds == {list} and any(
+        not isinstance(tag, str) for tags in values.values() for tag in tags
+    ):
+        raise InputError(f"column {name} has lists of other things than names; {KIND_OF_TASK}")
     return values
+
+
+def _in_thirds(labels: Labels) -> Mapping[str, str]:
+    """Numbers as THIRDS of them; names unchanged."""
+    if not labels or not {type(value) for value in labels.values()} <= {int, float}:
+        return labels
+    numbers = {i: float(value) for i, value in labels.items() if np.isfinite(value)}
+    cuts = np.quantile(list(numbers.values()) or [0.0], (1 / 3, 2 / 3))
+    return {i: THIRDS[int(np.searchsorted(cuts, value))] for i, value in numbers.items()}
 
 
 def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dict[str, str]]:
@@ -143,8 +224,16 @@ def _from_file(file: str, by_id: Mapping[str, Row]) -> tuple[dict[str, str], dic
             f"{len(unknown)} ids of {file} are not tracks with audio here, among them "
             f"{', '.join(unknown[:3])}"
         )
+    sides = sorted({line.get("split") or "" for line in lines} - {"", *SIDES})
+    if sides:
+        raise InputError(f"{file} has split {sides[0]!r}; expected {', '.join(SIDES)}, or none")
     labels = {line["track_id"]: line["label"] for line in lines if line["label"]}
     return labels, {line["track_id"]: line["split"] for line in lines if line.get("split")}
+
+
+def _published_split(ids: Iterable[str], by_id: Mapping[str, Row]) -> dict[str, str]:
+    """The `fold` that the dataset was published with, one of SIDES."""
+    return {i: fold for i in ids if (fold := by_id[i].get("fold"))}
 
 
 def _catalog_split(
@@ -154,7 +243,7 @@ def _catalog_split(
     seen: dict[str, set[str | None]] = {}
     for i in ids:
         seen.setdefault(tunes[i], set()).add(by_id[i].get("split"))
-    if {"test"} not in seen.values():
+    if {"test"} not in seen.values() or all(sides == {"test"} for sides in seen.values()):
         return {}
     return {i: "test" if seen[tunes[i]] == {"test"} else "train" for i in ids}
 
@@ -164,25 +253,33 @@ def _tune(row: Row) -> str:
     return str(row.get("recording") or row["track_id"])
 
 
+def _on_a_side(ids: Collection[str], fixed: Mapping[str, str]) -> list[str]:
+    """The ids that the split, if one is fixed, puts on either side, sorted."""
+    return sorted(i for i in ids if not fixed or fixed.get(i) in ("train", "test"))
+
+
 def _train_of(
     ids: Sequence[str],
     tunes: Mapping[str, str],
-    labels: Mapping[str, str],
     fixed: Mapping[str, str],
+    groups: Mapping[str, str] | None = None,
 ) -> np.ndarray:
-    """Which tracks are for training: as fixed by the task, else a share of each class's tunes."""
+    """Which tracks are for training: as fixed by the task, else a share of each group's tunes."""
     if fixed:
-        sides = {tune: {fixed.get(i) for i in ids if tunes[i] == tune} for tune in tunes.values()}
+        sides: dict[str, set[str]] = {}
+        for i in ids:
+            sides.setdefault(tunes[i], set()).add(fixed[i])
         both = sorted(tune for tune, found in sides.items() if len(found) > 1)
         if both:
             raise InputError(
                 f"{len(both)} tunes are on both sides of the split, among them {both[0]}: a probe "
                 "would recognise them; give all tracks of a tune one split"
             )
-        return np.array([fixed.get(i) == "train" for i in ids])
+        return np.array([fixed[i] == "train" for i in ids], bool)
     kept_apart: set[str] = set()
-    for label in sorted(set(labels[i] for i in ids)):
-        class_tunes = sorted({tunes[i] for i in ids if labels[i] == label} - kept_apart)
-        order = np.random.default_rng(0).permutation(len(class_tunes))
-        kept_apart |= {class_tunes[n] for n in order[: max(1, round(HELD_OUT * len(class_tunes)))]}
-    return np.array([tunes[i] not in kept_apart for i in ids])
+    group_of = groups or dict.fromkeys(ids, "")
+    for group in sorted({group_of[i] for i in ids}):
+        group_tunes = sorted({tunes[i] for i in ids if group_of[i] == group} - kept_apart)
+        order = np.random.default_rng(0).permutation(len(group_tunes))
+        kept_apart |= {group_tunes[n] for n in order[: max(1, round(HELD_OUT * len(group_tunes)))]}
+    return np.array([tunes[i] not in kept_apart for i in ids], bool)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -23,36 +23,40 @@ from raymtr.mulap.matcher import match_probabilities, spread
 
 
 class ZeroShot(TypedDict):
-    """How well a model tells classes by their names alone, on held-out tracks."""
+    """How well a model tells classes or tags by their names alone, on held-out tracks."""
 
     by: str  # cosine or match probability
-    balanced_accuracy: float
-    roc_auc: float  # mean over the classes
-    roc_aucs: dict[str, float]  # of each class
+    balanced_accuracy: NotRequired[float]  # of classes
+    pr_auc: NotRequired[float]  # of tags, mean
+    roc_auc: float  # mean over the classes or tags
+    roc_aucs: dict[str, float]  # of each
 
 
 def zero_shot(task: Task, source: str, features: Sequence[np.ndarray]) -> ZeroShot | None:
-    """Balanced accuracy of the best class and the mean ROC-AUC of each class, on held-out tracks.
+    """Balanced accuracy of the best class, or areas of tags, and the ROC-AUC of each, held out.
 
-    None for a backbone without words.
+    None for a backbone without words, and for a number, which has no name.
     """
     held_out = np.flatnonzero(~task.train)
-    if source == LOG_MEL or source.startswith(RANDOM):
+    if source == LOG_MEL or source.startswith(RANDOM) or task.kind == "number":
         return None
     held_out_features = [features[place] for place in held_out]
     score = _by_matching if is_mulap(source) else _by_cosine
     scores = score(source, held_out_features, task.classes)  # [tracks, classes]
     right = task.labels[held_out]
-    measured = [n for n in range(len(task.classes)) if 0 < (right == n).sum() < len(right)]
-    areas = metrics.roc_aucs(scores.T[measured], [(right == n).tolist() for n in measured])
-    by = "match probability" if score is _by_matching else "cosine"
-    predicted = scores.argmax(axis=1)
-    return {
-        "by": by,
-        "balanced_accuracy": balanced_accuracy(predicted, right),
+    has = right if task.kind == "tags" else right[:, None] == np.arange(len(task.classes))
+    measured = [n for n in range(len(task.classes)) if 0 < has[:, n].sum() < len(has)]
+    areas = metrics.roc_aucs(scores.T[measured], has.T[measured])
+    found: ZeroShot = {
+        "by": "match probability" if score is _by_matching else "cosine",
         "roc_auc": float(areas.mean()),
         "roc_aucs": {task.classes[n]: float(a) for n, a in zip(measured, areas, strict=True)},
     }
+    if task.kind == "tags":
+        found["pr_auc"] = float(metrics.average_precisions(scores.T, has.T).mean())
+    else:
+        found["balanced_accuracy"] = balanced_accuracy(scores.argmax(axis=1), right)
+    return found
 
 
 def _by_matching(source: str, own: Sequence[np.ndarray], classes: Sequence[str]) -> np.ndarray:

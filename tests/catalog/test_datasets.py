@@ -117,11 +117,47 @@ def dim_sim(folder: Path) -> None:
         sound(folder / f"audio/{name}.mp3", seconds=5)
 
 
+def fma_small(folder: Path) -> None:
+    """A header of two lines, a line with the index's name, and a cell of two lines."""
+    (folder / "fma_metadata").mkdir(parents=True)
+    lines = [
+        ",album,set,set,track,track",
+        ",information,split,subset,genre_top,title",
+        "track_id,,,,,",
+        '2,"one\ntwo",training,small,Hip-Hop,Food',
+        "3,,test,medium,Rock,Rain",  # of another subset
+    ]
+    (folder / "fma_metadata/tracks.csv").write_text("\n".join(lines) + "\n")
+    sound(folder / "audio/000/000002.mp3")
+
+
+def nsynth(folder: Path) -> None:
+    for split in ("train", "valid", "test"):
+        note = f"bass_{split}_000-024-075"
+        facts = {"note_str": note, "instrument_str": f"bass_{split}_000", "pitch": 24}
+        (folder / f"nsynth-{split}").mkdir(parents=True)
+        file = folder / f"nsynth-{split}/examples.json"
+        file.write_text(json.dumps({note: {**facts, "instrument_family_str": "bass"}}))
+        sound(folder / f"audio/nsynth-{split}/{note}.wav")
+
+
+def emomusic(folder: Path) -> None:
+    """Cells end with tabs, as published."""
+    (folder / "annotations").mkdir(parents=True)
+    numbers = "song_id,mean_arousal,std_arousal,mean_valence,std_valence\n2,3.1,0.99,3.0,0.66\n"
+    (folder / "annotations/static_annotations.csv").write_text(numbers)
+    info = "song_id,file_name,Artist,Song title,Genre,Mediaeval 2013 set\n"
+    info += "2,2.mp3,Ada\t,Amber\t,Blues\t,evaluation\n"
+    (folder / "annotations/songs_info.csv").write_text(info)
+    sound(folder / "audio/2.mp3")
+
+
 SAMPLES: dict[str, Callable[[Path], None]] = {
     sample.__name__: sample
     for sample in (
         *(msd, audioset, music4all, fma, musiccaps),
         *(song_describer, mtg_jamendo, magnatagatune, dim_sim),
+        *(fma_small, nsynth, emomusic),
     )
 }
 EXPECTED: dict[str, dict[str, Any]] = {
@@ -151,6 +187,20 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "magnatagatune": {
         "track_id": "magnatagatune-2",
         **{"title": "A Song", "artist": "Ada", "tags": ["no voice", "guitar"], "split": "test"},
+        "fold": "test",
+    },
+    "fma_small": {
+        "track_id": "fma_small-000002",
+        **{"title": "Food", "genre": "Hip-Hop", "split": "test", "fold": "train"},
+    },
+    "nsynth": {
+        "track_id": "nsynth-bass_test_000-024-075",
+        **{"instrument": "bass", "recording": "bass_test_000", "pitch": 24, "fold": "test"},
+    },
+    "emomusic": {
+        "track_id": "emomusic-2",
+        **{"title": "Amber", "artist": "Ada", "genre": "Blues", "arousal": 3.1, "valence": 3.0},
+        "fold": "test",
     },
     "dim_sim": {"track_id": "dim_sim-A-0", "title": "Amber", "artist": "Ada", "split": "test"},
 }
@@ -165,6 +215,28 @@ def test_a_dataset_in_its_published_layout(name: str, tmp_path: Path) -> None:
     assert row["dataset"] == name and row["licence"] == licence and len(licence) > 10
     assert Path(row["uri"]).is_file()
     assert absent == (1 if name == "msd" else 0)
+
+
+def test_the_published_folds_of_mtg_jamendo_are_those_of_its_split_files(tmp_path: Path) -> None:
+    mtg_jamendo(tmp_path)
+    head, row = (tmp_path / "autotagging.tsv").read_text().splitlines()
+    (tmp_path / "autotagging.tsv").unlink()
+    (tmp_path / "autotagging").mkdir()
+    for number, split in enumerate(("train", "validation", "test")):
+        own = row.replace("0000214", f"000021{number}")
+        (tmp_path / f"autotagging/autotagging-{split}.tsv").write_text(f"{head}\n{own}\n")
+    tracks = dataset_tracks("mtg_jamendo", str(tmp_path))[0]
+    folds = dict(zip(tracks["track_id"].to_pylist(), tracks["fold"].to_pylist(), strict=True))
+    assert [folds[f"mtg_jamendo-track_000021{n}"] for n in range(3)] == ["train", "valid", "test"]
+    assert set(tracks["split"].to_pylist()) == {"test"}
+
+
+def test_only_the_small_subset_of_fma_is_read_and_all_three_parts_of_nsynth(tmp_path: Path) -> None:
+    fma_small(tmp_path / "fma")
+    nsynth(tmp_path / "nsynth")
+    assert len(dataset_tracks("fma_small", str(tmp_path / "fma"))[0]) == 1
+    folds = dataset_tracks("nsynth", str(tmp_path / "nsynth"))[0]["fold"].to_pylist()
+    assert sorted(folds) == ["test", "train", "valid"]
 
 
 def test_a_split_is_that_of_its_file_where_no_artist_decides(tmp_path: Path) -> None:
@@ -188,7 +260,7 @@ def test_without_audio_or_table_the_message_says_what_is_expected(
     with pytest.raises(InputError, match=rf"{name}: there is no folder .*audio"):
         dataset_tracks(name, str(tmp_path))
     (tmp_path / "audio").mkdir()
-    with pytest.raises(InputError, match=f"has no table {DATASETS[name].table}"):
+    with pytest.raises(InputError, match=f"has no table {DATASETS[name].tables[0]}"):
         dataset_tracks(name, str(tmp_path))
     SAMPLES[name](tmp_path)
     for file in sorted((tmp_path / "audio").rglob("*.*")):

@@ -11,7 +11,14 @@ import pytest
 from raymtr.catalog.sources import midi_tracks
 from raymtr.errors import InputError
 from raymtr.evaluation.probe_tasks import Task, read_task
-from raymtr.evaluation.probes import KINDS, balanced_accuracy, choose_labelled, probe
+from raymtr.evaluation.probes import (
+    PROBES,
+    balanced_accuracy,
+    choose_labelled,
+    probe,
+    r_squared,
+    tag_areas,
+)
 
 
 def rows_of(tunes: int = 10, cuts: int = 2) -> list[dict[str, Any]]:
@@ -48,13 +55,63 @@ def test_balanced_accuracy_weighs_classes_and_not_tracks() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PROBES)
 def test_a_probe_finds_what_features_hold_and_no_more(kind: str) -> None:
     task = read_task("instrument", rows_of(tunes=40))
-    assert probe(task, features_of(task, 4.0), kind, 2, seed=0) > 0.9
-    assert probe(task, features_of(task, 0.0), kind, None, seed=0) < 0.8
-    same = [probe(task, features_of(task, 0.5), kind, 2, seed=1) for _ in range(2)]
-    assert same[0] == same[1], "a seed gives one figure"
+
+    def accuracy(signal: float, count: int | None, seed: int) -> float:
+        found = probe(task, features_of(task, signal), kind, count, seed=seed)
+        return found["balanced_accuracy"]
+
+    assert accuracy(4.0, 2, 0) > 0.9
+    assert accuracy(0.0, None, 0) < 0.8
+    assert accuracy(0.5, 2, 1) == accuracy(0.5, 2, 1), "a seed gives one figure"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PROBES)
+def test_a_probe_of_tags_and_one_of_a_number(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = [{**row, "tags": [], "arousal": 5 + float(rng.normal())} for row in rows_of(tunes=60)]
+    for row in rows:
+        row["tags"] = [tag for tag in ("calm", "loud") if rng.random() < 0.4]
+    tags, number = read_task("tags", rows), read_task("number:arousal", rows)
+    assert tags.classes == ("calm", "loud") or tags.classes == ("loud", "calm")
+    noise = [rng.normal(size=(3, 6)).astype(np.float32) for _ in rows]
+    heard = [np.pad(2.0 * mark, (0, 4)) + own for mark, own in zip(tags.labels, noise, strict=True)]
+    found = probe(tags, [rows.astype(np.float32) for rows in heard], kind, None, seed=0)
+    assert found["roc_auc"] > 0.9 and found["pr_auc"] > 0.8
+    assert probe(tags, noise, kind, 3, seed=0)["roc_auc"] < 0.75
+    chosen = choose_labelled(tags, 3, seed=0)
+    assert tags.labels[chosen].sum(axis=0).min() >= 3 and tags.train[chosen].all()
+    heard = [own + (value - 5) for value, own in zip(number.labels, noise, strict=True)]
+    assert probe(number, heard, kind, None, seed=0)["r2"] > 0.5
+    assert probe(number, noise, kind, None, seed=0)["r2"] < 0.3
+    assert len(choose_labelled(number, 7, seed=0)) == 7
+
+
+def test_areas_and_r2_are_scikit_learns() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    right, scores = rng.random((40, 3)) < 0.3, rng.random((40, 3))
+    found = tag_areas(scores, right)
+    assert found["roc_auc"] == pytest.approx(sklearn.roc_auc_score(right, scores))
+    assert found["pr_auc"] == pytest.approx(sklearn.average_precision_score(right, scores))
+    assert r_squared(scores[:, 0], scores[:, 1]) == pytest.approx(
+        sklearn.r2_score(scores[:, 1], scores[:, 0])
+    )
+
+
+def test_the_split_a_dataset_was_published_with_is_kept() -> None:
+    rows = rows_of(tunes=15)
+    for row in rows:
+        number = int(row["recording"][1:])
+        row |= {"split": "test", "fold": ("train", "valid", "test")[number // 2 % 3]}
+    task = read_task("key", rows)
+    folds = {row["track_id"]: row["fold"] for row in rows}
+    assert {folds[i] for i in task.track_ids} == {"train", "test"}
+    sides = zip(task.track_ids, task.train.tolist(), strict=True)
+    assert all((folds[i] == "train") == side for i, side in sides)
 
 
 def test_no_tune_is_on_both_sides_and_labels_are_counted_by_class() -> None:
@@ -147,9 +204,17 @@ def test_tasks_that_cannot_be_evaluated(tmp_path: Path) -> None:
         read_task("mood", rows)
     with pytest.raises(InputError, match=r"task year needs two classes .* low \(10\)"):
         read_task("year", rows)
-    listed = [{**row, "genres": ["jazz"]} for row in rows]
-    with pytest.raises(InputError, match="column genres has list; a task needs names"):
+    listed = [{**row, "genres": ["jazz"], "years": [1999], "on": True} for row in rows]
+    with pytest.raises(InputError, match=r"task genres needs a tag .* tunes by tag: jazz \(10\)"):
         read_task("genres", listed)
+    with pytest.raises(InputError, match="column years has lists of other things than names"):
+        read_task("years", listed)
+    with pytest.raises(InputError, match="column on has bool; a task needs names of classes"):
+        read_task("on", listed)
+    with pytest.raises(InputError, match="task number:year needs two different numbers"):
+        read_task("number:year", rows)
+    with pytest.raises(InputError, match="task number:key needs two different numbers"):
+        read_task("number:key", rows)
     with pytest.raises(
         InputError, match=r"1 ids of .* are not tracks with audio here, among them q"
     ):
@@ -162,6 +227,13 @@ def test_tasks_that_cannot_be_evaluated(tmp_path: Path) -> None:
     file = write(tmp_path, "\n".join(["track_id,label,split", *lines]))
     with pytest.raises(InputError, match="10 tunes are on both sides of the split, among them t0"):
         read_task(file, rows)
+
+
+def test_a_file_with_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    lines = [f"t{n}_0,{'ab'[n % 2]},{'train' if n < 6 else 'held'}" for n in range(10)]
+    file = write(tmp_path, "\n".join(["track_id,label,split", *lines]))
+    with pytest.raises(InputError, match="has split 'held'; expected train, valid, test"):
+        read_task(file, rows_of())
 
 
 def test_a_file_may_fix_the_split(tmp_path: Path) -> None:
