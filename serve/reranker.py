@@ -87,8 +87,10 @@ class RemoteMatcher(Matcher):
         )
         try:
             return await asyncio.wait_for(result_of(call, within_s), within_s)
-        except (TimeoutError, *NO_CAPACITY) as error:
+        except TimeoutError:
             call.cancel()
-            raise TimeoutError from error
+            raise
+        except NO_CAPACITY as error:
+            raise UnusableError("all its replicas are busy") from error
         except REPLICA_LOST as error:
             raise UnusableError("its replica stopped") from error
