@@ -50,31 +50,39 @@ def realise(tags: Sequence[str] | None, seed: int, *, held_out: bool = False) ->
     rng = np.random.default_rng([seed, int.from_bytes(digest, "big")])
     choices = Choices(rng.random(96).tolist())
     slots = fill_slots(cleaned, choices)
-    text = _Caption(slots, grammar()["held_out" if held_out else "train"], choices).write()
+    part = "held_out" if held_out else "train"
+    text = _Caption(slots, grammar()[part], choices, asks=held_out).write()
     return Realised(text, ".".join(choices.taken))
 
 
 class _Caption:
     """One caption in progress: the slots yet to be used."""
 
-    def __init__(self, slots: dict[str, Part], wordings: dict[str, Any], choices: Choices) -> None:
+    def __init__(
+        self, slots: dict[str, Part], wordings: dict[str, Any], choices: Choices, *, asks: bool
+    ) -> None:
+        """`asks`: the wordings are of one who asks, so that an `i` alone is a capital."""
+        self._asks = asks
         self._slots, self._wordings, self._choices = slots, wordings, choices
         self._plain = slots.pop("plain", None) is not None
 
     def write(self) -> str:
         """The sentences, in order."""
         sentences = []
+        lacks = "absence" in self._slots or "lack" in self._slots
         if self._plain and "recording" not in self._slots and self._is_heard():
             del self._slots["what"]
             self._slots["it"] = self._slots["this"]
         else:
             sentences.append(self._opening())
-        sentences += self._heard()
-        if sentences and self._choices.chance(0.5):
+        heard = self._heard()
+        if not heard and not lacks and self._choices.chance(0.5):
             sentences[-1] += self._tail()
+        sentences += heard
         sentences += self._traits(3 - len(sentences))
         sentences[-1] += self._lacking()
-        return " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)
+        text = " ".join(f"{s[0].upper()}{s[1:]}." for s in sentences)
+        return re.sub(r"\bi\b(?= [a-z])", "I", text) if self._asks else text
 
     def _is_heard(self) -> bool:
         return "sounds" in self._slots or "voice" in self._slots
@@ -101,7 +109,9 @@ class _Caption:
         if "np" not in slots and kind != "open_tape":
             taped = "{recording} {of} " if "recording" in slots else ""
             slots["np"] = Part(filled(taped + "{what}{how}", dict(slots)), self._is_plural())
-        sentence = self._with(heard, self._wording(kind))
+        plural = kind == "open" and slots["np"].plural  # no "this clip is demos"
+        opening = filled("{np}", slots) if plural else self._wording(kind)
+        sentence = self._with(heard, opening)
         for name in ("what", "how", "of", "np", "tape", "recording"):
             slots.pop(name, None)
         if not self._is_heard():

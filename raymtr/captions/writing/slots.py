@@ -108,7 +108,7 @@ class _Slots:
         simple = {
             "airs": airs,
             "tempo": [_pace(form) for form in self._take("tempo")],
-            "key": self._text("key"),
+            "key": sorted(self._text("key"), key=lambda text: text[0].isdigit()),  # metre last
             "lack": [form.bare for form in absent if form not in none],
             "tapes": self._text("recording"),
             "quality": self._bare("quality"),

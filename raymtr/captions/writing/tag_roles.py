@@ -67,7 +67,7 @@ def form_of(tag: str) -> Form:
     text = CATEGORY.sub("", tag.strip())
     text = re.sub(r"\s*-{3,}\s*", "/", text).replace("_", " ")
     text = " ".join(text.split()).strip(' .,;:!?"') or tag.strip()
-    low = text.casefold().replace("’", "'")
+    low = re.sub(r"(?<=[a-z]) \d$", "", text.casefold().replace("’", "'"))  # electric piano 2
     role, words = _role(low), _written(text)
     if role == "other" and low in lexicon().places:
         role = "era"
@@ -327,7 +327,8 @@ def _spoken(role: Role, words: str) -> str:
     if role == "voice" and words.casefold() in ("male", "female"):
         return f"{words} performer"
     if role == "key":
-        return re.sub(r"^in ", "", words, flags=re.IGNORECASE)
+        words = re.sub(r"^in ", "", words, flags=re.IGNORECASE)
+        return f"{words} time" if re.fullmatch(r"\d+/\d+", words) else words
     if role == "era":
         words = re.sub(r"(?<=\d)['’]s", "s", words)
         decade = re.search(r"\d0s$|century$|coast$", words)
