@@ -35,7 +35,7 @@ EXAMPLE = "raymtr finetune --pairs pairs.jsonl --workspace w"
 HOW_IT_RUNS = ("workers", "min_workers", "use_gpu", "validate_every", "accumulate", "checkpointing")
 TOY = "made on the spot"
 # Recipes whose settings suit such a base.
-FOR_TOYS = ("laptop", "ttmrpp-small", "raymtr-small", "tiny")
+FOR_TOYS = ("laptop", "ttmrpp-small", "raymtr-small", "raymtr-multilingual", "tiny")
 LOG = logging.getLogger("raymtr")
 TERM_COUNT = 3  # pairs a tag must occur in to count as a musical term
 

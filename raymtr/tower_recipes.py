@@ -23,6 +23,7 @@ from raymtr.tower_specs import (
 )
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 EVERY_LAYER = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 
 
@@ -185,6 +186,21 @@ def raymtr_small() -> Settings:
             overdrive_db=18.0,
             texts={"tags": 1.0, "caption": 1.0, "similar_artists": 1.0},
         ),
+    )
+
+
+def raymtr_multilingual() -> Settings:
+    """`raymtr_small` with a text tower that reads fifty languages, XLM-R's tokenizer and 118 M.
+
+    It is distilled from an English sentence encoder, so the words of another language are near
+    the English ones, and captions in English teach all of them.
+    """
+    small = raymtr_small()
+    text_tower = replace(small.towers.text_tower, source=MULTILINGUAL, max_tokens=128)
+    return replace(
+        small,
+        recipe="raymtr-multilingual",
+        towers=replace(small.towers, text_tower=text_tower),
     )
 
 

@@ -38,7 +38,7 @@ def test_published_and_ours_are_of_one_size(arena: ModuleType) -> None:
 def test_a_training_is_finished_for_its_own_settings_alone(
     arena: ModuleType, tmp_path: Path
 ) -> None:
-    settings = arena.ours()
+    settings = arena.RECIPES["ours"]()
     assert arena.receipt_of(str(tmp_path), settings) is None
     receipt = {"settings": arena._plain(settings), "valid_r_at_10": 0.5}
     storage.write_json(f"{tmp_path}/{arena.RECEIPT}", receipt)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from raymtr.errors import InputError, UnusableError
 from raymtr.model.text_tower import MINILM_PACKAGE, load_text_tower, read_text_tower
-from raymtr.tower_recipes import MINILM
+from raymtr.tower_recipes import MINILM, raymtr_multilingual
 from raymtr.tower_specs import TextTowerSpec
 
 SENTENCES = ["sad piano", "a", "a fast happy jazz song with piano with guitar with no drums", ""]
@@ -87,6 +87,41 @@ def test_robertas_marks_are_text_too(tmp_path: Path) -> None:
         (ids,) = tower.token_ids([f"calm {mark} piano"])
         assert {ids[0], ids[-1]} == ends and not set(ids[1:-1]) & set(tokenizer.all_special_ids)
     assert tower.token_ids(["calm piano"]) == [tokenizer("calm piano")["input_ids"]]
+
+
+def test_a_multilingual_tower_has_a_bert_and_an_xlm_r_tokenizer(tmp_path: Path) -> None:
+    """As the encoder of `raymtr-multilingual`: a BERT whose padding is token 1, not 0."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, XLMRobertaTokenizer
+
+    words = ["▁Klavier", "▁ピアノ", "▁钢琴", "▁tranquilo", "▁", "a"]
+    marks = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocabulary = [(piece, -1.0) for piece in [*marks, *words, "<mask>"]]
+    learnt = Tokenizer(models.Unigram(vocabulary, unk_id=3))
+    learnt.pre_tokenizer = pre_tokenizers.Metaspace()
+    learnt.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    XLMRobertaTokenizer(tokenizer_object=learnt).save_pretrained(tmp_path)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        pad_token_id=0,
+    )
+    BertModel(config).save_pretrained(tmp_path)
+    spec = raymtr_multilingual().towers.text_tower
+    tower = load_text_tower(dataclasses.replace(spec, source=str(tmp_path))).eval()
+    texts = ["Klavier", "ピアノ tranquilo", "钢琴"]
+    tokens = tower.tokenize(texts)
+    assert tokens["input_ids"][0, -1] == tower.tokenizer.pad_token_id == 1
+    assert 3 not in tokens["input_ids"], "every word is known"
+    with torch.inference_mode():
+        together = tower(**tokens)
+        alone = torch.cat([tower(**tower.tokenize([text])) for text in texts])
+    assert (together - alone).abs().max() < 1e-5 and (alone[0] - alone[2]).abs().max() > 1e-3
 
 
 def test_a_tower_says_how_long_a_text_is_that_it_does_not_read_to_its_end(text_folder: str) -> None:
