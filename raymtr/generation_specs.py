@@ -93,6 +93,9 @@ class MusicLMSpec:
     semantic_s: Seconds = 30.0  # crop of each stage
     coarse_s: Seconds = 10.0
     fine_s: Seconds = 3.0
+    # Of a story: seconds of sound before a change of its text that stay as the prefix, at most half
+    # a crop. Semantic tokens always do, so that the tune goes on.
+    story_prefix_s: Annotated[float, Field(ge=0, le=600)] = 15.0
     # Classifier-free guidance: share of rows trained without M_A, and weight of M_A in sampling.
     # The paper does not use it: 0 and 1.
     unconditional: DropoutRate = 0.0

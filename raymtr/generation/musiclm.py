@@ -23,7 +23,7 @@ from raymtr.audio import AudioError
 from raymtr.errors import InputError
 from raymtr.generation.melody import crop_starts
 from raymtr.generation.parts import Parts
-from raymtr.generation.sampling import Sampler, next_window, sample, slide
+from raymtr.generation.sampling import Changes, Sampler, next_window, sample, slide
 from raymtr.generation.sound_file import Provenance
 from raymtr.generation.stages import StageName, Stages
 from raymtr.model.model import Model
@@ -171,7 +171,7 @@ class MusicLM:
             round(self.stages.crop_s("semantic") * rate),
             self._sampler("semantic", request),
             request.generators,
-            changes=[round(start * rate) for start in request.starts_s[1:]],
+            changes=Changes.at(request.starts_s[1:], request.seconds, rate),  # the tune goes on
         )
 
     def _condition(
@@ -196,9 +196,10 @@ class MusicLM:
         rows = len(request.generators)
         coarse = self._empty(rows, self.stages.spec.coarse)
         fine = self._empty(rows, self.stages.tokens.levels - self.stages.spec.coarse)
+        changes = Changes.at(request.starts_s[1:], self.stages.spec.story_prefix_s, rate)
         yielded = 0  # frames
         while (done := coarse.shape[1]) < total:
-            first, last = next_window(done, total, crop)
+            first, last = next_window(done, total, crop, changes)
             conditions = self._condition(request, rate, first, last, done)
             if semantic is not None:
                 start = int(first / rate * semantic_rate)

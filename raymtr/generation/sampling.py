@@ -1,7 +1,9 @@
 """Sampling of one stage: token sequences of any length, in windows of the training crop.
 
 Each window after the first has the last half of the previous one as its prefix, and samples the
-other half. Each row has its own random generator, so a clip depends only on its seed.
+other half. After a change of the condition the prefix may be shorter, because the sound before the
+change can outweigh the new condition. Each row has its own random generator, so a clip depends only
+on its seed.
 """
 
 from __future__ import annotations
@@ -30,13 +32,31 @@ class Sampler:
     before_token: Callable[[], None] = lambda: None
 
 
-def next_window(done: int, total: int, crop: int, change: int | None = None) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Changes:
+    """The frames at which the condition changes, and how many frames before one stay a prefix."""
+
+    frames: Sequence[int] = ()
+    kept: int = 0
+
+    @classmethod
+    def at(cls, seconds: Sequence[float], kept_s: float, rate: float) -> Changes:
+        """Changes at times, in frames of `rate` Hz."""
+        return cls([round(second * rate) for second in seconds], round(kept_s * rate))
+
+
+NO_CHANGES = Changes()
+
+
+def next_window(done: int, total: int, crop: int, changes: Changes = NO_CHANGES) -> tuple[int, int]:
     """First and last frame of the next window, after `done` of `total` frames are sampled.
 
-    Its prefix is at most half a crop. It ends at frame `change`, where the condition changes.
+    Its prefix is at most half a crop, with at most `changes.kept` frames from before the last
+    change. It ends at the next change.
     """
-    first = max(0, done - crop // 2)
-    return first, min(first + crop, total, change or total)
+    earlier = [frame - changes.kept for frame in changes.frames if frame <= done]
+    first = max(0, done - crop // 2, *earlier)
+    return first, min([first + crop, total, *(f for f in changes.frames if f > done)])
 
 
 def slide(
@@ -48,17 +68,16 @@ def slide(
     sampler: Sampler,
     generators: Sequence[torch.Generator],
     *,
-    changes: Sequence[int] = (),
+    changes: Changes = NO_CHANGES,
 ) -> Tensor:
     """Tokens int64 [B, total, levels] that begin with `prefix` [B, P, levels].
 
     `conditions_of(first, last, done)` returns the conditions of the window of frames first to last,
-    in which the frames before `done` are a prefix. The conditions change at the frames `changes`.
+    in which the frames before `done` are a prefix.
     """
     tokens = prefix
     while (done := tokens.shape[1]) < total:
-        change = next((frame for frame in changes if frame > done), None)
-        first, last = next_window(done, total, crop, change)
+        first, last = next_window(done, total, crop, changes)
         conditions = conditions_of(first, last, done)
         window = sample(stage, conditions, tokens[:, first:], last - first, sampler, generators)
         tokens = torch.cat([tokens[:, :first], window], dim=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from raymtr.errors import UnusableError
-from raymtr.generation.sampling import Sampler, next_window, slide
+from raymtr.generation.sampling import Changes, Sampler, next_window, slide
 from raymtr.generation.stages import Stages
 from tests.generation.conftest import MUSICLM, TOKENS
 
@@ -65,7 +65,7 @@ def test_a_row_follows_its_own_seed(stages: Stages) -> None:
 
 def test_windows_keep_half_and_stop_at_a_change(stages: Stages) -> None:
     assert [next_window(done, 50, 20) for done in (0, 20, 45)] == [(0, 20), (10, 30), (35, 50)]
-    assert next_window(20, 50, 20, 25) == (10, 25)
+    assert next_window(20, 50, 20, Changes([25], 10)) == (10, 25)
     joint, seen = draw((1, 1, 2), 2), []
 
     def given(first: int, last: int, done: int) -> list[torch.Tensor]:
@@ -73,9 +73,21 @@ def test_windows_keep_half_and_stop_at_a_change(stages: Stages) -> None:
         return [joint]
 
     prefix = draw((1, 3, 1), 8)
-    made = slide(stages.semantic, given, prefix, 12, 6, Sampler(1.0), seeded(0), changes=[4, 8])
+    made = slide(
+        stages.semantic, given, prefix, 12, 6, Sampler(1.0), seeded(0), changes=Changes([4, 8], 3)
+    )
     assert seen == [(0, 4, 3), (1, 7, 4), (4, 8, 7), (5, 11, 8), (8, 12, 11)]
     assert torch.equal(made[:, :3], prefix)
+
+
+def test_after_a_change_less_of_the_old_sound_is_kept() -> None:
+    changes = Changes.at([2.0], kept_s=0.3, rate=10.0)
+    assert changes == Changes([20], 3)
+    windows = [(0, 20), (17, 37), (27, 47)]  # half a crop is 10 frames
+    assert [next_window(done, 60, 20, changes) for done in (0, 20, 37)] == windows
+    assert next_window(24, 60, 20, changes) == (17, 37)
+    assert next_window(20, 60, 20, Changes([20], 0)) == (20, 40)
+    assert next_window(20, 60, 20, Changes([20], 99)) == (10, 30)
 
 
 def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
