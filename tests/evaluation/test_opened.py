@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from raymtr.evaluation.opened import train
 
@@ -18,7 +19,7 @@ def test_backbone_and_head_learn_what_the_frozen_backbone_hides() -> None:
     y = torch.arange(64) % 2
     x = 0.1 * torch.randn(64, 4)
     x[:, 0] = 40.0 * (2 * y - 1)
-    train(model, x, y)
+    train(model, x, y, functional.cross_entropy)
     assert (model(x).argmax(dim=1) == y).all()
     assert tower[0].weight[:, 0].abs().min() > 0, "the backbone was trained"
     assert torch.equal(tower[1].running_mean, counted), "and its batch norms count nothing"
