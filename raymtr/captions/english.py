@@ -87,6 +87,13 @@ def article(phrase: str) -> str:
 
 @lru_cache(maxsize=1)
 def _inflect() -> Any:
-    import inflect
+    """The engine; without the checks of argument types that take 3 s of its import."""
+    import typeguard
 
+    checked = typeguard.typechecked
+    typeguard.typechecked = lambda function: function
+    try:
+        import inflect
+    finally:
+        typeguard.typechecked = checked
     return inflect.engine()
