@@ -91,7 +91,7 @@ def _inflect() -> Any:
     import typeguard
 
     checked = typeguard.typechecked
-    typeguard.typechecked = lambda function: function
+    typeguard.typechecked = lambda function: function  # type: ignore[assignment]
     try:
         import inflect
     finally:
