@@ -266,7 +266,8 @@ def describe(answer: TrainAnswer) -> str:
     if "valid_match_auc" in figures:
         lines += [
             f"{name}: loss {figures[name]:.3f}, of the baseline {figures[f'{name}_baseline']:.3f}"
-            for name in ("words", "chunks", "match")
+            for name in ("words", "chunks", "match", "align")
+            if name in figures
         ]
         lines.append(
             f"validation: true sentences over untrue ones, area under the ROC curve "

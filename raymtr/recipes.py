@@ -154,7 +154,7 @@ def mulap_small() -> Settings:
         towers=replace(
             small.towers,
             audio=AudioSpec(window_s=3.0, hop=512, n_mels=64, level="removed"),
-            audio_tower=replace(small.towers.audio_tower, band_input=True),
+            audio_tower=replace(small.towers.audio_tower, band_input=True, band_statistics=True),
         ),
         mulap=MulapSpec(
             clip_s=10.0,
@@ -165,6 +165,7 @@ def mulap_small() -> Settings:
             words_weight=1.0,  # of some hundred steps: at the paper's weights these learn little
             chunks_weight=1.0,  # but to regress
             match_weight=4.0,
+            align_weight=4.0,  # without it the matching head stays at chance
         ),
         train=replace(
             small.train,

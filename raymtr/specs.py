@@ -117,6 +117,8 @@ class MulapSpec:
     words_weight: NonNegativeFloat = 0.1
     chunks_weight: NonNegativeFloat = 4.0
     match_weight: NonNegativeFloat = 2.0
+    # Contrast of both streams before they meet (ALBEF, Li et al. 2021); 0 as published.
+    align_weight: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
         for name in ("audio_width", "cross_width"):

@@ -9,6 +9,7 @@ The two first tokens are pooled, multiplied and classified as match or not.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from raymtr.specs import MulapSpec
 from raymtr.tower_specs import TowersSpec
 
 MEETINGS = 2  # co-attention layers
+ALIGNED_DIM = 128
 FIRST_TOKEN = (
     0.02  # initial standard deviation of the audio stream's first token, as BERT's embeddings
 )
@@ -35,6 +37,38 @@ class Met(NamedTuple):
     text: Tensor  # [B, T, H]
     audio: Tensor  # [B, 1 + C, W], the first token first
     match: Tensor  # [B], the logit that the sentence is about the audio
+    apart: tuple[Tensor, Tensor] | None  # unit vectors of audio and text before they meet, [B, D]
+
+
+class Aligned(nn.Module):
+    """Both streams before they meet as unit vectors of one space: "align before fuse".
+
+    ALBEF's (Li et al., NeurIPS 2021) contrastive loss gives every row of a batch all others as
+    negatives, and so a small catalog teaches both streams. Their cosine is part of the match logit.
+    """
+
+    def __init__(self, hidden: int, features: int) -> None:
+        super().__init__()
+        self.text, self.audio = nn.Linear(hidden, ALIGNED_DIM), nn.Linear(features, ALIGNED_DIM)
+        self.scale = nn.Parameter(torch.tensor(math.log(10.0)))  # of cosines, its logarithm
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(
+        self, text: Tensor, text_real: Tensor, features: Tensor, heard: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Unit vectors of audio and text, [B, ALIGNED_DIM] each, of the means of both streams."""
+        sides = (self.audio(masked_mean(features, heard)), self.text(masked_mean(text, text_real)))
+        return functional.normalize(sides[0], dim=-1), functional.normalize(sides[1], dim=-1)
+
+    def logit(self, audio: Tensor, text: Tensor) -> Tensor:
+        """The part of the match logit [B]."""
+        return self.scale.exp() * (audio * text).sum(-1) + self.bias
+
+
+def masked_mean(rows: Tensor, real: Tensor) -> Tensor:
+    """The mean of the real rows: [B, N, D] and bool [B, N] -> [B, D]."""
+    weights = real.unsqueeze(-1).to(rows.dtype)
+    return (rows * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 class Mulap(nn.Module):
@@ -64,6 +98,8 @@ class Mulap(nn.Module):
         )
         self.text_pool, self.audio_pool = nn.Linear(hidden, inner), nn.Linear(width, inner)
         self.match = nn.Linear(inner, 1)
+        aligned = spec.align_weight > 0
+        self.aligned = Aligned(hidden, towers.audio_tower.dim) if aligned else None
         self.word_head = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.LayerNorm(hidden))
         self.word_bias = nn.Parameter(torch.zeros(len(self.text.words)))
         self.chunk_head = nn.Sequential(
@@ -103,7 +139,11 @@ class Mulap(nn.Module):
 
     def meet(self, text: Tensor, text_real: Tensor, features: Tensor, heard: Tensor) -> Met:
         """States of `read` and features [B, C, D], with their masks [B, T] and [B, C] -> Met."""
-        audio = self.audio_in(standardised(features))
+        features = standardised(features)
+        apart = None
+        if self.aligned is not None:
+            apart = self.aligned(text, text_real, features, heard)
+        audio = self.audio_in(features)
         audio = torch.cat([self.audio_first.expand(len(audio), 1, -1), audio], dim=1)
         audio = self.audio_norm(audio + positions(*audio.shape[1:]).to(audio))
         real = torch.cat([heard.new_ones(len(heard), 1), heard], dim=1)
@@ -113,7 +153,10 @@ class Mulap(nn.Module):
                 text = self.text.layer(self.apart + number, text, text_real)
             audio = layer(audio, src_key_padding_mask=~real)
         pooled = torch.tanh(self.text_pool(text[:, 0])) * torch.tanh(self.audio_pool(audio[:, 0]))
-        return Met(text, audio, self.match(pooled)[:, 0])
+        match = self.match(pooled)[:, 0]
+        if self.aligned is not None and apart is not None:
+            match = match + self.aligned.logit(*apart)
+        return Met(text, audio, match, apart)
 
     def words_at(self, states: Tensor) -> Tensor:
         """Text states [M, H] -> logits of the vocabulary [M, V]; the embeddings are shared."""

@@ -1,12 +1,14 @@
 """MuLaP's training step and its check during training (Manco et al., ICASSP 2022).
 
-The step is `training.step.TrainStep` with three losses in the place of the contrastive one. The
+The step is `training.step.TrainStep` with three losses in the place of the contrastive one, and
+ALBEF's fourth where `mulap.align_weight` is above 0. The
 chunk features are computed once: they are the target, without gradient, and, with masked chunks set
 to zero, the input. So a target is never a masked one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +17,7 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional
 
 from raymtr import metrics, storage
 from raymtr.audio import decode_span, loop_to, window_starts
@@ -29,11 +32,11 @@ from raymtr.mulap.losses import (
     spread_of,
     words_loss,
 )
-from raymtr.mulap.network import Mulap, build_mulap, padded, standardised
+from raymtr.mulap.network import Met, Mulap, build_mulap, padded, standardised
 from raymtr.specs import MulapSpec, Settings
 from raymtr.tower_specs import AudioSpec
 from raymtr.trained_on import Record
-from raymtr.training.contrastive_loss import workers
+from raymtr.training.contrastive_loss import LARGEST_SCALE, gather_rows, shares, workers
 from raymtr.training.mulap_batches import MulapBatch, MulapBatches, Words
 from raymtr.training.ready import ready_for_audio
 from raymtr.training.step import TrainStep
@@ -53,20 +56,28 @@ class MulapStep(TrainStep):
     def backward(self, batch: MulapBatch) -> dict[str, Tensor]:
         """Add this worker's gradients; the figures' mean over workers is the whole batch's."""
         model: Mulap = self.towers
-        heard, guessed, words, match = self._streams(batch)
+        heard, guessed, words, met = self._streams(batch)
+        match = met.match
         target = standardised(heard.detach())
         masked, mean = target[batch.hidden], target.mean(dim=0)
         labels = batch.labels[batch.labels != NO_LABEL]
         word_sum, word_guess = words_loss(words, labels, self.unigram.to(words.device))
         chunk_sum, chunk_guess = chunks_loss(guessed, masked, mean)
         match_sum = match_loss(match, batch.matched)
-        per_word, per_chunk, per_row = self._per(len(labels), len(masked), len(match))
+        per_word, per_chunk, per_row, per_true = self._per(
+            len(labels), len(masked), len(match), int(batch.matched.sum())
+        )
         spec = model.spec
         loss = (
             spec.words_weight * word_sum * per_word
             + spec.chunks_weight * chunk_sum * per_chunk
             + spec.match_weight * match_sum * per_row
         )
+        figures = {}
+        if met.apart is not None:
+            aligned = self._align_sum(*met.apart, batch.matched.bool()) * per_true
+            loss = loss + spec.align_weight * aligned
+            figures["align"] = aligned.detach()
         loss.backward()  # type: ignore[no-untyped-call]
         right = ((match > 0) == batch.matched.bool()).sum()
         return {
@@ -80,13 +91,17 @@ class MulapStep(TrainStep):
             "matched": batch.matched.sum() * per_row,
             "spread": spread_of(target),
             "size": heard.detach().square().mean().sqrt(),
+            **figures,
         }
 
     def facts(self, figures: dict[str, float], cure: str) -> dict[str, float]:
-        """The baseline of matching. Raises UnusableError where the features have collapsed."""
+        """Baselines of matching and aligning. Raises UnusableError if the features collapsed."""
         if self.towers.towers.audio_tower.trainable:
             refuse_collapse(figures["spread"], figures["size"], cure)
-        return {"match_baseline": match_baseline(min(max(figures["matched"], 0.0), 1.0))}
+        baselines = {"match_baseline": match_baseline(min(max(figures["matched"], 0.0), 1.0))}
+        if "align" in figures:
+            baselines["align_baseline"] = math.log(self.spec.global_batch)
+        return baselines
 
     @torch.no_grad()
     def match(self, chunks: Tensor, counts: Tensor, tokens: Mapping[str, Tensor]) -> Tensor:
@@ -97,8 +112,26 @@ class MulapStep(TrainStep):
             ids, real = (tokens[n].to(self.device) for n in ("input_ids", "attention_mask"))
             return model.meet(model.read(ids, real.bool()), real.bool(), features, heard).match
 
-    def _streams(self, batch: MulapBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Chunk features [N, D], guessed masked ones, logits of masked words, match logits [B]."""
+    def _align_sum(self, audio: Tensor, text: Tensor, matched: Tensor) -> Tensor:
+        """InfoNCE of this worker's matching rows against all rows, both ways, summed.
+
+        Unit vectors [b, D] of both streams, and bool [b]. The rows that do not match are negatives.
+        """
+        audio, text = audio.float(), text.float()
+        sizes = shares(self.spec.global_batch, workers()) if workers() > 1 else None
+        all_audio, all_text = gather_rows(torch.cat([audio, text], dim=1), sizes).chunk(2, dim=1)
+        first = sum(sizes[: dist.get_rank()]) if sizes else 0
+        targets = torch.arange(first, first + len(audio), device=audio.device)[matched]
+        scale = self.towers.aligned.scale.exp().clamp(max=LARGEST_SCALE)
+        to_text, to_audio = scale * audio @ all_text.T, scale * text @ all_audio.T  # [b, all rows]
+        losses = [
+            functional.cross_entropy(logits[matched], targets, reduction="sum")
+            for logits in (to_text, to_audio)
+        ]
+        return (losses[0] + losses[1]) / 2
+
+    def _streams(self, batch: MulapBatch) -> tuple[Tensor, Tensor, Tensor, Met]:
+        """Chunk features [N, D], guessed masked ones, logits of masked words, both streams."""
         model: Mulap = self.towers
         with self._autocast():
             heard = model.hear(batch.chunks)
@@ -106,7 +139,7 @@ class MulapStep(TrainStep):
             met = model.meet(model.read(batch.input_ids, batch.real), batch.real, shown, real)
             guessed = model.chunk_head(met.audio[:, 1:][real][batch.hidden])
             words = model.words_at(met.text[batch.labels != NO_LABEL])
-        return heard.float(), guessed, words, met.match
+        return heard.float(), guessed, words, met
 
     def _per(self, *counts: int) -> list[float]:
         """One over the whole batch's count of each, times the workers, whose mean is taken."""

@@ -20,8 +20,9 @@ from tests.mulap.conftest import SPEC
 Make = Callable[..., Mulap]
 
 
-def test_padding_of_either_stream_changes_nothing(make_mulap: Make) -> None:
-    model = make_mulap().eval()
+@pytest.mark.parametrize("align_weight", [0.0, 4.0])
+def test_padding_of_either_stream_changes_nothing(make_mulap: Make, align_weight: float) -> None:
+    model = make_mulap(spec=dataclasses.replace(SPEC, align_weight=align_weight)).eval()
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(5, 24, generator=generator)
     ids = torch.tensor([[2, 5, 6, 3, 0, 0], [2, 5, 6, 7, 8, 3]])
@@ -37,6 +38,26 @@ def test_padding_of_either_stream_changes_nothing(make_mulap: Make) -> None:
     torch.testing.assert_close(both.match[0], alone.match[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(both.text[0, :4], alone.text[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(both.audio[0, :3], alone.audio[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_cosine_before_the_streams_meet_is_part_of_the_match(make_mulap: Make) -> None:
+    model = make_mulap(spec=dataclasses.replace(SPEC, align_weight=4.0)).eval()
+    assert make_mulap().aligned is None and model.aligned is not None
+    ids = torch.tensor([[2, 5, 6, 3], [2, 7, 8, 3]])
+    real, heard = ids > 0, torch.ones(2, 3, dtype=torch.bool)
+    features = torch.randn(2, 3, 24, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        text = model.read(ids, real)
+        met = model.meet(text, real, features, heard)
+        assert met.apart is not None
+        audio, words = met.apart
+        torch.testing.assert_close(audio.norm(dim=1), torch.ones(2))
+        by_hand = model.aligned.text(text.mean(1))
+        torch.testing.assert_close(words, by_hand / by_hand.norm(dim=1, keepdim=True))
+        added = 10.0 * (audio * words).sum(1) + model.aligned.bias
+        model.aligned = None
+        rest = model.meet(text, real, features, heard).match
+    torch.testing.assert_close(met.match, rest + added, rtol=1e-4, atol=1e-4)
 
 
 def test_each_stream_reads_the_other_and_knows_the_order_of_chunks(make_mulap: Make) -> None:
@@ -102,6 +123,7 @@ def test_the_paper_recipe_has_the_papers_sizes() -> None:
     assert (spec.text_layers, spec.audio_layers, spec.audio_width) == (6, 6, 256)
     assert (spec.cross_width, spec.heads, spec.masked) == (1024, 8, 0.15)
     assert (spec.words_weight, spec.chunks_weight, spec.match_weight) == (0.1, 4.0, 2.0)
+    assert spec.align_weight == 0.0
     train = settings.train
     assert (train.global_batch, train.learning_rate, train.beta2) == (64, 1e-4, 0.98)
     assert train.warmup_steps * 10 == train.steps and train.schedule == "linear"

@@ -131,11 +131,12 @@ def test_two_workers_build_the_rows_of_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("align_weight", [0.0, 4.0])
 def test_training_learns_and_resumes_to_the_same_bits(
-    tones: pa.Table, make_mulap: Make, tmp_path: Path
+    align_weight: float, tones: pa.Table, make_mulap: Make, tmp_path: Path
 ) -> None:
     weights = {"words_weight": 1.0, "chunks_weight": 1.0, "match_weight": 4.0}  # of few steps
-    spec = dataclasses.replace(SPEC, **weights)
+    spec = dataclasses.replace(SPEC, **weights, align_weight=align_weight)
     batches = batches_of(tones, make_mulap(), tmp_path)
     step = make_step(make_mulap(spec=spec), batches)
     figures = []
@@ -144,7 +145,8 @@ def test_training_learns_and_resumes_to_the_same_bits(
             kept = copy.deepcopy(step.state())
         figures.append(step(batches.make(number % 3), number))  # three batches, to be remembered
     last = {name: np.mean([row[name] for row in figures[-10:]]) for name in figures[0]}
-    for name in ("words", "chunks", "match"):
+    assert ("align" in last) == (align_weight > 0)
+    for name in ("words", "chunks", "match", *(["align"] if align_weight else [])):
         assert last[name] < last[f"{name}_baseline"], (name, last)
     valid = MatchValidation(tones, step.towers, step.towers.towers.audio)(step)
     assert 0.0 <= valid["valid_match_auc"] <= 1.0 and valid["valid_tracks"] == 16
@@ -223,7 +225,8 @@ def _worker(rank: int, folder: str, towers: TowersSpec, text: str, tones: pa.Tab
 def _first_steps(
     folder: str, towers: TowersSpec, text: str, tones: pa.Table, rank: int, workers: int
 ) -> dict[str, Any]:
-    model = build_mulap(towers, SPEC, seed=0, text_folder=text)
+    spec = dataclasses.replace(SPEC, align_weight=4.0)  # the loss that compares all workers' rows
+    model = build_mulap(towers, spec, seed=0, text_folder=text)
     batches = batches_of(tones, model, Path(folder) / "cache", rank=rank, workers=workers)
     step = make_step(model, batches, dataclasses.replace(TRAIN, learning_rate=1e-4))
     figures = [step(batches.make(n), n) for n in range(3)]
