@@ -97,7 +97,7 @@ class TrainSpec:
 
 @spec
 class MulapSpec:
-    """MuLaP's two streams and its three losses (Manco et al., ICASSP 2022).
+    """MuLaP's two streams and its losses (Manco et al., ICASSP 2022).
 
     The audio tower, the text tower and the length of a chunk (`audio.window_s`) are those of
     `towers`. A frozen text tower still learns its layers after the first co-attention.
