@@ -7,7 +7,7 @@ licensed recordings, and the synthetic catalog. Splits are by artist or title (a
 
     published    TTMR++ scaled down: a ResNet from random weights, MiniLM trained too, linear
                  heads, the clip's level kept
-    ours         the recipe `raymtr-small`: what won here; parameters within 5 %
+    ours         the recipe `raymtr-small`; parameters within 5 %
     pretrained   ours over musicnn's trunk and MiniLM, both frozen: a separate row
 
 Each gets the same small search over learning rates by validation R@10, with the first seed; then

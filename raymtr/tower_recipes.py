@@ -2,7 +2,7 @@
 
 `ttmrpp` is the paper's system (Doh et al., ICASSP 2024, arXiv 2410.03264), `mulan` that of Huang et
 al. (ISMIR 2022, arXiv 2208.12415). `ttmrpp_small` is TTMR++ at a size that two CPU cores train in
-minutes, with a frozen MiniLM; `raymtr_small` is the variant that won over TTMR++ on equal terms.
+minutes, with a frozen MiniLM; `raymtr_small` is what came of comparing with it on equal terms.
 `laptop` trains only heads, over frozen taggers.
 """
 
@@ -161,7 +161,7 @@ def ttmrpp_small() -> Settings:
 
 
 def raymtr_small() -> Settings:
-    """`ttmrpp_small` with what won over TTMR++ in benchmarks/arena.py; minutes on two cores.
+    """`ttmrpp_small` with what is kept of the variants that benchmarks/arena.py compared.
 
     Every change has its reason. The level is removed, because a quieter copy is the same music, and
     half of the clips are overdriven, because a louder master is too. The bands are normalised, the

@@ -74,8 +74,8 @@ def tabbed_rows(file: str) -> list[dict[str, Any]]:
 
 def fma_rows(file: str) -> list[dict[str, Any]]:
     """FMA's `tracks.csv`: a header of two lines, `set` over `split`, and a line of the index."""
-    text_of = io.StringIO(storage.read_bytes(file).decode("utf-8"), newline="")
-    lines = csv.reader(text_of)  # cells may have several lines
+    content = storage.read_bytes(file).decode("utf-8")
+    lines = csv.reader(io.StringIO(content, newline=""))  # cells may have several lines
     above, below = next(lines, []), next(lines, [])
     names = ["track_id", *(f"{a}.{b}" for a, b in zip(above[1:], below[1:], strict=True))]
     rows = (dict(zip(names, line, strict=False)) for line in lines)

@@ -138,16 +138,16 @@ def _sweep_part(workspace: Workspace, part: Build, now: datetime) -> int:
     for kind, table in open_tables(workspace, part).items():
         # LanceDB's clean-up keeps only the newest version for certain. So the newest version must
         # be the recorded one, and pending optimisation must not create another.
-        is_recorded = table.version == part.versions[kind]
-        if not is_recorded or optimize(table) != part.versions[kind]:
+        recorded = table.version == part.versions[kind]
+        if not recorded or optimize(table) != part.versions[kind]:
             continue
         versions = {version["version"]: version for version in table.list_versions()}
         if len(versions) > 1:
             created = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
             table.optimize(cleanup_older_than=now - created + timedelta(milliseconds=1))
             removed += len(versions) - len(table.list_versions())
-    recorded = part.versions["tracks"]
-    drop_values(workspace.db, lambda table, version: table != part.name or version == recorded)
+    kept = part.versions["tracks"]
+    drop_values(workspace.db, lambda table, version: table != part.name or version == kept)
     return removed
 
 

@@ -19,9 +19,12 @@ from raymtr import storage
 from raymtr.index.build import Build
 
 TAG_COLUMNS = ("tags", "heard", "heard_tags", "labels")  # lists of tags; optional
-NAME_COLUMNS = ("title", "artist")
+TRANSLITERATED = ("title", "artist")  # columns whose names are asked for in Latin letters too
 MOST_VALUES = 1_000  # distinct values of a text column that is a set of categories
 KEPT = "values"  # folder of the database
+SCHEMA = pa.schema(
+    [("what", pa.string()), ("column", pa.string()), ("value", pa.string()), ("tracks", pa.int64())]
+)
 
 Stream = Callable[[str], Iterator[pa.RecordBatch]]  # one column of all rows
 
@@ -34,7 +37,7 @@ class ColumnValues:
     # Column -> value -> its tracks: all of TAG_COLUMNS, and text columns, or lists of texts, of at
     # most MOST_VALUES values.
     counts: Mapping[str, Mapping[str, int]]
-    other_scripts: Mapping[str, frozenset[str]]  # NAME_COLUMNS -> names that are not ASCII
+    other_scripts: Mapping[str, frozenset[str]]  # TRANSLITERATED -> names that are not ASCII
 
     @property
     def tags(self) -> dict[str, Mapping[str, int]]:
@@ -47,7 +50,7 @@ class ColumnValues:
         filled = frozenset(filled)
         texts = [field.name for field in schema if field.name in filled and _is_text(field.type)]
         counted = {name: _count(name, stream(name)) for name in texts}
-        names = {name: _other_scripts(stream(name)) for name in NAME_COLUMNS if name in filled}
+        names = {name: _other_scripts(stream(name)) for name in TRANSLITERATED if name in filled}
         return cls(
             filled,
             {name: counts for name, counts in counted.items() if counts},
@@ -70,7 +73,7 @@ class ColumnValues:
                 counts[name] = dict(total)
         names = {
             name: frozenset[str]().union(*(part.other_scripts.get(name, ()) for part in parts))
-            for name in NAME_COLUMNS
+            for name in TRANSLITERATED
         }
         return cls(filled, counts, {name: found for name, found in names.items() if found})
 
@@ -104,11 +107,6 @@ class ColumnValues:
             else:
                 names.setdefault(row["column"], set()).add(row["value"])
         return cls(frozenset(filled), counts, {n: frozenset(v) for n, v in names.items()})
-
-
-SCHEMA = pa.schema(
-    [("what", pa.string()), ("column", pa.string()), ("value", pa.string()), ("tracks", pa.int64())]
-)
 
 
 def drop_values(database: str, wanted: Callable[[str, int], bool]) -> None:

@@ -205,7 +205,7 @@ class ShardedTable(TrackTable):
 
     @override
     def matching(self, where: Filter | None) -> set[str]:
-        return set(_union(self._from_all(partial(TrackTable.matching, where=where))))
+        return set(chain(*self._from_all(partial(TrackTable.matching, where=where))))
 
     @override
     def count(self, where: Filter | None) -> int:
@@ -311,10 +311,6 @@ class ShardedTable(TrackTable):
 
 def _first(found: list[T]) -> T:
     return found[0]  # all shards have the same columns
-
-
-def _union(found: Iterable[Iterable[str]]) -> frozenset[str]:
-    return frozenset(chain(*found))
 
 
 def _merged(found: Iterable[Mapping[str, T]]) -> dict[str, T]:
