@@ -38,7 +38,7 @@ NAMED = 5  # ids in a message
 DELETED_WHEN = (
     "searches that open from now on do not find them, and serving replicas within "
     "serve.pointer_every_s; a rollback does not bring them back; older versions of the tables go "
-    "with the first `raymtr index` of any kind an hour from now, and their bytes with the builds "
+    "with the first `raymtr index` of any kind two hours from now, and their bytes with the builds "
     "that hold them, search.keep_versions full `raymtr index` later"
 )
 

@@ -5,15 +5,20 @@ an earlier owner stops at its next commit. The published tables have a lock: a s
 once.
 
 The lock is a file lock on a local disk, which the system releases when the process ends for any
-reason. An object store has no locks: there a document is the lock. A killed job leaves it behind,
-so the error says how to remove it.
+reason. An object store has no locks: there a document is a lease, which its holder renews. A killed
+job leaves it behind; the next job watches it for LEASE_S and takes it over if nobody renews it. No
+clocks are compared. A holder that was suspended for so long finds another's lease and stops.
 """
 
 from __future__ import annotations
 
+import _thread
 import fcntl
+import itertools
+import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +29,8 @@ from raymtr import storage
 from raymtr.errors import UnusableError
 from raymtr.workspace import Workspace
 
+LOG = logging.getLogger("raymtr")
+LEASE_S = 30.0  # an object store's lock that was not renewed for so long is a killed job's
 RUN = "run.json"  # the file of a folder that names its owner
 TAKEOVER_S = 1.0  # longer than another owner takes from its check of the token to its commit
 
@@ -77,7 +84,7 @@ class Ownership:
 def index_lock(workspace: Workspace) -> Iterator[None]:
     """Hold the lock on the tables. Raises UnusableError if another job holds it."""
     lock = f"{workspace.db}/owner"
-    with _document(lock) if storage.is_remote(lock) else _file_lock(storage.local_path(lock)):
+    with _lease(lock) if storage.is_remote(lock) else _file_lock(storage.local_path(lock)):
         yield
 
 
@@ -89,10 +96,7 @@ def _file_lock(path: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             file.seek(0)
-            raise UnusableError(
-                f"another index job ({file.read().strip() or 'just started'}) is changing these "
-                "tables; let it finish, then run this one again"
-            ) from error
+            raise _busy(file.read().strip() or "just started") from error
         file.truncate(0)
         file.write(_process())
         file.flush()
@@ -100,20 +104,77 @@ def _file_lock(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _document(uri: str) -> Iterator[None]:
-    mine = f"{_process()} {uuid.uuid4().hex}"
-    if not storage.exists(uri):
-        storage.write_bytes(uri, mine.encode())
-    owner = storage.read_bytes(uri).decode()
-    if owner != mine:
-        raise UnusableError(
-            f"another index job ({owner}) is changing these tables; let it finish, or, if it was "
-            f"killed, delete {uri}"
-        )
+def _lease(uri: str) -> Iterator[None]:
+    mine = uuid.uuid4().hex
+    if storage.exists(uri):
+        _await_death(uri)
+    _renew(uri, mine, 0)
+    over, lost = threading.Event(), threading.Event()
+
+    def keep() -> None:
+        for beat in itertools.count(1):
+            if over.wait(LEASE_S / 3):
+                return
+            try:
+                if _lease_token(uri) != mine:
+                    lost.set()
+                    _thread.interrupt_main()
+                    return
+                _renew(uri, mine, beat)
+            except OSError as error:  # by the next beat the store may answer again
+                LOG.warning("cannot renew the lease at %s: %s", uri, error)
+
+    keeper = threading.Thread(target=keep, daemon=True, name="index lease")
     try:
+        if _lease_token(uri) != mine:
+            raise _taken(uri)
+        keeper.start()
         yield
+    except KeyboardInterrupt:
+        if lost.is_set():
+            raise _taken(uri) from None
+        raise
     finally:
-        storage.delete(uri)
+        over.set()
+        if keeper.ident:
+            keeper.join()
+        if _lease_token(uri) == mine:
+            storage.delete(uri)
+
+
+def _await_death(uri: str) -> None:
+    """Return when the lease at `uri` was not renewed for LEASE_S, or is gone.
+
+    Raises UnusableError as soon as it is renewed.
+    """
+    before, began = storage.read_bytes(uri), time.monotonic()
+    LOG.info("another job's lease is at %s; watching for %g s if it lives", uri, LEASE_S)
+    while time.monotonic() - began < LEASE_S:
+        time.sleep(LEASE_S / 30)
+        if not storage.exists(uri):
+            return
+        if storage.read_bytes(uri) != before:
+            raise _taken(uri)
+    LOG.warning("the lease at %s was not renewed for %g s: taking it over", uri, LEASE_S)
+
+
+def _renew(uri: str, token: str, beat: int) -> None:
+    storage.write_json(uri, {"job": _process(), "token": token, "beat": beat})
+
+
+def _lease_token(uri: str) -> str | None:
+    return storage.read_json(uri)["token"] if storage.exists(uri) else None
+
+
+def _taken(uri: str) -> UnusableError:
+    return _busy(storage.read_json(uri)["job"] if storage.exists(uri) else "just finished")
+
+
+def _busy(job: str) -> UnusableError:
+    return UnusableError(
+        f"another index job ({job}) is changing these tables; let it finish, then run this one "
+        "again"
+    )
 
 
 def _process() -> str:

@@ -3,14 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from raymtr import storage
+from raymtr import ownership, storage
 from raymtr.errors import UnusableError
-from raymtr.ownership import RUN, Ownership, _document, index_lock
+from raymtr.ownership import RUN, Ownership, _lease, index_lock
 from raymtr.workspace import Workspace
 
 HOLD = """
@@ -49,12 +50,41 @@ def test_a_killed_job_leaves_nothing_locked(workspace: Workspace) -> None:
         pass
 
 
-def test_where_there_are_no_locks_a_document_stands_for_one(tmp_path: Path) -> None:
+@pytest.fixture
+def short_lease(monkeypatch: pytest.MonkeyPatch) -> float:
+    monkeypatch.setattr(ownership, "LEASE_S", 0.9)
+    return 0.9
+
+
+def test_a_lease_is_renewed_and_a_second_job_is_rejected(
+    tmp_path: Path, short_lease: float
+) -> None:
     uri = f"{tmp_path}/owner"
-    refused = pytest.raises(UnusableError, match=r"delete .*owner")
-    with _document(uri), refused, _document(uri):
+    refused = pytest.raises(UnusableError, match=rf"process {os.getpid()} on .*let it finish")
+    with _lease(uri), refused, _lease(uri):
         raise AssertionError("two owners")
     assert not storage.exists(uri)
+    with _lease(uri):
+        pass
+
+
+def test_a_killed_jobs_lease_is_taken_over(tmp_path: Path, short_lease: float) -> None:
+    uri = f"{tmp_path}/owner"
+    storage.write_json(uri, {"job": "process 1 on gone", "token": "old", "beat": 3})
+    began = time.monotonic()
+    with _lease(uri):
+        assert time.monotonic() - began >= short_lease
+    assert not storage.exists(uri)
+
+
+def test_a_job_that_lost_its_lease_stops(tmp_path: Path, short_lease: float) -> None:
+    uri = f"{tmp_path}/owner"
+    other = {"job": "process 2 on other", "token": "new", "beat": 0}
+    with pytest.raises(UnusableError, match="process 2 on other"), _lease(uri):
+        storage.write_json(uri, other)  # as a job that took over after a suspension
+        time.sleep(10 * short_lease)
+        raise AssertionError("went on without the lease")
+    assert storage.read_json(uri) == other
 
 
 @pytest.mark.slow

@@ -11,8 +11,9 @@ scan. So a small change is published twice: as soon as its rows are written, and
 indices.
 
 A delete applies to every kept build, so that a rollback cannot restore the rows. An upsert applies
-to the live build only. Versions that no record names are removed an hour after they were replaced,
-by the next change (`sweep`). So a searcher opened before the change can read for an hour.
+to the live build only. A version stays for READER_GRACE after it was replaced, so that a searcher
+opened before the change can go on; then the next change removes it (`sweep`), also where changes
+come every minute.
 
 Limitation: the bytes of a deleted row stay in data files, unreferenced, until its build is dropped.
 LanceDB rewrites a file only when a tenth of its rows is deleted.
@@ -42,6 +43,7 @@ from raymtr.index.table_change import (
     open_tables,
     optimize,
     upsert_change,
+    warn_of_stray_bytes,
 )
 from raymtr.index.track_rows import read_rows
 from raymtr.index.track_table import TrackTable, keep_column_values
@@ -52,6 +54,7 @@ from raymtr.workspace import Workspace
 
 LOG = logging.getLogger("raymtr")
 READER_GRACE = timedelta(hours=1)  # how long a searcher may read versions that were replaced
+LONGEST_CHANGE = timedelta(hours=1)  # from the writing of a version until a record names it
 SMALL_CHANGE = 1_000  # most tracks to publish unindexed; 10,000 of them slow searches down
 
 
@@ -119,12 +122,13 @@ def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
 
 
 def sweep(workspace: Workspace) -> int:
-    """Remove versions of kept builds that were replaced READER_GRACE ago. Returns how many."""
+    """Remove versions of kept builds that were replaced READER_GRACE ago. Returns how many.
+
+    Logs a warning for a table with more bytes on disk than its versions explain.
+    """
     removed, now = 0, datetime.now(UTC)
     for build in all_builds(workspace):
         if build.changed_at is None:
-            continue
-        if now - datetime.fromisoformat(build.changed_at) < READER_GRACE:
             continue
         try:
             removed += sum(_sweep_part(workspace, part, now) for part in build.parts())
@@ -134,20 +138,27 @@ def sweep(workspace: Workspace) -> int:
 
 
 def _sweep_part(workspace: Workspace, part: Build, now: datetime) -> int:
-    removed = 0
+    """Sweep one table shard, or a build without shards.
+
+    The time at which a version was replaced is not kept. It is at most LONGEST_CHANGE after the
+    next version was written. So the versions before the newest one of that age can go.
+    """
+    removed, kept = 0, set[int]()
     for kind, table in open_tables(workspace, part).items():
-        # LanceDB's clean-up keeps only the newest version for certain. So the newest version must
-        # be the recorded one, and pending optimisation must not create another.
-        recorded = table.version == part.versions[kind]
-        if not recorded or optimize(table) != part.versions[kind]:
-            continue
-        versions = {version["version"]: version for version in table.list_versions()}
-        if len(versions) > 1:
-            created = versions[part.versions[kind]]["timestamp"].astimezone(UTC)
-            table.optimize(cleanup_older_than=now - created + timedelta(milliseconds=1))
-            removed += len(versions) - len(table.list_versions())
-    kept = part.versions["tracks"]
-    drop_values(workspace.db, lambda table, version: table != part.name or version == kept)
+        versions = {one["version"]: one["timestamp"] for one in table.list_versions()}
+        aged = [
+            number
+            for number, written_at in versions.items()
+            if now - written_at.astimezone(UTC) >= READER_GRACE + LONGEST_CHANGE
+        ]
+        first = min(max(aged, default=0), part.versions[kind])
+        if old := [number for number in versions if number < first]:
+            table.to_lance().cleanup_old_versions(versions=old)
+            removed += len(old)
+        if kind == "tracks":
+            kept = versions.keys() - set(old)
+        warn_of_stray_bytes(table)
+    drop_values(workspace.db, lambda table, version: table != part.name or version in kept)
     return removed
 
 

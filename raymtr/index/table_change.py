@@ -5,6 +5,7 @@ Readers see it only when a record names the new table versions; see `changes`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.table import Table
 
+from raymtr import storage
 from raymtr.embeddings.store import EmbeddingStore
 from raymtr.errors import InputError, UnusableError
 from raymtr.index.build import KINDS, Build, table_name
@@ -24,7 +26,9 @@ from raymtr.index.gate import count_not_unit
 from raymtr.index.track_rows import NEWER_COLUMNS, read_rows
 from raymtr.workspace import Workspace
 
+LOG = logging.getLogger("raymtr")
 NEVER = timedelta(days=36_500)
+LEAST_STRAY = 1_000_000_000  # bytes; fewer are not worth a warning
 MOST_PASSES = 5  # of LanceDB's optimize, which leaves some work to a second pass
 IDS_AT_ONCE = 5_000  # per condition
 
@@ -136,6 +140,28 @@ def optimize(table: Table) -> int:
         if table.version == before:
             break
     return int(table.version)
+
+
+def warn_of_stray_bytes(table: Table) -> None:
+    """Log a warning where most of a table's bytes are not of its newest version.
+
+    Some are normal: versions stay for readers. Many mean that clean-up fails, or that killed jobs
+    left files that no version names.
+    """
+    newest, dataset = table.list_versions()[-1], table.to_lance()
+    used = int(newest["metadata"]["total_files_size"])
+    used += sum(index.total_size_bytes for index in dataset.describe_indices())
+    on_disk = sum(size for size, _ in storage.files_below(dataset.uri).values() if size)
+    stray = on_disk - used
+    if stray > max(used, LEAST_STRAY):
+        LOG.warning(
+            "table %s has %.1f GB of files that its newest version does not use, beside %.1f GB "
+            "that it uses; if this grows, run `raymtr index`: it builds new tables, and the old "
+            "ones go with their builds (search.keep_versions)",
+            table.name,
+            stray / 1e9,
+            used / 1e9,
+        )
 
 
 def _next_row_index(vectors: Table) -> int:

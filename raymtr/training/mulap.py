@@ -172,7 +172,12 @@ class MulapObjective:
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
     ) -> MulapBatches:
-        """Batches of clips and sentences; the words' frequencies become the step's baseline."""
+        """Batches of clips and sentences.
+
+        The words' frequencies become the step's baseline and the word head's first bias. So masked
+        words start from the baseline and not from equal chances, which some hundred steps of
+        training cannot leave.
+        """
         batches = MulapBatches(
             *(train, cache, self.model.text_tower.tokenize, self._settings.train),
             rank=rank,
@@ -180,6 +185,8 @@ class MulapObjective:
         ).plan(self._settings.towers.audio, self._settings.mulap, self._words)
         batches.check()
         self.step.unigram = batches.unigram()
+        with torch.no_grad():
+            self.model.word_bias.copy_(self.step.unigram)
         return batches
 
     def validation(self, valid: pa.Table) -> MatchValidation:

@@ -103,7 +103,8 @@ class MulapBatches(Batches):
         ]
         ids = self.tokenize([sentence for sentence in drawn if sentence])["input_ids"].flatten()
         ids = ids[~torch.isin(ids, torch.tensor(sorted(self._words.special)))]
-        seen = torch.bincount(ids, minlength=self._words.vocabulary).float() + 1.0
+        rare = 1.0 / self._words.vocabulary  # all unseen words together count as one word
+        seen = torch.bincount(ids, minlength=self._words.vocabulary).float() + rare
         return torch.log(seen / seen.sum())
 
     def _pair(self, track: dict[str, Any], rng: np.random.Generator) -> tuple[str, bool]:

@@ -140,6 +140,7 @@ def test_every_answer_is_right_whatever_happens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(changes, "READER_GRACE", timedelta(seconds=GRACE_S))
+    monkeypatch.setattr(changes, "LONGEST_CHANGE", timedelta(0))
     tables, book, watch = Tables(music, tmp_path), Book(), endpoint("watch")
     assert watch.get("/readyz").status_code == 200
     clients: list[Client] = [Garbage("garbage", endpoint("garbage"), book, pause_s=0.5)]

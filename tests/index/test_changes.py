@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import lancedb
@@ -22,7 +21,7 @@ from raymtr.index.build import KINDS, Build, table_name
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import all_builds, delete_rows, known_ids, sweep, upsert_rows
 from raymtr.index.filters import parse_filter
-from raymtr.index.publish import kept_builds, live_build, publish, roll_back, write_record
+from raymtr.index.publish import kept_builds, live_build, publish, roll_back
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
 from raymtr.track import check_tracks
@@ -287,8 +286,13 @@ def test_an_unsound_outcome_is_rejected_and_what_served_still_does(
         upsert_rows(workspace, rows, find_embeddings(workspace), search=SEARCH)
 
 
-def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
-    workspace: Workspace, far_from_greenwich: None
+def let_versions_go_after(monkeypatch: pytest.MonkeyPatch, grace: timedelta) -> None:
+    monkeypatch.setattr(changes, "READER_GRACE", grace)
+    monkeypatch.setattr(changes, "LONGEST_CHANGE", timedelta(0))
+
+
+def test_replaced_versions_go_after_their_grace_and_the_live_one_stays(
+    workspace: Workspace, far_from_greenwich: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = TrackTable(workspace.db, live_build(workspace))
     live = delete_rows(workspace, ["t0001"])
@@ -296,9 +300,7 @@ def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
     time.sleep(0.01)
     assert sweep(workspace) == 0
     assert len(before.windows(["t0001"])) == 2
-    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="seconds")
-    write_record(workspace, aged := replace(live, changed_at=long_ago))
-    changes.put_live(workspace, aged)
+    let_versions_go_after(monkeypatch, timedelta(0))
     assert sweep(workspace) > 0
     table = lancedb.connect(workspace.db).open_table(table_name("windows", live.name))
     assert min(version["version"] for version in table.list_versions()) == live.versions["windows"]
@@ -309,13 +311,42 @@ def test_replaced_versions_go_after_an_hour_and_the_live_one_stays(
     assert again.revision == 2 * revisions(again)
 
 
-def test_after_an_upsert_too_the_live_version_stays(workspace: Workspace) -> None:
+def test_versions_go_where_changes_never_pause(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_versions_go_after(monkeypatch, grace := timedelta(seconds=2))
+    before = table_of(workspace)
+    delete_rows(workspace, ["t0001"])
+    middle = table_of(workspace)
+    time.sleep(grace.total_seconds())
+    delete_rows(workspace, ["t0002"])  # so the build never is without a change for that long
+    assert sweep(workspace) > 0
+    with pytest.raises((OSError, RuntimeError, ValueError)):
+        TrackTable(workspace.db, before.build).windows(["t0001"])
+    assert len(middle.windows(["t0002"])) == 2  # replaced just now
+
+
+def test_a_table_with_many_stray_bytes_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = delete_rows(workspace, ["t0001"])
+    monkeypatch.setattr("raymtr.index.table_change.LEAST_STRAY", 50_000_000)
+    sweep(workspace)
+    assert not caplog.records
+    orphan = f"{workspace.db}/{table_name('windows', live.name)}.lance/data/orphan.lance"
+    storage.write_bytes(orphan, bytes(60_000_000))
+    sweep(workspace)
+    [record] = caplog.records
+    assert record.message.startswith(f"table windows_{live.name} has 0.1 GB of files that its")
+
+
+def test_after_an_upsert_too_the_live_version_stays(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [catalog_row(f"t{n:04}", title="Renamed") for n in range(100, 130)]
     tracks = tracks_table(check_tracks(pa.Table.from_pylist(rows)), None)
     live = upsert_rows(workspace, tracks, find_embeddings(workspace), search=SEARCH)
-    long_ago = (datetime.now(UTC) - timedelta(hours=2)).isoformat(timespec="seconds")
-    write_record(workspace, aged := replace(live, changed_at=long_ago))
-    changes.put_live(workspace, aged)
+    let_versions_go_after(monkeypatch, timedelta(0))
     assert sweep(workspace) > 0
     assert sweep(workspace) == 0
     assert table_of(workspace).rows(["t0100"], ["title"])["t0100"]["title"] == "Renamed"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,7 @@ from raymtr.index import changes, column_values
 from raymtr.index.build_tables import tracks_table
 from raymtr.index.changes import delete_rows, sweep, upsert_rows
 from raymtr.index.column_values import ColumnValues
-from raymtr.index.publish import live_build, put_live, write_record
+from raymtr.index.publish import live_build
 from raymtr.index.sharded_table import open_table
 from raymtr.index.track_table import TrackTable
 from raymtr.specs import SearchSpec
@@ -81,7 +80,9 @@ def test_an_older_build_without_the_file_is_scanned(workspace: Workspace) -> Non
     assert open_table(workspace.db, live_build(workspace)).column_values == kept
 
 
-def test_values_follow_changes_and_old_ones_go(workspace: Workspace) -> None:
+def test_values_follow_changes_and_old_ones_go(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish_catalog(workspace)
     first = live_build(workspace)
     row = catalog_row(5, genre="ska", tags=["new"])
@@ -94,9 +95,8 @@ def test_values_follow_changes_and_old_ones_go(workspace: Workspace) -> None:
     assert values.counts["genre"] == {"folk": 28, "jazz": 30, "ska": 1}
     assert values.counts["tags"]["new"] == 1 and values.other_scripts == {}
     assert ColumnValues.read(workspace.db, first) is not None  # for readers of before
-    long_ago = datetime.now(UTC) - changes.READER_GRACE - timedelta(seconds=1)
-    write_record(workspace, replace(build, changed_at=long_ago.isoformat()))
-    put_live(workspace, replace(build, changed_at=long_ago.isoformat()))
+    monkeypatch.setattr(changes, "READER_GRACE", timedelta(0))
+    monkeypatch.setattr(changes, "LONGEST_CHANGE", timedelta(0))
     sweep(workspace)
     assert ColumnValues.read(workspace.db, first) is None
     assert ColumnValues.read(workspace.db, build) == values
