@@ -131,10 +131,14 @@ def _steps(model: MusicLM, *, cache: bool) -> float:
     )
     ids, levels = stage.condition([joint, semantic]), stage.output.levels
     count = round(model.stages.crop_s("coarse") * model.parts.codec.frame_hz) * levels
+    times = stage.times([joint, semantic], count // levels)
+    before = torch.full((levels, 1), stage.output.codes)
     started, state, last = time.process_time(), None, ids
     for place in range(count):
-        logits, state = stage.step(last if cache else ids, state if cache else None, place % levels)
-        token = logits.argmax(dim=1)[:, None] + stage.offsets[-1]
-        token = token + place % levels * stage.output.codes
+        level = place % levels
+        part, known = (last, state) if cache else (ids, None)
+        logits, state = stage.step(part, known, level, times, before[level])
+        before[level] = logits.argmax(dim=1)
+        token = before[level][:, None] + stage.offsets[-1] + level * stage.output.codes
         ids, last = torch.cat([ids, token], dim=1), token
     return time.process_time() - started

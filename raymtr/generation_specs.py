@@ -100,6 +100,10 @@ class MusicLMSpec:
     # The paper does not use it: 0 and 1.
     unconditional: DropoutRate = 0.0
     guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
+    # Two departures from the paper for small models: attention biases per distance in time, and the
+    # training tokens' bigrams as the prior of each stage's logits.
+    time_positions: bool = False
+    bigram_prior: bool = False
     semantic_temperature: Temperature = 1.0
     coarse_temperature: Temperature = 0.95
     fine_temperature: Temperature = 0.4

@@ -112,16 +112,20 @@ def sample(
         ],
         dim=1,
     )
-    cache, drawn = None, []
+    times, cache = stage.times(conditions, frames), None
+    none = torch.full_like(unconditional, stage.output.codes, dtype=torch.int64)
+    before = list(prefix[:, -1].repeat(copies, 1).T) if prefix.shape[1] else [none] * levels
+    drawn = []
     for place in range((frames - prefix.shape[1]) * levels):
         sampler.before_token()
         level = place % levels
-        logits, cache = stage.step(ids, cache, level)
+        logits, cache = stage.step(ids, cache, level, times, before[level])
         if guided:
             conditional, plain = logits.chunk(2)
             logits = plain + sampler.guidance * (conditional - plain)
         tokens = draw(logits.float(), sampler.temperature, generators)
         drawn.append(tokens)
+        before[level] = tokens.repeat(copies)
         offset = stage.offsets[kind] + level * stage.output.codes
         ids = (tokens + offset).repeat(copies)[:, None]
     if not drawn:

@@ -7,6 +7,10 @@
 The melody is a condition only if the parts have melody tokens; a row without one has melody.NONE.
 A stage is one decoder over one sequence: the conditions, a start token, the output. Tokens of
 several levels are flattened frame by frame, level by level. Each level has its own codes.
+
+With `bigram_prior` a stage predicts the residual over the bigrams of the training tokens: their
+log-probabilities, fixed, are added to its logits. Most tokens repeat the one before, and a small
+model needs long to learn only that.
 """
 
 from __future__ import annotations
@@ -14,12 +18,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from raymtr.generation.bigrams import log_bigrams
 from raymtr.generation.melody import no_melody
-from raymtr.generation.transformer import Cache, Decoder
+from raymtr.generation.transformer import NO_TIME, Cache, Decoder, Times
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 
 StageName = Literal["semantic", "coarse", "fine"]
@@ -41,6 +47,8 @@ class Vocabulary(NamedTuple):
 class Stage(nn.Module):
     """One stage: a decoder from conditions (M_A first, if `has_joint`) to `output` tokens."""
 
+    bigrams: Tensor | None  # log-probabilities float32 [levels, codes + 1, codes]
+
     def __init__(
         self,
         conditions: Sequence[Vocabulary],
@@ -58,6 +66,8 @@ class Stage(nn.Module):
         self.embed = nn.Embedding(sum(sizes) + 2, spec.width)
         self.decoder = Decoder(spec)
         self.head = nn.Parameter(torch.empty(output.levels, spec.width, output.codes))
+        shape = (output.levels, output.codes + 1, output.codes)
+        self.register_buffer("bigrams", torch.zeros(shape) if spec.bigram_prior else None)
         nn.init.normal_(self.embed.weight, std=0.02)
         nn.init.normal_(self.head, std=0.02)
 
@@ -93,21 +103,51 @@ class Stage(nn.Module):
         """
         prompt = self.condition(conditions, unconditional=unconditional)
         output = self.ids(len(self.vocabularies) - 1, target)
-        states, _ = self.decoder(self.embed(torch.cat([prompt, output[:, :-1]], dim=1)))
-        logits = self._logits(states[:, prompt.shape[1] - 1 :])
+        ids = torch.cat([prompt, output[:, :-1]], dim=1)
+        states, _ = self.decoder(self.embed(ids), self.times(conditions, target.shape[1]))
+        logits = self._logits(states[:, prompt.shape[1] - 1 :]).float()
+        if self.bigrams is not None:
+            before = functional.pad(target[:, :-1], (0, 0, 1, 0), value=self.output.codes)
+            levels = torch.arange(self.output.levels, device=target.device)
+            logits = logits + self.bigrams[levels, before]
         return functional.cross_entropy(
-            logits.float().flatten(0, 1), target.flatten(), reduction="none"
+            logits.flatten(0, 2), target.flatten(), reduction="none"
         ).view(len(target), -1)
 
-    def step(self, ids: Tensor, cache: Cache | None, level: int) -> tuple[Tensor, Cache]:
-        """Logits [B, codes] of the next token after `ids` [B, T], at `level`, and the cache."""
-        states, cache = self.decoder(self.embed(ids), cache)
-        return states[:, -1] @ self.head[level], cache
+    def times(self, conditions: Sequence[Tensor], frames: int) -> Times:
+        """The frames of all positions: `conditions` as in `condition`, `frames` of output.
+
+        A condition is stretched to the output's length; M_A belongs to no moment.
+        """
+        device = conditions[0].device
+        parts = []
+        for number, tokens in enumerate(conditions):
+            count, levels = tokens.shape[1:]
+            places = torch.arange(count, device=device) * frames // max(count, 1)
+            if number == 0 and self.has_joint:
+                places = torch.full_like(places, NO_TIME)
+            parts.append(places.repeat_interleave(levels))
+        output = torch.arange(frames, device=device).repeat_interleave(self.output.levels)
+        start = torch.full_like(output[:1], NO_TIME)
+        return Times(
+            own=torch.cat([*parts, start, output]), next=torch.cat([*parts, output, start])
+        )
+
+    def step(
+        self, ids: Tensor, cache: Cache | None, level: int, times: Times, before: Tensor
+    ) -> tuple[Tensor, Cache]:
+        """Logits [B, codes] of the next token after `ids` [B, T], at `level`, and the cache.
+
+        `before` [B] are the tokens of that level in the frame before; in the first frame `codes`.
+        """
+        states, cache = self.decoder(self.embed(ids), times, cache)
+        logits = states[:, -1] @ self.head[level]
+        return logits if self.bigrams is None else logits + self.bigrams[level, before], cache
 
     def _logits(self, states: Tensor) -> Tensor:
-        """States [B, F * levels, W] -> logits [B, F * levels, codes], with one head per level."""
+        """States [B, F * levels, W] -> logits [B, F, levels, codes], with one head per level."""
         frames = states.view(len(states), -1, self.output.levels, states.shape[2])
-        return torch.einsum("bflw,lwc->bflc", frames, self.head.to(states.dtype)).flatten(1, 2)
+        return torch.einsum("bflw,lwc->bflc", frames, self.head.to(states.dtype))
 
 
 class Stages(nn.Module):
@@ -134,6 +174,20 @@ class Stages(nn.Module):
         """The stage with this name."""
         stage: Stage = getattr(self, name)
         return stage
+
+    @torch.no_grad()
+    def count_bigrams(self, tracks: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Set the prior of each stage that has one, from semantic and acoustic tokens of tracks."""
+        tokens = {
+            "semantic": [semantic[:, None] for semantic, _ in tracks],
+            "coarse": [acoustic[:, : self.spec.coarse] for _, acoustic in tracks],
+            "fine": [acoustic[:, self.spec.coarse :] for _, acoustic in tracks],
+        }
+        for name in stage_names(self.spec):
+            stage = self.of(name)
+            if stage.bigrams is not None:
+                found = log_bigrams(tokens[name], stage.output.codes)
+                stage.bigrams.copy_(torch.from_numpy(found))
 
     def no_melody(self, rows: int, length_s: float) -> list[Tensor]:
         """Melody tokens of a crop without a melody, in a list; [] if there is no melody part."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from raymtr.audio_cache import AudioCache
+from raymtr.generation.bigrams import MOST_TRACKS
 from raymtr.generation.joint import crop_vector
 from raymtr.generation.melody import STORED_S, crop_tokens, no_melody
 from raymtr.generation.musiclm_folder import save_musiclm
@@ -107,6 +108,13 @@ class Crops:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def some_tokens(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Semantic [T] and acoustic [F, levels] tokens of at most MOST_TRACKS of the rows."""
+        places = np.linspace(0, len(self.rows) - 1, min(len(self.rows), MOST_TRACKS)).astype(int)
+        columns = self.tokens.select(["semantic", "acoustic"])
+        rows = columns.take(pa.array(self.rows[places])).to_pylist()
+        return [tokens_of(row, self.parts.spec.levels) for row in rows]
 
     def batch(self, places: np.ndarray, rngs: list[np.random.Generator]) -> MusicLMBatch:
         """One crop per row and stage; `places` [B] index `self.rows`.
@@ -210,8 +218,10 @@ class MusicLMObjective:
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
     ) -> MusicLMBatches:
-        """Batches of crops of the training tracks' tokens."""
-        return MusicLMBatches(self._crops(train), self._settings.train, rank=rank, workers=workers)
+        """Batches of crops of the training tracks' tokens, whose bigrams become the stages'."""
+        crops = self._crops(train)
+        self.stages.count_bigrams(crops.some_tokens())
+        return MusicLMBatches(crops, self._settings.train, rank=rank, workers=workers)
 
     def validation(self, valid: pa.Table) -> Callable[[MusicLMStep], dict[str, float]]:
         """The loss of each stage on fixed crops of the validation tracks; {} without any."""

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from raymtr.errors import UnusableError
+from raymtr.generation.bigrams import log_bigrams
 from raymtr.generation.sampling import Changes, Sampler, next_window, slide
 from raymtr.generation.stages import Stages
 from tests.generation.conftest import MUSICLM, TOKENS
 
+ALIGNED = replace(MUSICLM, time_positions=True, bigram_prior=True)
 
-@pytest.fixture
-def stages() -> Stages:
+
+@pytest.fixture(params=[MUSICLM, ALIGNED], ids=["paper", "aligned"])
+def stages(request: pytest.FixtureRequest) -> Stages:
     torch.manual_seed(0)
-    return Stages(TOKENS, MUSICLM, codec_codes=TOKENS.codes).eval()
+    stages = Stages(TOKENS, request.param, codec_codes=TOKENS.codes).eval()
+    tracks = np.random.default_rng(0).integers(0, 8, (5, 40, 1 + TOKENS.levels))
+    stages.count_bigrams([(track[:, 0], track[:, 1:]) for track in tracks])
+    return stages
 
 
 def draw(size: tuple[int, ...], below: int) -> torch.Tensor:
@@ -28,12 +38,52 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("piece", [1, 7])
 def test_cached_steps_equal_the_full_forward(stages: Stages, piece: int) -> None:
     x = stages.coarse.embed(draw((2, 90), 20))
-    full, _ = stages.coarse.decoder(x)
+    times = stages.coarse.times([draw((2, 1, 2), 2), draw((2, 20, 1), 8)], 67)
+    assert len(times.own) == len(times.next) == 90
+    full, _ = stages.coarse.decoder(x, times)
     cache, made = None, []
     for part in x.split(piece, dim=1):
-        states, cache = stages.coarse.decoder(part, cache)
+        states, cache = stages.coarse.decoder(part, times, cache)
         made.append(states)
     torch.testing.assert_close(torch.cat(made, dim=1), full, atol=1e-4, rtol=0)
+
+
+def test_steps_give_the_losses_of_training(stages: Stages) -> None:
+    """Frame by frame, level by level, with the bigrams of the frame before."""
+    stage, coarse, target = stages.fine, draw((2, 6, 1), 16), draw((2, 6, 2), 16)
+    losses = stage([coarse], target, torch.tensor([False, False]))
+    ids, times, cache = stage.condition([coarse]), stage.times([coarse], 6), None
+    before = [torch.full((2,), TOKENS.codes)] * 2
+    for place, token in enumerate(target.flatten(1).T):
+        level = place % 2
+        logits, cache = stage.step(ids, cache, level, times, before[level])
+        nats = functional.cross_entropy(logits, token, reduction="none")
+        torch.testing.assert_close(nats, losses[:, place], atol=1e-4, rtol=0)
+        before[level] = token
+        ids = (token + stage.offsets[-1] + level * TOKENS.codes)[:, None]
+
+
+def test_times_put_a_condition_beside_its_output() -> None:
+    stages = Stages(TOKENS, ALIGNED, codec_codes=TOKENS.codes)
+    joint, semantic = draw((1, 1, 2), 2), draw((1, 2, 1), 8)
+    times = stages.coarse.times([joint, semantic], 4)  # a semantic token for two frames
+    assert times.own.tolist() == [-1, -1, 0, 2, -1, 0, 1, 2, 3]
+    assert times.next.tolist() == [-1, -1, 0, 2, 0, 1, 2, 3, -1]
+    assert stages.fine.times([draw((1, 3, 1), 16)], 3).next.tolist() == [
+        *(0, 1, 2),
+        *(0, 0, 1, 1, 2, 2, -1),
+    ]
+
+
+def test_bigrams_are_counted_for_each_level() -> None:
+    tracks = [np.array([[0, 3], [1, 3], [0, 3], [1, 3]])] * 50
+    chances = np.exp(log_bigrams(tracks, 4))
+    assert chances.shape == (2, 5, 4)
+    np.testing.assert_allclose(chances.sum(axis=2), 1, atol=1e-5)
+    assert chances[0, 0, 1] > 0.95 and chances[0, 1, 0] > 0.9  # 0 and 1 alternate
+    assert chances[0, 4, 0] == pytest.approx(0.5, abs=0.01)  # in the first frame
+    assert chances[1, 3, 3] > 0.99 and chances[1, 0, 3] > 0.99  # after an unseen code: unigrams
+    assert (chances > 0).all()
 
 
 def test_a_token_does_not_see_what_comes_after(stages: Stages) -> None:
@@ -96,7 +146,13 @@ def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
     with torch.no_grad():
         logits = [
             stages.semantic.step(
-                stages.semantic.condition([joint], unconditional=torch.tensor([bare])), None, 0
+                stages.semantic.condition([joint], unconditional=torch.tensor([bare])),
+                *(
+                    None,
+                    0,
+                    stages.semantic.times([joint], 1),
+                    torch.tensor([TOKENS.semantic_codes]),
+                ),
             )[0]
             for bare in (False, True)
         ]
