@@ -9,6 +9,7 @@ import librosa
 import numpy as np
 import pyarrow as pa
 import torch
+from scipy.ndimage import maximum_filter1d
 
 from benchmarks.figures import Figures
 from benchmarks.generation_judge import Judge
@@ -88,7 +89,10 @@ def check_memorisation(workspace: Workspace, model: str, figures: Figures) -> No
 
 
 def check_windows(model: MusicLM, figures: Figures) -> None:
-    """A clip of a minute: the spectral flux at window borders, and the time to the first audio."""
+    """A clip of a minute: the spectral flux at window borders, and the time to the first audio.
+
+    The flux near any frame is sometimes above the 99th percentile; so it is shown for all frames.
+    """
     started = time.perf_counter()
     parts, at_s = [], []
     for [part] in model.stream([[Scene("flute")]], LONG_S, [7]):
@@ -97,10 +101,11 @@ def check_windows(model: MusicLM, figures: Figures) -> None:
     sound, hop = np.concatenate(parts), 512
     flux = librosa.onset.onset_strength(y=sound, sr=model.sample_rate, hop_length=hop)
     joins = np.cumsum([len(part) for part in parts])[:-1] // hop
-    at_joins = np.array([flux[max(0, join - 1) : join + 2].max() for join in joins])
+    nearby = maximum_filter1d(flux, 3)
     most = float(np.quantile(flux, 0.99))
-    inside = float((at_joins <= most).mean())
+    inside = float((nearby[joins] <= most).mean())
     figures.add("joins inside the 99th percentile", inside, asked="all", met=inside == 1.0)
+    figures.add("all frames inside, as the joins", float((nearby <= most).mean()))
     first = at_s[0] / at_s[-1]
     figures.add("first sound, share of the time", first, asked="below 0.5", met=first < 0.5)
 

@@ -22,7 +22,7 @@ from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.gguf_base import SMOLLM2, plain_base
 from raymtr.captions.judging.faithfulness import MusicTerms
 from raymtr.captions.judging.score import TokenEncoder
-from raymtr.captions.learning.pairs import Draw, Pair, hold_out, read_pairs
+from raymtr.captions.learning.pairs import Draw, Pair, by_people, hold_out, read_pairs
 from raymtr.captions.learning.preference import accepted
 from raymtr.captions.learning.step import FinetuneStep, batches_from, pad
 from raymtr.captions.prompt import encode, prompt_of, tidy
@@ -57,7 +57,7 @@ def main() -> None:
     held_out = [pad(rows[i : i + 8], tokenizer.pad_token_id) for i in range(0, len(rows), 8)]
     before = trainer.measure(held_out)
     print(f"held-out loss before: {before:.3f}", flush=True)
-    draw = Draw(accepted(sets.train), weights={}, faithful=spec.faithful)
+    draw = Draw(accepted(by_people(sets.train)), weights={}, faithful=spec.faithful)
     train(trainer, draw, tokenizer, minutes=TRAINING * arguments.minutes)
     print(f"held-out loss after: {trainer.measure(held_out):.3f}", flush=True)
     if arguments.clips:

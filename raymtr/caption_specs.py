@@ -67,7 +67,7 @@ class FinetuneSpec:
     mixture: Mapping[str, float] = field(default_factory=dict)  # source -> weight of its pairs
     faithful: Share = 0.9  # share of pairs whose tags are changed to match the caption
     sentences: Share = 0.0  # share of template sentences in LoRA's examples, as for the toy base
-    judged: bool = False  # LoRA learns only from pairs that the judge accepts, by any writer
+    judged: bool = False  # LoRA learns only from pairs that the judge accepts
     upper_layers: NonNegativeInt = 0  # the adapter is on this many upper layers; 0: on all
     accumulate: Count = 1  # parts of a batch, computed in turn, to save memory
     checkpointing: bool = False  # recompute activations in the backward pass, to save memory

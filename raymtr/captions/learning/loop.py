@@ -116,7 +116,9 @@ def tune(
     sets = fitting(sets, tokenizer, spec)
     model = add_lora(load_base(base, spec), spec)
     trainer = FinetuneStep(model, spec, device=device, steps=spec.steps, rate=spec.learning_rate)
-    learnt = accepted(sets.train) if spec.judged else by_people(sets.train)
+    learnt = by_people(sets.train)
+    if spec.judged:
+        learnt = accepted(learnt)
     people = Draw(learnt, weights=spec.mixture, faithful=spec.faithful)
     draw = SentenceDraw(sets.train, people, share=spec.sentences)
     phase = Phase("lora", folder, trainer, tokenizer, by_people(sets.valid))
