@@ -49,6 +49,16 @@ class MulapStep(TrainStep):
 
     unigram: Tensor
 
+    @torch.no_grad()
+    def start_words(self, unigram: Tensor) -> None:
+        """Make the words' frequencies the baseline, and the word head's first bias.
+
+        So masked words start near the baseline, and not from equal chances of all the vocabulary,
+        which some hundred steps of training do not leave.
+        """
+        self.unigram = unigram
+        self.towers.word_bias.copy_(unigram)
+
     def read_ahead(self, batch: Any) -> Any:
         """Return the batch unchanged: co-attention leaves few frozen layers to apply ahead."""
         return batch
@@ -172,21 +182,14 @@ class MulapObjective:
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
     ) -> MulapBatches:
-        """Batches of clips and sentences.
-
-        The words' frequencies become the step's baseline and the word head's first bias. So masked
-        words start from the baseline and not from equal chances, which some hundred steps of
-        training cannot leave.
-        """
+        """Batches of clips and sentences; their words' frequencies are what the word head knows."""
         batches = MulapBatches(
             *(train, cache, self.model.text_tower.tokenize, self._settings.train),
             rank=rank,
             workers=workers,
         ).plan(self._settings.towers.audio, self._settings.mulap, self._words)
         batches.check()
-        self.step.unigram = batches.unigram()
-        with torch.no_grad():
-            self.model.word_bias.copy_(self.step.unigram)
+        self.step.start_words(batches.unigram())
         return batches
 
     def validation(self, valid: pa.Table) -> MatchValidation:

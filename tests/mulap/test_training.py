@@ -76,7 +76,7 @@ def batches_of(
 
 def make_step(model: Mulap, batches: MulapBatches, train: TrainSpec = TRAIN) -> MulapStep:
     step = MulapStep(model, train, CPU)
-    step.unigram = batches.unigram()
+    step.start_words(batches.unigram())
     return step
 
 
@@ -105,6 +105,17 @@ def test_a_batch_has_what_the_objective_needs(
                 assert not words & set(tags), "no tag of the track is in it"
             seen.append(float(batch.matched[row]))
     assert np.mean(seen) == pytest.approx(0.5, abs=0.15)
+
+
+def test_the_word_head_starts_from_the_words_frequencies(
+    tones: pa.Table, make_mulap: Make, tmp_path: Path
+) -> None:
+    model = make_mulap()
+    make_step(model, batches_of(tones, model, tmp_path))
+    chances = model.word_bias.detach().exp()
+    assert float(chances.sum()) == pytest.approx(1.0, abs=1e-5)
+    said = sum(float(chances[_id(word)]) for word in ("slow", "fast", "low", "high"))
+    assert said > 0.5 and float(chances.min()) > 0
 
 
 def _id(word: str) -> int:
