@@ -1,6 +1,7 @@
 """LoRA on SmolLM2 by the recipe `captions-135m`, within a given time, and what it writes after.
 
-    python -m benchmarks.smollm2_lora --pairs tag2caption.jsonl --minutes 90 [--clips 40]
+    python -m benchmarks.smollm2_lora --pairs tag2caption.jsonl --minutes 90 [--clips 100]
+                                      [--precision bf16]
 
 The first two steps tell how long a step takes, and the number of steps follows from the time. It
 prints the held-out loss before and after, CPU-seconds of a step, and, with `--clips`, figures of
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ import torch
 from raymtr.captions.base_model import add_lora, load_base, load_tokenizer
 from raymtr.captions.gguf_base import SMOLLM2, plain_base
 from raymtr.captions.judging.faithfulness import MusicTerms
+from raymtr.captions.judging.likelihood import Likelihood
 from raymtr.captions.judging.score import TokenEncoder
 from raymtr.captions.learning.pairs import Draw, Pair, by_people, hold_out, read_pairs
 from raymtr.captions.learning.preference import accepted
@@ -29,9 +31,11 @@ from raymtr.captions.prompt import encode, prompt_of, tidy
 from raymtr.captions.writing.transformers_writer import write_texts
 from raymtr.evaluation.caption_benchmark import REALISER, compare, made_here, table_lines
 from raymtr.recipes import captions_135m
+from raymtr.validation import Precision
 
 TRAINING = 0.8  # share of the time for training steps; the rest is for measuring and writing
 MEASURED = 16  # held-out pairs of the loss
+SHOWN = 20  # captions to read
 
 
 def main() -> None:
@@ -40,8 +44,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--clips", type=int, default=0)
+    parser.add_argument("--precision", choices=get_args(Precision), default="fp32")
     arguments = parser.parse_args()
-    spec = replace(captions_135m().finetune, batch=arguments.batch)
+    spec = replace(captions_135m().finetune, batch=arguments.batch, precision=arguments.precision)
     torch.set_num_threads(spec.threads)
     sets = hold_out(read_pairs(arguments.pairs))
     base = plain_base(SMOLLM2)
@@ -97,9 +102,14 @@ def figures(model: Any, tokenizer: Any, asked: list[Pair]) -> list[str]:
     }
     vocabulary = MusicTerms.of_tags([tag for own in tags for tag in own])
     answer = compare(
-        asked, systems, encoder=TokenEncoder(), vocabulary=vocabulary, baseline=REALISER, rng=rng
+        *(asked, systems),
+        encoder=TokenEncoder(),
+        vocabulary=vocabulary,
+        baseline=REALISER,
+        rng=rng,
+        base=Likelihood(SMOLLM2),
     )
-    return [*table_lines(answer), *(tidy(text) for text in texts[:5])]
+    return [*table_lines(answer), *(tidy(text) for text in texts[:SHOWN])]
 
 
 if __name__ == "__main__":
