@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 MOST_TRACKS = 4_096  # counted; more would change little
-SMOOTHING = 4.0  # unigram tokens added to the counts after each code
+SMOOTHING = 64.0  # tokens of the unigrams added to the counts after each code
 
 
 def log_bigrams(tracks: Sequence[np.ndarray], codes: int) -> np.ndarray:
