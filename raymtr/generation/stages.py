@@ -9,9 +9,9 @@ A stage is one decoder over one sequence: the conditions, a start token, the out
 several levels are flattened frame by frame, level by level. Each level has its own codes.
 
 With `bigram_prior` the coarse and the fine stage predict the residual over the bigrams of the
-training tokens: their log-probabilities, fixed, are added to the logits. Most acoustic tokens repeat
-the one before, and a small model needs long to learn only that. The semantic stage, whose tokens
-repeat less, was worse with it.
+training tokens: their log-probabilities, fixed, are added to the logits. Most acoustic tokens
+repeat the one before, and a small model needs long to learn only that. The semantic stage, whose
+tokens repeat less, was worse with it.
 """
 
 from __future__ import annotations
