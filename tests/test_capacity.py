@@ -73,8 +73,24 @@ def test_the_plan_grows_as_was_measured(tracks: int) -> None:
     found = re.search(row, BENCHMARKS.read_text())
     assert found, row
     in_tables = plan["disk_gb"]["all"] - plan["disk_gb"]["embeddings"]
-    planned = (plan["build_hours"] * 3600, plan["build_core_hours"] * 3600, plan["build_memory_gb"])
-    assert (*planned, in_tables) == pytest.approx([float(said) for said in found.groups()], rel=0.3)
+    planned = [plan["build_hours"] * 3600, plan["build_core_hours"] * 3600, in_tables]
+    seconds, core_s, gb, disk_gb = map(float, found.groups())
+    assert planned == pytest.approx([seconds, core_s, disk_gb], rel=0.3)
+    if tracks <= MEASURED.tracks:  # the table's larger builds had all rows in memory
+        assert plan["build_memory_gb"] == pytest.approx(gb, rel=0.3)
+
+
+def test_the_plan_for_ten_million_is_what_was_measured() -> None:
+    plan = plan_capacity(Wanted(tracks=10**7, hours=99, minutes_per_track=1 / 6), exact=False)
+    in_tables = plan["disk_gb"]["all"] - plan["disk_gb"]["embeddings"]
+    number = r"([\d,.]+)"
+    build = rf"10\^7 tracks in 64 partitions.{{0,200}}?{number} CPU-s"
+    row = rf"{build}.{{0,80}}?{number} GB of memory, {number} GB of disk"
+    found = re.search(row, BENCHMARKS.read_text(), re.DOTALL)
+    assert found, row
+    said = [float(group.replace(",", "")) for group in found.groups()]
+    planned = [plan["build_core_hours"] * 3600, plan["build_memory_gb"], in_tables]
+    assert planned == pytest.approx(said, rel=0.3)
 
 
 @pytest.mark.slow
@@ -190,7 +206,7 @@ def test_a_bound_of_its_own_is_told() -> None:
         (50_000, 512, True, 1.08),
         (250_000, 512, False, 2.97),
         (250_000, 128, False, 1.6),
-        (3_000_000, 128, False, 8.1),
+        (10_000_000, 128, False, 2.97),
     ],
 )
 def test_the_memory_of_a_build_grows_with_the_dimension_as_was_measured(
@@ -224,7 +240,7 @@ def test_the_plan_knows_the_cache_it_speaks_of() -> None:
 
 @pytest.mark.parametrize("dim", [128, 512])
 def test_the_tracks_that_fit_a_memory_are_planned_with_it(dim: int) -> None:
-    tracks = tracks_within(8.0, dim)
+    tracks = tracks_within(2.0, dim)
     plan = plan_capacity(Wanted(tracks=tracks, hours=1e5, dim=dim), exact=False)
-    assert plan["build_memory_gb"] == pytest.approx(8.0, rel=0.01)
+    assert plan["build_memory_gb"] == pytest.approx(2.0, rel=0.01)
     assert tracks_within(0.5, dim) == 1
