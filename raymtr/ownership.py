@@ -145,9 +145,14 @@ def _lease(uri: str) -> Iterator[None]:
 def _await_death(uri: str) -> None:
     """Return when the lease at `uri` was not renewed for LEASE_S, or is gone.
 
-    Raises UnusableError as soon as it is renewed.
+    Raises UnusableError as soon as it is renewed, and for a lock of an older version.
     """
     before, began = storage.read_bytes(uri), time.monotonic()
+    if not before.startswith(b"{"):  # an older raymtr's lock, which nobody renews
+        raise UnusableError(
+            f"another index job ({before.decode()}) of an older raymtr is changing these tables; "
+            f"let it finish, or, if it was killed, delete {uri}"
+        )
     LOG.info("another job's lease is at %s; watching for %g s if it lives", uri, LEASE_S)
     while time.monotonic() - began < LEASE_S:
         time.sleep(LEASE_S / 30)

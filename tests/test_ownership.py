@@ -77,6 +77,15 @@ def test_a_killed_jobs_lease_is_taken_over(tmp_path: Path, short_lease: float) -
     assert not storage.exists(uri)
 
 
+def test_an_older_versions_lock_is_not_taken_over(tmp_path: Path, short_lease: float) -> None:
+    uri = f"{tmp_path}/owner"
+    storage.write_bytes(uri, b"process 1 on host 0123abcd")
+    refused = pytest.raises(UnusableError, match=r"process 1 on host .* older raymtr .*delete")
+    with refused, _lease(uri):
+        raise AssertionError("two owners")
+    assert storage.exists(uri)
+
+
 def test_a_job_that_lost_its_lease_stops(tmp_path: Path, short_lease: float) -> None:
     uri = f"{tmp_path}/owner"
     other = {"job": "process 2 on other", "token": "new", "beat": 0}
