@@ -12,7 +12,7 @@ clocks are compared. A holder that was suspended for so long finds another's lea
 
 from __future__ import annotations
 
-import _thread
+import ctypes
 import fcntl
 import itertools
 import logging
@@ -103,13 +103,17 @@ def _file_lock(path: str) -> Iterator[None]:
         yield
 
 
+class _LeaseLost(BaseException):
+    """Raised in the thread that held a lease; no handler of ordinary errors catches it."""
+
+
 @contextmanager
 def _lease(uri: str) -> Iterator[None]:
     mine = uuid.uuid4().hex
     if storage.exists(uri):
         _await_death(uri)
     _renew(uri, mine, 0)
-    over, lost = threading.Event(), threading.Event()
+    over, holder = threading.Event(), threading.get_ident()
 
     def keep() -> None:
         for beat in itertools.count(1):
@@ -117,8 +121,9 @@ def _lease(uri: str) -> Iterator[None]:
                 return
             try:
                 if _lease_token(uri) != mine:
-                    lost.set()
-                    _thread.interrupt_main()
+                    # Whatever the holder is doing: no signal, which a job in the background ignores.
+                    lost = ctypes.py_object(_LeaseLost)
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(holder), lost)
                     return
                 _renew(uri, mine, beat)
             except OSError as error:  # by the next beat the store may answer again
@@ -130,10 +135,8 @@ def _lease(uri: str) -> Iterator[None]:
             raise _taken(uri)
         keeper.start()
         yield
-    except KeyboardInterrupt:
-        if lost.is_set():
-            raise _taken(uri) from None
-        raise
+    except _LeaseLost:
+        raise _taken(uri) from None
     finally:
         over.set()
         if keeper.ident:
