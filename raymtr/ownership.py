@@ -121,7 +121,7 @@ def _lease(uri: str) -> Iterator[None]:
                 return
             try:
                 if _lease_token(uri) != mine:
-                    # Whatever the holder is doing: no signal, which a job in the background ignores.
+                    # A signal would not do: jobs in the background ignore it.
                     lost = ctypes.py_object(_LeaseLost)
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(holder), lost)
                     return
