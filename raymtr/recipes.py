@@ -253,8 +253,6 @@ def musiclm_small() -> Settings:
             fine_s=2.0,
             unconditional=0.1,
             guidance=2.0,
-            time_positions=True,
-            bigram_prior=True,
             story_prefix_s=0.0,  # with half a second the next text is hardly heard
         ),
         train=TrainSpec(
