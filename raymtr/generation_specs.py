@@ -100,8 +100,8 @@ class MusicLMSpec:
     # The paper does not use it: 0 and 1.
     unconditional: DropoutRate = 0.0
     guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
-    # Not in the paper: attention biases per distance in time, and the training tokens' bigrams as the
-    # prior of the acoustic stages. They lower the losses; the text was followed less.
+    # Not in the paper: attention biases per distance in time, and the training tokens' bigrams as
+    # the prior of the acoustic stages. They lower the losses; the text was followed less.
     time_positions: bool = False
     bigram_prior: bool = False
     semantic_temperature: Temperature = 1.0
