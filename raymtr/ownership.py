@@ -7,7 +7,8 @@ once.
 The lock is a file lock on a local disk, which the system releases when the process ends for any
 reason. An object store has no locks: there a document is a lease, which its holder renews. A killed
 job leaves it behind; the next job watches it for LEASE_S and takes it over if nobody renews it. No
-clocks are compared. A holder that was suspended for so long finds another's lease and stops.
+clocks are compared. A holder that was suspended for so long finds another's lease and stops. So
+does one of two jobs that took a free lease in the same moment, within LEASE_S / 3.
 """
 
 from __future__ import annotations

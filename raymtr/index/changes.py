@@ -124,7 +124,7 @@ def delete_rows(workspace: Workspace, ids: list[str]) -> Build:
 def sweep(workspace: Workspace) -> int:
     """Remove versions of kept builds that were replaced READER_GRACE ago. Returns how many.
 
-    Logs a warning for a table with more bytes on disk than its versions explain.
+    Logs a warning for a table of a changed build with many bytes that its newest version lacks.
     """
     removed, now = 0, datetime.now(UTC)
     for build in all_builds(workspace):

@@ -112,9 +112,9 @@ class Crops:
     def acoustic(self) -> list[np.ndarray]:
         """The acoustic tokens [F, levels] of at most MOST_TRACKS of the rows."""
         places = np.linspace(0, len(self.rows) - 1, min(len(self.rows), MOST_TRACKS)).astype(int)
-        columns = self.tokens.select(["semantic", "acoustic"])
-        rows = columns.take(pa.array(self.rows[places])).to_pylist()
-        return [tokens_of(row, self.parts.spec.levels)[1] for row in rows]
+        rows = self.tokens["acoustic"].take(pa.array(self.rows[places]))
+        levels = self.parts.spec.levels
+        return [np.asarray(row.values, np.int64).reshape(-1, levels) for row in rows]
 
     def batch(self, places: np.ndarray, rngs: list[np.random.Generator]) -> MusicLMBatch:
         """One crop per row and stage; `places` [B] index `self.rows`.
@@ -218,9 +218,10 @@ class MusicLMObjective:
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
     ) -> MusicLMBatches:
-        """Batches of crops of the training tracks' tokens, whose bigrams the stages start from."""
+        """Batches of crops of the training tracks' tokens, whose bigrams may be a prior."""
         crops = self._crops(train)
-        self.stages.count_bigrams(crops.acoustic())
+        if self._settings.musiclm.bigram_prior:
+            self.stages.count_bigrams(crops.acoustic())
         return MusicLMBatches(crops, self._settings.train, rank=rank, workers=workers)
 
     def validation(self, valid: pa.Table) -> Callable[[MusicLMStep], dict[str, float]]:

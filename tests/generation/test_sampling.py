@@ -141,17 +141,12 @@ def test_after_a_change_less_of_the_old_sound_is_kept() -> None:
 
 def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
     """At a huge weight the drawn token is the one that the condition raises most."""
-    joint = draw((1, 1, 2), 2)
+    joint, first = draw((1, 1, 2), 2), torch.tensor([TOKENS.semantic_codes])
     with torch.no_grad():
         logits = [
             stages.semantic.step(
                 stages.semantic.condition([joint], unconditional=torch.tensor([bare])),
-                *(
-                    None,
-                    0,
-                    stages.semantic.times([joint], 1),
-                    torch.tensor([TOKENS.semantic_codes]),
-                ),
+                *(None, 0, stages.semantic.times([joint], 1), first),
             )[0]
             for bare in (False, True)
         ]
