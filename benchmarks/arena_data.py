@@ -6,7 +6,6 @@ track. Rendered files have exact labels; tags of real recordings are weak.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from real_input import midi_catalog
+from real_input import TEST_BYTE, midi_catalog, title_hash
 
 from raymtr import storage
 from raymtr.audio import decode_span
@@ -31,10 +30,7 @@ from raymtr.tower_specs import AudioSpec
 from raymtr.track import KNOWN, check_tracks
 from raymtr.workspace import Workspace
 
-TEST_BYTE, VALID_BYTE = (
-    64,
-    90,
-)  # of a title's hash: a quarter is for testing, a tenth for validation
+VALID_BYTE = 90  # of a title's hash, as real_input's TEST_BYTE: a tenth is for validation
 LONGEST_S = 600.0  # of a test file
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -62,6 +58,7 @@ class Size:
 
     pieces: int = 400
     tunes: int = 800  # of the Nottingham set, two clips each
+    whole_test: bool = True  # also all other tunes of that set that are held out for testing
     clips: int = 10_000  # of other MIDI files, and of recordings
     steps: int = 400
     batch: int = 64
@@ -82,7 +79,15 @@ SIZES = {
         rates=(3e-4, 1e-3),
     ),
     "toy": Size(
-        pieces=12, tunes=12, clips=12, steps=2, batch=8, threads=1, seeds=(0, 1), rates=(1e-3,)
+        pieces=12,
+        tunes=12,
+        whole_test=False,
+        clips=12,
+        steps=2,
+        batch=8,
+        threads=1,
+        seeds=(0, 1),
+        rates=(1e-3,),
     ),
 }
 
@@ -92,7 +97,8 @@ def make_catalog(workspace: Workspace, data: str, size: Size) -> pa.Table:
 
     Raises InputError if the workspace has a catalog of another size.
     """
-    sizes = {"pieces": size.pieces, "tunes": size.tunes, "clips": size.clips}
+    kept = ("pieces", "tunes", "whole_test", "clips")
+    sizes = {name: getattr(size, name) for name in kept}
     receipt = workspace.path("arena.json")
     if storage.exists(receipt):
         if (seen := storage.read_json(receipt)) != sizes:
@@ -104,7 +110,8 @@ def make_catalog(workspace: Workspace, data: str, size: Size) -> pa.Table:
         assert catalog is not None
         return catalog
     rng = np.random.default_rng(0)
-    rendered = midi_catalog(Path(data, "midi"), Path(workspace.path("midi")), size.tunes)
+    folder = Path(workspace.path("midi"))
+    rendered = midi_catalog(Path(data, "midi"), folder, size.tunes, whole_test=size.whole_test)
     others = midi_tracks(f"{data}/midi")
     others = others.filter(pc.not_equal(others["set"], "nottingham"))
     real = real_music_tracks(f"{data}/real_music")
@@ -131,7 +138,7 @@ def _synthetic(workspace: Workspace, pieces: int) -> pa.Table:
 
 def _with_valid(tunes: pa.Table) -> pa.Table:
     """Rendered tunes, some of those to train on moved to `valid` by a hash of the title."""
-    first = [hashlib.sha256(title.encode()).digest()[0] for title in tunes["title"].to_pylist()]
+    first = [title_hash(tune)[0] for tune in tunes.select(["title"]).to_pylist()]
     split = ["test" if b < TEST_BYTE else "valid" if b < VALID_BYTE else "train" for b in first]
     return tunes.set_column(tunes.column_names.index("split"), "split", pa.array(split))
 

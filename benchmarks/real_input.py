@@ -47,6 +47,7 @@ TRAIN_STARTS_S, TEST_STARTS_S = (2.0, 13.0), (2.0,)  # of the clips of one tune
 CHORDS = 25  # General MIDI: steel-string guitar
 DANCES = ("reel", "jig", "hornpipe", "waltz", "slip jig", "morris dance")
 AT = 10
+TEST_BYTE = 64  # first byte of the hash of a title from which a tune is for training
 
 
 def main() -> None:
@@ -114,25 +115,31 @@ def walk(workspace: Workspace, clock: Clock, *, steps: int) -> None:
 
 
 def midi_catalog(
-    data: Path, audio: Path, most: int | None = None, *, twice: bool = False
+    data: Path,
+    audio: Path,
+    most: int | None = None,
+    *,
+    whole_test: bool = False,
+    twice: bool = False,
 ) -> pa.Table:
     """Renders the tunes of known instrument; one track per clip, with its truth as extras.
 
-    With `most`, that many tunes, drawn at random. With `twice` each is also played on another
-    instrument, and `tune` names the clips of one time of one tune.
+    With `most`, that many tunes, drawn at random, and with `whole_test` all others of the test
+    split besides. With `twice` each is also played on another instrument, and `tune` names the
+    clips of one time of one tune.
     """
     audio.mkdir(parents=True, exist_ok=True)
     play, rows = Player(), []
     with open(data / "midi_tracks.csv", newline="", encoding="utf-8") as table:
         tunes = [row for row in csv.DictReader(table) if row["set"] == "nottingham"]
-    order = np.random.default_rng(0).permutation(len(tunes))[:most]
+    tests = {n for n, tune in enumerate(tunes) if whole_test and is_test(tune)}
+    chosen = tests.union(np.random.default_rng(0).permutation(len(tunes))[:most].tolist())
     programs = {lead_of(tune): int(float(tune["render_program"])) for tune in tunes}
-    for tune in (tunes[place] for place in np.sort(order)):
-        digest = hashlib.sha256(tune["title"].encode()).digest()
-        split, starts = ("test", TEST_STARTS_S) if digest[0] < 64 else ("train", TRAIN_STARTS_S)
+    for tune in (tunes[place] for place in sorted(chosen)):
+        split, starts = ("test", TEST_STARTS_S) if is_test(tune) else ("train", TRAIN_STARTS_S)
         lead, file = lead_of(tune), data / "src" / tune["file"]
         others = sorted(set(programs) - {lead})
-        for played in (lead, others[digest[1] % len(others)]) if twice else (lead,):
+        for played in (lead, others[title_hash(tune)[1] % len(others)]) if twice else (lead,):
             for clip, samples in enumerate(play(file, programs[played], starts)):
                 same_time = f"{tune['track_id']}_{clip}"
                 track_id = same_time if played == lead else f"{same_time}_again"
@@ -141,6 +148,16 @@ def midi_catalog(
                 facts = {"track_id": track_id, "uri": uri, "split": split}
                 rows.append(facts | truth_of(tune, played) | ({TUNE: same_time} if twice else {}))
     return pa.Table.from_pylist(rows)
+
+
+def title_hash(tune: Mapping[str, str]) -> bytes:
+    """A hash of a tune's title, which decides its split."""
+    return hashlib.sha256(tune["title"].encode()).digest()
+
+
+def is_test(tune: Mapping[str, str]) -> bool:
+    """Whether a tune is held out for testing: a quarter of the titles."""
+    return title_hash(tune)[0] < TEST_BYTE
 
 
 def lead_of(tune: Mapping[str, str]) -> str:

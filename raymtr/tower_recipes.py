@@ -178,7 +178,9 @@ def raymtr_small() -> Settings:
         towers=replace(
             small.towers,
             audio=replace(small.towers.audio, n_mels=128),
-            audio_tower=replace(small.towers.audio_tower, band_input=True, band_statistics=True),
+            audio_tower=replace(
+                small.towers.audio_tower, band_input=True, band_statistics=True, tempogram=True
+            ),
         ),
         train=replace(
             small.train,

@@ -69,6 +69,7 @@ class AudioTowerSpec:
     width: Annotated[int, Field(ge=2, le=MOST_WIDE)] = 64  # channels of the first stage
     band_input: bool = False  # of a ResNet: see model.resnet.BandInput
     band_statistics: bool = False  # of a ResNet: see model.resnet.BandStatistics
+    tempogram: bool = False  # of a ResNet: see model.resnet.Tempogram
     heads: Count = 8  # of the attention pooling, or of each layer of an AST
     dim: Width = 768  # output of the pooling; the width of an AST
     depth: Width = 12  # layers of an AST
@@ -88,7 +89,7 @@ class AudioTowerSpec:
             raise InputError(f"source is for kind=ast, got {self.source!r} with kind={self.kind}")
         if min(self.layers) < 1:
             raise InputError(f"layers count from 1 in each stage, got {list(self.layers)}")
-        for name in ("band_input", "band_statistics"):
+        for name in ("band_input", "band_statistics", "tempogram"):
             if getattr(self, name) and self.kind != "resnet":
                 raise InputError(f"{name} is for kind=resnet, got kind={self.kind}")
         if self.kind == "resnet" and (self.width % 2 or self.width * 32 % self.heads):

@@ -121,16 +121,14 @@ class FoldedTower:
         self._log_mel = copy.deepcopy(towers.log_mel).to(device)
         tower: Any = towers.audio_tower
         self._pool = copy.deepcopy(tower.attn_pool).to(device)
-        self._statistics = copy.deepcopy(tower.statistics)
-        if self._statistics is not None:
-            self._statistics.eval().to(device)
+        self._wide = [copy.deepcopy(part).eval().to(device) for part in tower.wide_parts()]
         self._head = copy.deepcopy(towers.audio_projector).to(device)
 
     def __call__(self, waves: Tensor) -> Tensor:
         """Compute the vectors; pooling and head are float32 in either precision."""
         mel = self._log_mel(waves)
         x = self._convolutions(mel).float()
-        vectors: Tensor = self._head(pooled(self._pool, self._statistics, x, mel))
+        vectors: Tensor = self._head(pooled(self._pool, self._wide, x, mel))
         return vectors
 
 

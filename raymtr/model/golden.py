@@ -92,7 +92,7 @@ def _in_bf16(towers: Any, waves: Tensor) -> Tensor:
     mels = [towers.log_mel(wave[None]) for wave in waves]
     maps = [convolutions(mel).float() for mel in mels]
     both = zip(maps, mels, strict=True)
-    return torch.cat([head(pooled(tower.attn_pool, tower.statistics, x, mel)) for x, mel in both])
+    return torch.cat([head(pooled(tower.attn_pool, tower.wide_parts(), x, mel)) for x, mel in both])
 
 
 def pinned_audio(golden: Mapping[str, Any], dtype: torch.dtype) -> tuple[np.ndarray, float]:

@@ -74,6 +74,8 @@ def rules_of(spec: TowersSpec) -> dict[str, Any]:
             rules["tower"] = "resnet, bands normalised and placed"
         if spec.audio_tower.band_statistics:
             rules["statistics"] = "mean, deviation, deviation of differences"
+        if spec.audio_tower.tempogram:
+            rules["tempogram"] = "onsets of three groups of bands, 128 lags"
     if spec.heads != "linear":
         rules["joint"] = spec.heads
     return rules

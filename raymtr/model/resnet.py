@@ -3,15 +3,16 @@
 Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
 channel (with `band_input` two), a stem of three convolutions, an average pool before the
 convolution in place of every stride, and a pooling whose query is the mean of the map. With
-`band_statistics` a linear map of the bands' statistics is added to the pooled vector. Parameters
-have CLIP's names, so the released weights load unchanged. Batch norms are plain `nn.BatchNorm2d`;
-training over several workers replaces them. Log-mel, projection heads and precision are not part of
-this file.
+`band_statistics` and `tempogram` linear maps of timbre and of rhythm are added to the pooled
+vector. Parameters have CLIP's names, so the released weights load unchanged. Batch norms are plain
+`nn.BatchNorm2d`; training over several workers replaces them. Log-mel, projection heads and
+precision are not part of this file.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from torch.nn import functional
 from raymtr.tower_specs import AudioTowerSpec
 
 EXPANSION = 4  # output channels of a bottleneck per inner channel
+ONSET_GROUPS = 3  # of bands: low, middle, high
+LAGS = 128  # frames; 3 s at the hop of `raymtr-small`
+LEAST_ENERGY = 1e-6  # of a group's onsets, below which their autocorrelation fades to 0
 
 
 class Bottleneck(nn.Module):
@@ -136,6 +140,41 @@ class BandStatistics(nn.Module):
         return vectors
 
 
+class Tempogram(nn.Module):
+    """Log-mel [B, n_mels, frames] -> [B, dim]: a linear map of the onsets' autocorrelation.
+
+    The onset strength of a frame is the mean rise of a group of bands since the frame before. Its
+    autocorrelation over a window shows tempo and metre as peaks (Grosche, Müller and Kurth 2010).
+    There are three groups, because bass and cymbals keep different time. Convolutions with an
+    average pool hear little of lags as long as a bar.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(ONSET_GROUPS * LAGS)
+        self.projection = nn.Linear(ONSET_GROUPS * LAGS, dim)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """The vectors to add."""
+        correlations = autocorrelations(mel).flatten(1)[:, :, None, None]
+        vectors: Tensor = self.projection(self.norm(correlations).flatten(1))
+        return vectors
+
+
+def autocorrelations(mel: Tensor) -> Tensor:
+    """Of each group's onset strength, at lags of 1 to LAGS frames: [B, ONSET_GROUPS, LAGS].
+
+    They are normalised by lag 0. Without onsets, and at lags beyond the window, they are 0.
+    """
+    rises = mel.float().diff(dim=2).clamp(min=0.0)
+    onsets = torch.stack([group.mean(1) for group in rises.tensor_split(ONSET_GROUPS, dim=1)], 1)
+    onsets = onsets - onsets.mean(2, keepdim=True)
+    length = 2 * max(onsets.shape[2], LAGS + 1)  # zeros, so that the end does not meet the start
+    power = torch.view_as_real(torch.fft.rfft(onsets, length)).square().sum(-1)
+    products: Tensor = torch.fft.irfft(power, length)[..., : LAGS + 1]
+    return products[..., 1:] / products[..., :1].clamp(min=LEAST_ENERGY)
+
+
 class ModifiedResNet(nn.Module):
     """Log-mel [B, n_mels, frames] -> [B, dim]."""
 
@@ -160,6 +199,7 @@ class ModifiedResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.attn_pool = AttentionPool(channels, spec.heads, spec.dim)
         self.statistics = BandStatistics(n_mels, spec.dim) if spec.band_statistics else None
+        self.tempogram = Tempogram(spec.dim) if spec.tempogram else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -179,15 +219,19 @@ class ModifiedResNet(nn.Module):
         x = functional.relu(self.bn3(self.conv3(x)), inplace=True)
         x = self.avgpool(x)  # [B, width, n_mels / 4, frames / 4]
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return pooled(self.attn_pool, self.statistics, x, mel)
+        return pooled(self.attn_pool, self.wide_parts(), x, mel)
+
+    def wide_parts(self) -> list[nn.Module]:
+        """The linear maps of the spectrogram whose vectors are added to the pooled one."""
+        return [part for part in (self.statistics, self.tempogram) if part is not None]
 
 
-def pooled(
-    attention: AttentionPool, statistics: BandStatistics | None, x: Tensor, mel: Tensor
-) -> Tensor:
+def pooled(attention: AttentionPool, wide: Sequence[nn.Module], x: Tensor, mel: Tensor) -> Tensor:
     """The vectors [B, dim] of the last stage's maps [B, C, H, W] and their spectrograms."""
     vectors: Tensor = attention(x)
-    return vectors if statistics is None else vectors + statistics(mel)
+    for part in wide:
+        vectors = vectors + part(mel)
+    return vectors
 
 
 def blocks_of(tower: ModifiedResNet) -> list[Bottleneck]:

@@ -36,6 +36,7 @@ OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "towers.audio_tower.weights": "packaged",
     "towers.audio_tower.band_input": False,
     "towers.audio_tower.band_statistics": False,
+    "towers.audio_tower.tempogram": False,
     "train.texts": {},
     "train.text_filter": False,
     "train.false_negatives": "kept",

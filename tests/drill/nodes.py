@@ -44,7 +44,7 @@ class Nodes:
         self.dashboard = f"http://127.0.0.1:{port}"
         self.client = until(lambda: JobSubmissionClient(self.dashboard))
         self.environment = {
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",

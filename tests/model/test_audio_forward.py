@@ -63,6 +63,7 @@ def test_equals_the_plain_forward(
         dim=48,
         band_input=bands,
         band_statistics=bands,
+        tempogram=bands,
     )
     towers = make_towers(dataclasses.replace(spec, audio_tower=tower))
     with torch.inference_mode():

@@ -11,7 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from raymtr.errors import InputError
-from raymtr.model.resnet import AttentionPool, Bottleneck, ModifiedResNet
+from raymtr.model.resnet import (
+    LAGS,
+    AttentionPool,
+    Bottleneck,
+    ModifiedResNet,
+    autocorrelations,
+)
 from raymtr.tower_specs import AudioTowerSpec
 
 TINY = AudioTowerSpec(layers=(2, 1, 1, 1), width=8, heads=4, dim=24)
@@ -93,10 +99,42 @@ def test_statistics_of_the_bands_are_added_to_the_pooled_vector() -> None:
         AudioTowerSpec(kind="ast", band_statistics=True)
 
 
+def test_the_tempogram_is_the_onsets_autocorrelation() -> None:
+    mel = torch.zeros(2, 6, 200)
+    mel[0, :2, 10::40] = 1.0  # a low pulse every 40 frames, a middle one every 25
+    mel[0, 2:4, 5::25] = 1.0
+    found = autocorrelations(mel)
+    assert found.shape == (2, 3, LAGS)
+    onsets = (mel[0, 0].diff() > 0).double()
+    onsets -= onsets.mean()
+    by_hand = [float(onsets[lag:] @ onsets[:-lag] / (onsets @ onsets)) for lag in (1, 40, 77, 128)]
+    assert np.abs(found[0, 0, [0, 39, 76, 127]].numpy() - by_hand).max() < 1e-5
+    assert [int(group.argmax()) + 1 for group in found[0, :2]] == [40, 25]
+    assert float(found[0, 2].abs().max()) == float(found[1].abs().max()) == 0.0  # silence
+    short = autocorrelations(mel[:, :, :64])
+    assert short.shape == (2, 3, LAGS)
+    assert float(short[..., 63:].abs().max()) < 1e-6  # beyond the window
+
+
+def test_the_tempogram_is_added_to_the_pooled_vector() -> None:
+    torch.manual_seed(0)
+    tower = ModifiedResNet(replace(TINY, band_statistics=True, tempogram=True), n_mels=64).eval()
+    assert tower.tempogram is not None
+    mel = torch.randn(3, 64, 40)
+    with torch.no_grad():
+        whole, added = tower(mel), tower.tempogram(mel)
+        tower.tempogram = None
+        assert (whole - tower(mel) - added).abs().max() < 1e-5
+    with pytest.raises(InputError, match="tempogram is for kind=resnet"):
+        AudioTowerSpec(kind="ast", tempogram=True)
+
+
 @pytest.mark.parametrize("bands", [False, True])
 def test_every_weight_gets_a_gradient(bands: bool) -> None:
     """A data-parallel run stops at a parameter without one; the key bias is the likely victim."""
-    tower = ModifiedResNet(replace(TINY, band_input=bands, band_statistics=bands), n_mels=64)
+    tower = ModifiedResNet(
+        replace(TINY, band_input=bands, band_statistics=bands, tempogram=bands), n_mels=64
+    )
     tower(torch.randn(2, 64, 64)).square().sum().backward()
     assert [name for name, p in tower.named_parameters() if p.grad is None] == []
 
