@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `fetch`."""
     parser.add_argument(
         "name",
-        help="ttmrpp, clap-general, or a text encoder or Llama-family base: a hub name or a folder",
+        help="ttmrpp, clap-general, musiccoca, or a text encoder or Llama-family base: a hub name "
+        "or a folder",
     )
 
 

@@ -30,11 +30,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from raymtr.model.clap import ClapTowers
 from raymtr.model.exact import exact_float32
+from raymtr.model.music_coca import MusicCocaTowers
 from raymtr.model.resnet import Bottleneck, ModifiedResNet, blocks_of, pooled
 from raymtr.model.torch_convolutions import TorchConvolutions
 from raymtr.model.two_towers import TwoTowers
 from raymtr.validation import Precision
 
+Towers = TwoTowers | ClapTowers | MusicCocaTowers
 LOG = logging.getLogger("raymtr")
 # A larger batch is no faster on a CPU core and uses its caches worse; a GPU needs many windows.
 WINDOWS_AT_ONCE = {"cpu": 1, "cuda": 64}
@@ -55,7 +57,7 @@ class AudioForward:
 
     def __init__(
         self,
-        towers: TwoTowers | ClapTowers,
+        towers: Towers,
         *,
         precision: Precision,
         device: torch.device,
@@ -133,11 +135,11 @@ class FoldedTower:
 
 
 class WholeTower:
-    """Waves [B, S] -> vectors [B, dim] through the unchanged modules of CLAP or musicnn."""
+    """Waves [B, S] -> vectors [B, dim] through a model's unchanged modules: CLAP's and others'."""
 
     def __init__(
         self,
-        towers: TwoTowers | ClapTowers,
+        towers: Towers,
         *,
         precision: Precision,
         device: torch.device,

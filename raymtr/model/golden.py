@@ -23,12 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raymtr.model.audio_forward import folded
-from raymtr.model.clap import ClapTowers
+from raymtr.model.audio_forward import Towers, folded
 from raymtr.model.exact import exact_float32
 from raymtr.model.resnet import ModifiedResNet, pooled
 from raymtr.model.torch_convolutions import TorchConvolutions
-from raymtr.model.two_towers import TwoTowers
 from raymtr.tower_specs import AudioSpec
 
 GOLDEN_TEXTS = ("a slow piano ballad", "music track Blue by Nobody", "")
@@ -67,7 +65,7 @@ def _arpeggio(turns: np.ndarray) -> np.ndarray:
     return notes
 
 
-def golden_vectors(towers: TwoTowers | ClapTowers) -> dict[str, Any]:
+def golden_vectors(towers: Towers) -> dict[str, Any]:
     """Un-normalised vectors of the golden inputs, from the plain float32 forward on a CPU."""
     plain = copy.deepcopy(towers).cpu().eval()
     waves = torch.from_numpy(golden_sounds(plain.spec.audio))

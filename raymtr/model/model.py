@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from raymtr import audio
 from raymtr.audio import Sound, decode_sound
 from raymtr.errors import InputError, UnusableError
-from raymtr.model.audio_forward import AudioForward, compute_dtype
+from raymtr.model.audio_forward import AudioForward, Towers, compute_dtype
 from raymtr.model.exact import exact_float32
 from raymtr.model.golden import LEAST_COSINE, cosines, golden_sounds, pinned_audio
 from raymtr.model.identity import fingerprint_of
-from raymtr.model.model_folder import Towers, save_towers
+from raymtr.model.model_folder import save_towers
+from raymtr.model.music_coca import MusicCocaTowers
 from raymtr.model.two_towers import NoAudioTower
 from raymtr.tower_specs import MUSICNN_DIM, TowersSpec
 from raymtr.trained_on import Record
@@ -62,6 +63,10 @@ class Model:
         self.precision = precision
         self.normalize = normalize
         self.device = open_device(device)
+        if isinstance(towers, MusicCocaTowers) and (precision, self.device.type) != ("fp32", "cpu"):
+            raise InputError(
+                f"MusicCoCa runs in fp32 on a CPU, got precision={precision}, device={device}"
+            )
         self.provenance = dict(provenance or {})
         self.trained_on = trained_on
         self._golden = golden
@@ -177,6 +182,8 @@ class Model:
             )
         if self.device.type != "cpu":
             raise UnusableError(f"text in int8 is for a CPU, this model is on {self.device}")
+        if isinstance(self.towers, MusicCocaTowers):
+            raise InputError("text in int8 is for encoders of transformers; MusicCoCa's is a graph")
         from raymtr.model.int8_text import Int8TextTower
 
         self._text_side = (Int8TextTower(self.towers.text_tower), self.towers.text_projector)

@@ -26,12 +26,14 @@ from torch import Tensor, nn
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.model import music_coca
+from raymtr.model.audio_forward import Towers
 from raymtr.model.clap import KIND, PARTS, ClapTowers, blank_clap
 from raymtr.model.golden import golden_vectors
 from raymtr.model.identity import CONFIG, FORMAT, GOLDEN, WEIGHTS, damaged, read_config
+from raymtr.model.music_coca import MusicCocaTowers
 from raymtr.model.two_towers import (
     TEXT_PART,
-    TwoTowers,
     blank_audio_side,
     blank_text_side,
     blank_towers,
@@ -40,7 +42,7 @@ from raymtr.tower_specs import TowersSpec
 from raymtr.trained_on import RECORD, Record, to_bytes
 from raymtr.validation import from_dict, to_dict
 
-Towers = TwoTowers | ClapTowers
+KINDS = {ClapTowers: KIND, MusicCocaTowers: music_coca.KIND}  # in config.json; none of our own
 
 
 def save_towers(
@@ -114,8 +116,8 @@ def _write(
     if trained_on is not None:
         (folder / RECORD).write_bytes(to_bytes(trained_on))
     config: dict[str, Any] = {"format": FORMAT, "model": to_dict(towers.spec)}
-    if isinstance(towers, ClapTowers):
-        config["kind"] = KIND
+    if type(towers) in KINDS:
+        config["kind"] = KINDS[type(towers)]
     config["provenance"] = dict(provenance)
     for name, document in ((CONFIG, config), (GOLDEN, golden_vectors(towers))):
         try:
@@ -134,19 +136,21 @@ def read_towers(
     """The towers in a raymtr model folder, their provenance, and their golden vectors.
 
     With `audio_only` the text tower and the texts of the golden vectors are not read, with
-    `text_only` the audio tower and the golden sounds; a CLAP is then read whole. Raises InputError
-    where the folder is not raymtr's, UnusableError where it is damaged or was written by
-    a newer raymtr.
+    `text_only` the audio tower and the golden sounds; a CLAP or MusicCoCa is then read whole.
+    Raises InputError where the folder is not raymtr's, UnusableError where it is damaged or was
+    written by a newer raymtr.
     """
     config = read_config(folder)
     try:
         golden = json.loads((folder / GOLDEN).read_text(encoding="utf-8"))
         spec = from_dict(TowersSpec, config["model"])
-        text_only = text_only and config.get("kind") != KIND
+        text_only = text_only and "kind" not in config
         left_out = "text_tower." if audio_only else "audio_tower." if text_only else None
         weights = _read_weights(folder, without=left_out)
         towers: Towers
-        if config.get("kind") == KIND:
+        if config.get("kind") == music_coca.KIND:
+            towers = MusicCocaTowers(weights)
+        elif config.get("kind") == KIND:
             towers = blank_clap(folder / PARTS, audio_only=audio_only)
         elif audio_only:
             towers = blank_audio_side(

@@ -1,4 +1,4 @@
-"""Loading a Model by path or name: raymtr's folders, the TTMR++ release, CLAP.
+"""Loading a Model by path or name: raymtr's folders, the TTMR++ release, CLAP, MusicCoCa.
 
 The release (Doh et al., ICASSP 2024; hub repo seungheondoh/ttmr-pp) is a flat yaml of numbers and a
 torch checkpoint. Its parameters have CLIP's and RoBERTa's names, so loading replaces prefixes.
@@ -24,12 +24,14 @@ from torch import Tensor
 
 from raymtr import storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.model import music_coca
+from raymtr.model.audio_forward import Towers
 from raymtr.model.clap import KIND, read_clap_release
 from raymtr.model.gate import require_apart
 from raymtr.model.hub import cached_folder, download, require_hub
 from raymtr.model.identity import CONFIG
 from raymtr.model.model import Model
-from raymtr.model.model_folder import Towers, load_weights, read_towers
+from raymtr.model.model_folder import load_weights, read_towers
 from raymtr.model.musicnn_minilm import NAME, PROVENANCE, build_musicnn_minilm
 from raymtr.model.two_towers import TwoTowers, blank_towers
 from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TextTowerSpec, TowersSpec
@@ -46,6 +48,7 @@ class Published:
     repo: str
     files: tuple[str, ...]  # patterns of the repository's files to fetch
     licence: str
+    subfolder: str = ""  # of the repository, where the model is
 
 
 PUBLISHED = {
@@ -59,11 +62,17 @@ PUBLISHED = {
         ("*.json", "merges.txt", "*.safetensors", "pytorch_model.bin"),
         "Apache-2.0",
     ),
+    music_coca.KIND: Published(
+        "google/magenta-realtime-2",
+        tuple(f"resources/musiccoca/{file}" for file in music_coca.FILES.values()),
+        "CC-BY-4.0 with Magenta RealTime's terms of use",
+        "resources/musiccoca",
+    ),
 }
 RELEASE_PREFIXES = {"audio_encoder.": "audio_tower.", "text_encoder.": "text_tower.encoder."}
 ACCEPTED = (
     "a raymtr model folder, a TTMR++ release folder (.yaml and .pth), a folder of a transformers "
-    f"ClapModel, or {', '.join(map(repr, (*PUBLISHED, NAME)))}"
+    f"ClapModel, MusicCoCa's files, or {', '.join(map(repr, (*PUBLISHED, NAME)))}"
 )
 
 
@@ -78,10 +87,11 @@ def load_model(
 ) -> Model:
     """The model at `path`: a raymtr folder (or its URI), a release's folder, or a published name.
 
-    The names are `ttmrpp` and `clap-general`, fetched from the hub once, and `musicnn-minilm`,
-    built from pip packages without a hub. With `audio_only` a raymtr folder's text tower is not
-    loaded, with `text_only` its audio tower. The model is then faster to load and smaller, cannot
-    encode the other side, and cannot be saved; without an audio tower it has no fingerprint.
+    The names are `ttmrpp`, `clap-general` and `musiccoca`, fetched from the hub once, and
+    `musicnn-minilm`, built from pip packages without a hub. With `audio_only` a raymtr folder's
+    text tower is not loaded, with `text_only` its audio tower. The model is then faster to load and
+    smaller, cannot encode the other side, and cannot be saved; without an audio tower it has no
+    fingerprint.
 
     Raises InputError where the path or an argument is wrong, UnusableError where the model is
     damaged, its text vectors are nearly equal, no hub answers, or the device does not exist.
@@ -101,7 +111,8 @@ def load_model(
     elif name == NAME:
         towers, provenance, golden = build_musicnn_minilm(), PROVENANCE, None
     elif name in PUBLISHED:
-        towers, provenance, golden = _read(_fetch(name, PUBLISHED[name]), name)
+        found = _fetch(name, PUBLISHED[name]) / PUBLISHED[name].subfolder
+        towers, provenance, golden = _read(found, name)
         provenance = {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}
     else:
         folder = Path(storage.local_path(name))
@@ -130,6 +141,8 @@ def _read(
         if _is_clap(folder):
             return read_clap_release(folder), {"source": str(folder)}, None
         return read_towers(folder, audio_only=audio_only, text_only=text_only)
+    if name and music_coca.is_release(folder):
+        return music_coca.read_music_coca_release(folder), {"source": str(folder)}, None
     if name and list(folder.glob("*.pth")):
         published = PUBLISHED["ttmrpp"]
         provenance = {"source": published.repo, "licence": published.licence}

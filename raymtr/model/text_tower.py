@@ -98,13 +98,17 @@ class TextTower(nn.Module):
         )["input_ids"]
         return ids
 
+    @property
+    def padding(self) -> int:
+        """The token that fills a batch up."""
+        return int(self.tokenizer.pad_token_id)
+
     def tokenize(self, sentences: list[str]) -> dict[str, Tensor]:
         """`input_ids` and `attention_mask`, int64 [B, T], cut at max_tokens, padded at the end."""
         rows = [torch.tensor(ids) for ids in self.token_ids(sentences)]
         masks = [torch.ones_like(row) for row in rows]
-        pad = float(self.tokenizer.pad_token_id)
         return {
-            "input_ids": pad_sequence(rows, batch_first=True, padding_value=pad),
+            "input_ids": pad_sequence(rows, batch_first=True, padding_value=float(self.padding)),
             "attention_mask": pad_sequence(masks, batch_first=True),
         }
 
