@@ -156,7 +156,7 @@ class MusicCocaTowers(nn.Module):
                 self.text_tower = CocaText(content["text_tower.graph.content"], content[VOCABULARY])
         except (ValueError, RuntimeError, KeyError) as error:
             raise UnusableError(
-                f"MusicCoCa's graphs cannot be read ({type(error).__name__}: {str(error):.200}); "
+                f"MusicCoCa's graphs cannot be read ({type(error).__name__}: {error!s:.200}); "
                 "fetch the release again"
             ) from error
         self.audio_projector, self.text_projector = nn.Identity(), nn.Identity()
