@@ -33,7 +33,7 @@ HOMES = ("raymtr.tower_specs", "raymtr.caption_specs", "raymtr.validation")  # s
 TEXT_TYPES = ("tags", "caption", "metadata", "similar_artists", "playlist")  # of a track
 CONTRASTIVE_ONLY = (  # settings of training that another objective does not read
     *("chunk", "checkpoint_activations", "layer_decay", "lora_audio", "lora_text"),
-    *("false_negatives", "text_rate"),
+    *("false_negatives", "text_rate", "windows"),
 )
 
 
@@ -60,6 +60,8 @@ class TrainSpec:
     gain_db: Annotated[float, Field(ge=0, le=100)] = 0.0
     # Half of the clips are amplified by a random 0 to this many dB over full scale, and clipped.
     overdrive_db: Annotated[float, Field(ge=0, le=100)] = 0.0
+    # Windows of a track in one draw, pooled as those of a whole track are.
+    windows: Annotated[int, Field(ge=1, le=64)] = 1
     chunk: NonNegativeInt = 0  # rows embedded at a time, by gradient caching; 0: the whole batch
     checkpoint_activations: bool = False  # recompute layers in the backward: less memory
     # Learning rate of each layer, relative to the layer above it.
@@ -242,6 +244,11 @@ def _check_training(towers: TowersSpec, train: TrainSpec) -> None:
         raise InputError(
             "train.overdrive_db changes nothing where a frozen audio tower reads the same windows "
             "again; leave it at 0"
+        )
+    if towers.window_pooling == "attention" and train.windows < 2:
+        raise InputError(
+            "towers.window_pooling=attention learns from several windows of a track; set "
+            "train.windows=4 or so"
         )
     for name, trainable in (
         ("lora_audio", tower.trainable),

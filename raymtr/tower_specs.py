@@ -124,6 +124,8 @@ class TowersSpec:
     # linear: TTMR++'s; two_layers: with a hidden layer of HEAD_WIDTH; tags: no learnt head, the
     # joint space is musicnn's tags (model.heads).
     heads: Literal["linear", "two_layers", "tags"] = "linear"
+    # Of a track's windows: their mean, or a learned weight for each (model.window_attention).
+    window_pooling: Literal["mean", "attention"] = "mean"
     # Initial value: the learned logit scale starts at ln(1 / temperature).
     temperature: Annotated[float, Field(ge=1e-3, le=100)] = 0.1
 

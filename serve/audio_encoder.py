@@ -79,7 +79,7 @@ class AudioEncoder:
         except audio.AudioError as error:
             return _unusable(error.code, error.reason)
         rows = await asyncio.gather(*(self.batcher.submit((made_by, one)) for one in windows))
-        vector = unit(np.stack(rows).mean(axis=0))
+        vector = unit(model.pool(np.stack(rows)))
         if not is_unit(vector):
             return _unusable("bad_vector", "its vector by the model is zero or not finite")
         return vector

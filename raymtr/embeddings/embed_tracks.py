@@ -138,7 +138,7 @@ def embed_tracks(model: Model, decoded: pa.Table, embed: EmbedWindows | None = N
     for row in rows:
         if row["code"] is None:
             count = len(row["starts_s"])
-            row |= _vectors_of_track(vectors[first : first + count])
+            row |= _vectors_of_track(vectors[first : first + count], model)
             row["ends_s"] = np.minimum(
                 np.array(row["starts_s"]) + model.spec.audio.window_s, row["seconds"]
             )
@@ -162,9 +162,9 @@ def samples_of(decoded: pa.Table) -> tuple[np.ndarray, np.ndarray | None]:
     return flat.reshape(count, -1), packed
 
 
-def _vectors_of_track(windows: np.ndarray) -> dict[str, Any]:
-    """Unnormalised window vectors [W, D] -> unit vectors of the windows and of their mean."""
-    vector, units = unit(windows.mean(axis=0)), unit(windows)
+def _vectors_of_track(windows: np.ndarray, model: Model) -> dict[str, Any]:
+    """Un-normalised window vectors [W, D] -> unit vectors of the windows and of the track."""
+    vector, units = unit(model.pool(windows)), unit(windows)
     if is_unit(units).all() and is_unit(vector):
         return {"vector": vector, "windows": units}
     return {"code": "bad_vector", "reason": "the model gave a vector that is zero or not finite"}

@@ -24,7 +24,11 @@ from raymtr.validation import Precision, from_dict, to_dict
 
 FORMAT = 1  # version of the model folder; raised when an older raymtr could misread the new one
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
-AUDIO_SIDE = ("audio_tower.", "audio_projector.")  # the weights behind an audio vector
+AUDIO_SIDE = (
+    "audio_tower.",
+    "audio_projector.",
+    "window_attention.",
+)  # the weights behind an audio vector
 # How a track is cut into windows (audio.windows) and pooled: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel
@@ -76,6 +80,8 @@ def rules_of(spec: TowersSpec) -> dict[str, Any]:
             rules["statistics"] = "mean, deviation, deviation of differences"
         if spec.audio_tower.tempogram:
             rules["tempogram"] = "onsets of three groups of bands, 128 lags"
+    if spec.window_pooling != "mean":
+        rules["pooling"] = spec.window_pooling
     if spec.heads != "linear":
         rules["joint"] = spec.heads
     return rules

@@ -114,7 +114,7 @@ class Model:
         )
 
     def encode_audio(self, sources: Sequence[Sound]) -> np.ndarray:
-        """One row for each recording, float32 [N, D]: the mean of its windows' vectors.
+        """One row for each recording, float32 [N, D], pooled from its windows (`pool`).
 
         A source is a path, a URI, the bytes of a file, or `(samples, rate)`. Raises
         `audio.AudioError`, naming the source, on what cannot be decoded.
@@ -124,13 +124,21 @@ class Model:
         ]
         vectors = np.empty((len(sources), self.spec.dim), dtype=np.float32)
         for row, source in enumerate(sources):
-            vectors[row] = self.embed_windows(self._windows(source)[1]).mean(axis=0)
+            vectors[row] = self.pool(self.embed_windows(self._windows(source)[1]))
         return self._finish(vectors)
 
     def audio_windows(self, source: Sound) -> tuple[np.ndarray, np.ndarray]:
         """`(start_s float64 [W], embeddings float32 [W, D])` of one recording's windows."""
         starts, windows = self._windows(audio.check_sound(source))
         return starts, self._finish(self.embed_windows(windows))
+
+    def pool(self, windows: np.ndarray) -> np.ndarray:
+        """Un-normalised window vectors of one track [W, D] -> its un-normalised vector [D]."""
+        attention = getattr(self.towers, "window_attention", None)
+        if attention is None:
+            return np.asarray(windows.mean(axis=0))
+        with torch.inference_mode():
+            return np.asarray(attention(torch.from_numpy(windows)[None])[0].numpy())
 
     def embed_windows(self, windows: np.ndarray, scales: np.ndarray | None = None) -> np.ndarray:
         """float32 windows [W, window_samples] -> float32 **un-normalised** [W, D].

@@ -1,8 +1,8 @@
 """TTMR++ as a module: two towers, two heads, one scale (Doh et al., ICASSP 2024).
 
 Both sides return **un-normalised** vectors of the joint space. The loss and the index normalise. A
-track's vector is the mean of its windows' un-normalised vectors. The log-mel is part of the module,
-so callers pass waveforms.
+track's vector is the mean of its windows' un-normalised vectors, or a weighted mean. The log-mel is
+part of the module, so callers pass waveforms.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from raymtr.model.musicnn import MusicnnTower
 from raymtr.model.resnet import ModifiedResNet
 from raymtr.model.spectrogram_transformer import SpectrogramTransformer
 from raymtr.model.text_tower import NoTextTower, TextTower, load_text_tower, read_text_tower
+from raymtr.model.window_attention import WindowAttention
 from raymtr.tower_specs import AudioSpec, AudioTowerSpec, TowersSpec
 
 TEXT_PART = "text_tower"  # folder of a saved model: the text encoder's config and tokenizer
@@ -41,6 +42,8 @@ class TwoTowers(nn.Module):
         self.audio_tower = audio_tower or audio_tower_of(spec.audio_tower, spec.audio)
         self.text_tower = text_tower
         self.audio_projector, self.text_projector = build_heads(spec, text_tower.hidden)
+        attends = spec.window_pooling == "attention"
+        self.window_attention = WindowAttention(spec.dim) if attends else None
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1.0 / spec.temperature)))
 
     def embed_audio(self, waves: Tensor) -> Tensor:
@@ -56,6 +59,13 @@ class TwoTowers(nn.Module):
     def embed_features(self, features: Tensor) -> Tensor:
         """Audio-tower features [B, tower width] -> [B, dim]."""
         vectors: Tensor = self.audio_projector(features)
+        return vectors
+
+    def pool(self, windows: Tensor) -> Tensor:
+        """Vectors of the windows of tracks [B, W, dim] -> vectors of the tracks [B, dim]."""
+        if self.window_attention is None:
+            return windows.mean(dim=1)
+        vectors: Tensor = self.window_attention(windows)
         return vectors
 
     def embed_text(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:

@@ -173,9 +173,12 @@ class Batches(PrefetchedBatches):
             names = torch.cat([names, torch.tensor(alike)], dim=1)
         names = names[order]
         drawn = [drawn[row] for row in order.tolist()]
-        waves = np.empty((len(drawn), self.cache.spec.window_samples), np.float32)
-        for wave, (_, track, rng) in zip(waves, drawn, strict=True):
-            self._clip(track, rng, wave)
+        windows = self.spec.windows
+        waves = np.empty((len(drawn), windows, self.cache.spec.window_samples), np.float32)
+        for clips, (_, track, rng) in zip(waves, drawn, strict=True):
+            for wave in clips:
+                self._clip(track, rng, wave)
+        waves = waves if windows > 1 else waves[:, 0]
         texts = []
         for rows in torch.tensor_split(order, min(TEXT_GROUPS, len(drawn))):
             longest = int(lengths[rows[-1]])

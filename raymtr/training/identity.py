@@ -37,6 +37,8 @@ OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "towers.audio_tower.band_input": False,
     "towers.audio_tower.band_statistics": False,
     "towers.audio_tower.tempogram": False,
+    "towers.window_pooling": "mean",
+    "train.windows": 1,
     "train.texts": {},
     "train.text_filter": False,
     "train.false_negatives": "kept",

@@ -54,7 +54,9 @@ class Batch:
     padding.
     """
 
-    waves: Tensor  # float32 [b, samples], or features of a frozen audio tower, [b, width]
+    # float32 [b, samples], or features of a frozen audio tower, [b, width]; of several windows a
+    # track [b, windows, samples or width].
+    waves: Tensor
     # Per group input_ids and attention_mask, int64 [g, T]; or the states of a frozen text tower,
     # float32 [g, hidden]. The sum of all g is b.
     texts: Sequence[Mapping[str, Tensor]]
@@ -171,7 +173,7 @@ class TrainStep:
             return batch
         batch = batch.to(self.device)
         if self.features:
-            batch = replace(batch, waves=self.features(batch.waves))
+            batch = replace(batch, waves=by_window(self.features, batch.waves))
         if self.states:
             read = [{"states": self.states(_without_padding(**group))} for group in batch.texts]
             batch = replace(batch, texts=read)
@@ -203,6 +205,12 @@ class TrainStep:
         )
 
     def _embed_audio(self, waves: Tensor) -> Tensor:
+        vectors = by_window(self._embed_windows, waves)
+        if vectors.dim() == 3:
+            vectors = self.towers.pool(vectors)
+        return vectors
+
+    def _embed_windows(self, waves: Tensor) -> Tensor:
         if self.features is None:
             vectors: Tensor = self.towers.embed_audio(waves)
             return vectors
@@ -232,6 +240,14 @@ class TrainStep:
         """Restore a `state` of towers built from the same spec."""
         self.towers.load_state_dict(state["towers"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def by_window(function: Callable[[Tensor], Tensor], waves: Tensor) -> Tensor:
+    """`function` of rows [b, n], or of each window of [b, windows, n], in the same arrangement."""
+    if waves.dim() == 2:
+        return function(waves)
+    rows = function(waves.flatten(0, 1))
+    return rows.view(*waves.shape[:2], *rows.shape[1:])
 
 
 def _without_padding(input_ids: Tensor, attention_mask: Tensor) -> list[Tensor]:

@@ -266,3 +266,11 @@ def test_over_a_frozen_text_tower_a_track_has_a_limited_number_of_sentences(
     assert 3 < len(set(drawn)) <= 6 < len(drawn)
     again = Batches(few, cache, bytes_of, SPEC, any_words=False)
     assert sentences_of(again.make(7)) == sentences_of(limited.make(7))
+
+
+def test_several_windows_of_a_row_are_of_its_track(tracks: pa.Table, folder: Path) -> None:
+    batch = batches_of(tracks, folder, dataclasses.replace(SPEC, windows=3)).make(2)
+    assert batch.waves.shape == (8, 3, AUDIO.window_samples)
+    means = batch.waves.mean(2)
+    assert float((means - means[:, :1]).abs().max()) < 0.001 < float(means[:, 0].std())
+    assert not torch.equal(batch.waves[:, 0], batch.waves[:, 1])

@@ -256,6 +256,11 @@ REFUSED: list[tuple[str, Callable[[Settings], Settings], str]] = [
     ),
     ("lora", lambda s: replace(s, train=replace(s.train, lora_text=4)), "text_tower.trainable"),
     (
+        "window pooling",
+        lambda s: replace(s, towers=replace(s.towers, window_pooling="attention")),
+        "learns from several windows of a track; set train.windows=4",
+    ),
+    (
         "texts",
         lambda s: replace(s, train=replace(s.train, texts={"lyrics": 1.0})),
         "texts weighs tags, caption, metadata, similar_artists, playlist; got 'lyrics'",

@@ -124,3 +124,21 @@ def test_a_loss_of_nan_stops_with_step_and_rate() -> None:
     poisoned = dataclasses.replace(batch_of(0), waves=torch.full((6, 16), float("nan")))
     with pytest.raises(UnusableError, match=r"nan at step 4, learning rate 0\.00775"):
         trainer(poisoned, 4)
+
+
+def test_several_windows_of_a_track_are_pooled() -> None:
+    """With `pool` as the mean, the step is that of the windows' mean vectors."""
+
+    class Pooling(ToyTowers):
+        def pool(self, windows: Tensor) -> Tensor:
+            return windows.mean(1)
+
+    one, other = TrainStep(Pooling(), SPEC, CPU), TrainStep(Pooling(), SPEC, CPU)
+    batch = batch_of(0)
+    alike = dataclasses.replace(batch, waves=batch.waves[:, None].expand(-1, 3, -1))
+    assert one(alike, 0)["loss"] == pytest.approx(other(batch, 0)["loss"], abs=1e-6)
+    unlike = dataclasses.replace(batch, waves=torch.randn(6, 3, 16))
+    with torch.no_grad():
+        audio, _ = one.embed(unlike)
+        rows = one.towers.embed_audio(unlike.waves.flatten(0, 1)).view(6, 3, -1)
+    torch.testing.assert_close(audio, rows.mean(1))
