@@ -113,7 +113,7 @@ def load_model(
     elif name in PUBLISHED:
         found = _fetch(name, PUBLISHED[name]) / PUBLISHED[name].subfolder
         towers, provenance, golden = _read(found, name)
-        provenance = {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}
+        provenance = _provenance(name)
     else:
         folder = Path(storage.local_path(name))
         towers, provenance, golden = _read(folder, name, audio_only=audio_only, text_only=text_only)
@@ -142,12 +142,14 @@ def _read(
             return read_clap_release(folder), {"source": str(folder)}, None
         return read_towers(folder, audio_only=audio_only, text_only=text_only)
     if name and music_coca.is_release(folder):
-        return music_coca.read_music_coca_release(folder), {"source": str(folder)}, None
+        return music_coca.read_music_coca_release(folder), _provenance(music_coca.KIND), None
     if name and list(folder.glob("*.pth")):
-        published = PUBLISHED["ttmrpp"]
-        provenance = {"source": published.repo, "licence": published.licence}
-        return read_release(folder), provenance, None
+        return read_release(folder), _provenance("ttmrpp"), None
     raise InputError(f"no model {name!r}; accepted: {ACCEPTED}")
+
+
+def _provenance(name: str) -> dict[str, Any]:
+    return {"source": PUBLISHED[name].repo, "licence": PUBLISHED[name].licence}
 
 
 def _is_clap(folder: Path) -> bool:
