@@ -197,7 +197,9 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _stopped(verb: str) -> int:
-    """Reports the progress at Ctrl-C, instead of a stack trace inside Ray."""
+    """Reports the progress at Ctrl-C, instead of a stack trace inside Ray, as the last line."""
+    if ray := sys.modules.get("ray"):
+        ray.shutdown()  # what its processes still say comes before
     at = Progress.latest
     far = f" at {at.done} of {at.total} {at.unit}; {GO_ON}" if at else ""
     print(f"raymtr {verb}: stopped{far}", file=sys.stderr)

@@ -22,7 +22,7 @@ from raymtr import storage
 from raymtr.embeddings.store import all_embeddings, find_embeddings
 from raymtr.workspace import Workspace
 
-TRACKS, SOURCES = 360, 12
+TRACKS, SOURCES = 1_200, 12
 
 pytestmark = pytest.mark.drill
 
