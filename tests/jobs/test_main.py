@@ -159,6 +159,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
     """A real embedding, stopped when its first tracks are done, and taken up again."""
     import os
     import signal
+    import time
 
     import numpy as np
     import soundfile
@@ -181,6 +182,7 @@ def test_ctrl_c_ends_a_job_without_a_traceback(tmp_path: Path) -> None:
         job = subprocess.Popen(command, stderr=stderr, start_new_session=True)
     while not list((tmp_path / "w").glob("embeddings/*/tracks/*.parquet")):
         assert job.poll() is None, log.read_text()[-2_000:]
+    time.sleep(1.0)  # the commit ends, and is counted
     os.killpg(job.pid, signal.SIGINT)  # as a terminal does
     assert job.wait(120) == 130, log.read_text()[-2_000:]
     said = log.read_text()
