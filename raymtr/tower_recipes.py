@@ -167,6 +167,7 @@ def raymtr_small() -> Settings:
     half of the clips are overdriven, because a louder master is too. The bands are normalised, the
     convolutions see the place of each, and a linear part reads the bands' statistics, because a
     small catalog teaches timbre and register at once that way, and slowly by convolutions alone.
+    Another reads the tempogram, because metre and tempo show at lags of up to a bar.
     MiniLM stays frozen, because a random audio tower takes from it what it knew. A sentence is
     tags, a caption or similar artists: a title cannot be heard. Rows of one artist or of the same
     words are not negatives. What was tried: docs/performance.md.
