@@ -2,7 +2,7 @@
 
     python benchmarks/resume.py [--tracks 1000000] [--shard-tracks 2048] [--keep FOLDER]
 
-Target at 10^7 tracks: under 60 s and 2 GiB; 10 GB of disk are needed. Partitions and shards are
+Target at 10^7 tracks: under 60 s and 2 GiB; 15 GB of disk are needed. Partitions and shards are
 written as the job writes them, with vectors from a generator instead of audio; one in a hundred
 tracks failed. Then the real command runs in a separate process. Seconds are from its start to its
 end, including the imports of Python and torch and the model. Memory is the peak PSS of its process

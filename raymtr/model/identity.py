@@ -24,11 +24,8 @@ from raymtr.validation import Precision, from_dict, to_dict
 
 FORMAT = 1  # version of the model folder; raised when an older raymtr could misread the new one
 CONFIG, WEIGHTS, GOLDEN = "config.json", "model.safetensors", "golden.json"
-AUDIO_SIDE = (
-    "audio_tower.",
-    "audio_projector.",
-    "window_attention.",
-)  # the weights behind an audio vector
+# The weights behind an audio vector.
+AUDIO_SIDE = ("audio_tower.", "audio_projector.", "window_attention.")
 # How a track is cut into windows (audio.windows) and pooled: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel

@@ -104,10 +104,13 @@ class CocaText(TextTower):
     vocabulary: Tensor
 
     def __init__(self, graph: Tensor, vocabulary: Tensor) -> None:
+        from sentencepiece import SentencePieceProcessor
+
         nn.Module.__init__(self)
         self.spec, self.hidden = SPEC.text_tower, DIM
         self.graph = Graph(graph)
         self.register_buffer("vocabulary", vocabulary)
+        self.pieces = SentencePieceProcessor(model_proto=vocabulary.numpy().tobytes())
 
     def train(self, mode: bool = True) -> CocaText:
         """Do nothing: there is no mode to switch."""
@@ -123,13 +126,9 @@ class CocaText(TextTower):
         return torch.from_numpy(np.stack(vectors))
 
     def _ids(self, sentences: list[str], *, cut: bool) -> list[list[int]]:
-        from sentencepiece import SentencePieceProcessor
-
-        vocabulary = SentencePieceProcessor()
-        vocabulary.LoadFromSerializedProto(self.vocabulary.numpy().tobytes())
         most = MAX_TOKENS - 1 if cut else None
         clean = (sentence.encode("utf-8", "replace").decode().lower() for sentence in sentences)
-        return [[START, *vocabulary.EncodeAsIds(sentence)[:most]] for sentence in clean]
+        return [[START, *self.pieces.EncodeAsIds(sentence)[:most]] for sentence in clean]
 
     @property
     def padding(self) -> int:
