@@ -3,9 +3,9 @@
     python benchmarks/window_pooling.py --data ../shared/data [--workspace pooling-workspace]
 
 Two pools of tracks: whole tunes of up to a minute, and medleys, whose three sections of 10 s are
-of three tunes, each on its own instrument, and whose tags are those of all. The recipe `laptop` is trained
-on both, with one window a draw (the recipe's own), with four and their mean, and with four and
-attention; two seeds each. Tunes are split by title. A query's nDCG@10 is its mean over seeds;
+of three tunes, each on its own instrument, and whose tags are those of all. The recipe `laptop` is
+trained on both, with one window a draw (the recipe's own), with four and their mean, and with four
+and attention; two seeds each. Tunes are split by title. A query's nDCG@10 is its mean over seeds;
 attention is compared with each mean query by query: difference and 95 % bootstrap interval.
 """
 
