@@ -4,12 +4,12 @@
     python -m benchmarks.generation measure --data ../shared/data/midi --workspace w
 
 `train` renders 12 instruments, holds tunes out, and runs the verbs on Ray: scan, caption, train
-(towers), tokenize, train (musiclm-small). `measure` needs no Ray. For 120 prompts it prints how
-often an independent classifier recognises the instrument, the mean cosine of prompt and clip (MCC),
-the same with another prompt, and FAD, for audio from text and for every control. Then it checks the
-targets of the codec, the stages, windows, stories, batches and the cache. With `train --melody`
-each tune is rendered on two instruments and a melody part is trained, and `measure` ranks the
-source of clips that follow a melody.
+(towers), tokenize, train (`--recipe`, musiclm-depth by default). `measure` needs no Ray. For 120
+prompts it prints how often an independent classifier recognises the instrument, the mean cosine of
+prompt and clip (MCC), the same with another prompt, and FAD, for audio from text and for every
+control. Then it checks the targets of the codec, the stages, windows, stories, batches and the
+cache. With `train --melody` each tune is rendered on two instruments and a melody part is trained,
+and `measure` ranks the source of clips that follow a melody.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from raymtr.generation.marker import choose_musiclm
 from raymtr.generation.musiclm import MusicLM
 from raymtr.generation.musiclm_folder import read_musiclm
 from raymtr.generation.token_store import tokens_of
-from raymtr.recipes import laptop, musiclm_small
+from raymtr.recipes import RECIPES, laptop
 from raymtr.tower_specs import AudioSpec
 from raymtr.workspace import Workspace
 
@@ -63,6 +63,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160, help="training steps of the towers")
     parser.add_argument("--tunes", type=int, help="number of tunes; all by default")
     parser.add_argument("--melody", action="store_true", help="train a melody part")
+    parser.add_argument(
+        "--recipe", choices=("musiclm-depth", "musiclm-small"), default="musiclm-depth"
+    )
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace, create=True)
     if arguments.what == "train":
@@ -72,12 +75,13 @@ def main() -> None:
             steps=arguments.steps,
             tunes=arguments.tunes,
             melody=arguments.melody,
+            recipe=arguments.recipe,
         )
         return
     torch.manual_seed(0)
     figures = Figures()
     clips = held_out_clips(workspace)
-    folder = choose_musiclm(workspace, None)
+    folder = choose_musiclm(workspace, arguments.recipe)
     model = read_musiclm(folder)
     measure(workspace, clips, model, figures)
     if model.parts.melody is not None:
@@ -87,7 +91,13 @@ def main() -> None:
 
 
 def train(
-    workspace: Workspace, data: Path, *, steps: int, tunes: int | None, melody: bool = False
+    workspace: Workspace,
+    data: Path,
+    *,
+    steps: int,
+    tunes: int | None,
+    melody: bool = False,
+    recipe: str,
 ) -> None:
     """Runs the verbs; each continues where it was stopped."""
     from jobs.cluster import start_ray
@@ -101,22 +111,22 @@ def train(
         with clock("render"):
             catalog = midi_catalog(data, Path(workspace.root, "audio"), tunes, twice=melody)
             pq.write_table(catalog, manifest)
-    small = musiclm_small()
+    settings = RECIPES[recipe]()
     if melody:
-        part = dataclasses.replace(small.tokens.melody, steps=MELODY_STEPS)
-        small = dataclasses.replace(small, tokens=dataclasses.replace(small.tokens, melody=part))
+        part = dataclasses.replace(settings.tokens.melody, steps=MELODY_STEPS)
+        tokens = dataclasses.replace(settings.tokens, melody=part)
+        settings = dataclasses.replace(settings, tokens=tokens)
     start_ray()
-    recipe = laptop()
-    towers = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, steps=steps))
+    towers = dataclasses.replace(laptop(), train=dataclasses.replace(laptop().train, steps=steps))
     with clock("scan, caption"):
         scan_catalog(workspace, towers, manifest)
         write_captions(workspace, towers)
     with clock("train towers"):
         train_towers(workspace, towers, run="towers")
     with clock("tokenize"):
-        print(describe(tokenize_catalog(workspace, small, model="towers")))
-    with clock("train musiclm-small"):
-        train_towers(workspace, small, run="lm")
+        print(describe(tokenize_catalog(workspace, settings, model="towers")))
+    with clock(f"train {recipe}"):
+        train_towers(workspace, settings, run=recipe)
     print("seconds:", ", ".join(f"{name} {s:.0f}" for name, s in clock.seconds.items()))
 
 

@@ -16,6 +16,7 @@ from benchmarks.generation_judge import Judge
 from benchmarks.generation_sounds import Counts
 from jobs.evaluate_generation import evaluate_memorisation
 from raymtr.generation.musiclm import MusicLM, Scene
+from raymtr.generation.stages import StageName
 from raymtr.generation.token_store import tokens_of
 from raymtr.training.musiclm import Crops
 from raymtr.workspace import Workspace
@@ -39,6 +40,7 @@ def check_stages(
         "semantic": lambda row: row[0][:, None],
         "coarse": lambda row: row[1][:, :coarse],
         "fine": lambda row: row[1][:, coarse:],
+        "acoustic": lambda row: row[1],
     }
     crops = Crops(tokens, splits["test"], model.parts, model.stages.spec)
     count = min(ROWS, len(crops))
@@ -128,22 +130,23 @@ def check_speed(model: MusicLM, figures: Figures) -> None:
 
 @torch.inference_mode()
 def _steps(model: MusicLM, *, cache: bool) -> float:
-    """CPU seconds of one crop of the coarse stage, sampled token by token."""
-    stage, spec = model.stages.coarse, model.parts.spec
-    joint = torch.zeros(1, 1, spec.joint_levels, dtype=torch.int64)
-    semantic = torch.zeros(
-        1, round(model.stages.crop_s("coarse") * spec.semantic_hz), 1, dtype=torch.int64
-    )
-    ids, levels = stage.condition([joint, semantic]), stage.output.levels
-    count = round(model.stages.crop_s("coarse") * model.parts.codec.frame_hz) * levels
-    times = stage.times([joint, semantic], count // levels)
-    before = torch.full((levels, 1), stage.output.codes)
-    started, state, last = time.process_time(), None, ids
-    for place in range(count):
-        level = place % levels
-        part, known = (last, state) if cache else (ids, None)
-        logits, state = stage.step(part, known, level, times, before[level])
-        before[level] = logits.argmax(dim=1)
-        token = before[level][:, None] + stage.offsets[-1] + level * stage.output.codes
-        ids, last = torch.cat([ids, token], dim=1), token
+    """CPU seconds of one crop of the acoustic or the coarse stage, sampled token by token."""
+    spec, parts = model.stages.spec, model.parts
+    name: StageName = "acoustic" if spec.depth_layers else "coarse"
+    stage, crop_s = model.stages.of(name), model.stages.crop_s(name)
+    levels, frames = stage.output.levels, round(crop_s * parts.codec.frame_hz)
+    conditions = [torch.zeros(1, 1, parts.spec.joint_levels, dtype=torch.int64)]
+    conditions += model.stages.no_melody(1, crop_s)
+    if spec.hears_semantic:
+        count = round(crop_s * parts.semantic.frame_hz)
+        conditions.append(torch.zeros(1, count, 1, dtype=torch.int64))
+    conditional, tokens = torch.tensor([False]), torch.zeros(1, frames, levels, dtype=torch.int64)
+    started = time.process_time()
+    if cache:
+        window, last = stage.begin(conditions, tokens[:, :0], frames, conditional), None
+        for _ in range(frames * levels):
+            last = window.logits(last).argmax(dim=1)
+    else:
+        for place in range(frames * levels):
+            stage(conditions, tokens[:, : place // levels + 1], conditional)
     return time.process_time() - started

@@ -184,7 +184,7 @@ def evaluate_memorisation(
 
 def _track_tokens(workspace: Workspace, made: MusicLM, split: str) -> list[TrackTokens]:
     """Tracks of a split to be continued, as long as the median track or longer."""
-    from raymtr.evaluation.memorisation import TrackTokens
+    from raymtr.evaluation.memorisation import TrackTokens, continued_stage
     from raymtr.generation.joint import crop_vector
     from raymtr.generation.token_store import local_tokens
 
@@ -197,16 +197,17 @@ def _track_tokens(workspace: Workspace, made: MusicLM, split: str) -> list[Track
         )
     wanted = catalog.filter(pc.equal(catalog["split"], split))["track_id"].combine_chunks()
     tokens = local_tokens(folder)
-    lengths = pc.list_value_length(tokens["semantic"])
+    name = continued_stage(made)
+    lengths = pc.list_value_length(tokens[name])
     long = pc.greater_equal(lengths, pc.quantile(lengths, 0.5)[0])
     rows = tokens.filter(pc.and_(long, pc.is_in(tokens["track_id"], value_set=wanted)))
-    found = []
+    found, levels = [], made.stages.of(name).output.levels
     for row in rows.slice(0, MOST_TRACKS).to_pylist():
         vectors = np.asarray(row["vectors"], np.float32).reshape(len(row["starts_s"]), -1)
-        crop_s = made.stages.crop_s("semantic")
+        crop_s = made.stages.crop_s(name)
         vector = crop_vector(np.asarray(row["starts_s"]), vectors, 0.0, crop_s)
         joint = made.parts.joint.of_audio(vector[None])
-        found.append(TrackTokens(joint, np.asarray(row["semantic"], np.int64)))
+        found.append(TrackTokens(joint, np.asarray(row[name], np.int64).reshape(-1, levels)))
     return found
 
 

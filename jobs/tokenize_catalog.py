@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import ray.data
 
 LOG = logging.getLogger("raymtr")
-EXAMPLE = "raymtr tokenize --workspace w --recipe musiclm-small"
+EXAMPLE = "raymtr tokenize --workspace w --recipe musiclm-depth"
 REPORTED = 5_000  # tracks that the figures of the books are of
 TRACKS_PER_BLOCK = 8
 

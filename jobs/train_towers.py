@@ -273,12 +273,12 @@ def describe(answer: TrainAnswer) -> str:
             f"validation: true sentences over untrue ones, area under the ROC curve "
             f"{figures['valid_match_auc']:.3f} (chance 0.5), {figures['valid_tracks']:.0f} tracks"
         )
-    if "coarse" in figures:
-        lines += [
-            f"{name}: loss {figures[name]:.3f}, validation "
-            f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats per token)"
-            for name in ("semantic", "coarse", "fine")
-        ]
+    lines += [
+        f"{name}: loss {figures[name]:.3f}, validation "
+        f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats per token)"
+        for name in ("semantic", "coarse", "fine", "acoustic")
+        if name in figures
+    ]
     if "valid_pool" in figures:
         lines.append(
             f"validation: text-to-audio R@10 {figures['valid_text_to_audio_r_at_10']:.3f} (chance "

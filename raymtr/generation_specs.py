@@ -81,18 +81,23 @@ class TokensSpec:
 
 @spec
 class MusicLMSpec:
-    """MusicLM's three decoder-only stages, and how they are sampled."""
+    """MusicLM's three decoder-only stages, and how they are sampled.
+
+    With `depth_layers` one acoustic stage replaces the coarse and the fine stage (frame_stage.py).
+    """
 
     layers: Width = 24
     heads: Count = 16
     width: Annotated[int, Field(le=MOST_WIDE)] = 1_024
     inner: Width = 4_096  # width inside the feed-forward part
     dropout: DropoutRate = 0.1
-    hears_semantic: bool = True  # false: the paper's ablation, coarse stage with M_A only
+    hears_semantic: bool = True  # false: the paper's ablation, no semantic stage
+    depth_layers: NonNegativeInt = 0  # of the transformer over levels; 0: as in the paper
     coarse: Count = 4  # levels of the codec in the coarse stage; the fine stage has the others
     semantic_s: Seconds = 30.0  # crop of each stage
     coarse_s: Seconds = 10.0
     fine_s: Seconds = 3.0
+    acoustic_s: Seconds = 10.0
     # Of a story: seconds of sound before a change of its text that stay as the prefix, at most half
     # a crop. Semantic tokens always do, so that the tune goes on.
     story_prefix_s: Annotated[float, Field(ge=0, le=600)] = 15.0
@@ -100,12 +105,8 @@ class MusicLMSpec:
     # The paper does not use it: 0 and 1.
     unconditional: DropoutRate = 0.0
     guidance: Annotated[float, Field(ge=1, le=100)] = 1.0
-    # Not in the paper: attention biases per distance in time, and the training tokens' bigrams as
-    # the prior of the acoustic stages. They lower the losses; the text was followed less.
-    time_positions: bool = False
-    bigram_prior: bool = False
     semantic_temperature: Temperature = 1.0
-    coarse_temperature: Temperature = 0.95
+    coarse_temperature: Temperature = 0.95  # also of these levels in the acoustic stage
     fine_temperature: Temperature = 0.4
 
     def __post_init__(self) -> None:

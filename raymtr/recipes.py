@@ -270,6 +270,27 @@ def musiclm_small() -> Settings:
     )
 
 
+def musiclm_depth() -> Settings:
+    """`musiclm_small` with a transformer over frames and one over the levels of a frame.
+
+    It has no semantic stage. Twice the levels cost little here, and the codec needs them.
+    """
+    small = musiclm_small()
+    return replace(
+        small,
+        recipe="musiclm-depth",
+        tokens=replace(small.tokens, levels=8),
+        musiclm=replace(
+            small.musiclm,
+            hears_semantic=False,
+            depth_layers=2,
+            coarse=4,
+            acoustic_s=5.0,
+            guidance=3.0,
+        ),
+    )
+
+
 def tiny() -> Settings:
     """Seconds, not quality: the smallest towers that have every part."""
     return Settings(
@@ -316,6 +337,7 @@ RECIPES: dict[str, Callable[[], Settings]] = {
     "mulap-small": mulap_small,
     "musiclm": musiclm,
     "musiclm-small": musiclm_small,
+    "musiclm-depth": musiclm_depth,
     "captions-135m": captions_135m,
     "captions-1b": captions_1b,
     "captions-7b": captions_7b,

@@ -213,7 +213,7 @@ class Settings:
             _refuse_word_settings(train)
             if self.tokens.levels <= self.musiclm.coarse:
                 raise InputError(
-                    "tokens.levels is above musiclm.coarse, or nothing is left for the fine stage; "
+                    "tokens.levels is above musiclm.coarse, or no fine level is left; "
                     f"got {self.tokens.levels} and {self.musiclm.coarse}"
                 )
 

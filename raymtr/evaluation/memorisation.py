@@ -1,7 +1,8 @@
 """How much of its training data a MusicLM repeats, compared with held-out tracks.
 
 As in the paper (Agostinelli et al., arXiv 2301.11325, section 6), the semantic stage gets M_A of a
-track and its first semantic tokens, and continues with greedy decoding. An exact match is a
+track and its first semantic tokens, and continues with greedy decoding. In a model without one, the
+acoustic stage continues frames, and the first level is compared. An exact match is a
 continuation that equals the track's. An approximate match has a similar distribution of tokens: its
 Sinkhorn distance, with the distances of the tokens' centroids as costs, is below a threshold. A
 share FALSE_MATCHES of pairs of different tracks is below that threshold too. A model that has
@@ -19,8 +20,11 @@ import torch
 from torch import Tensor
 
 from raymtr.errors import InputError
+from raymtr.generation.codec import MelCodec
 from raymtr.generation.musiclm import MusicLM
+from raymtr.generation.quantizer import ResidualQuantizer
 from raymtr.generation.sampling import Sampler, slide
+from raymtr.generation.stages import StageName
 
 PREFIXES = (0, 10, 25, 50, 100, 150, 200, 250)  # tokens
 CONTINUED = 125  # tokens sampled after a prefix; fewer if tracks are short
@@ -34,10 +38,10 @@ STEPS = 60  # Sinkhorn iterations
 
 @dataclass(frozen=True)
 class TrackTokens:
-    """Tokens of a track: M_A int64 [1, levels], semantic int64 [T]."""
+    """Tokens of a track: M_A int64 [1, levels], and of the continued stage int64 [T, levels]."""
 
     joint: np.ndarray
-    semantic: np.ndarray
+    continued: np.ndarray
 
 
 class MatchFigures(TypedDict):
@@ -63,24 +67,20 @@ def memorisation(
 ) -> list[PrefixFigures]:
     """Figures for each of PREFIXES that fits the shortest track.
 
-    Raises InputError if there are fewer than two tracks of each kind, if they are too short, or if
-    the model has no semantic stage.
+    Raises InputError if there are fewer than two tracks of each kind, if they are too short, or as
+    `continued_stage`.
     """
-    if not model.stages.spec.hears_semantic:
-        raise InputError(
-            f"model {model.fingerprint} has no semantic stage (musiclm.hears_semantic=false) to "
-            "continue tokens; name another model"
-        )
+    quantizer = _quantizer(model)
     if min(len(training), len(held_out)) < 2:
         raise InputError(
             f"memorisation compares training tracks with held-out ones, two of each at least; "
             f"there are {len(training)} and {len(held_out)} with tokens"
         )
-    shortest = min(len(track.semantic) for track in [*training, *held_out])
+    shortest = min(len(track.continued) for track in [*training, *held_out])
     continued = min(CONTINUED, shortest // 2)
     if continued < 1:
-        raise InputError("the shortest track has too few semantic tokens; leave it out")
-    cost = centroid_distances(model.parts.semantic.quantizer.books[0])
+        raise InputError("the shortest track has too few tokens; leave it out")
+    cost = centroid_distances(quantizer.books[0])
     figures = []
     for prefix in PREFIXES:
         if prefix + continued > shortest:
@@ -89,7 +89,7 @@ def memorisation(
             continue_greedily(model, tracks, prefix, continued) for tracks in (training, held_out)
         ]
         true_tokens = [
-            np.stack([track.semantic[prefix : prefix + continued] for track in tracks])
+            np.stack([track.continued[prefix : prefix + continued, 0] for track in tracks])
             for tracks in (training, held_out)
         ]
         threshold = match_threshold(
@@ -107,25 +107,53 @@ def memorisation(
     return figures
 
 
+def continued_stage(model: MusicLM) -> StageName:
+    """The stage whose tokens are continued.
+
+    Raises InputError if the model has no semantic stage, and either no acoustic stage or a codec
+    whose codes have no distances.
+    """
+    spec = model.stages.spec
+    if spec.hears_semantic:
+        return "semantic"
+    if spec.depth_layers and isinstance(model.parts.codec, MelCodec):
+        return "acoustic"
+    raise InputError(
+        f"model {model.fingerprint} has no semantic stage (musiclm.hears_semantic=false) to "
+        "continue tokens, nor an acoustic stage over the codec trained here; name another model"
+    )
+
+
+def _quantizer(model: MusicLM) -> ResidualQuantizer:
+    part = getattr(model.parts, "semantic" if continued_stage(model) == "semantic" else "codec")
+    quantizer: ResidualQuantizer = part.quantizer
+    return quantizer
+
+
 def continue_greedily(
     model: MusicLM, tracks: Sequence[TrackTokens], prefix: int, count: int
 ) -> np.ndarray:
-    """`count` tokens by greedy decoding after the first `prefix` of each track, int64 [N, C]."""
-    rate, stages, continuations = model.parts.semantic.frame_hz, model.stages, []
+    """The first level of `count` frames after the first `prefix` of each track, int64 [N, C].
+
+    Decoding is greedy.
+    """
+    stages, name, continuations = model.stages, continued_stage(model), []
+    part = model.parts.semantic if name == "semantic" else model.parts.codec
+    rate = float(part.frame_hz)
     for first in range(0, len(tracks), BATCH_TRACKS):
         batch = tracks[first : first + BATCH_TRACKS]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)
-        prefixes = torch.from_numpy(np.stack([track.semantic[:prefix] for track in batch]))
+        prefixes = torch.from_numpy(np.stack([track.continued[:prefix] for track in batch]))
 
         def conditions(first: int, last: int, done: int, joint: Tensor = joint) -> list[Tensor]:
             melody = stages.no_melody(len(joint), (last - first) / rate)
             return [joint, *(tokens.to(model.device) for tokens in melody)]
 
         tokens = slide(
-            *(stages.semantic, conditions),
-            *(prefixes[..., None].to(model.device), prefix + count),
-            round(stages.crop_s("semantic") * rate),
-            Sampler(GREEDY),
+            *(stages.of(name), conditions),
+            *(prefixes.to(model.device), prefix + count),
+            round(stages.crop_s(name) * rate),
+            Sampler([GREEDY]),
             [torch.Generator().manual_seed(0) for _ in batch],
         )
         continuations.append(tokens[:, prefix:, 0].cpu().numpy())

@@ -7,7 +7,7 @@ from raymtr.errors import InputError
 from raymtr.workspace import Workspace
 
 MARKER = "musiclm.json"
-CURE = "train it with `raymtr train --recipe musiclm-small`"
+CURE = "train it with `raymtr train --recipe musiclm-depth`"
 
 
 def require_musiclm(folder: str) -> None:
@@ -27,5 +27,5 @@ def choose_musiclm(workspace: Workspace, model: str | None) -> str:
         return newest
     raise InputError(
         f"no MusicLM run has finished in {workspace.root}: run `raymtr tokenize` and `raymtr train`"
-        " with --recipe musiclm-small, or name a model with --model"
+        " with --recipe musiclm-depth, or name a model with --model"
     )

@@ -2,9 +2,9 @@
 
 The text is encoded as M_A. The semantic stage samples semantic tokens for the complete clip. Then
 the coarse stage samples window by window; each window is refined by the fine stage and decoded, so
-that the first audio is ready before all tokens are sampled. An optional melody is a second
-condition next to M_A; a melody shorter than the clip is repeated. Several prompts are sampled as
-one batch; the tokens of a clip depend only on its own seed.
+that the first audio is ready before all tokens are sampled. An acoustic stage samples both at once.
+An optional melody is a second condition next to M_A; a melody shorter than the clip is repeated.
+Several prompts are sampled as one batch; the tokens of a clip depend only on its own seed.
 """
 
 from __future__ import annotations
@@ -190,50 +190,51 @@ class MusicLM:
         return [request.joint_at(done / rate), *(tokens.to(self.device) for tokens in melody)]
 
     def _windows(self, request: _Request, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
-        """Samples coarse tokens window by window, and refines and decodes each window at once."""
+        """Samples acoustic tokens window by window, and decodes each window at once."""
         rate, semantic_rate = self._rate, self.parts.semantic.frame_hz
-        total, crop = math.ceil(request.seconds * rate), round(self.stages.crop_s("coarse") * rate)
-        rows = len(request.generators)
-        coarse = self._empty(rows, self.stages.spec.coarse)
-        fine = self._empty(rows, self.stages.tokens.levels - self.stages.spec.coarse)
+        name: StageName = "acoustic" if self.stages.spec.depth_layers else "coarse"
+        total, crop = math.ceil(request.seconds * rate), round(self.stages.crop_s(name) * rate)
+        acoustic = self._empty(len(request.generators), self.stages.tokens.levels)
         changes = Changes.at(request.starts_s[1:], self.stages.spec.story_prefix_s, rate)
         yielded = 0  # frames
-        while (done := coarse.shape[1]) < total:
+        while (done := acoustic.shape[1]) < total:
             first, last = next_window(done, total, crop, changes)
             conditions = self._condition(request, rate, first, last, done)
             if semantic is not None:
                 start = int(first / rate * semantic_rate)
                 stop = max(1, round(last / rate * semantic_rate))
                 conditions.append(semantic[:, start:stop])
+            stage = self.stages.of(name)
             window = sample(
-                *(self.stages.coarse, conditions, coarse[:, first:], last - first),
-                *(self._sampler("coarse", request), request.generators),
+                *(stage, conditions, acoustic[:, first:, : stage.output.levels], last - first),
+                *(self._sampler(name, request), request.generators),
             )
-            coarse = torch.cat([coarse[:, :first], window], dim=1)
-            fine = self._fine(request, coarse, fine)
+            tokens = torch.cat([acoustic[:, :first, : stage.output.levels], window], dim=1)
+            acoustic = tokens if name == "acoustic" else self._refine(request, tokens, acoustic)
             end = last if last == total else last - self._margin
-            waves = self._decode(coarse, fine, yielded, end)
+            waves = self._decode(acoustic, yielded, end)
             before = round(yielded / rate * self.sample_rate)
             length = round(request.seconds * self.sample_rate) - before
             yield [wave[:length] for wave in waves]
             yielded = end
 
-    def _fine(self, request: _Request, coarse: Tensor, fine: Tensor) -> Tensor:
-        """The fine levels of all frames of `coarse`, continuing `fine`."""
-        return slide(
+    def _refine(self, request: _Request, coarse: Tensor, acoustic: Tensor) -> Tensor:
+        """All levels of the frames of `coarse`, continuing the fine levels of `acoustic`."""
+        fine = slide(
             self.stages.fine,
             lambda first, last, done: [coarse[:, first:last]],
-            fine,
+            acoustic[:, :, coarse.shape[2] :],
             coarse.shape[1],
             round(self.stages.crop_s("fine") * self._rate),
             self._sampler("fine", request),
             request.generators,
         )
+        return torch.cat([coarse, fine], dim=2)
 
-    def _decode(self, coarse: Tensor, fine: Tensor, first: int, last: int) -> list[np.ndarray]:
+    def _decode(self, acoustic: Tensor, first: int, last: int) -> list[np.ndarray]:
         """Audio of the frames `first` to `last`, decoded with a margin on both sides."""
         before = max(0, first - self._margin)
-        codes = torch.cat([coarse, fine], dim=2)[:, before : last + self._margin].cpu().numpy()
+        codes = acoustic[:, before : last + self._margin].cpu().numpy()
         hop = self.sample_rate / self._rate
         begin, end = round((first - before) * hop), round((last - before) * hop)
         return [self.parts.codec.decode(row)[begin:end] for row in codes]
@@ -252,8 +253,11 @@ class MusicLM:
 
     def _sampler(self, name: StageName, request: _Request) -> Sampler:
         spec = self.stages.spec
-        temperature = float(getattr(spec, f"{name}_temperature"))
-        return Sampler(temperature, spec.guidance, request.before_token)
+        if name == "acoustic":
+            temperatures = [spec.coarse_temperature] * spec.coarse + [spec.fine_temperature]
+        else:
+            temperatures = [float(getattr(spec, f"{name}_temperature"))]
+        return Sampler(temperatures, spec.guidance, request.before_token)
 
 
 def check_story(story: Sequence[Scene], seconds: float) -> None:

@@ -1,7 +1,7 @@
 """A self-contained MusicLM model on disk.
 
 musiclm.json            format, settings, fingerprints; written last
-semantic.safetensors    and coarse, fine: the weights of each stage
+semantic.safetensors    and coarse, fine, or acoustic: the weights of each stage
 parts/, joint/          the parts, and the towers of the joint tokens
 trained_on.npy          what the stages were trained on
 """
@@ -31,7 +31,7 @@ from raymtr.model.pretrained import load_model
 from raymtr.trained_on import RECORD, Record, to_bytes
 from raymtr.validation import from_dict, to_dict
 
-FORMAT = 1
+FORMAT = 2  # 1 had settings and weights that are gone
 
 
 def save_musiclm(
@@ -83,8 +83,11 @@ def read_musiclm(folder: str, *, device: str = "cpu") -> MusicLM:
     place = Path(storage.local_copy(folder, last=MARKER))
     try:
         config = json.loads((place / MARKER).read_text(encoding="utf-8"))
-        if config["format"] > FORMAT:
-            raise UnusableError(f"{folder} was written by a newer raymtr; use that version")
+        if config["format"] != FORMAT:
+            age = "a newer" if config["format"] > FORMAT else "an older"
+            raise UnusableError(
+                f"{folder} was written by {age} raymtr; use that version, or {CURE}"
+            )
         tokens, spec = (
             from_dict(TokensSpec, config["tokens"]),
             from_dict(MusicLMSpec, config["musiclm"]),

@@ -10,24 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from raymtr.errors import UnusableError
+from raymtr.generation.frame_stage import FrameStage
 from raymtr.generation.stages import Stage
 
 ConditionsOf = Callable[[int, int, int], Sequence[Tensor]]
 
 
+class WindowSampling(Protocol):
+    """The state of sampling one window."""
+
+    def logits(self, drawn: Tensor | None) -> Tensor:
+        """Logits [B, codes] of the next token; `drawn` int64 [B] was drawn from the last ones."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """Options of sampling: temperature, and classifier-free guidance (Ho & Salimans 2022).
+    """Options of sampling: temperatures, and classifier-free guidance (Ho & Salimans 2022).
 
-    `before_token` is called before each token; an exception that it raises ends the sampling.
+    Each level has its temperature; further levels have the last one. `before_token` is called
+    before each token; an exception that it raises ends the sampling.
     """
 
-    temperature: float
+    temperatures: Sequence[float]
     guidance: float = 1.0
     before_token: Callable[[], None] = lambda: None
 
@@ -60,7 +71,7 @@ def next_window(done: int, total: int, crop: int, changes: Changes = NO_CHANGES)
 
 
 def slide(
-    stage: Stage,
+    stage: Stage | FrameStage,
     conditions_of: ConditionsOf,
     prefix: Tensor,
     total: int,
@@ -86,7 +97,7 @@ def slide(
 
 @torch.inference_mode()
 def sample(
-    stage: Stage,
+    stage: Stage | FrameStage,
     conditions: Sequence[Tensor],
     prefix: Tensor,
     frames: int,
@@ -100,34 +111,21 @@ def sample(
     guided = sampler.guidance != 1 and stage.has_joint
     rows, levels = len(prefix), stage.output.levels
     copies = 2 if guided else 1  # guidance: the second copy is unconditional
-    unconditional = torch.arange(copies * rows, device=prefix.device) >= rows
-    kind = len(stage.vocabularies) - 1
-    ids = torch.cat(
-        [
-            stage.condition(
-                [tokens.repeat(copies, 1, 1) for tokens in conditions],
-                unconditional=unconditional if guided else None,
-            ),
-            stage.ids(kind, prefix.repeat(copies, 1, 1)),
-        ],
-        dim=1,
+    window: WindowSampling = stage.begin(
+        [tokens.repeat(copies, 1, 1) for tokens in conditions],
+        prefix.repeat(copies, 1, 1),
+        frames,
+        torch.arange(copies * rows, device=prefix.device) >= rows,
     )
-    times, cache = stage.times(conditions, frames), None
-    none = torch.full_like(unconditional, stage.output.codes, dtype=torch.int64)
-    before = list(prefix[:, -1].repeat(copies, 1).T) if prefix.shape[1] else [none] * levels
-    drawn = []
+    drawn: list[Tensor] = []
     for place in range((frames - prefix.shape[1]) * levels):
         sampler.before_token()
-        level = place % levels
-        logits, cache = stage.step(ids, cache, level, times, before[level])
+        logits = window.logits(drawn[-1].repeat(copies) if drawn else None)
         if guided:
             conditional, plain = logits.chunk(2)
             logits = plain + sampler.guidance * (conditional - plain)
-        tokens = draw(logits.float(), sampler.temperature, generators)
-        drawn.append(tokens)
-        before[level] = tokens.repeat(copies)
-        offset = stage.offsets[kind] + level * stage.output.codes
-        ids = (tokens + offset).repeat(copies)[:, None]
+        temperature = sampler.temperatures[min(place % levels, len(sampler.temperatures) - 1)]
+        drawn.append(draw(logits.float(), temperature, generators))
     if not drawn:
         return prefix[:, :frames]
     sampled = torch.stack(drawn, dim=1).view(rows, -1, levels)

@@ -1,54 +1,45 @@
-"""The three stages of MusicLM, with their conditions and outputs.
+"""The stages of MusicLM, with their conditions and outputs.
 
     semantic   M_A, melody                         -> semantic tokens
     coarse     M_A, melody, semantic tokens        -> the first levels of the codec
     fine       the first levels of the codec       -> its other levels
 
+With `depth_layers` one stage replaces the last two (frame_stage.py):
+
+    acoustic   M_A, melody, semantic tokens        -> all levels of the codec
+
 The melody is a condition only if the parts have melody tokens; a row without one has melody.NONE.
 A stage is one decoder over one sequence: the conditions, a start token, the output. Tokens of
 several levels are flattened frame by frame, level by level. Each level has its own codes.
-
-With `bigram_prior` the coarse and the fine stage predict the residual over the bigrams of the
-training tokens: their log-probabilities, fixed, are added to the logits. Most acoustic tokens
-repeat the one before, and a small model needs long to learn only that. The semantic stage, whose
-tokens repeat less, was worse with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.generation.bigrams import log_bigrams
+from raymtr.generation.frame_stage import FrameStage
 from raymtr.generation.melody import no_melody
-from raymtr.generation.transformer import NO_TIME, Cache, Decoder, Times
+from raymtr.generation.transformer import Cache, Decoder
+from raymtr.generation.vocabulary import Vocabulary
 from raymtr.generation_specs import MusicLMSpec, TokensSpec
 
-StageName = Literal["semantic", "coarse", "fine"]
-STAGES: tuple[StageName, ...] = get_args(StageName)
+StageName = Literal["semantic", "coarse", "fine", "acoustic"]
 
 
 def stage_names(spec: MusicLMSpec) -> tuple[StageName, ...]:
-    """The names of a model's stages; the ablation has no semantic stage."""
-    return STAGES if spec.hears_semantic else STAGES[1:]
-
-
-class Vocabulary(NamedTuple):
-    """One kind of tokens: `levels` tokens per frame, each below `codes`."""
-
-    levels: int
-    codes: int
+    """The names of a model's stages; without `hears_semantic` there is no semantic stage."""
+    semantic: tuple[StageName, ...] = ("semantic",) if spec.hears_semantic else ()
+    acoustic: tuple[StageName, ...] = ("acoustic",) if spec.depth_layers else ("coarse", "fine")
+    return semantic + acoustic
 
 
 class Stage(nn.Module):
     """One stage: a decoder from conditions (M_A first, if `has_joint`) to `output` tokens."""
-
-    bigrams: Tensor | None  # log-probabilities float32 [levels, codes + 1, codes]
 
     def __init__(
         self,
@@ -57,7 +48,6 @@ class Stage(nn.Module):
         spec: MusicLMSpec,
         *,
         has_joint: bool,
-        bigram_prior: bool = False,
     ) -> None:
         super().__init__()
         self.output, self.has_joint = output, has_joint
@@ -66,10 +56,8 @@ class Stage(nn.Module):
         self.offsets = [sum(sizes[:n]) for n in range(len(sizes))]
         self.start, self.null = sum(sizes), sum(sizes) + 1  # ids: start, and absent condition
         self.embed = nn.Embedding(sum(sizes) + 2, spec.width)
-        self.decoder = Decoder(spec)
+        self.decoder = Decoder(spec, spec.layers)
         self.head = nn.Parameter(torch.empty(output.levels, spec.width, output.codes))
-        shape = (output.levels, output.codes + 1, output.codes)
-        self.register_buffer("bigrams", torch.zeros(shape) if bigram_prior else None)
         nn.init.normal_(self.embed.weight, std=0.02)
         nn.init.normal_(self.head, std=0.02)
 
@@ -106,50 +94,44 @@ class Stage(nn.Module):
         prompt = self.condition(conditions, unconditional=unconditional)
         output = self.ids(len(self.vocabularies) - 1, target)
         ids = torch.cat([prompt, output[:, :-1]], dim=1)
-        states, _ = self.decoder(self.embed(ids), self.times(conditions, target.shape[1]))
+        states, _ = self.decoder(self.embed(ids))
         logits = self._logits(states[:, prompt.shape[1] - 1 :]).float()
-        if self.bigrams is not None:
-            before = functional.pad(target[:, :-1], (0, 0, 1, 0), value=self.output.codes)
-            levels = torch.arange(self.output.levels, device=target.device)
-            logits = logits + self.bigrams[levels, before]
         return functional.cross_entropy(
             logits.flatten(0, 2), target.flatten(), reduction="none"
         ).view(len(target), -1)
 
-    def times(self, conditions: Sequence[Tensor], frames: int) -> Times:
-        """The frames of all positions: `conditions` as in `condition`, `frames` of output.
-
-        A condition is stretched to the output's length; M_A belongs to no moment.
-        """
-        device = conditions[0].device
-        parts = []
-        for number, tokens in enumerate(conditions):
-            count, levels = tokens.shape[1:]
-            places = torch.arange(count, device=device) * frames // max(count, 1)
-            if number == 0 and self.has_joint:
-                places = torch.full_like(places, NO_TIME)
-            parts.append(places.repeat_interleave(levels))
-        output = torch.arange(frames, device=device).repeat_interleave(self.output.levels)
-        start = torch.full_like(output[:1], NO_TIME)
-        return Times(
-            own=torch.cat([*parts, start, output]), next=torch.cat([*parts, output, start])
-        )
-
-    def step(
-        self, ids: Tensor, cache: Cache | None, level: int, times: Times, before: Tensor
-    ) -> tuple[Tensor, Cache]:
-        """Logits [B, codes] of the next token after `ids` [B, T], at `level`, and the cache.
-
-        `before` [B] are the tokens of that level in the frame before; in the first frame `codes`.
-        """
-        states, cache = self.decoder(self.embed(ids), times, cache)
-        logits = states[:, -1] @ self.head[level]
-        return logits if self.bigrams is None else logits + self.bigrams[level, before], cache
+    def begin(
+        self, conditions: Sequence[Tensor], prefix: Tensor, frames: int, unconditional: Tensor
+    ) -> StageSampling:
+        """Sampling after `prefix`, int64 [B, P, levels]; the rest is as in `condition`."""
+        ids = self.condition(conditions, unconditional=unconditional)
+        ids = torch.cat([ids, self.ids(len(self.vocabularies) - 1, prefix)], dim=1)
+        return StageSampling(self, ids)
 
     def _logits(self, states: Tensor) -> Tensor:
         """States [B, F * levels, W] -> logits [B, F, levels, codes], with one head per level."""
         frames = states.view(len(states), -1, self.output.levels, states.shape[2])
         return torch.einsum("bflw,lwc->bflc", frames, self.head.to(states.dtype))
+
+
+class StageSampling:
+    """The state of sampling one window with a Stage; see sampling.WindowSampling."""
+
+    def __init__(self, stage: Stage, ids: Tensor) -> None:
+        self._stage, self._ids = stage, ids
+        self._cache: Cache | None = None
+        self._drawn = 0  # tokens
+
+    def logits(self, drawn: Tensor | None) -> Tensor:
+        """See sampling.WindowSampling."""
+        stage, output = self._stage, self._stage.output
+        if drawn is not None:
+            level = self._drawn % output.levels
+            self._ids = (drawn + stage.offsets[-1] + level * output.codes)[:, None]
+            self._drawn += 1
+        states, self._cache = stage.decoder(stage.embed(self._ids), self._cache)
+        logits: Tensor = states[:, -1] @ stage.head[self._drawn % output.levels]
+        return logits
 
 
 class Stages(nn.Module):
@@ -165,26 +147,21 @@ class Stages(nn.Module):
         fine = Vocabulary(tokens.levels - spec.coarse, codec_codes)
         melody_spec = tokens.melody
         melody = [Vocabulary(melody_spec.levels, melody_spec.codes)] if melody_spec.steps else []
-        conditions, prior = [joint, *melody], spec.bigram_prior
+        conditions = [joint, *melody]
         if spec.hears_semantic:
             self.semantic = Stage(conditions, semantic, spec, has_joint=True)
             conditions = [*conditions, semantic]
-        self.coarse = Stage(conditions, coarse, spec, has_joint=True, bigram_prior=prior)
-        self.fine = Stage([coarse], fine, spec, has_joint=False, bigram_prior=prior)
+        if spec.depth_layers:
+            acoustic = Vocabulary(tokens.levels, codec_codes)
+            self.acoustic = FrameStage(conditions, acoustic, spec)
+        else:
+            self.coarse = Stage(conditions, coarse, spec, has_joint=True)
+            self.fine = Stage([coarse], fine, spec, has_joint=False)
 
-    def of(self, name: StageName) -> Stage:
+    def of(self, name: StageName) -> Stage | FrameStage:
         """The stage with this name."""
-        stage: Stage = getattr(self, name)
+        stage: Stage | FrameStage = getattr(self, name)
         return stage
-
-    @torch.no_grad()
-    def count_bigrams(self, tracks: Sequence[np.ndarray]) -> None:
-        """Set the prior of each stage that has one, from acoustic tokens [F, levels] of tracks."""
-        levels = {self.coarse: slice(self.spec.coarse), self.fine: slice(self.spec.coarse, None)}
-        for stage, own in levels.items():
-            if stage.bigrams is not None:
-                found = log_bigrams([tokens[:, own] for tokens in tracks], self.codec_codes)
-                stage.bigrams.copy_(torch.from_numpy(found))
 
     def no_melody(self, rows: int, length_s: float) -> list[Tensor]:
         """Melody tokens of a crop without a melody, in a list; [] if there is no melody part."""

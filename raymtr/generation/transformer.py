@@ -3,16 +3,11 @@
 Positions are relative: each head has a learned attention bias per distance in tokens (T5's buckets,
 Raffel et al. 2020, as in AudioLM and MusicLM). So a cached step computes the same as the full
 forward, and sequences may be longer than in training.
-
-With `time_positions` each head has a second bias per distance in time. A condition and the output
-for the same moment are hundreds of tokens apart, where T5's buckets are wide; in time they are 0
-frames apart.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,40 +16,25 @@ from torch.nn import functional
 from raymtr.generation_specs import MusicLMSpec
 
 BUCKETS, MOST_DISTANCE = 64, 2_048  # distances below half the buckets are exact
-NEAR = 16  # frames; larger distances in time share one bias for each direction
-NO_TIME = -1  # the frame of a token that belongs to no moment, such as one of M_A
 Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, [B, heads, T, width / heads]
-
-
-class Times(NamedTuple):
-    """The frame of each token, int64 [T], and of the token that is predicted after it."""
-
-    own: Tensor
-    next: Tensor
 
 
 class Decoder(nn.Module):
     """float32 [B, T, width] -> [B, T, width] with causal attention."""
 
-    def __init__(self, spec: MusicLMSpec) -> None:
+    def __init__(self, spec: MusicLMSpec, layers: int) -> None:
         super().__init__()
         self.heads = spec.heads
         self.bias = nn.Embedding(BUCKETS, spec.heads)
-        self.time_bias = nn.Embedding(2 * NEAR + 2, spec.heads) if spec.time_positions else None
-        self.layers = nn.ModuleList([_Layer(spec) for _ in range(spec.layers)])
+        self.layers = nn.ModuleList([_Layer(spec, layers) for _ in range(layers)])
         self.norm = nn.LayerNorm(spec.width)
         self.dropout = nn.Dropout(spec.dropout)
         nn.init.normal_(self.bias.weight, std=0.02)
-        if self.time_bias is not None:
-            nn.init.normal_(self.time_bias.weight, std=0.02)
 
-    def forward(self, x: Tensor, times: Times, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """The states of `x`, and the extended cache; `cache` has all previous positions.
-
-        `times` are those of all positions, and maybe of later ones.
-        """
+    def forward(self, x: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """The states of `x`, and the extended cache; `cache` has all previous positions."""
         before = cache[0][0].shape[2] if cache else 0
-        bias = self._bias(before, before + x.shape[1], times)
+        bias = self._bias(before, before + x.shape[1])
         extended: Cache = []
         x = self.dropout(x)
         for number, layer in enumerate(self.layers):
@@ -62,23 +42,18 @@ class Decoder(nn.Module):
             extended.append(state)
         return self.norm(x), extended
 
-    def _bias(self, before: int, total: int, times: Times) -> Tensor:
+    def _bias(self, before: int, total: int) -> Tensor:
         """The bias of each head [1, heads, T, S]; minus infinity for future positions."""
-        positions = torch.arange(total, device=times.own.device)
+        positions = torch.arange(total, device=self.bias.weight.device)
         distance = positions[before:, None] - positions[None]  # [T, S], negative: future
-        bias: Tensor = self.bias(bucket(distance.clamp_min(0)))
-        if self.time_bias is not None:
-            asked, own = times.next[before:total, None], times.own[None, :total]
-            near = (asked - own).clamp(-NEAR, NEAR) + NEAR
-            timeless = (asked == NO_TIME) | (own == NO_TIME)
-            bias = bias + self.time_bias(near.masked_fill(timeless, 2 * NEAR + 1))
-        return bias.permute(2, 0, 1)[None].masked_fill(distance < 0, -torch.inf)
+        bias: Tensor = self.bias(bucket(distance.clamp_min(0))).permute(2, 0, 1)[None]
+        return bias.masked_fill(distance < 0, -torch.inf)
 
 
 class _Layer(nn.Module):
     """Self-attention and a feed-forward network, both pre-norm and residual."""
 
-    def __init__(self, spec: MusicLMSpec) -> None:
+    def __init__(self, spec: MusicLMSpec, layers: int) -> None:
         super().__init__()
         self.heads, self.drop = spec.heads, spec.dropout
         self.norms = nn.ModuleList([nn.LayerNorm(spec.width) for _ in range(2)])
@@ -88,7 +63,7 @@ class _Layer(nn.Module):
         self.narrow = nn.Linear(spec.inner, spec.width)
         self.dropout = nn.Dropout(spec.dropout)
         for linear in (self.writes, self.narrow):  # keeps the scale of the residual sum (GPT-2)
-            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * spec.layers))
+            nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * layers))
 
     def forward(
         self, x: Tensor, bias: Tensor, cache: tuple[Tensor, Tensor] | None

@@ -1,6 +1,6 @@
-"""Training of MusicLM: crops of tokens, and the sum of the losses of three stages.
+"""Training of MusicLM: crops of tokens, and the sum of the losses of its stages.
 
-The stages share no weights, so one step trains them as three separate runs would. M_A of a crop is
+The stages share no weights, so one step trains them as separate runs would. M_A of a crop is
 computed from its audio, and so is its melody if the tokens have one. Training reads no text.
 """
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from raymtr.audio_cache import AudioCache
-from raymtr.generation.bigrams import MOST_TRACKS
 from raymtr.generation.joint import crop_vector
 from raymtr.generation.melody import STORED_S, crop_tokens, no_melody
 from raymtr.generation.musiclm_folder import save_musiclm
@@ -109,13 +108,6 @@ class Crops:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def acoustic(self) -> list[np.ndarray]:
-        """The acoustic tokens [F, levels] of at most MOST_TRACKS of the rows."""
-        places = np.linspace(0, len(self.rows) - 1, min(len(self.rows), MOST_TRACKS)).astype(int)
-        rows = self.tokens["acoustic"].take(pa.array(self.rows[places]))
-        levels = self.parts.spec.levels
-        return [np.asarray(row.values, np.int64).reshape(-1, levels) for row in rows]
-
     def batch(self, places: np.ndarray, rngs: list[np.random.Generator]) -> MusicLMBatch:
         """One crop per row and stage; `places` [B] index `self.rows`.
 
@@ -160,14 +152,15 @@ class Crops:
         )
         joint = parts.joint.of_audio(vector[None])
         conditions = [joint, *self._melody(row, begin_s, length_s, rng)]
+        output = codes if name == "acoustic" else codes[:, :coarse]
         if not self.spec.hears_semantic:
-            return conditions, codes[:, :coarse]
+            return conditions, output
         count = max(1, int(length_s * semantic_rate))
         start = max(0, min(int(begin_s * semantic_rate), len(semantic) - count))
         crop = semantic[start : start + count][:, None]
         if name == "semantic":
             return conditions, crop
-        return [*conditions, crop], codes[:, :coarse]
+        return [*conditions, crop], output
 
     def _melody(
         self, row: dict[str, Any], begin_s: float, length_s: float, rng: np.random.Generator
@@ -218,11 +211,8 @@ class MusicLMObjective:
     def batches(
         self, train: pa.Table, cache: AudioCache, *, rank: int, workers: int
     ) -> MusicLMBatches:
-        """Batches of crops of the training tracks' tokens, whose bigrams may be a prior."""
-        crops = self._crops(train)
-        if self._settings.musiclm.bigram_prior:
-            self.stages.count_bigrams(crops.acoustic())
-        return MusicLMBatches(crops, self._settings.train, rank=rank, workers=workers)
+        """Batches of crops of the training tracks' tokens."""
+        return MusicLMBatches(self._crops(train), self._settings.train, rank=rank, workers=workers)
 
     def validation(self, valid: pa.Table) -> Callable[[MusicLMStep], dict[str, float]]:
         """The loss of each stage on fixed crops of the validation tracks; {} without any."""

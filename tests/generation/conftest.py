@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,7 @@ MUSICLM = MusicLMSpec(
     coarse_s=1.0,
     fine_s=1.0,
 )
+DEPTH = replace(MUSICLM, hears_semantic=False, depth_layers=1, acoustic_s=1.0)
 TRAIN = TrainSpec(objective="musiclm", steps=60, global_batch=8, learning_rate=1e-2, warmup_steps=5)
 KINDS = ("low", "high")
 
@@ -111,18 +113,24 @@ def token_table(sounds: list[tuple[str, np.ndarray]], parts: Parts) -> pa.Table:
     )
 
 
-@pytest.fixture(scope="session")
-def crops(token_table: pa.Table, parts: Parts) -> Crops:
-    return Crops(token_table, np.arange(len(token_table)), parts, MUSICLM)
+@pytest.fixture(scope="session", params=[MUSICLM, DEPTH], ids=["stages", "depth"])
+def spec(request: pytest.FixtureRequest) -> MusicLMSpec:
+    chosen: MusicLMSpec = request.param
+    return chosen
 
 
 @pytest.fixture(scope="session")
-def new_step() -> Callable[[], MusicLMStep]:
+def crops(token_table: pa.Table, parts: Parts, spec: MusicLMSpec) -> Crops:
+    return Crops(token_table, np.arange(len(token_table)), parts, spec)
+
+
+@pytest.fixture(scope="session")
+def new_step(spec: MusicLMSpec) -> Callable[[], MusicLMStep]:
     """A function: an untrained step, always with the same weights."""
 
     def make() -> MusicLMStep:
         torch.manual_seed(0)
-        stages = Stages(TOKENS, MUSICLM, codec_codes=TOKENS.codes)
+        stages = Stages(TOKENS, spec, codec_codes=TOKENS.codes)
         return MusicLMStep(stages, TRAIN, torch.device("cpu"))
 
     return make

@@ -24,20 +24,23 @@ from raymtr.evaluation.memorisation import (
 from raymtr.generation.musiclm import MusicLM
 from raymtr.generation.musiclm_folder import save_musiclm
 from raymtr.generation.parts import Parts
-from raymtr.generation.stages import Stages
+from raymtr.generation.stages import Stages, stage_names
+from raymtr.generation_specs import MusicLMSpec
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
-from tests.generation.conftest import MUSICLM, TOKENS
+from tests.generation.conftest import TOKENS
 
 LENGTH = 24  # tokens of a track; a crop has 25
 
 
-def tracks_of(seed: int, count: int = 4) -> list[TrackTokens]:
+def tracks_of(spec: MusicLMSpec, seed: int, count: int = 4) -> list[TrackTokens]:
+    """Random tokens of the first stage of a model."""
     rng = np.random.default_rng(seed)
+    levels, codes = Stages(TOKENS, spec, codec_codes=TOKENS.codes).of(stage_names(spec)[0]).output
     return [
         TrackTokens(
             rng.integers(TOKENS.joint_codes, size=(1, TOKENS.joint_levels)),
-            rng.integers(TOKENS.semantic_codes, size=LENGTH),
+            rng.integers(codes, size=(LENGTH, levels)),
         )
         for _ in range(count)
     ]
@@ -63,16 +66,17 @@ def test_the_threshold_lets_few_pairs_of_different_tracks_pass() -> None:
 
 
 @pytest.fixture(scope="module")
-def by_heart() -> Stages:
-    """Stages whose semantic one has learnt `tracks_of(0)` by heart."""
+def by_heart(spec: MusicLMSpec) -> Stages:
+    """Stages of which the first has learnt `tracks_of(spec, 0)` by heart."""
     torch.manual_seed(0)
-    stages = Stages(TOKENS, MUSICLM, codec_codes=TOKENS.codes)
-    known = tracks_of(0)
+    stages = Stages(TOKENS, spec, codec_codes=TOKENS.codes)
+    stage = stages.of(stage_names(spec)[0])
+    known = tracks_of(spec, 0)
     joint = torch.from_numpy(np.stack([track.joint for track in known]))
-    target = torch.from_numpy(np.stack([track.semantic for track in known]))[..., None]
-    optimizer = torch.optim.AdamW(stages.semantic.parameters(), 1e-2)
+    target = torch.from_numpy(np.stack([track.continued for track in known]))
+    optimizer = torch.optim.AdamW(stage.parameters(), 1e-2)
     for _ in range(120):
-        loss = stages.semantic([joint], target, torch.zeros(len(known), dtype=torch.bool)).mean()
+        loss = stage([joint], target, torch.zeros(len(known), dtype=torch.bool)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -81,16 +85,17 @@ def by_heart() -> Stages:
 
 @pytest.mark.slow
 def test_what_was_learnt_by_heart_matches_and_what_was_not_does_not(
-    by_heart: Stages, parts: Parts, tiny_model: str
+    by_heart: Stages, spec: MusicLMSpec, parts: Parts, tiny_model: str
 ) -> None:
     model = MusicLM(by_heart, parts, load_model(tiny_model), fingerprint="f")
-    figures = memorisation(model, tracks_of(0), tracks_of(1), seed=0)
+    known, unknown = (tracks_of(spec, seed) for seed in (0, 1))
+    figures = memorisation(model, known, unknown, seed=0)
     assert [row["prefix"] for row in figures] == [0, 10] and figures[0]["continued"] == 12
     given = figures[1]
     assert given["training"]["exact"] >= 0.75 and given["held_out"]["exact"] == 0
     assert given["training"]["approximate"] >= given["training"]["exact"]
     with pytest.raises(InputError, match="two of each at least"):
-        memorisation(model, tracks_of(0), [], seed=0)
+        memorisation(model, known, [], seed=0)
 
 
 @pytest.mark.slow

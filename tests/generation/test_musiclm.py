@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from jobs.__main__ import main
 from raymtr import load_model, storage
 from raymtr.errors import InputError, UnusableError
+from raymtr.generation.marker import MARKER
 from raymtr.generation.musiclm import MusicLM, Scene, check_story
 from raymtr.generation.musiclm_folder import read_musiclm, save_musiclm
 from raymtr.generation.parts import Parts, read_parts
 from raymtr.generation.sound_file import is_generated, wav_bytes
-from raymtr.generation.stages import Stages
+from raymtr.generation.stages import Stages, stage_names
 from raymtr.generation.write_clips import PROMPTS, WriteClips
+from raymtr.generation_specs import MusicLMSpec
 from raymtr.training.musiclm import Crops, MusicLMBatches, MusicLMStep
 from raymtr.workspace import Workspace
 from tests.generation.conftest import KINDS, MUSICLM, TOKENS, TRAIN, centroid_hz, vectors_of
@@ -48,12 +50,16 @@ def sound_of(musiclm: MusicLM, scenes: list[torch.Tensor], *args: object) -> lis
 @pytest.mark.slow
 def test_training_beats_unigrams(trained: tuple[Stages, list[dict]], crops: Crops) -> None:
     """A stage's loss is below the entropy of its tokens, which their frequencies alone give."""
-    _, figures = trained
-    semantic = np.concatenate(crops.tokens["semantic"].to_numpy())
-    shares = np.bincount(semantic) / len(semantic)
-    entropy = -(shares[shares > 0] * np.log(shares[shares > 0])).sum()
-    last = np.mean([row["semantic"] for row in figures[-10:]])
-    assert last < 0.8 * entropy
+    stages, figures = trained
+    name = stage_names(stages.spec)[0]
+    levels = stages.of(name).output.levels
+    tokens = np.concatenate(crops.tokens[name].to_numpy()).reshape(-1, levels)
+    entropies = []
+    for level in range(levels):
+        shares = np.bincount(tokens[:, level]) / len(tokens)
+        entropies.append(-(shares[shares > 0] * np.log(shares[shares > 0])).sum())
+    last = np.mean([row[name] for row in figures[-10:]])
+    assert last < 0.8 * np.mean(entropies)
     assert figures[-1]["loss"] < 0.7 * figures[0]["loss"]
 
 
@@ -161,6 +167,7 @@ def test_the_verb_writes_a_file_or_one_sentence(
 
 def test_a_model_that_cannot_make_sound_leaves_no_file(
     folder: Path,
+    spec: MusicLMSpec,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -175,14 +182,15 @@ def test_a_model_that_cannot_make_sound_leaves_no_file(
         return Path(shutil.copytree(folder, tmp_path / name))
 
     broken, without, other = copy("broken"), copy("without"), copy("other")
-    weights = load_file(broken / "semantic.safetensors")
-    save_file({**weights, "head": weights["head"] * torch.nan}, broken / "semantic.safetensors")
+    first, *_, last = [*stage_names(spec), *stage_names(spec)]
+    weights = load_file(broken / f"{first}.safetensors")
+    save_file({**weights, "head": weights["head"] * torch.nan}, broken / f"{first}.safetensors")
     assert asked(broken) == 3
     assert "none.wav is not written: the model gives numbers that are not finite" in caplog.text
     rows = storage.read_tables(f"{workspace.generated}/manifest")
     assert rows is not None and rows["code"].to_pylist() == ["bad_model"]
-    (without / "coarse.safetensors").unlink()
-    assert asked(without) == 2 and "lacks its stage coarse" in capsys.readouterr().err
+    (without / f"{last}.safetensors").unlink()
+    assert asked(without) == 2 and f"lacks its stage {last}" in capsys.readouterr().err
     said = json.loads((other / "parts/parts.json").read_text())
     (other / "parts/parts.json").write_text(json.dumps(said | {"fingerprint": "else"}))
     assert asked(other) == 2 and "was trained on tokens of the parts" in capsys.readouterr().err
@@ -214,19 +222,24 @@ def test_a_job_writes_clips_and_rows(folder: Path, tmp_path: Path) -> None:
     assert [row["clip_id"] for row in rows] == ["p", "q"] and rows[0]["code"] is None
     assert all(is_generated(Path(row["uri"]).read_bytes()) for row in rows)
     with torch.no_grad():
-        write._model.stages.coarse.head.fill_(torch.nan)
+        stages = write._model.stages
+        stages.of(stage_names(stages.spec)[-1]).head.fill_(torch.nan)
     assert write(pa.Table.from_pylist(asked, PROMPTS))["code"].to_pylist() == ["bad_model"] * 2
 
 
-def test_damaged_models_are_told_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+def test_damaged_models_are_told_in_one_sentence(
+    folder: Path, spec: MusicLMSpec, tmp_path: Path
+) -> None:
+    first, *_, last = [*stage_names(spec), *stage_names(spec)]
+
     def copy() -> Path:
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(folder, place)
         return place
 
     without = copy()
-    (without / "fine.safetensors").unlink()
-    with pytest.raises(InputError, match="lacks its stage fine"):
+    (without / f"{last}.safetensors").unlink()
+    with pytest.raises(InputError, match=f"lacks its stage {last}"):
         read_musiclm(str(without))
     other = copy()
     said = json.loads((other / "parts/parts.json").read_text())
@@ -234,11 +247,16 @@ def test_damaged_models_are_told_in_one_sentence(folder: Path, tmp_path: Path) -
     with pytest.raises(InputError, match=r"trained on tokens of the parts .* has else"):
         read_musiclm(str(other))
     torn = copy()
-    (torn / "coarse.safetensors").write_bytes(b"torn")
+    (torn / f"{first}.safetensors").write_bytes(b"torn")
     with pytest.raises(UnusableError, match="is damaged"):
         read_musiclm(str(torn))
     with pytest.raises(InputError, match="is no MusicLM model"):
         read_musiclm(str(tmp_path))
+    old = copy()
+    config = json.loads((old / MARKER).read_text())
+    (old / MARKER).write_text(json.dumps(config | {"format": 1}))
+    with pytest.raises(UnusableError, match="was written by an older raymtr"):
+        read_musiclm(str(old))
     (other / "parts/parts.safetensors").write_bytes(b"torn")
     with pytest.raises(UnusableError, match=r"parts .* are damaged"):
         read_parts(str(other / "parts"))

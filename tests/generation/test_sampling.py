@@ -4,26 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from raymtr.errors import UnusableError
-from raymtr.generation.bigrams import log_bigrams
-from raymtr.generation.sampling import Changes, Sampler, next_window, slide
+from raymtr.generation.frame_stage import PIECE, FrameStage
+from raymtr.generation.melody import NONE
+from raymtr.generation.sampling import Changes, Sampler, WindowSampling, next_window, sample, slide
 from raymtr.generation.stages import Stages
-from tests.generation.conftest import MUSICLM, TOKENS
+from raymtr.generation_specs import MelodySpec
+from tests.generation.conftest import DEPTH, MUSICLM, TOKENS
 
-ALIGNED = replace(MUSICLM, time_positions=True, bigram_prior=True)
+BOTH = torch.tensor([False, False])
 
 
-@pytest.fixture(params=[MUSICLM, ALIGNED], ids=["paper", "aligned"])
-def stages(request: pytest.FixtureRequest) -> Stages:
+@pytest.fixture
+def stages() -> Stages:
     torch.manual_seed(0)
-    stages = Stages(TOKENS, request.param, codec_codes=TOKENS.codes).eval()
-    stages.count_bigrams(list(np.random.default_rng(0).integers(0, 8, (5, 40, TOKENS.levels))))
-    return stages
+    return Stages(TOKENS, MUSICLM, codec_codes=TOKENS.codes).eval()
+
+
+@pytest.fixture
+def acoustic() -> FrameStage:
+    """With M_A, a melody and semantic tokens as conditions."""
+    torch.manual_seed(0)
+    melody = MelodySpec(steps=1, levels=2, codes=4)
+    spec = replace(DEPTH, hears_semantic=True)
+    return Stages(replace(TOKENS, melody=melody), spec, codec_codes=TOKENS.codes).eval().acoustic
 
 
 def draw(size: tuple[int, ...], below: int) -> torch.Tensor:
@@ -37,55 +45,95 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("piece", [1, 7])
 def test_cached_steps_equal_the_full_forward(stages: Stages, piece: int) -> None:
     x = stages.coarse.embed(draw((2, 90), 20))
-    times = stages.coarse.times([draw((2, 1, 2), 2), draw((2, 20, 1), 8)], 67)
-    assert len(times.own) == len(times.next) == 90
-    full, _ = stages.coarse.decoder(x, times)
+    full, _ = stages.coarse.decoder(x)
     cache, made = None, []
     for part in x.split(piece, dim=1):
-        states, cache = stages.coarse.decoder(part, times, cache)
+        states, cache = stages.coarse.decoder(part, cache)
         made.append(states)
     torch.testing.assert_close(torch.cat(made, dim=1), full, atol=1e-4, rtol=0)
 
 
-def test_steps_give_the_losses_of_training(stages: Stages) -> None:
-    """Frame by frame, level by level, with the bigrams of the frame before."""
+def nats_of(window: WindowSampling, target: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy of tokens int64 [B, F, levels], sampled one by one -> [B, F * levels]."""
+    nats, last = [], None
+    for token in target.flatten(1).T:
+        nats.append(functional.cross_entropy(window.logits(last), token, reduction="none"))
+        last = token
+    return torch.stack(nats, dim=1)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_sampling_gives_the_losses_of_training(stages: Stages, prefix: int) -> None:
+    """Frame by frame, level by level."""
     stage, coarse, target = stages.fine, draw((2, 6, 1), 16), draw((2, 6, 2), 16)
-    losses = stage([coarse], target, torch.tensor([False, False]))
-    ids, times, cache = stage.condition([coarse]), stage.times([coarse], 6), None
-    before = [torch.full((2,), TOKENS.codes)] * 2
-    for place, token in enumerate(target.flatten(1).T):
-        level = place % 2
-        logits, cache = stage.step(ids, cache, level, times, before[level])
-        nats = functional.cross_entropy(logits, token, reduction="none")
-        torch.testing.assert_close(nats, losses[:, place], atol=1e-4, rtol=0)
-        before[level] = token
-        ids = (token + stage.offsets[-1] + level * TOKENS.codes)[:, None]
+    losses = stage([coarse], target, BOTH)
+    found = nats_of(stage.begin([coarse], target[:, :prefix], 6, BOTH), target[:, prefix:])
+    torch.testing.assert_close(found, losses[:, prefix * 2 :], atol=1e-4, rtol=0)
 
 
-def test_times_put_a_condition_beside_its_output() -> None:
-    stages = Stages(TOKENS, ALIGNED, codec_codes=TOKENS.codes)
-    joint, semantic = draw((1, 1, 2), 2), draw((1, 2, 1), 8)
-    times = stages.coarse.times([joint, semantic], 4)  # a semantic token for two frames
-    assert times.own.tolist() == [-1, -1, 0, 2, -1, 0, 1, 2, 3]
-    assert times.next.tolist() == [-1, -1, 0, 2, 0, 1, 2, 3, -1]
-    assert stages.fine.times([draw((1, 3, 1), 16)], 3).next.tolist() == [
-        *(0, 1, 2),
-        *(0, 0, 1, 1, 2, 2, -1),
-    ]
+def conditions_of_acoustic() -> list[torch.Tensor]:
+    """M_A, a melody of which the second row has none, and semantic tokens of half the rate."""
+    melody = draw((2, 2, 2), 4)
+    melody[1] = NONE
+    return [draw((2, 1, 2), 2), melody, draw((2, 10, 1), 8)]
 
 
-def test_bigrams_are_counted_for_each_level() -> None:
-    tracks = [np.array([[0, 3], [1, 3], [0, 3], [1, 3]])] * 5_000
-    chances = np.exp(log_bigrams(tracks, 4))
-    assert chances.shape == (2, 5, 4)
-    np.testing.assert_allclose(chances.sum(axis=2), 1, atol=1e-5)
-    assert chances[0, 0, 1] > 0.95 and chances[0, 1, 0] > 0.9  # 0 and 1 alternate
-    assert chances[0, 4, 0] == pytest.approx(0.5, abs=0.01)  # in the first frame
-    assert chances[1, 3, 3] > 0.99 and chances[1, 0, 3] > 0.99  # after an unseen code: unigrams
-    assert (chances > 0).all()
+@pytest.mark.parametrize("prefix", [0, 1, 7])
+def test_the_acoustic_stage_samples_what_it_learned(acoustic: FrameStage, prefix: int) -> None:
+    conditions, target = conditions_of_acoustic(), draw((2, 20, 3), 16)
+    for bare in (BOTH, torch.tensor([False, True])):
+        losses = acoustic(conditions, target, bare)
+        assert losses.shape == (2, 60)
+        window = acoustic.begin(conditions, target[:, :prefix], 20, bare)
+        found = nats_of(window, target[:, prefix:])
+        torch.testing.assert_close(found, losses[:, prefix * 3 :], atol=1e-4, rtol=0)
 
 
-def test_a_token_does_not_see_what_comes_after(stages: Stages) -> None:
+def test_the_acoustic_stage_hears_each_condition_in_its_moment(acoustic: FrameStage) -> None:
+    conditions, target = conditions_of_acoustic(), draw((2, 20, 3), 16)
+    losses = acoustic(conditions, target, BOTH)
+    for number, place, first in ((0, 0, 0), (1, 1, 10), (2, 7, 14)):
+        changed = [tokens.clone() for tokens in conditions]
+        changed[number][0, place, 0] = (changed[number][0, place, 0] + 1) % 2
+        other = acoustic(changed, target, BOTH)
+        torch.testing.assert_close(other[1], losses[1])
+        torch.testing.assert_close(other[0, : first * 3], losses[0, : first * 3])
+        assert not torch.isclose(other[0, first * 3], losses[0, first * 3])
+    bare = acoustic(conditions, target, torch.tensor([True, False]))
+    assert not torch.isclose(bare[0, 0], losses[0, 0])
+
+
+def test_a_crop_is_also_learned_in_pieces(acoustic: FrameStage) -> None:
+    frames = 2 * PIECE + 3
+    conditions = [draw((2, 1, 2), 2), draw((2, 2, 2), 4), draw((2, frames, 1), 8)]
+    target = draw((2, frames, 3), 16)
+    losses = acoustic.train()(conditions, target, BOTH)  # without dropout
+    whole, pieces = losses.split([frames * 3, 2 * PIECE * 3], dim=1)
+    torch.testing.assert_close(whole, acoustic.eval()(conditions, target, BOTH))
+    second = slice(PIECE, 2 * PIECE)
+    melody = conditions[1][:, [0] * 2 + [1] * (PIECE - 2)]  # the second begins with frame 18
+    alone = acoustic([conditions[0], melody, conditions[2][:, second]], target[:, second], BOTH)
+    torch.testing.assert_close(pieces[:, PIECE * 3 :], alone)
+
+
+def test_each_level_has_its_temperature(acoustic: FrameStage) -> None:
+    """The first level is drawn at random, the others greedily."""
+    conditions = [tokens[:1] for tokens in conditions_of_acoustic()]
+    nothing = torch.empty(1, 0, 3, dtype=torch.int64)
+
+    def first_frame(seed: int) -> list[int]:
+        sampler = Sampler([1e6, 1e-6])
+        return sample(acoustic, conditions, nothing, 1, sampler, seeded(seed))[0, 0].tolist()
+
+    frames = [first_frame(seed) for seed in range(40)]
+    assert len({frame[0] for frame in frames}) > 8
+    followers: dict[int, set[tuple[int, ...]]] = {}
+    for frame in frames:
+        followers.setdefault(frame[0], set()).add(tuple(frame[1:]))
+    assert all(len(rest) == 1 for rest in followers.values())
+
+
+def test_a_token_does_not_see_what_comes_after(stages: Stages, acoustic: FrameStage) -> None:
     joint, semantic = draw((1, 1, 2), 2), draw((1, 6, 1), 8)
     target, other = draw((1, 5, 1), 16), draw((1, 5, 1), 16)
     other[:, 3:] = (other[:, 3:] + 1) % 16
@@ -93,6 +141,12 @@ def test_a_token_does_not_see_what_comes_after(stages: Stages) -> None:
     losses = [stages.coarse([joint, semantic], codes, bare)[0] for codes in (target, other)]
     torch.testing.assert_close(losses[0][:3], losses[1][:3])
     assert not torch.allclose(losses[0][3:], losses[1][3:])
+    conditions, target = conditions_of_acoustic(), draw((2, 20, 3), 16)
+    other = target.clone()
+    other[0, 9, 1] = (other[0, 9, 1] + 1) % 16
+    losses = [acoustic(conditions, codes, BOTH)[0] for codes in (target, other)]
+    torch.testing.assert_close(losses[0][:28], losses[1][:28])  # 9 frames of 3, and one level
+    assert not torch.isclose(losses[0][29], losses[1][29])  # the level above
 
 
 def test_a_row_follows_its_own_seed(stages: Stages) -> None:
@@ -102,7 +156,7 @@ def test_a_row_follows_its_own_seed(stages: Stages) -> None:
     def fine(rows: slice, *seeds: int) -> torch.Tensor:
         return slide(
             *(stages.fine, lambda first, last, done: [coarse[rows, first:last]]),
-            *(nothing[rows], 9, 4, Sampler(1.0), seeded(*seeds)),
+            *(nothing[rows], 9, 4, Sampler([1.0]), seeded(*seeds)),
         )
 
     both = fine(slice(0, 2), 5, 6)
@@ -123,7 +177,7 @@ def test_windows_keep_half_and_stop_at_a_change(stages: Stages) -> None:
 
     prefix = draw((1, 3, 1), 8)
     made = slide(
-        stages.semantic, given, prefix, 12, 6, Sampler(1.0), seeded(0), changes=Changes([4, 8], 3)
+        stages.semantic, given, prefix, 12, 6, Sampler([1.0]), seeded(0), changes=Changes([4, 8], 3)
     )
     assert seen == [(0, 4, 3), (1, 7, 4), (4, 8, 7), (5, 11, 8), (8, 12, 11)]
     assert torch.equal(made[:, :3], prefix)
@@ -141,19 +195,16 @@ def test_after_a_change_less_of_the_old_sound_is_kept() -> None:
 
 def test_guidance_moves_towards_the_condition(stages: Stages) -> None:
     """At a huge weight the drawn token is the one that the condition raises most."""
-    joint, first = draw((1, 1, 2), 2), torch.tensor([TOKENS.semantic_codes])
+    joint, nothing = draw((1, 1, 2), 2), torch.empty(1, 0, 1, dtype=torch.int64)
     with torch.no_grad():
         logits = [
-            stages.semantic.step(
-                stages.semantic.condition([joint], unconditional=torch.tensor([bare])),
-                *(None, 0, stages.semantic.times([joint], 1), first),
-            )[0]
+            stages.semantic.begin([joint], nothing, 1, torch.tensor([bare])).logits(None)
             for bare in (False, True)
         ]
     best = int((logits[0] - logits[1]).argmax())
     made = slide(
         *(stages.semantic, lambda first, last, done: [joint]),
-        *(torch.empty(1, 0, 1, dtype=torch.int64), 1, 6, Sampler(1.0, 1e6), seeded(0)),
+        *(nothing, 1, 6, Sampler([1.0], 1e6), seeded(0)),
     )
     assert int(made) == best
 
@@ -164,5 +215,5 @@ def test_numbers_that_are_not_finite_end_in_one_sentence(stages: Stages) -> None
     with pytest.raises(UnusableError, match="not finite: its weights are damaged"):
         slide(
             *(stages.semantic, lambda first, last, done: [draw((1, 1, 2), 2)]),
-            *(torch.empty(1, 0, 1, dtype=torch.int64), 2, 6, Sampler(1.0), seeded(0)),
+            *(torch.empty(1, 0, 1, dtype=torch.int64), 2, 6, Sampler([1.0]), seeded(0)),
         )
