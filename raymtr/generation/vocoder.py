@@ -28,7 +28,7 @@ RESOLUTIONS = (512, 1_024, 2_048)  # window lengths of the loss in samples
 QUIETEST = 1.0  # lower bound of the norm that divides the spectral convergence
 LEARNING_RATE = 1e-3
 TINIEST = 1e-5
-ROUNDS, MOMENTUM = 16, 0.99  # of Griffin-Lim on the decoder's own spectrum
+ROUNDS, MOMENTUM = 32, 0.99  # of Griffin-Lim on the decoder's own spectrum
 QUIETEST_POWER = 1e-9  # lower bound of a bin's power, for bins outside of all bands
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from token_builders import make_catalog, settings_of
 
 from jobs.__main__ import main
-from jobs.generate import generate_prompts
+from jobs.generate import TOGETHER, generate_prompts
 from jobs.tokenize_catalog import describe, tokenize_catalog
 from jobs.train_towers import train_towers
 from raymtr import storage
@@ -56,6 +60,62 @@ def test_from_a_catalog_to_sound(
     kept = storage.read_tables(f"{first['out']}/manifest")
     assert kept is not None and sorted(kept["clip_id"].to_pylist()) == ["p1", "p2", "p3"]
     assert kept["model"].unique().to_pylist() == [answer_model(workspace)]
+
+    killed(workspace, "lm")
+    many = [Prompt(f"m{n:02}", "noise", n) for n in range(MANY)]
+    before = clips_of(first["out"])
+    assert len(before) < 3 + MANY
+    rest = generate_prompts(workspace, settings, many, 2.0, model="lm")
+    assert (rest["clips"], rest["failed"]) == (MANY, 0)
+    assert rest["new"] == MANY + 3 - len(before)  # no clip with a row is made again
+    after = clips_of(first["out"])
+    assert len(after) == 3 + MANY and before.items() <= after.items()
+    assert all(is_generated(data) for data in after.values())
+
+
+MANY = 3 * TOGETHER
+DRIVER = """
+import sys
+from jobs.generate import TOGETHER, generate_prompts
+from raymtr.generation.requests import Prompt
+from raymtr.workspace import Workspace
+from token_builders import settings_of
+many = [Prompt(f"m{n:02}", "noise", n) for n in range(int(sys.argv[3]))]
+generate_prompts(Workspace.open(sys.argv[1]), settings_of(4), many, 2.0, model=sys.argv[2])
+"""
+
+
+def killed(workspace: Workspace, model: str) -> None:
+    """Start a job of MANY prompts and kill it after its first row."""
+    import ray
+
+    repository = Path(__file__).resolve().parents[2]
+    manifest = f"{workspace.generated}/{answer_model(workspace)}/manifest"
+    rows = len(storage.list_files(manifest, suffix=".parquet"))
+    environment = os.environ | {
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+        "PYTHONPATH": f"{repository}:{repository}/tests",
+    }
+    command = [sys.executable, "-c", DRIVER, workspace.root, model, str(MANY)]
+    driver = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while len(storage.list_files(manifest, suffix=".parquet")) == rows:
+            assert driver.poll() is None, "the driver ended before it could be killed"
+            assert time.monotonic() < deadline, "no row within 300 s"
+            time.sleep(0.05)
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def clips_of(folder: str) -> dict[str, bytes]:
+    """The bytes of the clip of every row; fails if a clip has two rows or no file."""
+    rows = storage.read_tables(f"{folder}/manifest", ["clip_id", "uri"])
+    assert rows is not None
+    ids = rows["clip_id"].to_pylist()
+    assert len(set(ids)) == len(ids)
+    return {row["clip_id"]: Path(row["uri"]).read_bytes() for row in rows.to_pylist()}
 
 
 def answer_model(workspace: Workspace) -> str:
