@@ -274,8 +274,9 @@ def describe(answer: TrainAnswer) -> str:
             f"{figures['valid_match_auc']:.3f} (chance 0.5), {figures['valid_tracks']:.0f} tracks"
         )
     lines += [
-        f"{name}: loss {figures[name]:.3f}, validation "
-        f"{figures.get(f'valid_{name}', float('nan')):.3f} (nats per token)"
+        f"{name}: loss {figures[name]:.3f}"
+        + (f", validation {figures[f'valid_{name}']:.3f}" if f"valid_{name}" in figures else "")
+        + " (nats per token)"
         for name in ("semantic", "coarse", "fine", "acoustic")
         if name in figures
     ]
