@@ -273,21 +273,16 @@ def musiclm_small() -> Settings:
 def musiclm_depth() -> Settings:
     """`musiclm_small` with a transformer over frames and one over the levels of a frame.
 
-    It has no semantic stage. Twice the levels cost little here, and the codec needs them.
+    It has the same tokens and no semantic stage.
     """
     small = musiclm_small()
     return replace(
         small,
         recipe="musiclm-depth",
-        tokens=replace(small.tokens, levels=8),
         musiclm=replace(
-            small.musiclm,
-            hears_semantic=False,
-            depth_layers=2,
-            coarse=4,
-            acoustic_s=5.0,
-            guidance=3.0,
+            small.musiclm, hears_semantic=False, depth_layers=2, acoustic_s=10.0, guidance=3.0
         ),
+        train=replace(small.train, steps=700),
     )
 
 
