@@ -22,8 +22,8 @@ from torch import Tensor
 from raymtr.errors import InputError
 from raymtr.generation.codec import MelCodec
 from raymtr.generation.musiclm import MusicLM
-from raymtr.generation.quantizer import ResidualQuantizer
 from raymtr.generation.sampling import Sampler, slide
+from raymtr.generation.semantic import SemanticTokens
 from raymtr.generation.stages import StageName
 
 PREFIXES = (0, 10, 25, 50, 100, 150, 200, 250)  # tokens
@@ -55,8 +55,8 @@ class MatchFigures(TypedDict):
 class PrefixFigures(TypedDict):
     """Figures for one length of the prefix."""
 
-    prefix: int  # tokens
-    continued: int  # tokens
+    prefix: int  # tokens of the semantic stage, or frames of the acoustic stage
+    continued: int  # the same
     threshold: float  # Sinkhorn distance below which a match is approximate
     training: MatchFigures
     held_out: MatchFigures
@@ -70,7 +70,7 @@ def memorisation(
     Raises InputError if there are fewer than two tracks of each kind, if they are too short, or as
     `continued_stage`.
     """
-    quantizer = _quantizer(model)
+    codebook = _encoder(model).quantizer.books[0]
     if min(len(training), len(held_out)) < 2:
         raise InputError(
             f"memorisation compares training tracks with held-out ones, two of each at least; "
@@ -80,7 +80,7 @@ def memorisation(
     continued = min(CONTINUED, shortest // 2)
     if continued < 1:
         raise InputError("the shortest track has too few tokens; leave it out")
-    cost = centroid_distances(quantizer.books[0])
+    cost = centroid_distances(codebook)
     figures = []
     for prefix in PREFIXES:
         if prefix + continued > shortest:
@@ -124,10 +124,12 @@ def continued_stage(model: MusicLM) -> StageName:
     )
 
 
-def _quantizer(model: MusicLM) -> ResidualQuantizer:
-    part = getattr(model.parts, "semantic" if continued_stage(model) == "semantic" else "codec")
-    quantizer: ResidualQuantizer = part.quantizer
-    return quantizer
+def _encoder(model: MusicLM) -> SemanticTokens | MelCodec:
+    """The part with the tokens of the continued stage."""
+    if continued_stage(model) == "semantic":
+        return model.parts.semantic
+    assert isinstance(model.parts.codec, MelCodec), "checked by continued_stage"
+    return model.parts.codec
 
 
 def continue_greedily(
@@ -138,8 +140,7 @@ def continue_greedily(
     Decoding is greedy.
     """
     stages, name, continuations = model.stages, continued_stage(model), []
-    part = model.parts.semantic if name == "semantic" else model.parts.codec
-    rate = float(part.frame_hz)
+    rate = _encoder(model).frame_hz
     for first in range(0, len(tracks), BATCH_TRACKS):
         batch = tracks[first : first + BATCH_TRACKS]
         joint = torch.from_numpy(np.stack([track.joint for track in batch])).to(model.device)

@@ -25,7 +25,7 @@ from raymtr.generation_specs import MusicLMSpec
 
 PIECE = 16  # frames
 REPEAT = 4.0  # the weight of repeating a token before training, in logits
-START = -1  # the tokens of the frame before the first one
+ABSENT = -1  # the tokens of an absent condition, and of the frame before the first one
 
 
 class FrameStage(nn.Module):
@@ -74,10 +74,9 @@ class FrameStage(nn.Module):
 
     def condition(self, conditions: Sequence[Tensor], frames: int, unconditional: Tensor) -> Tensor:
         """The sum of the conditions' embeddings at each frame, [B, frames, width]."""
+        joint = torch.where(unconditional[:, None, None], ABSENT, conditions[0])
         parts = []
-        for number, (embed, tokens) in enumerate(zip(self.conditions, conditions, strict=True)):
-            absent = number == 0 and unconditional[:, None, None]
-            tokens = torch.where(torch.as_tensor(absent, device=tokens.device), START, tokens)
+        for embed, tokens in zip(self.conditions, [joint, *conditions[1:]], strict=True):
             count = tokens.shape[1]
             places = torch.arange(frames, device=tokens.device) * count // frames
             parts.append(embed(tokens).sum(dim=2)[:, places])
@@ -108,7 +107,7 @@ class FrameStage(nn.Module):
 
     def _losses(self, given: Tensor, target: Tensor) -> Tensor:
         """[B, F, width] and int64 [B, F, levels] -> [B, F * levels]."""
-        before = functional.pad(target[:, :-1], (0, 0, 1, 0), value=START)
+        before = functional.pad(target[:, :-1], (0, 0, 1, 0), value=ABSENT)
         states, _ = self.states(before, given)
         x = states + self.level + self.token_before(before)
         below = functional.pad(self.level_below(target)[:, :, :-1], (0, 0, 1, 0))
@@ -129,7 +128,7 @@ class FrameSampling:
         self._depth_cache: Cache | None = None
         self._done = prefix.shape[1]  # frames
         self._tokens: list[Tensor] = []  # of the frame in sampling, one per level
-        start = prefix.new_full((len(prefix), 1, stage.output.levels), START)
+        start = prefix.new_full((len(prefix), 1, stage.output.levels), ABSENT)
         self._state, self._before, self._repeats = self._hear(torch.cat([start, prefix], dim=1))
 
     def logits(self, drawn: Tensor | None) -> Tensor:
