@@ -24,6 +24,7 @@ from raymtr.generation.vocabulary import Vocabulary
 from raymtr.generation_specs import MusicLMSpec
 
 PIECE = 16  # frames
+IN_PIECES = 0.5  # share of the rows of a training batch that are learned in pieces
 REPEAT = 4.0  # the weight of repeating a token before training, in logits
 ABSENT = -1  # the tokens of an absent condition, and of the frame before the first one
 
@@ -58,19 +59,21 @@ class FrameStage(nn.Module):
         """The cross-entropy of each token of `target`, int64 [B, F, levels] -> [B, F * levels].
 
         `conditions` are int64 [B, T, levels] each; rows that are `unconditional` (bool [B]) have no
-        M_A. In training the losses of the crop's pieces follow.
+        M_A. In training random rows are cut into pieces, and the losses are flat, in any order.
         """
         given = self.condition(conditions, target.shape[1], unconditional)
-        losses = self._losses(given, target)
         pieces = target.shape[1] // PIECE
         if not self.training or not pieces:
-            return losses
+            return self._losses(given, target)
+        # Exactly the share of the rows; what is left of a row, such as 0.5 of one, is drawn.
+        count = int(IN_PIECES * len(target) + float(torch.rand(())))
+        cut = torch.randperm(len(target)) < count
         cut_given, cut_target = (
-            rows[:, : pieces * PIECE].reshape(len(rows) * pieces, PIECE, -1)
+            rows[cut, : pieces * PIECE].reshape(-1, PIECE, rows.shape[2])
             for rows in (given, target)
         )
-        in_pieces = self._losses(cut_given, cut_target).reshape(len(target), -1)
-        return torch.cat([losses, in_pieces], dim=1)
+        parts = [(given[~cut], target[~cut]), (cut_given, cut_target)]
+        return torch.cat([self._losses(*rows).flatten() for rows in parts if len(rows[0])])
 
     def condition(self, conditions: Sequence[Tensor], frames: int, unconditional: Tensor) -> Tensor:
         """The sum of the conditions' embeddings at each frame, [B, frames, width]."""
@@ -88,16 +91,15 @@ class FrameStage(nn.Module):
         """Sampling of a window of `frames` after `prefix`, int64 [B, P, levels]."""
         return FrameSampling(self, self.condition(conditions, frames, unconditional), prefix)
 
-    def states(
-        self, before: Tensor, given: Tensor, cache: Cache | None = None
-    ) -> tuple[Tensor, Cache]:
-        """What the depth decoder reads of frames, [B, F, 1, width], and the extended cache.
+    def states(self, before: Tensor, given: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the depth decoder reads of frames, [B, F, 1, width].
 
         `before` int64 [B, F, levels] are the tokens of the frame before each; `given` [B, F, width]
         the conditions.
         """
-        states, cache = self.frames(self.frame_before(before).sum(dim=2) + given, cache)
-        return self.narrow(states)[:, :, None], cache
+        states = self.frames(self.frame_before(before).sum(dim=2) + given, cache)
+        narrow: Tensor = self.narrow(states)[:, :, None]
+        return narrow
 
     def repeat_logits(self, before: Tensor) -> Tensor:
         """Logits [..., levels, codes] from the tokens of the frame before alone, [..., levels]."""
@@ -108,10 +110,10 @@ class FrameStage(nn.Module):
     def _losses(self, given: Tensor, target: Tensor) -> Tensor:
         """[B, F, width] and int64 [B, F, levels] -> [B, F * levels]."""
         before = functional.pad(target[:, :-1], (0, 0, 1, 0), value=ABSENT)
-        states, _ = self.states(before, given)
+        states = self.states(before, given)
         x = states + self.level + self.token_before(before)
         below = functional.pad(self.level_below(target)[:, :, :-1], (0, 0, 1, 0))
-        y, _ = self.depth((x + below).flatten(0, 1))  # [B * F, levels, width]
+        y = self.depth((x + below).flatten(0, 1))  # [B * F, levels, width]
         logits = torch.einsum("nlw,lwc->nlc", y, self.head.to(y.dtype)).float()
         logits = logits + self.repeat_logits(before).flatten(0, 1)
         return functional.cross_entropy(
@@ -124,8 +126,7 @@ class FrameSampling:
 
     def __init__(self, stage: FrameStage, given: Tensor, prefix: Tensor) -> None:
         self._stage, self._given = stage, given
-        self._cache: Cache | None = None
-        self._depth_cache: Cache | None = None
+        self._cache, self._depth_cache = Cache(), Cache()
         self._done = prefix.shape[1]  # frames
         self._tokens: list[Tensor] = []  # of the frame in sampling, one per level
         start = prefix.new_full((len(prefix), 1, stage.output.levels), ABSENT)
@@ -138,13 +139,13 @@ class FrameSampling:
             self._tokens.append(drawn)
         if len(self._tokens) == stage.output.levels:
             frame = torch.stack(self._tokens, dim=1)[:, None]
-            self._done, self._tokens, self._depth_cache = self._done + 1, [], None
+            self._done, self._tokens, self._depth_cache = self._done + 1, [], Cache()
             self._state, self._before, self._repeats = self._hear(frame)
         level = len(self._tokens)
         x = self._state + stage.level[level] + self._before[:, level]
         if level:
             x = x + stage.level_below.at(self._tokens[-1], level - 1)
-        y, self._depth_cache = stage.depth(x[:, None], self._depth_cache)
+        y = stage.depth(x[:, None], self._depth_cache)
         logits: Tensor = y[:, -1] @ stage.head[level] + self._repeats[:, level]
         return logits
 
@@ -156,7 +157,7 @@ class FrameSampling:
         """
         stage, last = self._stage, frames[:, -1]
         given = self._given[:, self._done + 1 - frames.shape[1] : self._done + 1]
-        states, self._cache = stage.states(frames, given, self._cache)
+        states = stage.states(frames, given, self._cache)
         return states[:, -1, 0], stage.token_before(last), stage.repeat_logits(last)
 
 

@@ -2,7 +2,8 @@
 
 The text is encoded as M_A. The semantic stage samples semantic tokens for the complete clip. Then
 the coarse stage samples window by window; each window is refined by the fine stage and decoded, so
-that the first audio is ready before all tokens are sampled. An acoustic stage samples both at once.
+that the first audio is ready before all tokens are sampled. An acoustic stage samples all levels of
+a frame at once, so its windows are decoded in parts.
 An optional melody is a second condition next to M_A; a melody shorter than the clip is repeated.
 Several prompts are sampled as one batch; the tokens of a clip depend only on its own seed.
 """
@@ -23,13 +24,14 @@ from raymtr.audio import AudioError
 from raymtr.errors import InputError
 from raymtr.generation.melody import crop_starts
 from raymtr.generation.parts import Parts
-from raymtr.generation.sampling import Changes, Sampler, next_window, sample, slide
+from raymtr.generation.sampling import Changes, Sampler, next_window, sample_in_parts, slide
 from raymtr.generation.sound_file import Provenance
 from raymtr.generation.stages import StageName, Stages
 from raymtr.model.model import Model
 
 LONGEST_S = 600.0  # of a clip, and of a melody
 LONGEST_PROMPT = 1_000  # characters
+PART_S = 3.0  # seconds that the acoustic stage samples before they are decoded
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,27 @@ class MusicLM:
         return [request.joint_at(done / rate), *(tokens.to(self.device) for tokens in melody)]
 
     def _windows(self, request: _Request, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
-        """Samples acoustic tokens window by window, and decodes each window at once."""
+        """Decodes acoustic tokens as they are sampled."""
+        total, done = math.ceil(request.seconds * self._rate), 0  # frames, `done` were decoded
+        samples = round(request.seconds * self.sample_rate)
+        for acoustic in self._acoustic(request, semantic, total):
+            count = acoustic.shape[1]
+            end = count if count == total else count - self._margin
+            if end > done:
+                length = samples - round(done / self._rate * self.sample_rate)
+                yield [wave[:length] for wave in self._decode(acoustic, done, end)]
+                done = end
+
+    def _acoustic(self, request: _Request, semantic: Tensor | None, total: int) -> Iterator[Tensor]:
+        """Tokens of all levels so far, int64 [B, F, levels], in growing length up to `total`.
+
+        They are yielded window by window, by the acoustic stage every PART_S seconds.
+        """
         rate, semantic_rate = self._rate, self.parts.semantic.frame_hz
         name: StageName = "acoustic" if self.stages.spec.depth_layers else "coarse"
-        total, crop = math.ceil(request.seconds * rate), round(self.stages.crop_s(name) * rate)
+        stage, crop = self.stages.of(name), round(self.stages.crop_s(name) * rate)
         acoustic = self._empty(len(request.generators), self.stages.tokens.levels)
         changes = Changes.at(request.starts_s[1:], self.stages.spec.story_prefix_s, rate)
-        yielded = 0  # frames
         while (done := acoustic.shape[1]) < total:
             first, last = next_window(done, total, crop, changes)
             conditions = self._condition(request, rate, first, last, done)
@@ -204,19 +220,18 @@ class MusicLM:
                 start = int(first / rate * semantic_rate)
                 stop = max(1, round(last / rate * semantic_rate))
                 conditions.append(semantic[:, start:stop])
-            stage = self.stages.of(name)
-            window = sample(
+            before = acoustic[:, :first]
+            for window in sample_in_parts(
                 *(stage, conditions, acoustic[:, first:, : stage.output.levels], last - first),
                 *(self._sampler(name, request), request.generators),
-            )
-            tokens = torch.cat([acoustic[:, :first, : stage.output.levels], window], dim=1)
-            acoustic = tokens if name == "acoustic" else self._refine(request, tokens, acoustic)
-            end = last if last == total else last - self._margin
-            waves = self._decode(acoustic, yielded, end)
-            before = round(yielded / rate * self.sample_rate)
-            length = round(request.seconds * self.sample_rate) - before
-            yield [wave[:length] for wave in waves]
-            yielded = end
+                part=round(PART_S * rate) if name == "acoustic" else last - first,
+            ):
+                if name == "acoustic":
+                    acoustic = torch.cat([before, window], dim=1)
+                else:
+                    coarse = torch.cat([before[:, :, : stage.output.levels], window], dim=1)
+                    acoustic = self._refine(request, coarse, acoustic)
+                yield acoustic
 
     def _refine(self, request: _Request, coarse: Tensor, acoustic: Tensor) -> Tensor:
         """All levels of the frames of `coarse`, continuing the fine levels of `acoustic`."""

@@ -8,7 +8,7 @@ on its seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,7 +95,6 @@ def slide(
     return tokens
 
 
-@torch.inference_mode()
 def sample(
     stage: Stage | FrameStage,
     conditions: Sequence[Tensor],
@@ -108,6 +107,24 @@ def sample(
 
     `conditions` are int64 [B, T, levels] each. Raises UnusableError if logits are not finite.
     """
+    *_, tokens = sample_in_parts(
+        stage, conditions, prefix, frames, sampler, generators, part=frames
+    )
+    return tokens
+
+
+@torch.inference_mode()
+def sample_in_parts(
+    stage: Stage | FrameStage,
+    conditions: Sequence[Tensor],
+    prefix: Tensor,
+    frames: int,
+    sampler: Sampler,
+    generators: Sequence[torch.Generator],
+    *,
+    part: int,
+) -> Iterator[Tensor]:
+    """As `sample`; yields all tokens so far after each `part` frames, and at the end."""
     guided = sampler.guidance != 1 and stage.has_joint
     rows, levels = len(prefix), stage.output.levels
     copies = 2 if guided else 1  # guidance: the second copy is unconditional
@@ -117,19 +134,20 @@ def sample(
         frames,
         torch.arange(copies * rows, device=prefix.device) >= rows,
     )
-    drawn: list[Tensor] = []
-    for place in range((frames - prefix.shape[1]) * levels):
-        sampler.before_token()
-        logits = window.logits(drawn[-1].repeat(copies) if drawn else None)
-        if guided:
-            conditional, plain = logits.chunk(2)
-            logits = plain + sampler.guidance * (conditional - plain)
-        temperature = sampler.temperatures[min(place % levels, len(sampler.temperatures) - 1)]
-        drawn.append(draw(logits.float(), temperature, generators))
-    if not drawn:
-        return prefix[:, :frames]
-    sampled = torch.stack(drawn, dim=1).view(rows, -1, levels)
-    return torch.cat([prefix, sampled], dim=1)
+    tokens, drawn = prefix[:, :frames], None
+    while (missing := frames - tokens.shape[1]) > 0:
+        new: list[Tensor] = []
+        for place in range(min(part, missing) * levels):
+            sampler.before_token()
+            logits = window.logits(None if drawn is None else drawn.repeat(copies))
+            if guided:
+                conditional, plain = logits.chunk(2)
+                logits = plain + sampler.guidance * (conditional - plain)
+            temperature = sampler.temperatures[min(place % levels, len(sampler.temperatures) - 1)]
+            drawn = draw(logits.float(), temperature, generators)
+            new.append(drawn)
+        tokens = torch.cat([tokens, torch.stack(new, dim=1).view(rows, -1, levels)], dim=1)
+        yield tokens
 
 
 def draw(logits: Tensor, temperature: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -94,7 +94,7 @@ class Stage(nn.Module):
         prompt = self.condition(conditions, unconditional=unconditional)
         output = self.ids(len(self.vocabularies) - 1, target)
         ids = torch.cat([prompt, output[:, :-1]], dim=1)
-        states, _ = self.decoder(self.embed(ids))
+        states = self.decoder(self.embed(ids))
         logits = self._logits(states[:, prompt.shape[1] - 1 :]).float()
         return functional.cross_entropy(
             logits.flatten(0, 2), target.flatten(), reduction="none"
@@ -119,7 +119,7 @@ class StageSampling:
 
     def __init__(self, stage: Stage, ids: Tensor) -> None:
         self._stage, self._ids = stage, ids
-        self._cache: Cache | None = None
+        self._cache = Cache()
         self._drawn = 0  # tokens
 
     def logits(self, drawn: Tensor | None) -> Tensor:
@@ -129,7 +129,7 @@ class StageSampling:
             level = self._drawn % output.levels
             self._ids = (drawn + stage.offsets[-1] + level * output.codes)[:, None]
             self._drawn += 1
-        states, self._cache = stage.decoder(stage.embed(self._ids), self._cache)
+        states = stage.decoder(stage.embed(self._ids), self._cache)
         logits: Tensor = states[:, -1] @ stage.head[self._drawn % output.levels]
         return logits
 

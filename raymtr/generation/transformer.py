@@ -7,7 +7,9 @@ forward, and sequences may be longer than in training.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,28 @@ from torch.nn import functional
 from raymtr.generation_specs import MusicLMSpec
 
 BUCKETS, MOST_DISTANCE = 64, 2_048  # distances below half the buckets are exact
-Cache = list[tuple[Tensor, Tensor]]  # keys and values of each layer, [B, heads, T, width / heads]
+
+
+class Cache:
+    """The keys and values of all positions so far. A layer's buffer doubles when it is full."""
+
+    def __init__(self) -> None:
+        self.length = 0  # positions
+        self._buffers: dict[int, Tensor] = {}  # of each layer, [2, B, heads, room, width / heads]
+
+    def extend(self, layer: int, new: Tensor) -> Tensor:
+        """Add the keys and values of the next T positions, [2, B, heads, T, width / heads].
+
+        Returns those of all positions. `Decoder` sets `length` after the last layer.
+        """
+        total, buffer = self.length + new.shape[3], self._buffers.get(layer)
+        if buffer is None or buffer.shape[3] < total:
+            larger = new.new_empty(*new.shape[:3], max(total, 2 * self.length), new.shape[4])
+            if buffer is not None:
+                larger[:, :, :, : self.length] = buffer[:, :, :, : self.length]
+            buffer = self._buffers[layer] = larger
+        buffer[:, :, :, self.length : total] = new
+        return buffer[:, :, :, :total]
 
 
 class Decoder(nn.Module):
@@ -31,16 +54,18 @@ class Decoder(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         nn.init.normal_(self.bias.weight, std=0.02)
 
-    def forward(self, x: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """The states of `x`, and the extended cache; `cache` has all previous positions."""
-        before = cache[0][0].shape[2] if cache else 0
+    def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
+        """The states of `x`, which continues the positions of `cache` and is added to them."""
+        before = cache.length if cache else 0
         bias = self._bias(before, before + x.shape[1])
-        extended: Cache = []
         x = self.dropout(x)
         for number, layer in enumerate(self.layers):
-            x, state = layer(x, bias, cache[number] if cache else None)
-            extended.append(state)
-        return self.norm(x), extended
+            extend = functools.partial(cache.extend, number) if cache else None
+            x = layer(x, bias, extend)
+        if cache:
+            cache.length += x.shape[1]
+        states: Tensor = self.norm(x)
+        return states
 
     def _bias(self, before: int, total: int) -> Tensor:
         """The bias of each head [1, heads, T, S]; minus infinity for future positions."""
@@ -65,22 +90,18 @@ class _Layer(nn.Module):
         for linear in (self.writes, self.narrow):  # keeps the scale of the residual sum (GPT-2)
             nn.init.normal_(linear.weight, std=0.02 / math.sqrt(2 * layers))
 
-    def forward(
-        self, x: Tensor, bias: Tensor, cache: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x: Tensor, bias: Tensor, extend: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """`extend` puts the cached keys and values before those of `x`; see Cache.extend."""
         batch, length, width = x.shape
         qkv = self.reads(self.norms[0](x)).view(batch, length, 3, self.heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        if cache:
-            key, value = (
-                torch.cat([old, new], 2) for old, new in zip(cache, (key, value), strict=True)
-            )
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        query, (key, value) = qkv[0], extend(qkv[1:]) if extend else qkv[1:]
         attended = functional.scaled_dot_product_attention(
             query, key, value, bias.to(query.dtype), dropout_p=self.drop if self.training else 0.0
         )
         x = x + self.dropout(self.writes(attended.transpose(1, 2).reshape(batch, length, width)))
         x = x + self.dropout(self.narrow(functional.gelu(self.wide(self.norms[1](x)))))
-        return x, (key, value)
+        return x
 
 
 def bucket(distance: Tensor) -> Tensor:

@@ -64,38 +64,57 @@ class Vocoder(nn.Module):
         """
         spectrum = self._spectrum(mel)
         magnitude, wave, last = spectrum.abs(), self._wave(spectrum), torch.zeros_like(spectrum)
-        audio = self.audio
         for _ in range(ROUNDS):
-            consistent = torch.stft(
-                wave, audio.n_fft, audio.hop, window=self.window, return_complex=True
-            )
-            phase = consistent - MOMENTUM / (1 + MOMENTUM) * last
-            wave = self._wave(magnitude * phase / phase.abs().clamp_min(TINIEST))
+            consistent = torch.fft.rfft(self._frames(wave))
+            phase = torch.add(consistent, last, alpha=-MOMENTUM / (1 + MOMENTUM))
+            power = phase.real.square() + phase.imag.square()
+            wave = self._wave(phase * (magnitude * power.clamp_min_(TINIEST**2).rsqrt_()))
             last = consistent
         return wave
 
+    def _frames(self, wave: Tensor) -> Tensor:
+        """The windowed frames of a centred STFT, [B, S] -> [B, F + 1, n_fft]."""
+        audio = self.audio
+        padded = functional.pad(wave, (audio.n_fft // 2, audio.n_fft // 2), mode="reflect")
+        return padded.unfold(1, audio.n_fft, audio.hop) * self.window
+
     def _wave(self, spectrum: Tensor) -> Tensor:
-        length = (spectrum.shape[2] - 1) * self.audio.hop
-        wave: Tensor = torch.istft(
-            spectrum, self.audio.n_fft, self.audio.hop, window=self.window, length=length
-        )
-        return wave
+        """The inverse of a centred STFT, complex [B, F + 1, bins] -> [B, F * hop].
+
+        Spectra are stored frame by frame, unlike those of `torch.stft`: without the transposition
+        a round of Griffin-Lim takes half the time.
+        """
+        audio, count = self.audio, spectrum.shape[1]
+        wave = overlap_add(torch.fft.irfft(spectrum, audio.n_fft) * self.window, audio.hop)
+        weight = overlap_add(self.window.square().expand(1, count, -1), audio.hop)
+        inside = slice(audio.n_fft // 2, audio.n_fft // 2 + (count - 1) * audio.hop)
+        return wave[:, inside] / weight[:, inside]
 
     def _spectrum(self, mel: Tensor) -> Tensor:
-        """Complex [B, bins, F + 1]. The last frame is repeated, as a centred STFT has one more."""
-        x = self.first(torch.cat([mel, mel[:, :, -1:]], dim=2)).transpose(1, 2)
-        x = self.norm(x)
+        """Complex [B, F + 1, bins]. The last frame is repeated, as a centred STFT has one more."""
+        mel = torch.cat([mel, mel[:, :, -1:]], dim=2)
+        x = self.norm(self.first(mel).transpose(1, 2))
         for block in self.blocks:
             x = block(x)
-        log_gain, phase = self.last(self.last_norm(x)).transpose(1, 2).chunk(2, dim=1)
+        log_gain, phase = self.last(self.last_norm(x)).chunk(2, dim=2)
         magnitude = (self._mel_magnitude(mel) + log_gain).clamp(max=MOST_LOG_MAGNITUDE).exp()
         return torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
 
     def _mel_magnitude(self, mel: Tensor) -> Tensor:
-        """The log magnitude [B, bins, F + 1] of each bin, from the powers of the mel bands."""
-        power = torch.pow(10.0, 4 * torch.cat([mel, mel[:, :, -1:]], dim=2) - 4)
-        magnitude: Tensor = 0.5 * (self.spread @ power).clamp_min(QUIETEST_POWER).log()
+        """The log magnitude [B, F, bins] of each bin, from the mel bands [B, n_mels, F]."""
+        power = torch.pow(10.0, 4 * mel.transpose(1, 2) - 4) @ self.spread.T
+        magnitude: Tensor = 0.5 * power.clamp_min(QUIETEST_POWER).log()
         return magnitude
+
+
+def overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """The sum of frames [B, F, N] that start `hop` samples apart, [B, S] with S >= F * hop + N."""
+    rows, count, size = frames.shape
+    steps = -(-size // hop)  # hops per frame
+    wave = frames.new_zeros(rows, count + steps - 1, hop)
+    for step, part in enumerate(frames.split(hop, dim=2)):
+        wave[:, step : step + count, : part.shape[2]] += part
+    return wave.flatten(1)
 
 
 class _Block(nn.Module):

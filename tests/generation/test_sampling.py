@@ -11,8 +11,17 @@ from torch.nn import functional
 from raymtr.errors import UnusableError
 from raymtr.generation.frame_stage import PIECE, FrameStage
 from raymtr.generation.melody import NONE
-from raymtr.generation.sampling import Changes, Sampler, WindowSampling, next_window, sample, slide
+from raymtr.generation.sampling import (
+    Changes,
+    Sampler,
+    WindowSampling,
+    next_window,
+    sample,
+    sample_in_parts,
+    slide,
+)
 from raymtr.generation.stages import Stages
+from raymtr.generation.transformer import Cache
 from raymtr.generation_specs import MelodySpec
 from tests.generation.conftest import DEPTH, MUSICLM, TOKENS
 
@@ -45,11 +54,8 @@ def seeded(*seeds: int) -> list[torch.Generator]:
 @pytest.mark.parametrize("piece", [1, 7])
 def test_cached_steps_equal_the_full_forward(stages: Stages, piece: int) -> None:
     x = stages.coarse.embed(draw((2, 90), 20))
-    full, _ = stages.coarse.decoder(x)
-    cache, made = None, []
-    for part in x.split(piece, dim=1):
-        states, cache = stages.coarse.decoder(part, cache)
-        made.append(states)
+    full, cache = stages.coarse.decoder(x), Cache()
+    made = [stages.coarse.decoder(part, cache) for part in x.split(piece, dim=1)]
     torch.testing.assert_close(torch.cat(made, dim=1), full, atol=1e-4, rtol=0)
 
 
@@ -103,17 +109,40 @@ def test_the_acoustic_stage_hears_each_condition_in_its_moment(acoustic: FrameSt
     assert not torch.isclose(bare[0, 0], losses[0, 0])
 
 
-def test_a_crop_is_also_learned_in_pieces(acoustic: FrameStage) -> None:
+def test_half_of_the_rows_are_learned_in_pieces(acoustic: FrameStage) -> None:
+    """A piece has none of the frames before it, but its own part of each condition."""
     frames = 2 * PIECE + 3
     conditions = [draw((2, 1, 2), 2), draw((2, 2, 2), 4), draw((2, frames, 1), 8)]
-    target = draw((2, frames, 3), 16)
-    losses = acoustic.train()(conditions, target, BOTH)  # without dropout
-    whole, pieces = losses.split([frames * 3, 2 * PIECE * 3], dim=1)
-    torch.testing.assert_close(whole, acoustic.eval()(conditions, target, BOTH))
-    second = slice(PIECE, 2 * PIECE)
-    melody = conditions[1][:, [0] * 2 + [1] * (PIECE - 2)]  # the second begins with frame 18
-    alone = acoustic([conditions[0], melody, conditions[2][:, second]], target[:, second], BOTH)
-    torch.testing.assert_close(pieces[:, PIECE * 3 :], alone)
+    target, places = draw((2, frames, 3), 16), torch.arange(frames) * 2 // frames
+    whole = acoustic(conditions, target, BOTH)
+    pieces = []
+    for cut in (slice(PIECE), slice(PIECE, 2 * PIECE)):
+        given = [conditions[0], conditions[1][:, places[cut]], conditions[2][:, cut]]
+        pieces.append(acoustic(given, target[:, cut], BOTH))
+    seen = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        losses = acoustic.train()(conditions, target, BOTH)  # without dropout
+        in_pieces = torch.cat([part[1] for part in pieces])
+        first_whole = torch.cat([whole[0], in_pieces])
+        in_pieces = torch.cat([part[0] for part in pieces])
+        second_whole = torch.cat([whole[1], in_pieces])
+        matches = [torch.allclose(losses, other) for other in (first_whole, second_whole)]
+        assert sum(matches) == 1
+        seen.add(matches.index(True))
+    assert seen == {0, 1}
+    one = [acoustic([part[:1] for part in conditions], target[:1], BOTH[:1]) for _ in range(8)]
+    assert {len(losses) for losses in one} == {frames * 3, 2 * PIECE * 3}
+
+
+def test_parts_of_a_window_grow_to_the_whole(acoustic: FrameStage) -> None:
+    conditions, prefix = conditions_of_acoustic(), draw((2, 3, 3), 16)
+    whole = sample(acoustic, conditions, prefix, 20, Sampler([1.0]), seeded(0, 1))
+    parts = list(
+        sample_in_parts(acoustic, conditions, prefix, 20, Sampler([1.0]), seeded(0, 1), part=7)
+    )
+    assert [part.shape[1] for part in parts] == [10, 17, 20]
+    assert all(torch.equal(part, whole[:, : part.shape[1]]) for part in parts)
 
 
 def test_each_level_has_its_temperature(acoustic: FrameStage) -> None:
