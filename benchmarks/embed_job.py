@@ -1,12 +1,13 @@
 """The whole `embed` job against a bare loop over the same functions, in CPU seconds.
 
-    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--mp3s] [--width 64]
+    python benchmarks/embed_job.py [--clips 100 700] [--rounds 2] [--mp3s] [--width 64] [--features]
 
 Target: at most 1.15 times the CPU per clip (the slope between two sizes), at most 10 CPU seconds
 more that do not depend on the size, vectors within 1e-6. The towers are those of the recipe
 ttmrpp-small with random weights; --width sets the audio tower's width. The ten-second clips come
 from --music (a folder of Ogg) or are noise, repeated under new ids. With --mp3s three clips each
-are joined to a track of 30 s, an MP3 of 44.1 kHz in stereo.
+are joined to a track of 30 s, an MP3 of 44.1 kHz in stereo. With --features the job is `embed
+--output features`, and the mean of a track's windows is compared.
 
 Each run is a separate process; job and loop take turns. CPU time is that of the whole process tree,
 including Ray's daemons and workers, sampled until it ends. The minimum over rounds counts.
@@ -32,7 +33,7 @@ import soundfile
 import soxr
 
 from raymtr import storage
-from raymtr.embeddings.store import find_embeddings, matrix_of
+from raymtr.embeddings.store import EmbeddingStore, find_embeddings, matrix_of
 from raymtr.track import check_tracks
 from raymtr.workspace import Workspace
 
@@ -66,6 +67,29 @@ for track in catalog:
     vectors.append(model.embed_windows(windows).mean(axis=0))
 np.save(sys.argv[1] + "/loop.npy", unit(np.stack(vectors)))
 """
+FEATURES_JOB = """
+import sys
+from jobs.embed_features import embed_features
+from raymtr.settings import load_settings
+from raymtr.workspace import Workspace
+embed_features(Workspace.open(sys.argv[1]), load_settings("ttmrpp-small"), model=sys.argv[2])
+"""
+FEATURES_LOOP = """
+import sys
+import numpy as np
+import torch
+from raymtr import audio, storage
+from raymtr.mulap.backbone import open_backbone
+from raymtr.workspace import Workspace
+torch.set_num_threads(1)
+workspace, backbone = Workspace.open(sys.argv[1]), open_backbone(sys.argv[2])
+spec, vectors = backbone.spec.audio, []
+catalog = storage.read_tables(workspace.tracks, ["track_id", "uri"]).to_pylist()
+for track in catalog:
+    starts, windows = audio.windows(audio.decode(track["uri"], spec).samples, spec)
+    vectors.append(backbone.embed_windows(windows).mean(axis=0))
+np.save(sys.argv[1] + "/loop.npy", np.stack(vectors))
+"""
 SAVE_MODEL = """
 import sys
 from raymtr.model.model_folder import save_towers
@@ -83,6 +107,7 @@ def main() -> int:
     parser.add_argument("--music", type=Path, default=SHARED_MUSIC, help="a folder of .ogg clips")
     parser.add_argument("--width", type=int, help="of the audio tower (default: the recipe's)")
     parser.add_argument("--mp3s", action="store_true", help="tracks of 30 s, as in catalogs")
+    parser.add_argument("--features", action="store_true", help="of the audio tower, not vectors")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         return measure(Path(folder), arguments)
@@ -95,13 +120,14 @@ def measure(folder: Path, arguments: argparse.Namespace) -> int:
     model = str(folder / "model")
     wide = [f"towers.audio_tower.width={arguments.width}"] if arguments.width else []
     run_python(SAVE_MODEL, model, *wide)
+    job, loop = (FEATURES_JOB, FEATURES_LOOP) if arguments.features else (JOB, LOOP)
     few, many = arguments.clips
     seconds: dict[tuple[str, int], list[float]] = {}
     difference = 0.0
     for turn in range(arguments.rounds):
         for count in (few, many):
             workspace = make_workspace(folder / f"{turn}-{count}", sources, count)
-            for name, code in (("loop", LOOP), ("job", JOB)):
+            for name, code in (("loop", loop), ("job", job)):
                 cpu, wall = run_python(code, workspace.root, model)
                 seconds.setdefault((name, count), []).append(cpu)
                 print(f"round {turn + 1}: {name} over {count} clips: {cpu:.1f} CPU s, {wall:.1f} s")
@@ -164,7 +190,13 @@ def make_workspace(folder: Path, sources: list[str], count: int) -> Workspace:
 
 
 def largest_difference(workspace: Workspace) -> float:
-    tracks = find_embeddings(workspace).read_tracks().sort_by("track_id")
+    features = storage.list_folders(workspace.path("features"))
+    stored = (
+        EmbeddingStore.open(workspace.features(features[0]))
+        if features
+        else find_embeddings(workspace)
+    )
+    tracks = stored.read_tracks().sort_by("track_id")
     loop = np.load(f"{workspace.root}/loop.npy")
     return float(np.abs(matrix_of(tracks["vector"]) - loop).max())
 

@@ -1,8 +1,10 @@
 """The cost of `embed` over a catalog whose every track is embedded already.
 
-    python benchmarks/resume.py [--tracks 1000000] [--shard-tracks 2048] [--keep FOLDER]
+    python benchmarks/resume.py [--tracks 1000000] [--shard-tracks 2048] [--keep FOLDER] [--s3]
 
-Target at 10^7 tracks: under 60 s and 2 GiB; 15 GB of disk are needed. Partitions and shards are
+Target at 10^7 tracks: under 60 s and 2 GiB; 15 GB of disk are needed. With `--s3` the workspace is
+on an S3 server that answers each request 50 ms late, and at most 10 requests a partition are the
+target. The server keeps all objects in its memory. Partitions and shards are
 written as the job writes them, with vectors from a generator instead of audio; one in a hundred
 tracks failed. Then the real command runs in a separate process. Seconds are from its start to its
 end, including the imports of Python and torch and the model. Memory is the peak PSS of its process
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +35,11 @@ from raymtr.track import check_tracks
 from raymtr.vectors import unit
 from raymtr.workspace import Workspace
 
+if TYPE_CHECKING:
+    from delayed_s3 import DelayedS3
+
 TARGET_S, TARGET_GIB = 60.0, 2.0
+DELAY_S, MOST_REQUESTS = 0.05, 10  # of a request; requests per partition
 FAILED_EVERY = 100  # tracks of a shard
 
 
@@ -41,19 +48,38 @@ def main() -> int:
     parser.add_argument("--tracks", type=int, default=1_000_000)
     parser.add_argument("--shard-tracks", type=int, default=SHARD_TRACKS)
     parser.add_argument("--keep", help="a folder for workspaces and model; else a temporary one")
+    parser.add_argument("--s3", action="store_true", help="on an S3 server with 50 ms a request")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or scratch
         save_towers(build_towers(laptop().towers, seed=0), f"{folder}/model")
-        return measure(folder, arguments.tracks, arguments.shard_tracks)
+        model, size = f"{folder}/model", (arguments.tracks, arguments.shard_tracks)
+        if not arguments.s3:
+            return measure(f"{folder}/{arguments.tracks}", model, *size)
+        from delayed_s3 import DelayedS3
+
+        with DelayedS3(bucket="raymtr") as server:
+            return measure(f"s3://raymtr/{arguments.tracks}", model, *size, server)
 
 
-def measure(folder: str, count: int, shard_tracks: int) -> int:
-    workspace = Workspace.open(f"{folder}/{count}", create=True)
+def measure(
+    place: str, model: str, count: int, shard_tracks: int, server: DelayedS3 | None = None
+) -> int:
+    workspace = Workspace.open(place, create=True)
     began = time.monotonic()
-    shards = make_finished(workspace, f"{folder}/model", count, shard_tracks)
+    shards = make_finished(workspace, model, count, shard_tracks)
     print(f"{count:,} tracks in {shards} shards made in {time.monotonic() - began:.0f} s")
-    seconds, cpu_s, gib = resume(workspace, f"{folder}/model", count)
+    if server:
+        server.delay(DELAY_S)
+    seconds, cpu_s, gib = resume(workspace, model, count)
+    if server:
+        requests, partitions = server.requests(), partition_count(count)
+        share = sum(requests.values()) / partitions
+        met = "met " if share <= MOST_REQUESTS else "MISS"
+        print(
+            f"{requests} with {DELAY_S * 1e3:.0f} ms each, {share:.1f} for each of {partitions} "
+            f"partitions; {met} target {MOST_REQUESTS}"
+        )
     met = "met " if seconds < TARGET_S and gib < TARGET_GIB else "MISS"
     print(
         f"{count:,} tracks: nothing left to do found in {seconds:.1f} s, {cpu_s:.1f} CPU-s, peak "

@@ -33,6 +33,7 @@ from raymtr.workspace import Workspace
 
 if TYPE_CHECKING:
     from raymtr.evaluation.memorisation import PrefixFigures, TrackTokens
+    from raymtr.evaluation.vggish import VGGish
     from raymtr.generation.musiclm import MusicLM
     from raymtr.tagging.analysis import Analyzer
 
@@ -46,6 +47,7 @@ MOST_REAL = 500  # held-out tracks that clips are compared with
 class FrechetFigures(TypedDict):
     """The Frechet distance of clips to recordings, as it is and for infinitely many clips."""
 
+    embeddings: int  # of the clips: one per clip, by VGGish one per 0.96 s
     fad: float
     fad_at_infinity: float
 
@@ -91,6 +93,11 @@ def add_arguments(parser: argparse._ArgumentGroup) -> None:
         help="a MusicLM run or folder: how much of its training it repeats, in place of clips",
     )
     parser.add_argument(
+        "--vggish",
+        metavar="FILE",
+        help="VGGish's weights, vggish-10086976.pth of torchvggish: FAD by it as well",
+    )
+    parser.add_argument(
         "--against",
         metavar="FINGERPRINT",
         help="of a second model in generated/: blind pairs with --clips, by --blind or --scores",
@@ -110,6 +117,8 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> Answer:
             "`raymtr evaluate generation` takes one of --memorisation MODEL, --blind N and "
             "--scores CSV; the last two compare --clips with --against"
         )
+    if arguments.vggish and any(ways):
+        raise InputError("--vggish is for FAD; omit --memorisation, --blind and --scores")
     models = {"clips": arguments.clips, "against": arguments.against, "out": arguments.out}
     if arguments.blind is not None:
         return evaluate_wins.write_page(workspace, **models, count=arguments.blind)
@@ -119,18 +128,27 @@ def run(arguments: argparse.Namespace, workspace: Workspace) -> Answer:
         if arguments.clips:
             raise InputError("--memorisation measures a model and --clips its clips; give one")
         return evaluate_memorisation(workspace, arguments.memorisation, out=arguments.out)
-    return evaluate_generation(workspace, clips=arguments.clips, out=arguments.out)
+    return evaluate_generation(
+        workspace, clips=arguments.clips, vggish=arguments.vggish, out=arguments.out
+    )
 
 
 def evaluate_generation(
-    workspace: Workspace, *, clips: str | None = None, out: str | None = None
+    workspace: Workspace,
+    *,
+    clips: str | None = None,
+    vggish: str | None = None,
+    out: str | None = None,
 ) -> GenerationAnswer:
     """FAD by two embeddings, MCC and ranks of one model's clips.
 
-    Raises InputError where there are too few clips, or no held-out recordings to compare with.
+    `vggish` is a file of VGGish's weights, for FAD by a third embedding. Raises InputError where
+    there are too few clips, no held-out recordings to compare with, or other weights in the file.
     """
+    from raymtr.evaluation.vggish import read_vggish
     from raymtr.model.pretrained import load_model
 
+    network = read_vggish(vggish) if vggish else None
     rows = clips_of(workspace, clips)
     if len(rows) < FEWEST:
         raise InputError(f"{len(rows)} clips are too few to measure, at least {FEWEST} are needed")
@@ -153,6 +171,7 @@ def evaluate_generation(
                 np.stack([_musicnn(row["uri"]) for row in rows]),
                 np.stack([_musicnn(uri) for uri in real]),
             ),
+            **({"vggish": _fad_by_vggish(network, rows, real)} if network else {}),
         },
         "kld": _kld(workspace, rows),
         "file": f"{out or workspace.path('evaluation')}/generation.json",
@@ -226,9 +245,26 @@ def _held_out(workspace: Workspace) -> list[str]:
 
 def _fad(made: np.ndarray, real: np.ndarray) -> FrechetFigures:
     return {
+        "embeddings": len(made),
         "fad": frechet_distance(made, real),
         "fad_at_infinity": frechet_at_infinity(made, real, seed=SEED),
     }
+
+
+def _fad_by_vggish(network: VGGish, rows: list[ClipRow], real: list[str]) -> FrechetFigures:
+    """FAD over windows of 0.96 s, as in its paper. Raises InputError if the clips have too few."""
+    from raymtr.evaluation.vggish import AUDIO
+
+    made, true = (
+        np.concatenate([network.encode(audio.decode(uri, AUDIO).samples) for uri in uris])
+        for uris in ([row["uri"] for row in rows], real)
+    )
+    if min(len(made), len(true)) < FEWEST:
+        raise InputError(
+            f"the clips have {len(made)} windows of VGGish (0.96 s) and the recordings {len(true)},"
+            f" at least {FEWEST} are needed"
+        )
+    return _fad(made, true)
 
 
 def _kld(workspace: Workspace, rows: list[ClipRow]) -> LabelDivergence | None:
@@ -289,7 +325,7 @@ def describe(answer: Answer) -> str:
     ]
     for name, fad in answer["fad"].items():
         lines.append(
-            f"FAD by {name}: {fad['fad']:.3f} at {answer['clips']} clips, "
+            f"FAD by {name}: {fad['fad']:.3f} at {fad['embeddings']} embeddings, "
             f"{fad['fad_at_infinity']:.3f} extrapolated"
         )
     if (kld := answer["kld"]) is not None:

@@ -6,9 +6,9 @@ conditions are stretched to the frames and added to them, so each frame has the 
 own moment next to it, and M_A is never far.
 
 Two choices are for small models. A token often repeats the token of its level in the frame before,
-so the depth decoder reads that one too, and the logits start out in favour of repeating it. And a
-training crop is also learned in short pieces, each without the frames before it. Otherwise the
-frames before tell almost all that M_A does, and M_A is not learned.
+so the depth decoder reads that one too, and the logits start out in favour of repeating it. And
+half of the training crops are learned in short pieces, each without the frames before it. Otherwise
+the frames before tell almost all that M_A does, and M_A is not learned.
 """
 
 from __future__ import annotations

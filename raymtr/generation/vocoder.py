@@ -112,7 +112,7 @@ def overlap_add(frames: Tensor, hop: int) -> Tensor:
     rows, count, size = frames.shape
     steps = -(-size // hop)  # hops per frame
     wave = frames.new_zeros(rows, count + steps - 1, hop)
-    for step, part in enumerate(frames.split(hop, dim=2)):
+    for step, part in enumerate(torch.split(frames, hop, dim=2)):
         wave[:, step : step + count, : part.shape[2]] += part
     return wave.flatten(1)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile
+import torch
 
 from jobs.evaluate_generation import describe, evaluate_generation
 from raymtr import storage
@@ -18,6 +19,7 @@ from raymtr.evaluation.generation import (
     kl_divergence,
     prompt_figures,
 )
+from raymtr.evaluation.vggish import VGGish
 from raymtr.generation.sound_file import manifest_of
 from raymtr.track import check_tracks
 from raymtr.vectors import unit
@@ -79,3 +81,7 @@ def test_the_verb_compares_clips_with_held_out_tracks(tmp_path: Path, tiny_model
     assert same["kld"]["clips"] == 4 and same["kld"]["kld"] < noise["kld"]["kld"]
     assert same["fad"]["musicnn-msd"]["fad"] < 1e-3 < noise["fad"]["musicnn-msd"]["fad"]
     assert "KLD by ears-2" in describe(same)
+    weights = str(tmp_path / "vggish.pth")
+    torch.save(VGGish().state_dict(), weights)
+    by_vggish = evaluate_generation(workspace, clips="noise", vggish=weights)["fad"]["vggish"]
+    assert by_vggish["embeddings"] == 4 * 3 and by_vggish["fad"] > 0  # clips of 3 s
