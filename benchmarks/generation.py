@@ -219,7 +219,7 @@ def measure(workspace: Workspace, clips: Clips, model: MusicLM, figures: Figures
     measure_generation(table, clips, figures, acoustic, codec_row)
     check_stages(model, tokens, splits, figures)
     check_story(model, judge, table.prompts, figures)
-    check_windows(model, figures)
+    check_windows(model, table.prompts, figures)
     check_speed(model, figures)
 
 

@@ -282,7 +282,7 @@ def musiclm_depth() -> Settings:
         musiclm=replace(
             small.musiclm, hears_semantic=False, depth_layers=2, acoustic_s=10.0, guidance=3.0
         ),
-        train=replace(small.train, steps=700),
+        train=replace(small.train, steps=1_500),
     )
 
 
