@@ -143,9 +143,8 @@ def embed_catalog(
     UnusableError if GPUs are requested and absent, or taggers are missing.
     """
     started = time.monotonic()
-    tracks = count_tracks(workspace)
     if not has_audio(workspace.tracks):
-        return {**SKIPPED_ALL, "skipped": tracks}
+        return {**SKIPPED_ALL, "skipped": count_tracks(workspace)}
     if settings.embed.use_gpu:  # before anything is changed
         start_ray()
         require_gpus(math.ceil(fewest_actors(settings.embed) * settings.embed.gpu_share))

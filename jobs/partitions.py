@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -112,9 +113,10 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
     parts = split_table(workspace.tracks, workspace.catalog_parts, COLUMNS, count)
     answers: list[Worked] = []
     left: list[TablePart] = []
-    for part in parts:
-        known = None if work.retry else _known(shards.part(part.name), part)
-        answers.append(known) if known else left.append(part)
+    with ThreadPoolExecutor(storage.AT_ONCE) as pool:
+        known = pool.map(lambda part: None if work.retry else _known(shards, part), parts)
+        for part, answer in zip(parts, known, strict=True):
+            answers.append(answer) if answer else left.append(part)
     if left:
         start_ray()
         drivers = min(work.embed.drivers, work.embed.actors, len(left))
@@ -130,9 +132,9 @@ def _coordinate(workspace: Workspace, work: Work, count: int) -> Worked:
 
 def _known(shards: EmbeddingStore, part: TablePart) -> Worked | None:
     """The counts of a partition that has nothing new; None if its driver has to check."""
-    run = shards.run
+    run = shards.part(part.name).run
     same = run.get("catalog") == part.digest and run.get("rules") == audio.RULES
-    if not same or not shards.complete:
+    if not same or run.get("running") is not False:
         return None
     account: Account = run["account"]
     return {**account, "new": 0, "replicas": 0}

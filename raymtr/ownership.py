@@ -46,7 +46,10 @@ class Ownership:
     @property
     def record(self) -> dict[str, Any]:
         """What the last owner wrote; {} where there was none."""
-        return dict(storage.read_json(self.file)) if storage.exists(self.file) else {}
+        try:
+            return dict(storage.read_json(self.file))
+        except FileNotFoundError:
+            return {}
 
     @property
     def complete(self) -> bool:

@@ -26,6 +26,7 @@ from pyarrow import fs
 from raymtr.errors import InputError, UnusableError
 
 PART_ROWS = 100_000  # rows per Parquet file of a table written in parts
+AT_ONCE = 16  # small files that are read at the same time, as an object store answers late
 CHUNK = 16 << 20  # bytes in memory while a file is copied
 
 

@@ -59,6 +59,7 @@ def test_every_benchmark_is_listed() -> None:
         "alternate.py",
         "figures.py",
         "watched.py",
+        "delayed_s3.py",
         "gpu_models.py",
         "gpu_speed.py",
         "gpu_vectors.py",
