@@ -1,4 +1,4 @@
-"""MusicLM for inference: text to audio, window by window.
+"""MusicLM for inference: text to audio, part by part.
 
 The text is encoded as M_A. The semantic stage samples semantic tokens for the complete clip. Then
 the coarse stage samples window by window; each window is refined by the fine stage and decoded, so
@@ -115,7 +115,7 @@ class MusicLM:
         melodies: Sequence[np.ndarray] = (),
         before_token: Callable[[], None] = lambda: None,
     ) -> Iterator[list[np.ndarray]]:
-        """Audio of all stories, one list of float32 [s] per window, `seconds` long in total.
+        """Audio of all stories, one list of float32 [s] per part, `seconds` long in total.
 
         All stories must change their texts at the same times. `melodies` are one per story, mono
         float32 [S] at 16 kHz, or empty. `before_token` is called before each token; an exception
@@ -160,7 +160,7 @@ class MusicLM:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         request = _Request(joint, melodies, starts_s, seconds, generators, before_token)
         semantic = self._semantic(request) if self.stages.spec.hears_semantic else None
-        yield from self._windows(request, semantic)
+        yield from self._waves(request, semantic)
 
     def _semantic(self, request: _Request) -> Tensor:
         """Semantic tokens int64 [B, T, 1] of the complete clips."""
@@ -191,7 +191,7 @@ class MusicLM:
             melody = [torch.from_numpy(np.stack(tokens))]
         return [request.joint_at(done / rate), *(tokens.to(self.device) for tokens in melody)]
 
-    def _windows(self, request: _Request, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
+    def _waves(self, request: _Request, semantic: Tensor | None) -> Iterator[list[np.ndarray]]:
         """Decodes acoustic tokens as they are sampled."""
         total, done = math.ceil(request.seconds * self._rate), 0  # frames, `done` were decoded
         samples = round(request.seconds * self.sample_rate)

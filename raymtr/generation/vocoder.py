@@ -108,7 +108,10 @@ class Vocoder(nn.Module):
 
 
 def overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """The sum of frames [B, F, N] that start `hop` samples apart, [B, S] with S >= F * hop + N."""
+    """The sum of frames [B, F, N] that start `hop` samples apart, [B, S].
+
+    S is (F - 1) * hop + N, rounded up to whole hops.
+    """
     rows, count, size = frames.shape
     steps = -(-size // hop)  # hops per frame
     wave = frames.new_zeros(rows, count + steps - 1, hop)
