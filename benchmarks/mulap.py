@@ -1,12 +1,14 @@
 """MuLaP on folk tunes of known truth: probes of frozen features, and re-ranking.
 
     python -m benchmarks.mulap --data ../shared/data/midi --workspace w [--seeds 3] [--steps 300]
+        [--packaged]
 
 It renders the tunes (or takes a workspace that `benchmarks.generation` made). For each seed it
 trains `mulap-small`, and two towers by contrast alone, with the same audio tower, steps, tracks and
 captions. Tunes of split `test` are held out of all of it. It prints balanced accuracy of probes for
 each task, model and number of labels, and nDCG@10 of the two towers' search with and without
 re-ranking. The weight of re-ranking is chosen on half of the queries and measured on the others.
+With `--packaged` only probes are printed: of musicnn's packaged MSD weights before and after MuLaP.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ from raymtr import metrics, storage
 from raymtr.evaluation.probe_tasks import THIRDS
 from raymtr.recipes import mulap_small, ttmrpp_small
 from raymtr.specs import Settings
+from raymtr.tower_specs import MUSICNN_AUDIO, MUSICNN_DIM, AudioSpec, AudioTowerSpec
 from raymtr.workspace import Workspace
 
 TASKS = ("instrument", "key", "mode", "metre", "dance", "density")
 LABELS = "0,1,5,20,all"
 DRAWS = 3  # of the labelled tracks
 K, DEPTH = 10, 50
+PACKAGED_RATE = 1e-4  # the paper's; weights that are trained already
 MIXES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 KINDS = ("instrument", "key", "metre", "dance")  # of truth that queries combine
 
@@ -46,12 +50,16 @@ def main() -> None:
     parser.add_argument("--workspace", required=True, help="folder; reused if it exists")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=mulap_small().train.steps)
+    parser.add_argument("--packaged", action="store_true", help="musicnn's MSD weights")
     arguments = parser.parse_args()
     workspace = Workspace.open(arguments.workspace, create=True)
     clock = Clock()
     make_catalog(workspace, Path(arguments.data), clock)
     density = write_density(workspace, Path(arguments.data))
     seeds = range(arguments.seeds)
+    if arguments.packaged:
+        probe_packaged(workspace, seeds, arguments.steps, density)
+        return
     for seed in seeds:
         with clock(f"train, seed {seed}"):
             train(workspace, seed, arguments.steps)
@@ -119,6 +127,32 @@ def train(workspace: Workspace, seed: int, steps: int) -> None:
         train_towers(workspace, settings, run=name)
     for model in models_of(seed).values():
         embed_features(workspace, mulap_small(), model=model)
+
+
+def probe_packaged(workspace: Workspace, seeds: Sequence[int], steps: int, density: str) -> None:
+    """Every task for musicnn's MSD weights, and for them after each seed of MuLaP."""
+    from jobs.embed_features import embed_features
+    from jobs.evaluate_probe import describe, evaluate_probe
+    from jobs.train_towers import train_towers
+    from raymtr.model.model_folder import save_towers
+    from raymtr.model.two_towers import build_towers
+
+    audio = AudioSpec(**MUSICNN_AUDIO, level="removed")
+    tower = AudioTowerSpec(kind="musicnn-msd", dim=MUSICNN_DIM["musicnn-msd"])
+    towers = dataclasses.replace(mulap_small().towers, audio=audio, audio_tower=tower)
+    models = [f"{workspace.root}/msd"]
+    save_towers(build_towers(towers, seed=0), models[0])
+    for seed in seeds:
+        settings = recipes(seed, steps)[f"mulap-{seed}"]
+        train = dataclasses.replace(settings.train, learning_rate=PACKAGED_RATE)
+        settings = dataclasses.replace(settings, towers=towers, train=train)
+        models.append(f"mulap-msd-{seed}")
+        train_towers(workspace, settings, run=models[-1])
+    for model in models:
+        embed_features(workspace, mulap_small(), model=model)
+    for task in TASKS:
+        of = density if task == "density" else task
+        print(describe(evaluate_probe(workspace, of, models, labels=LABELS, seeds=DRAWS)))
 
 
 def print_losses(workspace: Workspace, seed: int, figures: Figures) -> None:
