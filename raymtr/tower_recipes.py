@@ -167,7 +167,8 @@ def raymtr_small() -> Settings:
     half of the clips are overdriven, because a louder master is too. The bands are normalised, the
     convolutions see the place of each, and a linear part reads the bands' statistics, because a
     small catalog teaches timbre and register at once that way, and slowly by convolutions alone.
-    Another reads the tempogram, because metre and tempo show at lags of up to a bar.
+    Another reads the tempogram, because metre and tempo show at lags of up to a bar, and a third
+    the semitones, because mel bands are too wide for key and register.
     MiniLM stays frozen, because a random audio tower takes from it what it knew. A sentence is
     tags, a caption or similar artists: a title cannot be heard. Rows of one artist or of the same
     words are not negatives. What was tried: docs/performance.md.
@@ -178,7 +179,7 @@ def raymtr_small() -> Settings:
         recipe="raymtr-small",
         towers=replace(
             small.towers,
-            audio=replace(small.towers.audio, n_mels=128),
+            audio=replace(small.towers.audio, n_mels=128, semitones=True),
             audio_tower=replace(
                 small.towers.audio_tower, band_input=True, band_statistics=True, tempogram=True
             ),

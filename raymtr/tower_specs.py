@@ -16,6 +16,7 @@ from raymtr.validation import MOST_TOKENS, MOST_WIDE, Count, Width, at_most, spe
 
 PATCH = 16  # side of an AST's patches, in bands and in frames
 STRIDE = 32  # total stride of a ResNet, in bands and in frames; a smaller input leaves no output
+SEMITONES = 72  # six octaves from A1 on
 # The audio that musicnn's networks were trained on (Pons & Serra 2019), and their feature sizes.
 MUSICNN_AUDIO: dict[str, Any] = {
     **{"sample_rate": 16_000, "window_s": 3.0, "n_fft": 512, "hop": 256, "n_mels": 96},
@@ -39,6 +40,7 @@ class AudioSpec:
     level: Literal["kept", "removed"] = "kept"
     # "decades": log10 down to 80 dB below the maximum; "log1p": log10(1 + 10,000 power).
     compression: Literal["decades", "log1p"] = "decades"
+    semitones: bool = False  # of a ResNet: also hear the semitones (model.semitones)
 
     def __post_init__(self) -> None:
         at_most(self.window_s, self, "min_tail_s")
@@ -139,6 +141,8 @@ class TowersSpec:
                 raise InputError(f"audio: audio_tower.kind={kind} was trained with {wrong}")
         elif self.audio.compression != "decades":
             raise InputError("audio: compression=log1p is for audio_tower.kind=musicnn")
+        if self.audio.semitones and kind != "resnet":
+            raise InputError(f"audio: semitones are for audio_tower.kind=resnet, got kind={kind}")
         elif min(self.audio.n_mels, self.audio.frames) < STRIDE:
             raise InputError(
                 f"audio: a window of {self.audio.n_mels} mel bands by {self.audio.frames} frames "

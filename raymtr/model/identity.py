@@ -29,6 +29,7 @@ AUDIO_SIDE = ("audio_tower.", "audio_projector.", "window_attention.")
 # How a track is cut into windows (audio.windows) and pooled: part of every fingerprint.
 WINDOWS_AND_POOLING = "windows end to end, the last ends with the track; mean un-normalised"
 MEL_VERSION = "slaney-log10-1"  # of model.log_mel
+SEMITONES_VERSION = "equal-temperament-1"  # of model.semitones
 MUSICNN_VERSION = "musicnn-0.1.0-2"  # of model.musicnn, and of the heads over its tags
 
 
@@ -77,6 +78,8 @@ def rules_of(spec: TowersSpec) -> dict[str, Any]:
             rules["statistics"] = "mean, deviation, deviation of differences"
         if spec.audio_tower.tempogram:
             rules["tempogram"] = "onsets of three groups of bands, 128 lags"
+        if spec.audio.semitones:
+            rules["semitones"] = SEMITONES_VERSION
     if spec.window_pooling != "mean":
         rules["pooling"] = spec.window_pooling
     if spec.heads != "linear":
@@ -114,7 +117,8 @@ def fingerprint_of(
 def _numbers(spec: AudioSpec) -> dict[str, Any]:
     """The audio settings; defaults are left out where older models had no such setting."""
     numbers = to_dict(spec)
-    for name, before in (("level", "kept"), ("compression", "decades")):
+    older = {"level": "kept", "compression": "decades", "semitones": False}
+    for name, before in older.items():
         if numbers[name] == before:
             del numbers[name]
     return numbers

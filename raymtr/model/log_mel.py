@@ -18,7 +18,7 @@ The code is arranged for a CPU. The spectrum is squared in place and enters the 
 and imaginary parts side by side. Each group of bands reads only the bins it covers. Clips are
 processed one at a time, because a second spectrum would evict the first from the cache. That also
 makes a clip byte-equal in every batch. A GPU takes the whole batch at once. Nothing here is learnt,
-and no gradient passes.
+and no gradient passes. Where the spec has semitones, their rows follow the mel bands.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from torch.nn import functional
 
 from raymtr.errors import InputError
 from raymtr.model.exact import without_autocast
-from raymtr.tower_specs import AudioSpec
+from raymtr.model.semitones import Semitones
+from raymtr.tower_specs import SEMITONES, AudioSpec
 
 # Part of the fingerprint: if a number below changes, raise model.identity.MEL_VERSION.
 TINIEST_POWER = 1e-10
@@ -62,18 +63,27 @@ class LogMel(nn.Module):
         kind = torch.float64 if spec.compression == "log1p" else torch.float32
         window = torch.hann_window(spec.n_fft, dtype=kind)
         self.register_buffer("window", window, persistent=False)
+        self.semitones = Semitones(spec) if spec.semitones else None
 
     @torch.no_grad()
     def forward(self, waves: Tensor) -> Tensor:
-        """Log-mel of each clip, in float32 even under autocast: the logarithm needs it."""
+        """Log-mel of each clip, in float32 even under autocast: the logarithm needs it.
+
+        With `spec.semitones` it is [B, n_mels + SEMITONES, S // hop].
+        """
         waves = waves.float()
         frames = waves.shape[1] // self.spec.hop  # the last one is dropped, as in the paper's code
         mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
+        heard = waves.new_empty(len(waves), SEMITONES, frames) if self.semitones else None
         at_once = 1 if waves.device.type == "cpu" else max(1, len(waves))
         with without_autocast(waves.device.type):
             for start in range(0, len(waves), at_once):
-                self._write(waves[start : start + at_once], mel[start : start + at_once])
-        return mel.transpose(1, 2)
+                part = slice(start, start + at_once)
+                self._write(waves[part], mel[part])
+                if self.semitones and heard is not None:
+                    heard[part] = self.semitones(waves[part], frames)
+        bands = mel.transpose(1, 2)
+        return bands if heard is None else torch.cat([bands, heard], dim=1)
 
     def _write(self, waves: Tensor, mel: Tensor) -> None:
         """Fill `mel` [B, frames, n_mels] with the log-mel of `waves` [B, S]."""

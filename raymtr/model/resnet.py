@@ -3,10 +3,10 @@
 Radford et al. 2021 (arXiv 2103.00020) in the form TTMR++ uses (Doh et al., ICASSP 2024): one input
 channel (with `band_input` two), a stem of three convolutions, an average pool before the
 convolution in place of every stride, and a pooling whose query is the mean of the map. With
-`band_statistics` and `tempogram` linear maps of timbre and of rhythm are added to the pooled
-vector. Parameters have CLIP's names, so the released weights load unchanged. Batch norms are plain
-`nn.BatchNorm2d`; training over several workers replaces them. Log-mel, projection heads and
-precision are not part of this file.
+`band_statistics`, `tempogram` and semitones linear maps of timbre, rhythm and pitch are added to
+the pooled vector. Parameters have CLIP's names, so the released weights load unchanged. Batch norms
+are plain `nn.BatchNorm2d`; training over several workers replaces them. Log-mel, projection heads
+and precision are not part of this file.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raymtr.tower_specs import AudioTowerSpec
+from raymtr.tower_specs import SEMITONES, AudioTowerSpec
 
+OCTAVE = 12  # semitones
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 ONSET_GROUPS = 3  # of bands: low, middle, high
 LAGS = 128  # frames; 3 s at the hop of `raymtr-small`
@@ -96,8 +97,20 @@ class AttentionPool(nn.Module):
         return pooled
 
 
+class PlainInput(nn.Module):
+    """Log-mel [B, n_mels, frames], and any rows after its bands -> [B, 1, n_mels, frames]."""
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """The bands alone."""
+        return spectrogram[:, None, : self.n_mels]
+
+
 class BandInput(nn.Module):
-    """Log-mel [B, n_mels, frames] -> [B, 2, n_mels, frames]: normalised bands, and their places.
+    """As PlainInput -> [B, 2, n_mels, frames]: normalised bands, and their places.
 
     Each band is normalised by its mean and variance (as in PANNs, Kong et al. 2020). The second
     channel is the place of the band, -1 to 1 (CoordConv, Liu et al. 2018). A convolution does not
@@ -109,18 +122,20 @@ class BandInput(nn.Module):
 
     def __init__(self, n_mels: int) -> None:
         super().__init__()
+        self.n_mels = n_mels
         self.norm = nn.BatchNorm2d(n_mels)
         places = torch.linspace(-1.0, 1.0, n_mels)[None, None, :, None]
         self.register_buffer("places", places, persistent=False)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, spectrogram: Tensor) -> Tensor:
         """The two channels."""
+        mel = spectrogram[:, : self.n_mels]
         bands = self.norm(mel.unsqueeze(2)).transpose(1, 2)  # [B, 1, n_mels, frames]
         return torch.cat([bands, self.places.to(bands).expand_as(bands)], dim=1)
 
 
 class BandStatistics(nn.Module):
-    """Log-mel [B, n_mels, frames] -> [B, dim]: a linear map of each band's statistics over time.
+    """As PlainInput -> [B, dim]: a linear map of each band's statistics over time.
 
     They are the mean, the standard deviation, and that of the difference of successive frames: the
     timbre, the dynamics and the rate of change that a small catalog can teach at once, while the
@@ -129,11 +144,13 @@ class BandStatistics(nn.Module):
 
     def __init__(self, n_mels: int, dim: int) -> None:
         super().__init__()
+        self.n_mels = n_mels
         self.norm = nn.BatchNorm2d(3 * n_mels)
         self.projection = nn.Linear(3 * n_mels, dim)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, spectrogram: Tensor) -> Tensor:
         """The vectors to add."""
+        mel = spectrogram[:, : self.n_mels]
         deviations = [part.std(2, correction=0) for part in (mel, mel.diff(dim=2))]
         statistics = torch.cat([mel.mean(2), *deviations], dim=1)
         vectors: Tensor = self.projection(self.norm(statistics[:, :, None, None]).flatten(1))
@@ -141,7 +158,7 @@ class BandStatistics(nn.Module):
 
 
 class Tempogram(nn.Module):
-    """Log-mel [B, n_mels, frames] -> [B, dim]: a linear map of the onsets' autocorrelation.
+    """As PlainInput -> [B, dim]: a linear map of the onsets' autocorrelation.
 
     The onset strength of a frame is the mean rise of a group of bands since the frame before. Its
     autocorrelation over a window shows tempo and metre as peaks (Grosche, Müller and Kurth 2010).
@@ -149,14 +166,15 @@ class Tempogram(nn.Module):
     average pool hear little of lags as long as a bar.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, n_mels: int, dim: int) -> None:
         super().__init__()
+        self.n_mels = n_mels
         self.norm = nn.BatchNorm2d(ONSET_GROUPS * LAGS)
         self.projection = nn.Linear(ONSET_GROUPS * LAGS, dim)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, spectrogram: Tensor) -> Tensor:
         """The vectors to add."""
-        correlations = autocorrelations(mel).flatten(1)[:, :, None, None]
+        correlations = autocorrelations(spectrogram[:, : self.n_mels]).flatten(1)[:, :, None, None]
         vectors: Tensor = self.projection(self.norm(correlations).flatten(1))
         return vectors
 
@@ -175,13 +193,46 @@ def autocorrelations(mel: Tensor) -> Tensor:
     return products[..., 1:] / products[..., :1].clamp(min=LEAST_ENERGY)
 
 
-class ModifiedResNet(nn.Module):
-    """Log-mel [B, n_mels, frames] -> [B, dim]."""
+class PitchStatistics(nn.Module):
+    """Log-mel and semitones [B, n_mels + SEMITONES, frames] -> [B, dim]: a linear map of pitch.
 
-    def __init__(self, spec: AudioTowerSpec, n_mels: int = 128) -> None:
+    It reads the mean and the standard deviation over time of each semitone, where melody, bass and
+    register show, and of each pitch class, where the key does.
+    """
+
+    def __init__(self, n_mels: int, dim: int) -> None:
+        super().__init__()
+        self.n_mels = n_mels
+        self.norm = nn.BatchNorm2d(2 * (SEMITONES + OCTAVE))
+        self.projection = nn.Linear(2 * (SEMITONES + OCTAVE), dim)
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """The vectors to add."""
+        semitones = spectrogram[:, self.n_mels :].float()
+        rows = torch.cat([semitones, pitch_classes(semitones)], dim=1)
+        statistics = torch.cat([rows.mean(2), rows.std(2, correction=0)], dim=1)
+        vectors: Tensor = self.projection(self.norm(statistics[:, :, None, None]).flatten(1))
+        return vectors
+
+
+def pitch_classes(semitones: Tensor) -> Tensor:
+    """The share of each pitch class in the amplitude of a frame, A first: [B, 12, T].
+
+    `semitones`, [B, SEMITONES, T], are those of model.semitones.
+    """
+    power = torch.pow(10.0, 4.0 * semitones)
+    octaves = power.view(len(power), -1, OCTAVE, power.shape[2])
+    amplitude = octaves.sum(1).sqrt()
+    return amplitude / amplitude.sum(1, keepdim=True)
+
+
+class ModifiedResNet(nn.Module):
+    """A LogMel's output -> [B, dim]: log-mel [B, n_mels, frames], and semitones after its bands."""
+
+    def __init__(self, spec: AudioTowerSpec, n_mels: int = 128, *, semitones: bool = False) -> None:
         super().__init__()
         width, channels = spec.width, 2 if spec.band_input else 1
-        self.input = BandInput(n_mels) if spec.band_input else nn.Unflatten(1, (1, -1))
+        self.input = BandInput(n_mels) if spec.band_input else PlainInput(n_mels)
         self.conv1 = nn.Conv2d(channels, width // 2, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width // 2)
         self.conv2 = nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False)
@@ -199,7 +250,8 @@ class ModifiedResNet(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.attn_pool = AttentionPool(channels, spec.heads, spec.dim)
         self.statistics = BandStatistics(n_mels, spec.dim) if spec.band_statistics else None
-        self.tempogram = Tempogram(spec.dim) if spec.tempogram else None
+        self.tempogram = Tempogram(n_mels, spec.dim) if spec.tempogram else None
+        self.pitch = PitchStatistics(n_mels, spec.dim) if semitones else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -211,26 +263,28 @@ class ModifiedResNet(nn.Module):
                 for linear in (module.k_proj, module.q_proj, module.v_proj, module.c_proj):
                     nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
 
-    def forward(self, mel: Tensor) -> Tensor:
+    def forward(self, spectrogram: Tensor) -> Tensor:
         """Return one vector for each spectrogram."""
-        x = self.input(mel)  # [B, 1 or 2, n_mels, frames]
+        x = self.input(spectrogram)  # [B, 1 or 2, n_mels, frames]
         x = functional.relu(self.bn1(self.conv1(x)), inplace=True)
         x = functional.relu(self.bn2(self.conv2(x)), inplace=True)
         x = functional.relu(self.bn3(self.conv3(x)), inplace=True)
         x = self.avgpool(x)  # [B, width, n_mels / 4, frames / 4]
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return pooled(self.attn_pool, self.wide_parts(), x, mel)
+        return pooled(self.attn_pool, self.wide_parts(), x, spectrogram)
 
     def wide_parts(self) -> list[nn.Module]:
         """The linear maps of the spectrogram whose vectors are added to the pooled one."""
-        return [part for part in (self.statistics, self.tempogram) if part is not None]
+        return [part for part in (self.statistics, self.tempogram, self.pitch) if part is not None]
 
 
-def pooled(attention: AttentionPool, wide: Sequence[nn.Module], x: Tensor, mel: Tensor) -> Tensor:
+def pooled(
+    attention: AttentionPool, wide: Sequence[nn.Module], x: Tensor, spectrogram: Tensor
+) -> Tensor:
     """The vectors [B, dim] of the last stage's maps [B, C, H, W] and their spectrograms."""
     vectors: Tensor = attention(x)
     for part in wide:
-        vectors = vectors + part(mel)
+        vectors = vectors + part(spectrogram)
     return vectors
 
 

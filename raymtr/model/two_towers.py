@@ -92,9 +92,9 @@ class TwoTowers(nn.Module):
 
 
 def audio_tower_of(spec: AudioTowerSpec, audio: AudioSpec) -> nn.Module:
-    """A new audio tower of the kind that `spec` names: log-mel [B, n_mels, frames] -> [B, dim]."""
+    """A new audio tower of the kind that `spec` names: a LogMel's output -> [B, dim]."""
     if spec.kind == "resnet":
-        return ModifiedResNet(spec, audio.n_mels)
+        return ModifiedResNet(spec, audio.n_mels, semitones=audio.semitones)
     if spec.kind == "ast":
         return SpectrogramTransformer(spec, audio)
     return MusicnnTower(spec)

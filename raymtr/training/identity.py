@@ -33,6 +33,7 @@ HOW_IT_RUNS = frozenset(  # settings that may differ: they change the weights by
 )
 OLDER_DEFAULTS = {  # behaviour of runs older than the setting
     "towers.audio.level": "kept",
+    "towers.audio.semitones": False,
     "towers.audio_tower.weights": "packaged",
     "towers.audio_tower.band_input": False,
     "towers.audio_tower.band_statistics": False,

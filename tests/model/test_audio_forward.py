@@ -65,7 +65,8 @@ def test_equals_the_plain_forward(
         band_statistics=bands,
         tempogram=bands,
     )
-    towers = make_towers(dataclasses.replace(spec, audio_tower=tower))
+    audio = dataclasses.replace(spec.audio, semitones=bands)
+    towers = make_towers(dataclasses.replace(spec, audio=audio, audio_tower=tower))
     with torch.inference_mode():
         plain = towers.embed_audio(torch.from_numpy(waves)).numpy()
     made = forward(engine, towers)(waves)

@@ -18,7 +18,7 @@ from raymtr.model.resnet import (
     ModifiedResNet,
     autocorrelations,
 )
-from raymtr.tower_specs import AudioTowerSpec
+from raymtr.tower_specs import SEMITONES, AudioTowerSpec
 
 TINY = AudioTowerSpec(layers=(2, 1, 1, 1), width=8, heads=4, dim=24)
 
@@ -133,9 +133,11 @@ def test_the_tempogram_is_added_to_the_pooled_vector() -> None:
 def test_every_weight_gets_a_gradient(bands: bool) -> None:
     """A data-parallel run stops at a parameter without one; the key bias is the likely victim."""
     tower = ModifiedResNet(
-        replace(TINY, band_input=bands, band_statistics=bands, tempogram=bands), n_mels=64
+        replace(TINY, band_input=bands, band_statistics=bands, tempogram=bands),
+        n_mels=64,
+        semitones=bands,
     )
-    tower(torch.randn(2, 64, 64)).square().sum().backward()
+    tower(torch.randn(2, 64 + SEMITONES * bands, 64)).square().sum().backward()
     assert [name for name, p in tower.named_parameters() if p.grad is None] == []
 
 
