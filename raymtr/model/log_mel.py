@@ -74,16 +74,16 @@ class LogMel(nn.Module):
         waves = waves.float()
         frames = waves.shape[1] // self.spec.hop  # the last one is dropped, as in the paper's code
         mel = waves.new_empty(len(waves), frames, self.spec.n_mels)
-        heard = waves.new_empty(len(waves), SEMITONES, frames) if self.semitones else None
+        heard = waves.new_empty(len(waves), SEMITONES if self.semitones else 0, frames)
         at_once = 1 if waves.device.type == "cpu" else max(1, len(waves))
         with without_autocast(waves.device.type):
             for start in range(0, len(waves), at_once):
                 part = slice(start, start + at_once)
                 self._write(waves[part], mel[part])
-                if self.semitones and heard is not None:
+                if self.semitones:
                     heard[part] = self.semitones(waves[part], frames)
         bands = mel.transpose(1, 2)
-        return bands if heard is None else torch.cat([bands, heard], dim=1)
+        return torch.cat([bands, heard], dim=1) if self.semitones else bands
 
     def _write(self, waves: Tensor, mel: Tensor) -> None:
         """Fill `mel` [B, frames, n_mels] with the log-mel of `waves` [B, S]."""
