@@ -12,6 +12,7 @@ import pytest
 
 from raymtr import storage
 from raymtr.errors import InputError
+from raymtr.evaluation.benchmarks import Benchmark, Query
 from raymtr.model.two_towers import build_towers
 from raymtr.workspace import Workspace
 
@@ -62,3 +63,22 @@ def test_a_kind_of_many_queries_does_not_weigh_more(arena: ModuleType) -> None:
     values = {"published": 1 - better, "ours": np.ones(100)}
     line = report._mean_line(values, pool, np.random.default_rng(0))
     assert line.endswith("+0.500 [+0.500, +0.500], 2.00 times"), line
+
+
+def test_recall_is_compared_with_a_random_ranking(
+    arena: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = sys.modules["arena_report"]
+    benchmark = Benchmark(
+        pool=tuple(f"t{n}" for n in range(40)),
+        queries=tuple(
+            Query(query_id=f"q{n}", kind="tag", text=f"a{n}", sentence="a") for n in range(4)
+        ),
+        right={f"q{n}": {"t0": 1} for n in range(4)},
+    )
+    kinds = np.array(["tag"] * 4)
+    answers = {"ours": [{("real", report.AS_MADE, "r_at_10"): np.ones(4)}]}
+    pool = report.Pool("real", kinds, answers)
+    report.print_above_chance(pool, benchmark, np.random.default_rng(0))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("ours ")[1] for line in lines] == ["+0.750 [+0.750, +0.750]"] * 2
