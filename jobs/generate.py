@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="text and start_s a line: the text changes, the sound stays",
     )
     parser.add_argument(
-        "--prompts", metavar="JSONL", help="text, and seed, a line: a clip of each, by Ray"
+        "--prompts",
+        metavar="FILE",
+        help="JSON Lines of text, and seed, or MusicCaps' CSV: a clip of each, by Ray",
     )
     parser.add_argument(
         "--melody", metavar="FILE", help="a recording of 4 s or more whose melody is followed"

@@ -6,6 +6,7 @@ name, as `huggingface-cli download` leaves them (Parquet, CSV or JSON lines, in 
 
     msd, audioset, music4all, fma, musiccaps                for training (Doh et al., ICASSP 2024)
     song_describer, mtg_jamendo, magnatagatune, dim_sim     for evaluation: all are split `test`
+    musiccaps_public                                        likewise, of generation (MusicLM)
     fma_small, nsynth, emomusic                             for probes: likewise
 
 The published split of a dataset that probes learn from is the column `fold`.
@@ -84,6 +85,13 @@ DATASETS = {
         columns=("fname", "ytid", "aspect_list", "caption_ground_truth"),
         licence="MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'",
         track=rows.musiccaps,
+    ),
+    "musiccaps_public": Dataset(
+        tables=("musiccaps-public",),
+        columns=("ytid", "aspect_list", "caption", "is_balanced_subset"),
+        licence="MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'",
+        track=rows.musiccaps_public,
+        evaluation=True,
     ),
     "song_describer": Dataset(
         tables=("song_describer",),

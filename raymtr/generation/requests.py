@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 
 from raymtr import audio
+from raymtr.catalog.delimited import read_delimited
 from raymtr.errors import InputError
 from raymtr.generation.melody import AUDIO, WINDOW_S
 from raymtr.generation.musiclm import LONGEST_S, Scene, check_story
 from raymtr.validation import MOST_SEED
+
+BALANCED = "is_balanced_subset"  # a column of MusicCaps
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,12 @@ def read_prompts(
 ) -> list[Prompt]:
     """Reads a JSON Lines file of `text` and optionally `seed`, by default `seed` + line number - 1.
 
-    A clip id is a hash of the line, the length and the melody, so unchanged lines keep their clips.
-    Raises InputError on an invalid line.
+    A CSV file is MusicCaps' table, of which the captions of the balanced subset are read. A clip id
+    is a hash of the line, the length and the melody, so unchanged lines keep their clips. Raises
+    InputError on an invalid line.
     """
     prompts = []
-    for number, row in _rows(path):
+    for number, row in _balanced_captions(path) if path.endswith(".csv") else _rows(path):
         row_seed = row.get("seed", seed + number - 1)
         if not isinstance(row.get("text"), str) or not isinstance(row_seed, int) or row_seed < 0:
             raise InputError(f"{path}, line {number}: a row has text, and seed from 0, got {row}")
@@ -83,6 +88,21 @@ def read_prompts(
     if len({prompt.clip_id for prompt in prompts}) < len(prompts):
         raise InputError(f"{path} has one clip twice: two lines have the same text and seed")
     return prompts
+
+
+def _balanced_captions(path: str) -> list[tuple[int, dict[str, Any]]]:
+    """The captions of MusicCaps' balanced subset, numbered from 1, as rows of prompts."""
+    table = read_delimited(path, tabs=False).table
+    if missing := {"caption", BALANCED} - set(table.column_names):
+        raise InputError(
+            f"{path} is not MusicCaps' table: it lacks column {min(missing)!r}; other prompts are "
+            "JSON Lines of text and optionally seed"
+        )
+    flags = pc.utf8_lower(table[BALANCED])
+    captions = table.filter(pc.equal(flags, "true"))["caption"].to_pylist()
+    if not captions:
+        raise InputError(f"{path} has {len(table)} rows, none with {BALANCED} True")
+    return [(number, {"text": caption}) for number, caption in enumerate(captions, start=1)]
 
 
 def check_seed(seed: int) -> None:

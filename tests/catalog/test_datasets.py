@@ -72,6 +72,14 @@ def musiccaps(folder: Path) -> None:
     sound(folder / "audio/[x1]-[30-40].wav")
 
 
+def musiccaps_public(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    header = "ytid,start_s,end_s,aspect_list,caption,author_id,is_balanced_subset\n"
+    row = "-x1,30,40,\"['sad', 'slow piano']\",\"It is sad, and slow.\",4,True\n"
+    (folder / "musiccaps-public.csv").write_text(header + row)
+    sound(folder / "audio/-x1.wav")
+
+
 def song_describer(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     row = "7,A calm tune.,{},3,07/7.mp3,\"['ambient', 'folk']\",[],['calm']\n"
@@ -156,7 +164,7 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     sample.__name__: sample
     for sample in (
         *(msd, audioset, music4all, fma, musiccaps),
-        *(song_describer, mtg_jamendo, magnatagatune, dim_sim),
+        *(musiccaps_public, song_describer, mtg_jamendo, magnatagatune, dim_sim),
         *(fma_small, nsynth, emomusic),
     )
 }
@@ -172,6 +180,12 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "musiccaps": {
         "track_id": "musiccaps-x1",
         **{"tags": ["sad"], "published_captions": ["It is sad."], "split": "test"},
+    },
+    "musiccaps_public": {
+        "track_id": "musiccaps_public--x1",
+        "tags": ["sad", "slow piano"],
+        "published_captions": ["It is sad, and slow."],
+        **{"balanced_subset": True, "split": "test"},
     },
     "song_describer": {
         "track_id": "song_describer-7",

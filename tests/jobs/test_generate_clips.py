@@ -150,3 +150,17 @@ def test_files_of_prompts_and_stories(tmp_path: Path) -> None:
         read_story(write({"text": "a"}), 30)
     with pytest.raises(InputError, match="there is no file"):
         read_prompts(str(tmp_path / "none"), 5, 3)
+
+
+def test_the_balanced_subset_of_musiccaps_is_a_file_of_prompts(tmp_path: Path) -> None:
+    file = tmp_path / "musiccaps-public.csv"
+    rows = ["caption,is_balanced_subset", '"A slow, sad song.",True', "Fast.,False", "Loud.,True"]
+    file.write_text("\n".join(rows), encoding="utf-8")
+    prompts = read_prompts(str(file), 5, 3)
+    assert [(p.text, p.seed) for p in prompts] == [("A slow, sad song.", 3), ("Loud.", 4)]
+    file.write_text("\n".join(rows[:1] + rows[2:3]), encoding="utf-8")
+    with pytest.raises(InputError, match="has 1 rows, none with is_balanced_subset True"):
+        read_prompts(str(file), 5, 3)
+    file.write_text("text\nA slow song.", encoding="utf-8")
+    with pytest.raises(InputError, match="lacks column 'caption'; other prompts are JSON Lines"):
+        read_prompts(str(file), 5, 3)
