@@ -60,7 +60,7 @@ def published() -> Settings:
     small = ttmrpp_small()
     towers = replace(
         small.towers,
-        audio=replace(raymtr_small().towers.audio, level="kept"),
+        audio=replace(raymtr_small().towers.audio, level="kept", semitones=False),
         text_tower=replace(small.towers.text_tower, trainable=True, pooling="first"),
     )
     return replace(small, towers=towers)

@@ -168,10 +168,10 @@ def raymtr_small() -> Settings:
     convolutions see the place of each, and a linear part reads the bands' statistics, because a
     small catalog teaches timbre and register at once that way, and slowly by convolutions alone.
     Another reads the tempogram, because metre and tempo show at lags of up to a bar, and a third
-    the semitones, because mel bands are too wide for key and register.
-    MiniLM stays frozen, because a random audio tower takes from it what it knew. A sentence is
-    tags, a caption or similar artists: a title cannot be heard. Rows of one artist or of the same
-    words are not negatives. What was tried: docs/performance.md.
+    the semitones, because mel bands are too wide for key and register. MiniLM is trained too:
+    frozen, it hardly tells keys, metres and dances apart. A sentence is tags, a caption or similar
+    artists: a title cannot be heard. Rows of one artist or of the same words are not negatives.
+    What was tried: docs/performance.md.
     """
     small = ttmrpp_small()
     return replace(
@@ -183,6 +183,7 @@ def raymtr_small() -> Settings:
             audio_tower=replace(
                 small.towers.audio_tower, band_input=True, band_statistics=True, tempogram=True
             ),
+            text_tower=replace(small.towers.text_tower, trainable=True),
         ),
         train=replace(
             small.train,
@@ -197,10 +198,12 @@ def raymtr_multilingual() -> Settings:
     """`raymtr_small` with a text tower that reads fifty languages, XLM-R's tokenizer and 118 M.
 
     It is distilled from an English sentence encoder, so the words of another language are near
-    the English ones, and captions in English teach all of them.
+    the English ones, and captions in English teach all of them. So it stays frozen.
     """
     small = raymtr_small()
-    text_tower = replace(small.towers.text_tower, source=MULTILINGUAL, max_tokens=128)
+    text_tower = replace(
+        small.towers.text_tower, source=MULTILINGUAL, max_tokens=128, trainable=False
+    )
     return replace(
         small,
         recipe="raymtr-multilingual",
