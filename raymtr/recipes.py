@@ -273,14 +273,21 @@ def musiclm_small() -> Settings:
 def musiclm_depth() -> Settings:
     """`musiclm_small` with a transformer over frames and one over the levels of a frame.
 
-    It has the same tokens and no semantic stage.
+    It has the same tokens and no semantic stage. Its temperatures are higher than the paper's, with
+    which notes are held too long.
     """
     small = musiclm_small()
     return replace(
         small,
         recipe="musiclm-depth",
         musiclm=replace(
-            small.musiclm, hears_semantic=False, depth_layers=2, acoustic_s=10.0, guidance=3.0
+            small.musiclm,
+            hears_semantic=False,
+            depth_layers=2,
+            acoustic_s=10.0,
+            guidance=3.0,
+            coarse_temperature=1.0,
+            fine_temperature=0.8,
         ),
         train=replace(small.train, steps=1_500),
     )
