@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from dataclasses import dataclass
@@ -9,10 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.compute as pc
 
 from raymtr import audio
-from raymtr.catalog.delimited import read_delimited
 from raymtr.errors import InputError
 from raymtr.generation.melody import AUDIO, WINDOW_S
 from raymtr.generation.musiclm import LONGEST_S, Scene, check_story
@@ -92,16 +91,17 @@ def read_prompts(
 
 def _balanced_captions(path: str) -> list[tuple[int, dict[str, Any]]]:
     """The captions of MusicCaps' balanced subset, numbered from 1, as rows of prompts."""
-    table = read_delimited(path, tabs=False).table
-    if missing := {"caption", BALANCED} - set(table.column_names):
+    with _existing(path).open(encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        rows = list(table)
+    if missing := {"caption", BALANCED} - set(table.fieldnames or ()):
         raise InputError(
             f"{path} is not MusicCaps' table: it lacks column {min(missing)!r}; other prompts are "
             "JSON Lines of text and optionally seed"
         )
-    flags = pc.utf8_lower(table[BALANCED])
-    captions = table.filter(pc.equal(flags, "true"))["caption"].to_pylist()
+    captions = [row["caption"] for row in rows if (row[BALANCED] or "").lower() == "true"]
     if not captions:
-        raise InputError(f"{path} has {len(table)} rows, none with {BALANCED} True")
+        raise InputError(f"{path} has {len(rows)} rows, none with {BALANCED} True")
     return [(number, {"text": caption}) for number, caption in enumerate(captions, start=1)]
 
 
@@ -111,12 +111,17 @@ def check_seed(seed: int) -> None:
         raise InputError(f"a seed is from 0 to {MOST_SEED}, got {seed}")
 
 
-def _rows(path: str) -> list[tuple[int, dict[str, Any]]]:
-    file = Path(path)
-    if not file.is_file():
+def _existing(path: str) -> Path:
+    if not (file := Path(path)).is_file():
         raise InputError(f"there is no file {path}")
+    return file
+
+
+def _rows(path: str) -> list[tuple[int, dict[str, Any]]]:
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(
+        _existing(path).read_text(encoding="utf-8").splitlines(), start=1
+    ):
         if not line.strip():
             continue
         try:
