@@ -168,10 +168,10 @@ def raymtr_small() -> Settings:
     convolutions see the place of each, and a linear part reads the bands' statistics, because a
     small catalog teaches timbre and register at once that way, and slowly by convolutions alone.
     Another reads the tempogram, because metre and tempo show at lags of up to a bar, and a third
-    the semitones, because mel bands are too wide for key and register. MiniLM is trained too:
-    frozen, it hardly tells keys, metres and dances apart. A sentence is tags, a caption or similar
-    artists: a title cannot be heard. Rows of one artist or of the same words are not negatives.
-    What was tried: docs/performance.md.
+    the semitones, because mel bands are too wide for key and register. MiniLM is trained too,
+    because with a frozen one tracks are found by their tags less often. A sentence is tags, a
+    caption or similar artists: a title cannot be heard. Rows of one artist or of the same words are
+    not negatives. What was tried: docs/performance.md.
     """
     small = ttmrpp_small()
     return replace(

@@ -91,7 +91,7 @@ def read_prompts(
 
 def _balanced_captions(path: str) -> list[tuple[int, dict[str, Any]]]:
     """The captions of MusicCaps' balanced subset, numbered from 1, as rows of prompts."""
-    with _existing(path).open(encoding="utf-8", newline="") as file:
+    with _existing(path).open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
         rows = list(table)
     if missing := {"caption", BALANCED} - set(table.fieldnames or ()):

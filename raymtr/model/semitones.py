@@ -21,7 +21,7 @@ from raymtr.tower_specs import SEMITONES, AudioSpec
 # Part of the fingerprint: if a number below changes, raise model.identity.SEMITONES_VERSION.
 LOWEST = 33  # MIDI note: A1, 55 Hz
 WINDOW_S = 0.37
-FRAMES_PER_HOP = 8  # of the log-mel: half a window at the hop of `raymtr-small`
+FRAMES_PER_HOP = 8  # frames of the log-mel; for `raymtr-small` a hop is half a window
 DECADES = 6.0  # range kept below the clip's maximum
 TINIEST_POWER = 1e-10
 
