@@ -91,7 +91,7 @@ def print_above_chance(pool: Pool, benchmark: Benchmark, rng: np.random.Generato
             mean = np.mean([above[part.kinds == one].mean() for one in set(part.kinds)])
             low, high = part.spread(above, rng)
             shown.append(f"{recipe} {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
-        print(f"over chance{kind:15}{here.sum():5}  {'  '.join(shown)}")
+        print(f"{'vs chance':11}{kind:15}{here.sum():5}  {'  '.join(shown)}")
 
 
 def print_levels(pool: Pool) -> None:

@@ -46,6 +46,10 @@ def _words(row: Row) -> Track:
     return {"tags": listed(row["tag_list"]), PUBLISHED: [caption] if caption else None}
 
 
+def _flag(cell: object) -> bool:
+    return str(cell).lower() == "true"
+
+
 def msd(row: Row) -> tuple[str, str, Track]:
     """MSD, with the similar artists of OLGA."""
     similar = [name for name in (text(row.get("sim_artist_text")) or "").split("[SEP]") if name]
@@ -83,7 +87,7 @@ def musiccaps_public(row: Row) -> tuple[str, str, Track]:
     track = {
         "tags": listed(row["aspect_list"]),
         PUBLISHED: [str(row["caption"])],
-        "balanced_subset": str(row["is_balanced_subset"]).lower() == "true",
+        "balanced_subset": _flag(row["is_balanced_subset"]),
     }
     return str(row["ytid"]), str(row["ytid"]), track
 
@@ -98,7 +102,7 @@ def song_describer(row: Row) -> tuple[str, str, Track]:
         "artist": f"jamendo artist {row['artist_id']}",
         "tags": tags or None,
         PUBLISHED: [str(row["caption"])],
-        "valid_subset": str(row["is_valid_subset"]).lower() == "true",
+        "valid_subset": _flag(row["is_valid_subset"]),
     }
     return str(row["track_id"]), path, track
 

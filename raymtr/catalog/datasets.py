@@ -34,6 +34,7 @@ from raymtr.errors import InputError
 from raymtr.track import PUBLISHED, check_tracks
 
 AUDIO = "audio"
+MUSICCAPS_LICENCE = "MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'"
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,13 @@ DATASETS = {
     "musiccaps": Dataset(
         tables=("LP-MusicCaps-MC",),
         columns=("fname", "ytid", "aspect_list", "caption_ground_truth"),
-        licence="MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'",
+        licence=MUSICCAPS_LICENCE,
         track=rows.musiccaps,
     ),
     "musiccaps_public": Dataset(
         tables=("musiccaps-public",),
         columns=("ytid", "aspect_list", "caption", "is_balanced_subset"),
-        licence="MusicCaps text CC-BY-SA-4.0; the audio is YouTube's users'",
+        licence=MUSICCAPS_LICENCE,
         track=rows.musiccaps_public,
         evaluation=True,
     ),

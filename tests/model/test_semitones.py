@@ -31,7 +31,7 @@ def semitones(waves: torch.Tensor, spec: AudioSpec = SPEC) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
-def test_each_note_is_the_loudest_of_its_row(rate: int) -> None:
+def test_a_note_is_loudest_in_its_own_row(rate: int) -> None:
     spec = replace(SPEC, sample_rate=rate)
     notes = range(LOWEST, LOWEST + SEMITONES)
     heard = semitones(torch.stack([tone(note, spec=spec) for note in notes]), spec)
